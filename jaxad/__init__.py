@@ -1,0 +1,45 @@
+"""jaxad: anomaly detection in medical images, learnt from normal images only.
+
+    import jaxad
+
+    config = jaxad.get_config("pchvae:demo")
+    jaxad.fit(config, "runs/demo")
+    detector = jaxad.load("runs/demo")
+    scores = detector.score(images)
+
+Importing the package is cheap; what a function needs is imported when it is called.
+"""
+
+import os
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from ml_collections import ConfigDict
+
+    from jaxad.detector import Detector
+
+__all__ = ["__version__", "fit", "get_config", "load"]
+__version__ = "0.1.0"
+
+
+def get_config(name: str) -> "ConfigDict":
+    """The config of this name, such as `pchvae:demo`; see `jaxad.config.get_config`."""
+    from jaxad import config
+
+    return config.get_config(name)
+
+
+def fit(config: "ConfigDict", workdir: str | os.PathLike[str]) -> None:
+    """Trains, evaluates every test split and writes the report; see `jaxad.run.fit`."""
+    from jaxad import run
+
+    run.fit(config, workdir)
+
+
+def load(
+    path: str | os.PathLike[str], checkpoint: Literal["last", "best"] | int = "last"
+) -> "Detector":
+    """The detector that a run trained; see `jaxad.detector.load`."""
+    from jaxad import detector
+
+    return detector.load(path, checkpoint)

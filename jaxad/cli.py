@@ -1,0 +1,177 @@
+"""The command line: flags, overrides and error lines. Nothing heavy is imported before a run."""
+
+import difflib
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from jaxad import config as config_lib
+from jaxad.errors import RunError, UserError
+from jaxad.workdir import Workdir
+
+#: Every mode with what it does; `jaxad.run.MODES` holds the functions.
+MODES = {
+    "fit": "train, evaluate every test split, write the report",
+    "train": "train only",
+    "evaluate": "evaluate the last checkpoint of a workdir and write the report",
+}
+
+_USAGE = """jaxad: anomaly detection in medical images, learnt from normal images only.
+
+  {program} --config=CONFIG --workdir=FOLDER [--mode=MODE] [--config.FIELD=VALUE ...]
+
+  --config    a config's name or file, with a variant after a colon:
+              pchvae:demo or configs/pchvae.py:demo.
+              Variants: none (recommended), demo (minutes), smoke (seconds), paper.
+  --workdir   the run's folder; the same command in the same folder resumes.
+  --mode      {modes}.
+  --config.optim.learning_rate=3e-4   any field of the config by its path.
+  --help      this text; with --config also the config's fields.
+"""
+
+
+def _closest(name: str, known: Sequence[str]) -> str:
+    """` did you mean ...?` or nothing."""
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f" did you mean '{close[0]}'?" if close else ""
+
+
+def _help(program: str) -> str:
+    modes = "; ".join(f"{name}: {text}" for name, text in MODES.items())
+    return _USAGE.format(program=program, modes=modes)
+
+
+def _check_overrides(arguments: Sequence[str], config: ConfigDict) -> None:
+    """Raises a UserError for the first `--config.x` that is not a field, naming the nearest."""
+    fields = config_lib.flatten(config)
+    for argument in arguments:
+        name = argument.lstrip("-").split("=", 1)[0]
+        if not argument.startswith("-") or not name.startswith("config."):
+            continue
+        if name in fields:
+            continue
+        if any(field.startswith(f"{name}.") for field in fields):
+            raise UserError(f"--{name}: is a group of fields; set one of them, as --{name}.FIELD=.")
+        raise UserError(f"--{name}: no such field;{_closest(name, list(fields))}")
+
+
+def _split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Our own flags, and the overrides of the config with their values.
+
+    absl takes `--flag=value` and `--flag value`; both forms reach here.
+    """
+    own: list[str] = []
+    overrides: list[str] = []
+    target = own
+    for argument in arguments:
+        if argument.startswith("-"):
+            name = argument.lstrip("-")
+            is_override = name.startswith(("config.", "noconfig."))
+            target = overrides if is_override else own
+        target.append(argument)
+    return own, overrides
+
+
+def _own_flags() -> flags.FlagValues:
+    values = flags.FlagValues()
+    flags.DEFINE_string("config", None, "config name or file", flag_values=values)
+    flags.DEFINE_string("workdir", None, "folder of the run", flag_values=values)
+    flags.DEFINE_string("mode", "fit", "what to do", flag_values=values)
+    flags.DEFINE_bool("help", False, "show the help", flag_values=values)
+    return values
+
+
+def _override(config: ConfigDict, overrides: Sequence[str]) -> ConfigDict:
+    """The config with overrides applied, each parsed to its field's type."""
+    _check_overrides(overrides, config)
+    values = flags.FlagValues()
+    argv = ["jaxad", *overrides]
+    config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=argv)
+    try:
+        rest = values(argv)
+    except (flags.Error, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise UserError(" ".join(str(error).split())) from error
+    if len(rest) > 1:
+        raise UserError(f"'{rest[1]}': not understood; write --config.FIELD=VALUE.")
+    return values["config"].value
+
+
+def parse(arguments: Sequence[str]) -> tuple[str, ConfigDict | None, str | None, bool]:
+    """Mode, resolved config (None if none is named), workdir and whether help is asked for.
+
+    Raises:
+        UserError: an argument that is not understood, with the nearest one that is.
+    """
+    own, overrides = _split_arguments(arguments)
+    values = _own_flags()
+    try:
+        rest = values(["jaxad", *own])
+    except flags.UnrecognizedFlagError as error:
+        hint = _closest(error.flagname, ["config", "workdir", "mode", "help"])
+        raise UserError(f"--{error.flagname}: no such flag;{hint} see --help.") from error
+    except flags.Error as error:
+        raise UserError(" ".join(str(error).split())) from error
+    if len(rest) > 1:
+        raise UserError(f"'{rest[1]}': not understood; flags are written --name=value.")
+    if values.mode not in MODES:
+        raise UserError(
+            f"--mode={values.mode}: no such mode;{_closest(values.mode, list(MODES))} "
+            f"known: {', '.join(MODES)}."
+        )
+    config = None
+    if values.config is not None:
+        config = _override(config_lib.get_config(values.config), overrides)
+    elif overrides:
+        raise UserError(f"{overrides[0]}: there is no config to override; name one with --config.")
+    return values.mode, config, values.workdir, values.help
+
+
+def _run(arguments: Sequence[str], program: str) -> int:
+    mode, config, workdir, wants_help = parse(arguments)
+    if wants_help:
+        print(_help(program))
+        if config is not None:
+            for field, value in config_lib.flatten(config).items():
+                print(f"  --{field}={value}")
+        return 0
+    if workdir is None:
+        raise UserError("--workdir: missing; name the run's folder, as --workdir=runs/demo.")
+    if config is None:
+        if mode != "evaluate":
+            raise UserError("--config: missing; name one, as --config=pchvae:demo.")
+        config = Workdir(workdir).read_config()
+    # A folder that cannot be used is told before the imports that take seconds.
+    Workdir(workdir).check(config)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    from jaxad import run
+
+    run.MODES[mode](config, workdir)
+    return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> Any:
+    """Runs the command line.
+
+    Args:
+        arguments: without the program's name; those of the process by default.
+
+    Returns:
+        The exit code: 0, 1 (the run failed) or 2 (the user's mistake).
+    """
+    program = os.path.basename(sys.argv[0]) if sys.argv[0].endswith(".py") else "jaxad"
+    program = f"python {program}" if program.endswith(".py") else program
+    try:
+        return _run(sys.argv[1:] if arguments is None else arguments, program)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except RunError as error:
+        print(f"failed: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted; the same command resumes from the last checkpoint.", file=sys.stderr)
+        return 1

@@ -1,0 +1,193 @@
+"""Configs: the shared base, one resolver for every way of naming them, and their files.
+
+`pchvae`, `pchvae:demo`, `configs/pchvae.py:demo` and a path to a file of one's own all resolve
+through `get_config`. A config file defines `get_config(variant: str)` and starts from `base()`.
+"""
+
+import difflib
+import importlib.util
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from jaxad.errors import UserError
+
+#: The variants that every shipped config knows; the empty one is our recommended setting.
+VARIANTS = ("", "demo", "smoke", "paper")
+
+
+def base() -> ConfigDict:
+    """The fields that all experiments share, at their defaults."""
+    config = ConfigDict()
+    config.seed = 0
+    config.parallel = "jit"  # or "pmap"
+    config.precision = "float32"  # or "bfloat16": compute only, parameters stay float32
+
+    config.data = ConfigDict()
+    config.data.name = "icbm_synth"
+    config.data.root = ""  # "" = $TFDS_DATA_DIR or ~/tensorflow_datasets
+    config.data.image_size = 64
+    config.data.channels = 1
+    config.data.batch_size = 64  # over all devices and processes
+    config.data.seed = 0  # of generated data
+    config.data.num_subjects = (240, 120, 60, 60)  # train, val, test_objects, test_lesions
+    config.data.augment = ConfigDict()
+    config.data.augment.mirror = True  # left-right, with probability one half
+    config.data.augment.rotation = 0.0  # degrees, standard deviation
+    config.data.augment.scale = 0.0  # relative, standard deviation
+    config.data.augment.brightness = 0.0  # relative to the image, standard deviation
+    config.data.augment.noise = 0.0  # additive, standard deviation, inside the foreground
+
+    config.model = ConfigDict()
+    config.model.name = ""
+
+    config.optim = ConfigDict()
+    config.optim.name = "adam"  # or "adamw", "sgd"
+    config.optim.learning_rate = 1e-4
+    config.optim.b1 = 0.9
+    config.optim.b2 = 0.999
+    config.optim.schedule = "constant"  # or "cosine", to zero at the end
+    config.optim.warmup_steps = 0
+    config.optim.clip_norm = 0.0  # global gradient norm; 0 = off
+    config.optim.weight_decay = 0.0  # adam: L2 in the gradient; adamw: decoupled
+    config.optim.frozen = ()  # regular expressions over parameter paths that do not train
+
+    config.train = ConfigDict()
+    config.train.num_epochs = 10.0
+    config.train.log_every_steps = 25
+    config.train.checkpoint_every_steps = 250  # validation loss, then a checkpoint
+    config.train.keep_last = 2  # checkpoints kept beside the best one
+
+    config.evaluate = ConfigDict()
+    config.evaluate.batch_size = 64
+    config.evaluate.bootstrap_resamples = 1000
+    config.evaluate.num_examples = 6  # most and least anomalous slices kept for the report
+    return config
+
+
+def smoke(config: ConfigDict) -> ConfigDict:
+    """Shrinks a config so that a fit takes seconds; for tests. Model widths are the caller's."""
+    config.data.num_subjects = (4, 2, 3, 4)
+    config.data.batch_size = 16
+    config.train.num_epochs = 2.0
+    config.train.log_every_steps = 2
+    config.train.checkpoint_every_steps = 5
+    config.evaluate.bootstrap_resamples = 50
+    config.evaluate.num_examples = 2
+    return config
+
+
+def check_variant(name: str, variant: str) -> None:
+    """Raises UserError where a config is asked for a variant that it does not know."""
+    if variant not in VARIANTS:
+        known = ", ".join(f"'{name}:{known}'" for known in VARIANTS if known)
+        raise UserError(f"config '{name}:{variant}': no such variant; known: '{name}', {known}.")
+
+
+def _shipped_folder() -> Path:
+    """configs/ inside an installed package, or beside the package in a checkout."""
+    package = Path(__file__).parent
+    inside = package / "configs"
+    return inside if inside.is_dir() else package.parent / "configs"
+
+
+def _find(name: str) -> Path:
+    """The file that the part of a config string before its colon names."""
+    if name.endswith(".py"):
+        path = Path(name)
+        if path.is_file():
+            return path
+        # `configs/pchvae.py` also from outside a checkout.
+        relative = Path(*path.parts[1:]) if path.parts[0] == "configs" else path
+        shipped = _shipped_folder() / relative
+        if shipped.is_file():
+            return shipped
+        raise UserError(f"config '{name}': no such file; {_known()}")
+    shipped = _shipped_folder() / f"{name}.py"
+    if not shipped.is_file():
+        close = difflib.get_close_matches(name, _shipped_names(), n=1)
+        hint = f" did you mean '{close[0]}'?" if close else ""
+        raise UserError(f"config '{name}': no such config;{hint} {_known()}")
+    return shipped
+
+
+def _shipped_names() -> list[str]:
+    folder = _shipped_folder()
+    paths = sorted(folder.rglob("*.py"))
+    names = [path.relative_to(folder).with_suffix("").as_posix() for path in paths]
+    return [name for name in names if not name.endswith("__init__")]
+
+
+def _known() -> str:
+    return f"known: {', '.join(_shipped_names())}."
+
+
+def get_config(name: str) -> ConfigDict:
+    """The config that a string such as `pchvae:demo` or `configs/pchvae.py:demo` names.
+
+    Args:
+        name: a shipped config's name or a path to a `.py` file, then optionally a colon and the
+            variant.
+
+    Returns:
+        A config whose fields can be changed and to which none can be added by mistake.
+
+    Raises:
+        UserError: there is no such config, or it has no such variant.
+    """
+    file_name, _, variant = name.partition(":")
+    if not file_name:
+        raise UserError(f"config '{name}': no name before the colon; {_known()}")
+    path = _find(file_name)
+    spec = importlib.util.spec_from_file_location(f"jaxad_config_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise UserError(f"config '{file_name}': not a Python file; name a .py file.")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if not hasattr(module, "get_config"):
+        raise UserError(f"config '{file_name}': defines no get_config(variant); see {_known()}")
+    return module.get_config(variant).lock()
+
+
+def to_json(config: ConfigDict) -> str:
+    """The resolved config as JSON, one field a line, in a fixed order."""
+    return json.dumps(config.to_dict(), indent=2, sort_keys=True) + "\n"
+
+
+def from_json(text: str) -> ConfigDict:
+    """The config that `to_json` wrote; lists come back as tuples.
+
+    Raises:
+        ValueError: the text is not JSON.
+    """
+
+    def tuples(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {key: tuples(item) for key, item in value.items()}
+        return tuple(tuples(item) for item in value) if isinstance(value, list) else value
+
+    return ConfigDict(tuples(json.loads(text))).lock()
+
+
+def flatten(config: ConfigDict, prefix: str = "config") -> dict[str, Any]:
+    """All fields by their dotted path, as the command line names them."""
+    flat: dict[str, Any] = {}
+    for key in sorted(config):
+        path = f"{prefix}.{key}"
+        value = config[key]
+        flat.update(flatten(value, path) if isinstance(value, ConfigDict) else {path: value})
+    return flat
+
+
+def difference(ours: ConfigDict, theirs: ConfigDict) -> list[str]:
+    """The fields in which two configs differ, each as `path: theirs -> ours`."""
+    left, right = flatten(from_json(to_json(ours))), flatten(theirs)
+    absent = "(absent)"
+    return [
+        f"{path}: {right.get(path, absent)!r} -> {left.get(path, absent)!r}"
+        for path in sorted(left.keys() | right.keys())
+        if left.get(path, absent) != right.get(path, absent)
+    ]

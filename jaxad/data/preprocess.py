@@ -1,0 +1,64 @@
+"""From raw pixels to what a Batch holds: float32 in [0, 1], checked. NumPy alone."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float
+
+from jaxad.errors import UserError
+
+#: Integer pixels are divided by the largest value of their type.
+_DIVISORS = {np.dtype(np.uint8): 255.0, np.dtype(np.uint16): 65535.0}
+
+
+def check_images(
+    images: np.ndarray, ids: Sequence[str], image_shape: tuple[int, int, int], source: str
+) -> None:
+    """Raises a UserError that names the first image that a detector cannot take.
+
+    Args:
+        images: any array; a good one is [N, H, W, C], uint8, uint16 or float in [0, 1].
+        ids: N names for the message.
+        image_shape: (H, W, C) that the images should have.
+        source: where the images come from, for the message.
+    """
+    shape = tuple(images.shape)
+    if len(shape) != 4:
+        raise UserError(
+            f"{source}: images have rank {len(shape)} (shape {shape}); give [N, H, W, C], here "
+            f"[N, {', '.join(map(str, image_shape))}]."
+        )
+    if shape[1:] != tuple(image_shape):
+        first = f" (first image: '{ids[0]}')" if len(ids) else ""
+        raise UserError(
+            f"{source}: images are {shape[1:]}{first}, the config wants {tuple(image_shape)}; "
+            "resize them or change config.data.image_size."
+        )
+    if images.dtype in _DIVISORS:
+        return
+    if not np.issubdtype(images.dtype, np.floating):
+        raise UserError(
+            f"{source}: images are {images.dtype}; give uint8, uint16 or float in [0, 1]."
+        )
+    lowest, highest = images.min(axis=(1, 2, 3)), images.max(axis=(1, 2, 3))
+    # NaN and infinity propagate through min and max, so the extremes tell of every pixel.
+    not_finite = ~(np.isfinite(lowest) & np.isfinite(highest))
+    if not_finite.any():
+        raise UserError(
+            f"{source}: image '{ids[int(np.argmax(not_finite))]}' has NaN or infinite pixels; "
+            "repair it or leave it out."
+        )
+    outside = (lowest < 0) | (highest > 1)
+    if outside.any():
+        worst = int(np.argmax(outside))
+        raise UserError(
+            f"{source}: image '{ids[worst]}' has values in [{lowest[worst]:.4g}, "
+            f"{highest[worst]:.4g}]; scale images to [0, 1] with background 0."
+        )
+
+
+def to_unit_interval(images: np.ndarray) -> Float[np.ndarray, "*batch"]:
+    """Float32 in [0, 1]: uint8 / 255, uint16 / 65535, floats as they are."""
+    scale = _DIVISORS.get(images.dtype)
+    converted = images.astype(np.float32)
+    return converted if scale is None else converted / np.float32(scale)

@@ -1,0 +1,150 @@
+"""Data sets by name: where the splits of `config.data` come from."""
+
+import difflib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from jaxad.data.preprocess import check_images
+from jaxad.errors import UserError
+from jaxad.types import Split
+
+#: How to read each split of a data set, by the split's name.
+Readers = Mapping[str, Callable[[], Split]]
+
+
+def _icbm_synth(data: ConfigDict) -> Readers:
+    """The embedded semi-synthetic brains; generated on first use, then read from the cache."""
+    # TensorFlow is imported only where data is read: it takes seconds.
+    from jaxad.data import tfds_splits
+    from jaxad.data.builders.icbm_synth import IcbmSynth, make_config
+
+    builder_config = make_config(
+        image_size=data.image_size, seed=data.seed, num_subjects=tuple(data.num_subjects)
+    )
+    return tfds_splits.open_builder(IcbmSynth, builder_config, data.root)
+
+
+def _npz(data: ConfigDict) -> Readers:
+    """One `<split>.npz` per split in the folder `config.data.root`.
+
+    Arrays: `image` [N, H, W] or [N, H, W, C] (uint8, uint16 or float in [0, 1]); for test splits
+    `label` [N]; optional `mask` [N, H, W], `id` [N], `group` [N], `position` [N].
+    """
+    root = Path(data.root or ".").expanduser()
+    paths = {path.stem: path for path in sorted(root.glob("*.npz"))}
+    missing = [name for name in ("train", "val") if name not in paths]
+    if missing:
+        raise UserError(
+            f"config.data.root '{root}': no {' and no '.join(f'{m}.npz' for m in missing)} there; "
+            "an npz data set is train.npz, val.npz and any number of test_<name>.npz."
+        )
+    return {name: lambda path=path: _read_npz(path) for name, path in paths.items()}
+
+
+def _read_npz(path: Path) -> Split:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(f"{path}: not a readable .npz file ({error}).") from error
+    if "image" not in arrays:
+        raise UserError(f"{path}: has no array 'image', only {sorted(arrays)}.")
+    images = arrays["image"]
+    if images.ndim == 3:
+        images = images[..., None]
+    count = len(images)
+    for name, array in arrays.items():
+        if len(array) != count:
+            raise UserError(f"{path}: '{name}' has {len(array)} rows, 'image' has {count}.")
+    if "label" not in arrays and path.stem not in ("train", "val"):
+        raise UserError(f"{path}: has no array 'label' (0 normal, 1 anomalous).")
+    labels = np.asarray(arrays.get("label", np.zeros(count)))
+    if not np.isin(labels, (0, 1)).all():
+        raise UserError(f"{path}: 'label' holds other values than 0 (normal) and 1 (anomalous).")
+    ids = [str(name) for name in arrays.get("id", [f"{path.stem}-{i}" for i in range(count)])]
+    masks = arrays.get("mask")
+    if masks is not None:
+        if masks.shape != images.shape[:3]:
+            raise UserError(
+                f"{path}: 'mask' has shape {masks.shape}, the images want {images.shape[:3]}."
+            )
+        masks = (masks > 0).astype(np.uint8)
+    positions = arrays.get("position")
+    return Split(
+        images=images,
+        labels=labels.astype(np.int32),
+        ids=tuple(ids),
+        groups=tuple(str(group) for group in arrays.get("group", ids)),
+        masks=masks,
+        positions=None if positions is None else positions.astype(np.int32),
+    )
+
+
+DATA_SETS: Mapping[str, Callable[[ConfigDict], Readers]] = {
+    "icbm_synth": _icbm_synth,
+    "npz": _npz,
+}
+
+
+class DataSet:
+    """The splits of one data set; each is read when it is first asked for.
+
+    Attributes:
+        split_names: every split; those that are neither `train` nor `val` are test splits.
+    """
+
+    def __init__(self, data: ConfigDict):
+        """Opens (and where needed generates) the data set that `config.data` names.
+
+        Raises:
+            UserError: there is no such data set, or it is not where the config says.
+        """
+        if data.name not in DATA_SETS:
+            close = difflib.get_close_matches(data.name, DATA_SETS, n=1)
+            hint = f"; did you mean '{close[0]}'?" if close else ""
+            raise UserError(
+                f"config.data.name: unknown data set '{data.name}'{hint} "
+                f"Known: {', '.join(sorted(DATA_SETS))}."
+            )
+        self._name = data.name
+        self._readers = DATA_SETS[data.name](data)
+        self._splits: dict[str, Split] = {}
+        self._image_shape = (int(data.image_size), int(data.image_size), int(data.channels))
+        self.split_names = tuple(self._readers)
+
+    @property
+    def test_split_names(self) -> tuple[str, ...]:
+        return tuple(name for name in self.split_names if name not in ("train", "val"))
+
+    def split(self, name: str) -> Split:
+        """The split of this name, checked.
+
+        Raises:
+            UserError: no such split, it is empty, an image is unusable (named by its id), an id
+                appears twice, or the images to learn from hold an anomalous one.
+        """
+        if name not in self._readers:
+            raise UserError(f"split '{name}': {self._name} has {', '.join(self.split_names)}.")
+        if name not in self._splits:
+            split = self._readers[name]()
+            self._check(name, split)
+            self._splits[name] = split
+        return self._splits[name]
+
+    def _check(self, name: str, split: Split) -> None:
+        source = f"{self._name} split '{name}'"
+        if not len(split):
+            raise UserError(f"{source}: holds no images.")
+        check_images(split.images, split.ids, self._image_shape, source)
+        if len(set(split.ids)) != len(split):
+            first = next(i for n, i in enumerate(split.ids) if i in split.ids[:n])
+            raise UserError(f"{source}: id '{first}' appears twice; give every image its own.")
+        if name in ("train", "val") and split.labels.any():
+            first = split.ids[int(np.argmax(split.labels))]
+            raise UserError(
+                f"{source}: image '{first}' is labelled anomalous; only normal images are learnt "
+                "from, move it to a test split."
+            )

@@ -1,0 +1,145 @@
+"""A trained run, ready to score: the one restore and the one score function.
+
+Evaluation, the report and notebooks all score through `Detector`.
+"""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+import jax
+import numpy as np
+from jaxtyping import Float
+from ml_collections import ConfigDict
+
+from jaxad import experiment
+from jaxad.checkpoint import Checkpoints
+from jaxad.data.pipeline import eval_batches
+from jaxad.data.preprocess import check_images, to_unit_interval
+from jaxad.errors import UserError
+from jaxad.parallel import make_parallel
+from jaxad.types import Batch, Model, Scores, Tree
+from jaxad.workdir import Workdir
+
+
+def _score_batch(model: Model, variables: Tree, batch: Batch) -> Scores:
+    # Accelerators multiply float32 matrices in fewer bits unless they are asked not to.
+    with jax.default_matmul_precision("highest"):
+        return model.score(variables, batch["image"])
+
+
+class Detector:
+    """Scores images with a trained system.
+
+    Attributes:
+        config: of the run.
+        step: updates that the variables have seen.
+        image_shape: (H, W, C) of the images that it takes.
+    """
+
+    def __init__(self, config: ConfigDict, variables: Tree, step: int):
+        """Places the variables on the devices and compiles nothing yet."""
+        self.config = config
+        self.step = step
+        self.image_shape = experiment.image_shape(config)
+        self._parallel = make_parallel(config.parallel)
+        self._batch_size = config.evaluate.batch_size
+        self._parallel.check_batch_size("config.evaluate.batch_size", self._batch_size)
+        model = experiment.make_model(config, self._parallel.axis_name)
+        self._variables = self._parallel.put_replicated(variables)
+        self._compiled = self._parallel.compile_per_example(
+            lambda variables, batch: _score_batch(model, variables, batch)
+        )
+
+    def preprocess(self, pixels: np.ndarray) -> Float[np.ndarray, "n height width channels"]:
+        """Raw pixels as training took them: float32 in [0, 1], shape [N, H, W, C].
+
+        Args:
+            pixels: one grey image [H, W], or images [N, H, W] (grey) or [N, H, W, C]; uint8
+                (divided by 255), uint16 (by 65535) or float already in [0, 1].
+
+        Raises:
+            UserError: wrong rank, size, type or range, or a pixel that is not finite.
+        """
+        pixels = np.asarray(pixels)
+        if pixels.ndim == 2:
+            pixels = pixels[None]
+        if pixels.ndim == 3:
+            pixels = pixels[..., None]
+        self._check(pixels)
+        return to_unit_interval(pixels)
+
+    def score(self, images: Float[np.ndarray, "n height width channels"]) -> Scores:
+        """Scores images; all arrays of the result are NumPy arrays of N rows.
+
+        Images run in padded batches of one shape, so that a score depends neither on how many
+        images are given nor on which.
+
+        Args:
+            images: float in [0, 1] (or uint8, uint16: see `preprocess`), [N, H, W, C].
+
+        Raises:
+            UserError: see `preprocess`.
+        """
+        images = np.asarray(images)
+        self._check(images)
+        if not len(images):
+            raise UserError("images to score: there are none; give at least one.")
+        batches = list(self.score_batches(images))
+        return jax.tree.map(lambda *parts: np.concatenate(parts), *batches)
+
+    def score_batches(self, images: np.ndarray) -> Iterator[Scores]:
+        """Scores of checked images batch by batch, in order, padding removed."""
+        batches = eval_batches(
+            images,
+            {},
+            batch_size=self._batch_size,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+        )
+        done = 0
+        for batch in self._parallel.prefetch(batches):
+            scores = self._parallel.get_per_example(self._compiled(self._variables, batch))
+            valid = min(self._batch_size, len(images) - done)
+            done += valid
+            yield jax.tree.map(lambda array, count=valid: array[:count], scores)
+
+    def _check(self, images: np.ndarray) -> None:
+        names = [str(number) for number in range(len(images))]
+        check_images(images, names, self.image_shape, "images to score")
+
+
+def load(
+    path: str | os.PathLike[str], checkpoint: Literal["last", "best"] | int = "last"
+) -> Detector:
+    """The detector that a run trained.
+
+    Args:
+        path: the run's workdir.
+        checkpoint: `last`, `best` (least validation loss) or a step that is still there.
+
+    Raises:
+        UserError: no run, no checkpoint there, or none of this name.
+    """
+    workdir = Workdir(Path(path))
+    config = workdir.read_config()
+    if not workdir.checkpoints.is_dir():
+        raise UserError(f"workdir '{workdir.path}': no checkpoint yet; train there first.")
+    with Checkpoints(workdir.checkpoints, read_only=True) as checkpoints:
+        steps: dict[str | int, int | None] = {
+            "last": checkpoints.last_step,
+            "best": checkpoints.best_step,
+            **{step: step for step in checkpoints.steps},
+        }
+        step = steps.get(checkpoint)
+        if step is None:
+            raise UserError(
+                f"workdir '{workdir.path}': no checkpoint {checkpoint!r}; there are 'last', "
+                f"'best' and steps {checkpoints.steps}."
+                if checkpoints.steps
+                else f"workdir '{workdir.path}': no checkpoint yet; train there first."
+            )
+        model = experiment.make_model(config)
+        like = jax.eval_shape(model.init_variables, jax.random.key(0))
+        return Detector(config, checkpoints.restore_variables(step, like), step)

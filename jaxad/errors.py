@@ -1,0 +1,16 @@
+"""The two ways in which a run ends early, each told in one line."""
+
+
+class UserError(Exception):
+    """A mistake of the user.
+
+    The message is one line that names the thing and the remedy; the command line prints it
+    without a traceback and exits with code 2.
+    """
+
+
+class RunError(Exception):
+    """A run that failed for a reason of its own, such as a loss that is no longer finite.
+
+    The message is one line; the command line prints it without a traceback and exits with code 1.
+    """

@@ -1,0 +1,46 @@
+"""AUROC, average precision and best Dice of many weightings of one set of scores at once.
+
+Point values of metrics come from scikit-learn (`metrics.py`). A bootstrap asks for the same
+metric under a thousand weightings of the same scores: here they are rows of a matrix, sorted
+once. The tests hold both to the same numbers.
+"""
+
+import numpy as np
+from jaxtyping import Float
+
+#: Weight of the positive and of the negative examples at each distinct score, ascending.
+Weights = Float[np.ndarray, "resamples thresholds"]
+
+
+def auroc(positive: Weights, negative: Weights) -> Float[np.ndarray, " resamples"]:
+    """P(positive > negative) + P(equal) / 2 under the weights; NaN where a class is missing."""
+    below = np.cumsum(negative, axis=1) - negative
+    pairs = positive.sum(axis=1) * negative.sum(axis=1)
+    with np.errstate(invalid="ignore"):
+        return np.sum(positive * (below + negative / 2), axis=1) / pairs
+
+
+def _cumulative_from_top(
+    positive: Weights, negative: Weights
+) -> tuple[Weights, Weights]:
+    """Weights of true and of false positives at each threshold, from the highest score down."""
+    return np.cumsum(positive[:, ::-1], axis=1), np.cumsum(negative[:, ::-1], axis=1)
+
+
+def average_precision(positive: Weights, negative: Weights) -> Float[np.ndarray, " resamples"]:
+    """The sum over thresholds of precision times the gain in recall; NaN without positives."""
+    true, false = _cumulative_from_top(positive, negative)
+    with np.errstate(invalid="ignore"):
+        precision = true / (true + false)
+        gain = positive[:, ::-1] / true[:, -1:]
+    # Precision is 0 / 0 above the first example; the gain is zero there.
+    return np.sum(np.where(gain > 0, precision * gain, gain), axis=1)
+
+
+def best_dice(positive: Weights, negative: Weights) -> Float[np.ndarray, " resamples"]:
+    """The largest 2 TP / (2 TP + FP + FN) over thresholds; NaN without positives."""
+    true, false = _cumulative_from_top(positive, negative)
+    total = true[:, -1:]
+    with np.errstate(invalid="ignore"):
+        dice = 2 * true / (true + false + total)
+    return np.where(total[:, 0] > 0, np.max(np.nan_to_num(dice), axis=1), np.nan)

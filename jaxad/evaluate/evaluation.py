@@ -1,0 +1,177 @@
+"""Evaluates a run: every test split to `eval/<split>/`."""
+
+import csv
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from tqdm import tqdm
+
+from jaxad import detector as detector_lib
+from jaxad.data.preprocess import to_unit_interval
+from jaxad.data.sources import DataSet
+from jaxad.detector import Detector
+from jaxad.evaluate import metrics
+from jaxad.evaluate.positions import position_corrected
+from jaxad.evaluate.trivial import fit_trivial_scores
+from jaxad.types import Scores, Split
+from jaxad.workdir import Workdir, atomic_write, write_json
+
+Scalars = Float[np.ndarray, " n"]
+
+
+def evaluate_splits(workdir: Workdir, data_set: DataSet) -> None:
+    """Scores every test split with the last checkpoint and writes scores, metrics and examples.
+
+    Args:
+        workdir: a run with a checkpoint.
+        data_set: its data.
+    """
+    detector = detector_lib.load(workdir.path)
+    train = data_set.split("train")
+    train_scores = _image_scores(detector, train, "score train")
+    trivial = fit_trivial_scores(to_unit_interval(train.images))
+    train_trivial = {name: score(to_unit_interval(train.images)) for name, score in trivial.items()}
+    for name in data_set.test_split_names:
+        split = data_set.split(name)
+        evaluation = _SplitEvaluation(detector.config, train, split)
+        folder = workdir.evaluation(name)
+        scores, maps = _collect(detector, split, f"score {name}")
+        found = evaluation.of_model(scores, maps, train_scores)
+        found["trivial"] = {
+            key: evaluation.of_scores(score(to_unit_interval(split.images)), train_trivial[key])
+            for key, score in trivial.items()
+        }
+        _write_scores(folder, split, scores)
+        _write_examples(folder, detector, split, scores["score"])
+        # Last: a folder with metrics is a finished evaluation.
+        write_json(folder / "metrics.json", found)
+        _print_summary(name, found)
+
+
+class _SplitEvaluation:
+    """What the metrics of one test split share: labels, groups, positions, resamples."""
+
+    def __init__(self, config: Any, train: Split, split: Split):
+        self._train = train
+        self._split = split
+        self._labels = split.labels.astype(np.int64)
+        self._groups = metrics.group_numbers(split.groups)
+        self._resamples = int(config.evaluate.bootstrap_resamples)
+
+    def of_scores(self, scores: Scalars, train_scores: Scalars) -> dict[str, Any]:
+        """AUROC, raw and, where slices have positions, position-corrected."""
+        found = {"auroc": self._detection("auroc", scores)}
+        positions, train_positions = self._split.positions, self._train.positions
+        if positions is not None and train_positions is not None:
+            corrected = position_corrected(scores, positions, train_scores, train_positions)
+            found["auroc_position_corrected"] = self._detection("auroc", corrected)
+        return found
+
+    def of_model(
+        self, columns: dict[str, Scalars], maps: np.ndarray, train_scores: Scalars
+    ) -> dict[str, Any]:
+        """Every metric of a system."""
+        scores = columns["score"]
+        found = self.of_scores(scores, train_scores)
+        found["average_precision"] = self._detection("average_precision", scores)
+        if "mse" in columns:
+            normal = self._labels == 0
+            found["mse"] = metrics.mean(
+                columns["mse"][normal], self._groups[normal], self._resamples
+            ).as_json()
+        if self._split.masks is not None:
+            pixel = metrics.pixel_metrics(self._split.masks, maps, self._groups, self._resamples)
+            found.update({name: estimate.as_json() for name, estimate in pixel.items()})
+        found["num_images"] = len(self._split)
+        found["num_anomalous"] = int(self._labels.sum())
+        found["num_groups"] = int(self._groups.max()) + 1
+        return found
+
+    def _detection(self, name: str, scores: Scalars) -> dict[str, float | None]:
+        return metrics.detection(
+            name, self._labels, scores, self._groups, self._resamples
+        ).as_json()
+
+
+def _score_with_progress(
+    detector: Detector, split: Split, description: str, visit: Callable[[Scores], None]
+) -> None:
+    with tqdm(total=len(split), desc=description, unit="image", dynamic_ncols=True) as bar:
+        for scores in detector.score_batches(split.images):
+            visit(scores)
+            bar.update(len(scores.image))
+
+
+def _image_scores(detector: Detector, split: Split, description: str) -> Scalars:
+    parts: list[np.ndarray] = []
+    _score_with_progress(detector, split, description, lambda s: parts.append(np.asarray(s.image)))
+    return np.concatenate(parts)
+
+
+def _collect(
+    detector: Detector, split: Split, description: str
+) -> tuple[dict[str, Scalars], np.ndarray]:
+    """Columns `score` and every component, each [N], and the anomaly maps [N, H, W]."""
+    columns: list[dict[str, Any]] = []
+    maps: list[np.ndarray] = []
+
+    def visit(scores: Scores) -> None:
+        columns.append({"score": scores.image, **scores.components})
+        maps.append(np.asarray(scores.pixel))
+
+    _score_with_progress(detector, split, description, visit)
+    names = columns[0]
+    joined = {name: np.concatenate([part[name] for part in columns]) for name in names}
+    return joined, np.concatenate(maps)
+
+
+def _write_scores(folder: Any, split: Split, columns: dict[str, Scalars]) -> None:
+    """`scores.csv`: one row an image; floats as the shortest text that reads back the same."""
+    with atomic_write(folder / "scores.csv") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["id", "group", "position", "label", *columns])
+        for row in range(len(split)):
+            position = "" if split.positions is None else int(split.positions[row])
+            values = [str(column[row]) for column in columns.values()]
+            label = int(split.labels[row])
+            writer.writerow([split.ids[row], split.groups[row], position, label, *values])
+
+
+def _write_examples(folder: Any, detector: Detector, split: Split, scores: Scalars) -> None:
+    """`examples.npz`: the most and the least anomalous slices with all that was seen in them."""
+    count = min(int(detector.config.evaluate.num_examples), len(split) // 2)
+    order = np.argsort(-scores, kind="stable")
+    chosen = np.concatenate([order[:count], order[len(order) - count :][::-1]])
+    if not len(chosen):
+        return
+    images = to_unit_interval(split.images[chosen])
+    seen = detector.score(images)
+    arrays = {
+        "id": np.asarray([split.ids[row] for row in chosen]),
+        "kind": np.asarray(["most"] * count + ["least"] * count),
+        "label": split.labels[chosen],
+        "score": seen.image,
+        "image": images,
+        "pixel": seen.pixel,
+        **{f"reconstruction_{name}": value for name, value in seen.reconstructions.items()},
+    }
+    if split.masks is not None:
+        arrays["mask"] = split.masks[chosen]
+    with atomic_write(folder / "examples.npz", "wb") as file:
+        np.savez_compressed(file, **arrays)
+
+
+def _print_summary(name: str, found: dict[str, Any]) -> None:
+    """One line a split for the terminal."""
+
+    def text(estimate: dict[str, float | None]) -> str:
+        value, low, high = (estimate[key] for key in ("value", "low", "high"))
+        if value is None:
+            return "undefined (one class only)"
+        return f"{value:.3f}" if low is None else f"{value:.3f} [{low:.3f}, {high:.3f}]"
+
+    keys = ("auroc", "auroc_position_corrected", "average_precision", "pixel_auroc")
+    parts = [f"{key} {text(found[key])}" for key in keys if key in found]
+    print(f"{name}: {', '.join(parts)}", flush=True)

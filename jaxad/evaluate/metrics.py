@@ -1,0 +1,184 @@
+"""Metrics with 95 % intervals from a bootstrap over patients.
+
+Slices of one patient are not independent, so whole patients (groups) are resampled. Every metric
+is a value of scikit-learn; its interval is the percentile interval of `scipy.stats.bootstrap`.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import scipy.sparse
+import scipy.stats
+import sklearn.metrics
+from jaxtyping import Bool, Float, Int, UInt8
+
+from jaxad.evaluate import curves
+
+Scalars = Float[np.ndarray, " n"]
+Labels = Int[np.ndarray, " n"]
+Groups = Int[np.ndarray, " n"]
+
+#: Pixel scores are binned at this many quantiles for their intervals (not for their values).
+_PIXEL_BINS = 2048
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+    """A metric with its 95 % interval; NaN where it is undefined (a class is missing)."""
+
+    value: float
+    low: float
+    high: float
+
+    def as_json(self) -> dict[str, float | None]:
+        """`{value, low, high}`, null for NaN."""
+        return {
+            name: float(value) if math.isfinite(value) else None
+            for name, value in dataclasses.asdict(self).items()
+        }
+
+
+def group_numbers(groups: Sequence[str]) -> Groups:
+    """Consecutive numbers of the groups that rows belong to."""
+    return np.unique(np.asarray(groups), return_inverse=True)[1].astype(np.int64)
+
+
+def _resample(
+    statistic: Callable[[Float[np.ndarray, "resamples groups"]], np.ndarray],
+    num_groups: int,
+    resamples: int,
+) -> tuple[float, float]:
+    """The percentile interval of a statistic of how often each group was drawn."""
+
+    def of_draws(draws: np.ndarray, axis: int) -> np.ndarray:
+        del axis  # scipy puts the sample last
+        flat = draws.reshape(-1, draws.shape[-1])
+        rows = np.repeat(np.arange(len(flat)), flat.shape[-1])
+        counts = np.zeros((len(flat), num_groups))
+        np.add.at(counts, (rows, flat.ravel()), 1.0)
+        return statistic(counts).reshape(draws.shape[:-1])
+
+    if num_groups < 2:
+        return math.nan, math.nan
+    distribution = scipy.stats.bootstrap(
+        (np.arange(num_groups),),
+        of_draws,
+        n_resamples=resamples,
+        batch=100,
+        vectorized=True,
+        method="percentile",
+        rng=np.random.default_rng(0),
+    ).bootstrap_distribution
+    # A resample can miss a class of a small split; the interval is over those that do not.
+    defined = distribution[np.isfinite(distribution)]
+    if not len(defined):
+        return math.nan, math.nan
+    low, high = np.percentile(defined, [2.5, 97.5])
+    return float(low), float(high)
+
+
+_CURVES = {
+    "auroc": curves.auroc,
+    "average_precision": curves.average_precision,
+    "best_dice": curves.best_dice,
+}
+
+
+def _point(name: str, labels: Labels, scores: Scalars) -> float:
+    """The metric of all rows; NaN where a class is missing."""
+    if labels.min() == labels.max():
+        return math.nan
+    if name == "auroc":
+        return float(sklearn.metrics.roc_auc_score(labels, scores))
+    if name == "average_precision":
+        return float(sklearn.metrics.average_precision_score(labels, scores))
+    precision, recall, _ = sklearn.metrics.precision_recall_curve(labels, scores)
+    total = precision + recall
+    return float(np.max(np.divide(2 * precision * recall, total, where=total > 0, out=total * 0)))
+
+
+def _group_table(
+    columns: np.ndarray, groups: Groups, chosen: Bool[np.ndarray, " n"], shape: tuple[int, int]
+) -> Any:
+    """How many chosen rows of each group lie in each column, sparse [groups, columns]."""
+    ones = np.ones(int(chosen.sum()))
+    return scipy.sparse.coo_array((ones, (groups[chosen], columns[chosen])), shape=shape).tocsr()
+
+
+def _interval(
+    name: str, labels: Labels, columns: Groups, groups: Groups, resamples: int
+) -> tuple[float, float]:
+    """Interval of a metric of scores that are given by their rank `columns`."""
+    shape = (int(groups.max()) + 1, int(columns.max()) + 1)
+    positive = _group_table(columns, groups, labels == 1, shape)
+    negative = _group_table(columns, groups, labels == 0, shape)
+    metric = _CURVES[name]
+    return _resample(
+        lambda counts: metric(counts @ positive, counts @ negative), shape[0], resamples
+    )
+
+
+def detection(
+    name: str, labels: Labels, scores: Scalars, groups: Groups, resamples: int
+) -> Estimate:
+    """AUROC or average precision of image scores.
+
+    Args:
+        name: `auroc` or `average_precision`.
+        labels: 1 = anomalous, [N].
+        scores: higher = more anomalous, [N].
+        groups: number of each row's patient, [N].
+        resamples: of the bootstrap.
+    """
+    value = _point(name, labels, scores)
+    if math.isnan(value):
+        return Estimate(value, math.nan, math.nan)
+    columns = np.unique(scores, return_inverse=True)[1]
+    return Estimate(value, *_interval(name, labels, columns, groups, resamples))
+
+
+def mean(values: Scalars, groups: Groups, resamples: int) -> Estimate:
+    """The mean over rows; NaN where there are none."""
+    if not len(values):
+        return Estimate(math.nan, math.nan, math.nan)
+    groups = np.unique(groups, return_inverse=True)[1]
+    sums, counts = np.bincount(groups, values), np.bincount(groups).astype(float)
+    interval = _resample(lambda drawn: (drawn @ sums) / (drawn @ counts), len(sums), resamples)
+    return Estimate(float(np.mean(values)), *interval)
+
+
+def pixel_metrics(
+    masks: UInt8[np.ndarray, "n height width"],
+    maps: Float[np.ndarray, "n height width"],
+    groups: Groups,
+    resamples: int,
+) -> dict[str, Estimate]:
+    """Pixel AUROC, pixel AP and the best Dice over one threshold for all pixels of the split.
+
+    Args:
+        masks: 1 = anomalous.
+        maps: anomaly maps, higher = more anomalous.
+        groups: number of each image's patient, [N].
+        resamples: of the bootstrap.
+    """
+    labels, scores = masks.ravel().astype(np.int64), maps.ravel()
+    names = {
+        "pixel_auroc": "auroc",
+        "pixel_average_precision": "average_precision",
+        "best_dice": "best_dice",
+    }
+    if labels.min() == labels.max():
+        return {name: Estimate(math.nan, math.nan, math.nan) for name in names}
+    edges = np.unique(np.quantile(scores, np.linspace(0, 1, _PIXEL_BINS)[1:-1]))
+    columns = np.searchsorted(edges, scores)
+    pixel_groups = np.repeat(groups, masks[0].size)
+    return {
+        name: Estimate(
+            _point(metric, labels, scores),
+            *_interval(metric, labels, columns, pixel_groups, resamples),
+        )
+        for name, metric in names.items()
+    }

@@ -1,0 +1,71 @@
+"""Scores that need no network: what a reader should compare a model with.
+
+All are fitted on the training images and higher = more anomalous by convention; where one is
+below chance, the anomalies make it smaller.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import sklearn.decomposition
+from jaxtyping import Float
+
+Images = Float[np.ndarray, "n height width channels"]
+Scalars = Float[np.ndarray, " n"]
+
+PCA_COMPONENTS = 64
+#: Floor of a pixel's standard deviation, so that background does not divide by zero.
+_LEAST_DEVIATION = 1e-2
+
+
+def _mean(images: Images) -> Scalars:
+    return images.mean(axis=(1, 2, 3))
+
+
+def _standard_deviation(images: Images) -> Scalars:
+    return images.std(axis=(1, 2, 3))
+
+
+def _area(images: Images) -> Scalars:
+    """The share of pixels that are not background."""
+    return (images > 0).any(axis=-1).mean(axis=(1, 2)).astype(images.dtype)
+
+
+def _total_variation(images: Images) -> Scalars:
+    """Mean absolute difference of neighbouring pixels, summed over both directions."""
+    down = np.abs(np.diff(images, axis=1)).mean(axis=(1, 2, 3))
+    across = np.abs(np.diff(images, axis=2)).mean(axis=(1, 2, 3))
+    return down + across
+
+
+def _pixel_gaussian(train: Images) -> Callable[[Images], Scalars]:
+    """Mean squared deviation from each pixel's training mean in its standard deviations."""
+    center = train.mean(axis=0)
+    spread = np.maximum(train.std(axis=0), _LEAST_DEVIATION)
+    return lambda images: (((images - center) / spread) ** 2).mean(axis=(1, 2, 3))
+
+
+def _pca(train: Images) -> Callable[[Images], Scalars]:
+    """Mean squared residual of a projection onto the leading principal components."""
+    flat = train.reshape(len(train), -1)
+    components = min(PCA_COMPONENTS, *flat.shape)
+    model = sklearn.decomposition.PCA(components, svd_solver="randomized", random_state=0)
+    model.fit(flat)
+
+    def residual(images: Images) -> Scalars:
+        rows = images.reshape(len(images), -1)
+        return ((rows - model.inverse_transform(model.transform(rows))) ** 2).mean(axis=1)
+
+    return residual
+
+
+def fit_trivial_scores(train: Images) -> dict[str, Callable[[Images], Scalars]]:
+    """Every trivial score by name, as a function of images [N, H, W, C] in [0, 1] to [N]."""
+    return {
+        "mean": _mean,
+        "standard_deviation": _standard_deviation,
+        "area": _area,
+        "total_variation": _total_variation,
+        "pixel_gaussian": _pixel_gaussian(train),
+        f"pca_{PCA_COMPONENTS}": _pca(train),
+    }

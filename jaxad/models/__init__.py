@@ -1,0 +1,47 @@
+"""The systems by name. A system's module is imported only when it is asked for."""
+
+import dataclasses
+import difflib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from jaxad.errors import UserError
+from jaxad.types import Model
+
+
+def _pchvae() -> Any:
+    from jaxad.models.hierarchical_vae import HierarchicalVAE
+
+    return HierarchicalVAE
+
+
+#: Name -> a function that imports the system's class, a dataclass of its fields.
+SYSTEMS: Mapping[str, Callable[[], Any]] = {"pchvae": _pchvae}
+
+
+def build(name: str, fields: Mapping[str, Any], **common: Any) -> Model:
+    """The system of this name.
+
+    Args:
+        name: one of `SYSTEMS`.
+        fields: `config.model` without its name.
+        **common: what every system takes: `image_shape`, `dtype`, `axis_name`.
+
+    Raises:
+        UserError: there is no such system, or its fields are others.
+    """
+    if name not in SYSTEMS:
+        close = difflib.get_close_matches(name, SYSTEMS, n=1)
+        hint = f"; did you mean '{close[0]}'?" if close else "."
+        raise UserError(
+            f"config.model.name: unknown model '{name}'{hint} Known: {', '.join(sorted(SYSTEMS))}."
+        )
+    system = SYSTEMS[name]()
+    known = {field.name: field for field in dataclasses.fields(system) if field.init}
+    unknown = sorted(fields.keys() - known.keys())
+    if unknown:
+        raise UserError(
+            f"config.model.{unknown[0]}: model '{name}' has no such field; "
+            f"it has {', '.join(sorted(known.keys() - common.keys()))}."
+        )
+    return system(**fields, **common)

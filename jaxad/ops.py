@@ -1,0 +1,71 @@
+"""Pure functions on arrays: divergences, likelihoods and reparameterisation."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from jaxad.types import ExampleKeys, PerExample
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class DiagonalGaussian:
+    """A Gaussian with diagonal covariance, one per example.
+
+    Attributes:
+        mean: float32 [B, ...].
+        log_variance: natural logarithm of the variance, float32, the shape of `mean`.
+    """
+
+    mean: Float[Array, "batch *event"]
+    log_variance: Float[Array, "batch *event"]
+
+
+def _sum_per_example(x: Float[Array, "batch *event"]) -> PerExample:
+    return jnp.sum(x, axis=tuple(range(1, x.ndim)))
+
+
+def standard_normal_kl(posterior: DiagonalGaussian) -> PerExample:
+    """KL(posterior || N(0, I)) of each example in nats, summed over its dimensions; [B], >= 0.
+
+    0.5 * sum(mean^2 + variance - log variance - 1): Kingma and Welling 2013, Appendix B; terms 4
+    and 5 of pchVAE Eq. 9.
+    """
+    mean, log_variance = posterior.mean, posterior.log_variance
+    # expm1(v) - v keeps its digits where the posterior is close to the prior.
+    return 0.5 * _sum_per_example(mean**2 + jnp.expm1(log_variance) - log_variance)
+
+
+def gaussian_negative_log_likelihood(
+    x: Float[Array, "batch *event"], mean: Float[Array, "batch *event"], variance: float
+) -> PerExample:
+    """-log N(x; mean, variance I) of each example in nats, summed over its dimensions; [B].
+
+    The norms of pchVAE Eq. 9 before `c` is chosen (its Eq. 8): `variance` is the constant c.
+    """
+    squared_error = (x - mean) ** 2
+    return 0.5 * _sum_per_example(squared_error / variance + jnp.log(2 * jnp.pi * variance))
+
+
+def reparameterise(
+    posterior: DiagonalGaussian, keys: ExampleKeys | None
+) -> Float[Array, "batch *event"]:
+    """A sample of each example's posterior, or its mean where `keys` is None; [B, ...].
+
+    Each example draws from its own key, so that its noise depends neither on the layout of the
+    batch over devices nor on its neighbours.
+    """
+    if keys is None:
+        return posterior.mean
+    noise = jax.vmap(lambda key: jax.random.normal(key, posterior.mean.shape[1:]))(keys)
+    noise = noise.astype(posterior.mean.dtype)
+    return posterior.mean + jnp.exp(0.5 * posterior.log_variance) * noise
+
+
+def fold_in_all(keys: ExampleKeys | None, data: int) -> ExampleKeys | None:
+    """`jax.random.fold_in` of every example's key; None (deterministic) stays None."""
+    if keys is None:
+        return None
+    return jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, data)

@@ -1,0 +1,136 @@
+"""Two ways to spread one program over the devices: `jit` over a mesh, and `pmap`.
+
+Both take the same functions. In `jit` mode a function sees global arrays and the compiler places
+the collectives; in `pmap` mode it sees one device's part and an axis name to reduce over.
+"""
+
+import collections
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from jaxad.errors import UserError
+from jaxad.types import Tree
+
+MODES = ("jit", "pmap")
+_AXIS = "data"
+
+
+@dataclasses.dataclass(frozen=True)
+class Parallel:
+    """How arrays lie on the devices, and how functions are compiled for them.
+
+    Attributes:
+        mode: `jit` or `pmap`.
+        devices: all devices of all processes.
+    """
+
+    mode: str
+    devices: tuple[jax.Device, ...]
+
+    @property
+    def axis_name(self) -> str | None:
+        """The axis that functions reduce over; None where they see the global batch."""
+        return _AXIS if self.mode == "pmap" else None
+
+    @property
+    def _local_devices(self) -> list[jax.Device]:
+        return [d for d in self.devices if d.process_index == jax.process_index()]
+
+    def _sharding(self, *axes: str) -> NamedSharding:
+        mesh = jax.make_mesh(
+            (len(self.devices),), (_AXIS,), axis_types=(AxisType.Auto,), devices=self.devices
+        )
+        return NamedSharding(mesh, PartitionSpec(*axes))
+
+    def check_batch_size(self, field: str, batch_size: int) -> None:
+        """Raises a UserError where the devices cannot share a batch evenly."""
+        if batch_size < 1 or batch_size % len(self.devices):
+            raise UserError(
+                f"{field}: {batch_size} images cannot be shared by {len(self.devices)} devices; "
+                f"choose a multiple of {len(self.devices)}."
+            )
+
+    def put_replicated(self, tree: Tree) -> Tree:
+        """The same tree on every device."""
+        if self.mode == "pmap":
+            return jax.device_put_replicated(tree, self._local_devices)
+        return jax.device_put(tree, self._sharding())
+
+    def put_batch(self, batch: dict[str, np.ndarray]) -> Tree:
+        """This process's part of a batch, spread over its devices."""
+        if self.mode == "pmap":
+            count = len(self._local_devices)
+
+            def split(x: np.ndarray) -> jax.Array:
+                parts = np.split(x, count)
+                return jax.device_put_sharded(parts, self._local_devices)
+
+            return {name: split(array) for name, array in batch.items()}
+        sharding = self._sharding(_AXIS)
+        return {
+            name: jax.make_array_from_process_local_data(sharding, array)
+            for name, array in batch.items()
+        }
+
+    def get_replicated(self, tree: Tree) -> Tree:
+        """A replicated tree as NumPy arrays."""
+        if self.mode == "pmap":
+            tree = jax.tree.map(lambda x: x.addressable_shards[0].data[0], tree)
+        return jax.device_get(tree)
+
+    def get_per_example(self, tree: Tree) -> Tree:
+        """Per-example results of the global batch, in order, as NumPy arrays [B, ...]."""
+        if jax.process_count() > 1:
+            from jax.experimental import multihost_utils
+
+            tree = multihost_utils.process_allgather(tree, tiled=True)
+        tree = jax.device_get(tree)
+        if self.mode == "pmap":
+            tree = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), tree)
+        return tree
+
+    def compile_reduce(
+        self, function: Callable[..., Any], *, donate_state: bool = False
+    ) -> Callable[[Tree, Tree], Any]:
+        """Compiles f(state, batch) whose results are the same on every device."""
+        donate = (0,) if donate_state else ()
+        if self.mode == "pmap":
+            return jax.pmap(
+                function, axis_name=_AXIS, donate_argnums=donate, devices=self.devices
+            )
+        whole, split = self._sharding(), self._sharding(_AXIS)
+        return jax.jit(
+            function, donate_argnums=donate, in_shardings=(whole, split), out_shardings=whole
+        )
+
+    def compile_per_example(self, function: Callable[..., Any]) -> Callable[[Tree, Tree], Any]:
+        """Compiles f(state, batch) whose results have the batch as their first axis."""
+        if self.mode == "pmap":
+            return jax.pmap(function, axis_name=_AXIS, devices=self.devices)
+        whole, split = self._sharding(), self._sharding(_AXIS)
+        return jax.jit(function, in_shardings=(whole, split), out_shardings=split)
+
+    def prefetch(self, batches: Iterable[dict[str, np.ndarray]], depth: int = 2) -> Iterator[Tree]:
+        """Batches on the devices, transfers running `depth` ahead of their use."""
+        queue: collections.deque[Tree] = collections.deque()
+        for batch in batches:
+            queue.append(self.put_batch(batch))
+            if len(queue) >= depth:
+                yield queue.popleft()
+        yield from queue
+
+
+def make_parallel(mode: str, devices: Sequence[jax.Device] | None = None) -> Parallel:
+    """The parallelism that `config.parallel` names, over all devices unless told which.
+
+    Raises:
+        UserError: there is no such mode.
+    """
+    if mode not in MODES:
+        raise UserError(f"config.parallel: unknown mode '{mode}'; known: {', '.join(MODES)}.")
+    return Parallel(mode, tuple(jax.devices() if devices is None else devices))

@@ -1,0 +1,1 @@
+"""Training: optimiser, state, the one step, the loop, and what the loop writes."""

@@ -1,0 +1,129 @@
+"""Optimisers from `config.optim`."""
+
+import dataclasses
+import re
+from collections.abc import Sequence
+
+import jax
+import optax
+
+from jaxad.errors import UserError
+from jaxad.types import Tree
+
+OPTIMISERS = ("adam", "adamw", "sgd")
+SCHEDULES = ("constant", "cosine")
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimSettings:
+    """See `config.optim`; the fields have its names and meanings."""
+
+    name: str
+    learning_rate: float
+    b1: float
+    b2: float
+    schedule: str
+    warmup_steps: int
+    clip_norm: float
+    weight_decay: float
+    frozen: tuple[str, ...]
+
+
+def parameter_paths(params: Tree) -> Tree:
+    """The tree of parameter paths such as `trunk/layers_1/Dense_0/kernel`."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, _: "/".join(str(key.key) for key in path), params
+    )
+
+
+def matches(params: Tree, patterns: Sequence[str]) -> Tree:
+    """A tree of bools: whether any regular expression matches all of a parameter's path."""
+    compiled = [re.compile(pattern) for pattern in patterns]
+    return jax.tree.map(
+        lambda path: any(pattern.fullmatch(path) for pattern in compiled), parameter_paths(params)
+    )
+
+
+def learning_rate_schedule(settings: OptimSettings, num_steps: int) -> optax.Schedule:
+    """Linear warm-up from zero, then constant or a cosine that reaches zero at `num_steps`."""
+    if settings.schedule not in SCHEDULES:
+        raise UserError(
+            f"config.optim.schedule: unknown schedule '{settings.schedule}'; "
+            f"known: {', '.join(SCHEDULES)}."
+        )
+    remaining = max(num_steps - settings.warmup_steps, 1)
+    after = (
+        optax.cosine_decay_schedule(settings.learning_rate, remaining)
+        if settings.schedule == "cosine"
+        else optax.constant_schedule(settings.learning_rate)
+    )
+    if not settings.warmup_steps:
+        return after
+    warmup = optax.linear_schedule(0.0, settings.learning_rate, settings.warmup_steps)
+    return optax.join_schedules([warmup, after], [settings.warmup_steps])
+
+
+def make_optimiser(
+    settings: OptimSettings, params: Tree, num_steps: int
+) -> optax.GradientTransformation:
+    """The optimiser of a run.
+
+    Args:
+        settings: `config.optim`.
+        params: the parameters, for the paths that `frozen` speaks of.
+        num_steps: length of the run, for the schedule.
+
+    Raises:
+        UserError: an unknown name, a frozen pattern that is no regular expression, matches no
+            parameter, or matches them all.
+    """
+    if settings.name not in OPTIMISERS:
+        raise UserError(
+            f"config.optim.name: unknown optimiser '{settings.name}'; "
+            f"known: {', '.join(OPTIMISERS)}."
+        )
+    rate = learning_rate_schedule(settings, num_steps)
+    parts = []
+    if settings.clip_norm:
+        parts.append(optax.clip_by_global_norm(settings.clip_norm))
+    if settings.name == "sgd":
+        if settings.weight_decay:
+            parts.append(optax.add_decayed_weights(settings.weight_decay))
+        parts.append(optax.sgd(rate, momentum=settings.b1 or None))
+    else:
+        if settings.name == "adam" and settings.weight_decay:
+            # L2 in the gradient, as torch's Adam has it; adamw decouples it instead.
+            parts.append(optax.add_decayed_weights(settings.weight_decay))
+        parts.append(optax.scale_by_adam(b1=settings.b1, b2=settings.b2))
+        if settings.name == "adamw" and settings.weight_decay:
+            parts.append(optax.add_decayed_weights(settings.weight_decay))
+        parts.append(optax.scale_by_learning_rate(rate))
+    trainable = optax.chain(*parts)
+    if not settings.frozen:
+        return trainable
+    return optax.partition(
+        {"trained": trainable, "frozen": optax.set_to_zero()},
+        jax.tree.map(
+            lambda frozen: "frozen" if frozen else "trained", _frozen(settings.frozen, params)
+        ),
+    )
+
+
+def _frozen(patterns: tuple[str, ...], params: Tree) -> Tree:
+    for pattern in patterns:
+        try:
+            matched = any(jax.tree.leaves(matches(params, [pattern])))
+        except re.error as error:
+            raise UserError(
+                f"config.optim.frozen: '{pattern}' is not a regular expression ({error})."
+            ) from error
+        if not matched:
+            example = jax.tree.leaves(parameter_paths(params))[0]
+            raise UserError(
+                f"config.optim.frozen: '{pattern}' matches no parameter; paths look like "
+                f"'{example}'."
+            )
+    frozen = matches(params, patterns)
+    if all(jax.tree.leaves(frozen)):
+        raise UserError("config.optim.frozen: every parameter is frozen; leave some to train.")
+    return frozen

@@ -1,0 +1,53 @@
+"""Everything that training changes, in one tree."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Int, UInt32
+
+from jaxad.types import Model, Tree
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class TrainState:
+    """The state of a run after `step` updates; with the config it decides all that follows.
+
+    Attributes:
+        step: updates done.
+        seed: of the run's training noise; part of the state so that runs of several seeds are
+            one program.
+        params: the parameters.
+        mutable: other collections (batch-norm statistics, codebooks), `{}` if none.
+        opt_state: of the optimiser.
+    """
+
+    step: Int[Array, "*runs"]
+    seed: UInt32[Array, "*runs"]
+    params: Tree
+    mutable: Tree
+    opt_state: Tree
+
+    @property
+    def variables(self) -> dict[str, Tree]:
+        return {"params": self.params, **self.mutable}
+
+
+def initial_variables(model: Model, seed: int) -> dict[str, Tree]:
+    """Fresh variables, the same for the same seed."""
+    return dict(jax.jit(model.init_variables)(jax.random.key(seed)))
+
+
+def create_state(
+    variables: dict[str, Tree], optimiser: optax.GradientTransformation, seed: int
+) -> TrainState:
+    """The state before the first update."""
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        seed=jnp.asarray(seed, jnp.uint32),
+        params=variables["params"],
+        mutable={name: tree for name, tree in variables.items() if name != "params"},
+        opt_state=optimiser.init(variables["params"]),
+    )

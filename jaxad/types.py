@@ -1,0 +1,113 @@
+"""The data that passes between the rooms: batches, variables, losses and scores."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+from jaxtyping import Array, Float, Int, Key, UInt8
+
+#: A tree of arrays (parameters, gradients, optimiser state).
+Tree = Any
+
+#: Linen variables: collection name -> tree; always holds `params`.
+Variables = Mapping[str, Tree]
+
+#: One batch. On the device: `image` float32 [B, H, W, C] in [0, 1], `label` int32 [B]
+#: (1 = anomalous), `_valid` bool [B] (False = padding), `_index` int32 [B] (the example's place in
+#: the global batch) and, where the data set has one, `mask` uint8 [B, H, W].
+Batch = Mapping[str, Array]
+
+#: Per-example keys: the noise of an example depends on its place in the global batch alone.
+ExampleKeys = Key[Array, " batch"]
+
+Images = Float[Array, "batch height width channels"]
+PerExample = Float[Array, " batch"]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class LossAux:
+    """What a model reports beside its losses.
+
+    Attributes:
+        terms: unweighted loss terms by name, each [B], logged and checked for non-finite values.
+        mutable: updated non-parameter collections (batch-norm statistics, codebooks), `{}` if none.
+    """
+
+    terms: Mapping[str, PerExample]
+    mutable: Mapping[str, Tree]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Scores:
+    """Anomaly scores of B images; higher is more anomalous for every system.
+
+    Attributes:
+        image: the anomaly score of each image, float32 [B].
+        pixel: the anomaly map, float32 [B, H, W].
+        components: the parts of the image score and other per-image evidence, each float32 [B].
+        reconstructions: images in the input's space by name, each float32 [B, H, W, C]; every
+            system that reconstructs names its best reconstruction `reconstruction`.
+    """
+
+    image: Float[Array | np.ndarray, " batch"]
+    pixel: Float[Array | np.ndarray, "batch height width"]
+    components: Mapping[str, Float[Array | np.ndarray, " batch"]]
+    reconstructions: Mapping[str, Float[Array | np.ndarray, "batch height width channels"]]
+
+
+class Model(Protocol):
+    """What every system offers; the rest of the package knows no more of it than this.
+
+    Attributes:
+        networks: loss name -> regular expression over parameter paths (`trunk/up_0/kernel`): the
+            parameters that this loss trains. A system with one loss has `{"model": ".*"}`.
+        image_shape: (H, W, C) of the images that it takes.
+    """
+
+    @property
+    def networks(self) -> Mapping[str, str]: ...
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]: ...
+
+    def init_variables(self, key: Key[Array, ""]) -> Variables:
+        """Fresh variables."""
+        ...
+
+    def losses(
+        self, variables: Variables, batch: Batch, keys: ExampleKeys, *, train: bool
+    ) -> tuple[Mapping[str, PerExample], LossAux]:
+        """Per-example losses by network, and what comes with them. `train` switches batch norm."""
+        ...
+
+    def score(self, variables: Variables, images: Images) -> Scores:
+        """Deterministic scores; the score of an image depends on no other image."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """One split of a data set, held on the host.
+
+    Attributes:
+        images: [N, H, W, C], uint8, uint16 or float32 in [0, 1] (see `jaxad.data.preprocess`).
+        labels: int32 [N], 1 = anomalous.
+        ids: a unique name per image.
+        groups: the patient of each image.
+        masks: uint8 [N, H, W], 1 = anomalous pixel; None where the data set has none.
+        positions: int32 [N], slice index; None where the data set has none.
+    """
+
+    images: np.ndarray
+    labels: Int[np.ndarray, " n"]
+    ids: tuple[str, ...]
+    groups: tuple[str, ...]
+    masks: UInt8[np.ndarray, "n height width"] | None = None
+    positions: Int[np.ndarray, " n"] | None = None
+
+    def __len__(self) -> int:
+        return len(self.ids)

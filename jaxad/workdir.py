@@ -1,0 +1,123 @@
+"""The folder of a run: its files, and writing them so that nothing half-written is read back."""
+
+import contextlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+from ml_collections import ConfigDict
+
+from jaxad import config as config_lib
+from jaxad.errors import UserError
+
+
+@contextlib.contextmanager
+def atomic_write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
+    """Opens a temporary file beside `path` and renames it to `path` when the block succeeds."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        encoding = None if "b" in mode else "utf-8"
+        with os.fdopen(handle, mode, encoding=encoding, newline="" if encoding else None) as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        # mkstemp makes files private; give them what the user's umask gives others.
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+        raise
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Writes JSON atomically. Keys keep their order."""
+    with atomic_write(path) as file:
+        json.dump(value, file, indent=2, allow_nan=False)
+        file.write("\n")
+
+
+class Workdir:
+    """Paths inside a run's folder."""
+
+    def __init__(self, path: str | os.PathLike[str]):
+        self.path = Path(path).expanduser()
+
+    @property
+    def config(self) -> Path:
+        return self.path / "config.json"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def report(self) -> Path:
+        return self.path / "report.html"
+
+    @property
+    def figures(self) -> Path:
+        return self.path / "figures"
+
+    def evaluation(self, split: str) -> Path:
+        return self.path / "eval" / split
+
+    def read_config(self) -> ConfigDict:
+        """The config of the run.
+
+        Raises:
+            UserError: this is no run's folder, or its config is damaged.
+        """
+        try:
+            return config_lib.from_json(self.config.read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise UserError(
+                f"workdir '{self.path}': holds no config.json; train there first, or name the "
+                "folder of a run."
+            ) from error
+        except (OSError, ValueError) as error:
+            raise UserError(f"'{self.config}' cannot be read ({error}).") from error
+
+    def claim(self, config: ConfigDict) -> None:
+        """Makes the folder this config's. Call it when nothing else of the config can be wrong.
+
+        Raises:
+            UserError: see `check`.
+        """
+        self.check(config)
+        if not self.config.exists():
+            with atomic_write(self.config) as file:
+                file.write(config_lib.to_json(config))
+
+    def check(self, config: ConfigDict) -> None:
+        """Checks that the folder can be written and holds no run of another config.
+
+        Raises:
+            UserError: the folder cannot be written, or holds a run of another config.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.path):
+                pass
+        except OSError as error:
+            raise UserError(
+                f"workdir '{self.path}' cannot be written ({error.strerror}); choose another "
+                "with --workdir."
+            ) from error
+        if self.config.exists():
+            differences = config_lib.difference(config, self.read_config())
+            if differences:
+                raise UserError(
+                    f"workdir '{self.path}' holds a run of another config; choose another "
+                    f"--workdir or undo the difference: {'; '.join(differences)}."
+                )
