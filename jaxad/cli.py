@@ -49,7 +49,7 @@ def _check_overrides(arguments: Sequence[str], config: ConfigDict) -> None:
     """Raises a UserError for the first `--config.x` that is not a field, naming the nearest."""
     fields = config_lib.flatten(config)
     for argument in arguments:
-        name = argument.lstrip("-").split("=", 1)[0]
+        name = argument.lstrip("-").split("=", 1)[0].removeprefix("no")
         if not argument.startswith("-") or not name.startswith("config."):
             continue
         if name in fields:
@@ -57,6 +57,14 @@ def _check_overrides(arguments: Sequence[str], config: ConfigDict) -> None:
         if any(field.startswith(f"{name}.") for field in fields):
             raise UserError(f"--{name}: is a group of fields; set one of them, as --{name}.FIELD=.")
         raise UserError(f"--{name}: no such field;{_closest(name, list(fields))}")
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -68,7 +76,7 @@ def _split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     overrides: list[str] = []
     target = own
     for argument in arguments:
-        if argument.startswith("-"):
+        if argument.startswith("-") and not _is_number(argument):
             name = argument.lstrip("-")
             is_override = name.startswith(("config.", "noconfig."))
             target = overrides if is_override else own
@@ -140,10 +148,12 @@ def _run(arguments: Sequence[str], program: str) -> int:
         return 0
     if workdir is None:
         raise UserError("--workdir: missing; name the run's folder, as --workdir=runs/demo.")
+    if mode == "evaluate":
+        # Also with a config: data must not be generated for a folder that holds no run.
+        saved = Workdir(workdir).read_config()
+        config = saved if config is None else config
     if config is None:
-        if mode != "evaluate":
-            raise UserError("--config: missing; name one, as --config=pchvae:demo.")
-        config = Workdir(workdir).read_config()
+        raise UserError("--config: missing; name one, as --config=pchvae:demo.")
     # A folder that cannot be used is told before the imports that take seconds.
     Workdir(workdir).check(config)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")

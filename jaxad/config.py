@@ -161,7 +161,7 @@ def from_json(text: str) -> ConfigDict:
     """The config that `to_json` wrote; lists come back as tuples.
 
     Raises:
-        ValueError: the text is not JSON.
+        ValueError: the text is not a JSON object.
     """
 
     def tuples(value: Any) -> Any:
@@ -169,7 +169,10 @@ def from_json(text: str) -> ConfigDict:
             return {key: tuples(item) for key, item in value.items()}
         return tuple(tuples(item) for item in value) if isinstance(value, list) else value
 
-    return ConfigDict(tuples(json.loads(text))).lock()
+    fields = json.loads(text)
+    if not isinstance(fields, dict):
+        raise ValueError(f"a config is a JSON object, not {type(fields).__name__}")
+    return ConfigDict(tuples(fields)).lock()
 
 
 def flatten(config: ConfigDict, prefix: str = "config") -> dict[str, Any]:

@@ -36,10 +36,12 @@ class Detector:
         config: of the run.
         step: updates that the variables have seen.
         image_shape: (H, W, C) of the images that it takes.
+        num_parameters: how many numbers training fits.
     """
 
     def __init__(self, config: ConfigDict, variables: Tree, step: int):
         """Places the variables on the devices and compiles nothing yet."""
+        self.num_parameters = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
         self.config = config
         self.step = step
         self.image_shape = experiment.image_shape(config)

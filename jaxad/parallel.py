@@ -55,22 +55,29 @@ class Parallel:
                 f"choose a multiple of {len(self.devices)}."
             )
 
+    @property
+    def _one_part_each(self) -> NamedSharding:
+        """pmap's layout: the first axis is this process's devices."""
+        devices = self._local_devices
+        mesh = jax.make_mesh(
+            (len(devices),), (_AXIS,), axis_types=(AxisType.Auto,), devices=devices
+        )
+        return NamedSharding(mesh, PartitionSpec(_AXIS))
+
     def put_replicated(self, tree: Tree) -> Tree:
         """The same tree on every device."""
         if self.mode == "pmap":
-            return jax.device_put_replicated(tree, self._local_devices)
+            count = len(self._local_devices)
+            stacked = jax.tree.map(lambda x: np.broadcast_to(x, (count, *np.shape(x))), tree)
+            return jax.device_put(stacked, self._one_part_each)
         return jax.device_put(tree, self._sharding())
 
     def put_batch(self, batch: dict[str, np.ndarray]) -> Tree:
         """This process's part of a batch, spread over its devices."""
         if self.mode == "pmap":
             count = len(self._local_devices)
-
-            def split(x: np.ndarray) -> jax.Array:
-                parts = np.split(x, count)
-                return jax.device_put_sharded(parts, self._local_devices)
-
-            return {name: split(array) for name, array in batch.items()}
+            parts = {name: x.reshape(count, -1, *x.shape[1:]) for name, x in batch.items()}
+            return jax.device_put(parts, self._one_part_each)
         sharding = self._sharding(_AXIS)
         return {
             name: jax.make_array_from_process_local_data(sharding, array)

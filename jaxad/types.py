@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -59,6 +59,7 @@ class Scores:
     reconstructions: Mapping[str, Float[Array | np.ndarray, "batch height width channels"]]
 
 
+@runtime_checkable
 class Model(Protocol):
     """What every system offers; the rest of the package knows no more of it than this.
 

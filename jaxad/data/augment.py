@@ -56,9 +56,9 @@ def augment(images: Any, positions: Any, seed: int, augmentation: Augmentation) 
         images = tf.where(flip[:, None, None, None], images[:, :, ::-1], images)
     if settings.rotation or settings.scale:
         angle = normal[:, 1] * (settings.rotation * 3.14159265 / 180)
-        images = _similarity(images, angle, tf.exp(normal[:, 2] * settings.scale))
+        images = _similarity(images, angle, _each(tf.exp, normal[:, 2] * settings.scale))
     if settings.brightness:
-        factor = tf.exp(normal[:, 3] * settings.brightness)
+        factor = _each(tf.exp, normal[:, 3] * settings.brightness)
         images = images * factor[:, None, None, None]
     if settings.noise:
         noise = settings.noise * draw(tuple(images.shape[1:]), stream=2)
@@ -68,11 +68,21 @@ def augment(images: Any, positions: Any, seed: int, augmentation: Augmentation) 
     return images
 
 
+def _each(function: Any, values: Any) -> Any:
+    """`function` of each of `values` [B], one by one.
+
+    TensorFlow's vectorised loop rounds the last few numbers of a tensor otherwise than the rest,
+    so that an image would depend on its place in the batch and on the number of processes.
+    """
+    return tensorflow().map_fn(function, values)
+
+
 def _similarity(images: Any, angle: Any, magnification: Any) -> Any:
     """Rotates (radians, [B]) and magnifies ([B]) about the centre; bilinear, zeros outside."""
     tf = tensorflow()
     height, width = images.shape[1:3]
-    cosine, sine = tf.cos(angle) / magnification, tf.sin(angle) / magnification
+    cosine = _each(tf.cos, angle) / magnification
+    sine = _each(tf.sin, angle) / magnification
     center_x, center_y = (width - 1) / 2, (height - 1) / 2
     # Rows of the matrix that takes output coordinates (x, y) to input coordinates.
     zeros = tf.zeros_like(angle)

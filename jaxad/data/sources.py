@@ -1,6 +1,8 @@
 """Data sets by name: where the splits of `config.data` come from."""
 
 import difflib
+import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -46,19 +48,30 @@ def _npz(data: ConfigDict) -> Readers:
 
 def _read_npz(path: Path) -> Split:
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        # Opened here: np.load leaves a damaged archive open.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, EOFError) as error:
-        raise UserError(f"{path}: not a readable .npz file ({error}).") from error
+    # TypeError: a lone array under the name of an archive.
+    except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile, zlib.error) as error:
+        raise UserError(
+            f"{path}: not a readable .npz file ({error}); write it with numpy.savez."
+        ) from error
     if "image" not in arrays:
         raise UserError(f"{path}: has no array 'image', only {sorted(arrays)}.")
     images = arrays["image"]
+    if images.ndim not in (3, 4):
+        raise UserError(
+            f"{path}: 'image' has shape {images.shape}; give [N, H, W] or [N, H, W, C]."
+        )
     if images.ndim == 3:
         images = images[..., None]
     count = len(images)
     for name, array in arrays.items():
-        if len(array) != count:
-            raise UserError(f"{path}: '{name}' has {len(array)} rows, 'image' has {count}.")
+        if array.shape[:1] != (count,):
+            rows = len(array) if array.ndim else "no"
+            raise UserError(f"{path}: '{name}' has {rows} rows, 'image' has {count}.")
+        if name in ("label", "id", "group", "position") and array.ndim != 1:
+            raise UserError(f"{path}: '{name}' has shape {array.shape}; give [N], one per image.")
     if "label" not in arrays and path.stem not in ("train", "val"):
         raise UserError(f"{path}: has no array 'label' (0 normal, 1 anomalous).")
     labels = np.asarray(arrays.get("label", np.zeros(count)))
@@ -73,6 +86,8 @@ def _read_npz(path: Path) -> Split:
             )
         masks = (masks > 0).astype(np.uint8)
     positions = arrays.get("position")
+    if positions is not None and not np.issubdtype(positions.dtype, np.integer):
+        raise UserError(f"{path}: 'position' is {positions.dtype}; give slice indices, integers.")
     return Split(
         images=images,
         labels=labels.astype(np.int32),
@@ -104,7 +119,7 @@ class DataSet:
         """
         if data.name not in DATA_SETS:
             close = difflib.get_close_matches(data.name, DATA_SETS, n=1)
-            hint = f"; did you mean '{close[0]}'?" if close else ""
+            hint = f"; did you mean '{close[0]}'?" if close else "."
             raise UserError(
                 f"config.data.name: unknown data set '{data.name}'{hint} "
                 f"Known: {', '.join(sorted(DATA_SETS))}."

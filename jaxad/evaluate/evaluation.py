@@ -1,7 +1,7 @@
 """Evaluates a run: every test split to `eval/<split>/`."""
 
 import csv
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -39,6 +39,8 @@ def evaluate_splits(workdir: Workdir, data_set: DataSet) -> None:
         folder = workdir.evaluation(name)
         scores, maps = _collect(detector, split, f"score {name}")
         found = evaluation.of_model(scores, maps, train_scores)
+        found["checkpoint_step"] = detector.step
+        found["num_parameters"] = detector.num_parameters
         found["trivial"] = {
             key: evaluation.of_scores(score(to_unit_interval(split.images)), train_trivial[key])
             for key, score in trivial.items()
@@ -142,15 +144,17 @@ def _write_scores(folder: Any, split: Split, columns: dict[str, Scalars]) -> Non
 def _write_examples(folder: Any, detector: Detector, split: Split, scores: Scalars) -> None:
     """`examples.npz`: the most and the least anomalous slices with all that was seen in them."""
     count = min(int(detector.config.evaluate.num_examples), len(split) // 2)
-    order = np.argsort(-scores, kind="stable")
-    chosen = np.concatenate([order[:count], order[len(order) - count :][::-1]])
-    if not len(chosen):
+    if not count:
         return
+    order = np.argsort(-scores, kind="stable")
+    most = _first_of_groups(order, split.groups, count)
+    least = _first_of_groups(order[::-1], split.groups, count)
+    chosen = np.asarray(most + least)
     images = to_unit_interval(split.images[chosen])
     seen = detector.score(images)
     arrays = {
         "id": np.asarray([split.ids[row] for row in chosen]),
-        "kind": np.asarray(["most"] * count + ["least"] * count),
+        "kind": np.asarray(["most"] * len(most) + ["least"] * len(least)),
         "label": split.labels[chosen],
         "score": seen.image,
         "image": images,
@@ -161,6 +165,16 @@ def _write_examples(folder: Any, detector: Detector, split: Split, scores: Scala
         arrays["mask"] = split.masks[chosen]
     with atomic_write(folder / "examples.npz", "wb") as file:
         np.savez_compressed(file, **arrays)
+
+
+def _first_of_groups(order: np.ndarray, groups: Sequence[str], count: int) -> list[int]:
+    """The first `count` rows in this order, one a patient: neighbouring slices look alike."""
+    chosen: dict[str, int] = {}
+    for row in order:
+        chosen.setdefault(groups[row], int(row))
+        if len(chosen) == count:
+            break
+    return list(chosen.values())
 
 
 def _print_summary(name: str, found: dict[str, Any]) -> None:

@@ -20,7 +20,7 @@ level: the paper swaps them without a word. The latter is built here.
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import flax.linen as nn
 import jax
@@ -41,10 +41,11 @@ from jaxad.types import (
     Variables,
 )
 
-FeatureMap = Float[Array, "batch height width channels"]
+FeatureMap = Float[Array, "batch rows columns features"]
 Latent = Float[Array, "batch *latent"]
 
 
+@runtime_checkable
 class Branches(Protocol):
     """The four maps of Eqs. 3 to 9; anything with these methods can be decomposed with."""
 
@@ -136,14 +137,19 @@ def weighted_sum(terms: Mapping[str, PerExample], weights: tuple[float, ...]) ->
     )
 
 
+def _full_precision(x: Array) -> Array:
+    """At least float32: what likelihoods and divergences are computed in."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
 class _Posterior(nn.Module):
-    """Mean and log variance by a 1x1 convolution, in float32 whatever the compute dtype is."""
+    """Mean and log variance by a 1x1 convolution, at least in float32."""
 
     latent_channels: int
 
     @nn.compact
     def __call__(self, x: FeatureMap) -> ops.DiagonalGaussian:
-        statistics = nn.Dense(2 * self.latent_channels)(x.astype(jnp.float32))
+        statistics = nn.Dense(2 * self.latent_channels)(_full_precision(x))
         mean, log_variance = jnp.split(statistics, 2, axis=-1)
         return ops.DiagonalGaussian(mean, log_variance)
 
@@ -208,16 +214,16 @@ class Modules(nn.Module):
         features = self.stem(x.astype(self.dtype))
         return features, self.high_posterior(self.high_encoder(features))
 
-    def decode_high(self, z1: FeatureMap) -> tuple[FeatureMap, Images]:
+    def decode_high(self, z1: Latent) -> tuple[FeatureMap, Images]:
         u = self.trunk(z1.astype(self.dtype))
-        return u, self.tail(u).astype(jnp.float32)
+        return u, _full_precision(self.tail(u))
 
     def encode_low(self, features: FeatureMap, u: FeatureMap) -> ops.DiagonalGaussian:
         return self.low_posterior(self.low_encoder(jnp.concatenate([features, u], axis=-1)))
 
-    def decode_low(self, z2: FeatureMap, u: FeatureMap) -> Images:
+    def decode_low(self, z2: Latent, u: FeatureMap) -> Images:
         joined = jnp.concatenate([z2.astype(self.dtype), u], axis=-1)
-        return self.low_decoder(joined).astype(jnp.float32)
+        return _full_precision(self.low_decoder(joined))
 
     def __call__(self, x: Images, keys: ExampleKeys | None) -> Decomposition:
         return decompose(self, x, keys)

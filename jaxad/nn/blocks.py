@@ -18,7 +18,7 @@ FeatureMap = Float[Array, "batch height width channels"]
 Activation = Callable[[Array], Array]
 
 
-def space_to_depth(x: FeatureMap, factor: int) -> FeatureMap:
+def space_to_depth(x: FeatureMap, factor: int) -> Float[Array, "batch rows columns depth"]:
     """Rearranges [B, H, W, C] to [B, H / f, W / f, f * f * C]; undone by `depth_to_space`."""
     batch, height, width, channels = x.shape
     x = x.reshape(batch, height // factor, factor, width // factor, factor, channels)
@@ -26,10 +26,10 @@ def space_to_depth(x: FeatureMap, factor: int) -> FeatureMap:
     return x.reshape(batch, height // factor, width // factor, factor**2 * channels)
 
 
-def depth_to_space(x: FeatureMap, factor: int) -> FeatureMap:
+def depth_to_space(x: FeatureMap, factor: int) -> Float[Array, "batch rows columns depth"]:
     """Rearranges [B, H, W, f * f * C] to [B, f * H, f * W, C]."""
-    batch, height, width, depth = x.shape
-    channels = depth // factor**2
+    batch, height, width, deep = x.shape
+    channels = deep // factor**2
     x = x.reshape(batch, height, width, factor, factor, channels)
     x = x.transpose(0, 1, 3, 2, 4, 5)
     return x.reshape(batch, height * factor, width * factor, channels)
@@ -92,7 +92,7 @@ class Down(nn.Module):
     dtype: DTypeLike
 
     @nn.compact
-    def __call__(self, x: FeatureMap) -> FeatureMap:
+    def __call__(self, x: FeatureMap) -> Float[Array, "batch rows columns features"]:
         x = nn.Dense(self.features, dtype=self.dtype)(space_to_depth(x, 2))
         return Residual(
             self.depth, self.norm, self.activation, self.train, self.axis_name, self.dtype
@@ -115,7 +115,7 @@ class Up(nn.Module):
     dtype: DTypeLike
 
     @nn.compact
-    def __call__(self, x: FeatureMap) -> FeatureMap:
+    def __call__(self, x: FeatureMap) -> Float[Array, "batch rows columns features"]:
         x = Residual(
             self.depth, self.norm, self.activation, self.train, self.axis_name, self.dtype
         )(x)

@@ -5,7 +5,6 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Int, UInt32
 
 from jaxad.types import Model, Tree
 
@@ -16,16 +15,17 @@ class TrainState:
     """The state of a run after `step` updates; with the config it decides all that follows.
 
     Attributes:
-        step: updates done.
-        seed: of the run's training noise; part of the state so that runs of several seeds are
-            one program.
+        step: updates done, int32 [].
+        seed: of the run's training noise, uint32 []; part of the state so that runs of several
+            seeds are one program.
         params: the parameters.
         mutable: other collections (batch-norm statistics, codebooks), `{}` if none.
         opt_state: of the optimiser.
     """
 
-    step: Int[Array, "*runs"]
-    seed: UInt32[Array, "*runs"]
+    # Trees, not array types: JAX also builds this class around shapes, shardings and donations.
+    step: Tree
+    seed: Tree
     params: Tree
     mutable: Tree
     opt_state: Tree

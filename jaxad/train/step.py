@@ -81,7 +81,7 @@ def train_step(
     gradients, metrics = jax.tree.map(
         lambda total: total / count.astype(total.dtype), _sum_over(axis_name, (gradients, sums))
     )
-    metrics["grad_norm"] = optax.global_norm(gradients)
+    metrics["grad_norm"] = optax.tree.norm(gradients)
     updates, opt_state = optimiser.update(gradients, state.opt_state, state.params)
     return TrainState(
         step=state.step + 1,
@@ -97,7 +97,7 @@ def validation_sums(
     batch: Batch,
     *,
     model: Model,
-    seed: Int[Array, ""],
+    seed: int,
     axis_name: str | None = None,
 ) -> tuple[Metrics, Float[Array, ""]]:
     """Sums of every loss and term over the valid examples of a batch, and their number.

@@ -4,7 +4,6 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Self
 
 from jaxad.host_tensorflow import tensorflow
 from jaxad.workdir import Workdir, atomic_write
@@ -39,7 +38,7 @@ class MetricsWriter:
         self._lines = workdir.metrics.open("a", encoding="utf-8")  # noqa: SIM115
         self._events = tensorflow().summary.create_file_writer(str(workdir.path / "tensorboard"))
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "MetricsWriter":
         return self
 
     def __exit__(

@@ -1,0 +1,1 @@
+"""Data sets as TensorFlow Datasets builders, one module each."""

@@ -1,0 +1,5 @@
+"""The report of a run: its figures and one self-contained HTML page, made from its files alone."""
+
+from jaxad.report.page import write_report
+
+__all__ = ["write_report"]

@@ -1,0 +1,77 @@
+"""Settings of the whole test session; they must stand before JAX starts."""
+
+import os
+
+# Several devices on the CPU, for the tests of both parallel modes.
+os.environ["XLA_FLAGS"] = (
+    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+)
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+from jaxtyping import install_import_hook
+
+# Every annotated shape and type is checked while the tests run.
+install_import_hook("jaxad", "beartype.beartype")
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+ROOT = Path(__file__).parent.parent
+Launch = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="session")
+def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A TFDS folder that the session's runs share, so that data are generated once."""
+    return tmp_path_factory.mktemp("tfds")
+
+
+@pytest.fixture(scope="session")
+def launch_environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The environment of launched processes: one device, and programs compiled once."""
+    environment = dict(os.environ, XLA_FLAGS="")
+    environment["JAX_COMPILATION_CACHE_DIR"] = str(tmp_path_factory.mktemp("compiled"))
+    environment["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    return environment
+
+
+@pytest.fixture(scope="session")
+def launch(launch_environment: dict[str, str]) -> Launch:
+    """Runs launch.py as a user would: `launch("--config=...", ...)`."""
+
+    def run(*arguments: object, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, str(ROOT / "launch.py"), *map(str, arguments)],
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            env=launch_environment,
+            check=False,
+        )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def smoke_run(launch: Launch, data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The workdir of a finished `pchvae:smoke` fit."""
+    workdir = tmp_path_factory.mktemp("runs") / "smoke"
+    result = launch(
+        "--config=pchvae:smoke", f"--workdir={workdir}", f"--config.data.root={data_root}"
+    )
+    assert result.returncode == 0, result.stderr
+    return workdir
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)

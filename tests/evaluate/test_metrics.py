@@ -1,0 +1,257 @@
+"""Values are scikit-learn's; intervals are tested against theory."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import sklearn.metrics
+
+from jaxad.evaluate import metrics
+
+RESAMPLES = 400
+
+
+def _scored(rng, count, *, shift=1.0, decimals=2):
+    """Labels, and scores that tell them apart with an AUROC of about .76, ties included."""
+    labels = (rng.uniform(size=count) < 0.3).astype(np.int64)
+    scores = np.round(rng.normal(size=count) + shift * labels, decimals)
+    return labels, scores
+
+
+def _own_groups(count):
+    return np.arange(count, dtype=np.int64)
+
+
+def _width(estimate):
+    return estimate.high - estimate.low
+
+
+# --- Values.
+
+VALUES = {
+    "auroc": sklearn.metrics.roc_auc_score,
+    "average_precision": sklearn.metrics.average_precision_score,
+}
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_value_is_scikit_learns(rng, name):
+    labels, scores = _scored(rng, 200, decimals=1)
+    estimate = metrics.detection(name, labels, scores, _own_groups(200), 50)
+    assert estimate.value == VALUES[name](labels, scores)
+
+
+@pytest.mark.parametrize("name", VALUES)
+@pytest.mark.parametrize("scale", [1.0, 1e-3, 1e3], ids=["unit", "small", "large"])
+def test_auc_comes_from_scores_and_not_from_thresholded_labels(rng, name, scale):
+    """A published reproduction computed AUC from 0/1 predictions; any threshold loses order."""
+    labels, scores = _scored(rng, 200, decimals=9)
+    value = metrics.detection(name, labels, scale * scores, _own_groups(200), 50).value
+    for quantile in (0.3, 0.5, 0.7, 0.9):
+        predicted = (scores > np.quantile(scores, quantile)).astype(int)
+        assert VALUES[name](labels, predicted) < value - 0.02
+    assert value == VALUES[name](labels, scores)
+
+
+def test_mean_is_over_rows_and_not_over_groups():
+    # Group 0 has three rows: the mean of rows is 9 / 4, the mean of group means 3.5.
+    estimate = metrics.mean(np.array([1.0, 1.0, 1.0, 6.0]), np.array([0, 0, 0, 1]), 50)
+    assert estimate.value == 9 / 4
+    assert estimate.low == 1.0
+    assert estimate.high == 6.0
+
+
+def test_mean_of_some_groups_only():
+    """Normal rows need not hold every group number."""
+    values = np.array([1.0, 3.0, 5.0])
+    sparse = metrics.mean(values, np.array([4, 7, 9]), 50)
+    assert sparse == metrics.mean(values, np.array([0, 1, 2]), 50)
+
+
+def test_group_numbers_are_consecutive_and_alike_for_alike_names():
+    numbers = metrics.group_numbers(("eve", "ann", "eve", "bob"))
+    np.testing.assert_array_equal(numbers, [2, 0, 2, 1])
+    assert numbers.dtype == np.int64
+
+
+# --- Intervals.
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_interval_contains_the_value_and_narrows_with_the_root_of_the_groups(rng, name):
+    widths = []
+    for count in (250, 4000):
+        labels, scores = _scored(rng, count)
+        estimate = metrics.detection(name, labels, scores, _own_groups(count), RESAMPLES)
+        assert estimate.low < estimate.value < estimate.high
+        widths.append(_width(estimate))
+    # 16 times the groups: a quarter of the width. The 2.5 and 97.5 % points of 400 resamples
+    # and the class balance of 250 rows leave some 10 % each.
+    assert widths[0] / widths[1] == pytest.approx(4.0, rel=0.25)
+
+
+def test_interval_of_a_mean_is_the_one_of_theory(rng):
+    """Equal groups of four equal rows: half-width 1.96 s / sqrt(G), s over groups, not rows."""
+    num_groups, rows = 150, 4
+    of_groups = rng.normal(size=num_groups)
+    values = np.repeat(of_groups, rows)
+    groups = np.repeat(_own_groups(num_groups), rows)
+    estimate = metrics.mean(values, groups, 4000)
+    half_width = 1.96 * of_groups.std() / math.sqrt(num_groups)
+    assert _width(estimate) / 2 == pytest.approx(half_width, rel=0.1)
+    assert (estimate.low + estimate.high) / 2 == pytest.approx(estimate.value, abs=0.1 * half_width)
+    # 95 %, not 90 % or 99 %: half-widths of 1.645 and 2.576 are outside of the tolerance.
+    assert abs(1.645 / 1.96 - 1) > 0.1 < abs(2.576 / 1.96 - 1)
+
+
+def test_interval_covers_the_truth_as_often_as_it_says(rng):
+    """95 % of the intervals of 200 data sets hold the true mean, zero, but for chance."""
+    covered = 0
+    for _ in range(200):
+        values = np.repeat(rng.normal(size=40), 3)
+        estimate = metrics.mean(values, np.repeat(_own_groups(40), 3), 300)
+        covered += estimate.low <= 0.0 <= estimate.high
+    # Binomial(200, .95) is 190 with a standard deviation of 3; a percentile interval of 40
+    # groups is a little too narrow (about .935). Rows taken for independent give some .74.
+    assert 190 - 5 * 3 <= covered <= 199
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_copies_within_a_patient_widen_the_interval(rng, name):
+    """Four copies of every row tell nothing new: patients give the width of single rows."""
+    labels, scores = _scored(rng, 150)
+    copied_labels, copied_scores = np.repeat(labels, 4), np.repeat(scores, 4)
+    single = metrics.detection(name, labels, scores, _own_groups(150), RESAMPLES)
+    patients = np.repeat(_own_groups(150), 4)
+    clustered = metrics.detection(name, copied_labels, copied_scores, patients, RESAMPLES)
+    independent = metrics.detection(
+        name, copied_labels, copied_scores, _own_groups(600), RESAMPLES
+    )
+    assert _width(clustered) == pytest.approx(_width(single), rel=1e-9)
+    # 1 / sqrt(4) in theory.
+    assert _width(independent) / _width(clustered) == pytest.approx(0.5, rel=0.2)
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_estimates_are_deterministic_and_do_not_depend_on_the_order_of_rows(rng, name):
+    labels, scores = _scored(rng, 120)
+    groups = rng.integers(0, 30, 120)
+    groups = np.unique(groups, return_inverse=True)[1]
+    first = metrics.detection(name, labels, scores, groups, 100)
+    assert metrics.detection(name, labels, scores, groups, 100) == first
+    order = rng.permutation(120)
+    shuffled = metrics.detection(name, labels[order], scores[order], groups[order], 100)
+    np.testing.assert_allclose(
+        [shuffled.value, shuffled.low, shuffled.high],
+        [first.value, first.low, first.high],
+        rtol=1e-12,
+    )
+
+
+def test_resamples_without_a_class_do_not_spoil_the_interval():
+    """One positive patient of four: (3/4)^4 = 32 % of the resamples have no positive."""
+    labels = np.array([1, 0, 0, 0])
+    estimate = metrics.detection(
+        "auroc", labels, np.array([0.7, 0.2, 0.9, 0.1]), _own_groups(4), RESAMPLES
+    )
+    assert estimate.value == pytest.approx(2 / 3)
+    assert (estimate.low, estimate.high) == (0.0, 1.0)
+
+
+# --- What is undefined.
+
+
+@pytest.mark.parametrize("name", VALUES)
+@pytest.mark.parametrize("label", [0, 1])
+def test_a_split_of_one_class_is_undefined(rng, name, label):
+    labels = np.full(6, label, np.int64)
+    estimate = metrics.detection(name, labels, rng.normal(size=6), _own_groups(6), 50)
+    assert all(math.isnan(value) for value in (estimate.value, estimate.low, estimate.high))
+    assert estimate.as_json() == {"value": None, "low": None, "high": None}
+
+
+def test_one_patient_has_a_value_and_no_interval():
+    estimate = metrics.detection(
+        "auroc", np.array([0, 1]), np.array([0.1, 0.2]), np.array([0, 0]), 50
+    )
+    assert estimate.as_json() == {"value": 1.0, "low": None, "high": None}
+
+
+def test_mean_of_nothing_is_undefined():
+    empty = metrics.mean(np.zeros(0), np.zeros(0, np.int64), 50)
+    assert empty.as_json() == {"value": None, "low": None, "high": None}
+
+
+def test_json_holds_plain_numbers():
+    estimate = metrics.Estimate(np.float64(0.5), 0.25, np.inf)
+    assert json.dumps(estimate.as_json()) == '{"value": 0.5, "low": 0.25, "high": null}'
+
+
+# --- Pixels.
+
+
+def _maps(rng, count=12, size=8):
+    """Masks of a square in every second image, and maps that are higher there."""
+    masks = np.zeros((count, size, size), np.uint8)
+    masks[::2, 2:5, 3:6] = 1
+    maps = np.round(rng.normal(size=masks.shape) + 1.5 * masks, 2)
+    return masks, maps
+
+
+def test_pixel_values_are_scikit_learns_and_dice_is_by_brute_force(rng):
+    masks, maps = _maps(rng)
+    found = metrics.pixel_metrics(masks, maps, _own_groups(12), 50)
+    labels, scores = masks.ravel(), maps.ravel()
+    dice = [sklearn.metrics.f1_score(labels, scores >= level) for level in np.unique(scores)]
+    assert {name: estimate.value for name, estimate in found.items()} == {
+        "pixel_auroc": pytest.approx(sklearn.metrics.roc_auc_score(labels, scores), rel=1e-12),
+        "pixel_average_precision": pytest.approx(
+            sklearn.metrics.average_precision_score(labels, scores), rel=1e-12
+        ),
+        "best_dice": pytest.approx(max(dice), rel=1e-12),
+    }
+
+
+def test_best_dice_by_hand():
+    # Thresholds from the top: 2/4 (TP 1, FN 2), 4/5 (TP 2, FN 1), 4/6, 6/7 (all but one below).
+    masks = np.array([[[1, 1]], [[0, 1]], [[0, 0]]], np.uint8)
+    maps = np.array([[[0.9, 0.8]], [[0.7, 0.6]], [[0.2, 0.1]]])
+    found = metrics.pixel_metrics(masks, maps, _own_groups(3), 50)
+    assert found["best_dice"].value == pytest.approx(6 / 7)
+
+
+def test_pixel_intervals_resample_patients(rng):
+    """Binned scores give the interval that exact ones give; copies of a patient widen nothing."""
+    masks, maps = _maps(rng, count=40)
+    found = metrics.pixel_metrics(masks, maps, _own_groups(40), RESAMPLES)
+    for name, metric in [("pixel_auroc", "auroc"), ("pixel_average_precision", "average_precision")]:
+        exact = metrics.detection(
+            metric,
+            masks.ravel().astype(np.int64),
+            maps.ravel(),
+            np.repeat(_own_groups(40), masks[0].size),
+            RESAMPLES,
+        )
+        assert found[name].value == exact.value
+        # 2,048 bins of 2,560 pixels: the ends move by far less than the width.
+        assert found[name].low == pytest.approx(exact.low, abs=0.05 * _width(exact))
+        assert found[name].high == pytest.approx(exact.high, abs=0.05 * _width(exact))
+    copies = metrics.pixel_metrics(
+        np.repeat(masks, 3, axis=0),
+        np.repeat(maps, 3, axis=0),
+        np.repeat(_own_groups(40), 3),
+        RESAMPLES,
+    )
+    for name, estimate in found.items():
+        assert estimate.low < estimate.value < estimate.high
+        assert _width(copies[name]) == pytest.approx(_width(estimate), rel=0.05)
+
+
+@pytest.mark.parametrize("fill", [0, 1])
+def test_pixel_metrics_of_one_class_are_undefined(rng, fill):
+    masks = np.full((3, 4, 4), fill, np.uint8)
+    found = metrics.pixel_metrics(masks, rng.normal(size=(3, 4, 4)), _own_groups(3), 50)
+    assert set(found) == {"pixel_auroc", "pixel_average_precision", "best_dice"}
+    for estimate in found.values():
+        assert estimate.as_json() == {"value": None, "low": None, "high": None}

@@ -1,0 +1,270 @@
+"""pchVAE: loss terms against numpy and scipy, the paper's PCA argument, and its contracts."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import scipy.linalg
+import scipy.stats
+
+from jaxad import models, ops
+from jaxad.errors import UserError
+from jaxad.models import hierarchical_vae as hv
+
+FIELDS = {
+    "widths": (8, 8, 8, 8),
+    "depths": (0, 1, 1, 1),
+    "latent_channels_high": 4,
+    "latent_channels_low": 1,
+    "variance": 0.05,
+    "weights": (1.0, 2.0, 2.0, 0.5, 0.25),
+}
+
+
+def build(**changes):
+    common = {"image_shape": (32, 32, 1), "dtype": jnp.float32, "axis_name": None}
+    return models.build("pchvae", {**FIELDS, **changes}, **common)
+
+
+def losses(model, variables, images, seed=0):
+    keys = jax.random.split(jax.random.key(seed), len(images))
+    return jax.jit(model.losses, static_argnames="train")(
+        variables, batch_of(images), keys, train=True
+    )
+
+
+def score(model, variables, images):
+    return jax.jit(model.score)(variables, images)
+
+
+def batch_of(images):
+    count = len(images)
+    return {
+        "image": jnp.asarray(images),
+        "label": jnp.zeros(count, jnp.int32),
+        "_valid": jnp.ones(count, bool),
+        "_index": jnp.arange(count, dtype=jnp.int32),
+    }
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """A model with random variables and some images."""
+    model = build()
+    variables = jax.jit(model.init_variables)(jax.random.key(1))
+    images = np.random.default_rng(0).uniform(size=(6, 32, 32, 1)).astype("float32")
+    return model, variables, jnp.asarray(images)
+
+
+def test_terms_are_those_of_equation_9(rng):
+    x, high, low, zero = rng.normal(size=(4, 3, 8, 8, 1)).astype("float32")
+    mean, log_variance = rng.normal(size=(2, 3, 5)).astype("float32")
+    parts = hv.Decomposition(
+        x_high=jnp.array(high),
+        x_low=jnp.array(low),
+        x_hat=jnp.array(high + low),
+        x_zero=jnp.array(zero),
+        posterior_high=ops.DiagonalGaussian(jnp.array(mean), jnp.array(log_variance)),
+        posterior_low=ops.DiagonalGaussian(jnp.array(2 * mean), jnp.array(log_variance)),
+    )
+    variance = 0.2
+    terms = hv.loss_terms(parts, jnp.array(x), variance)
+
+    def nll(value, center):
+        logpdf = scipy.stats.norm.logpdf(value, center, np.sqrt(variance))
+        return -logpdf.sum(axis=(1, 2, 3))
+
+    def kl(center):
+        return 0.5 * (center**2 + np.exp(log_variance) - log_variance - 1).sum(axis=1)
+
+    expected = {
+        "nll_high": nll(x, high),
+        "nll": nll(x, high + low),
+        "nll_zero": nll(0.0, zero),  # the third term wants a zero image
+        "kl_high": kl(mean),
+        "kl_low": kl(2 * mean),
+    }
+    assert tuple(terms) == hv.TERMS
+    for name, value in expected.items():
+        np.testing.assert_allclose(terms[name], value, rtol=1e-4, err_msg=name)
+    weights = (1.0, 2.0, 3.0, 4.0, 5.0)
+    total = sum(w * expected[name] for w, name in zip(weights, hv.TERMS, strict=True))
+    np.testing.assert_allclose(hv.weighted_sum(terms, weights), total, rtol=1e-4)
+
+
+def test_loss_is_the_weighted_sum_of_the_logged_terms(trained):
+    model, variables, images = trained
+    found, aux = losses(model, variables, images)
+    assert found.keys() == model.networks.keys()
+    np.testing.assert_allclose(
+        found["model"], hv.weighted_sum(aux.terms, FIELDS["weights"]), rtol=1e-6
+    )
+
+
+def test_the_low_level_goes_through_the_high_one(trained):
+    """x_zero = g1(f1(x_low)): recomputed by hand from the modules."""
+    model, variables, images = trained
+    modules = model.modules(train=False)
+    parts = jax.jit(modules.apply)(variables, images, None)
+
+    def again(m, x):
+        _, posterior = m.encode_high(x)
+        return m.decode_high(posterior.mean)[1]
+
+    expected = jax.jit(lambda x: modules.apply(variables, x, method=again))(parts.x_low)
+    np.testing.assert_allclose(parts.x_zero, expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(parts.x_hat, parts.x_high + parts.x_low, rtol=1e-6)
+
+
+def test_latents_lie_where_figure_1_has_them(trained):
+    model, variables, images = trained
+    parts = jax.jit(model.modules(train=False).apply)(variables, images, None)
+    assert parts.posterior_high.mean.shape == (6, 2, 2, 4)  # 32 / 16, 4 channels
+    assert parts.posterior_low.mean.shape == (6, 8, 8, 1)  # 32 / 4, 1 channel
+    assert parts.x_hat.shape == images.shape
+
+
+def test_z2_depends_on_z1_through_u(trained):
+    """Eq. 8: f2(x, z1). The gradient of z2's mean in the trunk's parameters is not zero."""
+    model, variables, images = trained
+
+    def z2(variables):
+        parts = model.modules(train=False).apply(variables, images, None)
+        return jnp.sum(parts.posterior_low.mean)
+
+    gradient = jax.jit(jax.grad(z2))(variables)["params"]
+    assert float(optax.tree.norm(gradient["trunk"])) > 0
+    assert float(optax.tree.norm(gradient["tail"])) == 0  # dark blue: x_high alone
+
+
+def test_score_is_the_negative_elbo(trained):
+    model, variables, images = trained
+    scores = score(model, variables, images)
+    terms = scores.components
+    np.testing.assert_allclose(
+        scores.image, terms["nll"] + terms["kl_high"] + terms["kl_low"], rtol=1e-6
+    )
+    residual = np.asarray(images - scores.reconstructions["reconstruction"])[..., 0]
+    np.testing.assert_allclose(scores.pixel, residual**2 / (2 * 0.05), rtol=1e-4, atol=1e-6)
+    # The pixel map is the likelihood term without its constant.
+    constant = 0.5 * 32 * 32 * np.log(2 * np.pi * 0.05)
+    np.testing.assert_allclose(scores.pixel.sum(axis=(1, 2)) + constant, terms["nll"], rtol=1e-4)
+    np.testing.assert_allclose(terms["mse"], (residual**2).mean(axis=(1, 2)), rtol=1e-4)
+
+
+def test_score_is_deterministic_and_training_is_not(trained):
+    model, variables, images = trained
+    np.testing.assert_array_equal(
+        score(model, variables, images).image, score(model, variables, images).image
+    )
+    first, second = (losses(model, variables, images, seed)[0]["model"] for seed in (0, 1))
+    assert not np.allclose(first, second)
+
+
+@pytest.mark.parametrize("norm", ["group", "batch"])
+def test_with_a_norm_scores_ignore_the_batch(norm):
+    model = build(norm=norm)
+    variables = jax.jit(model.init_variables)(jax.random.key(0))
+    images = jax.random.uniform(jax.random.key(1), (4, 32, 32, 1))
+    np.testing.assert_allclose(
+        score(model, variables, images).image[:1],
+        score(model, variables, images[:1]).image,
+        rtol=1e-6,
+    )
+    _, aux = losses(model, variables, images)
+    assert set(aux.mutable) == ({"batch_stats"} if norm == "batch" else set())
+
+
+def test_bfloat16_keeps_parameters_likelihoods_and_scores_in_float32(trained):
+    model, variables, images = trained
+    half = dataclasses.replace(model, dtype=jnp.bfloat16)
+    scores = score(half, variables, images)
+    assert {leaf.dtype for leaf in jax.tree.leaves((variables, scores))} == {jnp.dtype("float32")}
+    # bfloat16 has 8 bits of precision: about 1 % after a few layers.
+    np.testing.assert_allclose(scores.image, score(model, variables, images).image, rtol=0.05)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"image_shape": (40, 40, 1)}, "multiple of 16"),
+        ({"norm": "layer"}, "none, group, batch"),
+        ({"variance": 0.0}, "not positive"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(changes, words):
+    with pytest.raises(UserError, match=words):
+        dataclasses.replace(build(), **changes)
+
+
+class LinearBranches:
+    """The linear autoencoder of Eq. 2 as `Branches`: one matrix pair per level, z = mean."""
+
+    def __init__(self, weights):
+        self.weights = weights
+
+    def _posterior(self, mean):
+        return ops.DiagonalGaussian(mean, jnp.zeros_like(mean))
+
+    def encode_high(self, x):
+        return x, self._posterior(x @ self.weights["encode_high"])
+
+    def decode_high(self, z1):
+        x_high = z1 @ self.weights["decode_high"]
+        return x_high, x_high
+
+    def encode_low(self, features, u):
+        return self._posterior(features @ self.weights["encode_low"])
+
+    def decode_low(self, z2, u):
+        return z2 @ self.weights["decode_low"]
+
+
+def test_with_linear_modules_the_branches_recover_the_pca_subspaces():
+    """The paper's argument (Eqs. 1, 2, 6), through this package's loss with its third term.
+
+    The high branch must find the leading principal subspace and the low branch the next one. An
+    autoencoder's matrices are not unique but the spaces that its decoders span are.
+    """
+    size, rank, count = 12, 2, 4000
+    rng = np.random.default_rng(0)
+    basis, _ = np.linalg.qr(rng.normal(size=(size, size)))
+    deviations = np.array([3.0, 2.6, 1.6, 1.4] + [0.3] * (size - 4))
+    data = (rng.normal(size=(count, size)) * deviations) @ basis.T
+    data -= data.mean(axis=0)
+    x = jnp.asarray(data, jnp.float32)
+
+    def loss(weights):
+        parts = hv.decompose(LinearBranches(weights), x, None)
+        terms = hv.loss_terms(parts, x, variance=1.0)
+        return jnp.mean(hv.weighted_sum(terms, (1.0, 1.0, 1.0, 0.0, 0.0)))
+
+    weights = {
+        name: jnp.asarray(0.1 * rng.normal(size=shape), jnp.float32)
+        for name, shape in {
+            "encode_high": (size, rank),
+            "decode_high": (rank, size),
+            "encode_low": (size, rank),
+            "decode_low": (rank, size),
+        }.items()
+    }
+    optimiser = optax.adam(optax.cosine_decay_schedule(0.03, 2500))
+
+    def update(carry, _):
+        weights, state = carry
+        changes, state = optimiser.update(jax.grad(loss)(weights), state)
+        return (optax.apply_updates(weights, changes), state), None
+
+    carry = (weights, optimiser.init(weights))
+    (weights, _), _ = jax.jit(lambda c: jax.lax.scan(update, c, length=2500))(carry)
+
+    _, _, directions = np.linalg.svd(data, full_matrices=False)
+    for name, expected in {
+        "decode_high": directions[:rank],
+        "decode_low": directions[rank : 2 * rank],
+    }.items():
+        angles = np.degrees(scipy.linalg.subspace_angles(np.asarray(weights[name]).T, expected.T))
+        assert angles.max() < 2.0, (name, angles)

@@ -1,0 +1,179 @@
+"""The one train step: the same update in every layout, and nothing but gradients on the wire."""
+
+import dataclasses
+import functools
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxad import models
+from jaxad.parallel import make_parallel
+from jaxad.train.state import create_state, initial_variables
+from jaxad.train.step import example_keys, train_step, validation_sums
+from jaxad.types import LossAux
+
+BATCH = 16
+
+
+def build(norm="none", dtype=jnp.float32, axis_name=None):
+    fields = {
+        "widths": (8, 8, 8, 8),
+        "depths": (0, 0, 1, 1),
+        "latent_channels_high": 2,
+        "latent_channels_low": 1,
+        "variance": 0.05,
+        "weights": (1.0, 1.0, 1.0, 1.0, 1.0),
+        "norm": norm,
+    }
+    return models.build(
+        "pchvae", fields, image_shape=(16, 16, 1), dtype=dtype, axis_name=axis_name
+    )
+
+
+def make_batch(dtype=np.float32):
+    rng = np.random.default_rng(0)
+    return {
+        "image": rng.uniform(size=(BATCH, 16, 16, 1)).astype(dtype),
+        "label": np.zeros(BATCH, np.int32),
+        "_valid": np.ones(BATCH, bool),
+        "_index": np.arange(BATCH, dtype=np.int32),
+    }
+
+
+def run_step(mode, num_devices, norm, dtype):
+    """State and metrics after one step, and the compiled step's text."""
+    parallel = make_parallel(mode, jax.devices()[:num_devices])
+    model = build(norm, dtype, parallel.axis_name)
+    variables = jax.tree.map(lambda x: x.astype(dtype), initial_variables(build(norm), 0))
+    # SGD with rate 1: the change of the parameters is the gradient.
+    optimiser = optax.sgd(1.0)
+    state = create_state(variables, optimiser, seed=3)
+    step = parallel.compile_reduce(
+        functools.partial(
+            train_step, model=model, optimiser=optimiser, axis_name=parallel.axis_name
+        )
+    )
+    arguments = parallel.put_replicated(state), parallel.put_batch(make_batch(dtype))
+    text = step.lower(*arguments).compile().as_text()
+    after, metrics = jax.tree.map(np.asarray, parallel.get_replicated(step(*arguments)))
+    return after, metrics, text
+
+
+LAYOUTS = [("jit", 1), ("jit", 8), ("pmap", 8)]
+
+
+@pytest.mark.parametrize("norm", ["none", "batch"])
+def test_one_device_eight_with_jit_and_eight_with_pmap_agree_in_float64(norm):
+    with jax.enable_x64(True):
+        results = [run_step(mode, count, norm, np.float64) for mode, count in LAYOUTS]
+    reference, reference_metrics, _ = results[0]
+    assert reference_metrics["loss/model"].dtype == np.float64
+    for after, metrics, _ in results[1:]:
+        for name, value in reference_metrics.items():
+            np.testing.assert_allclose(metrics[name], value, rtol=1e-10, err_msg=name)
+        # Parameters differ from their common start by the gradient.
+        for ours, theirs in zip(
+            jax.tree.leaves(after.params), jax.tree.leaves(reference.params), strict=True
+        ):
+            scale = np.abs(theirs).max()
+            np.testing.assert_allclose(ours, theirs, rtol=1e-10, atol=1e-10 * scale)
+        for ours, theirs in zip(
+            jax.tree.leaves(after.mutable), jax.tree.leaves(reference.mutable), strict=True
+        ):
+            np.testing.assert_allclose(ours, theirs, rtol=1e-10, atol=1e-12)
+    assert bool(reference.mutable) == (norm == "batch")
+
+
+@pytest.mark.parametrize("norm", ["none", "batch"])
+def test_layouts_agree_in_float32_and_only_reductions_cross_devices(norm):
+    results = [run_step(mode, count, norm, np.float32) for mode, count in LAYOUTS]
+    losses = [metrics["loss/model"] for _, metrics, _ in results]
+    np.testing.assert_allclose(losses, losses[0], rtol=1e-5)
+
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(results[0][0].params))
+    collectives = r"(all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter)"
+    for _, metrics, text in results[1:]:
+        operations = re.findall(
+            rf"= (.*?) {collectives}(?:-start)?\(", text
+        )
+        assert {name for _, name in operations} == {"all-reduce"}
+        moved = sum(
+            int(np.prod([int(n) for n in shape.split(",") if n] or [1]))
+            for types, _ in operations
+            for shape in re.findall(r"\[([\d,]*)\]", types)
+        )
+        # Gradients once, the metrics and the count; batch norm's statistics (a mean and a mean
+        # square of at most 16 numbers a layer, forward and backward, 12 layers) on top.
+        statistics = 12 * 4 * 16 * 2 if norm == "batch" else 0
+        assert parameters <= moved <= parameters + len(metrics) + 1 + statistics
+    _, _, alone = results[0]
+    assert not re.search(collectives, alone)
+
+
+def test_noise_of_an_example_follows_its_place_in_the_global_batch():
+    whole = example_keys(jax.random.key(0), jnp.arange(8))
+    part = example_keys(jax.random.key(0), jnp.arange(4, 8))
+    np.testing.assert_array_equal(jax.random.key_data(whole)[4:], jax.random.key_data(part))
+
+
+@dataclasses.dataclass(frozen=True)
+class TwoNetworks:
+    """A model with two losses that pull on both parameters, each network owning one."""
+
+    image_shape: tuple[int, int, int] = (1, 1, 1)
+
+    @property
+    def networks(self):
+        return {"generator": "generator/.*", "critic": "critic/.*"}
+
+    def init_variables(self, key):
+        one = jnp.ones(())
+        return {"params": {"generator": {"w": one}, "critic": {"w": one}}}
+
+    def losses(self, variables, batch, keys, *, train):
+        params = variables["params"]
+        g, c = params["generator"]["w"], params["critic"]["w"]
+        x = batch["image"][:, 0, 0, 0]
+        return {"generator": x * g * c * 3.0, "critic": -x * g * c * 5.0}, LossAux({}, {})
+
+    def score(self, variables, images):
+        raise AssertionError("not used")
+
+
+def small_batch(values, valid):
+    count = len(values)
+    return {
+        "image": jnp.asarray(values, jnp.float32).reshape(count, 1, 1, 1),
+        "label": jnp.zeros(count, jnp.int32),
+        "_valid": jnp.asarray(valid),
+        "_index": jnp.arange(count, dtype=jnp.int32),
+    }
+
+
+def test_each_network_follows_its_own_loss_and_padding_counts_for_nothing():
+    model, optimiser = TwoNetworks(), optax.sgd(0.1)
+    state = create_state(model.init_variables(jax.random.key(0)), optimiser, 0)
+    batch = small_batch([1.0, 3.0, 1e3], [True, True, False])  # mean of valid x is 2
+    after, metrics = jax.jit(
+        functools.partial(train_step, model=model, optimiser=optimiser)
+    )(state, batch)
+    # d(3 x g c)/dg = 6 and d(-5 x g c)/dc = -10 at g = c = 1, mean x = 2.
+    np.testing.assert_allclose(after.params["generator"]["w"], 1 - 0.1 * 6, rtol=1e-6)
+    np.testing.assert_allclose(after.params["critic"]["w"], 1 + 0.1 * 10, rtol=1e-6)
+    np.testing.assert_allclose(metrics["loss/generator"], 6.0, rtol=1e-6)
+    np.testing.assert_allclose(metrics["loss/critic"], -10.0, rtol=1e-6)
+    np.testing.assert_allclose(metrics["grad_norm"], np.hypot(6, 10), rtol=1e-6)
+    assert int(after.step) == 1
+
+
+def test_validation_sums_count_valid_examples_once():
+    model = TwoNetworks()
+    variables = model.init_variables(jax.random.key(0))
+    batch = small_batch([1.0, 3.0, np.nan], [True, True, False])
+    sums, count = validation_sums(variables, batch, model=model, seed=0)
+    assert float(count) == 2
+    np.testing.assert_allclose(sums["loss/generator"], 12.0)  # 3 (1 + 3)
