@@ -4,6 +4,7 @@ import difflib
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from absl import flags
@@ -172,7 +173,7 @@ def main(arguments: Sequence[str] | None = None) -> Any:
     Returns:
         The exit code: 0, 1 (the run failed) or 2 (the user's mistake).
     """
-    program = os.path.basename(sys.argv[0]) if sys.argv[0].endswith(".py") else "jaxad"
+    program = Path(sys.argv[0]).name if sys.argv[0].endswith(".py") else "jaxad"
     program = f"python {program}" if program.endswith(".py") else program
     try:
         return _run(sys.argv[1:] if arguments is None else arguments, program)

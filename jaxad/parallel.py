@@ -107,9 +107,7 @@ class Parallel:
         """Compiles f(state, batch) whose results are the same on every device."""
         donate = (0,) if donate_state else ()
         if self.mode == "pmap":
-            return jax.pmap(
-                function, axis_name=_AXIS, donate_argnums=donate, devices=self.devices
-            )
+            return jax.pmap(function, axis_name=_AXIS, donate_argnums=donate, devices=self.devices)
         whole, split = self._sharding(), self._sharding(_AXIS)
         return jax.jit(
             function, donate_argnums=donate, in_shardings=(whole, split), out_shardings=whole

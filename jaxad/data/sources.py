@@ -1,6 +1,7 @@
 """Data sets by name: where the splits of `config.data` come from."""
 
 import difflib
+import functools
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping
@@ -43,7 +44,7 @@ def _npz(data: ConfigDict) -> Readers:
             f"config.data.root '{root}': no {' and no '.join(f'{m}.npz' for m in missing)} there; "
             "an npz data set is train.npz, val.npz and any number of test_<name>.npz."
         )
-    return {name: lambda path=path: _read_npz(path) for name, path in paths.items()}
+    return {name: functools.partial(_read_npz, path) for name, path in paths.items()}
 
 
 def _read_npz(path: Path) -> Split:

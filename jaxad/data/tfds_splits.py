@@ -1,4 +1,4 @@
-"""Splits of TFDS builders whose features are those of a Batch: image, label, mask, id, group, ..."""
+"""Splits of TFDS builders whose features are those of a Batch: image, label, mask, id, ..."""
 
 import functools
 from pathlib import Path

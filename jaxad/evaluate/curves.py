@@ -20,9 +20,7 @@ def auroc(positive: Weights, negative: Weights) -> Float[np.ndarray, " resamples
         return np.sum(positive * (below + negative / 2), axis=1) / pairs
 
 
-def _cumulative_from_top(
-    positive: Weights, negative: Weights
-) -> tuple[Weights, Weights]:
+def _cumulative_from_top(positive: Weights, negative: Weights) -> tuple[Weights, Weights]:
     """Weights of true and of false positives at each threshold, from the highest score down."""
     return np.cumsum(positive[:, ::-1], axis=1), np.cumsum(negative[:, ::-1], axis=1)
 

@@ -6,6 +6,7 @@ is a value of scikit-learn; its interval is the percentile interval of `scipy.st
 
 import dataclasses
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -63,16 +64,18 @@ def _resample(
 
     if num_groups < 2:
         return math.nan, math.nan
-    distribution = scipy.stats.bootstrap(
-        (np.arange(num_groups),),
-        of_draws,
-        n_resamples=resamples,
-        batch=100,
-        vectorized=True,
-        method="percentile",
-        rng=np.random.default_rng(0),
-    ).bootstrap_distribution
     # A resample can miss a class of a small split; the interval is over those that do not.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", scipy.stats.DegenerateDataWarning)
+        distribution = scipy.stats.bootstrap(
+            (np.arange(num_groups),),
+            of_draws,
+            n_resamples=resamples,
+            batch=100,
+            vectorized=True,
+            method="percentile",
+            rng=np.random.default_rng(0),
+        ).bootstrap_distribution
     defined = distribution[np.isfinite(distribution)]
     if not len(defined):
         return math.nan, math.nan

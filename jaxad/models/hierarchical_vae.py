@@ -19,7 +19,7 @@ level: the paper swaps them without a word. The latter is built here.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
 import flax.linen as nn
@@ -189,7 +189,12 @@ class Modules(nn.Module):
             [down(half, depth_half), nn.leaky_relu, down(quarter, depth_quarter), nn.leaky_relu]
         )
         self.high_encoder = nn.Sequential(
-            [down(eighth, depth_eighth), nn.leaky_relu, down(sixteenth, depth_sixteenth), nn.leaky_relu]
+            [
+                down(eighth, depth_eighth),
+                nn.leaky_relu,
+                down(sixteenth, depth_sixteenth),
+                nn.leaky_relu,
+            ]
         )
         self.high_posterior = _Posterior(self.latent_channels_high)
         self.trunk = nn.Sequential(
@@ -200,7 +205,9 @@ class Modules(nn.Module):
             ]
         )
         self.tail = nn.Sequential([up(half, depth_quarter), up(self.image_channels, depth_half)])
-        self.low_encoder = nn.Sequential([nn.Conv(quarter, (3, 3), dtype=self.dtype), nn.leaky_relu])
+        self.low_encoder = nn.Sequential(
+            [nn.Conv(quarter, (3, 3), dtype=self.dtype), nn.leaky_relu]
+        )
         self.low_posterior = _Posterior(self.latent_channels_low)
         self.low_decoder = nn.Sequential(
             [
@@ -311,7 +318,7 @@ class HierarchicalVAE:
         Terms 1 and 3 are components only. The pixel map is each pixel's share of the likelihood
         term without its constant, (x - x_hat)^2 / 2c averaged over channels.
         """
-        parts = self.modules(train=False).apply(variables, images, None)
+        parts: Any = self.modules(train=False).apply(variables, images, None)
         terms = loss_terms(parts, images, self.variance)
         residual = images - parts.x_hat
         squared_error = jnp.mean(residual**2, axis=-1)

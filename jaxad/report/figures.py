@@ -7,6 +7,7 @@ drawn at two device pixels for each, so that they are sharp on a dense screen.
 import dataclasses
 import io
 from collections.abc import Sequence
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -64,7 +65,7 @@ def to_png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def _note(axes: Axes, text: str, x: float, y: float, **style: object) -> None:
+def _note(axes: Axes, text: str, x: float, y: float, **style: Any) -> None:
     """Writes text below a place in fractions of the axes, away from the nearer side."""
     side = "right" if x > 0.5 else "left"
     axes.text(x, y, text, transform=axes.transAxes, ha=side, va="top", **style)

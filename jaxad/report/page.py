@@ -29,6 +29,8 @@ from jaxad.report.figures import Column, ComparedScore, Curve
 from jaxad.train.writer import read_metrics
 from jaxad.workdir import Workdir, atomic_write
 
+#: A test split without `scores.csv`: no rows, labels or scores.
+_NO_SCORES: tuple[list[Any], np.ndarray, np.ndarray] = ([], np.zeros(0, int), np.zeros(0))
 #: Names of the trivial scores, for the table and the figure of it.
 TRIVIAL = {
     "mean": "Mean intensity",
@@ -162,7 +164,7 @@ def _split_view(workdir: Workdir, split: str) -> dict[str, Any]:
     """What the page says and shows of one test split."""
     folder = workdir.evaluation(split)
     metrics = _read(folder / "metrics.json", _read_json) or {}
-    table, labels, scores = _read(folder / "scores.csv", _read_scores) or ([], None, None)
+    table, labels, scores = _read(folder / "scores.csv", _read_scores) or _NO_SCORES
     examples = _read(folder / "examples.npz", _read_arrays)
     view: dict[str, Any] = {
         "name": split,
@@ -201,7 +203,7 @@ def _compared(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
     def triple(metric: Mapping[str, Any] | None) -> tuple[float, float, float] | None:
         if metric is None or metric["value"] is None:
             return None
-        value, low, high = (metric.get(name) for name in ("value", "low", "high"))
+        value, low, high = metric["value"], metric.get("low"), metric.get("high")
         return (value, value if low is None else low, value if high is None else high)
 
     def row(name: str, scores: Mapping[str, Any], is_model: bool) -> dict[str, Any]:

@@ -14,9 +14,7 @@ EVERYTHING = Augmentation(mirror=True, rotation=10.0, scale=0.1, brightness=0.3,
 def _augment(images, augmentation, *, seed=0, positions=None):
     tf = tensorflow()
     positions = np.arange(len(images)) if positions is None else np.asarray(positions)
-    augmented = augment(
-        tf.constant(images), tf.constant(positions, tf.int64), seed, augmentation
-    )
+    augmented = augment(tf.constant(images), tf.constant(positions, tf.int64), seed, augmentation)
     return augmented.numpy()
 
 

@@ -60,7 +60,7 @@ def test_all_photographs_are_installed_and_show_something():
         picture = photographs.load_photograph(name)
         # The moon is the flattest of them, at .03.
         assert min(picture.shape) == 300 and picture.std() > 0.02, name
-        assert 0 <= picture.min() and picture.max() <= 1, name
+        assert picture.min() >= 0 and picture.max() <= 1, name
 
 
 def test_template_is_smooth_brain_with_a_pull_towards_the_ventricles():
@@ -190,7 +190,7 @@ def test_plan_of_lesions_is_balanced_and_in_runs():
             seen[number, run.slices.start : run.slices.stop] += 1
     assert seen.max() == 1  # No two lesions in a slice.
     np.testing.assert_array_equal(seen.sum(axis=0), 20)  # A third of 60 subjects.
-    assert 4 <= seen.sum(axis=1).min() and seen.sum(axis=1).max() <= 9
+    assert seen.sum(axis=1).min() >= 4 and seen.sum(axis=1).max() <= 9
     assert len({tuple(row) for row in seen}) > 30  # Not the same cut for every block.
 
 
@@ -255,7 +255,7 @@ def test_objects_have_the_designed_diameter():
         if not mask[[0, -1]].any() and not mask[:, [0, -1]].any():
             largest, smallest = diameters_mm(mask)
             widths.append(largest)
-            assert 34 - PIXEL_MM <= smallest and largest <= 64 * 1.23 + 2 * PIXEL_MM
+            assert smallest >= 34 - PIXEL_MM and largest <= 64 * 1.23 + 2 * PIXEL_MM
     assert len(widths) >= 3 and np.ptp(widths) > 3  # They are not all the same.
 
 
@@ -281,7 +281,7 @@ def test_drawn_objects_keep_their_diameter(with_objects):
     # The diameter of the disc of the same area. A superellipse of power 5 fills .94 of its box,
     # the disc pi/4: up to 64 * sqrt(.94 / (pi/4)) = 70 mm. The opacity of .85 and the brain's
     # border take some off: at worst a feather (4 mm) and a twentieth of the area.
-    assert 34 - 4 <= diameters.min() and diameters.max() <= 70 + PIXEL_MM
+    assert diameters.min() >= 34 - 4 and diameters.max() <= 70 + PIXEL_MM
 
 
 def test_lesion_sections_hang_together_and_shrink_towards_the_ends(with_lesions):

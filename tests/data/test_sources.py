@@ -153,7 +153,10 @@ def test_icbm_synth_is_told_the_config(monkeypatch):
         ({"image": np.zeros((3, 4), np.uint8)}, r"'image' has shape \(3, 4\); give \[N, H, W\]"),
         ({"image": np.array(3)}, r"'image' has shape \(\); give \[N, H, W\]"),
         # Checked by jaxad.data.preprocess, which names the image by its id.
-        ({"image": np.zeros((3, 4, 5), np.uint8)}, r"'test_x': images are \(4, 5, 1\) .*'test_x-0'"),
+        (
+            {"image": np.zeros((3, 4, 5), np.uint8)},
+            r"'test_x': images are \(4, 5, 1\) .*'test_x-0'",
+        ),
         ({"image": np.zeros((3, 4, 4), np.int32)}, r"npz split 'test_x': images are int32"),
         ({"image": _floats_with(np.nan)}, r"npz split 'test_x': image 'test_x-1' has NaN"),
         ({"image": _floats_with(2.0)}, r"image 'test_x-1' has values in \[0\.5, 2\]"),
@@ -221,7 +224,9 @@ def test_unreadable_file_is_named(tmp_path, spoil):
 def test_anomalous_image_is_not_learnt_from(tmp_path, name):
     labelled = _arrays(label=np.array([0, 1, 1]), id=np.array(["ann", "bob", "eve"]))
     data_set = _data_set(tmp_path, {name: labelled})
-    with pytest.raises(UserError, match=rf"'{name}': image 'bob' is labelled anomalous.*test split"):
+    with pytest.raises(
+        UserError, match=rf"'{name}': image 'bob' is labelled anomalous.*test split"
+    ):
         data_set.split(name)
 
 

@@ -124,8 +124,9 @@ def test_a_missing_class_is_nan_and_its_neighbours_are_not(
     name, without_positives, without_negatives
 ):
     some, none = [1.0, 0.0, 2.0], [0.0, 0.0, 0.0]
-    positive, negative = np.array([none, some, none, [0.0, 1.0, 1.0]]), np.array(
-        [some, none, none, [1.0, 0.0, 0.0]]
+    positive, negative = (
+        np.array([none, some, none, [0.0, 1.0, 1.0]]),
+        np.array([some, none, none, [1.0, 0.0, 0.0]]),
     )
     actual = METRICS[name](positive, negative)
     # The last row has both classes, perfectly apart.

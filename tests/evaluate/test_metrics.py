@@ -125,9 +125,7 @@ def test_copies_within_a_patient_widen_the_interval(rng, name):
     single = metrics.detection(name, labels, scores, _own_groups(150), RESAMPLES)
     patients = np.repeat(_own_groups(150), 4)
     clustered = metrics.detection(name, copied_labels, copied_scores, patients, RESAMPLES)
-    independent = metrics.detection(
-        name, copied_labels, copied_scores, _own_groups(600), RESAMPLES
-    )
+    independent = metrics.detection(name, copied_labels, copied_scores, _own_groups(600), RESAMPLES)
     assert _width(clustered) == pytest.approx(_width(single), rel=1e-9)
     # 1 / sqrt(4) in theory.
     assert _width(independent) / _width(clustered) == pytest.approx(0.5, rel=0.2)
@@ -225,7 +223,10 @@ def test_pixel_intervals_resample_patients(rng):
     """Binned scores give the interval that exact ones give; copies of a patient widen nothing."""
     masks, maps = _maps(rng, count=40)
     found = metrics.pixel_metrics(masks, maps, _own_groups(40), RESAMPLES)
-    for name, metric in [("pixel_auroc", "auroc"), ("pixel_average_precision", "average_precision")]:
+    for name, metric in [
+        ("pixel_auroc", "auroc"),
+        ("pixel_average_precision", "average_precision"),
+    ]:
         exact = metrics.detection(
             metric,
             masks.ravel().astype(np.int64),

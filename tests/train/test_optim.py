@@ -66,7 +66,11 @@ def test_adam_and_its_two_weight_decays(changes, kind):
     for name in ("stem", "tail"):
         for key, parameter in PARAMS[name].items():
             expected = adam(
-                np.asarray(GRADIENTS[name][key], float), np.asarray(parameter, float), 4, 0.1, **kind
+                np.asarray(GRADIENTS[name][key], float),
+                np.asarray(parameter, float),
+                4,
+                0.1,
+                **kind,
             )
             np.testing.assert_allclose(found[name][key], expected, rtol=1e-4)
 

@@ -29,9 +29,7 @@ def build(norm="none", dtype=jnp.float32, axis_name=None):
         "weights": (1.0, 1.0, 1.0, 1.0, 1.0),
         "norm": norm,
     }
-    return models.build(
-        "pchvae", fields, image_shape=(16, 16, 1), dtype=dtype, axis_name=axis_name
-    )
+    return models.build("pchvae", fields, image_shape=(16, 16, 1), dtype=dtype, axis_name=axis_name)
 
 
 def make_batch(dtype=np.float32):
@@ -97,9 +95,7 @@ def test_layouts_agree_in_float32_and_only_reductions_cross_devices(norm):
     parameters = sum(leaf.size for leaf in jax.tree.leaves(results[0][0].params))
     collectives = r"(all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter)"
     for _, metrics, text in results[1:]:
-        operations = re.findall(
-            rf"= (.*?) {collectives}(?:-start)?\(", text
-        )
+        operations = re.findall(rf"= (.*?) {collectives}(?:-start)?\(", text)
         assert {name for _, name in operations} == {"all-reduce"}
         moved = sum(
             int(np.prod([int(n) for n in shape.split(",") if n] or [1]))
@@ -158,9 +154,9 @@ def test_each_network_follows_its_own_loss_and_padding_counts_for_nothing():
     model, optimiser = TwoNetworks(), optax.sgd(0.1)
     state = create_state(model.init_variables(jax.random.key(0)), optimiser, 0)
     batch = small_batch([1.0, 3.0, 1e3], [True, True, False])  # mean of valid x is 2
-    after, metrics = jax.jit(
-        functools.partial(train_step, model=model, optimiser=optimiser)
-    )(state, batch)
+    after, metrics = jax.jit(functools.partial(train_step, model=model, optimiser=optimiser))(
+        state, batch
+    )
     # d(3 x g c)/dg = 6 and d(-5 x g c)/dc = -10 at g = c = 1, mean x = 2.
     np.testing.assert_allclose(after.params["generator"]["w"], 1 - 0.1 * 6, rtol=1e-6)
     np.testing.assert_allclose(after.params["critic"]["w"], 1 + 0.1 * 10, rtol=1e-6)

@@ -291,7 +291,8 @@ def _inside_share(
     """The share of an outline's points that are brain in all slices, for each candidate centre."""
     points = candidates[:, :, None] + outline[:, None, :]
     row, column = _nearest_pixel(points, brain.shape[-1])
-    return brain.all(axis=0)[row, column].mean(axis=-1)
+    everywhere = np.all(brain, axis=0)
+    return np.asarray(everywhere)[row, column].mean(axis=-1)
 
 
 def _nearest_pixel(

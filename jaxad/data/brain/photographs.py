@@ -50,8 +50,8 @@ def load_photograph(name: str) -> Float[np.ndarray, "h w"]:
         raise UserError(f"the photograph {path} is missing: reinstall the package {package}")
     with Image.open(path) as image:
         scale = _SHORT_SIDE / min(image.size)
-        size = tuple(round(side * scale) for side in image.size)
-        grey = image.convert("RGB").convert("L").resize(size, Image.Resampling.BOX)
+        width, height = (round(side * scale) for side in image.size)
+        grey = image.convert("RGB").convert("L").resize((width, height), Image.Resampling.BOX)
         pixels = np.asarray(grey, dtype=np.float32) / np.float32(255)
     pixels.setflags(write=False)
     return pixels
@@ -73,7 +73,7 @@ def draw_patch(generator: np.random.Generator, samples: int) -> Float[np.ndarray
     axis = np.linspace(-1, 1, samples * _OVERSAMPLING)
     centres = np.linspace(-1, 1, samples)
     disc = np.hypot(centres[:, None], centres[None, :]) <= 1
-    best, best_contrast = None, -1.0
+    best, best_contrast = np.zeros((samples, samples)), -1.0
     for _ in range(_TRIES):
         half = generator.uniform(*_CROP_SHARE) * _SHORT_SIDE / 2
         angle = generator.uniform(0, 2 * np.pi)

@@ -58,5 +58,5 @@ def make_slices(seed: int, split: str, number: int, image_size: int) -> SubjectS
         group=f"{split}-{number:04d}",
         images=render(subject, signal),
         masks=mask.astype(np.uint8),
-        labels=mask.any(axis=(1, 2)),
+        labels=np.asarray(mask.any(axis=(1, 2))),
     )

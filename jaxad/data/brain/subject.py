@@ -153,7 +153,9 @@ class _Shape:
 
 
 def _anatomical_points(
-    generator: np.random.Generator, axes: tuple[np.ndarray, ...], template: Template
+    generator: np.random.Generator,
+    axes: tuple[np.ndarray, np.ndarray, np.ndarray],
+    template: Template,
 ) -> Float[np.ndarray, "3 20 s s"]:
     """Where in the cropped template, in voxels (x, y, z), each pixel of the subject lies."""
     matrix, shift = _draw_affine(generator)

@@ -104,7 +104,7 @@ def read_volume(kind: str) -> Float[np.ndarray, "x y z"]:
     """Read one template volume as float32 in [0, 1], shape (197, 233, 189), 1 mm voxels."""
     import nibabel  # Here: it costs 0.3 s, and only processes that make subjects need it.
 
-    image = nibabel.load(template_path(kind))
+    image = nibabel.nifti1.load(template_path(kind))
     return np.asarray(image.dataobj, dtype=np.float32) / np.float32(255)
 
 
@@ -125,13 +125,13 @@ def load_template(image_size: int) -> Template:
 
     sigma_xy = _IN_PLANE_SIGMA_PIXELS * spacing_mm(image_size)
     sigma = (sigma_xy, sigma_xy, _THROUGH_PLANE_SIGMA_MM)
-    volumes = [
+    cover, t1, grey, white = (
         ndimage.gaussian_filter(volume.astype(np.float32), sigma, truncate=3.0)
         for volume in (brain, t1, grey, white)
-    ]
-    for volume in (*volumes, pull):
+    )
+    for volume in (cover, t1, grey, white, pull):
         volume.setflags(write=False)
-    return Template(origin, *volumes, ventricle_pull=pull)
+    return Template(origin, cover, t1, grey, white, pull)
 
 
 def _bounding_box(brain: np.ndarray) -> tuple[tuple[slice, ...], tuple[float, float, float]]:
@@ -142,7 +142,8 @@ def _bounding_box(brain: np.ndarray) -> tuple[tuple[slice, ...], tuple[float, fl
         inside = np.flatnonzero(brain.any(axis=others))
         low, high = max(inside[0] - _MARGIN, 0), inside[-1] + 1 + _MARGIN
         bounds.append(slice(int(low), int(high)))
-    return tuple(bounds), tuple(float(bound.start) for bound in bounds)
+    x, y, z = (float(bound.start) for bound in bounds)
+    return tuple(bounds), (x, y, z)
 
 
 def _ventricle_pull(

@@ -12,6 +12,7 @@ import contextlib
 import dataclasses
 import io
 from collections.abc import Iterator
+from typing import Any
 
 import joblib
 import numpy as np
@@ -23,6 +24,13 @@ from tqdm.auto import tqdm
 from jaxad.data.brain.slices import SPLITS, make_slices
 from jaxad.data.brain.template import NUM_SLICES
 from jaxad.errors import UserError
+
+_CITATION = """@article{fonov2011unbiased,
+  title={Unbiased average age-appropriate atlases for pediatric studies},
+  author={Fonov, Vladimir and Evans, Alan C. and Botteron, Kelly and Almli, C. Robert and
+    McKinstry, Robert C. and Collins, D. Louis},
+  journal={NeuroImage}, volume={54}, number={1}, pages={313--327}, year={2011}
+}"""
 
 DEFAULT_NUM_SUBJECTS = (240, 120, 60, 60)
 """Subjects in train, val, test_objects and test_lesions."""
@@ -46,7 +54,9 @@ class IcbmSynthConfig(tfds.core.BuilderConfig):
     num_subjects: tuple[int, int, int, int] = DEFAULT_NUM_SUBJECTS
 
 
-def _new_config(image_size: int, seed: int, num_subjects: tuple[int, ...]) -> IcbmSynthConfig:
+def _new_config(
+    image_size: int, seed: int, num_subjects: tuple[int, int, int, int]
+) -> IcbmSynthConfig:
     name = f"{image_size}px_seed{seed}"
     if num_subjects != DEFAULT_NUM_SUBJECTS:
         name += "_" + "-".join(map(str, num_subjects))
@@ -80,17 +90,18 @@ def make_config(
     Raises:
       UserError: if an argument is out of range.
     """
-    num_subjects = tuple(int(count) for count in num_subjects)
+    counts = tuple(int(count) for count in num_subjects)
     if image_size < 16 or image_size % 16:
         raise UserError(f"icbm_synth: image_size is {image_size}; use a multiple of 16, such as 64")
     if seed < 0:
         raise UserError(f"icbm_synth: seed is {seed}; use 0 or more")
-    if len(num_subjects) != len(SPLITS) or min(num_subjects) < 1:
+    if len(counts) != len(SPLITS) or min(counts) < 1:
         raise UserError(
-            f"icbm_synth: num_subjects is {num_subjects}; give four counts of at least 1, "
+            f"icbm_synth: num_subjects is {counts}; give four counts of at least 1, "
             f"for {', '.join(SPLITS)}"
         )
-    config = _new_config(int(image_size), int(seed), num_subjects)
+    train, val, objects, lesions = counts
+    config = _new_config(int(image_size), int(seed), (train, val, objects, lesions))
     # TFDS wants the very object that the builder class lists, where it lists one of that name.
     return next((known for known in _PUBLISHED if known.name == config.name), config)
 
@@ -131,7 +142,7 @@ class IcbmSynth(tfds.core.GeneratorBasedBuilder):
             disable_shuffling=True,
         )
 
-    def download_and_prepare(self, **kwargs) -> None:
+    def download_and_prepare(self, **kwargs: Any) -> None:
         """Make the data if it is not there yet, in parallel, under one progress bar.
 
         Args:
@@ -145,7 +156,7 @@ class IcbmSynth(tfds.core.GeneratorBasedBuilder):
                     self._progress.close()
                     self._progress = None
 
-    def _split_generators(self, dl_manager):
+    def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[int, dict]]]:
         del dl_manager  # Nothing is downloaded.
         config = self.builder_config
         self._progress = tqdm(

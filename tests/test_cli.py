@@ -1,0 +1,340 @@
+"""The command line: every mistake is one line that names the thing and the remedy."""
+
+import importlib.util
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from jaxad import cli
+from jaxad import config as config_lib
+from jaxad.data.sources import DATA_SETS
+from jaxad.errors import RunError, UserError
+from jaxad.models import SYSTEMS
+from jaxad.workdir import Workdir
+
+ROOT = Path(__file__).parent.parent
+SMOKE = "--config=pchvae:smoke"
+
+
+@pytest.fixture
+def fail(capsys):
+    """Runs a command line that holds a mistake, and returns the one line that it prints."""
+
+    def run(*arguments):
+        assert cli.main([str(argument) for argument in arguments]) == 2
+        printed = capsys.readouterr()
+        lines = printed.err.splitlines()
+        assert len(lines) == 1, printed.err
+        assert "Traceback" not in printed.out + printed.err
+        assert lines[0].startswith("error: ")
+        return lines[0]
+
+    return run
+
+
+# --- Mistakes.
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        # Overrides.
+        (
+            ["--config.optim.learning_rat=1"],
+            r"--config\.optim\.learning_rat: no such field; did you mean "
+            r"'config\.optim\.learning_rate'",
+        ),
+        (["--config.optim.learning_rat", "1"], r"learning_rat: no such field; .*learning_rate'"),
+        (["--config.optm.learning_rate=1"], r"did you mean 'config\.optim\.learning_rate'"),
+        (["--noconfig.data.augment.miror"], r"did you mean 'config\.data\.augment\.mirror'"),
+        (["--config.optim=1"], r"--config\.optim: is a group of fields; .*--config\.optim\.FIELD="),
+        (["--config.optim.learning_rate=abc"], r"--config\.optim\.learning_rate=abc: .*'abc'"),
+        (["--config.seed=1.5"], r"--config\.seed=1\.5: .*int"),
+        (["--config.data.augment.mirror=maybe"], r"augment\.mirror=maybe: .*boolean"),
+        (["--config.seed"], r"Missing value for flag --config\.seed"),
+        # Flags.
+        (["--confg=pchvae"], r"--confg: no such flag; did you mean 'config'\? see --help"),
+        (["--work_dir=x"], r"--work_dir: no such flag; did you mean 'workdir'\?"),
+        (["--zzz"], r"--zzz: no such flag; see --help"),
+        (["--mode=trian"], r"--mode=trian: no such mode; did you mean 'train'\? known: fit, train"),
+        (["--mode=zzz"], r"--mode=zzz: no such mode; known: fit, train, evaluate"),
+        (["--workdir"], r"Missing value for flag --workdir"),
+        (["stray"], r"'stray': not understood; flags are written --name=value"),
+        (["--config.seed=1", "stray"], r"'stray': not understood; write --config\.FIELD=VALUE"),
+        # Configs.
+        (["--config=pchva"], r"'pchva': no such config; did you mean 'pchvae'\? known: "),
+        (["--config=pchvae:dem"], r"'pchvae:dem': no such variant; known: 'pchvae', 'pchvae:demo'"),
+        (["--config=zzz.py"], r"'zzz\.py': no such file; known: "),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_mistake_is_named_with_the_remedy(fail, tmp_path, arguments, expected):
+    workdir = tmp_path / "run"
+    assert re.search(expected, fail(SMOKE, f"--workdir={workdir}", *arguments))
+    assert not workdir.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ([], r"--workdir: missing; .*--workdir=runs/demo"),
+        ([SMOKE], r"--workdir: missing; .*--workdir=runs/demo"),
+        (["--workdir={folder}"], r"--config: missing; .*--config=pchvae:demo"),
+        (["--workdir={folder}", "--config.seed=1"], r"--config\.seed=1: there is no config"),
+    ],
+    ids=["nothing", "no-workdir", "no-config", "override-without-config"],
+)
+def test_missing_flags_are_told(fail, tmp_path, arguments, expected):
+    folder = tmp_path / "run"
+    assert re.search(expected, fail(*(argument.format(folder=folder) for argument in arguments)))
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize("mode", ["fit", "train"])
+@pytest.mark.parametrize(
+    ("override", "hint", "known"),
+    [
+        ("--config.data.name=icbm_sinth", "unknown data set 'icbm_sinth'; did you mean "
+         "'icbm_synth'?", DATA_SETS),
+        ("--config.data.name=zzz", "unknown data set 'zzz'.", DATA_SETS),
+        ("--config.model.name=pchva", "unknown model 'pchva'; did you mean 'pchvae'?", SYSTEMS),
+        ("--config.model.name=zzz", "unknown model 'zzz'.", SYSTEMS),
+    ],
+    ids=["data-set-near", "data-set-far", "model-near", "model-far"],
+)  # fmt: skip
+def test_unknown_data_sets_and_models_are_told_the_known_ones(
+    fail, tmp_path, mode, override, hint, known
+):
+    line = fail(SMOKE, f"--workdir={tmp_path}", f"--mode={mode}", override)
+    assert hint in line
+    assert line.endswith(f" Known: {', '.join(sorted(known))}.")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("mode", cli.MODES)
+def test_a_workdir_of_another_config_shows_the_difference(fail, tmp_path, mode):
+    Workdir(tmp_path).claim(config_lib.get_config("pchvae:smoke"))
+    before = (tmp_path / "config.json").read_text()
+    line = fail(SMOKE, f"--workdir={tmp_path}", f"--mode={mode}", "--config.optim.b1=0.5")
+    assert "holds a run of another config; choose another --workdir or undo" in line
+    assert line.endswith(": config.optim.b1: 0.9 -> 0.5.")
+    assert (tmp_path / "config.json").read_text() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
+
+
+def test_a_workdir_that_cannot_be_written_is_named(fail, tmp_path):
+    """Below a regular file, since tests may run as root, whom permissions do not stop."""
+    (tmp_path / "file").write_text("")
+    line = fail(SMOKE, f"--workdir={tmp_path / 'file' / 'run'}")
+    assert re.search(r"workdir '.*file/run' cannot be written .*; choose another with --work", line)
+
+
+@pytest.mark.parametrize("config", [[], [SMOKE]], ids=["saved-config", "named-config"])
+@pytest.mark.parametrize("exists", [True, False], ids=["empty", "missing"])
+def test_there_is_nothing_to_evaluate_in_a_folder_without_a_run(
+    fail, tmp_path, monkeypatch, config, exists
+):
+    from jaxad import run
+
+    # Data would be generated for minutes before a checkpoint is missed.
+    monkeypatch.setattr(run, "DataSet", lambda data: pytest.fail("data are opened"))
+    workdir = tmp_path / "run"
+    if exists:
+        workdir.mkdir()
+    line = fail(*config, f"--workdir={workdir}", "--mode=evaluate")
+    assert f"workdir '{workdir}': holds no config.json; train there first" in line
+    assert workdir.exists() == exists
+
+
+# --- What ends otherwise.
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (UserError("the user's."), 2, "error: the user's."),
+        (RunError("the run's."), 1, "failed: the run's."),
+        (KeyboardInterrupt(), 1, "interrupted; the same command resumes from the last checkpoint."),
+        (None, 0, ""),
+    ],
+    ids=["user", "run", "interrupt", "success"],
+)
+@pytest.mark.parametrize("mode", cli.MODES)
+def test_exit_codes(capsys, tmp_path, monkeypatch, mode, error, code, line):
+    from jaxad import run
+
+    seen = []
+
+    def work(config, workdir):
+        seen.append((config.seed, str(workdir)))
+        if error is not None:
+            raise error
+        return True
+
+    monkeypatch.setattr(run, "MODES", {name: work if name == mode else None for name in run.MODES})
+    config = config_lib.get_config("pchvae:smoke")
+    config.seed = 3
+    Workdir(tmp_path).claim(config)
+    arguments = [SMOKE, "--config.seed=3", f"--workdir={tmp_path}", f"--mode={mode}"]
+    assert cli.main(arguments) == code
+    assert capsys.readouterr().err.strip() == line
+    assert seen == [(3, str(tmp_path))]
+
+
+def test_evaluate_takes_the_config_of_the_run(tmp_path, monkeypatch):
+    from jaxad import run
+
+    seen = []
+    monkeypatch.setattr(run, "MODES", {"evaluate": lambda config, _: seen.append(config.seed)})
+    config = config_lib.get_config("pchvae:smoke")
+    config.seed = 11
+    Workdir(tmp_path).claim(config)
+    assert cli.main([f"--workdir={tmp_path}", "--mode=evaluate"]) == 0
+    assert seen == [11]
+
+
+def test_every_mode_has_its_function():
+    from jaxad import run
+
+    assert run.MODES.keys() == cli.MODES.keys()
+
+
+def test_a_bug_of_ours_is_not_hidden(tmp_path, monkeypatch):
+    from jaxad import run
+
+    def work(config, workdir):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(run, "MODES", {"fit": work})
+    with pytest.raises(ZeroDivisionError):
+        cli.main([SMOKE, f"--workdir={tmp_path}"])
+
+
+def test_help_tells_the_modes_and_with_a_config_its_fields(capsys):
+    assert cli.main(["--help"]) == 0
+    plain = capsys.readouterr()
+    assert plain.err == ""
+    for word in ("--config", "--workdir", "--mode", *cli.MODES, *config_lib.VARIANTS):
+        assert word in plain.out
+    assert "--config.seed=" not in plain.out
+    assert cli.main([SMOKE, "--help", "--config.seed=9"]) == 0
+    with_config = capsys.readouterr().out
+    for field in config_lib.flatten(config_lib.get_config("pchvae:smoke")):
+        assert f"--{field}=" in with_config
+    assert "--config.seed=9\n" in with_config
+
+
+# --- Overrides.
+
+
+@pytest.mark.parametrize(
+    ("field", "text", "value"),
+    [
+        ("config.seed", "7", 7),
+        ("config.seed", "-7", -7),
+        ("config.optim.learning_rate", "3e-4", 3e-4),
+        ("config.optim.learning_rate", "1", 1.0),
+        ("config.data.root", "/some where/else", "/some where/else"),
+        ("config.data.num_subjects", "(1, 2, 3, 4)", (1, 2, 3, 4)),
+        ("config.data.num_subjects", "1,2,3,4", (1, 2, 3, 4)),
+        ("config.optim.frozen", "('stem/.*', 'trunk')", ("stem/.*", "trunk")),
+        ("config.optim.frozen", "stem/.*", ("stem/.*",)),
+        ("config.model.widths", "(4,4,4,4)", (4, 4, 4, 4)),
+    ],
+)
+@pytest.mark.parametrize("form", ["{flag}={text}", "{flag} {text}"], ids=["equals", "space"])
+def test_override_reaches_the_config(field, text, value, form):
+    flag = f"--{field}"
+    arguments = [flag, text] if " " in form.format(flag="", text="") else [f"{flag}={text}"]
+    # Other flags before and behind: the value belongs to its flag.
+    _, config, workdir, _ = cli.parse(
+        [SMOKE, *arguments, "--workdir", "w", "--config.train.keep_last=9"]
+    )
+    assert workdir == "w"
+    flat = config_lib.flatten(config)
+    assert flat[field] == value
+    assert type(flat[field]) is type(value)
+    changes = config_lib.difference(config, config_lib.get_config("pchvae:smoke"))
+    assert {change.split(":")[0] for change in changes} == {field, "config.train.keep_last"}
+
+
+@pytest.mark.parametrize(
+    ("argument", "value"),
+    [
+        ("--config.data.augment.mirror=false", False),
+        ("--config.data.augment.mirror=0", False),
+        ("--noconfig.data.augment.mirror", False),
+        ("--config.data.augment.mirror=true", True),
+        ("--config.data.augment.mirror", True),
+    ],
+)
+def test_override_of_a_bool(argument, value):
+    config = cli.parse([SMOKE, argument])[1]
+    assert config.data.augment.mirror is value
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ([], ("fit", None, False)),
+        (["--mode=train", "--workdir=w"], ("train", "w", False)),
+        (["--workdir", "w", "--mode", "evaluate", "--help"], ("evaluate", "w", True)),
+    ],
+)
+def test_own_flags(arguments, expected):
+    mode, config, workdir, wants_help = cli.parse(arguments)
+    assert (mode, workdir, wants_help) == expected
+    assert config is None
+
+
+def test_the_last_of_several_overrides_counts():
+    config = cli.parse([SMOKE, "--config.seed=1", "--config.seed=2"])[1]
+    assert config.seed == 2
+
+
+def test_config_may_stand_behind_its_overrides():
+    config = cli.parse(["--config.seed=1", "--config", "pchvae:smoke"])[1]
+    assert config.seed == 1
+    assert config.model.name == "pchvae"
+
+
+# --- What a process imports.
+
+
+def _imported(*arguments, code):
+    """Top-level packages that a fresh interpreter imports while it runs the arguments."""
+    result = subprocess.run(
+        [sys.executable, "-X", "importtime", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert result.returncode == code, result.stderr
+    lines = re.findall(r"^import time: .*\| +(\S+)$", result.stderr, re.MULTILINE)
+    return {line.split(".")[0] for line in lines}, result
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (["launch.py", "--help"], 0, "python launch.py --config=CONFIG"),
+        (["launch.py", SMOKE, "--help"], 0, "--config.optim.learning_rate="),
+        (["launch.py", SMOKE, "--workdir=x", "--config.seeed=1"], 2, "config.seed"),
+        (["launch.py", "--zzz"], 2, "no such flag"),
+        (["-c", "import jaxad; print(jaxad.get_config('pchvae').model.name)"], 0, "pchvae"),
+    ],
+    ids=["help", "help-of-config", "bad-override", "bad-flag", "import-jaxad"],
+)
+def test_what_is_told_at_once_imports_nothing_heavy(arguments, code, says):
+    heavy = {"tensorflow", "distrax", "jax", "flax", "orbax", "sklearn", "matplotlib"}
+    for package in heavy:
+        assert importlib.util.find_spec(package), f"{package} is not there to be imported"
+    imported, result = _imported(*arguments, code=code)
+    assert says in result.stdout + result.stderr
+    assert "jaxad" in imported
+    assert not imported & heavy

@@ -1,0 +1,350 @@
+"""The direction of imports: a table of rules, read against the source with `ast`.
+
+Every rule carries an example that breaks it, so that a rule that catches nothing fails too.
+"""
+
+import ast
+import dataclasses
+import functools
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "jaxad"
+FOUNDATION = ("jaxad.errors", "jaxad.types", "jaxad.host_tensorflow")
+
+
+@dataclasses.dataclass(frozen=True)
+class Import:
+    """One import: in which module, of which module, and whether it runs with the module."""
+
+    importer: str
+    imported: str
+    at_module_level: bool = True
+    for_types_only: bool = False  # under `if TYPE_CHECKING:`
+    line: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """What the modules of a room may not import. A room is a module and all below it.
+
+    Attributes:
+        rooms: the modules that the rule is for; `*` for all.
+        reason: why.
+        example: an importer and an import that break the rule.
+        never: modules that must not be imported.
+        only: of jaxad, nothing but these.
+        but: modules among `rooms` that are exempt.
+        module_level_only: whether imports inside functions are free.
+    """
+
+    rooms: tuple[str, ...]
+    reason: str
+    example: tuple[str, str]
+    never: tuple[str, ...] = ()
+    only: tuple[str, ...] | None = None
+    but: tuple[str, ...] = ()
+    module_level_only: bool = False
+
+
+RULES = {
+    # Layers, low to high: errors, types, host_tensorflow < ops < nn < models.
+    "foundation": Rule(
+        rooms=FOUNDATION,
+        only=FOUNDATION,
+        reason="everything imports them, so they import nothing of ours but each other",
+        example=("jaxad.types", "jaxad.ops"),
+    ),
+    "ops": Rule(
+        rooms=("jaxad.ops",),
+        only=(*FOUNDATION, "jaxad.ops"),
+        reason="pure functions below every network",
+        example=("jaxad.ops", "jaxad.nn.blocks"),
+    ),
+    "nn": Rule(
+        rooms=("jaxad.nn",),
+        only=(*FOUNDATION, "jaxad.ops", "jaxad.nn"),
+        reason="building blocks know of no system that is built from them",
+        example=("jaxad.nn.blocks", "jaxad.models"),
+    ),
+    "models": Rule(
+        rooms=("jaxad.models",),
+        only=(*FOUNDATION, "jaxad.ops", "jaxad.nn", "jaxad.models"),
+        reason="a system is usable without our training, data, mesh and evaluation",
+        example=("jaxad.models.hierarchical_vae", "jaxad.parallel"),
+    ),
+    "models take fields, not configs": Rule(
+        rooms=("jaxad.ops", "jaxad.nn", "jaxad.models"),
+        never=("ml_collections",),
+        reason="experiment.py reads the config; a model is a dataclass of its fields",
+        example=("jaxad.models.hierarchical_vae", "ml_collections"),
+    ),
+    # Rooms beside the models.
+    "data": Rule(
+        rooms=("jaxad.data",),
+        never=(
+            "jaxad.models",
+            "jaxad.nn",
+            "jaxad.train",
+            "jaxad.evaluate",
+            "jaxad.report",
+            "jaxad.detector",
+            "jaxad.experiment",
+            "jaxad.checkpoint",
+            "jaxad.run",
+            "jaxad.cli",
+        ),
+        reason="batches are the same whatever is trained on them",
+        example=("jaxad.data.pipeline", "jaxad.models.hierarchical_vae"),
+    ),
+    "steps know no launcher": Rule(
+        rooms=("jaxad.train", "jaxad.evaluate", "jaxad.report", "jaxad.detector"),
+        never=("jaxad.cli", "jaxad.run"),
+        reason="imports point downward: the launcher calls them, notebooks do too",
+        example=("jaxad.train.loop", "jaxad.run"),
+    ),
+    "report": Rule(
+        rooms=("jaxad.report",),
+        never=("jaxad.models", "jaxad.nn", "jaxad.train.loop", "jaxad.detector"),
+        reason="a report is made from the files of a run, also where no model can be built",
+        example=("jaxad.report.page", "jaxad.models"),
+    ),
+    # Third-party packages with one door.
+    "orbax": Rule(
+        rooms=("*",),
+        never=("orbax",),
+        but=("jaxad.checkpoint",),
+        reason="its interface moves; one file follows it",
+        example=("jaxad.train.loop", "orbax.checkpoint"),
+    ),
+    "distrax": Rule(
+        rooms=("*",),
+        never=("distrax",),
+        but=("jaxad.nn.flow*",),
+        reason="importing it pulls TensorFlow in: 7 to 9 seconds",
+        example=("jaxad.models.hierarchical_vae", "distrax"),
+    ),
+    "tensorflow": Rule(
+        rooms=("*",),
+        never=("tensorflow", "tensorflow_datasets"),
+        but=("jaxad.data.builders",),
+        module_level_only=True,
+        reason="it takes seconds, and host_tensorflow must hide accelerators from it first",
+        example=("jaxad.data.pipeline", "tensorflow"),
+    ),
+    "private modules": Rule(
+        rooms=("*",),
+        never=("jax._src", "orbax.checkpoint._src", "flax._src", "*._src"),
+        reason="private modules change without notice",
+        example=("jaxad.checkpoint", "orbax.checkpoint._src.handlers"),
+    ),
+    "configs": Rule(
+        rooms=("*",),
+        never=("configs", "jaxad.configs"),
+        reason="configs are found by path, so that users' own files are their equals",
+        example=("jaxad.run", "configs.pchvae"),
+    ),
+}
+
+
+# --- Reading the source.
+
+
+def _module_name(path: Path) -> str:
+    parts = ("jaxad", *path.relative_to(PACKAGE).with_suffix("").parts)
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {_module_name(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+
+
+def _targets(node: ast.Import | ast.ImportFrom, importer: str, is_package: bool) -> list[str]:
+    """The modules that an import statement imports: `from jaxad import ops` is of jaxad.ops."""
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    base = node.module or ""
+    if node.level:
+        parents = importer.split(".")
+        parents = parents[: len(parents) - node.level + (1 if is_package else 0)]
+        base = ".".join([*parents, *([base] if base else [])])
+    names = [f"{base}.{alias.name}" for alias in node.names]
+    # A name of one of our modules that is no module is defined in it. Of other packages we
+    # cannot know; the longer name is below the shorter one, so that every rule holds for both.
+    ours = base == "jaxad" or base.startswith("jaxad.")
+    return [name if not ours or name in MODULES else base for name in names]
+
+
+def _is_type_checking(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING")
+
+
+def read_imports(source: str, importer: str, is_package: bool = False) -> Iterator[Import]:
+    """Every import in a module, also inside functions."""
+
+    def visit(node: ast.AST, at_module_level: bool, for_types_only: bool) -> Iterator[Import]:
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            for target in _targets(node, importer, is_package):
+                yield Import(importer, target, at_module_level, for_types_only, node.lineno)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            at_module_level = False
+        if _is_type_checking(node):
+            for_types_only = True
+        for child in ast.iter_child_nodes(node):
+            yield from visit(child, at_module_level, for_types_only)
+
+    yield from visit(ast.parse(source), True, False)
+
+
+@functools.cache
+def all_imports() -> tuple[Import, ...]:
+    return tuple(
+        found
+        for name, path in MODULES.items()
+        for found in read_imports(path.read_text(), name, path.name == "__init__.py")
+    )
+
+
+# --- Rules.
+
+
+def _is_in(module: str, rooms: tuple[str, ...]) -> bool:
+    """Whether a module is one of the rooms or below one of them."""
+    return any(fnmatchcase(module, room) or fnmatchcase(module, f"{room}.*") for room in rooms)
+
+
+def breaks(rule: Rule, found: Import) -> bool:
+    """Whether an import breaks a rule."""
+    if not _is_in(found.importer, rule.rooms) or _is_in(found.importer, rule.but):
+        return False
+    if rule.module_level_only and (not found.at_module_level or found.for_types_only):
+        return False
+    if _is_in(found.imported, rule.never):
+        return True
+    return (
+        rule.only is not None
+        and _is_in(found.imported, ("jaxad",))
+        and not _is_in(found.imported, rule.only)
+    )
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_imports_keep_the_rule(name):
+    rule = RULES[name]
+    broken = [
+        f"{MODULES[found.importer]}:{found.line} imports {found.imported}"
+        for found in all_imports()
+        if breaks(rule, found)
+    ]
+    assert not broken, f"{rule.reason}:\n" + "\n".join(broken)
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_rule_catches_its_example_and_is_for_modules_that_exist(name):
+    rule = RULES[name]
+    assert breaks(rule, Import(*rule.example))
+    for room in rule.rooms:
+        assert any(_is_in(module, (room,)) for module in MODULES), room
+
+
+def test_exemptions_and_functions_are_free():
+    assert not breaks(RULES["orbax"], Import("jaxad.checkpoint", "orbax.checkpoint"))
+    assert not breaks(RULES["distrax"], Import("jaxad.nn.flow", "distrax"))
+    assert not breaks(RULES["distrax"], Import("jaxad.nn.flow.bijectors", "distrax"))
+    builder = Import("jaxad.data.builders.icbm_synth", "tensorflow_datasets")
+    assert not breaks(RULES["tensorflow"], builder)
+    inside_function = Import("jaxad.host_tensorflow", "tensorflow", at_module_level=False)
+    assert not breaks(RULES["tensorflow"], inside_function)
+    # `jaxad.nnx` would be a room of its own.
+    assert not breaks(RULES["nn"], Import("jaxad.nnx", "jaxad.models"))
+
+
+def _cycle(imports: tuple[Import, ...]) -> list[str]:
+    """The modules of one import cycle at module level; empty where there is none."""
+    graph: dict[str, set[str]] = {}
+    for found in imports:
+        if not found.at_module_level or found.for_types_only:
+            continue
+        # Importing a.b.c runs a and a.b as well; those that hold the importer run already.
+        parts = found.imported.split(".")
+        runs = {".".join(parts[:end]) for end in range(1, len(parts) + 1)}
+        holders = {name for name in runs if found.importer.startswith(f"{name}.")}
+        if found.imported != found.importer:
+            holders.add(found.importer)
+        graph.setdefault(found.importer, set()).update(runs - holders)
+
+    finished: set[str] = set()
+
+    def search(module: str, path: list[str]) -> list[str]:
+        if module in path:
+            return [*path[path.index(module) :], module]
+        if module in finished:
+            return []
+        for imported in sorted(graph.get(module, ())):
+            cycle = search(imported, [*path, module])
+            if cycle:
+                return cycle
+        finished.add(module)
+        return []
+
+    return next(filter(None, (search(module, []) for module in graph)), [])
+
+
+def test_no_import_cycles_at_module_level():
+    cycle = _cycle(all_imports())
+    assert not cycle, " -> ".join(cycle)
+
+
+def test_cycles_are_found():
+    chain = (Import("a", "b.x"), Import("b.x", "c"))
+    assert _cycle(chain) == []
+    assert _cycle((*chain, Import("c", "a"))) == ["a", "b.x", "c", "a"]
+    assert _cycle((*chain, Import("c", "a", at_module_level=False))) == []
+    assert _cycle((*chain, Import("b", "a"))) == ["a", "b", "a"]  # through the package
+    # A package that offers names of its modules, which import each other, is none.
+    package = (Import("p", "p.page"), Import("p.page", "p.figures"))
+    assert _cycle(package) == []
+    assert _cycle((*package, Import("p.figures", "p.page"))) == ["p.page", "p.figures", "p.page"]
+
+
+def test_every_form_of_import_is_read():
+    source = """
+import os, jax.numpy as jnp
+from jaxad import ops, __version__
+from jaxad.types import Batch
+from . import loop
+from ..data import pipeline
+from orbax.checkpoint import _src
+if TYPE_CHECKING:
+    from jaxad import detector
+try:
+    import flax
+except ImportError:
+    pass
+class Model:
+    import optax
+    def score(self):
+        import tensorflow as tf
+"""
+    found = {
+        (one.imported, one.at_module_level, one.for_types_only)
+        for one in read_imports(source, "jaxad.train.step")
+    }
+    assert found == {
+        ("os", True, False),
+        ("jax.numpy", True, False),
+        ("jaxad.ops", True, False),
+        ("jaxad", True, False),
+        ("jaxad.types", True, False),
+        ("jaxad.train.loop", True, False),
+        ("jaxad.data.pipeline", True, False),
+        ("orbax.checkpoint._src", True, False),
+        ("jaxad.detector", True, True),
+        ("flax", True, False),
+        ("optax", True, False),
+        ("tensorflow", False, False),
+    }
+    (relative,) = read_imports("from .page import write_report", "jaxad.report", is_package=True)
+    assert relative.imported == "jaxad.report.page"

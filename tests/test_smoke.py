@@ -1,0 +1,141 @@
+"""The whole way: a fit through launch.py, its files, its detector, and that it repeats itself."""
+
+import csv
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from conftest import ROOT
+
+import jaxad
+from jaxad.data.sources import DataSet
+from jaxad.errors import UserError
+
+SPLITS = ("test_lesions", "test_objects")
+COMPONENTS = ["nll_high", "nll", "nll_zero", "kl_high", "kl_low", "mse"]
+
+
+def rows(workdir, split):
+    with (workdir / "eval" / split / "scores.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_fit_writes_every_file_of_the_contract(smoke_run):
+    for name in ("config.json", "metrics.jsonl", "report.html", "checkpoints", "tensorboard"):
+        assert (smoke_run / name).exists(), name
+    assert json.loads((smoke_run / "config.json").read_text())["model"]["name"] == "pchvae"
+    for split in SPLITS:
+        table = rows(smoke_run, split)
+        assert list(table[0]) == ["id", "group", "position", "label", "score", *COMPONENTS]
+        metrics = json.loads((smoke_run / "eval" / split / "metrics.json").read_text())
+        assert list(metrics)[-1] == "trivial"
+        for name in (
+            "auroc",
+            "auroc_position_corrected",
+            "average_precision",
+            "mse",
+            "pixel_auroc",
+            "pixel_average_precision",
+            "best_dice",
+        ):
+            assert set(metrics[name]) == {"value", "low", "high"}
+            assert metrics[name]["low"] <= metrics[name]["value"] <= metrics[name]["high"]
+        assert "pca_64" in metrics["trivial"]
+        for trivial in metrics["trivial"].values():
+            assert set(trivial) == {"auroc", "auroc_position_corrected"}
+    report = (smoke_run / "report.html").read_text()
+    assert "semi-synthetic" in report
+
+
+def test_scores_add_up_and_metrics_follow_from_them(smoke_run):
+    from sklearn.metrics import roc_auc_score
+
+    table = rows(smoke_run, "test_objects")
+    score = np.array([float(row["score"]) for row in table])
+    parts = sum(
+        np.array([float(row[name]) for row in table]) for name in ("nll", "kl_high", "kl_low")
+    )
+    np.testing.assert_allclose(score, parts, rtol=1e-5)
+    metrics = json.loads((smoke_run / "eval/test_objects/metrics.json").read_text())
+    labels = [int(row["label"]) for row in table]
+    assert metrics["auroc"]["value"] == pytest.approx(roc_auc_score(labels, score))
+
+
+def test_two_runs_of_one_config_give_identical_scores(smoke_run, launch, data_root, tmp_path):
+    result = launch(
+        "--config=configs/pchvae.py:smoke",
+        f"--workdir={tmp_path / 'again'}",
+        f"--config.data.root={data_root}",
+    )
+    assert result.returncode == 0, result.stderr
+    for split in SPLITS:
+        ours, theirs = (
+            (folder / "eval" / split / "scores.csv").read_bytes()
+            for folder in (tmp_path / "again", smoke_run)
+        )
+        assert ours == theirs
+
+
+def test_the_loaded_detector_scores_as_the_evaluation_did_alone_or_in_a_batch(smoke_run):
+    detector = jaxad.load(smoke_run)
+    assert detector.image_shape == (64, 64, 1)
+    split = DataSet(detector.config.data).split("test_objects")
+    images = detector.preprocess(split.images[:5])
+    scores = detector.score(images)
+    written = [float(row["score"]) for row in rows(smoke_run, "test_objects")[:5]]
+    # Eight devices here, one in the launched process.
+    np.testing.assert_allclose(scores.image, written, rtol=1e-5)
+    alone = [detector.score(images[row : row + 1]).image[0] for row in range(5)]
+    np.testing.assert_allclose(alone, scores.image, rtol=1e-6)
+    assert scores.pixel.shape == (5, 64, 64)
+    assert set(scores.reconstructions) == {"high", "low", "zero", "reconstruction"}
+
+
+def test_images_that_cannot_be_scored_are_named(smoke_run):
+    detector = jaxad.load(smoke_run)
+    images = np.zeros((3, 64, 64, 1), np.float32)
+    images[2, 5, 5] = np.nan
+    for bad, words in {
+        "image '2' has NaN": images,
+        r"rank 3": images[0],
+        r"\(32, 64, 1\)": images[:, :32],
+        "there are none": images[:0],
+    }.items():
+        with pytest.raises(UserError, match=bad):
+            detector.score(words)
+
+
+def test_sigterm_saves_and_leaves_with_zero_and_the_same_command_finishes(
+    launch_environment, launch, data_root, tmp_path
+):
+    arguments = [
+        "--config=pchvae:smoke",
+        f"--workdir={tmp_path}",
+        f"--config.data.root={data_root}",
+        "--config.train.num_epochs=40",
+        "--mode=train",
+    ]
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "launch.py"), *arguments],
+        env=launch_environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    deadline = time.monotonic() + 240
+    metrics = tmp_path / "metrics.jsonl"
+    while not (metrics.exists() and metrics.read_text()):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0
+    assert "SIGTERM: saved step" in output
+    result = launch(*arguments)
+    assert result.returncode == 0, result.stderr
+    steps = [json.loads(line)["step"] for line in metrics.read_text().splitlines()]
+    assert steps[-1] == 200  # 40 epochs of 80 images, 16 a step

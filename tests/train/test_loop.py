@@ -1,0 +1,156 @@
+"""The loop: resumes where it stopped, stops where a loss is not finite, logs each step once."""
+
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jaxad import detector
+from jaxad.checkpoint import Checkpoints
+from jaxad.config import get_config
+from jaxad.data.sources import DataSet
+from jaxad.errors import RunError, UserError
+from jaxad.train.loop import num_train_steps, train
+from jaxad.train.writer import MetricsWriter, read_metrics
+from jaxad.workdir import Workdir
+
+STEPS, EVERY = 8, 3
+
+
+@pytest.fixture(scope="module")
+def npz_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("npz")
+    rng = np.random.default_rng(0)
+    for name in ("train", "val"):
+        np.savez(root / f"{name}.npz", image=rng.uniform(size=(32, 16, 16)).astype("float32"))
+    return root
+
+
+@pytest.fixture
+def config(npz_root: Path):
+    config = get_config("pchvae:smoke")
+    config.data.name, config.data.root, config.data.image_size = "npz", str(npz_root), 16
+    config.data.augment.rotation = config.data.augment.noise = 0.05
+    config.model.depths = (0, 0, 0, 0)
+    config.train.num_epochs = STEPS * config.data.batch_size / 32
+    config.train.checkpoint_every_steps = EVERY
+    return config
+
+
+def run(config, folder: Path) -> bool:
+    return train(config, Workdir(folder), DataSet(config.data))
+
+
+def variables(folder: Path, checkpoint="last"):
+    import jax
+
+    found = detector.load(folder, checkpoint)
+    return found.step, jax.tree.leaves(found._parallel.get_replicated(found._variables))
+
+
+@pytest.mark.parametrize("stop_at", [EVERY, 4])  # at a checkpoint, and between two
+def test_a_run_stopped_by_sigterm_resumes_bit_for_bit(config, tmp_path, monkeypatch, stop_at):
+    assert num_train_steps(config, 32) == STEPS
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert run(config, whole)
+
+    write = MetricsWriter.write
+
+    def write_and_terminate(self, step, metrics):
+        write(self, step, metrics)
+        if step == stop_at:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(MetricsWriter, "write", write_and_terminate)
+    assert not run(config, parts)
+    with Checkpoints(parts / "checkpoints", read_only=True) as checkpoints:
+        stopped = checkpoints.last_step
+    assert stopped is not None and stop_at <= stopped < STEPS
+    monkeypatch.setattr(MetricsWriter, "write", write)
+    assert run(config, parts)
+
+    (whole_step, expected), (parts_step, found) = variables(whole), variables(parts)
+    assert whole_step == parts_step == STEPS
+    for ours, theirs in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    validation = [
+        {
+            row["step"]: row["validation_loss"]
+            for row in read_metrics(folder / "metrics.jsonl")
+            if "validation_loss" in row
+        }
+        for folder in (whole, parts)
+    ]
+    for step in validation[0].keys() & validation[1].keys():
+        assert validation[0][step] == validation[1][step]
+    assert STEPS in validation[0].keys() & validation[1].keys()
+
+
+def test_a_finished_run_is_left_alone(config, tmp_path):
+    assert run(config, tmp_path)
+    before = (tmp_path / "metrics.jsonl").read_text()
+    assert run(config, tmp_path)
+    assert (tmp_path / "metrics.jsonl").read_text() == before
+    steps = [
+        row["step"] for row in read_metrics(tmp_path / "metrics.jsonl") if "train/grad_norm" in row
+    ]
+    assert steps == sorted(set(steps))
+    assert steps[-1] == STEPS
+
+
+def test_both_parallel_modes_log_the_same_losses(config, tmp_path):
+    losses = []
+    for mode in ("jit", "pmap"):
+        config.parallel = mode
+        assert run(config, tmp_path / mode)
+        rows = read_metrics(tmp_path / mode / "metrics.jsonl")
+        losses.append([row["train/loss/model"] for row in rows if "train/loss/model" in row])
+    np.testing.assert_allclose(*losses, rtol=1e-4)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_everything(config, tmp_path):
+    """With plain gradient descent and a rate of 1e20 the second step's loss overflows."""
+    config.optim.name, config.optim.schedule = "sgd", "constant"
+    config.optim.clip_norm, config.optim.warmup_steps = 0.0, 0
+    config.optim.learning_rate = 1e20
+    with pytest.raises(RunError, match=r"step 2: term/\w+ is (nan|inf).*no checkpoint yet"):
+        run(config, tmp_path)
+    with Checkpoints(tmp_path / "checkpoints") as checkpoints:
+        assert checkpoints.last_step is None
+
+
+def test_the_last_good_checkpoint_is_named(config, tmp_path, monkeypatch):
+    """A rate that jumps after the first checkpoint: the message names that checkpoint."""
+    import optax
+
+    def rate(step):
+        import jax.numpy as jnp
+
+        return jnp.where(step < EVERY, 1e-4, 1e20)
+
+    monkeypatch.setattr("jaxad.train.optim.learning_rate_schedule", lambda settings, steps: rate)
+    config.optim.name, config.optim.b1 = "sgd", 0.0
+    assert optax.sgd(rate) is not None
+    with pytest.raises(RunError, match=rf"the last good checkpoint is step {EVERY}\."):
+        run(config, tmp_path)
+    assert variables(tmp_path)[0] == EVERY
+
+
+def test_last_and_best_checkpoint_are_kept_and_loaded(config, tmp_path):
+    config.train.keep_last = 1
+    assert run(config, tmp_path)
+    rows = [r for r in read_metrics(tmp_path / "metrics.jsonl") if "validation_loss" in r]
+    best = min(rows, key=lambda row: row["validation_loss"])["step"]
+    assert variables(tmp_path)[0] == STEPS
+    assert variables(tmp_path, "best")[0] == best
+    with pytest.raises(UserError, match="no checkpoint 'newest'"):
+        detector.load(tmp_path, "newest")
+
+
+def test_a_config_that_cannot_be_leaves_no_run_behind(config, tmp_path):
+    config.data.batch_size = 12  # 8 devices
+    with pytest.raises(UserError, match="config.data.batch_size: 12 .* multiple of 8"):
+        run(config, tmp_path)
+    assert not (tmp_path / "config.json").exists()
