@@ -28,11 +28,11 @@ def atomic_write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
         # mkstemp makes files private; give them what the user's umask gives others.
         umask = os.umask(0)
         os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
-        os.replace(temporary, path)
+        Path(temporary).chmod(0o666 & ~umask)
+        Path(temporary).replace(path)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
+            Path(temporary).unlink()
         raise
 
 
