@@ -97,6 +97,7 @@ def _own_flags() -> flags.FlagValues:
 def _override(config: ConfigDict, overrides: Sequence[str]) -> ConfigDict:
     """The config with overrides applied, each parsed to its field's type."""
     _check_overrides(overrides, config)
+    defaults_text = config_lib.to_json(config)
     values = flags.FlagValues()
     argv = ["jaxad", *overrides]
     config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=argv)
@@ -106,7 +107,27 @@ def _override(config: ConfigDict, overrides: Sequence[str]) -> ConfigDict:
         raise UserError(" ".join(str(error).split())) from error
     if len(rest) > 1:
         raise UserError(f"'{rest[1]}': not understood; write --config.FIELD=VALUE.")
-    return values["config"].value
+    changed = values["config"].value
+    defaults = config_lib.flatten(config_lib.from_json(defaults_text))
+    for field, value in config_lib.flatten(changed).items():
+        if isinstance(value, tuple):
+            _check_tuple(field, value, defaults[field])
+    return changed
+
+
+def _check_tuple(field: str, value: tuple[Any, ...], default: tuple[Any, ...]) -> None:
+    """Raises a UserError where a tuple is of another length or kind than its default.
+
+    Tuples that are empty by default hold any number of strings.
+    """
+    kinds = [type(item) for item in default] or [str] * len(value)
+    fits = len(value) == len(kinds) and all(
+        isinstance(item, (int, float) if kind is float else kind)
+        for item, kind in zip(value, kinds, strict=True)
+    )
+    if not fits:
+        example = default or ("stem/.*",)
+        raise UserError(f"--{field}={value!r}: not understood; write it as --{field}='{example}'.")
 
 
 def parse(arguments: Sequence[str]) -> tuple[str, ConfigDict | None, str | None, bool]:

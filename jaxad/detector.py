@@ -42,17 +42,22 @@ class Detector:
     def __init__(self, config: ConfigDict, variables: Tree, step: int):
         """Places the variables on the devices and compiles nothing yet."""
         self.num_parameters = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
+        experiment.check(config)
         self.config = config
         self.step = step
         self.image_shape = experiment.image_shape(config)
         self._parallel = make_parallel(config.parallel)
         self._batch_size = config.evaluate.batch_size
-        self._parallel.check_batch_size("config.evaluate.batch_size", self._batch_size)
         model = experiment.make_model(config, self._parallel.axis_name)
         self._variables = self._parallel.put_replicated(variables)
         self._compiled = self._parallel.compile_per_example(
             lambda variables, batch: _score_batch(model, variables, batch)
         )
+
+    @property
+    def variables(self) -> Tree:
+        """The variables as NumPy arrays."""
+        return self._parallel.get_replicated(self._variables)
 
     def preprocess(self, pixels: np.ndarray) -> Float[np.ndarray, "n height width channels"]:
         """Raw pixels as training took them: float32 in [0, 1], shape [N, H, W, C].

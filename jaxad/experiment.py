@@ -7,8 +7,10 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from jaxad import models
+from jaxad.config import flatten
 from jaxad.data.augment import Augmentation
 from jaxad.errors import UserError
+from jaxad.parallel import make_parallel
 from jaxad.train.optim import OptimSettings
 from jaxad.types import Model
 
@@ -39,6 +41,39 @@ def make_model(config: ConfigDict, axis_name: str | None = None) -> Model:
         dtype=PRECISIONS[config.precision],
         axis_name=axis_name,
     )
+
+
+#: Fields that count something: the least value that makes sense.
+_LEAST = {
+    "seed": 0,
+    "data.image_size": 16,
+    "data.channels": 1,
+    "data.batch_size": 1,
+    "train.log_every_steps": 1,
+    "train.checkpoint_every_steps": 1,
+    "train.keep_last": 1,
+    "evaluate.batch_size": 1,
+    "evaluate.bootstrap_resamples": 1,
+    "evaluate.num_examples": 0,
+}
+
+
+def check(config: ConfigDict) -> None:
+    """Checks what can be checked of a config before data are generated or read.
+
+    Raises:
+        UserError: a field that cannot be, by its path.
+    """
+    fields = flatten(config, prefix="")
+    for name, least in _LEAST.items():
+        if fields[f".{name}"] < least:
+            raise UserError(f"config.{name}: {fields[f'.{name}']} is less than {least}.")
+    if config.train.num_epochs <= 0:
+        raise UserError(f"config.train.num_epochs: {config.train.num_epochs} is not positive.")
+    make_model(config)
+    parallel = make_parallel(config.parallel)
+    parallel.check_batch_size("config.data.batch_size", config.data.batch_size)
+    parallel.check_batch_size("config.evaluate.batch_size", config.evaluate.batch_size)
 
 
 def optim_settings(config: ConfigDict) -> OptimSettings:

@@ -25,8 +25,8 @@ def train(config: ConfigDict, workdir: str | os.PathLike[str]) -> bool:
     """
     run = Workdir(workdir)
     run.check(config)
-    # A model that cannot be is told before data are generated for it.
-    experiment.make_model(config)
+    # What cannot be is told before data are generated for it.
+    experiment.check(config)
     return train_run(config, run, DataSet(config.data))
 
 

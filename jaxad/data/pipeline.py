@@ -77,6 +77,7 @@ def train_batches(
     def gather(indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return to_unit_interval(split.images[indices]), split.labels[indices]
 
+    @tf.autograph.experimental.do_not_convert  # nothing here needs its rewriting
     def make_batch(step: Any) -> dict[str, Any]:
         positions = step * batch_size + tf.constant(rows, tf.int64)
         epochs, offsets = positions // num_examples, positions % num_examples

@@ -19,7 +19,7 @@ from jaxad import experiment
 from jaxad.checkpoint import VALIDATION_LOSS, Checkpoints
 from jaxad.data import pipeline
 from jaxad.data.sources import DataSet
-from jaxad.errors import RunError, UserError
+from jaxad.errors import RunError
 from jaxad.parallel import Parallel, make_parallel
 from jaxad.train.optim import learning_rate_schedule, make_optimiser
 from jaxad.train.state import TrainState, create_state, initial_variables
@@ -139,12 +139,8 @@ def train(config: ConfigDict, workdir: Workdir, data_set: DataSet) -> bool:
         UserError: the config asks for something that cannot be.
         RunError: a loss is no longer finite.
     """
+    experiment.check(config)
     parallel = make_parallel(config.parallel)
-    parallel.check_batch_size("config.data.batch_size", config.data.batch_size)
-    parallel.check_batch_size("config.evaluate.batch_size", config.evaluate.batch_size)
-    for field in ("log_every_steps", "checkpoint_every_steps", "keep_last"):
-        if config.train[field] < 1:
-            raise UserError(f"config.train.{field}: {config.train[field]} is not at least 1.")
     model = experiment.make_model(config, parallel.axis_name)
     train_split, validation_split = data_set.split("train"), data_set.split("val")
     num_steps = num_train_steps(config, len(train_split))

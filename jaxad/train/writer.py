@@ -9,9 +9,9 @@ from jaxad.host_tensorflow import tensorflow
 from jaxad.workdir import Workdir, atomic_write
 
 
-def read_metrics(path: Path) -> list[dict[str, float]]:
+def read_metrics(path: Path) -> list[dict[str, int | float]]:
     """The lines of a `metrics.jsonl`, oldest first; a torn last line is left out."""
-    rows: list[dict[str, float]] = []
+    rows: list[dict[str, int | float]] = []
     if not path.exists():
         return rows
     for line in path.read_text(encoding="utf-8").splitlines():
