@@ -29,11 +29,11 @@ def get_config(name: str) -> "ConfigDict":
     return config.get_config(name)
 
 
-def fit(config: "ConfigDict", workdir: str | os.PathLike[str]) -> None:
+def fit(config: "ConfigDict", workdir: str | os.PathLike[str]) -> bool:
     """Trains, evaluates every test split and writes the report; see `jaxad.run.fit`."""
     from jaxad import run
 
-    run.fit(config, workdir)
+    return run.fit(config, workdir)
 
 
 def load(

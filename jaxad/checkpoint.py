@@ -51,19 +51,25 @@ class Checkpoints:
             ]
         )
         self._folder = folder
-        self._manager = ocp.CheckpointManager(
-            folder.absolute(),
-            item_names=("variables", "training"),
-            options=ocp.CheckpointManagerOptions(
-                create=not read_only,
-                read_only=read_only,
-                cleanup_tmp_directories=not read_only,
-                preservation_policy=None if read_only else policies,
-                best_fn=_validation_loss,
-                best_mode="min",
-                enable_async_checkpointing=not read_only,
-            ),
-        )
+        try:
+            self._manager = ocp.CheckpointManager(
+                folder.absolute(),
+                item_names=("variables", "training"),
+                options=ocp.CheckpointManagerOptions(
+                    create=not read_only,
+                    read_only=read_only,
+                    cleanup_tmp_directories=not read_only,
+                    preservation_policy=None if read_only else policies,
+                    best_fn=_validation_loss,
+                    best_mode="min",
+                    enable_async_checkpointing=not read_only,
+                ),
+            )
+        except (ValueError, KeyError) as error:
+            raise UserError(
+                f"checkpoints in '{folder}' cannot be read ({error}); one of them is damaged: move "
+                "its folder away."
+            ) from error
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -94,14 +100,17 @@ class Checkpoints:
     def save(
         self, step: int, variables: Tree, training: Tree, metrics: Mapping[str, float]
     ) -> None:
-        """Starts to save; returns once the arrays are copied, so that they may be donated."""
+        """Starts to save; returns once the arrays are copied, so that they may be donated.
+
+        Without metrics (a run told to stop does not validate first) it is no candidate for best.
+        """
         self._manager.save(
             step,
             args=ocp.args.Composite(
                 variables=ocp.args.StandardSave(variables),
                 training=ocp.args.StandardSave(training),
             ),
-            metrics=dict(metrics),
+            metrics=dict(metrics) or None,
         )
 
     def wait(self) -> None:
@@ -126,8 +135,8 @@ class Checkpoints:
         except (ValueError, KeyError, OSError) as error:
             first_line = str(error).strip().splitlines()[0]
             raise UserError(
-                f"checkpoint {step} in '{self._folder}' does not fit its config or is damaged "
-                f"({first_line}); delete that folder to fall back to an older one."
+                f"checkpoint '{self._folder / str(step)}' does not fit its config or is damaged "
+                f"({first_line}); move this one folder away to fall back to an older checkpoint."
             ) from error
 
 

@@ -168,8 +168,10 @@ def _run(arguments: Sequence[str], program: str) -> int:
             for field, value in config_lib.flatten(config).items():
                 print(f"  --{field}={value}")
         return 0
-    if workdir is None:
+    if not workdir:
         raise UserError("--workdir: missing; name the run's folder, as --workdir=runs/demo.")
+    if "://" in workdir:
+        raise UserError(f"--workdir={workdir}: not a local folder; name one on this machine.")
     if mode == "evaluate":
         # Also with a config: data must not be generated for a folder that holds no run.
         saved = Workdir(workdir).read_config()

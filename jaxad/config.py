@@ -24,6 +24,7 @@ def base() -> ConfigDict:
     config = ConfigDict()
     config.seed = 0
     config.parallel = "jit"  # or "pmap"
+    config.cpu_devices = 1  # on a CPU: devices to share each batch; see jaxad.parallel.split_cpu
     config.precision = "float32"  # or "bfloat16": compute only, parameters stay float32
 
     config.data = ConfigDict()
@@ -175,6 +176,24 @@ def from_json(text: str) -> ConfigDict:
     return ConfigDict(tuples(fields)).lock()
 
 
+def with_defaults(config: ConfigDict) -> ConfigDict:
+    """The config with the fields of `base()` that it lacks: an older version may have written it.
+
+    New fields get a default that does what was done before them.
+    """
+    filled = config.copy_and_resolve_references().unlock()
+    _fill(filled, base())
+    return filled.lock()
+
+
+def _fill(config: ConfigDict, defaults: ConfigDict) -> None:
+    for key, value in defaults.items():
+        if key not in config:
+            config[key] = value
+        elif isinstance(value, ConfigDict):
+            _fill(config[key], value)
+
+
 def flatten(config: ConfigDict, prefix: str = "config") -> dict[str, Any]:
     """All fields by their dotted path, as the command line names them."""
     flat: dict[str, Any] = {}
@@ -186,11 +205,15 @@ def flatten(config: ConfigDict, prefix: str = "config") -> dict[str, Any]:
 
 
 def difference(ours: ConfigDict, theirs: ConfigDict) -> list[str]:
-    """The fields in which two configs differ, each as `path: theirs -> ours`."""
+    """The fields in which two configs differ, each as `path: theirs -> ours`.
+
+    `config.data.root` is where the data are, not what they are, and does not count.
+    """
     left, right = flatten(from_json(to_json(ours))), flatten(theirs)
     absent = "(absent)"
     return [
         f"{path}: {right.get(path, absent)!r} -> {left.get(path, absent)!r}"
         for path in sorted(left.keys() | right.keys())
-        if left.get(path, absent) != right.get(path, absent)
+        # Data that moved are the same data.
+        if path != "config.data.root" and left.get(path, absent) != right.get(path, absent)
     ]

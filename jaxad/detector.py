@@ -4,9 +4,9 @@ Evaluation, the report and notebooks all score through `Detector`.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -42,16 +42,20 @@ class Detector:
     def __init__(self, config: ConfigDict, variables: Tree, step: int):
         """Places the variables on the devices and compiles nothing yet."""
         self.num_parameters = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
-        experiment.check(config)
         self.config = config
         self.step = step
         self.image_shape = experiment.image_shape(config)
         self._parallel = make_parallel(config.parallel)
-        self._batch_size = config.evaluate.batch_size
+        # Batches are padded anyway: a multiple of the devices of this machine.
+        self._batch_size = self._parallel.round_up(config.evaluate.batch_size)
         model = experiment.make_model(config, self._parallel.axis_name)
         self._variables = self._parallel.put_replicated(variables)
         self._compiled = self._parallel.compile_per_example(
             lambda variables, batch: _score_batch(model, variables, batch)
+        )
+        # Where only image scores are wanted the compiler drops all that they do not need.
+        self._compiled_image_only = self._parallel.compile_per_example(
+            lambda variables, batch: _score_batch(model, variables, batch).image
         )
 
     @property
@@ -98,6 +102,13 @@ class Detector:
 
     def score_batches(self, images: np.ndarray) -> Iterator[Scores]:
         """Scores of checked images batch by batch, in order, padding removed."""
+        return self._batches(images, self._compiled)
+
+    def image_score_batches(self, images: np.ndarray) -> Iterator[Float[np.ndarray, " batch"]]:
+        """`Scores.image` of checked images batch by batch, without the rest of the scores."""
+        return self._batches(images, self._compiled_image_only)
+
+    def _batches(self, images: np.ndarray, compiled: Callable[[Tree, Tree], Tree]) -> Any:
         batches = eval_batches(
             images,
             {},
@@ -107,7 +118,7 @@ class Detector:
         )
         done = 0
         for batch in self._parallel.prefetch(batches):
-            scores = self._parallel.get_per_example(self._compiled(self._variables, batch))
+            scores = self._parallel.get_per_example(compiled(self._variables, batch))
             valid = min(self._batch_size, len(images) - done)
             done += valid
             yield jax.tree.map(lambda array, count=valid: array[:count], scores)

@@ -3,6 +3,7 @@
 Models never see a ConfigDict: they get their fields.
 """
 
+import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
@@ -11,7 +12,7 @@ from jaxad.config import flatten
 from jaxad.data.augment import Augmentation
 from jaxad.errors import UserError
 from jaxad.parallel import make_parallel
-from jaxad.train.optim import OptimSettings
+from jaxad.train.optim import OptimSettings, make_optimiser
 from jaxad.types import Model
 
 PRECISIONS = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
@@ -43,37 +44,57 @@ def make_model(config: ConfigDict, axis_name: str | None = None) -> Model:
     )
 
 
-#: Fields that count something: the least value that makes sense.
-_LEAST = {
-    "seed": 0,
-    "data.image_size": 16,
-    "data.channels": 1,
-    "data.batch_size": 1,
-    "train.log_every_steps": 1,
-    "train.checkpoint_every_steps": 1,
-    "train.keep_last": 1,
-    "evaluate.batch_size": 1,
-    "evaluate.bootstrap_resamples": 1,
-    "evaluate.num_examples": 0,
+_INFINITY = float("inf")
+#: Least and largest value of numbers, by field. A comparison with NaN fails, as it should.
+_RANGES: dict[str, tuple[float, float]] = {
+    "seed": (0, 2**32 - 1),
+    "cpu_devices": (1, 1024),
+    "data.image_size": (16, 2**14),
+    "data.channels": (1, 1024),
+    "data.batch_size": (1, 2**20),
+    "data.augment.rotation": (0, 180),
+    "data.augment.scale": (0, 1),
+    "data.augment.brightness": (0, 1),
+    "data.augment.noise": (0, 1),
+    "optim.learning_rate": (0, _INFINITY),
+    "optim.b1": (0, 1),
+    "optim.b2": (0, 1),
+    "optim.warmup_steps": (0, 2**31),
+    "optim.clip_norm": (0, _INFINITY),
+    "optim.weight_decay": (0, _INFINITY),
+    "train.num_epochs": (1e-9, 1e9),
+    "train.log_every_steps": (1, 2**31),
+    "train.checkpoint_every_steps": (1, 2**31),
+    "train.keep_last": (1, 2**31),
+    "evaluate.batch_size": (1, 2**20),
+    "evaluate.bootstrap_resamples": (1, 10**6),
+    "evaluate.num_examples": (0, 1000),
 }
 
 
 def check(config: ConfigDict) -> None:
-    """Checks what can be checked of a config before data are generated or read.
+    """Checks what can be checked of a run to train before data are generated or read.
 
     Raises:
         UserError: a field that cannot be, by its path.
     """
-    fields = flatten(config, prefix="")
-    for name, least in _LEAST.items():
-        if fields[f".{name}"] < least:
-            raise UserError(f"config.{name}: {fields[f'.{name}']} is less than {least}.")
-    if config.train.num_epochs <= 0:
-        raise UserError(f"config.train.num_epochs: {config.train.num_epochs} is not positive.")
-    make_model(config)
+    fields = flatten(config)
+    for name, (least, largest) in _RANGES.items():
+        value = fields[f"config.{name}"]
+        if not least <= value <= largest:
+            raise UserError(f"config.{name}: {value} is not between {least:g} and {largest:g}.")
     parallel = make_parallel(config.parallel)
     parallel.check_batch_size("config.data.batch_size", config.data.batch_size)
-    parallel.check_batch_size("config.evaluate.batch_size", config.evaluate.batch_size)
+    model = make_model(config)
+    try:
+        variables = jax.eval_shape(model.init_variables, jax.random.key(0))
+    except (ValueError, TypeError, ZeroDivisionError) as error:
+        first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UserError(
+            f"config.model: no model '{config.model.name}' can be built of these sizes "
+            f"({first_line}); compare them with its config file."
+        ) from error
+    make_optimiser(optim_settings(config), variables["params"], num_steps=1)
 
 
 def optim_settings(config: ConfigDict) -> OptimSettings:

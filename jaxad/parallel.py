@@ -5,7 +5,9 @@ the collectives; in `pmap` mode it sees one device's part and an axis name to re
 """
 
 import collections
+import contextlib
 import dataclasses
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -64,6 +66,10 @@ class Parallel:
         )
         return NamedSharding(mesh, PartitionSpec(_AXIS))
 
+    def round_up(self, batch_size: int) -> int:
+        """The least multiple of the number of devices that is not below `batch_size`."""
+        return -(-batch_size // len(self.devices)) * len(self.devices)
+
     def put_replicated(self, tree: Tree) -> Tree:
         """The same tree on every device."""
         if self.mode == "pmap":
@@ -121,7 +127,7 @@ class Parallel:
         return jax.jit(function, in_shardings=(whole, split), out_shardings=split)
 
     def prefetch(self, batches: Iterable[dict[str, np.ndarray]], depth: int = 2) -> Iterator[Tree]:
-        """Batches on the devices, transfers running `depth` ahead of their use."""
+        """Batches on the devices; `depth` of them, the one in use included, are there at once."""
         queue: collections.deque[Tree] = collections.deque()
         for batch in batches:
             queue.append(self.put_batch(batch))
@@ -138,4 +144,21 @@ def make_parallel(mode: str, devices: Sequence[jax.Device] | None = None) -> Par
     """
     if mode not in MODES:
         raise UserError(f"config.parallel: unknown mode '{mode}'; known: {', '.join(MODES)}.")
+    if jax.process_count() > 1:
+        raise UserError(
+            f"this is one of {jax.process_count()} processes: jaxad runs in one process so far, "
+            "over all devices of its host; start it without jax.distributed."
+        )
     return Parallel(mode, tuple(jax.devices() if devices is None else devices))
+
+
+def split_cpu(count: int) -> None:
+    """Makes JAX see the CPU as so many devices, where JAX has not started yet.
+
+    XLA runs the small operations of a small batch on one core; two devices on two cores share
+    the batch. Without effect where a CPU is not what JAX runs on, or where XLA_FLAGS decide.
+    """
+    if "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
+        return
+    with contextlib.suppress(RuntimeError):  # JAX has started: it keeps the devices it has.
+        jax.config.update("jax_num_cpu_devices", count)

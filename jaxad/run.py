@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 from jaxad import experiment
 from jaxad.data.sources import DataSet
 from jaxad.evaluate.evaluation import evaluate_splits
+from jaxad.parallel import split_cpu
 from jaxad.report.page import write_report
 from jaxad.train.loop import train as train_run
 from jaxad.workdir import Workdir
@@ -23,25 +24,51 @@ def train(config: ConfigDict, workdir: str | os.PathLike[str]) -> bool:
     Returns:
         True when training is complete, False when SIGTERM ended it early.
     """
-    run = Workdir(workdir)
-    run.check(config)
-    # What cannot be is told before data are generated for it.
-    experiment.check(config)
-    return train_run(config, run, DataSet(config.data))
+    run, data_set = _open_to_train(config, workdir)
+    with run.lock():
+        return train_run(config, run, data_set)
 
 
 def evaluate(config: ConfigDict, workdir: str | os.PathLike[str]) -> bool:
     """Evaluates the last checkpoint on every test split and writes the report."""
     run = Workdir(workdir)
     run.check(config)
-    evaluate_splits(run, DataSet(config.data))
-    print(f"report: {write_report(run)}", flush=True)
+    split_cpu(config.cpu_devices)
+    with run.lock():
+        _evaluate(run, DataSet(config.data))
     return True
 
 
 def fit(config: ConfigDict, workdir: str | os.PathLike[str]) -> bool:
-    """Trains, evaluates every test split and writes the report; goes on where it was stopped."""
-    return train(config, workdir) and evaluate(config, workdir)
+    """Trains, evaluates every test split and writes the report; goes on where it was stopped.
+
+    Returns:
+        True when all is done, False when SIGTERM ended training early.
+    """
+    run, data_set = _open_to_train(config, workdir)
+    with run.lock():
+        if not train_run(config, run, data_set):
+            return False
+        _evaluate(run, data_set)
+    return True
+
+
+def _open_to_train(config: ConfigDict, workdir: str | os.PathLike[str]) -> tuple[Workdir, DataSet]:
+    """The folder and the data, after every check that needs no training."""
+    run = Workdir(workdir)
+    run.check(config)
+    split_cpu(config.cpu_devices)
+    # What cannot be is told before data are generated for it, and what is wrong with a test split
+    # before hours of training.
+    experiment.check(config)
+    data_set = DataSet(config.data)
+    data_set.check()
+    return run, data_set
+
+
+def _evaluate(run: Workdir, data_set: DataSet) -> None:
+    evaluate_splits(run, data_set)
+    print(f"report: {write_report(run)}", flush=True)
 
 
 MODES: Mapping[str, Callable[[ConfigDict, str | os.PathLike[str]], bool]] = {

@@ -1,6 +1,7 @@
 """The folder of a run: its files, and writing them so that nothing half-written is read back."""
 
 import contextlib
+import fcntl
 import json
 import os
 import tempfile
@@ -79,7 +80,8 @@ class Workdir:
             UserError: this is no run's folder, or its config is damaged.
         """
         try:
-            return config_lib.from_json(self.config.read_text(encoding="utf-8"))
+            config = config_lib.from_json(self.config.read_text(encoding="utf-8"))
+            return config_lib.with_defaults(config)
         except FileNotFoundError as error:
             raise UserError(
                 f"workdir '{self.path}': holds no config.json; train there first, or name the "
@@ -87,6 +89,23 @@ class Workdir:
             ) from error
         except (OSError, ValueError) as error:
             raise UserError(f"'{self.config}' cannot be read ({error}).") from error
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Holds the folder against other processes.
+
+        Raises:
+            UserError: another process works in it.
+        """
+        with (self.path / ".lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise UserError(
+                    f"workdir '{self.path}': another process is at work there; wait for it or "
+                    "choose another --workdir."
+                ) from error
+            yield
 
     def claim(self, config: ConfigDict) -> None:
         """Makes the folder this config's. Call it when nothing else of the config can be wrong.
@@ -96,6 +115,10 @@ class Workdir:
         """
         self.check(config)
         if not self.config.exists():
+            config = config.copy_and_resolve_references()
+            if config.data.root and "://" not in config.data.root:
+                # Found again from any folder.
+                config.data.root = str(Path(config.data.root).expanduser().absolute())
             with atomic_write(self.config) as file:
                 file.write(config_lib.to_json(config))
 

@@ -16,12 +16,16 @@ def test_shipped_configs_pass():
 @pytest.mark.parametrize(
     ("path", "value", "words"),
     [
-        ("seed", -1, "config.seed: -1 is less than 0"),
+        ("seed", -1, "config.seed: -1 is not between"),
         ("data.image_size", 40, "multiple of 16"),
         ("data.batch_size", 0, "config.data.batch_size: 0"),
         ("data.batch_size", 12, "multiple of 8"),  # the tests have 8 devices
         ("evaluate.bootstrap_resamples", 0, "config.evaluate.bootstrap_resamples"),
-        ("train.num_epochs", 0.0, "config.train.num_epochs: 0.0 is not positive"),
+        ("train.num_epochs", 0.0, "config.train.num_epochs: 0.0 is not between"),
+        ("train.num_epochs", float("nan"), "config.train.num_epochs: nan is not between"),
+        ("optim.clip_norm", -1.0, "config.optim.clip_norm: -1.0 is not between"),
+        ("optim.name", "adm", "unknown optimiser"),
+        ("model.widths", (0, 8, 8, 8), "config.model"),
         ("precision", "float16", "float32, bfloat16"),
         ("parallel", "shard", "jit, pmap"),
         ("model.name", "pchvea", "unknown model 'pchvea'.*did you mean 'pchvae'"),

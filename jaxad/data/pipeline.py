@@ -137,8 +137,8 @@ def eval_batches(
         process_count: in how many parts it comes.
 
     Yields:
-        `image` float32 [b, H, W, C] in [0, 1], each of `arrays`, `_valid` and `_index` as
-        `train_batches` has them.
+        `image` float32 [b, H, W, C] in [0, 1], each of `arrays`, `_valid` bool [b] and `_index`
+        int32 [b], the place in `images` (0 for padding).
     """
     rows = local_rows(batch_size, process_index, process_count)
     for number in range(num_eval_batches(len(images), batch_size)):
@@ -149,5 +149,5 @@ def eval_batches(
             "image": to_unit_interval(images[places]),
             **{name: array[places] for name, array in arrays.items()},
             "_valid": valid,
-            "_index": rows,
+            "_index": places.astype(np.int32),
         }

@@ -38,6 +38,12 @@ def _npz(data: ConfigDict) -> Readers:
     """
     root = Path(data.root or ".").expanduser()
     paths = {path.stem: path for path in sorted(root.glob("*.npz"))}
+    strays = [name for name in paths if name not in ("train", "val") and name[:5] != "test_"]
+    if strays:
+        raise UserError(
+            f"config.data.root '{root}': {strays[0]}.npz is no split; name it "
+            f"test_{strays[0]}.npz or move it away."
+        )
     missing = [name for name in ("train", "val") if name not in paths]
     if missing:
         raise UserError(
@@ -133,7 +139,22 @@ class DataSet:
 
     @property
     def test_split_names(self) -> tuple[str, ...]:
-        return tuple(name for name in self.split_names if name not in ("train", "val"))
+        return tuple(name for name in self.split_names if name.startswith("test"))
+
+    def check(self) -> None:
+        """Reads and checks every split, and that no patient is in two of them.
+
+        Raises:
+            UserError: see `split`; or a patient of one split is in another.
+        """
+        owner: dict[str, str] = {}
+        for name in self.split_names:
+            for group in set(self.split(name).groups):
+                if owner.setdefault(group, name) != name:
+                    raise UserError(
+                        f"{self._name}: patient '{group}' is in splits '{owner[group]}' and "
+                        f"'{name}'; keep each patient in one split."
+                    )
 
     def split(self, name: str) -> Split:
         """The split of this name, checked.

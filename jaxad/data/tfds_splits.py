@@ -25,35 +25,60 @@ def open_builder(
         UserError: the data folder cannot be written.
     """
     tensorflow()  # hides the accelerators before TFDS uses it
+    from google.protobuf.json_format import ParseError
+
+    local = root if "://" in root else str(Path(root).expanduser())
     try:
         builder = builder_class(
-            config=builder_config,
-            data_dir=str(Path(root).expanduser()) if root else None,
-            file_format="array_record",
+            config=builder_config, data_dir=local if root else None, file_format="array_record"
         )
+    except (OSError, ValueError, ParseError) as error:
+        name = f"{builder_class.name}/{builder_config.name}"
+        raise UserError(
+            f"cached data '{name}' in '{root or 'the TFDS folder'}' cannot be read "
+            f"({_first_line(error)}); delete that folder to make them again."
+        ) from error
+    try:
         builder.download_and_prepare()
     except OSError as error:
         raise UserError(
-            f"data folder '{root or 'of TFDS'}' cannot be used ({error}); choose a writable one "
-            "with --config.data.root or $TFDS_DATA_DIR."
+            f"data folder '{builder.data_dir}' cannot be written ({_first_line(error)}); choose "
+            "another with --config.data.root or $TFDS_DATA_DIR."
         ) from error
     return {name: functools.partial(_read, builder, name) for name in builder.info.splits}
 
 
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 def _read(builder: Any, split: str) -> Split:
-    """A whole split in memory, in the order in which it was generated."""
-    source = builder.as_data_source(split=split)
-    rows = source.__getitems__(range(len(source)))
+    """A whole split in memory, in the order in which it was generated.
+
+    Masks are read for test splits alone: in the others nothing is anomalous.
+    """
+    from tensorflow_datasets.decode import PartialDecoding
+
+    wanted = dict.fromkeys(builder.info.features, True)
+    if "mask" in wanted and not split.startswith("test"):
+        wanted.pop("mask")
+    try:
+        source = builder.as_data_source(split=split, decoders=PartialDecoding(wanted))
+        rows = source.__getitems__(range(len(source)))
+    except (OSError, ValueError, IndexError, RuntimeError) as error:
+        raise UserError(
+            f"cached data in '{builder.data_dir}' are damaged ({_first_line(error)}); delete that "
+            "folder to make them again."
+        ) from error
 
     def column(name: str) -> np.ndarray:
         return np.stack([row[name] for row in rows])
 
-    has = builder.info.features.keys()
     return Split(
         images=column("image"),
         labels=column("label").astype(np.int32),
         ids=tuple(row["id"].decode() for row in rows),
         groups=tuple(row["group"].decode() for row in rows),
-        masks=column("mask")[..., 0] if "mask" in has else None,
-        positions=column("position").astype(np.int32) if "position" in has else None,
+        masks=column("mask")[..., 0] if "mask" in wanted else None,
+        positions=column("position").astype(np.int32) if "position" in wanted else None,
     )

@@ -1,7 +1,7 @@
 """Evaluates a run: every test split to `eval/<split>/`."""
 
 import csv
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,10 +12,11 @@ from jaxad import detector as detector_lib
 from jaxad.data.preprocess import to_unit_interval
 from jaxad.data.sources import DataSet
 from jaxad.detector import Detector
+from jaxad.errors import RunError
 from jaxad.evaluate import metrics
 from jaxad.evaluate.positions import position_corrected
 from jaxad.evaluate.trivial import fit_trivial_scores
-from jaxad.types import Scores, Split
+from jaxad.types import Split
 from jaxad.workdir import Workdir, atomic_write, write_json
 
 Scalars = Float[np.ndarray, " n"]
@@ -30,26 +31,43 @@ def evaluate_splits(workdir: Workdir, data_set: DataSet) -> None:
     """
     detector = detector_lib.load(workdir.path)
     train = data_set.split("train")
-    train_scores = _image_scores(detector, train, "score train")
-    trivial = fit_trivial_scores(to_unit_interval(train.images))
-    train_trivial = {name: score(to_unit_interval(train.images)) for name, score in trivial.items()}
+    train_scores = _image_scores(detector, train)
+    train_images = to_unit_interval(train.images)
+    trivial = fit_trivial_scores(train_images)
+    train_trivial = {name: score(train_images) for name, score in trivial.items()}
+    del train_images
     for name in data_set.test_split_names:
         split = data_set.split(name)
-        evaluation = _SplitEvaluation(detector.config, train, split)
         folder = workdir.evaluation(name)
-        scores, maps = _collect(detector, split, f"score {name}")
-        found = evaluation.of_model(scores, maps, train_scores)
+        # A folder with metrics is a finished evaluation: they go first and come last.
+        (folder / "metrics.json").unlink(missing_ok=True)
+        columns, maps = _collect(detector, split, f"score {name}")
+        _write_scores(folder, split, columns)
+        _check_finite(name, split, columns["score"])
+        _write_examples(folder, detector, split, columns["score"])
+        evaluation = _SplitEvaluation(detector.config, train, split)
+        found = evaluation.of_model(columns, maps, train_scores)
         found["checkpoint_step"] = detector.step
         found["num_parameters"] = detector.num_parameters
+        images = to_unit_interval(split.images)
         found["trivial"] = {
-            key: evaluation.of_scores(score(to_unit_interval(split.images)), train_trivial[key])
+            key: evaluation.of_scores(score(images), train_trivial[key])
             for key, score in trivial.items()
         }
-        _write_scores(folder, split, scores)
-        _write_examples(folder, detector, split, scores["score"])
-        # Last: a folder with metrics is a finished evaluation.
         write_json(folder / "metrics.json", found)
         _print_summary(name, found)
+
+
+def _check_finite(name: str, split: Split, scores: Scalars) -> None:
+    """Raises a RunError that names the first image whose score is not finite."""
+    bad = ~np.isfinite(scores)
+    if bad.any():
+        first = int(np.argmax(bad))
+        raise RunError(
+            f"{name}: the score of image '{split.ids[first]}' is {scores[first]} "
+            f"({int(bad.sum())} such images); look at it, or train with a smaller "
+            "config.optim.learning_rate."
+        )
 
 
 class _SplitEvaluation:
@@ -97,18 +115,17 @@ class _SplitEvaluation:
         ).as_json()
 
 
-def _score_with_progress(
-    detector: Detector, split: Split, description: str, visit: Callable[[Scores], None]
-) -> None:
-    with tqdm(total=len(split), desc=description, unit="image", dynamic_ncols=True) as bar:
-        for scores in detector.score_batches(split.images):
-            visit(scores)
-            bar.update(len(scores.image))
+def _bar(split: Split, description: str) -> Any:
+    return tqdm(total=len(split), desc=description, unit="image", dynamic_ncols=True)
 
 
-def _image_scores(detector: Detector, split: Split, description: str) -> Scalars:
+def _image_scores(detector: Detector, split: Split) -> Scalars:
+    """Image scores of the training split."""
     parts: list[np.ndarray] = []
-    _score_with_progress(detector, split, description, lambda s: parts.append(np.asarray(s.image)))
+    with _bar(split, "score train") as bar:
+        for scores in detector.image_score_batches(split.images):
+            parts.append(scores)
+            bar.update(len(scores))
     return np.concatenate(parts)
 
 
@@ -118,12 +135,11 @@ def _collect(
     """Columns `score` and every component, each [N], and the anomaly maps [N, H, W]."""
     columns: list[dict[str, Any]] = []
     maps: list[np.ndarray] = []
-
-    def visit(scores: Scores) -> None:
-        columns.append({"score": scores.image, **scores.components})
-        maps.append(np.asarray(scores.pixel))
-
-    _score_with_progress(detector, split, description, visit)
+    with _bar(split, description) as bar:
+        for scores in detector.score_batches(split.images):
+            columns.append({"score": scores.image, **scores.components})
+            maps.append(np.asarray(scores.pixel))
+            bar.update(len(scores.image))
     names = columns[0]
     joined = {name: np.concatenate([part[name] for part in columns]) for name in names}
     return joined, np.concatenate(maps)

@@ -111,16 +111,19 @@ def _group_table(
     return scipy.sparse.coo_array((ones, (groups[chosen], columns[chosen])), shape=shape).tocsr()
 
 
-def _interval(
-    name: str, labels: Labels, columns: Groups, groups: Groups, resamples: int
-) -> tuple[float, float]:
-    """Interval of a metric of scores that are given by their rank `columns`."""
+def _tables(labels: Labels, columns: Groups, groups: Groups) -> tuple[Any, Any]:
+    """Positive and negative rows of each group at each rank `columns` of the score."""
     shape = (int(groups.max()) + 1, int(columns.max()) + 1)
     positive = _group_table(columns, groups, labels == 1, shape)
-    negative = _group_table(columns, groups, labels == 0, shape)
+    return positive, _group_table(columns, groups, labels == 0, shape)
+
+
+def _interval(name: str, tables: tuple[Any, Any], resamples: int) -> tuple[float, float]:
+    """Interval of a metric of scores whose ranks are in `tables`."""
+    positive, negative = tables
     metric = _CURVES[name]
     return _resample(
-        lambda counts: metric(counts @ positive, counts @ negative), shape[0], resamples
+        lambda counts: metric(counts @ positive, counts @ negative), positive.shape[0], resamples
     )
 
 
@@ -140,7 +143,7 @@ def detection(
     if math.isnan(value):
         return Estimate(value, math.nan, math.nan)
     columns = np.unique(scores, return_inverse=True)[1]
-    return Estimate(value, *_interval(name, labels, columns, groups, resamples))
+    return Estimate(value, *_interval(name, _tables(labels, columns, groups), resamples))
 
 
 def mean(values: Scalars, groups: Groups, resamples: int) -> Estimate:
@@ -167,7 +170,7 @@ def pixel_metrics(
         groups: number of each image's patient, [N].
         resamples: of the bootstrap.
     """
-    labels, scores = masks.ravel().astype(np.int64), maps.ravel()
+    labels, scores = masks.ravel().astype(np.int8), maps.ravel()
     names = {
         "pixel_auroc": "auroc",
         "pixel_average_precision": "average_precision",
@@ -175,13 +178,14 @@ def pixel_metrics(
     }
     if labels.min() == labels.max():
         return {name: Estimate(math.nan, math.nan, math.nan) for name in names}
-    edges = np.unique(np.quantile(scores, np.linspace(0, 1, _PIXEL_BINS)[1:-1]))
+    # Quantiles of the anomalous pixels too: where they are rare, those of all pixels would put
+    # every threshold that matters into one bin.
+    shares = np.linspace(0, 1, _PIXEL_BINS)[1:-1]
+    chosen = (scores, scores[labels == 1])
+    edges = np.unique(np.concatenate([np.quantile(part, shares) for part in chosen]))
     columns = np.searchsorted(edges, scores)
-    pixel_groups = np.repeat(groups, masks[0].size)
+    tables = _tables(labels, columns, np.repeat(groups, masks[0].size))
     return {
-        name: Estimate(
-            _point(metric, labels, scores),
-            *_interval(metric, labels, columns, pixel_groups, resamples),
-        )
+        name: Estimate(_point(metric, labels, scores), *_interval(metric, tables, resamples))
         for name, metric in names.items()
     }

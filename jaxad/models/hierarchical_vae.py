@@ -68,15 +68,47 @@ class Branches(Protocol):
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class Decomposition:
-    """An image taken apart: all images in its shape, posteriors per example."""
+class Levels:
+    """The two levels of an image: images in its shape, posteriors per example."""
 
     x_high: Float[Array, "batch *image"]
     x_low: Float[Array, "batch *image"]
-    x_hat: Float[Array, "batch *image"]
-    x_zero: Float[Array, "batch *image"]
     posterior_high: ops.DiagonalGaussian
     posterior_low: ops.DiagonalGaussian
+
+    @property
+    def x_hat(self) -> Float[Array, "batch *image"]:
+        """The reconstruction."""
+        return self.x_high + self.x_low
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Decomposition:
+    """An image taken apart: its levels, and the low level passed through the high one."""
+
+    levels: Levels
+    x_zero: Float[Array, "batch *image"]
+
+
+def split_levels(
+    branches: Branches, x: Float[Array, "batch *image"], keys: ExampleKeys | None
+) -> Levels:
+    """The first two expectations of Eq. 8: both levels of an image; see `decompose`."""
+    features, posterior_high = branches.encode_high(x)
+    u, x_high = branches.decode_high(ops.reparameterise(posterior_high, ops.fold_in_all(keys, 0)))
+    posterior_low = branches.encode_low(features, u)
+    x_low = branches.decode_low(ops.reparameterise(posterior_low, ops.fold_in_all(keys, 1)), u)
+    return Levels(x_high, x_low, posterior_high, posterior_low)
+
+
+def through_high_level(
+    branches: Branches, x_low: Float[Array, "batch *image"], keys: ExampleKeys | None
+) -> Float[Array, "batch *image"]:
+    """x_zero = g1(z_low), z_low ~ f1(x_low): the third expectation of Eq. 8; see `decompose`."""
+    _, posterior = branches.encode_high(x_low)
+    _, x_zero = branches.decode_high(ops.reparameterise(posterior, ops.fold_in_all(keys, 2)))
+    return x_zero
 
 
 def decompose(
@@ -89,21 +121,8 @@ def decompose(
         x: images, float [B, ...].
         keys: one key per example to sample the latents with; None takes posterior means.
     """
-    features, posterior_high = branches.encode_high(x)
-    u, x_high = branches.decode_high(ops.reparameterise(posterior_high, ops.fold_in_all(keys, 0)))
-    posterior_low = branches.encode_low(features, u)
-    x_low = branches.decode_low(ops.reparameterise(posterior_low, ops.fold_in_all(keys, 1)), u)
-    _, posterior_of_low = branches.encode_high(x_low)
-    z_low = ops.reparameterise(posterior_of_low, ops.fold_in_all(keys, 2))
-    _, x_zero = branches.decode_high(z_low)
-    return Decomposition(
-        x_high=x_high,
-        x_low=x_low,
-        x_hat=x_high + x_low,
-        x_zero=x_zero,
-        posterior_high=posterior_high,
-        posterior_low=posterior_low,
-    )
+    levels = split_levels(branches, x, keys)
+    return Decomposition(levels, through_high_level(branches, levels.x_low, keys))
 
 
 #: The terms of Eq. 9 in its order: lambda_1 ... lambda_5 weigh them.
@@ -118,13 +137,13 @@ def loss_terms(
     The norms are Gaussian negative log-likelihoods with the constant variance c (Eq. 8), the
     third that of a zero image.
     """
-    nll = ops.gaussian_negative_log_likelihood
+    nll, levels = ops.gaussian_negative_log_likelihood, parts.levels
     values = (
-        nll(x, parts.x_high, variance),
-        nll(x, parts.x_hat, variance),
+        nll(x, levels.x_high, variance),
+        nll(x, levels.x_hat, variance),
         nll(jnp.zeros_like(x), parts.x_zero, variance),
-        ops.standard_normal_kl(parts.posterior_high),
-        ops.standard_normal_kl(parts.posterior_low),
+        ops.standard_normal_kl(levels.posterior_high),
+        ops.standard_normal_kl(levels.posterior_low),
     )
     return dict(zip(TERMS, values, strict=True))
 
@@ -235,6 +254,12 @@ class Modules(nn.Module):
     def __call__(self, x: Images, keys: ExampleKeys | None) -> Decomposition:
         return decompose(self, x, keys)
 
+    def split_levels(self, x: Images, keys: ExampleKeys | None) -> Levels:
+        return split_levels(self, x, keys)
+
+    def through_high_level(self, x_low: Images, keys: ExampleKeys | None) -> Images:
+        return through_high_level(self, x_low, keys)
+
 
 @dataclasses.dataclass(frozen=True)
 class HierarchicalVAE:
@@ -280,8 +305,14 @@ class HierarchicalVAE:
             raise UserError(
                 f"config.model.norm: unknown norm '{self.norm}'; known: {', '.join(blocks.NORMS)}."
             )
-        if self.variance <= 0:
+        if not 0 < self.variance < float("inf"):
             raise UserError(f"config.model.variance: {self.variance} is not positive.")
+        sizes = (*self.widths, self.latent_channels_high, self.latent_channels_low)
+        if min(sizes) < 1 or min(self.depths) < 0:
+            raise UserError(
+                f"config.model: widths {self.widths} and latent channels must be at least 1, "
+                f"depths {self.depths} at least 0."
+            )
 
     def modules(self, *, train: bool) -> Modules:
         """The Linen modules in training or in evaluation mode."""
@@ -308,8 +339,17 @@ class HierarchicalVAE:
         x = batch["image"]
         modules = self.modules(train=train)
         collections = [name for name in variables if name != "params"] if train else []
-        parts, mutable = modules.apply(variables, x, keys, mutable=collections)
-        terms = loss_terms(parts, x, self.variance)
+        levels: Any
+        levels, mutable = modules.apply(
+            variables, x, keys, method="split_levels", mutable=collections
+        )
+        # Batch norm's running statistics are those of images: the pass of the low level through
+        # the high one normalises by its own batch and leaves them alone.
+        x_zero: Any
+        x_zero, _ = modules.apply(
+            variables, levels.x_low, keys, method="through_high_level", mutable=collections
+        )
+        terms = loss_terms(Decomposition(levels, x_zero), x, self.variance)
         return {"model": weighted_sum(terms, self.weights)}, LossAux(terms, mutable)
 
     def score(self, variables: Variables, images: Images) -> Scores:
@@ -320,16 +360,17 @@ class HierarchicalVAE:
         """
         parts: Any = self.modules(train=False).apply(variables, images, None)
         terms = loss_terms(parts, images, self.variance)
-        residual = images - parts.x_hat
+        levels = parts.levels
+        residual = images - levels.x_hat
         squared_error = jnp.mean(residual**2, axis=-1)
         return Scores(
             image=terms["nll"] + terms["kl_high"] + terms["kl_low"],
             pixel=squared_error / (2 * self.variance),
             components={**terms, "mse": jnp.mean(squared_error, axis=(1, 2))},
             reconstructions={
-                "high": parts.x_high,
-                "low": parts.x_low,
+                "high": levels.x_high,
+                "low": levels.x_low,
                 "zero": parts.x_zero,
-                "reconstruction": parts.x_hat,
+                "reconstruction": levels.x_hat,
             },
         )

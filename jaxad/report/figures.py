@@ -61,7 +61,9 @@ def _figure(width: int, height: int) -> Figure:
 def to_png(figure: Figure) -> bytes:
     """The figure as PNG; the same figure gives the same bytes (no date, no software version)."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
+    figure.savefig(
+        buffer, format="png", metadata={"Software": None}, pil_kwargs={"compress_level": 4}
+    )
     return buffer.getvalue()
 
 

@@ -2,11 +2,10 @@
 
 import contextlib
 import functools
-import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from types import FrameType
 from typing import Any
 
@@ -71,18 +70,7 @@ class _Window:
         """
         rows = [(step, parallel.get_replicated(metrics)) for step, metrics in self._pending]
         for step, row in rows:
-            # Terms before the loss that sums them: the term is the one to name.
-            for name in sorted(row, key=lambda name: not name.startswith("term/")):
-                if not np.isfinite(row[name]):
-                    good = (
-                        f"the last good checkpoint is step {last_good}"
-                        if last_good is not None
-                        else "there is no checkpoint yet"
-                    )
-                    raise RunError(
-                        f"step {step}: {name} is {float(row[name])}, the run stops; {good}. "
-                        "Try a smaller config.optim.learning_rate or a config.optim.clip_norm."
-                    )
+            _check_finite(step, row, last_good)
         seconds = time.monotonic() - self._start
         means = {
             f"train/{name}": float(np.mean([row[name] for _, row in rows])) for name in rows[0][1]
@@ -100,6 +88,22 @@ class _Window:
         return bool(self._pending)
 
 
+def _check_finite(step: int, metrics: Mapping[str, Any], last_good: int | None) -> None:
+    """Raises a RunError that names the step, the first term that is not finite and the way back."""
+    # Terms before the loss that sums them: the term is the one to name.
+    for name in sorted(metrics, key=lambda name: "term/" not in name):
+        if not np.isfinite(metrics[name]):
+            good = (
+                f"the last good checkpoint is step {last_good}"
+                if last_good is not None
+                else "there is no checkpoint yet"
+            )
+            raise RunError(
+                f"step {step}: {name} is {float(metrics[name])}, the run stops; {good}. "
+                "Try a smaller config.optim.learning_rate or a config.optim.clip_norm."
+            )
+
+
 def _validate(
     compiled: Callable[[Tree, Tree], tuple[Tree, Tree]],
     parallel: Parallel,
@@ -115,8 +119,9 @@ def _validate(
         process_index=jax.process_index(),
         process_count=jax.process_count(),
     )
-    results = [compiled(variables, batch) for batch in parallel.prefetch(batches)]
-    rows = [parallel.get_replicated(result) for result in results]
+    rows = [
+        parallel.get_replicated(compiled(variables, batch)) for batch in parallel.prefetch(batches)
+    ]
     count = sum(float(number) for _, number in rows)
     names = rows[0][0]
     return {
@@ -139,7 +144,6 @@ def train(config: ConfigDict, workdir: Workdir, data_set: DataSet) -> bool:
         UserError: the config asks for something that cannot be.
         RunError: a loss is no longer finite.
     """
-    experiment.check(config)
     parallel = make_parallel(config.parallel)
     model = experiment.make_model(config, parallel.axis_name)
     train_split, validation_split = data_set.split("train"), data_set.split("val")
@@ -209,29 +213,26 @@ def train(config: ConfigDict, workdir: Workdir, data_set: DataSet) -> bool:
                     writer.write(step, means)
                     bar.set_postfix(loss=f"{_total_loss(means, 'train'):.5g}", refresh=False)
                     bar.update(step * config.data.batch_size - bar.n)
+                if stopping:
+                    # Saved at once: who sends SIGTERM does not wait for a validation.
+                    _save(checkpoints, parallel, step, state, {})
+                    break
                 if saving:
-                    variables = _variables(state)
                     losses = _validate(
                         compiled_validation,
                         parallel,
-                        variables,
+                        state.variables,
                         validation_split,
                         config.evaluate.batch_size,
                     )
+                    _check_finite(step, losses, last_good)
                     total = _total_loss(losses, "validation")
-                    if not math.isfinite(total):
-                        raise RunError(
-                            f"step {step}: the validation loss is {total}, the run stops; the "
-                            f"last good checkpoint is step {last_good}."
-                        )
                     writer.write(step, {**losses, VALIDATION_LOSS: total})
                     _save(checkpoints, parallel, step, state, {VALIDATION_LOSS: total})
                     last_good = step
                     window.restart_clock()
-                if stopping:
-                    break
             checkpoints.wait()
-    if stopping and step < num_steps:
+    if stopping:
         print(
             f"SIGTERM: saved step {step} of {num_steps} in '{workdir.checkpoints}'; "
             "the same command goes on from there.",
@@ -260,10 +261,6 @@ def _total_loss(metrics: dict[str, float], prefix: str) -> float:
     return sum(value for name, value in metrics.items() if name.startswith(f"{prefix}/loss/"))
 
 
-def _variables(state: TrainState) -> dict[str, Tree]:
-    return {"params": state.params, **state.mutable}
-
-
 def _training(state: TrainState) -> dict[str, Tree]:
     return {"step": state.step, "seed": state.seed, "opt_state": state.opt_state}
 
@@ -276,11 +273,11 @@ def _save(
     metrics: dict[str, float],
 ) -> None:
     state = parallel.get_replicated(state) if parallel.mode == "pmap" else state
-    checkpoints.save(step, _variables(state), _training(state), metrics)
+    checkpoints.save(step, state.variables, _training(state), metrics)
 
 
 def _restore(checkpoints: Checkpoints, step: int, like: TrainState) -> TrainState:
-    variables, training = checkpoints.restore(step, _variables(like), _training(like))
+    variables, training = checkpoints.restore(step, like.variables, _training(like))
     return TrainState(
         params=variables["params"],
         mutable={name: tree for name, tree in variables.items() if name != "params"},

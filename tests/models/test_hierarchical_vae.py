@@ -62,14 +62,13 @@ def trained():
 def test_terms_are_those_of_equation_9(rng):
     x, high, low, zero = rng.normal(size=(4, 3, 8, 8, 1)).astype("float32")
     mean, log_variance = rng.normal(size=(2, 3, 5)).astype("float32")
-    parts = hv.Decomposition(
+    levels = hv.Levels(
         x_high=jnp.array(high),
         x_low=jnp.array(low),
-        x_hat=jnp.array(high + low),
-        x_zero=jnp.array(zero),
         posterior_high=ops.DiagonalGaussian(jnp.array(mean), jnp.array(log_variance)),
         posterior_low=ops.DiagonalGaussian(jnp.array(2 * mean), jnp.array(log_variance)),
     )
+    parts = hv.Decomposition(levels, jnp.array(zero))
     variance = 0.2
     terms = hv.loss_terms(parts, jnp.array(x), variance)
 
@@ -114,17 +113,16 @@ def test_the_low_level_goes_through_the_high_one(trained):
         _, posterior = m.encode_high(x)
         return m.decode_high(posterior.mean)[1]
 
-    expected = jax.jit(lambda x: modules.apply(variables, x, method=again))(parts.x_low)
+    expected = jax.jit(lambda x: modules.apply(variables, x, method=again))(parts.levels.x_low)
     np.testing.assert_allclose(parts.x_zero, expected, rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(parts.x_hat, parts.x_high + parts.x_low, rtol=1e-6)
 
 
 def test_latents_lie_where_figure_1_has_them(trained):
     model, variables, images = trained
     parts = jax.jit(model.modules(train=False).apply)(variables, images, None)
-    assert parts.posterior_high.mean.shape == (6, 2, 2, 4)  # 32 / 16, 4 channels
-    assert parts.posterior_low.mean.shape == (6, 8, 8, 1)  # 32 / 4, 1 channel
-    assert parts.x_hat.shape == images.shape
+    assert parts.levels.posterior_high.mean.shape == (6, 2, 2, 4)  # 32 / 16, 4 channels
+    assert parts.levels.posterior_low.mean.shape == (6, 8, 8, 1)  # 32 / 4, 1 channel
+    assert parts.levels.x_hat.shape == images.shape
 
 
 def test_z2_depends_on_z1_through_u(trained):
@@ -133,7 +131,7 @@ def test_z2_depends_on_z1_through_u(trained):
 
     def z2(variables):
         parts = model.modules(train=False).apply(variables, images, None)
-        return jnp.sum(parts.posterior_low.mean)
+        return jnp.sum(parts.levels.posterior_low.mean)
 
     gradient = jax.jit(jax.grad(z2))(variables)["params"]
     assert float(optax.tree.norm(gradient["trunk"])) > 0
@@ -176,6 +174,21 @@ def test_with_a_norm_scores_ignore_the_batch(norm):
     )
     _, aux = losses(model, variables, images)
     assert set(aux.mutable) == ({"batch_stats"} if norm == "batch" else set())
+
+
+def test_batch_norm_s_running_statistics_are_those_of_images():
+    """At fixed parameters they converge to the batch's own, so scoring sees what training did."""
+    model = build(norm="batch")
+    variables = jax.jit(model.init_variables)(jax.random.key(0))
+    images = jax.random.uniform(jax.random.key(1), (8, 32, 32, 1))
+    step = jax.jit(model.losses, static_argnames="train")
+    keys = jax.random.split(jax.random.key(2), 8)
+    for _ in range(150):  # 0.9^150 of the initial statistics is left
+        found, aux = step(variables, batch_of(images), keys, train=True)
+        variables = {"params": variables["params"], **aux.mutable}
+    _, evaluated = step(variables, batch_of(images), keys, train=False)
+    for name in ("nll_high", "nll", "kl_high", "kl_low"):  # nll_zero is of other images
+        np.testing.assert_allclose(evaluated.terms[name], aux.terms[name], rtol=1e-2, err_msg=name)
 
 
 def test_bfloat16_keeps_parameters_likelihoods_and_scores_in_float32(trained):
