@@ -16,13 +16,12 @@ def get_config(variant: str = "") -> ConfigDict:
     config.model.variance = 0.0056  # c, in squared units of the [0, 1] image
     config.model.weights = (1.0, 1.0, 1.0, 1.0, 1.0)  # lambda 1 to 5
     config.model.norm = "none"
-    # Many small steps: at equal time they detect better than few large ones.
-    config.data.batch_size = 16
+    config.data.batch_size = 16  # at equal time, many small steps detect better than few large
     config.cpu_devices = 2
     config.optim.learning_rate = 5e-3
     config.optim.schedule = "cosine"
     config.optim.warmup_steps = 100
-    # The first gradients are a thousand times the later ones and would fill Adam's second moment.
+    # Without it the first, very large gradients fill Adam's second moment for long.
     config.optim.clip_norm = 1.0
     config.train.num_epochs = 40.0
     config.train.checkpoint_every_steps = 1000
@@ -31,12 +30,11 @@ def get_config(variant: str = "") -> ConfigDict:
     elif variant == "smoke":
         smoke(config).model.widths = (8, 8, 8, 8)
     elif variant == "paper":
-        # The paper's training; its data (HCP) is chosen with --config.data.name.
+        # Its training; the paper gives neither widths nor c, and its data are not here yet.
         config.data.augment.mirror = False
         config.data.batch_size = 64
         config.optim.learning_rate = 1e-4
         config.optim.schedule = "constant"
-        config.optim.warmup_steps = 0
-        config.optim.clip_norm = 0.0
+        config.optim.warmup_steps, config.optim.clip_norm = 0, 0.0
         config.train.num_epochs = 10.0
     return config

@@ -81,7 +81,7 @@ class Detector:
         self._check(pixels)
         return to_unit_interval(pixels)
 
-    def score(self, images: Float[np.ndarray, "n height width channels"]) -> Scores:
+    def score(self, images: np.ndarray) -> Scores:
         """Scores images; all arrays of the result are NumPy arrays of N rows.
 
         Images run in padded batches of one shape, so that a score depends neither on how many

@@ -16,7 +16,7 @@ Variables = Mapping[str, Tree]
 
 #: One batch. On the device: `image` float32 [B, H, W, C] in [0, 1], `label` int32 [B]
 #: (1 = anomalous), `_valid` bool [B] (False = padding), `_index` int32 [B] (place in the
-#: global batch, or in the split when it is evaluated) and, where the data set has one, `mask` uint8 [B, H, W].
+#: global batch, or in the split when it is evaluated); masks stay on the host, in a `Split`.
 Batch = Mapping[str, Array]
 
 #: Per-example keys: the noise of an example depends on its place in the global batch alone.

@@ -237,7 +237,7 @@ def test_help_tells_the_modes_and_with_a_config_its_fields(capsys):
         ("config.seed", "-7", -7),
         ("config.optim.learning_rate", "3e-4", 3e-4),
         ("config.optim.learning_rate", "1", 1.0),
-        ("config.data.root", "/some where/else", "/some where/else"),
+        ("config.data.name", "some where/else", "some where/else"),
         ("config.data.num_subjects", "(1, 2, 3, 4)", (1, 2, 3, 4)),
         ("config.data.num_subjects", "1,2,3,4", (1, 2, 3, 4)),
         ("config.optim.frozen", "('stem/.*', 'trunk')", ("stem/.*", "trunk")),

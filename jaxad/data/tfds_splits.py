@@ -35,8 +35,9 @@ def open_builder(
     except (OSError, ValueError, ParseError) as error:
         name = f"{builder_class.name}/{builder_config.name}"
         raise UserError(
-            f"cached data '{name}' in '{root or 'the TFDS folder'}' cannot be read "
-            f"({_first_line(error)}); delete that folder to make them again."
+            f"cached data '{name}' in data folder '{root or 'of TFDS'}' cannot be read "
+            f"({_first_line(error)}); delete that folder to make them again, or choose another "
+            "with --config.data.root."
         ) from error
     try:
         builder.download_and_prepare()
@@ -57,13 +58,13 @@ def _read(builder: Any, split: str) -> Split:
 
     Masks are read for test splits alone: in the others nothing is anomalous.
     """
-    from tensorflow_datasets.decode import PartialDecoding
+    import tensorflow_datasets as tfds
 
-    wanted = dict.fromkeys(builder.info.features, True)
-    if "mask" in wanted and not split.startswith("test"):
-        wanted.pop("mask")
+    features = builder.info.features
+    with_masks = "mask" in features and split.startswith("test")
+    skipped = {"mask": tfds.decode.SkipDecoding()} if "mask" in features else {}
     try:
-        source = builder.as_data_source(split=split, decoders=PartialDecoding(wanted))
+        source = builder.as_data_source(split=split, decoders=None if with_masks else skipped)
         rows = source.__getitems__(range(len(source)))
     except (OSError, ValueError, IndexError, RuntimeError) as error:
         raise UserError(
@@ -79,6 +80,6 @@ def _read(builder: Any, split: str) -> Split:
         labels=column("label").astype(np.int32),
         ids=tuple(row["id"].decode() for row in rows),
         groups=tuple(row["group"].decode() for row in rows),
-        masks=column("mask")[..., 0] if "mask" in wanted else None,
-        positions=column("position").astype(np.int32) if "position" in wanted else None,
+        masks=column("mask")[..., 0] if with_masks else None,
+        positions=column("position").astype(np.int32) if "position" in features else None,
     )

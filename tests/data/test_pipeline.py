@@ -186,7 +186,7 @@ def test_evaluation_shows_every_example_once_in_order(num_examples, batch_size, 
     assert len(batches) == num_batches == num_eval_batches(num_examples, batch_size)
     seen = [batch["number"][batch["_valid"]] for batch in batches]
     np.testing.assert_array_equal(np.concatenate([[], *seen]), numbers)
-    for batch in batches:
+    for number, batch in enumerate(batches):
         assert batch["image"].shape == (batch_size, 6, 6, 1)
         assert batch["image"].dtype == np.float32
         np.testing.assert_array_equal(

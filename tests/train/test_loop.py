@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from jaxad import detector
+from jaxad import run as launched
 from jaxad.checkpoint import Checkpoints
 from jaxad.config import get_config
 from jaxad.data.sources import DataSet
@@ -147,6 +148,6 @@ def test_last_and_best_checkpoint_are_kept_and_loaded(config, tmp_path):
 
 def test_a_config_that_cannot_be_leaves_no_run_behind(config, tmp_path):
     config.data.batch_size = 12  # 8 devices
-    with pytest.raises(UserError, match="config.data.batch_size: 12 .* multiple of 8"):
-        run(config, tmp_path)
+    with pytest.raises(UserError, match=r"config.data.batch_size: 12 .* multiple of 8"):
+        launched.train(config, tmp_path)
     assert not (tmp_path / "config.json").exists()

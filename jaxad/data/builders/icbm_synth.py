@@ -11,7 +11,7 @@ installed scikit-image and scikit-learn.
 import contextlib
 import dataclasses
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import joblib
@@ -75,7 +75,7 @@ _PUBLISHED = [_new_config(size, 0, DEFAULT_NUM_SUBJECTS) for size in (64, 128)]
 def make_config(
     image_size: int,
     seed: int = 0,
-    num_subjects: tuple[int, int, int, int] = DEFAULT_NUM_SUBJECTS,
+    num_subjects: Sequence[int] = DEFAULT_NUM_SUBJECTS,
 ) -> IcbmSynthConfig:
     """A config whose name tells its contents: `64px_seed0`, or `64px_seed0_6-4-4-4`.
 
