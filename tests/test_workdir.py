@@ -172,3 +172,12 @@ def test_a_damaged_config_is_named(tmp_path, config, content):
     for act in (run.read_config, lambda: run.check(config)):
         with pytest.raises(UserError, match=r"config\.json' cannot be read \("):
             act()
+
+
+def test_a_second_process_is_refused(tmp_path):
+    """flock belongs to the open file: a second opening in this process stands for another."""
+    first, second = Workdir(tmp_path), Workdir(tmp_path)
+    with first.lock(), pytest.raises(UserError, match="another process is at work"), second.lock():
+        raise AssertionError("both hold the folder")
+    with second.lock():
+        pass

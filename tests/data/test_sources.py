@@ -282,3 +282,22 @@ def test_data_folder_that_cannot_be_written_is_named(tmp_path):
         UserError, match=r"data folder '.*file/tfds.*' cannot be (read|written) .*data\.root"
     ):
         DataSet(data)
+
+
+def test_a_patient_in_two_splits_is_named(tmp_path):
+    images = np.zeros((2, 16, 16), np.uint8)
+    for name, groups in {"train": ["a", "b"], "val": ["c", "d"], "test_x": ["e", "b"]}.items():
+        np.savez(tmp_path / f"{name}.npz", image=images, label=np.zeros(2), group=np.array(groups))
+    data = config_lib.base().data
+    data.name, data.root, data.image_size = "npz", str(tmp_path), 16
+    with pytest.raises(UserError, match="patient 'b' is in splits '.*' and '.*'; keep each"):
+        DataSet(data).check()
+
+
+def test_a_file_that_is_no_split_is_named(tmp_path):
+    for name in ("train", "val", "notes"):
+        np.savez(tmp_path / f"{name}.npz", image=np.zeros((1, 16, 16), np.uint8))
+    data = config_lib.base().data
+    data.name, data.root, data.image_size = "npz", str(tmp_path), 16
+    with pytest.raises(UserError, match=r"notes\.npz is no split; name it test_notes\.npz"):
+        DataSet(data)
