@@ -180,10 +180,10 @@ def pixel_metrics(
         return {name: Estimate(math.nan, math.nan, math.nan) for name in names}
     # Quantiles of the anomalous pixels too: where they are rare, those of all pixels would put
     # every threshold that matters into one bin.
-    shares = np.linspace(0, 1, _PIXEL_BINS)[1:-1]
+    shares = np.linspace(0, 1, _PIXEL_BINS)[:-1]
     chosen = (scores, scores[labels == 1])
     edges = np.unique(np.concatenate([np.quantile(part, shares) for part in chosen]))
-    columns = np.searchsorted(edges, scores)
+    columns = np.searchsorted(edges, scores, side="right")  # a bin begins with its edge
     tables = _tables(labels, columns, np.repeat(groups, masks[0].size))
     return {
         name: Estimate(_point(metric, labels, scores), *_interval(metric, tables, resamples))
