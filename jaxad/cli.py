@@ -19,6 +19,7 @@ MODES = {
     "fit": "train, evaluate every test split, write the report",
     "train": "train only",
     "evaluate": "evaluate the last checkpoint of a workdir and write the report",
+    "study": "do every run of a config of configs/studies/ and write one table",
 }
 
 _USAGE = """jaxad: anomaly detection in medical images, learnt from normal images only.
@@ -178,6 +179,13 @@ def _run(arguments: Sequence[str], program: str) -> int:
         config = saved if config is None else config
     if config is None:
         raise UserError("--config: missing; name one, as --config=pchvae:demo.")
+    if config_lib.is_study(config) != (mode == "study"):
+        raise UserError(
+            f"--mode={mode}: this config is of one run; name a study, as "
+            "--config=studies/pchvae_table1:demo."
+            if mode == "study"
+            else f"--mode={mode}: this config is a study of many runs; use --mode=study."
+        )
     # A folder that cannot be used is told before the imports that take seconds.
     Workdir(workdir).check(config)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")

@@ -7,7 +7,7 @@ through `get_config`. A config file defines `get_config(variant: str)` and start
 import difflib
 import importlib.util
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,8 @@ def base() -> ConfigDict:
     config.data.batch_size = 64  # over all devices and processes
     config.data.seed = 0  # of generated data
     config.data.num_subjects = (240, 120, 60, 60)  # train, val, test_objects, test_lesions
+    # A test split of normal images to render objects into; it becomes test_objects.
+    config.data.natural_objects = ""
     config.data.augment = ConfigDict()
     config.data.augment.mirror = True  # left-right, with probability one half
     config.data.augment.rotation = 0.0  # degrees, standard deviation
@@ -79,6 +81,73 @@ def smoke(config: ConfigDict) -> ConfigDict:
     config.evaluate.bootstrap_resamples = 50
     config.evaluate.num_examples = 2
     return config
+
+
+def pchvae_protocol(variant: str) -> ConfigDict:
+    """The training that all systems of the pchVAE paper share; the caller sets the model."""
+    config = base()
+    config.data.batch_size = 16  # at equal time, many small steps detect better than few large
+    config.cpu_devices = 2
+    config.optim.learning_rate = 5e-3
+    config.optim.schedule = "cosine"
+    config.optim.warmup_steps = 100
+    # Without it the first, very large gradients fill Adam's second moment for long.
+    config.optim.clip_norm = 1.0
+    config.train.num_epochs = 40.0
+    config.train.checkpoint_every_steps = 1000
+    if variant == "demo":
+        config.train.num_epochs = 11.0
+    elif variant == "smoke":
+        smoke(config)
+    elif variant == "paper":
+        # The paper's training; its data are not here yet.
+        config.data.augment.mirror = False
+        config.data.batch_size = 64
+        config.optim.learning_rate = 1e-4
+        config.optim.schedule = "constant"
+        config.optim.warmup_steps, config.optim.clip_norm = 0, 0.0
+        config.train.num_epochs = 10.0
+    return config
+
+
+#: Fields of `config.data` that all experiments of a study have in common.
+_SHARED_DATA = ("name", "root", "image_size", "channels", "seed", "num_subjects", "natural_objects")
+
+
+def study(experiments: Mapping[str, ConfigDict], seeds: Sequence[int]) -> ConfigDict:
+    """A config of many runs: experiments times seeds, on the same data.
+
+    `config.data.*` and `config.num_epochs` are those of every experiment: changing one changes all.
+
+    Args:
+        experiments: name -> the config of its runs; `seed` is overwritten.
+        seeds: of the runs.
+    """
+    config = ConfigDict()
+    config.seeds = tuple(seeds)
+    config.seeds_per_program = 1  # seeds of an experiment that train as one program (vmap)
+    config.reference = ""  # the experiment that others are compared with; "" = the best one
+    config.bootstrap_resamples = 2000
+    config.num_slices = 4  # of each test split in the contact sheet
+    config.published = ConfigDict()  # experiment -> {metric: (mean, standard deviation)}
+    config.data = ConfigDict()
+    first = next(iter(experiments.values()))
+    for name in _SHARED_DATA:
+        config.data[name] = first.data[name]
+    config.num_epochs = first.train.num_epochs
+    config.experiments = ConfigDict()
+    for name, one in experiments.items():
+        own = one.copy_and_resolve_references().unlock()
+        for field in _SHARED_DATA:
+            own.data[field] = config.data.get_ref(field)
+        own.train.num_epochs = config.get_ref("num_epochs")
+        config.experiments[name] = own
+    return config
+
+
+def is_study(config: ConfigDict) -> bool:
+    """Whether a config is one of many runs (see `study`)."""
+    return "experiments" in config
 
 
 def check_variant(name: str, variant: str) -> None:

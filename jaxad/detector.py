@@ -37,6 +37,7 @@ class Detector:
         step: updates that the variables have seen.
         image_shape: (H, W, C) of the images that it takes.
         num_parameters: how many numbers training fits.
+        num_latents: how many variables (or codes) an image becomes in between.
     """
 
     def __init__(self, config: ConfigDict, variables: Tree, step: int):
@@ -49,6 +50,7 @@ class Detector:
         # Batches are padded anyway: a multiple of the devices of this machine.
         self._batch_size = self._parallel.round_up(config.evaluate.batch_size)
         model = experiment.make_model(config, self._parallel.axis_name)
+        self.num_latents = model.num_latents
         self._variables = self._parallel.put_replicated(variables)
         self._compiled = self._parallel.compile_per_example(
             lambda variables, batch: _score_batch(model, variables, batch)

@@ -71,8 +71,16 @@ def _evaluate(run: Workdir, data_set: DataSet) -> None:
     print(f"report: {write_report(run)}", flush=True)
 
 
+def study(config: ConfigDict, workdir: str | os.PathLike[str]) -> bool:
+    """Trains and evaluates every run of a study and writes its tables."""
+    from jaxad.study.runner import run_study
+
+    return run_study(config, workdir)
+
+
 MODES: Mapping[str, Callable[[ConfigDict, str | os.PathLike[str]], bool]] = {
     "fit": fit,
     "train": train,
     "evaluate": evaluate,
+    "study": study,
 }

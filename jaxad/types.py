@@ -67,6 +67,7 @@ class Model(Protocol):
         networks: loss name -> regular expression over parameter paths (`trunk/up_0/kernel`): the
             parameters that this loss trains. A system with one loss has `{"model": ".*"}`.
         image_shape: (H, W, C) of the images that it takes.
+        num_latents: variables (or codes) that an image becomes in between.
     """
 
     @property
@@ -74,6 +75,9 @@ class Model(Protocol):
 
     @property
     def image_shape(self) -> tuple[int, int, int]: ...
+
+    @property
+    def num_latents(self) -> int: ...
 
     def init_variables(self, key: Key[Array, ""]) -> Variables:
         """Fresh variables."""

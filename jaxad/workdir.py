@@ -128,6 +128,17 @@ class Workdir:
         Raises:
             UserError: the folder cannot be written, or holds a run of another config.
         """
+        self.check_writable()
+        if self.config.exists():
+            differences = config_lib.difference(config, self.read_config())
+            if differences:
+                raise UserError(
+                    f"workdir '{self.path}' holds a run of another config; choose another "
+                    f"--workdir or undo the difference: {'; '.join(differences)}."
+                )
+
+    def check_writable(self) -> None:
+        """Makes the folder if it is not there; raises a UserError where it cannot be written."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=self.path):
@@ -137,10 +148,3 @@ class Workdir:
                 f"workdir '{self.path}' cannot be written ({error.strerror}); choose another "
                 "with --workdir."
             ) from error
-        if self.config.exists():
-            differences = config_lib.difference(config, self.read_config())
-            if differences:
-                raise UserError(
-                    f"workdir '{self.path}' holds a run of another config; choose another "
-                    f"--workdir or undo the difference: {'; '.join(differences)}."
-                )

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from ml_collections import ConfigDict
 
+from jaxad.data.natural_objects import render_natural_objects
 from jaxad.data.preprocess import check_images
 from jaxad.errors import UserError
 from jaxad.types import Split
@@ -111,6 +112,32 @@ DATA_SETS: Mapping[str, Callable[[ConfigDict], Readers]] = {
 }
 
 
+def _with_natural_objects(readers: Readers, data: ConfigDict) -> Readers:
+    """The readers, that of `config.data.natural_objects` replaced by one of `test_objects`."""
+    source, rendered = data.natural_objects, "test_objects"
+    if source not in readers:
+        raise UserError(
+            f"config.data.natural_objects: {data.name} has no split '{source}', only "
+            f"{', '.join(readers)}."
+        )
+    if not source.startswith("test"):
+        raise UserError(
+            f"config.data.natural_objects: split '{source}' is learnt from; name a test split of "
+            "other normal images."
+        )
+    if rendered in readers and source != rendered:
+        raise UserError(
+            f"config.data.natural_objects: '{source}' would become '{rendered}', which "
+            f"{data.name} has already; rename or remove that one."
+        )
+
+    def render() -> Split:
+        return render_natural_objects(readers[source](), seed=data.seed)
+
+    others = {name: read for name, read in readers.items() if name != source}
+    return {**others, rendered: render}
+
+
 class DataSet:
     """The splits of one data set; each is read when it is first asked for.
 
@@ -122,7 +149,8 @@ class DataSet:
         """Opens (and where needed generates) the data set that `config.data` names.
 
         Raises:
-            UserError: there is no such data set, or it is not where the config says.
+            UserError: there is no such data set, it is not where the config says, or objects
+                cannot be rendered into the split that `config.data.natural_objects` names.
         """
         if data.name not in DATA_SETS:
             close = difflib.get_close_matches(data.name, DATA_SETS, n=1)
@@ -133,6 +161,8 @@ class DataSet:
             )
         self._name = data.name
         self._readers = DATA_SETS[data.name](data)
+        if data.natural_objects:
+            self._readers = _with_natural_objects(self._readers, data)
         self._splits: dict[str, Split] = {}
         self._image_shape = (int(data.image_size), int(data.image_size), int(data.channels))
         self.split_names = tuple(self._readers)

@@ -15,44 +15,50 @@ from jaxad.detector import Detector
 from jaxad.errors import RunError
 from jaxad.evaluate import metrics
 from jaxad.evaluate.positions import position_corrected
-from jaxad.evaluate.trivial import fit_trivial_scores
+from jaxad.evaluate.trivial import TrivialScores
 from jaxad.types import Split
 from jaxad.workdir import Workdir, atomic_write, write_json
 
 Scalars = Float[np.ndarray, " n"]
 
+#: The last column of `scores.csv`, where slices have positions.
+CORRECTED_SCORE = "score_position_corrected"
 
-def evaluate_splits(workdir: Workdir, data_set: DataSet) -> None:
+
+def evaluate_splits(
+    workdir: Workdir, data_set: DataSet, trivial: TrivialScores | None = None
+) -> None:
     """Scores every test split with the last checkpoint and writes scores, metrics and examples.
 
     Args:
         workdir: a run with a checkpoint.
         data_set: its data.
+        trivial: of the same data, where another run has computed them.
     """
     detector = detector_lib.load(workdir.path)
+    trivial = TrivialScores(data_set) if trivial is None else trivial
     train = data_set.split("train")
     train_scores = _image_scores(detector, train)
-    train_images = to_unit_interval(train.images)
-    trivial = fit_trivial_scores(train_images)
-    train_trivial = {name: score(train_images) for name, score in trivial.items()}
-    del train_images
     for name in data_set.test_split_names:
         split = data_set.split(name)
         folder = workdir.evaluation(name)
         # A folder with metrics is a finished evaluation: they go first and come last.
         (folder / "metrics.json").unlink(missing_ok=True)
         columns, maps = _collect(detector, split, f"score {name}")
-        _write_scores(folder, split, columns)
+        evaluation = _SplitEvaluation(detector.config, train, split)
+        corrected = evaluation.corrected(columns["score"], train_scores)
+        added = {} if corrected is None else {CORRECTED_SCORE: corrected}
+        _write_scores(folder, split, {**columns, **added})
         _check_finite(name, split, columns["score"])
         _write_examples(folder, detector, split, columns["score"])
-        evaluation = _SplitEvaluation(detector.config, train, split)
         found = evaluation.of_model(columns, maps, train_scores)
         found["checkpoint_step"] = detector.step
         found["num_parameters"] = detector.num_parameters
-        images = to_unit_interval(split.images)
+        found["num_latents"] = detector.num_latents
+        train_trivial = trivial.of("train")
         found["trivial"] = {
-            key: evaluation.of_scores(score(images), train_trivial[key])
-            for key, score in trivial.items()
+            key: evaluation.of_scores(scores, train_trivial[key])
+            for key, scores in trivial.of(name).items()
         }
         write_json(folder / "metrics.json", found)
         _print_summary(name, found)
@@ -80,12 +86,18 @@ class _SplitEvaluation:
         self._groups = metrics.group_numbers(split.groups)
         self._resamples = int(config.evaluate.bootstrap_resamples)
 
+    def corrected(self, scores: Scalars, train_scores: Scalars) -> Scalars | None:
+        """The scores minus their slice position's training mean; None without positions."""
+        positions, train_positions = self._split.positions, self._train.positions
+        if positions is None or train_positions is None:
+            return None
+        return position_corrected(scores, positions, train_scores, train_positions)
+
     def of_scores(self, scores: Scalars, train_scores: Scalars) -> dict[str, Any]:
         """AUROC, raw and, where slices have positions, position-corrected."""
         found = {"auroc": self._detection("auroc", scores)}
-        positions, train_positions = self._split.positions, self._train.positions
-        if positions is not None and train_positions is not None:
-            corrected = position_corrected(scores, positions, train_scores, train_positions)
+        corrected = self.corrected(scores, train_scores)
+        if corrected is not None:
             found["auroc_position_corrected"] = self._detection("auroc", corrected)
         return found
 

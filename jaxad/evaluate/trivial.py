@@ -4,11 +4,15 @@ All are fitted on the training images and higher = more anomalous by convention;
 below chance, the anomalies make it smaller.
 """
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import sklearn.decomposition
 from jaxtyping import Float
+
+from jaxad.data.preprocess import to_unit_interval
+from jaxad.data.sources import DataSet
 
 Images = Float[np.ndarray, "n height width channels"]
 Scalars = Float[np.ndarray, " n"]
@@ -69,3 +73,25 @@ def fit_trivial_scores(train: Images) -> dict[str, Callable[[Images], Scalars]]:
         "pixel_gaussian": _pixel_gaussian(train),
         f"pca_{PCA_COMPONENTS}": _pca(train),
     }
+
+
+class TrivialScores:
+    """The trivial scores of a data set's splits; fitted and computed when first asked for.
+
+    What is evaluated on the same data shares one of these.
+    """
+
+    def __init__(self, data_set: DataSet):
+        self._data_set = data_set
+        self._found: dict[str, Mapping[str, Scalars]] = {}
+
+    @functools.cached_property
+    def _fitted(self) -> dict[str, Callable[[Images], Scalars]]:
+        return fit_trivial_scores(to_unit_interval(self._data_set.split("train").images))
+
+    def of(self, split: str) -> Mapping[str, Scalars]:
+        """Every trivial score of a split's images by name, each [N]."""
+        if split not in self._found:
+            images = to_unit_interval(self._data_set.split(split).images)
+            self._found[split] = {name: score(images) for name, score in self._fitted.items()}
+        return self._found[split]

@@ -15,8 +15,38 @@ def _pchvae() -> Any:
     return HierarchicalVAE
 
 
+def _chvae() -> Any:
+    from jaxad.models.hierarchical_vae import ConditionalHierarchicalVAE
+
+    return ConditionalHierarchicalVAE
+
+
+def _highvae() -> Any:
+    from jaxad.models.hierarchical_vae import HighVAE
+
+    return HighVAE
+
+
+def _lowvae() -> Any:
+    from jaxad.models.hierarchical_vae import LowVAE
+
+    return LowVAE
+
+
+def _vqvae2() -> Any:
+    from jaxad.models.vq_vae2 import VQVAE2
+
+    return VQVAE2
+
+
 #: Name -> a function that imports the system's class, a dataclass of its fields.
-SYSTEMS: Mapping[str, Callable[[], Any]] = {"pchvae": _pchvae}
+SYSTEMS: Mapping[str, Callable[[], Any]] = {
+    "pchvae": _pchvae,
+    "chvae": _chvae,
+    "highvae": _highvae,
+    "lowvae": _lowvae,
+    "vqvae2": _vqvae2,
+}
 
 
 def build(name: str, fields: Mapping[str, Any], **common: Any) -> Model:

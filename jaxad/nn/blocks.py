@@ -80,6 +80,21 @@ class Residual(nn.Module):
         return x
 
 
+class Bottleneck(nn.Module):
+    """x + conv1x1(relu(conv3x3(relu(x)))), `depth` times, then ReLU: VQ-VAE's residual stack."""
+
+    depth: int
+    hidden: int
+    dtype: DTypeLike
+
+    @nn.compact
+    def __call__(self, x: FeatureMap) -> FeatureMap:
+        for _ in range(self.depth):
+            y = nn.Conv(self.hidden, (3, 3), dtype=self.dtype)(nn.relu(x))
+            x = x + nn.Dense(x.shape[-1], dtype=self.dtype)(nn.relu(y))
+        return nn.relu(x)
+
+
 class Down(nn.Module):
     """Halves height and width: conv 2x2 of stride 2, then residual 3x3 convolutions."""
 

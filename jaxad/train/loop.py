@@ -1,11 +1,10 @@
-"""The training loop: from a config and a folder to checkpoints and metrics."""
+"""The training loop: from configs and folders to checkpoints and metrics."""
 
 import contextlib
-import functools
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import FrameType
 from typing import Any
 
@@ -14,24 +13,15 @@ import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from jaxad import experiment
 from jaxad.checkpoint import VALIDATION_LOSS, Checkpoints
 from jaxad.data import pipeline
 from jaxad.data.sources import DataSet
 from jaxad.errors import RunError
-from jaxad.parallel import Parallel, make_parallel
-from jaxad.train.optim import learning_rate_schedule, make_optimiser
-from jaxad.train.state import TrainState, create_state, initial_variables
-from jaxad.train.step import train_step, validation_sums
+from jaxad.train.program import Program, make_program, train_batches
+from jaxad.train.state import TrainState
 from jaxad.train.writer import MetricsWriter
 from jaxad.types import Split, Tree
 from jaxad.workdir import Workdir
-
-
-def num_train_steps(config: ConfigDict, num_examples: int) -> int:
-    """Updates in a run: `config.train.num_epochs` passes over the examples, at least one update."""
-    per_epoch = pipeline.steps_per_epoch(num_examples, config.data.batch_size)
-    return max(1, round(config.train.num_epochs * per_epoch))
 
 
 @contextlib.contextmanager
@@ -55,40 +45,42 @@ def _stop_request() -> Iterator[Callable[[], bool]]:
 class _Window:
     """Metrics of the steps since the last log, kept on the device until they are asked for."""
 
-    def __init__(self) -> None:
+    def __init__(self, program: Program, seeds: Sequence[int]) -> None:
+        self._program = program
+        self._seeds = seeds
         self._pending: list[tuple[int, Tree]] = []
         self._start = time.monotonic()
 
     def add(self, step: int, metrics: Tree) -> None:
         self._pending.append((step, metrics))
 
-    def read(self, parallel: Parallel, last_good: int | None) -> dict[str, float]:
-        """Means over the window, and steps per second; empties it.
+    def read(self, last_good: int | None) -> list[dict[str, float]]:
+        """Means over the window, and steps per second, of each seed; empties it.
 
         Raises:
             RunError: a value is not finite; names the first such step and term.
         """
-        rows = [(step, parallel.get_replicated(metrics)) for step, metrics in self._pending]
-        for step, row in rows:
-            _check_finite(step, row, last_good)
-        seconds = time.monotonic() - self._start
-        means = {
-            f"train/{name}": float(np.mean([row[name] for _, row in rows])) for name in rows[0][1]
-        }
-        means["train/steps_per_second"] = len(rows) / seconds
+        rows = []
+        for step, metrics in self._pending:
+            by_seed = self._program.unstack(self._program.parallel.get_replicated(metrics))
+            for seed, row in zip(self._seeds, by_seed, strict=True):
+                _check_finite(step, seed, row, last_good)
+            rows.append(by_seed)
+        rate = len(rows) / (time.monotonic() - self._start)
         self._pending = []
         self._start = time.monotonic()
-        return means
+        return [
+            {f"train/{name}": float(np.mean([row[name] for row in of_seed])) for name in of_seed[0]}
+            | {"train/steps_per_second": rate}
+            for of_seed in zip(*rows, strict=True)
+        ]
 
     def restart_clock(self) -> None:
         """Leaves out what is not training (validation, a save) from the speed."""
         self._start = time.monotonic()
 
-    def __bool__(self) -> bool:
-        return bool(self._pending)
 
-
-def _check_finite(step: int, metrics: Mapping[str, Any], last_good: int | None) -> None:
+def _check_finite(step: int, seed: int, metrics: Mapping[str, Any], last_good: int | None) -> None:
     """Raises a RunError that names the step, the first term that is not finite and the way back."""
     # Terms before the loss that sums them: the term is the one to name.
     for name in sorted(metrics, key=lambda name: "term/" not in name):
@@ -99,19 +91,15 @@ def _check_finite(step: int, metrics: Mapping[str, Any], last_good: int | None) 
                 else "there is no checkpoint yet"
             )
             raise RunError(
-                f"step {step}: {name} is {float(metrics[name])}, the run stops; {good}. "
-                "Try a smaller config.optim.learning_rate or a config.optim.clip_norm."
+                f"step {step}: {name} is {float(metrics[name])} (seed {seed}), the run stops; "
+                f"{good}. Try a smaller config.optim.learning_rate or a config.optim.clip_norm."
             )
 
 
 def _validate(
-    compiled: Callable[[Tree, Tree], tuple[Tree, Tree]],
-    parallel: Parallel,
-    variables: Tree,
-    split: Split,
-    batch_size: int,
-) -> dict[str, float]:
-    """Mean losses and terms over a split, every example counted once."""
+    program: Program, state: Tree, split: Split, batch_size: int
+) -> list[dict[str, float]]:
+    """Mean losses and terms of each seed over a split, every example counted once."""
     batches = pipeline.eval_batches(
         split.images,
         {"label": split.labels},
@@ -119,14 +107,41 @@ def _validate(
         process_index=jax.process_index(),
         process_count=jax.process_count(),
     )
-    rows = [
-        parallel.get_replicated(compiled(variables, batch)) for batch in parallel.prefetch(batches)
+    parallel = program.parallel
+    found = [
+        program.unstack(parallel.get_replicated(program.validation(state, batch)))
+        for batch in parallel.prefetch(batches)
     ]
-    count = sum(float(number) for _, number in rows)
-    names = rows[0][0]
-    return {
-        f"validation/{name}": sum(float(sums[name]) for sums, _ in rows) / count for name in names
-    }
+
+    def means(rows: Sequence[tuple[Mapping[str, Any], Any]]) -> dict[str, float]:
+        count = sum(float(number) for _, number in rows)
+        names = rows[0][0]
+        return {
+            f"validation/{name}": sum(float(sums[name]) for sums, _ in rows) / count
+            for name in names
+        }
+
+    return [means(of_seed) for of_seed in zip(*found, strict=True)]
+
+
+class _Member:
+    """One seed's folder: its checkpoints and its metrics."""
+
+    def __init__(self, workdir: Workdir, keep_last: int, stack: contextlib.ExitStack):
+        self.workdir = workdir
+        self.checkpoints = stack.enter_context(
+            Checkpoints(workdir.checkpoints, keep_last=keep_last)
+        )
+        self._stack = stack
+        self.writer: MetricsWriter
+
+    def open_writer(self, start_step: int) -> None:
+        self.writer = self._stack.enter_context(MetricsWriter(self.workdir, start_step))
+
+    def save(self, step: int, state: TrainState, metrics: dict[str, float]) -> None:
+        # A member that was ahead of the others when they were stopped has this step already.
+        if step not in self.checkpoints.steps:
+            self.checkpoints.save(step, state.variables, _training(state), metrics)
 
 
 def train(config: ConfigDict, workdir: Workdir, data_set: DataSet) -> bool:
@@ -144,97 +159,75 @@ def train(config: ConfigDict, workdir: Workdir, data_set: DataSet) -> bool:
         UserError: the config asks for something that cannot be.
         RunError: a loss is no longer finite.
     """
-    parallel = make_parallel(config.parallel)
-    model = experiment.make_model(config, parallel.axis_name)
+    return train_seeds([config], [workdir], data_set)
+
+
+def train_seeds(
+    configs: Sequence[ConfigDict], workdirs: Sequence[Workdir], data_set: DataSet
+) -> bool:
+    """Trains configs that differ in their seed alone, as one program; see `train`."""
+    config, seeds = configs[0], [int(one.seed) for one in configs]
     train_split, validation_split = data_set.split("train"), data_set.split("val")
-    num_steps = num_train_steps(config, len(train_split))
-    settings = experiment.optim_settings(config)
-    variables = initial_variables(model, config.seed)
-    optimiser = make_optimiser(settings, variables["params"], num_steps)
-    schedule = learning_rate_schedule(settings, num_steps)
-    state = create_state(variables, optimiser, config.seed)
-
-    compiled_step = parallel.compile_reduce(
-        functools.partial(
-            train_step, model=model, optimiser=optimiser, axis_name=parallel.axis_name
-        ),
-        donate_state=True,
-    )
-    compiled_validation = parallel.compile_reduce(
-        functools.partial(
-            validation_sums, model=model, seed=config.seed, axis_name=parallel.axis_name
-        )
-    )
-
-    with (
-        Checkpoints(workdir.checkpoints, keep_last=config.train.keep_last) as checkpoints,
-        _stop_request() as stop_requested,
-    ):
-        if checkpoints.last_step is not None:
-            state = _restore(checkpoints, checkpoints.last_step, state)
-        start_step = int(state.step)
+    program = make_program(config, seeds, len(train_split))
+    parallel, num_steps = program.parallel, program.num_steps
+    with contextlib.ExitStack() as stack:
+        members = [_Member(workdir, config.train.keep_last, stack) for workdir in workdirs]
+        stop_requested = stack.enter_context(_stop_request())
+        last_good = _common_step(members)
+        states = program.initial_states
+        if last_good is not None:
+            pairs = zip(members, states, strict=True)
+            states = tuple(_restore(one.checkpoints, last_good, like) for one, like in pairs)
+        start_step = last_good or 0
         if start_step >= num_steps:
             return True
-        state = parallel.put_replicated(state)
-        batches = pipeline.train_batches(
-            train_split,
-            batch_size=config.data.batch_size,
-            seed=config.seed,
-            augmentation=experiment.augmentation(config),
-            start_step=start_step,
-            stop_step=num_steps,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
-        )
-        # Nothing of the config can be wrong any more: the folder becomes this run's.
-        workdir.claim(config)
-        window = _Window()
-        last_good = checkpoints.last_step
-        with (
-            MetricsWriter(workdir, start_step) as writer,
-            _progress_bar(config, start_step, num_steps) as bar,
-        ):
-            step, stopping = start_step, False
-            for batch in parallel.prefetch(batches):
-                with jax.transfer_guard("disallow"):
-                    state, metrics = compiled_step(state, batch)
-                step += 1
-                window.add(step, metrics)
-                stopping = stop_requested()
-                saving = stopping or step == num_steps
-                saving = saving or step % config.train.checkpoint_every_steps == 0
-                if saving or step % config.train.log_every_steps == 0:
-                    means = window.read(parallel, last_good)
+        state = parallel.put_replicated(program.stack(states))
+        batches = train_batches(config, seeds, train_split, start_step, num_steps)
+        # Nothing of the configs can be wrong any more: the folders become these runs'.
+        for one, of_seed in zip(members, configs, strict=True):
+            one.workdir.claim(of_seed)
+            one.open_writer(start_step)
+        window = _Window(program, seeds)
+        bar = stack.enter_context(_progress_bar(config, len(seeds), start_step, num_steps))
+        step, stopping = start_step, False
+        for batch in parallel.prefetch(batches):
+            with jax.transfer_guard("disallow"):
+                state, metrics = program.step(state, batch)
+            step += 1
+            window.add(step, metrics)
+            stopping = stop_requested()
+            saving = stopping or step == num_steps
+            saving = saving or step % config.train.checkpoint_every_steps == 0
+            if saving or step % config.train.log_every_steps == 0:
+                for one, means in zip(members, window.read(last_good), strict=True):
                     means["train/images_per_second"] = (
-                        means.pop("train/steps_per_second") * config.data.batch_size
+                        means.pop("train/steps_per_second") * config.data.batch_size * len(members)
                     )
                     # The schedule counts updates before the one that it is asked for.
-                    means["train/learning_rate"] = float(schedule(step - 1))
-                    writer.write(step, means)
-                    bar.set_postfix(loss=f"{_total_loss(means, 'train'):.5g}", refresh=False)
-                    bar.update(step * config.data.batch_size - bar.n)
-                if stopping:
-                    # Saved at once: who sends SIGTERM does not wait for a validation.
-                    _save(checkpoints, parallel, step, state, {})
-                    break
-                if saving:
-                    losses = _validate(
-                        compiled_validation,
-                        parallel,
-                        state.variables,
-                        validation_split,
-                        config.evaluate.batch_size,
-                    )
-                    _check_finite(step, losses, last_good)
-                    total = _total_loss(losses, "validation")
-                    writer.write(step, {**losses, VALIDATION_LOSS: total})
-                    _save(checkpoints, parallel, step, state, {VALIDATION_LOSS: total})
-                    last_good = step
-                    window.restart_clock()
-            checkpoints.wait()
+                    means["train/learning_rate"] = float(program.schedule(step - 1))
+                    one.writer.write(step, means)
+                bar.set_postfix(loss=f"{_total_loss(means, 'train'):.5g}", refresh=False)
+                bar.update(step * config.data.batch_size * len(members) - bar.n)
+            if stopping:
+                # Saved at once: who sends SIGTERM does not wait for a validation.
+                _save(program, members, step, state, [{}] * len(members))
+                break
+            if saving:
+                losses = _validate(program, state, validation_split, config.evaluate.batch_size)
+                totals = []
+                for one, seed, found in zip(members, seeds, losses, strict=True):
+                    _check_finite(step, seed, found, last_good)
+                    totals.append({VALIDATION_LOSS: _total_loss(found, "validation")})
+                    one.writer.write(step, found | totals[-1])
+                _save(program, members, step, state, totals)
+                last_good = step
+                window.restart_clock()
+        for one in members:
+            one.checkpoints.wait()
     if stopping:
+        folders = ", ".join(f"'{workdir.checkpoints}'" for workdir in workdirs)
         print(
-            f"SIGTERM: saved step {step} of {num_steps} in '{workdir.checkpoints}'; "
+            f"SIGTERM: saved step {step} of {num_steps} in {folders}; "
             "the same command goes on from there.",
             flush=True,
         )
@@ -242,13 +235,19 @@ def train(config: ConfigDict, workdir: Workdir, data_set: DataSet) -> bool:
     return True
 
 
-def _progress_bar(config: ConfigDict, start_step: int, num_steps: int) -> Any:
+def _common_step(members: Sequence[_Member]) -> int | None:
+    """The newest checkpoint that every member has: a kill can fall between their saves."""
+    common = set.intersection(*(set(one.checkpoints.steps) for one in members))
+    return max(common, default=None)
+
+
+def _progress_bar(config: ConfigDict, members: int, start_step: int, num_steps: int) -> Any:
     """Images done, images/s and time left; only process 0 shows it."""
-    size = config.data.batch_size
+    size = config.data.batch_size * members
     return tqdm(
         total=num_steps * size,
         initial=start_step * size,
-        desc=f"train {config.model.name}",
+        desc=f"train {config.model.name}" + (f" x {members}" if members > 1 else ""),
         unit="image",
         unit_scale=True,
         dynamic_ncols=True,
@@ -256,7 +255,7 @@ def _progress_bar(config: ConfigDict, start_step: int, num_steps: int) -> Any:
     )
 
 
-def _total_loss(metrics: dict[str, float], prefix: str) -> float:
+def _total_loss(metrics: Mapping[str, float], prefix: str) -> float:
     """The sum of the losses of all networks."""
     return sum(value for name, value in metrics.items() if name.startswith(f"{prefix}/loss/"))
 
@@ -266,14 +265,17 @@ def _training(state: TrainState) -> dict[str, Tree]:
 
 
 def _save(
-    checkpoints: Checkpoints,
-    parallel: Parallel,
+    program: Program,
+    members: Sequence[_Member],
     step: int,
     state: TrainState,
-    metrics: dict[str, float],
+    metrics: Sequence[dict[str, float]],
 ) -> None:
-    state = parallel.get_replicated(state) if parallel.mode == "pmap" else state
-    checkpoints.save(step, state.variables, _training(state), metrics)
+    """Saves every member; a lone one's arrays go to disk from the devices that hold them."""
+    on_host = program.parallel.mode == "pmap" or len(members) > 1
+    states = program.unstack(program.parallel.get_replicated(state) if on_host else state)
+    for one, of_seed, row in zip(members, states, metrics, strict=True):
+        one.save(step, of_seed, row)
 
 
 def _restore(checkpoints: Checkpoints, step: int, like: TrainState) -> TrainState:

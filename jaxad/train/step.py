@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from jaxad.train.optim import matches
 from jaxad.train.state import TrainState
-from jaxad.types import Batch, ExampleKeys, LossAux, Model, PerExample, Tree, Variables
+from jaxad.types import Batch, ExampleKeys, LossAux, Model, PerExample, Tree
 
 Metrics = dict[str, Float[Array, ""]]
 
@@ -93,11 +93,10 @@ def train_step(
 
 
 def validation_sums(
-    variables: Variables,
+    state: TrainState,
     batch: Batch,
     *,
     model: Model,
-    seed: int,
     axis_name: str | None = None,
 ) -> tuple[Metrics, Float[Array, ""]]:
     """Sums of every loss and term over the valid examples of a batch, and their number.
@@ -105,9 +104,9 @@ def validation_sums(
     Runs the model as scoring does (no batch statistics), with noise that is the same at every
     validation, so that losses of different steps can be compared.
     """
-    step_key = jax.random.fold_in(jax.random.key(seed), _VALIDATION_STREAM)
+    step_key = jax.random.fold_in(jax.random.key(state.seed), _VALIDATION_STREAM)
     keys = example_keys(step_key, batch["_index"])
-    losses, aux = model.losses(variables, batch, keys, train=False)
+    losses, aux = model.losses(state.variables, batch, keys, train=False)
     values = {f"loss/{name}": loss for name, loss in losses.items()}
     values.update({f"term/{name}": term for name, term in aux.terms.items()})
     sums = {name: _masked_sum(value, batch["_valid"]) for name, value in values.items()}

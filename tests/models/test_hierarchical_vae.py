@@ -12,21 +12,38 @@ import scipy.stats
 
 from jaxad import models, ops
 from jaxad.errors import UserError
-from jaxad.models import hierarchical_vae as hv
+from jaxad.models import decomposition as dc
 
 FIELDS = {
     "widths": (8, 8, 8, 8),
     "depths": (0, 1, 1, 1),
-    "latent_channels_high": 4,
-    "latent_channels_low": 1,
+    "latent_channels": (4, 1),
     "variance": 0.05,
     "weights": (1.0, 2.0, 2.0, 0.5, 0.25),
 }
 
 
-def build(**changes):
+#: What the other systems have of these fields, and how many weights and latents of a 32 x 32 image.
+VARIANTS = {
+    "pchvae": {},
+    "chvae": {"weights": (2.0, 0.5, 0.25)},
+    "highvae": {"weights": (2.0, 0.5), "latent_channels": (4,)},
+    "lowvae": {
+        "weights": (2.0, 0.25),
+        "latent_channels": (1,),
+        "widths": (8, 8),
+        "depths": (0, 1),
+    },
+}
+
+
+def build(system="pchvae", **changes):
     common = {"image_shape": (32, 32, 1), "dtype": jnp.float32, "axis_name": None}
-    return models.build("pchvae", {**FIELDS, **changes}, **common)
+    return models.build(system, {**FIELDS, **VARIANTS[system], **changes}, **common)
+
+
+def weights_of(model):
+    return dict(zip(model.parts.terms, model.weights, strict=True))
 
 
 def losses(model, variables, images, seed=0):
@@ -62,15 +79,15 @@ def trained():
 def test_terms_are_those_of_equation_9(rng):
     x, high, low, zero = rng.normal(size=(4, 3, 8, 8, 1)).astype("float32")
     mean, log_variance = rng.normal(size=(2, 3, 5)).astype("float32")
-    levels = hv.Levels(
+    levels = dc.Levels(
         x_high=jnp.array(high),
         x_low=jnp.array(low),
         posterior_high=ops.DiagonalGaussian(jnp.array(mean), jnp.array(log_variance)),
         posterior_low=ops.DiagonalGaussian(jnp.array(2 * mean), jnp.array(log_variance)),
     )
-    parts = hv.Decomposition(levels, jnp.array(zero))
+    parts = dc.Decomposition(levels, jnp.array(zero))
     variance = 0.2
-    terms = hv.loss_terms(parts, jnp.array(x), variance)
+    terms = dc.loss_terms(parts, jnp.array(x), variance)
 
     def nll(value, center):
         logpdf = scipy.stats.norm.logpdf(value, center, np.sqrt(variance))
@@ -86,21 +103,76 @@ def test_terms_are_those_of_equation_9(rng):
         "kl_high": kl(mean),
         "kl_low": kl(2 * mean),
     }
-    assert tuple(terms) == hv.TERMS
+    assert tuple(terms) == dc.TERMS
     for name, value in expected.items():
         np.testing.assert_allclose(terms[name], value, rtol=1e-4, err_msg=name)
-    weights = (1.0, 2.0, 3.0, 4.0, 5.0)
-    total = sum(w * expected[name] for w, name in zip(weights, hv.TERMS, strict=True))
-    np.testing.assert_allclose(hv.weighted_sum(terms, weights), total, rtol=1e-4)
+    weights = dict(zip(dc.TERMS, (1.0, 2.0, 3.0, 4.0, 5.0), strict=True))
+    total = sum(weight * expected[name] for name, weight in weights.items())
+    np.testing.assert_allclose(dc.weighted_sum(terms, weights), total, rtol=1e-4)
 
 
-def test_loss_is_the_weighted_sum_of_the_logged_terms(trained):
-    model, variables, images = trained
+@pytest.mark.parametrize(
+    ("system", "terms"),
+    [  # of Eq. 9: what is left of it without the other level
+        ("pchvae", ("nll_high", "nll", "nll_zero", "kl_high", "kl_low")),
+        ("chvae", ("nll", "kl_high", "kl_low")),  # "without the dark blue part and term 3"
+        ("highvae", ("nll", "kl_high")),
+        ("lowvae", ("nll", "kl_low")),
+    ],
+)
+def test_loss_is_the_weighted_sum_of_the_logged_terms(system, terms):
+    model = build(system)
+    variables = jax.jit(model.init_variables)(jax.random.key(1))
+    images = jax.random.uniform(jax.random.key(0), (2, 32, 32, 1))
     found, aux = losses(model, variables, images)
     assert found.keys() == model.networks.keys()
-    np.testing.assert_allclose(
-        found["model"], hv.weighted_sum(aux.terms, FIELDS["weights"]), rtol=1e-6
-    )
+    assert set(aux.terms) == set(terms)
+    assert model.parts.terms == terms
+    expected = sum(weights_of(model)[name] * np.asarray(aux.terms[name]) for name in terms)
+    np.testing.assert_allclose(found["model"], expected, rtol=1e-6)
+    scores = score(model, variables, images)
+    elbo = [scores.components[name] for name in terms if name in ("nll", "kl_high", "kl_low")]
+    np.testing.assert_allclose(scores.image, sum(elbo), rtol=1e-6)
+    assert set(scores.components) == {*terms, "mse"}
+
+
+def test_systems_have_the_branches_of_figure_1():
+    """Modules by their colour there; a missing branch has no parameters."""
+    high = {"high_encoder", "high_posterior", "trunk"}
+    low = {"low_encoder", "low_posterior", "low_decoder"}
+    expected = {
+        "pchvae": {"stem", "tail"} | high | low,
+        "chvae": {"stem"} | high | low,  # without the dark blue tail
+        "highvae": {"stem", "tail"} | high,
+        "lowvae": {"stem"} | low,
+    }
+    # 32 / 16 = 2 and 32 / 4 = 8: z1 has 2 * 2 * 4, z2 8 * 8 * 1 variables.
+    latents = {"pchvae": 16 + 64, "chvae": 16 + 64, "highvae": 16, "lowvae": 64}
+    for system, modules in expected.items():
+        model = build(system)
+        variables = jax.eval_shape(model.init_variables, jax.random.key(0))
+        assert set(variables["params"]) == modules, system
+        assert model.num_latents == latents[system]
+
+
+def test_high_and_low_vae_are_pchvae_s_branches():
+    """With pchVAE's parameters High VAE reconstructs x_high, and chVAE x_low where it has no tail.
+
+    Both share the modules, so that a difference between systems is one of parts alone.
+    """
+    model = build()
+    variables = jax.jit(model.init_variables)(jax.random.key(1))
+    images = jax.random.uniform(jax.random.key(0), (2, 32, 32, 1))
+    whole = score(model, variables, images).reconstructions
+    for system, name in {"highvae": "high", "chvae": "low"}.items():
+        part = build(system)
+        needed = jax.eval_shape(part.init_variables, jax.random.key(0))["params"]
+        given = {"params": {module: variables["params"][module] for module in needed}}
+        found = score(part, given, images)
+        assert set(found.reconstructions) == {"reconstruction"}
+        np.testing.assert_allclose(
+            found.reconstructions["reconstruction"], whole[name], rtol=1e-5, atol=1e-6
+        )
 
 
 def test_the_low_level_goes_through_the_high_one(trained):
@@ -110,8 +182,7 @@ def test_the_low_level_goes_through_the_high_one(trained):
     parts = jax.jit(modules.apply)(variables, images, None)
 
     def again(m, x):
-        _, posterior = m.encode_high(x)
-        return m.decode_high(posterior.mean)[1]
+        return m.decode_high(m.encode_high(m.encode(x)).mean)[1]
 
     expected = jax.jit(lambda x: modules.apply(variables, x, method=again))(parts.levels.x_low)
     np.testing.assert_allclose(parts.x_zero, expected, rtol=1e-4, atol=1e-5)
@@ -136,6 +207,13 @@ def test_z2_depends_on_z1_through_u(trained):
     gradient = jax.jit(jax.grad(z2))(variables)["params"]
     assert float(optax.tree.norm(gradient["trunk"])) > 0
     assert float(optax.tree.norm(gradient["tail"])) == 0  # dark blue: x_high alone
+
+    # The ablation: f2(x). g2 still sees z1.
+    model = build(condition_z2=False)
+    variables = jax.jit(model.init_variables)(jax.random.key(1))
+    gradient = jax.jit(jax.grad(z2))(variables)["params"]
+    assert float(optax.tree.norm(gradient["trunk"])) == 0
+    assert float(optax.tree.norm(gradient["stem"])) > 0
 
 
 def test_score_is_the_negative_elbo(trained):
@@ -206,6 +284,9 @@ def test_bfloat16_keeps_parameters_likelihoods_and_scores_in_float32(trained):
         ({"image_shape": (40, 40, 1)}, "multiple of 16"),
         ({"norm": "layer"}, "none, group, batch"),
         ({"variance": 0.0}, "not positive"),
+        ({"weights": (1.0, 1.0)}, "weights: .* has not 5 numbers"),
+        ({"widths": (8, 8)}, "widths: .* has not 4 numbers"),
+        ({"latent_channels": (4, 0)}, "at least 1"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(changes, words):
@@ -216,14 +297,19 @@ def test_settings_that_cannot_be_are_refused(changes, words):
 class LinearBranches:
     """The linear autoencoder of Eq. 2 as `Branches`: one matrix pair per level, z = mean."""
 
+    parts = dc.Parts()
+
     def __init__(self, weights):
         self.weights = weights
 
     def _posterior(self, mean):
         return ops.DiagonalGaussian(mean, jnp.zeros_like(mean))
 
-    def encode_high(self, x):
-        return x, self._posterior(x @ self.weights["encode_high"])
+    def encode(self, x):
+        return x
+
+    def encode_high(self, features):
+        return self._posterior(features @ self.weights["encode_high"])
 
     def decode_high(self, z1):
         x_high = z1 @ self.weights["decode_high"]
@@ -251,9 +337,10 @@ def test_with_linear_modules_the_branches_recover_the_pca_subspaces():
     x = jnp.asarray(data, jnp.float32)
 
     def loss(weights):
-        parts = hv.decompose(LinearBranches(weights), x, None)
-        terms = hv.loss_terms(parts, x, variance=1.0)
-        return jnp.mean(hv.weighted_sum(terms, (1.0, 1.0, 1.0, 0.0, 0.0)))
+        parts = dc.decompose(LinearBranches(weights), x, None)
+        terms = dc.loss_terms(parts, x, variance=1.0)
+        weights_of_terms = dict(zip(dc.TERMS, (1.0, 1.0, 1.0, 0.0, 0.0), strict=True))
+        return jnp.mean(dc.weighted_sum(terms, weights_of_terms))
 
     weights = {
         name: jnp.asarray(0.1 * rng.normal(size=shape), jnp.float32)

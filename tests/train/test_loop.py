@@ -1,6 +1,7 @@
 """The loop: resumes where it stopped, stops where a loss is not finite, logs each step once."""
 
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -15,7 +16,8 @@ from jaxad.checkpoint import Checkpoints
 from jaxad.config import get_config
 from jaxad.data.sources import DataSet
 from jaxad.errors import RunError, UserError
-from jaxad.train.loop import num_train_steps, train
+from jaxad.train.loop import train, train_seeds
+from jaxad.train.program import num_train_steps
 from jaxad.train.writer import MetricsWriter, read_metrics
 from jaxad.workdir import Workdir
 
@@ -151,3 +153,32 @@ def test_a_config_that_cannot_be_leaves_no_run_behind(config, tmp_path):
     with pytest.raises(UserError, match=r"config.data.batch_size: 12 .* multiple of 8"):
         launched.train(config, tmp_path)
     assert not (tmp_path / "config.json").exists()
+
+
+def test_seeds_trained_as_one_program_are_the_seeds_trained_alone(config, tmp_path):
+    """Also where a kill fell between their saves, so that one is a checkpoint ahead."""
+    seeds = (0, 5)
+    configs = [config.copy_and_resolve_references() for _ in seeds]
+    for seed, one in zip(seeds, configs, strict=True):
+        one.seed = seed
+        assert run(one, tmp_path / "alone" / str(seed))
+    together = [tmp_path / "together" / str(seed) for seed in seeds]
+    folders = [Workdir(path) for path in together]
+    assert train_seeds(configs, folders, DataSet(config.data))
+    shutil.rmtree(together[1] / "checkpoints" / str(STEPS))
+    assert train_seeds(configs, folders, DataSet(config.data))
+
+    for seed, path in zip(seeds, together, strict=True):
+        assert detector.load(path).config.seed == seed
+        (step, found), (_, expected) = variables(path), variables(tmp_path / "alone" / str(seed))
+        assert step == STEPS
+        for ours, theirs in zip(found, expected, strict=True):
+            # Sums in another order, over eight Adam steps of rate 5e-3 at most.
+            np.testing.assert_allclose(ours, theirs, atol=2e-3)
+        rows = read_metrics(path / "metrics.jsonl")
+        alone = read_metrics(tmp_path / "alone" / str(seed) / "metrics.jsonl")
+        losses, expected = (
+            [row["train/loss/model"] for row in table if "train/loss/model" in row]
+            for table in (rows, alone)
+        )
+        np.testing.assert_allclose(losses, expected, rtol=1e-4)

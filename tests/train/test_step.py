@@ -23,8 +23,7 @@ def build(norm="none", dtype=jnp.float32, axis_name=None):
     fields = {
         "widths": (8, 8, 8, 8),
         "depths": (0, 0, 1, 1),
-        "latent_channels_high": 2,
-        "latent_channels_low": 1,
+        "latent_channels": (2, 1),
         "variance": 0.05,
         "weights": (1.0, 1.0, 1.0, 1.0, 1.0),
         "norm": norm,
@@ -124,6 +123,7 @@ class TwoNetworks:
     """A model with two losses that pull on both parameters, each network owning one."""
 
     image_shape: tuple[int, int, int] = (1, 1, 1)
+    num_latents: int = 0
 
     @property
     def networks(self):
@@ -171,8 +171,8 @@ def test_each_network_follows_its_own_loss_and_padding_counts_for_nothing():
 
 def test_validation_sums_count_valid_examples_once():
     model = TwoNetworks()
-    variables = model.init_variables(jax.random.key(0))
+    state = create_state(model.init_variables(jax.random.key(0)), optax.sgd(0.1), 0)
     batch = small_batch([1.0, 3.0, np.nan], [True, True, False])
-    sums, count = validation_sums(variables, batch, model=model, seed=0)
+    sums, count = validation_sums(state, batch, model=model)
     assert float(count) == 2
     np.testing.assert_allclose(sums["loss/generator"], 12.0)  # 3 (1 + 3)

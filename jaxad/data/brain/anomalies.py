@@ -8,24 +8,25 @@ import dataclasses
 from collections.abc import Iterable
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from scipy import ndimage
 
 from jaxad.data.brain.fields import Purpose, SplineField, keyed_generator
-from jaxad.data.brain.photographs import draw_patch
+from jaxad.data.brain.geometry import (
+    WELL_INSIDE,
+    ellipse_outline,
+    inside_share,
+    local_axes,
+    nearest_pixel,
+)
+from jaxad.data.brain.objects import Outline, blend, draw_alpha
 from jaxad.data.brain.plan import Run
 from jaxad.data.brain.subject import Subject, grid_axes_mm
 from jaxad.data.brain.template import spacing_mm
 
-OBJECT_DIAMETER_MM = (34.0, 64.0)
 LESION_RADIUS_MM = (11.0, 22.0)
 LESION_AREA_SHARE = 0.006
 """A slice is positive when a lesion covers more than this share of its pixels."""
-
-_OBJECT_CONTRAST = (1.4, 2.4)
-_OBJECT_ALPHA = (0.85, 1.0)
-_OBJECT_FEATHER_MM = 4.0
-_PATCH_LIMIT = 2.0
 
 _HYPO_SHARE = 0.6
 _HYPO, _HYPER = (0.35, 0.65), (1.22, 1.4)
@@ -40,7 +41,6 @@ _SMALLEST_SECTION_MM = 9.5
 
 _CANDIDATES = 256
 _SEARCH_MM = (75.0, 95.0)
-_WELL_INSIDE = 0.95
 _IN_WHITE_MATTER = 0.7
 
 
@@ -66,20 +66,11 @@ def draw_objects(
     for index in slices:
         generator = keyed_generator(seed, split, number, Purpose.OBJECT, index)
         brain = subject.brain[index]
-        alpha = generator.uniform(*_OBJECT_ALPHA)
+        alpha = draw_alpha(generator)
         weight, patch = _shaped_patch(generator, brain)
-        region = (weight > 0.5) & brain
-        local = subject.signal[index][region]
-        patch = (patch - patch[region].mean()) / max(float(patch[region].std()), 1e-3)
-        # Faint objects are more frequent than glaring ones: the square favours the lower end.
-        faintest, strongest = _OBJECT_CONTRAST
-        strength = faintest + (strongest - faintest) * generator.uniform() ** 2
-        contrast = strength * local.std()
-        mean = local.mean() + generator.uniform(0, 1) * (global_mean - local.mean())
-        value = np.maximum(mean + contrast * np.clip(patch, -_PATCH_LIMIT, _PATCH_LIMIT), 0)
-        opacity = alpha * weight * brain
-        signal[index] += (opacity * (value - signal[index])).astype(np.float32)
-        mask[index] = opacity > 0.5
+        image = subject.signal[index][..., None]
+        blended, opacity = blend(generator, image, brain, [global_mean], alpha, weight, patch)
+        signal[index], mask[index] = blended[..., 0], opacity > 0.5
     return signal, mask
 
 
@@ -87,25 +78,10 @@ def _shaped_patch(
     generator: np.random.Generator, brain: Bool[np.ndarray, "s s"]
 ) -> tuple[Float[np.ndarray, "s s"], Float[np.ndarray, "s s"]]:
     """The feathered weight of a random (super)ellipse in the brain, and a photograph there."""
-    _, rows, columns = grid_axes_mm(len(brain))
-    half = generator.uniform(*OBJECT_DIAMETER_MM, size=2) / 2
-    angle = generator.uniform(0, np.pi)
-    power = 2.0 if generator.uniform() < 0.5 else generator.uniform(2.5, 5.0)
-    outline = _ellipse_outline(half, angle)
+    outline = Outline.draw(generator)
     candidates = _candidates(generator)
-    centre = _first_good(candidates, _inside_share(brain[None], candidates, outline))
-
-    along, across = _local_axes(rows, columns, centre, angle)
-    level = (np.abs(along / half[0]) ** power + np.abs(across / half[1]) ** power) ** (1 / power)
-    weight = np.clip(0.5 + (1 - level) * half.min() / _OBJECT_FEATHER_MM, 0, 1)
-
-    # The photograph is sampled at the pixels of the square around the object.
-    reach = int(np.ceil(half.max() / spacing_mm(len(brain)))) + 1
-    piece = draw_patch(generator, 2 * reach + 1)
-    row, column = _nearest_pixel(centre, len(brain))
-    padded = np.zeros((len(brain) + 2 * reach,) * 2, np.float32)
-    padded[row : row + 2 * reach + 1, column : column + 2 * reach + 1] = piece
-    return weight, padded[reach:-reach, reach:-reach]
+    centre = _first_good(candidates, inside_share(brain, candidates, outline.points()))
+    return outline.weight(centre, brain.shape), outline.photograph(generator, centre, brain.shape)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -186,14 +162,14 @@ def _lesion_level(
     slices = slice(run.slices.start, run.slices.stop)
     brain, white = subject.brain[slices], subject.white[slices]
 
-    outline = _ellipse_outline(
+    outline = ellipse_outline(
         lesion.radius * np.array([lesion.elongation, 1 / lesion.elongation]), lesion.angle
     )
     candidates = _candidates(generator)
-    row, column = _nearest_pixel(candidates, size)
+    row, column = nearest_pixel(candidates, (size, size))
     in_white = white[:, row, column].mean(axis=0)
-    inside = _inside_share(brain, candidates, outline)
-    fit = np.minimum(in_white / _IN_WHITE_MATTER, inside / _WELL_INSIDE) * _WELL_INSIDE
+    inside = inside_share(np.all(brain, axis=0), candidates, outline)
+    fit = np.minimum(in_white / _IN_WHITE_MATTER, inside / WELL_INSIDE) * WELL_INSIDE
     centre = _first_good(candidates, fit)
 
     offset = (np.arange(run.start, run.stop) - (run.start + run.stop - 1) / 2) * 2
@@ -203,7 +179,7 @@ def _lesion_level(
         amplitude * SplineField.draw(generator, knots).at((heights[slices], rows, columns))
         for knots, amplitude in _ROUGHNESS
     )
-    along, across = _local_axes(rows, columns, centre, lesion.angle)
+    along, across = local_axes(rows, columns, centre, lesion.angle)
     distance = np.hypot(along / lesion.elongation, across * lesion.elongation)
     while True:
         level = section[:, None, None] * rough - distance
@@ -265,55 +241,5 @@ def _first_good(
     candidates: Float[np.ndarray, "2 n"], fit: Float[np.ndarray, " n"]
 ) -> Float[np.ndarray, "2"]:
     """The first candidate that fits well enough, or else the one that fits best."""
-    good = fit >= _WELL_INSIDE
+    good = fit >= WELL_INSIDE
     return candidates[:, int(np.argmax(good) if good.any() else np.argmax(fit))]
-
-
-def _ellipse_outline(half_mm: Float[np.ndarray, "2"], angle: float) -> Float[np.ndarray, "2 m"]:
-    """Points (x, y) in mm on and in an ellipse around 0."""
-    turn = np.linspace(0, 2 * np.pi, 24, endpoint=False)
-    unit = np.concatenate([[np.cos(turn), np.sin(turn)]] * 2, axis=1)
-    unit[:, 24:] *= 0.6
-    along, across = half_mm[:, None] * unit
-    return np.stack(
-        [
-            np.cos(angle) * along - np.sin(angle) * across,
-            np.sin(angle) * along + np.cos(angle) * across,
-        ]
-    )
-
-
-def _inside_share(
-    brain: Bool[np.ndarray, "n s s"],
-    candidates: Float[np.ndarray, "2 c"],
-    outline: Float[np.ndarray, "2 m"],
-) -> Float[np.ndarray, " c"]:
-    """The share of an outline's points that are brain in all slices, for each candidate centre."""
-    points = candidates[:, :, None] + outline[:, None, :]
-    row, column = _nearest_pixel(points, brain.shape[-1])
-    everywhere = np.all(brain, axis=0)
-    return np.asarray(everywhere)[row, column].mean(axis=-1)
-
-
-def _nearest_pixel(
-    points: Float[np.ndarray, "2 ..."], size: int
-) -> tuple[Int[np.ndarray, "..."], Int[np.ndarray, "..."]]:
-    """Row and column of the pixel nearest to points (x, y) in mm."""
-    middle, width = (size - 1) / 2, spacing_mm(size)
-    column = np.clip(np.rint(middle + points[0] / width), 0, size - 1)
-    row = np.clip(np.rint(middle - points[1] / width), 0, size - 1)
-    return np.asarray(row, dtype=int), np.asarray(column, dtype=int)
-
-
-def _local_axes(
-    rows: Float[np.ndarray, " s"],
-    columns: Float[np.ndarray, " s"],
-    centre: Float[np.ndarray, "2"],
-    angle: float,
-) -> tuple[Float[np.ndarray, "s s"], Float[np.ndarray, "s s"]]:
-    """Coordinates in mm of all pixels along and across an axis through `centre`."""
-    x, y = columns[None, :] - centre[0], rows[:, None] - centre[1]
-    return (
-        np.cos(angle) * x + np.sin(angle) * y,
-        -np.sin(angle) * x + np.cos(angle) * y,
-    )

@@ -1,0 +1,21 @@
+"""High VAE: the high-level branch of pchVAE alone, a plain convolutional VAE."""
+
+from ml_collections import ConfigDict
+
+from jaxad.config import check_variant, pchvae_protocol
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    check_variant("highvae", variant)
+    config = pchvae_protocol(variant)
+    config.model.name = "highvae"
+    # Slightly more parameters than pchVAE, the same number of latents.
+    config.model.widths = (16, 26, 51, 68)  # channels at H/2, H/4, H/8, H/16
+    config.model.depths = (0, 0, 1, 1)  # residual 3x3 convolutions per block, same levels
+    config.model.latent_channels = (32,)  # z at H/16
+    config.model.variance = 0.0056  # c, in squared units of the [0, 1] image
+    config.model.weights = (1.0, 1.0)  # lambda 2 and 4: nll, kl_high
+    config.model.norm = "none"
+    if variant == "smoke":
+        config.model.widths = (8, 8, 8, 8)
+    return config

@@ -1,0 +1,21 @@
+"""Low VAE: the low-level branch of pchVAE alone, latents at a quarter of the resolution."""
+
+from ml_collections import ConfigDict
+
+from jaxad.config import check_variant, pchvae_protocol
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    check_variant("lowvae", variant)
+    config = pchvae_protocol(variant)
+    config.model.name = "lowvae"
+    # Slightly more parameters than pchVAE, the same number of latents.
+    config.model.widths = (24, 77)  # channels at H/2 and H/4
+    config.model.depths = (0, 1)  # residual 3x3 convolutions per block, same levels
+    config.model.latent_channels = (2,)  # z at H/4
+    config.model.variance = 0.0056  # c, in squared units of the [0, 1] image
+    config.model.weights = (1.0, 1.0)  # lambda 2 and 5: nll, kl_low
+    config.model.norm = "none"
+    if variant == "smoke":
+        config.model.widths = (8, 8)
+    return config

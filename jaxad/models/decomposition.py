@@ -1,0 +1,193 @@
+"""The equations of the pchVAE paper: an image taken apart into two levels, and the loss of it.
+
+Zimmerer, Petersen and Maier-Hein: "High- and Low-level image component decomposition using VAEs
+for improved reconstruction and anomaly detection". Equations are numbered as there.
+
+The caption of the paper's Figure 1 calls the low-level encoder f_1; Eqs. 3 to 9 use f_1 for the
+high level (z1). This file follows the equations:
+
+    features       = stem(x)                     H/4, shared by both encoders
+    z1 ~ f1(x)     = high_encoder(features)      H/16
+    u, x_high      = g1(z1): trunk(z1) at H/4 (shared with the low level), tail(u)
+    z2 ~ f2(x, z1) = low_encoder(features, u)    H/4
+    x_low          = g2(z1, z2) = low_decoder(z2, u)
+    x_hat          = x_high + x_low
+    x_zero         = g1(z_low), z_low ~ f1(x_low): pushed to zero (third term)
+
+Eq. 2 has the low level of the high level in its third term, Eqs. 3 and 9 the high level of the low
+level: the paper swaps them without a word. The latter is built here.
+
+The systems that the paper compares are choices of parts of this: see `Parts`.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Protocol, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from jaxad import ops
+from jaxad.types import ExampleKeys, PerExample
+
+Pixels = Float[Array, "batch *image"]
+Latent = Float[Array, "batch *latent"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Parts:
+    """Which parts of Figure 1 a system has.
+
+    Attributes:
+        z1: the high level's latents, its encoder and the trunk.
+        x_high: the high level's own image, decoded from the trunk by the tail (dark blue).
+        z2: the low level's latents, their encoder and decoder (red).
+    """
+
+    z1: bool = True
+    x_high: bool = True
+    z2: bool = True
+
+    @property
+    def terms(self) -> tuple[str, ...]:
+        """The terms of Eq. 9 that there are, in its order."""
+        both_images = self.x_high and self.z2
+        present = {
+            "nll_high": both_images,  # without a low level x_high is x_hat
+            "nll": True,
+            "nll_zero": both_images,
+            "kl_high": self.z1,
+            "kl_low": self.z2,
+        }
+        return tuple(name for name in TERMS if present[name])
+
+
+#: The terms of Eq. 9 in its order: lambda_1 ... lambda_5 weigh them.
+TERMS = ("nll_high", "nll", "nll_zero", "kl_high", "kl_low")
+
+
+@runtime_checkable
+class Branches(Protocol):
+    """The maps of Eqs. 3 to 9; what is not among `parts` is never called.
+
+    Attributes:
+        parts: which of them there are.
+    """
+
+    parts: Parts
+
+    def encode(self, x: Pixels) -> Array:
+        """The features that both levels share."""
+        ...
+
+    def encode_high(self, features: Array) -> ops.DiagonalGaussian:
+        """f1: the posterior of z1."""
+        ...
+
+    def decode_high(self, z1: Latent) -> tuple[Array, Array | None]:
+        """g1: the trunk's features u, and x_high where it is among the parts."""
+        ...
+
+    def encode_low(self, features: Array, u: Array | None) -> ops.DiagonalGaussian:
+        """f2: the posterior of z2 given x (through its features) and z1 (through u)."""
+        ...
+
+    def decode_low(self, z2: Latent, u: Array | None) -> Array:
+        """g2: x_low."""
+        ...
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Levels:
+    """The levels of an image: images in its shape and posteriors, None where there is none."""
+
+    x_high: Pixels | None
+    x_low: Pixels | None
+    posterior_high: ops.DiagonalGaussian | None
+    posterior_low: ops.DiagonalGaussian | None
+
+    @property
+    def x_hat(self) -> Pixels:
+        """The reconstruction: the sum of the levels that there are."""
+        return sum(part for part in (self.x_high, self.x_low) if part is not None)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Decomposition:
+    """An image taken apart: its levels, and the low level passed through the high one."""
+
+    levels: Levels
+    x_zero: Pixels | None
+
+
+def split_levels(branches: Branches, x: Pixels, keys: ExampleKeys | None) -> Levels:
+    """The first two expectations of Eq. 8: the levels of an image; see `decompose`."""
+    features = branches.encode(x)
+    u = x_high = x_low = posterior_high = posterior_low = None
+    if branches.parts.z1:
+        posterior_high = branches.encode_high(features)
+        z1 = ops.reparameterise(posterior_high, ops.fold_in_all(keys, 0))
+        u, x_high = branches.decode_high(z1)
+    if branches.parts.z2:
+        posterior_low = branches.encode_low(features, u)
+        z2 = ops.reparameterise(posterior_low, ops.fold_in_all(keys, 1))
+        x_low = branches.decode_low(z2, u)
+    return Levels(x_high, x_low, posterior_high, posterior_low)
+
+
+def through_high_level(
+    branches: Branches, levels: Levels, keys: ExampleKeys | None
+) -> Pixels | None:
+    """x_zero = g1(z_low), z_low ~ f1(x_low): the third expectation of Eq. 8; see `decompose`."""
+    if levels.x_high is None or levels.x_low is None:
+        return None
+    posterior = branches.encode_high(branches.encode(levels.x_low))
+    _, x_zero = branches.decode_high(ops.reparameterise(posterior, ops.fold_in_all(keys, 2)))
+    return x_zero
+
+
+def decompose(branches: Branches, x: Pixels, keys: ExampleKeys | None) -> Decomposition:
+    """Runs an image through its levels and the low level through the high one (Eq. 8).
+
+    Args:
+        branches: the encoders and decoders.
+        x: images, float [B, ...].
+        keys: one key per example to sample the latents with; None takes posterior means.
+    """
+    levels = split_levels(branches, x, keys)
+    return Decomposition(levels, through_high_level(branches, levels, keys))
+
+
+def loss_terms(parts: Decomposition, x: Pixels, variance: float) -> dict[str, PerExample]:
+    """The terms of Eq. 9 that there are, before their weights; nats, each [B].
+
+    The norms are Gaussian negative log-likelihoods with the constant variance c (Eq. 8), the
+    third that of a zero image. Their names and order are `Parts.terms`.
+    """
+    nll, levels = ops.gaussian_negative_log_likelihood, parts.levels
+    found: dict[str, PerExample] = {}
+    if levels.x_high is not None and levels.x_low is not None:
+        found["nll_high"] = nll(x, levels.x_high, variance)
+    found["nll"] = nll(x, levels.x_hat, variance)
+    if parts.x_zero is not None:
+        found["nll_zero"] = nll(jnp.zeros_like(x), parts.x_zero, variance)
+    if levels.posterior_high is not None:
+        found["kl_high"] = ops.standard_normal_kl(levels.posterior_high)
+    if levels.posterior_low is not None:
+        found["kl_low"] = ops.standard_normal_kl(levels.posterior_low)
+    return found
+
+
+def weighted_sum(terms: Mapping[str, PerExample], weights: Mapping[str, float]) -> PerExample:
+    """Eq. 9: the sum over terms of lambda_i times term i; [B]."""
+    return sum((weights[name] * term for name, term in terms.items()), start=jnp.zeros(()))
+
+
+def negative_elbo(terms: Mapping[str, PerExample]) -> PerExample:
+    """The approximate negative ELBO, the paper's anomaly score: nll + kl_high + kl_low; [B]."""
+    return sum(
+        (terms[name] for name in ("nll", "kl_high", "kl_low") if name in terms), start=jnp.zeros(())
+    )

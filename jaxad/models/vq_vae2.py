@@ -1,0 +1,225 @@
+"""VQ-VAE-2 with two levels, as the pchVAE paper compares it.
+
+Razavi, van den Oord and Vinyals 2019, "Generating Diverse High-Fidelity Images with VQ-VAE-2",
+without its second stage (the prior over codes): the paper that compares it reconstructs and
+scores with the autoencoder alone. Layout and sizes are those of the implementation it names
+(github.com/rosinality/vq-vae-2-pytorch), with 2x2 convolutions of stride 2 for its 4x4 ones, as in
+all our models (`jaxad.nn.blocks`).
+
+    bottom features = two downsamplings to H/4, 3x3, residual stack
+    top features    = one downsampling to H/8, 3x3, residual stack      -> codes of the top level
+    bottom vectors  = 1x1 of (bottom features, decoded top codes)       -> codes of the bottom level
+    x_hat           = 3x3 of (upsampled top codes, bottom codes), residual stack, two upsamplings
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Bool, Float, Int, Key
+
+from jaxad.errors import UserError
+from jaxad.nn import blocks
+from jaxad.nn.quantiser import Quantised, Quantiser
+from jaxad.types import Batch, ExampleKeys, Images, LossAux, PerExample, Scores, Variables
+
+FeatureMap = Float[Array, "batch rows columns features"]
+Reconstruction = tuple[Images, Quantised, Quantised]
+
+
+class Modules(nn.Module):
+    """The networks: an image to its reconstruction and its top and bottom codes."""
+
+    channels: int
+    residual_blocks: int
+    residual_channels: int
+    num_codes: int
+    code_dimension: int
+    decay: float
+    image_channels: int
+    train: bool
+    axis_name: str | None
+    dtype: DTypeLike
+
+    def _down(self, features: int) -> blocks.Down:
+        return blocks.Down(
+            features=features, depth=0, norm="none", activation=nn.relu, train=self.train,
+            axis_name=self.axis_name, dtype=self.dtype,
+        )  # fmt: skip
+
+    def _up(self, x: FeatureMap, features: int) -> FeatureMap:
+        """Doubles height and width; what comes in has been through an activation."""
+        x = nn.Dense(4 * features, dtype=self.dtype)(x)
+        return blocks.depth_to_space(x, 2)
+
+    def _stack(self, x: FeatureMap) -> FeatureMap:
+        """A 3x3 convolution and the residual stack."""
+        x = nn.Conv(self.channels, (3, 3), dtype=self.dtype)(x)
+        return blocks.Bottleneck(self.residual_blocks, self.residual_channels, self.dtype)(x)
+
+    def _quantise(
+        self, x: FeatureMap, valid: Bool[Array, " batch"], index: Int[Array, " batch"], name: str
+    ) -> Quantised:
+        # Distances, and the codebook's averages, in full precision.
+        full = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        vectors = nn.Dense(self.code_dimension)(full)
+        return Quantiser(
+            num_codes=self.num_codes, dimension=self.code_dimension, decay=self.decay,
+            train=self.train, axis_name=self.axis_name, name=name,
+        )(vectors, valid, index)  # fmt: skip
+
+    @nn.compact
+    def __call__(
+        self, x: Images, valid: Bool[Array, " batch"], index: Int[Array, " batch"]
+    ) -> Reconstruction:
+        bottom = nn.relu(self._down(self.channels // 2)(x.astype(self.dtype)))
+        bottom = self._stack(nn.relu(self._down(self.channels)(bottom)))
+        top = self._stack(nn.relu(self._down(self.channels // 2)(bottom)))
+
+        top_codes = self._quantise(top, valid, index, "top")
+        top_vectors = top_codes.vectors.astype(self.dtype)
+        top_decoded = self._up(self._stack(top_vectors), self.code_dimension)
+        bottom_codes = self._quantise(
+            jnp.concatenate([top_decoded, bottom], axis=-1), valid, index, "bottom"
+        )
+
+        codes = [self._up(top_vectors, self.code_dimension), bottom_codes.vectors]
+        y = self._stack(jnp.concatenate(codes, axis=-1))
+        y = self._up(nn.relu(self._up(y, self.channels // 2)), self.image_channels)
+        x_hat = y.astype(jnp.promote_types(y.dtype, jnp.float32))
+        return x_hat, top_codes, bottom_codes
+
+
+@dataclasses.dataclass(frozen=True)
+class VQVAE2:
+    """VQ-VAE-2 as a `jaxad.types.Model`.
+
+    Attributes:
+        image_shape: (H, W, C); H and W are multiples of 8.
+        channels: of the features at H/4 and H/8.
+        residual_blocks: in each residual stack.
+        residual_channels: hidden channels of a residual block.
+        num_codes: entries of each of the two codebooks.
+        code_dimension: channels of a code.
+        decay: of the codebooks' moving averages.
+        commitment: weight beta of the commitment terms.
+        dtype: of the convolutions; parameters and codebooks stay float32.
+        axis_name: see `jaxad.types.Model`.
+    """
+
+    image_shape: tuple[int, int, int]
+    channels: int
+    residual_blocks: int
+    residual_channels: int
+    num_codes: int
+    code_dimension: int
+    decay: float
+    commitment: float
+    dtype: DTypeLike = jnp.float32
+    axis_name: str | None = None
+
+    @property
+    def networks(self) -> Mapping[str, str]:
+        """One loss trains every parameter; the codebooks are no parameters."""
+        return {"model": ".*"}
+
+    @property
+    def num_latents(self) -> int:
+        """Codes of an image, top and bottom."""
+        height, width, _ = self.image_shape
+        return (height // 4) * (width // 4) + (height // 8) * (width // 8)
+
+    def __post_init__(self) -> None:
+        height, width, _ = self.image_shape
+        if height % 8 or width % 8:
+            raise UserError(
+                f"config.data.image_size: {height} cannot be halved three times; "
+                "choose a multiple of 8."
+            )
+        if not 0 <= self.decay < 1:
+            raise UserError(f"config.model.decay: {self.decay} is not in [0, 1).")
+        if not 0 <= self.commitment < math.inf:
+            raise UserError(f"config.model.commitment: {self.commitment} is negative.")
+        least = {"channels": 2, "residual_blocks": 0, "residual_channels": 1}
+        least |= {"num_codes": 2, "code_dimension": 1}
+        for name, smallest in least.items():
+            if getattr(self, name) < smallest:
+                raise UserError(
+                    f"config.model.{name}: {getattr(self, name)} is less than {smallest}."
+                )
+
+    def modules(self, *, train: bool) -> Modules:
+        """The Linen modules in training or in evaluation mode."""
+        return Modules(
+            channels=self.channels,
+            residual_blocks=self.residual_blocks,
+            residual_channels=self.residual_channels,
+            num_codes=self.num_codes,
+            code_dimension=self.code_dimension,
+            decay=self.decay,
+            image_channels=self.image_shape[-1],
+            train=train,
+            axis_name=self.axis_name if train else None,
+            dtype=self.dtype,
+        )
+
+    def init_variables(self, key: Key[Array, ""]) -> Variables:
+        """Fresh variables: `params` and `codebook`."""
+        return self.modules(train=False).init(key, *_as_batch(jnp.zeros((1, *self.image_shape))))
+
+    def losses(
+        self, variables: Variables, batch: Batch, keys: ExampleKeys, *, train: bool
+    ) -> tuple[dict[str, PerExample], LossAux]:
+        """Squared error + beta * (commitment of both levels), means over pixels and dimensions.
+
+        Eq. 1 of VQ-VAE-2 with the codebook term replaced by moving averages; deterministic, the
+        keys are not used. See `jaxad.types.Model`.
+        """
+        x = batch["image"]
+        found: Any
+        found, mutable = self.modules(train=train).apply(
+            variables, x, batch["_valid"], batch["_index"],
+            mutable=["codebook"] if train else [],
+        )  # fmt: skip
+        x_hat, top, bottom = found
+        terms = _terms(x, x_hat, top, bottom)
+        loss = terms["mse"] + self.commitment * (
+            terms["commitment_top"] + terms["commitment_bottom"]
+        )
+        used = {"perplexity_top": top.perplexity, "perplexity_bottom": bottom.perplexity}
+        shown = {name: jnp.broadcast_to(value, len(x)) for name, value in used.items()}
+        return {"model": loss}, LossAux({**terms, **shown}, mutable)
+
+    def score(self, variables: Variables, images: Images) -> Scores:
+        """Reconstruction + commitment, the loss itself: there is no ELBO to score with.
+
+        The pixel map is the squared error averaged over channels.
+        """
+        found: Any = self.modules(train=False).apply(variables, *_as_batch(images))
+        x_hat, top, bottom = found
+        terms = _terms(images, x_hat, top, bottom)
+        commitment = terms["commitment_top"] + terms["commitment_bottom"]
+        return Scores(
+            image=terms["mse"] + self.commitment * commitment,
+            pixel=jnp.mean((images - x_hat) ** 2, axis=-1),
+            components=terms,
+            reconstructions={"reconstruction": x_hat},
+        )
+
+
+def _as_batch(images: Images) -> tuple[Images, Bool[Array, " batch"], Int[Array, " batch"]]:
+    """Images with the place and validity that only training looks at."""
+    return images, jnp.ones(len(images), bool), jnp.arange(len(images), dtype=jnp.int32)
+
+
+def _terms(x: Images, x_hat: Images, top: Quantised, bottom: Quantised) -> dict[str, PerExample]:
+    """The terms of the loss before their weights, each [B]."""
+    return {
+        "mse": jnp.mean((x - x_hat) ** 2, axis=(1, 2, 3)),
+        "commitment_top": top.commitment,
+        "commitment_bottom": bottom.commitment,
+    }

@@ -1,0 +1,171 @@
+"""A vector quantiser whose codebook follows moving averages of what it is given.
+
+van den Oord et al. 2017, "Neural Discrete Representation Learning", Section 3 and Appendix A.1;
+Razavi et al. 2019, "Generating Diverse High-Fidelity Images with VQ-VAE-2", Eqs. 1 and 2. The
+codebook is mutable state, not a parameter: no gradient reaches it.
+
+Differences from the appendix. The averages start at one visit a code, and not at zero, where an
+unused code's vector is a quotient of two vanishing numbers. Codes that are hardly used are moved
+to vectors of the batch, as all are in the first update: otherwise a part of the codebook never
+takes part (as in Jukebox, Dhariwal et al. 2020, "random restarts").
+"""
+
+import dataclasses
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from jaxad.types import PerExample
+
+Vectors = Float[Array, "batch *places dimension"]
+Codebook = Float[Array, "codes dimension"]
+Counts = Float[Array, " codes"]
+
+#: A code is dead when its moving count of visits is below this share of the mean code's.
+DEAD_SHARE = 0.03
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Quantised:
+    """Vectors replaced by codes.
+
+    Attributes:
+        vectors: the codes, with the straight-through gradient: that of the vectors they replace.
+        codes: which code each vector became, int32 [B, ...].
+        commitment: mean squared distance of an example's vectors from their codes, whose gradient
+            moves the vectors alone; [B].
+        perplexity: exp(entropy) of how often each code is used, by the moving counts: the number
+            of codes that are in use, from 1 to K; [].
+    """
+
+    vectors: Vectors
+    codes: Int[Array, "batch *places"]
+    commitment: PerExample
+    perplexity: Float[Array, ""]
+
+
+def nearest(vectors: Float[Array, "n dimension"], codebook: Codebook) -> Int[Array, " n"]:
+    """The code nearest to each vector, the first of several."""
+    # |v - e|^2 without |v|^2, which is the same for every code.
+    products = jnp.matmul(vectors, codebook.T, precision=jax.lax.Precision.HIGHEST)
+    return jnp.argmin(jnp.sum(codebook**2, axis=1)[None] - 2 * products, axis=1)
+
+
+def perplexity(counts: Counts) -> Float[Array, ""]:
+    """exp(entropy) of the distribution that the counts have."""
+    shares = counts / jnp.sum(counts)
+    return jnp.exp(-jnp.sum(jax.scipy.special.xlogy(shares, shares)))
+
+
+def moving_average(old: Array, new: Array, decay: float) -> Array:
+    """decay * old + (1 - decay) * new: Eq. 2 of VQ-VAE-2."""
+    return decay * old + (1 - decay) * new
+
+
+class Quantiser(nn.Module):
+    """Replaces vectors by the nearest of K codes.
+
+    State, in the collection `codebook`: `count` [K] and `total` [K, D], moving averages of the
+    visits to each code and of the sum of the vectors that came (a code is their quotient), and
+    `updates` [], how often they were changed.
+
+    Attributes:
+        num_codes: K.
+        dimension: D.
+        decay: of the moving averages, gamma.
+        train: whether a call updates the codebook.
+        axis_name: see `jaxad.types.Model`.
+    """
+
+    num_codes: int
+    dimension: int
+    decay: float
+    train: bool
+    axis_name: str | None
+
+    @nn.compact
+    def __call__(
+        self, vectors: Vectors, valid: Bool[Array, " batch"], index: Int[Array, " batch"]
+    ) -> Quantised:
+        """Quantises, and in training updates the codebook with what it saw.
+
+        Args:
+            vectors: float32 [B, ..., D].
+            valid: examples that count; padding does not move the codebook.
+            index: place of each example in the global batch.
+        """
+        count = self.variable("codebook", "count", jnp.ones, (self.num_codes,))
+        total = self.variable("codebook", "total", self._initial_codebook)
+        updates = self.variable("codebook", "updates", lambda: jnp.zeros((), jnp.int32))
+        codebook = total.value / count.value[:, None]
+
+        flat = jax.lax.stop_gradient(vectors).reshape(len(vectors), -1, self.dimension)
+        codes = nearest(flat.reshape(-1, self.dimension), codebook).reshape(flat.shape[:2])
+        chosen = jax.lax.stop_gradient(codebook[codes].reshape(vectors.shape))
+        commitment = (vectors - chosen) ** 2
+        quantised = Quantised(
+            vectors=vectors + jax.lax.stop_gradient(chosen - vectors),
+            codes=codes.reshape(vectors.shape[:-1]),
+            commitment=jnp.mean(commitment.reshape(len(vectors), -1), axis=1),
+            perplexity=perplexity(count.value),
+        )
+        if self.train and not self.is_initializing():
+            new_count, new_total = self._moved(count.value, total.value, flat, codes, valid)
+            dead = new_count < DEAD_SHARE * jnp.mean(new_count)
+            dead |= updates.value == 0
+            candidates, found = self._drawn(flat, valid, index, updates.value)
+            replaced = dead & found
+            # A replaced code starts with a mean code's visits, or it would be dead again at once.
+            fresh_count = jnp.full_like(new_count, jnp.mean(new_count))
+            count.value = jnp.where(replaced, fresh_count, new_count)
+            total.value = jnp.where(replaced[:, None], fresh_count[:, None] * candidates, new_total)
+            updates.value = updates.value + 1
+        return quantised
+
+    def _initial_codebook(self) -> Codebook:
+        return jax.random.normal(self.make_rng("params"), (self.num_codes, self.dimension))
+
+    def _sum(self, x: Array) -> Array:
+        return x if self.axis_name is None else jax.lax.psum(x, self.axis_name)
+
+    def _moved(
+        self,
+        count: Counts,
+        total: Codebook,
+        flat: Float[Array, "batch places dimension"],
+        codes: Int[Array, "batch places"],
+        valid: Bool[Array, " batch"],
+    ) -> tuple[Counts, Codebook]:
+        """The moving averages after a global batch (Eq. 2 of VQ-VAE-2)."""
+        # Segment sums rather than a product with one-hot rows, which are mostly zeros.
+        segments = jnp.where(valid[:, None], codes, self.num_codes).ravel()
+        rows = flat.reshape(-1, self.dimension)
+        visits = jax.ops.segment_sum(jnp.ones(len(rows)), segments, self.num_codes + 1)
+        sums = jax.ops.segment_sum(rows, segments, self.num_codes + 1)
+        visits, sums = self._sum(visits[:-1]), self._sum(sums[:-1])
+        return moving_average(count, visits, self.decay), moving_average(total, sums, self.decay)
+
+    def _drawn(
+        self,
+        flat: Float[Array, "batch places dimension"],
+        valid: Bool[Array, " batch"],
+        index: Int[Array, " batch"],
+        updates: Int[Array, ""],
+    ) -> tuple[Codebook, Bool[Array, " codes"]]:
+        """One vector of the global batch for each code, and whether it may be used.
+
+        Each is drawn by its place in the global batch, from the number of updates, so that every
+        layout of the batch over devices draws the same.
+        """
+        num_devices = 1 if self.axis_name is None else jax.lax.axis_size(self.axis_name)
+        key_example, key_place = jax.random.split(jax.random.key(updates))
+        shape = (self.num_codes,)
+        examples = jax.random.randint(key_example, shape, 0, len(flat) * num_devices)
+        places = jax.random.randint(key_place, shape, 0, flat.shape[1])
+        here = ((examples[:, None] == index[None]) & valid[None]).astype(flat.dtype)
+        # Exact: one row of `here` is one at most once.
+        drawn = jnp.einsum("kb,bkd->kd", here, flat[:, places], precision=jax.lax.Precision.HIGHEST)
+        return self._sum(drawn), self._sum(jnp.sum(here, axis=1)) > 0

@@ -1,0 +1,107 @@
+"""From a study's config to its runs, each in a folder of its own, and which of them are done."""
+
+import dataclasses
+import json
+import re
+from collections.abc import Mapping, Sequence
+
+import jax
+from ml_collections import ConfigDict
+
+from jaxad import experiment
+from jaxad.errors import UserError
+from jaxad.workdir import Workdir
+
+
+@dataclasses.dataclass(frozen=True)
+class PlannedRun:
+    """One run of a study.
+
+    Attributes:
+        experiment: its name in the study.
+        seed: its seed.
+        config: its own, complete config.
+        workdir: `runs/<experiment>/seed_<seed>` in the study's folder.
+    """
+
+    experiment: str
+    seed: int
+    config: ConfigDict
+    workdir: Workdir
+
+    def is_finished(self, test_splits: Sequence[str], num_steps: int) -> bool:
+        """Whether the run was trained to its end, evaluated on every test split and reported."""
+        if not self.workdir.report.exists():
+            return False
+        for split in test_splits:
+            path = self.workdir.evaluation(split) / "metrics.json"
+            if not path.exists():
+                return False
+            if json.loads(path.read_text(encoding="utf-8"))["checkpoint_step"] < num_steps:
+                return False
+        return True
+
+
+def plan(config: ConfigDict, folder: Workdir) -> dict[str, list[PlannedRun]]:
+    """The runs of every experiment.
+
+    Raises:
+        UserError: nothing to run, a seed twice, a name that is no folder's, or experiments that
+            do not share the CPU alike.
+    """
+    seeds = [int(seed) for seed in config.seeds]
+    if not seeds or len(set(seeds)) != len(seeds):
+        raise UserError(f"config.seeds: {tuple(seeds)}; give at least one, each once.")
+    if not 1 <= config.seeds_per_program:
+        raise UserError(f"config.seeds_per_program: {config.seeds_per_program} is less than 1.")
+    if config.reference and config.reference not in config.experiments:
+        raise UserError(
+            f"config.reference: no experiment '{config.reference}'; there are "
+            f"{', '.join(config.experiments)}."
+        )
+    shares = {int(one.cpu_devices) for one in config.experiments.values()}
+    if len(shares) != 1:
+        raise UserError(
+            f"config.experiments: cpu_devices are {sorted(shares)}; one process has one number."
+        )
+    planned: dict[str, list[PlannedRun]] = {}
+    for name, one in config.experiments.items():
+        if not re.fullmatch(r"[A-Za-z0-9_.-]+", name):
+            raise UserError(f"config.experiments: '{name}' cannot be a folder; use letters.")
+        planned[name] = []
+        for seed in seeds:
+            own = one.copy_and_resolve_references().unlock()
+            own.seed = seed
+            path = folder.path / "runs" / name / f"seed_{seed}"
+            planned[name].append(PlannedRun(name, seed, own.lock(), Workdir(path)))
+    return planned
+
+
+@dataclasses.dataclass(frozen=True)
+class Size:
+    """How large a system is.
+
+    Attributes:
+        parameters: numbers that gradients train.
+        state: further numbers that training keeps for scoring (codebooks, batch statistics).
+        latents: variables (or codes) that an image becomes in between.
+    """
+
+    parameters: int
+    state: int
+    latents: int
+
+
+def sizes(config: ConfigDict) -> Mapping[str, Size]:
+    """The size of every experiment's system."""
+    found = {}
+    for name, one in config.experiments.items():
+        model = experiment.make_model(one)
+        variables = jax.eval_shape(model.init_variables, jax.random.key(0))
+        counts = {
+            collection: sum(leaf.size for leaf in jax.tree.leaves(tree))
+            for collection, tree in variables.items()
+        }
+        parameters = counts.pop("params")
+        found[name] = Size(parameters, sum(counts.values()), model.num_latents)
+    return found

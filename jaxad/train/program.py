@@ -1,0 +1,124 @@
+"""What training computes, compiled: the step and the validation of one seed or of several at once.
+
+Several seeds of one config are one program, `vmap` of the same step over a leading axis of the
+state and the second axis of the batch (the first is the one that devices share). On one device
+each seed computes what it would compute alone.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator, Sequence
+
+import jax
+import numpy as np
+import optax
+from ml_collections import ConfigDict
+
+from jaxad import experiment
+from jaxad.data import pipeline
+from jaxad.parallel import Parallel, make_parallel
+from jaxad.train.optim import learning_rate_schedule, make_optimiser
+from jaxad.train.state import TrainState, create_state, initial_variables
+from jaxad.train.step import train_step, validation_sums
+from jaxad.types import Split, Tree
+
+
+def num_train_steps(config: ConfigDict, num_examples: int) -> int:
+    """Updates in a run: `config.train.num_epochs` passes over the examples, at least one update."""
+    per_epoch = pipeline.steps_per_epoch(num_examples, config.data.batch_size)
+    return max(1, round(config.train.num_epochs * per_epoch))
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """A compiled training, for as many seeds as `initial_states`.
+
+    Attributes:
+        parallel: how arrays lie on the devices.
+        num_steps: updates in the run.
+        schedule: updates done -> learning rate of the next.
+        step: (state, batch) -> (state, metrics); donates the state.
+        validation: (state, batch) -> (sums, number of examples).
+        initial_states: one per seed.
+    """
+
+    parallel: Parallel
+    num_steps: int
+    schedule: optax.Schedule
+    step: Callable[[Tree, Tree], tuple[Tree, Tree]]
+    validation: Callable[[Tree, Tree], tuple[Tree, Tree]]
+    initial_states: tuple[TrainState, ...]
+
+    def stack(self, states: Sequence[TrainState]) -> TrainState:
+        """The states of all seeds as the program takes them."""
+        if len(states) == 1:
+            return states[0]
+        return jax.tree.map(lambda *leaves: np.stack(leaves), *states)
+
+    def unstack(self, tree: Tree) -> list[Tree]:
+        """One tree per seed of what `parallel.get_replicated` brought to the host."""
+        if len(self.initial_states) == 1:
+            return [tree]
+        return [
+            jax.tree.map(lambda leaf, number=number: leaf[number], tree)
+            for number in range(len(self.initial_states))
+        ]
+
+
+def make_program(config: ConfigDict, seeds: Sequence[int], num_examples: int) -> Program:
+    """The program that trains a config with each of the seeds (`config.seed` is not looked at).
+
+    Raises:
+        UserError: the config asks for something that cannot be.
+    """
+    parallel = make_parallel(config.parallel)
+    model = experiment.make_model(config, parallel.axis_name)
+    num_steps = num_train_steps(config, num_examples)
+    settings = experiment.optim_settings(config)
+    variables = [initial_variables(model, seed) for seed in seeds]
+    optimiser = make_optimiser(settings, variables[0]["params"], num_steps)
+    step = functools.partial(
+        train_step, model=model, optimiser=optimiser, axis_name=parallel.axis_name
+    )
+    validation = functools.partial(validation_sums, model=model, axis_name=parallel.axis_name)
+    if len(seeds) > 1:
+        step = jax.vmap(step, in_axes=(0, 1))
+        # Every seed sees the same validation examples.
+        validation = jax.vmap(validation, in_axes=(0, None))
+    return Program(
+        parallel=parallel,
+        num_steps=num_steps,
+        schedule=learning_rate_schedule(settings, num_steps),
+        step=parallel.compile_reduce(step, donate_state=True),
+        validation=parallel.compile_reduce(validation),
+        initial_states=tuple(
+            create_state(one, optimiser, seed) for one, seed in zip(variables, seeds, strict=True)
+        ),
+    )
+
+
+def train_batches(
+    config: ConfigDict, seeds: Sequence[int], split: Split, start_step: int, stop_step: int
+) -> Iterator[pipeline.HostBatch]:
+    """The batches of steps `start_step` to `stop_step - 1`; [B, S, ...] where there are S > 1 seeds.
+
+    Each seed gets the order and augmentation that it would have alone.
+    """
+    streams = [
+        pipeline.train_batches(
+            split,
+            batch_size=config.data.batch_size,
+            seed=seed,
+            augmentation=experiment.augmentation(config),
+            start_step=start_step,
+            stop_step=stop_step,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+        )
+        for seed in seeds
+    ]
+    if len(streams) == 1:
+        yield from streams[0]
+        return
+    for batches in zip(*streams, strict=True):
+        yield {name: np.stack([batch[name] for batch in batches], axis=1) for name in batches[0]}
