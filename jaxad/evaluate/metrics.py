@@ -146,6 +146,20 @@ def detection(
     return Estimate(value, *_interval(name, _tables(labels, columns, groups), resamples))
 
 
+def weighted_detection(
+    name: str,
+    labels: Labels,
+    scores: Scalars,
+    groups: Groups,
+    counts: Float[np.ndarray, "resamples groups"],
+) -> Float[np.ndarray, " resamples"]:
+    """AUROC or average precision with every patient counted so often; see `detection`."""
+    columns = np.unique(scores, return_inverse=True)[1]
+    shape = (counts.shape[1], int(columns.max()) + 1)
+    positive, negative = (_group_table(columns, groups, labels == label, shape) for label in (1, 0))
+    return _CURVES[name](counts @ positive, counts @ negative)
+
+
 def mean(values: Scalars, groups: Groups, resamples: int) -> Estimate:
     """The mean over rows; NaN where there are none."""
     if not len(values):

@@ -111,7 +111,8 @@ class Levels:
     @property
     def x_hat(self) -> Pixels:
         """The reconstruction: the sum of the levels that there are."""
-        return sum(part for part in (self.x_high, self.x_low) if part is not None)
+        parts = (self.x_high, self.x_low)
+        return sum((part for part in parts if part is not None), start=jnp.zeros(()))
 
 
 @jax.tree_util.register_dataclass

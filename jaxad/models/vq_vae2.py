@@ -28,6 +28,7 @@ from jaxad.nn.quantiser import Quantised, Quantiser
 from jaxad.types import Batch, ExampleKeys, Images, LossAux, PerExample, Scores, Variables
 
 FeatureMap = Float[Array, "batch rows columns features"]
+AnyMap = Float[Array, "batch _ _ _"]
 Reconstruction = tuple[Images, Quantised, Quantised]
 
 
@@ -51,12 +52,12 @@ class Modules(nn.Module):
             axis_name=self.axis_name, dtype=self.dtype,
         )  # fmt: skip
 
-    def _up(self, x: FeatureMap, features: int) -> FeatureMap:
+    def _up(self, x: AnyMap, features: int) -> FeatureMap:
         """Doubles height and width; what comes in has been through an activation."""
         x = nn.Dense(4 * features, dtype=self.dtype)(x)
         return blocks.depth_to_space(x, 2)
 
-    def _stack(self, x: FeatureMap) -> FeatureMap:
+    def _stack(self, x: AnyMap) -> FeatureMap:
         """A 3x3 convolution and the residual stack."""
         x = nn.Conv(self.channels, (3, 3), dtype=self.dtype)(x)
         return blocks.Bottleneck(self.residual_blocks, self.residual_channels, self.dtype)(x)

@@ -26,6 +26,7 @@ from jaxad import config as config_lib
 from jaxad.errors import UserError
 from jaxad.report import figures
 from jaxad.report.figures import Column, ComparedScore, Curve
+from jaxad.report.names import METRICS, SYSTEMS
 from jaxad.train.writer import read_metrics
 from jaxad.workdir import Workdir, atomic_write
 
@@ -72,6 +73,8 @@ def write_report(workdir: Workdir) -> Path:
         splits=[_split_view(workdir, folder.name) for folder in folders if folder.is_dir()],
         training=_training_view(workdir),
         config=config_lib.to_json(config),
+        systems=SYSTEMS,
+        metric_names=METRICS,
         versions=_versions(),
     )
     with atomic_write(workdir.report) as file:

@@ -52,7 +52,7 @@ def plan(config: ConfigDict, folder: Workdir) -> dict[str, list[PlannedRun]]:
     seeds = [int(seed) for seed in config.seeds]
     if not seeds or len(set(seeds)) != len(seeds):
         raise UserError(f"config.seeds: {tuple(seeds)}; give at least one, each once.")
-    if not 1 <= config.seeds_per_program:
+    if config.seeds_per_program < 1:
         raise UserError(f"config.seeds_per_program: {config.seeds_per_program} is less than 1.")
     if config.reference and config.reference not in config.experiments:
         raise UserError(

@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import jax
 from ml_collections import ConfigDict
@@ -16,6 +16,9 @@ from jaxad.evaluate.trivial import TrivialScores
 from jaxad.parallel import split_cpu
 from jaxad.report.page import write_report
 from jaxad.study.plan import PlannedRun, plan, sizes
+from jaxad.study.results import make_table
+from jaxad.study.sheet import contact_sheet
+from jaxad.study.tables import comma_separated, markdown
 from jaxad.train.loop import train_seeds
 from jaxad.train.program import num_train_steps
 from jaxad.workdir import Workdir, atomic_write
@@ -71,17 +74,28 @@ def run_study(config: ConfigDict, workdir: str | os.PathLike[str]) -> bool:
                     print(f"failed: {error}", flush=True)
             # Programs of one experiment are of no use to the next.
             jax.clear_caches()
+        finished = {
+            name: done
+            for name, of_experiment in planned.items()
+            if (done := [run for run in of_experiment if _is_finished(run, data_set)])
+        }
+        if finished:
+            _write_results(config, folder, finished, data_set, trivial)
     if failures:
         raise RunError(f"{len(failures)} runs failed: {' | '.join(failures)}")
     return True
+
+
+def _is_finished(run: PlannedRun, data_set: DataSet) -> bool:
+    num_steps = num_train_steps(run.config, len(data_set.split("train")))
+    return run.is_finished(data_set.test_split_names, num_steps)
 
 
 def _groups(
     config: ConfigDict, runs: Sequence[PlannedRun], data_set: DataSet
 ) -> list[list[PlannedRun]]:
     """The unfinished runs of an experiment, as many together as train as one program."""
-    num_steps = num_train_steps(runs[0].config, len(data_set.split("train")))
-    todo = [run for run in runs if not run.is_finished(data_set.test_split_names, num_steps)]
+    todo = [run for run in runs if not _is_finished(run, data_set)]
     size = int(config.seeds_per_program)
     return [todo[start : start + size] for start in range(0, len(todo), size)]
 
@@ -99,6 +113,30 @@ def _run(group: Sequence[PlannedRun], data_set: DataSet, trivial: TrivialScores)
             evaluate_splits(run.workdir, data_set, trivial)
             write_report(run.workdir)
     return True
+
+
+def _write_results(
+    config: ConfigDict,
+    folder: Workdir,
+    finished: Mapping[str, Sequence[PlannedRun]],
+    data_set: DataSet,
+    trivial: TrivialScores,
+) -> None:
+    """`table.md`, `table.csv` and a contact sheet of each test split."""
+    tables, sheets = [], {}
+    shown = {name: runs[0] for name, runs in finished.items()}
+    for split in data_set.test_split_names:
+        tables.append(make_table(config, finished, data_set, trivial, split))
+        if config.num_slices > 0:
+            sheets[split] = f"figures/{split}.png"
+            with atomic_write(folder.path / sheets[split], "wb") as file:
+                file.write(contact_sheet(shown, data_set.split(split), config.num_slices))
+    with atomic_write(folder.path / "table.csv") as file:
+        file.write(comma_separated(config, tables))
+    text = markdown(config, tables, sheets)
+    with atomic_write(folder.path / "table.md") as file:
+        file.write(text)
+    print(f"\n{text}\ntables: {folder.path / 'table.md'}, {folder.path / 'table.csv'}", flush=True)
 
 
 def _print_sizes(config: ConfigDict) -> None:

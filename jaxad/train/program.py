@@ -100,7 +100,7 @@ def make_program(config: ConfigDict, seeds: Sequence[int], num_examples: int) ->
 def train_batches(
     config: ConfigDict, seeds: Sequence[int], split: Split, start_step: int, stop_step: int
 ) -> Iterator[pipeline.HostBatch]:
-    """The batches of steps `start_step` to `stop_step - 1`; [B, S, ...] where there are S > 1 seeds.
+    """The batches of steps `start_step` to `stop_step - 1`; of S > 1 seeds [B, S, ...].
 
     Each seed gets the order and augmentation that it would have alone.
     """

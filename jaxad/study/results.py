@@ -1,0 +1,172 @@
+"""What a study's runs found: read from their folders, compared, and in rows for the tables."""
+
+import csv
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from jaxad.data.sources import DataSet
+from jaxad.errors import UserError
+from jaxad.evaluate import metrics
+from jaxad.evaluate.evaluation import CORRECTED_SCORE
+from jaxad.evaluate.paired import METRICS, Difference, ScoredSplit, difference, is_measured, value
+from jaxad.evaluate.positions import position_corrected
+from jaxad.evaluate.trivial import PCA_COMPONENTS, TrivialScores
+from jaxad.study.plan import PlannedRun, Size, sizes
+from jaxad.train.writer import read_metrics
+
+#: The row of the linear baseline that every table has.
+BASELINE = f"pca_{PCA_COMPONENTS}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Spread:
+    """Mean and standard deviation (of the sample; NaN of one run) of a metric over runs."""
+
+    mean: float
+    deviation: float
+    runs: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One experiment on one test split.
+
+    Attributes:
+        experiment: its name in the study, or `BASELINE`.
+        found: metric -> over its runs.
+        differences: metric -> its difference from the reference experiment; none of itself.
+        size: of its system; None for the baseline.
+        seconds: of training, the mean over runs; NaN for the baseline.
+    """
+
+    experiment: str
+    found: Mapping[str, Spread]
+    differences: Mapping[str, Difference]
+    size: Size | None
+    seconds: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """All experiments on one test split, best first.
+
+    Attributes:
+        split: the test split.
+        references: metric -> the experiment that others are compared with.
+        metrics: names of those that are measured.
+        rows: of the experiments, then that of the baseline.
+    """
+
+    split: str
+    references: Mapping[str, str]
+    metrics: tuple[str, ...]
+    rows: tuple[Row, ...]
+
+
+def make_table(
+    config: ConfigDict,
+    planned: Mapping[str, Sequence[PlannedRun]],
+    data_set: DataSet,
+    trivial: TrivialScores,
+    split: str,
+) -> Table:
+    """The table of one test split from the finished runs of a study."""
+    scored = {name: [_read(run, split) for run in runs] for name, runs in planned.items()}
+    scored[BASELINE] = [_baseline(data_set, trivial, split)]
+    measured = tuple(
+        name
+        for name in METRICS
+        if all(is_measured(name, run) for key in planned for run in scored[key])
+    )
+    found = {
+        key: {
+            name: _spread([value(name, run) for run in runs])
+            for name in measured
+            if is_measured(name, runs[0])
+        }
+        for key, runs in scored.items()
+    }
+    references = {name: config.reference or _best(name, found) for name in measured}
+    system_sizes = sizes(config)
+
+    def row(key: str) -> Row:
+        differences = {
+            name: difference(name, scored[key], scored[references[name]], resamples)
+            for name in found[key]
+            if key != references[name]
+        }
+        seconds = [_training_seconds(run) for run in planned.get(key, ())]
+        mean_seconds = float(np.mean(seconds)) if seconds else float("nan")
+        return Row(key, found[key], differences, system_sizes.get(key), mean_seconds)
+
+    resamples = int(config.bootstrap_resamples)
+    ranked = _ranked(list(planned), found, measured)
+    return Table(split, references, measured, tuple(row(key) for key in [*ranked, BASELINE]))
+
+
+def _ranked(
+    names: list[str], found: Mapping[str, Mapping[str, Spread]], measured: Sequence[str]
+) -> list[str]:
+    """Experiments, the best by the last of the AUROCs that there are first."""
+    by = next((name for name in reversed(measured) if name.startswith("auroc")), None)
+    return names if by is None else sorted(names, key=lambda name: -found[name][by].mean)
+
+
+def _best(metric: str, found: Mapping[str, Mapping[str, Spread]]) -> str:
+    sign = -1 if METRICS[metric].higher_is_better else 1
+    candidates = [name for name in found if name != BASELINE]
+    return min(candidates, key=lambda name: sign * found[name][metric].mean)
+
+
+def _spread(values: Sequence[float]) -> Spread:
+    deviation = float(np.std(values, ddof=1)) if len(values) > 1 else float("nan")
+    return Spread(float(np.mean(values)), deviation, len(values))
+
+
+def _read(run: PlannedRun, split: str) -> ScoredSplit:
+    """The scores that a run wrote."""
+    path = run.workdir.evaluation(split) / "scores.csv"
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        columns = {
+            name: np.array([float(row[name]) for row in rows])
+            for name in ("score", CORRECTED_SCORE, "mse")
+            if name in rows[0]
+        }
+        labels = np.array([int(row["label"]) for row in rows])
+    except (OSError, ValueError, KeyError, IndexError) as error:
+        raise UserError(
+            f"'{path}' cannot be read ({error!r}); remove {run.workdir.path}."
+        ) from error
+    return ScoredSplit(labels, metrics.group_numbers([row["group"] for row in rows]), columns)
+
+
+def _baseline(data_set: DataSet, trivial: TrivialScores, name: str) -> ScoredSplit:
+    """The linear baseline as if it were a run; its score is its squared error."""
+    split, train = data_set.split(name), data_set.split("train")
+    scores = trivial.of(name)[BASELINE].astype(np.float64)
+    columns = {"score": scores, "mse": scores}
+    if split.positions is not None and train.positions is not None:
+        train_scores = trivial.of("train")[BASELINE].astype(np.float64)
+        columns[CORRECTED_SCORE] = position_corrected(
+            scores, split.positions, train_scores, train.positions
+        )
+    return ScoredSplit(split.labels.astype(np.int64), metrics.group_numbers(split.groups), columns)
+
+
+def _training_seconds(run: PlannedRun) -> float:
+    """Seconds that a run's updates took, validation and saves left out.
+
+    Of a run that trained with others as one program this is its share.
+    """
+    seconds, done = 0.0, 0
+    for line in read_metrics(run.workdir.metrics):
+        if "train/images_per_second" in line:
+            images = (line["step"] - done) * run.config.data.batch_size
+            seconds += images / line["train/images_per_second"]
+            done = int(line["step"])
+    return seconds

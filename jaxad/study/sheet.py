@@ -1,0 +1,76 @@
+"""The same slices through all systems of a study: the paper's Figure 2 and its supplement's."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from jaxad import detector as detector_lib
+from jaxad.data.preprocess import to_unit_interval
+from jaxad.report import figures
+from jaxad.report.figures import Column
+from jaxad.study.plan import PlannedRun
+from jaxad.study.tables import title
+from jaxad.types import Scores, Split
+
+#: The parts that a system takes an image apart into (pchVAE), as Figure 2 calls them.
+_PARTS = ("high", "low", "zero")
+_SIGNED = ("low", "zero")
+
+
+def choose_slices(split: Split, count: int) -> np.ndarray:
+    """Rows of `count` slices of as many patients, every other one anomalous where there are.
+
+    No score is looked at: patients are spread evenly over the split, and of each the middle one
+    of its slices of the wanted kind is taken.
+    """
+    patients = list(dict.fromkeys(split.groups))
+    chosen = np.linspace(0, len(patients) - 1, min(count, len(patients))).round().astype(int)
+    groups = np.asarray(split.groups)
+    rows = []
+    for number, patient in enumerate(chosen):
+        own = np.flatnonzero(groups == patients[patient])
+        wanted = own[split.labels[own] == (number + 1) % 2]
+        candidates = wanted if len(wanted) else own
+        rows.append(int(candidates[len(candidates) // 2]))
+    return np.asarray(rows)
+
+
+def contact_sheet(runs: Mapping[str, PlannedRun], split: Split, count: int) -> bytes:
+    """A PNG: input, then each system's parts and reconstruction, then the mask.
+
+    Args:
+        runs: experiment -> one finished run of it.
+        split: where the slices are from.
+        count: how many.
+    """
+    rows = choose_slices(split, count)
+    images = to_unit_interval(split.images[rows])
+    seen = {name: detector_lib.load(run.workdir.path).score(images) for name, run in runs.items()}
+    labels = [f"{split.ids[row]}\n{'anomalous' if split.labels[row] else 'normal'}" for row in rows]
+    masks = None if split.masks is None else split.masks[rows]
+    columns = [Column("input", _shown(images), outline=True)]
+    columns += [column for name, scores in seen.items() for column in _columns(name, scores)]
+    if masks is not None:
+        columns.append(Column("mask", masks))
+    return figures.to_png(figures.contact_sheet(columns, labels, masks))
+
+
+def _shown(images: np.ndarray) -> np.ndarray:
+    """Colours, or the mean over other channels."""
+    return images if images.shape[-1] == 3 else images.mean(axis=-1)
+
+
+def _columns(name: str, scores: Scores) -> Sequence[Column]:
+    """The reconstruction of a system and, where it has them, its parts."""
+    found = scores.reconstructions
+    columns = []
+    if "reconstruction" in found:
+        columns.append(Column(title(name), _shown(np.asarray(found["reconstruction"]))))
+    for part in (part for part in _PARTS if part in found):
+        image = _shown(np.asarray(found[part]))
+        heading = f"{title(name)} {part}"
+        if part in _SIGNED and image.ndim == 3:
+            columns.append(Column(heading, image, -0.5, 0.5))
+        else:
+            columns.append(Column(heading, image + 0.5 if part in _SIGNED else image))
+    return columns

@@ -1,0 +1,104 @@
+"""Paired comparison: values against scikit-learn, intervals and p-values against known cases."""
+
+import numpy as np
+import pytest
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from jaxad.evaluate import paired
+from jaxad.evaluate.paired import ScoredSplit
+
+PATIENTS, SLICES = 40, 6
+
+
+def split(separation, seed, patient_effect=0.0):
+    """Scores whose anomalous slices are `separation` standard deviations higher."""
+    layout = np.random.default_rng(0)
+    labels = (layout.uniform(size=PATIENTS * SLICES) < 0.4).astype(int)
+    groups = np.repeat(np.arange(PATIENTS), SLICES)
+    effect = patient_effect * layout.normal(size=PATIENTS)[groups]
+    noise = np.random.default_rng(seed).normal(size=len(labels))
+    scores = noise + effect + separation * labels
+    return ScoredSplit(labels, groups, {"score": scores, "mse": np.exp(scores)})
+
+
+def test_metrics_of_a_run_are_scikit_learns():
+    run = split(1.0, 1)
+    scores = run.columns["score"]
+    assert paired.value("auroc", run) == pytest.approx(roc_auc_score(run.labels, scores))
+    assert paired.value("average_precision", run) == pytest.approx(
+        average_precision_score(run.labels, scores)
+    )
+    # How well a system reconstructs what it should: the normal slices.
+    assert paired.value("mse", run) == pytest.approx(run.columns["mse"][run.labels == 0].mean())
+
+
+def test_a_count_is_a_repetition_of_the_patient():
+    run = split(1.0, 1)
+    counts = np.random.default_rng(2).integers(0, 4, size=(1, PATIENTS)).astype(float)
+    rows = np.repeat(np.arange(len(run.labels)), counts[0].astype(int)[run.groups])
+    labels, scores = run.labels[rows], run.columns["score"][rows]
+    found = paired.under_counts("auroc", run, counts)[0]
+    assert found == pytest.approx(roc_auc_score(labels, scores))
+    found = paired.under_counts("mse", run, counts)[0]
+    assert found == pytest.approx(run.columns["mse"][rows][labels == 0].mean())
+
+
+def test_a_system_does_not_differ_from_itself():
+    runs = [split(1.0, 1)]
+    found = paired.difference("auroc", runs, runs, 200)
+    assert (found.value, found.low, found.high, found.p_value) == (0.0, 0.0, 0.0, 1.0)
+
+
+def test_a_better_system_is_found_better_and_not_the_other_way_round():
+    good, poor = [split(2.0, s) for s in (1, 2)], [split(0.2, s) for s in (3, 4)]
+    found = paired.difference("auroc", good, poor, 1000)
+    # AUROC of two unit Gaussians d apart is Phi(d / sqrt 2): .921 and .556.
+    assert found.value == pytest.approx(0.921 - 0.556, abs=0.05)
+    assert 0 < found.low < found.value < found.high
+    assert found.p_value == pytest.approx(2 / 1001)  # no resample at or below zero
+    back = paired.difference("auroc", poor, good, 1000)
+    assert back.value == pytest.approx(-found.value)
+    assert back.high < 0 and back.p_value == found.p_value
+
+
+def test_pairing_takes_out_what_both_systems_have_in_common():
+    """Scores that differ by little, on patients that differ by much: the pair is told apart."""
+    ours = split(1.0, 1, patient_effect=2.0)
+    lower = ours.columns["score"] - 0.3 * ours.labels
+    theirs = ScoredSplit(ours.labels, ours.groups, {"score": lower})
+    found = paired.difference("auroc", [ours], [theirs], 500)
+    alone = [
+        paired.under_counts("auroc", ours, np.random.default_rng(3).multinomial(
+            PATIENTS, np.full(PATIENTS, 1 / PATIENTS), size=500).astype(float))
+    ]  # fmt: skip
+    spread = np.subtract(*np.percentile(alone[0], [97.5, 2.5]))
+    assert found.high - found.low < 0.5 * spread
+    assert found.low > 0
+
+
+def test_equal_systems_are_rarely_told_apart():
+    """p below .05 in about one of twenty pairs of equal systems; at most 6 of 40 (99 %)."""
+    below = [
+        paired.difference("auroc", [split(1.0, 2 * n)], [split(1.0, 2 * n + 1)], 300).p_value < 0.05
+        for n in range(40)
+    ]
+    assert sum(below) <= 6
+
+
+def test_the_spread_of_seeds_widens_the_interval():
+    """Runs that differ by seed alone, on the same patients."""
+    alike = [split(1.0, 1)] * 4
+    apart = [split(separation, 1) for separation in (0.2, 0.7, 1.3, 1.8)]
+    theirs = [split(0.0, 9)]
+    narrow = paired.difference("auroc", alike, theirs, 500)
+    wide = paired.difference("auroc", apart, theirs, 500)
+    assert wide.high - wide.low > 1.2 * (narrow.high - narrow.low)
+
+
+def test_metrics_that_a_split_does_not_have():
+    run = split(1.0, 1)
+    assert paired.is_measured("auroc", run)
+    assert not paired.is_measured("auroc_position_corrected", run)
+    normal = ScoredSplit(np.zeros_like(run.labels), run.groups, run.columns)
+    assert not paired.is_measured("auroc", normal)
+    assert paired.is_measured("mse", normal)

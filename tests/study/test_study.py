@@ -1,0 +1,260 @@
+"""Studies: what is planned, what is skipped, what survives a failure, and what the tables say."""
+
+import csv
+import json
+import math
+
+import numpy as np
+import pytest
+
+from jaxad import config as config_lib
+from jaxad.data.sources import DataSet
+from jaxad.errors import RunError, UserError
+from jaxad.evaluate.evaluation import CORRECTED_SCORE
+from jaxad.evaluate.trivial import TrivialScores
+from jaxad.study import runner
+from jaxad.study.plan import plan, sizes
+from jaxad.study.results import BASELINE, make_table
+from jaxad.study.runner import run_study
+from jaxad.study.sheet import choose_slices
+from jaxad.types import Split
+from jaxad.workdir import Workdir
+
+PATIENTS, SLICES = 6, 4
+
+
+@pytest.fixture(scope="module")
+def npz_root(tmp_path_factory):
+    """Noise with bright squares in the anomalous slices; every patient has both kinds."""
+    root = tmp_path_factory.mktemp("npz")
+    rng = np.random.default_rng(0)
+    for name in ("train", "val", "test_squares"):
+        count = PATIENTS * SLICES
+        images = rng.uniform(0.3, 0.5, size=(count, 16, 16)).astype("float32")
+        labels = np.zeros(count, int)
+        if name == "test_squares":
+            labels[::2] = 1
+            images[::2, 4:9, 4:9] = 1.0
+        groups = [f"{name}-{row // SLICES}" for row in range(count)]
+        positions = np.tile(np.arange(SLICES), PATIENTS)
+        arrays = {"image": images, "group": groups, "position": positions}
+        mask = np.zeros(images.shape, np.uint8)
+        mask[labels == 1, 4:9, 4:9] = 1
+        extra = {} if name != "test_squares" else {"label": labels, "mask": mask}
+        np.savez(root / f"{name}.npz", **arrays, **extra)
+    return root
+
+
+def make_config(npz_root, seeds=(0, 1)):
+    """Two experiments that compile in no time."""
+    one = config_lib.get_config("lowvae:smoke").unlock()
+    one.data.name, one.data.root, one.data.image_size = "npz", str(npz_root), 16
+    one.data.batch_size, one.cpu_devices = 8, 8  # the session's CPU devices
+    one.model.widths, one.model.depths = (4, 4), (0, 0)
+    one.evaluate.num_examples = 1
+    two = one.copy_and_resolve_references().unlock()
+    two.model.latent_channels = (4,)
+    config = config_lib.study({"small": one, "large": two}, seeds=seeds)
+    config.num_epochs, config.bootstrap_resamples, config.num_slices = 3.0, 100, 2
+    return config
+
+
+@pytest.fixture(scope="module")
+def finished(npz_root, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("study")
+    config = make_config(npz_root)
+    config.seeds_per_program = 2
+    assert run_study(config, folder)
+    return folder
+
+
+def read_table(folder):
+    with (folder / "table.csv").open() as file:
+        return {(row["experiment"], row["metric"]): row for row in csv.DictReader(file)}
+
+
+# --- Planning.
+
+
+def test_every_experiment_runs_with_every_seed_on_the_same_data(npz_root, tmp_path):
+    config = make_config(npz_root, seeds=(3, 1))
+    config.data.seed = 7  # one field for all
+    config.num_epochs = 5.0
+    planned = plan(config, Workdir(tmp_path))
+    assert set(planned) == {"small", "large"}
+    for name, runs in planned.items():
+        assert [run.seed for run in runs] == [3, 1]
+        for run in runs:
+            assert run.config.seed == run.seed
+            assert run.config.data.seed == 7
+            assert run.config.train.num_epochs == 5.0
+            assert run.workdir.path == tmp_path / "runs" / name / f"seed_{run.seed}"
+    assert planned["large"][0].config.model.latent_channels == (4,)
+
+
+def test_shipped_studies_share_their_data_and_name_their_reference():
+    config = config_lib.get_config("studies/pchvae_table1:demo")
+    assert config_lib.is_study(config)
+    assert set(config.experiments) == {"pchvae", "chvae", "highvae", "lowvae", "vqvae2"}
+    assert config.seeds == (0, 1, 2, 3, 4)
+    config.data.image_size = 128
+    assert {one.data.image_size for one in config.experiments.values()} == {128}
+    # Baselines have slightly more parameters (at most 5 %) and the same number of latents.
+    found = sizes(config_lib.get_config("studies/pchvae_table1:demo"))
+    for name, size in found.items():
+        assert 1 <= size.parameters / found["pchvae"].parameters < 1.05, name
+        # 16 x 4 x 4 and 1 x 16 x 16; VQ-VAE-2 has a code for each place, 16 x 16 and 8 x 8.
+        assert size.latents == (320 if name == "vqvae2" else 512)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"seeds": ()}, "config.seeds"),
+        ({"seeds": (1, 1)}, "each once"),
+        ({"reference": "big"}, "no experiment 'big'; there are large, small"),
+        ({"seeds_per_program": 0}, "less than 1"),
+    ],
+)
+def test_studies_that_cannot_be_are_refused(npz_root, tmp_path, change, words):
+    config = make_config(npz_root)
+    config.update(change)
+    with pytest.raises(UserError, match=words):
+        plan(config, Workdir(tmp_path))
+
+
+def test_a_plain_config_is_no_study(tmp_path):
+    with pytest.raises(UserError, match="of one run"):
+        run_study(config_lib.get_config("pchvae:smoke"), tmp_path)
+
+
+# --- Running.
+
+
+def test_a_study_writes_runs_tables_and_a_contact_sheet(finished):
+    for name in ("small", "large"):
+        for seed in (0, 1):
+            folder = finished / "runs" / name / f"seed_{seed}"
+            assert json.loads((folder / "config.json").read_text())["seed"] == seed
+            assert (folder / "report.html").exists()
+    text = (finished / "table.md").read_text()
+    assert "## test_squares" in text and "figures/test_squares.png" in text
+    assert "residual of PCA, 64 components" in text
+    assert (finished / "figures" / "test_squares.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_the_table_is_made_of_the_runs_own_files(finished):
+    table = read_table(finished)
+    for name in ("small", "large"):
+        values = [
+            json.loads(
+                (finished / f"runs/{name}/seed_{seed}/eval/test_squares/metrics.json").read_text()
+            )
+            for seed in (0, 1)
+        ]
+        for metric in ("mse", "auroc", "auroc_position_corrected", "average_precision"):
+            row = table[name, metric]
+            ours = [value[metric]["value"] for value in values]
+            assert float(row["mean"]) == pytest.approx(np.mean(ours), rel=1e-5)
+            assert float(row["standard_deviation"]) == pytest.approx(
+                np.std(ours, ddof=1), rel=1e-3, abs=1e-7
+            )
+            assert int(row["runs"]) == 2
+            assert int(row["parameters"]) == values[0]["num_parameters"]
+    # One of the two is the best, and the other is compared with it.
+    compared = [table[name, "mse"]["reference"] for name in ("small", "large")]
+    best = min(("small", "large"), key=lambda name: float(table[name, "mse"]["mean"]))
+    assert sorted(compared) == ["", best]
+    other = "small" if best == "large" else "large"
+    assert float(table[other, "mse"]["difference"]) == pytest.approx(
+        float(table[other, "mse"]["mean"]) - float(table[best, "mse"]["mean"])
+    )
+
+
+def test_the_baseline_stands_in_the_table_as_in_a_run_s_report(finished):
+    table = read_table(finished)
+    path = finished / "runs/small/seed_0/eval/test_squares/metrics.json"
+    trivial = json.loads(path.read_text())["trivial"][BASELINE]
+    for metric, estimate in trivial.items():
+        assert float(table[BASELINE, metric]["mean"]) == pytest.approx(estimate["value"])
+
+
+def test_corrected_scores_are_a_column_and_their_auroc_is_the_corrected_one(finished):
+    from sklearn.metrics import roc_auc_score
+
+    folder = finished / "runs/small/seed_0/eval/test_squares"
+    with (folder / "scores.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0])[-1] == CORRECTED_SCORE
+    auroc = roc_auc_score(
+        [int(row["label"]) for row in rows], [float(row[CORRECTED_SCORE]) for row in rows]
+    )
+    found = json.loads((folder / "metrics.json").read_text())["auroc_position_corrected"]["value"]
+    assert auroc == pytest.approx(found)
+
+
+def test_finished_runs_are_skipped_and_new_seeds_added(finished, npz_root, monkeypatch):
+    trained = []
+    original = runner.train_seeds
+
+    def train_seeds(configs, workdirs, data_set):
+        trained.extend(str(workdir.path.relative_to(finished)) for workdir in workdirs)
+        return original(configs, workdirs, data_set)
+
+    monkeypatch.setattr(runner, "train_seeds", train_seeds)
+    assert run_study(make_config(npz_root), finished)
+    assert trained == []
+    (finished / "runs/large/seed_1/report.html").unlink()  # killed before its report
+    assert run_study(make_config(npz_root), finished)
+    assert trained == ["runs/large/seed_1"]
+
+
+def test_a_failed_run_is_named_and_the_others_go_on(npz_root, tmp_path):
+    config = make_config(npz_root, seeds=(0,))
+    broken = config.experiments.large.optim
+    broken.name, broken.learning_rate, broken.clip_norm = "sgd", 1e20, 0.0
+    broken.warmup_steps, broken.schedule = 0, "constant"
+    with pytest.raises(RunError, match=r"1 runs failed: large: step \d+: term/\w+ is"):
+        run_study(config, tmp_path)
+    table = read_table(tmp_path)
+    assert ("small", "auroc") in table and ("large", "auroc") not in table
+
+
+def test_a_folder_with_a_run_of_another_config_is_refused_before_anything_runs(
+    finished, npz_root
+):
+    config = make_config(npz_root)
+    config.num_epochs = 4.0
+    with pytest.raises(UserError, match="holds a run of another config.*num_epochs"):
+        run_study(config, finished)
+
+
+def test_sigterm_ends_a_study_and_the_rest_waits(npz_root, tmp_path, monkeypatch):
+    monkeypatch.setattr(runner, "train_seeds", lambda configs, workdirs, data_set: False)
+    assert not run_study(make_config(npz_root), tmp_path)
+    assert not (tmp_path / "table.md").exists()
+
+
+# --- The contact sheet's slices.
+
+
+def test_slices_are_of_different_patients_and_both_kinds():
+    labels = np.tile([0, 1, 1, 0], 5).astype(np.int32)
+    split = Split(
+        images=np.zeros((20, 4, 4, 1), np.uint8),
+        labels=labels,
+        ids=tuple(map(str, range(20))),
+        groups=tuple(str(row // 4) for row in range(20)),
+    )
+    rows = choose_slices(split, 4)
+    assert len({split.groups[row] for row in rows}) == 4
+    assert labels[rows].tolist() == [1, 0, 1, 0]
+    assert len(choose_slices(split, 99)) == 5
+
+
+def test_one_run_has_no_deviation(finished, npz_root):
+    config = make_config(npz_root, seeds=(0,))
+    planned = plan(config, Workdir(finished))
+    data_set = DataSet(config.data)
+    table = make_table(config, planned, data_set, TrivialScores(data_set), "test_squares")
+    assert all(math.isnan(row.found["mse"].deviation) for row in table.rows)
