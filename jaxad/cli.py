@@ -117,16 +117,14 @@ def _override(config: ConfigDict, overrides: Sequence[str]) -> ConfigDict:
 
 
 def _check_tuple(field: str, value: tuple[Any, ...], default: tuple[Any, ...]) -> None:
-    """Raises a UserError where a tuple is of another length or kind than its default.
+    """Raises a UserError where a tuple holds another kind of thing than its default.
 
-    Tuples that are empty by default hold any number of strings.
+    Tuples that are empty by default hold strings. How many numbers there must be, who takes them
+    knows and says.
     """
-    kinds = [type(item) for item in default] or [str] * len(value)
-    fits = len(value) == len(kinds) and all(
-        isinstance(item, (int, float) if kind is float else kind)
-        for item, kind in zip(value, kinds, strict=True)
-    )
-    if not fits:
+    kinds = {type(item) for item in default} or {str}
+    allowed = (*kinds, int) if float in kinds else tuple(kinds)
+    if not all(isinstance(item, allowed) for item in value):
         example = default or ("stem/.*",)
         raise UserError(f"--{field}={value!r}: not understood; write it as --{field}='{example}'.")
 
@@ -187,7 +185,10 @@ def _run(arguments: Sequence[str], program: str) -> int:
             else f"--mode={mode}: this config is a study of many runs; use --mode=study."
         )
     # A folder that cannot be used is told before the imports that take seconds.
-    Workdir(workdir).check(config)
+    if mode == "study":
+        Workdir(workdir).check_writable()
+    else:
+        Workdir(workdir).check(config)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from jaxad import run
 

@@ -7,6 +7,8 @@ os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 )
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Programs here run for a few steps: compiling them fast is worth more than running them fast.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 from jaxtyping import install_import_hook
@@ -75,6 +77,21 @@ def smoke_run(launch: Launch, data_root: Path, tmp_path_factory: pytest.TempPath
     workdir = tmp_path_factory.mktemp("runs") / "smoke"
     result = launch(
         "--config=pchvae:smoke", f"--workdir={workdir}", f"--config.data.root={data_root}"
+    )
+    assert result.returncode == 0, result.stderr
+    return workdir
+
+
+@pytest.fixture(scope="session")
+def smoke_study(launch: Launch, data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished study of all systems of the pchVAE paper, one seed of each."""
+    workdir = tmp_path_factory.mktemp("study") / "smoke"
+    result = launch(
+        "--mode=study",
+        "--config=configs/studies/pchvae_table1.py:smoke",
+        f"--workdir={workdir}",
+        f"--config.data.root={data_root}",
+        "--config.seeds=(0,)",
     )
     assert result.returncode == 0, result.stderr
     return workdir

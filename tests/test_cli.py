@@ -114,7 +114,7 @@ def test_unknown_data_sets_and_models_are_told_the_known_ones(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("mode", cli.MODES)
+@pytest.mark.parametrize("mode", [mode for mode in cli.MODES if mode != "study"])
 def test_a_workdir_of_another_config_shows_the_difference(fail, tmp_path, mode):
     Workdir(tmp_path).claim(config_lib.get_config("pchvae:smoke"))
     before = (tmp_path / "config.json").read_text()
@@ -123,6 +123,17 @@ def test_a_workdir_of_another_config_shows_the_difference(fail, tmp_path, mode):
     assert line.endswith(": config.optim.b1: 0.9 -> 0.5.")
     assert (tmp_path / "config.json").read_text() == before
     assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
+
+
+def test_studies_and_runs_are_not_mixed_up(fail, tmp_path):
+    study = "--config=studies/pchvae_table1:smoke"
+    line = fail(study, f"--workdir={tmp_path}")
+    assert "--mode=fit: this config is a study of many runs; use --mode=study" in line
+    line = fail(SMOKE, f"--workdir={tmp_path}", "--mode=study")
+    assert "--mode=study: this config is of one run; name a study" in line
+    (tmp_path / "config.json").write_text(config_lib.to_json(config_lib.get_config("pchvae:smoke")))
+    line = fail(study, f"--workdir={tmp_path}", "--mode=study")
+    assert "holds a single run; choose another --workdir for a study" in line
 
 
 def test_a_workdir_that_cannot_be_written_is_named(fail, tmp_path):
@@ -169,16 +180,20 @@ def test_exit_codes(capsys, tmp_path, monkeypatch, mode, error, code, line):
     seen = []
 
     def work(config, workdir):
-        seen.append((config.seed, str(workdir)))
+        seen.append((config_lib.flatten(config)[changed], str(workdir)))
         if error is not None:
             raise error
         return True
 
     monkeypatch.setattr(run, "MODES", {name: work if name == mode else None for name in run.MODES})
-    config = config_lib.get_config("pchvae:smoke")
-    config.seed = 3
-    Workdir(tmp_path).claim(config)
-    arguments = [SMOKE, "--config.seed=3", f"--workdir={tmp_path}", f"--mode={mode}"]
+    name, changed = SMOKE, "config.seed"
+    if mode == "study":
+        name, changed = "--config=studies/pchvae_table1:smoke", "config.num_slices"
+    else:
+        config = config_lib.get_config("pchvae:smoke")
+        config.seed = 3
+        Workdir(tmp_path).claim(config)
+    arguments = [name, f"--{changed}=3", f"--workdir={tmp_path}", f"--mode={mode}"]
     assert cli.main(arguments) == code
     assert capsys.readouterr().err.strip() == line
     assert seen == [(3, str(tmp_path))]
@@ -243,6 +258,7 @@ def test_help_tells_the_modes_and_with_a_config_its_fields(capsys):
         ("config.optim.frozen", "('stem/.*', 'trunk')", ("stem/.*", "trunk")),
         ("config.optim.frozen", "stem/.*", ("stem/.*",)),
         ("config.model.widths", "(4,4,4,4)", (4, 4, 4, 4)),
+        ("config.model.weights", "(1, 1, 0, 1, 1)", (1, 1, 0, 1, 1)),
     ],
 )
 @pytest.mark.parametrize("form", ["{flag}={text}", "{flag} {text}"], ids=["equals", "space"])

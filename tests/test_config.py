@@ -10,25 +10,35 @@ from jaxad.errors import UserError
 
 ROOT = Path(__file__).parent.parent
 FILES = sorted((ROOT / "configs").glob("*.py"))
+STUDIES = sorted((ROOT / "configs" / "studies").glob("*.py"))
 SHIPPED = [path.stem for path in FILES]
 VARIANTS = ("", ":demo", ":smoke", ":paper")
 
 #: What the papers say of their training.
-PAPER = {
-    "pchvae": {
-        "config.optim.name": "adam",
-        "config.optim.learning_rate": 1e-4,
-        "config.optim.b1": 0.9,
-        "config.optim.b2": 0.999,
-        "config.optim.schedule": "constant",
-        "config.optim.warmup_steps": 0,
-        "config.optim.clip_norm": 0.0,
-        "config.optim.weight_decay": 0.0,
-        "config.data.batch_size": 64,
-        "config.data.augment.mirror": False,
-        "config.train.num_epochs": 10.0,
-        "config.precision": "float32",
-    },
+PCHVAE_PAPER = {
+    "config.optim.name": "adam",
+    "config.optim.learning_rate": 1e-4,
+    "config.optim.b1": 0.9,
+    "config.optim.b2": 0.999,
+    "config.optim.schedule": "constant",
+    "config.optim.warmup_steps": 0,
+    "config.optim.clip_norm": 0.0,
+    "config.optim.weight_decay": 0.0,
+    "config.data.batch_size": 64,
+    "config.data.augment.mirror": False,
+    "config.train.num_epochs": 10.0,
+    "config.precision": "float32",
+}
+PAPER = dict.fromkeys(("pchvae", "chvae", "highvae", "lowvae"), PCHVAE_PAPER)
+#: Sizes of github.com/rosinality/vq-vae-2-pytorch, which the pchVAE paper names.
+PAPER["vqvae2"] = PCHVAE_PAPER | {
+    "config.model.channels": 128,
+    "config.model.residual_blocks": 2,
+    "config.model.residual_channels": 32,
+    "config.model.num_codes": 512,
+    "config.model.code_dimension": 64,
+    "config.model.decay": 0.99,
+    "config.model.commitment": 0.25,
 }
 
 
@@ -163,6 +173,32 @@ def test_a_file_without_get_config_is_told(tmp_path):
     (tmp_path / "empty.py").write_text("")
     with pytest.raises(UserError, match=r"empty\.py': defines no get_config\(variant\)"):
         config_lib.get_config(str(tmp_path / "empty.py"))
+
+
+# --- Studies.
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_studies_resolve_by_every_name_and_survive_json(path, variant, tmp_path, monkeypatch):
+    named = config_lib.get_config(f"studies/{path.stem}{variant}")
+    assert config_lib.is_study(named)
+    monkeypatch.chdir(tmp_path)
+    other = config_lib.get_config(f"configs/studies/{path.stem}.py{variant}")
+    assert config_lib.to_json(other) == config_lib.to_json(named)
+    assert not config_lib.is_study(config_lib.get_config("pchvae"))
+    assert len(path.read_text().splitlines()) <= 40
+    assert config_lib.from_json(config_lib.to_json(named)).seeds == named.seeds
+
+
+def test_a_study_s_data_are_those_of_every_experiment():
+    one, two = config_lib.get_config("pchvae:smoke"), config_lib.get_config("highvae:smoke")
+    config = config_lib.study({"a": one, "b": two}, seeds=(0,))
+    config.data.root, config.num_epochs = "/elsewhere", 3.0
+    for name in ("a", "b"):
+        assert config.experiments[name].data.root == "/elsewhere"
+        assert config.experiments[name].train.num_epochs == 3.0
+    assert one.data.root == ""  # copies
 
 
 # --- Fields.

@@ -102,7 +102,7 @@ RULES = {
     ),
     "steps know no launcher": Rule(
         rooms=("jaxad.train", "jaxad.evaluate", "jaxad.report", "jaxad.detector"),
-        never=("jaxad.cli", "jaxad.run"),
+        never=("jaxad.cli", "jaxad.run", "jaxad.study"),
         reason="imports point downward: the launcher calls them, notebooks do too",
         example=("jaxad.train.loop", "jaxad.run"),
     ),
@@ -111,6 +111,12 @@ RULES = {
         never=("jaxad.models", "jaxad.nn", "jaxad.train.loop", "jaxad.detector"),
         reason="a report is made from the files of a run, also where no model can be built",
         example=("jaxad.report.page", "jaxad.models"),
+    ),
+    "study": Rule(
+        rooms=("jaxad.study",),
+        never=("jaxad.cli", "jaxad.run", "jaxad.models", "jaxad.nn"),
+        reason="beside the launcher, above training and evaluation; configs name its systems",
+        example=("jaxad.study.runner", "jaxad.models.vq_vae2"),
     ),
     # Third-party packages with one door.
     "orbax": Rule(

@@ -14,9 +14,16 @@ from conftest import ROOT
 import jaxad
 from jaxad.data.sources import DataSet
 from jaxad.errors import UserError
+from jaxad.report.names import SYSTEMS
 
 SPLITS = ("test_lesions", "test_objects")
-COMPONENTS = ["kl_high", "kl_low", "mse", "nll", "nll_high", "nll_zero"]  # JAX sorts names
+COMPONENTS = {  # JAX sorts names
+    "pchvae": ["kl_high", "kl_low", "mse", "nll", "nll_high", "nll_zero"],
+    "chvae": ["kl_high", "kl_low", "mse", "nll"],
+    "highvae": ["kl_high", "mse", "nll"],
+    "lowvae": ["kl_low", "mse", "nll"],
+    "vqvae2": ["commitment_bottom", "commitment_top", "mse"],
+}
 
 
 def rows(workdir, split):
@@ -24,14 +31,15 @@ def rows(workdir, split):
         return list(csv.DictReader(file))
 
 
-def test_a_fit_writes_every_file_of_the_contract(smoke_run):
+def check_contract(workdir, system):
+    """Every file that a fit leaves behind, and what is in it."""
     for name in ("config.json", "metrics.jsonl", "report.html", "checkpoints", "tensorboard"):
-        assert (smoke_run / name).exists(), name
-    assert json.loads((smoke_run / "config.json").read_text())["model"]["name"] == "pchvae"
+        assert (workdir / name).exists(), name
+    assert json.loads((workdir / "config.json").read_text())["model"]["name"] == system
     for split in SPLITS:
-        table = rows(smoke_run, split)
-        assert list(table[0]) == ["id", "group", "position", "label", "score", *COMPONENTS]
-        metrics = json.loads((smoke_run / "eval" / split / "metrics.json").read_text())
+        header = ["id", "group", "position", "label", "score", *COMPONENTS[system]]
+        assert list(rows(workdir, split)[0]) == [*header, "score_position_corrected"]
+        metrics = json.loads((workdir / "eval" / split / "metrics.json").read_text())
         assert list(metrics)[-1] == "trivial"
         for name in (
             "auroc",
@@ -47,8 +55,41 @@ def test_a_fit_writes_every_file_of_the_contract(smoke_run):
         assert "pca_64" in metrics["trivial"]
         for trivial in metrics["trivial"].values():
             assert set(trivial) == {"auroc", "auroc_position_corrected"}
-    report = (smoke_run / "report.html").read_text()
+    report = (workdir / "report.html").read_text()
     assert "semi-synthetic" in report
+    assert SYSTEMS[system] in report
+
+
+def test_a_fit_writes_every_file_of_the_contract(smoke_run):
+    check_contract(smoke_run, "pchvae")
+
+
+@pytest.mark.parametrize("system", COMPONENTS)
+def test_every_system_keeps_the_contract_and_loads_as_a_detector(smoke_study, system):
+    workdir = smoke_study / "runs" / system / "seed_0"
+    check_contract(workdir, system)
+    detector = jaxad.load(workdir)
+    split = DataSet(detector.config.data).split("test_objects")
+    scores = detector.score(split.images[:3])
+    written = [float(row["score"]) for row in rows(workdir, "test_objects")[:3]]
+    np.testing.assert_allclose(scores.image, written, rtol=1e-4)
+    assert scores.reconstructions["reconstruction"].shape == (3, 64, 64, 1)
+
+
+def test_a_study_launched_again_finds_everything_done(smoke_study, launch, data_root):
+    before = (smoke_study / "table.md").read_text()
+    for system in COMPONENTS:
+        assert f"| {SYSTEMS[system]} |" in before
+    result = launch(
+        "--mode=study",
+        "--config=studies/pchvae_table1:smoke",
+        f"--workdir={smoke_study}",
+        f"--config.data.root={data_root}",
+        "--config.seeds=(0,)",
+    )
+    assert result.returncode == 0, result.stderr
+    assert "train" not in result.stderr  # no progress bar of a training
+    assert (smoke_study / "table.md").read_text() == before
 
 
 def test_scores_add_up_and_metrics_follow_from_them(smoke_run):

@@ -45,6 +45,10 @@ def run_study(config: ConfigDict, workdir: str | os.PathLike[str]) -> bool:
         raise UserError("--mode=study: this config is of one run; name one of configs/studies/.")
     folder = Workdir(workdir)
     folder.check_writable()
+    if folder.config.exists():
+        raise UserError(
+            f"workdir '{folder.path}' holds a single run; choose another --workdir for a study."
+        )
     planned = plan(config, folder)
     runs = [run for of_experiment in planned.values() for run in of_experiment]
     for run in runs:

@@ -85,3 +85,25 @@ def test_blocks_compute_in_the_asked_dtype_with_float32_parameters(rng):
     variables = module.init(jax.random.key(0), x)
     assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
     assert module.apply(variables, x).dtype == jnp.bfloat16
+
+
+def test_bottleneck_is_vq_vaes_residual_stack(rng):
+    """x + conv1x1(relu(conv3x3(relu(x)))), then ReLU, by hand from its parameters."""
+    x = jnp.asarray(rng.normal(size=(2, 4, 4, 3)).astype("float32"))
+    block = blocks.Bottleneck(depth=2, hidden=5, dtype=jnp.float32)
+    variables = block.init(jax.random.key(0), x)
+    params = variables["params"]
+    expected = np.asarray(x)
+    for number in range(2):
+        kernel = np.asarray(params[f"Conv_{number}"]["kernel"])  # [3, 3, in, out]
+        padded = np.pad(np.maximum(expected, 0), ((0, 0), (1, 1), (1, 1), (0, 0)))
+        hidden = sum(
+            padded[:, i : i + 4, j : j + 4] @ kernel[i, j] for i in range(3) for j in range(3)
+        )
+        hidden = hidden + np.asarray(params[f"Conv_{number}"]["bias"])
+        dense = params[f"Dense_{number}"]
+        expected = expected + np.maximum(hidden, 0) @ np.asarray(dense["kernel"])
+        expected = expected + np.asarray(dense["bias"])
+    np.testing.assert_allclose(
+        block.apply(variables, x), np.maximum(expected, 0), rtol=1e-4, atol=1e-5
+    )

@@ -220,9 +220,7 @@ def test_a_failed_run_is_named_and_the_others_go_on(npz_root, tmp_path):
     assert ("small", "auroc") in table and ("large", "auroc") not in table
 
 
-def test_a_folder_with_a_run_of_another_config_is_refused_before_anything_runs(
-    finished, npz_root
-):
+def test_a_folder_with_a_run_of_another_config_is_refused_before_anything_runs(finished, npz_root):
     config = make_config(npz_root)
     config.num_epochs = 4.0
     with pytest.raises(UserError, match="holds a run of another config.*num_epochs"):
