@@ -18,6 +18,8 @@ Images = Float[np.ndarray, "n height width channels"]
 Scalars = Float[np.ndarray, " n"]
 
 PCA_COMPONENTS = 64
+#: The strongest of them: what a network has to beat.
+LINEAR_BASELINE = f"pca_{PCA_COMPONENTS}"
 #: Floor of a pixel's standard deviation, so that background does not divide by zero.
 _LEAST_DEVIATION = 1e-2
 
@@ -71,7 +73,7 @@ def fit_trivial_scores(train: Images) -> dict[str, Callable[[Images], Scalars]]:
         "area": _area,
         "total_variation": _total_variation,
         "pixel_gaussian": _pixel_gaussian(train),
-        f"pca_{PCA_COMPONENTS}": _pca(train),
+        LINEAR_BASELINE: _pca(train),
     }
 
 

@@ -121,7 +121,8 @@ def training_curve(
     """
     figure = _figure(340, 240)
     axes = figure.add_subplot()
-    axes.set_title(name, parse_math=False)
+    # Long names would run into the labels at the right.
+    axes.set_title(name, parse_math=False, fontsize=min(9.5, 9.5 * 20 / len(name)))
     shown = [("train", train, BLUE), ("validation", validation, VERMILLION)]
     values = np.concatenate([curve.values for _, curve, _ in shown if curve is not None])
     values = values[np.isfinite(values)]

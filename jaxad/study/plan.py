@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 
 from jaxad import experiment
 from jaxad.errors import UserError
+from jaxad.evaluate.trivial import LINEAR_BASELINE
 from jaxad.workdir import Workdir
 
 
@@ -54,10 +55,10 @@ def plan(config: ConfigDict, folder: Workdir) -> dict[str, list[PlannedRun]]:
         raise UserError(f"config.seeds: {tuple(seeds)}; give at least one, each once.")
     if config.seeds_per_program < 1:
         raise UserError(f"config.seeds_per_program: {config.seeds_per_program} is less than 1.")
-    if config.reference and config.reference not in config.experiments:
+    known = (*config.experiments, LINEAR_BASELINE)
+    if config.reference and config.reference not in known:
         raise UserError(
-            f"config.reference: no experiment '{config.reference}'; there are "
-            f"{', '.join(config.experiments)}."
+            f"config.reference: no experiment '{config.reference}'; there are {', '.join(known)}."
         )
     shares = {int(one.cpu_devices) for one in config.experiments.values()}
     if len(shares) != 1:

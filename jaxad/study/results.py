@@ -13,12 +13,9 @@ from jaxad.evaluate import metrics
 from jaxad.evaluate.evaluation import CORRECTED_SCORE
 from jaxad.evaluate.paired import METRICS, Difference, ScoredSplit, difference, is_measured, value
 from jaxad.evaluate.positions import position_corrected
-from jaxad.evaluate.trivial import PCA_COMPONENTS, TrivialScores
+from jaxad.evaluate.trivial import LINEAR_BASELINE, TrivialScores
 from jaxad.study.plan import PlannedRun, Size, sizes
 from jaxad.train.writer import read_metrics
-
-#: The row of the linear baseline that every table has.
-BASELINE = f"pca_{PCA_COMPONENTS}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +32,7 @@ class Row:
     """One experiment on one test split.
 
     Attributes:
-        experiment: its name in the study, or `BASELINE`.
+        experiment: its name in the study, or `LINEAR_BASELINE`.
         found: metric -> over its runs.
         differences: metric -> its difference from the reference experiment; none of itself.
         size: of its system; None for the baseline.
@@ -75,7 +72,7 @@ def make_table(
 ) -> Table:
     """The table of one test split from the finished runs of a study."""
     scored = {name: [_read(run, split) for run in runs] for name, runs in planned.items()}
-    scored[BASELINE] = [_baseline(data_set, trivial, split)]
+    scored[LINEAR_BASELINE] = [_baseline(data_set, trivial, split)]
     measured = tuple(
         name
         for name in METRICS
@@ -104,7 +101,7 @@ def make_table(
 
     resamples = int(config.bootstrap_resamples)
     ranked = _ranked(list(planned), found, measured)
-    return Table(split, references, measured, tuple(row(key) for key in [*ranked, BASELINE]))
+    return Table(split, references, measured, tuple(row(key) for key in [*ranked, LINEAR_BASELINE]))
 
 
 def _ranked(
@@ -117,7 +114,7 @@ def _ranked(
 
 def _best(metric: str, found: Mapping[str, Mapping[str, Spread]]) -> str:
     sign = -1 if METRICS[metric].higher_is_better else 1
-    candidates = [name for name in found if name != BASELINE]
+    candidates = [name for name in found if name != LINEAR_BASELINE]
     return min(candidates, key=lambda name: sign * found[name][metric].mean)
 
 
@@ -148,10 +145,10 @@ def _read(run: PlannedRun, split: str) -> ScoredSplit:
 def _baseline(data_set: DataSet, trivial: TrivialScores, name: str) -> ScoredSplit:
     """The linear baseline as if it were a run; its score is its squared error."""
     split, train = data_set.split(name), data_set.split("train")
-    scores = trivial.of(name)[BASELINE].astype(np.float64)
+    scores = trivial.of(name)[LINEAR_BASELINE].astype(np.float64)
     columns = {"score": scores, "mse": scores}
     if split.positions is not None and train.positions is not None:
-        train_scores = trivial.of("train")[BASELINE].astype(np.float64)
+        train_scores = trivial.of("train")[LINEAR_BASELINE].astype(np.float64)
         columns[CORRECTED_SCORE] = position_corrected(
             scores, split.positions, train_scores, train.positions
         )

@@ -8,8 +8,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from ml_collections import ConfigDict
 
 from jaxad.evaluate.paired import METRICS, Difference
+from jaxad.evaluate.trivial import LINEAR_BASELINE
 from jaxad.report.names import SYSTEMS
-from jaxad.study.results import BASELINE, Row, Spread, Table
+from jaxad.study.results import Row, Spread, Table
 
 _HEADINGS = {
     "mse": "MSE",
@@ -21,8 +22,8 @@ _HEADINGS = {
 
 def title(experiment: str) -> str:
     """How an experiment is called where people read it."""
-    if experiment == BASELINE:
-        return f"residual of PCA, {BASELINE.removeprefix('pca_')} components"
+    if experiment == LINEAR_BASELINE:
+        return f"residual of PCA, {LINEAR_BASELINE.removeprefix('pca_')} components"
     return SYSTEMS.get(experiment, experiment.replace("_", " "))
 
 
@@ -40,7 +41,10 @@ def _spread(metric: str, spread: Spread | None) -> str:
 
 
 def _published(metric: str, pair: Sequence[float] | None) -> str:
-    return "–" if pair is None else f"{_number(metric, pair[0])} ± {pair[1]:.4f}"
+    if pair is None:
+        return "–"
+    mean, deviation = pair
+    return f"{mean:.5f} ± {deviation:.4f}" if metric == "mse" else f"{mean:.4f} ± {deviation:.4f}"
 
 
 def _difference(metric: str, found: Difference) -> str:

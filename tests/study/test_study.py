@@ -11,10 +11,10 @@ from jaxad import config as config_lib
 from jaxad.data.sources import DataSet
 from jaxad.errors import RunError, UserError
 from jaxad.evaluate.evaluation import CORRECTED_SCORE
-from jaxad.evaluate.trivial import TrivialScores
+from jaxad.evaluate.trivial import LINEAR_BASELINE, TrivialScores
 from jaxad.study import runner
 from jaxad.study.plan import plan, sizes
-from jaxad.study.results import BASELINE, make_table
+from jaxad.study.results import make_table
 from jaxad.study.runner import run_study
 from jaxad.study.sheet import choose_slices
 from jaxad.types import Split
@@ -112,7 +112,7 @@ def test_shipped_studies_share_their_data_and_name_their_reference():
     [
         ({"seeds": ()}, "config.seeds"),
         ({"seeds": (1, 1)}, "each once"),
-        ({"reference": "big"}, "no experiment 'big'; there are large, small"),
+        ({"reference": "big"}, "no experiment 'big'; there are large, small, pca_64"),
         ({"seeds_per_program": 0}, "less than 1"),
     ],
 )
@@ -174,9 +174,9 @@ def test_the_table_is_made_of_the_runs_own_files(finished):
 def test_the_baseline_stands_in_the_table_as_in_a_run_s_report(finished):
     table = read_table(finished)
     path = finished / "runs/small/seed_0/eval/test_squares/metrics.json"
-    trivial = json.loads(path.read_text())["trivial"][BASELINE]
+    trivial = json.loads(path.read_text())["trivial"][LINEAR_BASELINE]
     for metric, estimate in trivial.items():
-        assert float(table[BASELINE, metric]["mean"]) == pytest.approx(estimate["value"])
+        assert float(table[LINEAR_BASELINE, metric]["mean"]) == pytest.approx(estimate["value"])
 
 
 def test_corrected_scores_are_a_column_and_their_auroc_is_the_corrected_one(finished):
@@ -254,5 +254,8 @@ def test_one_run_has_no_deviation(finished, npz_root):
     config = make_config(npz_root, seeds=(0,))
     planned = plan(config, Workdir(finished))
     data_set = DataSet(config.data)
+    config.reference = LINEAR_BASELINE
     table = make_table(config, planned, data_set, TrivialScores(data_set), "test_squares")
     assert all(math.isnan(row.found["mse"].deviation) for row in table.rows)
+    # Compared with the linear baseline: both experiments, and not the baseline.
+    assert [bool(row.differences) for row in table.rows] == [True, True, False]
