@@ -16,7 +16,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
-from jaxad.errors import UserError
+from jaxad.errors import RunError, UserError
 from jaxad.types import Tree
 
 #: The metric by which the best checkpoint is kept: lower is better.
@@ -104,7 +104,7 @@ class Checkpoints:
 
         Without metrics (a run told to stop does not validate first) it is no candidate for best.
         """
-        self._manager.save(
+        saved = self._manager.save(
             step,
             args=ocp.args.Composite(
                 variables=ocp.args.StandardSave(variables),
@@ -112,6 +112,11 @@ class Checkpoints:
             ),
             metrics=dict(metrics) or None,
         )
+        if not saved:  # Orbax does not save a step before its newest one.
+            raise RunError(
+                f"checkpoint {step} was not saved in '{self._folder}', which holds step "
+                f"{self.last_step}."
+            )
 
     def wait(self) -> None:
         """Until every save is complete on disk."""

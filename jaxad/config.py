@@ -115,13 +115,17 @@ _SHARED_DATA = ("name", "root", "image_size", "channels", "seed", "num_subjects"
 
 
 def study(experiments: Mapping[str, ConfigDict], seeds: Sequence[int]) -> ConfigDict:
-    """A config of many runs: experiments times seeds, on the same data.
+    """A config of many runs: experiments times seeds, on the same data and of the same length.
 
-    `config.data.*` and `config.num_epochs` are those of every experiment: changing one changes all.
+    What all experiments share (`config.data.*`, `config.num_epochs`, seeds) stands once, and not
+    in `config.experiments`; `study_run` joins it again to the config of one run.
 
     Args:
-        experiments: name -> the config of its runs; `seed` is overwritten.
+        experiments: name -> the config of its runs.
         seeds: of the runs.
+
+    Raises:
+        UserError: the experiments differ in what they should share.
     """
     config = ConfigDict()
     config.seeds = tuple(seeds)
@@ -130,19 +134,33 @@ def study(experiments: Mapping[str, ConfigDict], seeds: Sequence[int]) -> Config
     config.bootstrap_resamples = 2000
     config.num_slices = 4  # of each test split in the contact sheet
     config.published = ConfigDict()  # experiment -> {metric: (mean, standard deviation)}
-    config.data = ConfigDict()
-    first = next(iter(experiments.values()))
-    for name in _SHARED_DATA:
-        config.data[name] = first.data[name]
-    config.num_epochs = first.train.num_epochs
     config.experiments = ConfigDict()
+    config.lengths = ConfigDict()  # of training, by experiment, in multiples of num_epochs
     for name, one in experiments.items():
         own = one.copy_and_resolve_references().unlock()
+        shared = {"data": {field: own.data[field] for field in _SHARED_DATA}}
+        shared["num_epochs"] = own.train.num_epochs
         for field in _SHARED_DATA:
-            own.data[field] = config.data.get_ref(field)
-        own.train.num_epochs = config.get_ref("num_epochs")
-        config.experiments[name] = own
+            del own.data[field]
+        del own["seed"], own.train["num_epochs"]
+        config.experiments[name], config.lengths[name] = own, 1.0
+        if "data" not in config:
+            config.update(shared)
+        elif shared != {"data": config.data.to_dict(), "num_epochs": config.num_epochs}:
+            raise UserError(
+                f"study: experiment '{name}' has other data or another number of epochs than the "
+                "first one; set them for the whole study."
+            )
     return config
+
+
+def study_run(config: ConfigDict, experiment: str, seed: int) -> ConfigDict:
+    """The complete config of one run of a study."""
+    own = config.experiments[experiment].copy_and_resolve_references().unlock()
+    own.seed = seed
+    own.data.update(config.data.to_dict())
+    own.train.num_epochs = float(config.num_epochs * config.lengths[experiment])
+    return own.lock()
 
 
 def is_study(config: ConfigDict) -> bool:

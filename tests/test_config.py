@@ -195,9 +195,15 @@ def test_a_study_s_data_are_those_of_every_experiment():
     one, two = config_lib.get_config("pchvae:smoke"), config_lib.get_config("highvae:smoke")
     config = config_lib.study({"a": one, "b": two}, seeds=(0,))
     config.data.root, config.num_epochs = "/elsewhere", 3.0
-    for name in ("a", "b"):
-        assert config.experiments[name].data.root == "/elsewhere"
-        assert config.experiments[name].train.num_epochs == 3.0
+    for name, original in {"a": one, "b": two}.items():
+        run = config_lib.study_run(config, name, 7)
+        assert config_lib.difference(run, original) == [
+            f"config.seed: {original.seed} -> 7",
+            f"config.train.num_epochs: {original.train.num_epochs} -> 3.0",
+        ]
+        assert run.data.root == "/elsewhere"
+        # What is shared stands once: no experiment can be given another value by mistake.
+        assert "root" not in config.experiments[name].data
     assert one.data.root == ""  # copies
 
 

@@ -1,30 +1,30 @@
-"""pchVAE, High VAE and chVAE over c, the weight of the KL terms and the length of training."""
+"""The VAEs over c, the weight of the KL terms and the length of training."""
 
 from ml_collections import ConfigDict
 
 from jaxad.config import check_variant, study
 from jaxad.config import get_config as experiment
 
-SYSTEMS = ("pchvae", "highvae", "chvae")
-KL_TERMS = {"pchvae": 2, "highvae": 1, "chvae": 2}  # the last weights are theirs
-FACTORS_OF_C = {"c_third": 1 / 3, "c": 1.0, "c_triple": 3.0}
-KL_WEIGHTS = {"kl_third": 1 / 3, "kl_triple": 3.0}
+#: Systems, and how many of their last weights are those of KL terms.
+KL_TERMS = {"pchvae": 2, "chvae": 2, "highvae": 1}
 
 
 def get_config(variant: str = "") -> ConfigDict:
     check_variant("studies/pchvae_sensitivity", variant)
-    suffix = f":{variant}" if variant else ""
     experiments = {}
-    for name in SYSTEMS:
-        for label, factor in FACTORS_OF_C.items():
-            experiments[f"{name}_{label}"] = experiment(name + suffix)
-            experiments[f"{name}_{label}"].model.variance *= factor
-        for label, weight in KL_WEIGHTS.items():
-            one = experiment(name + suffix)
-            others = one.model.weights[: -KL_TERMS[name]]
-            one.model.weights = (*others, *(weight for _ in range(KL_TERMS[name])))
-            experiments[f"{name}_{label}"] = one
+    for name, terms in KL_TERMS.items():
+        for change in ("as_is", "c_third", "c_triple", "kl_third", "kl_triple", "long"):
+            one = experiment(f"{name}:{variant}" if variant else name)
+            one.model.score_samples = 4
+            factor = 3.0 if change.endswith("triple") else 1 / 3
+            if change.startswith("c_"):
+                one.model.variance *= factor
+            elif change.startswith("kl_"):
+                one.model.weights = (*one.model.weights[:-terms], *[factor] * terms)
+            experiments[f"{name}_{change}"] = one
     config = study(experiments, seeds=(0,))
+    for name in KL_TERMS:
+        config.lengths[f"{name}_long"] = 3.0
     if variant == "demo":
         config.num_epochs = 6.0
     elif variant == "smoke":

@@ -6,6 +6,7 @@ each system by itself. Slices of one patient stay together (see `metrics.py`).
 """
 
 import dataclasses
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -91,7 +92,8 @@ def difference(
 ) -> Difference:
     """The mean over our runs minus the mean over theirs.
 
-    With one run on a side its interval does not hold the spread of training seeds.
+    With one run on a side the interval does not hold that side's spread over training seeds, and
+    with two or three it holds it roughly.
     """
     rng = np.random.default_rng(0)
     size = int(ours[0].groups.max()) + 1
@@ -100,7 +102,10 @@ def difference(
     def resampled_mean(runs: Sequence[ScoredSplit]) -> Float[np.ndarray, " resamples"]:
         of_runs = np.stack([under_counts(name, run, counts) for run in runs])
         drawn = rng.integers(len(runs), size=(len(runs), resamples))
-        return np.take_along_axis(of_runs, drawn, axis=0).mean(axis=0)
+        mean = of_runs.mean(axis=0)
+        deviation = np.take_along_axis(of_runs, drawn, axis=0).mean(axis=0) - mean
+        # A mean of n draws from n values varies (n - 1) / n as much as one of n new values.
+        return mean + deviation * math.sqrt(len(runs) / max(len(runs) - 1, 1))
 
     drawn = resampled_mean(ours) - resampled_mean(theirs)
     drawn = drawn[np.isfinite(drawn)]

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Key
@@ -170,6 +171,8 @@ class HierarchicalVAE:
         variance: the constant variance c of the likelihoods, in squared units of the image.
         weights: lambda of each of `parts.terms`, in the order of Eq. 9.
         condition_z2: whether z2's posterior sees z1 (Eq. 8: f2(x, z1)) or the image alone.
+        score_samples: draws of the latents that a score is the mean over; 0 takes the latents at
+            their posterior means.
         norm: `none`, `group` or `batch`.
         dtype: of the convolutions; parameters, posteriors and likelihoods stay float32.
         axis_name: see `jaxad.types.Model`.
@@ -184,6 +187,7 @@ class HierarchicalVAE:
     variance: float
     weights: tuple[float, ...]
     condition_z2: bool = True
+    score_samples: int = 0
     norm: str = "none"
     dtype: DTypeLike = jnp.float32
     axis_name: str | None = None
@@ -236,6 +240,8 @@ class HierarchicalVAE:
                 raise UserError(
                     f"config.model.{name}: {getattr(self, name)} has not {length} numbers."
                 )
+        if self.score_samples < 0:
+            raise UserError(f"config.model.score_samples: {self.score_samples} is less than 0.")
         if min(*self.widths, *self.latent_channels) < 1 or min(self.depths) < 0:
             raise UserError(
                 f"config.model: widths {self.widths} and latent channels {self.latent_channels} "
@@ -283,12 +289,29 @@ class HierarchicalVAE:
         return {"model": weighted_sum(terms, weights)}, LossAux(terms, mutable)
 
     def score(self, variables: Variables, images: Images) -> Scores:
-        """The approximate negative ELBO: nll + kl_high + kl_low, latents at their means.
+        """The approximate negative ELBO: nll + kl_high + kl_low.
 
         Terms 1 and 3 are components only. The pixel map is each pixel's share of the likelihood
         term without its constant, (x - x_hat)^2 / 2c averaged over channels.
+
+        The expectation over the posteriors (Eq. 8) is taken at their means, or as the mean over
+        `score_samples` draws; then components, maps and reconstructions are means over them too.
+        Every image gets the same noise, so that its score depends on no other image. Draws
+        matter where a posterior has collapsed to the prior: the decoder has then seen unit noise
+        alone, and at the mean, zero, its output is biased.
         """
-        parts: Any = self.modules(train=False).apply(variables, images, None)
+        if not self.score_samples:
+            return self._score(variables, images, None)
+
+        def draw(key: Key[Array, ""]) -> Scores:
+            return self._score(variables, images, jnp.broadcast_to(key, len(images)))
+
+        draws = jax.lax.map(draw, jax.random.split(jax.random.key(0), self.score_samples))
+        return jax.tree.map(lambda values: jnp.mean(values, axis=0), draws)
+
+    def _score(self, variables: Variables, images: Images, keys: ExampleKeys | None) -> Scores:
+        """`score` with the latents drawn by these keys, or at their means."""
+        parts: Any = self.modules(train=False).apply(variables, images, keys)
         terms = loss_terms(parts, images, self.variance)
         levels = parts.levels
         squared_error = jnp.mean((images - levels.x_hat) ** 2, axis=-1)

@@ -37,7 +37,7 @@ class Quantised:
         codes: which code each vector became, int32 [B, ...].
         commitment: mean squared distance of an example's vectors from their codes, whose gradient
             moves the vectors alone; [B].
-        perplexity: exp(entropy) of how often each code is used, by the moving counts: the number
+        perplexity: exp(entropy) of how often each code was chosen, by moving averages: the number
             of codes that are in use, from 1 to K; [].
     """
 
@@ -69,8 +69,9 @@ class Quantiser(nn.Module):
     """Replaces vectors by the nearest of K codes.
 
     State, in the collection `codebook`: `count` [K] and `total` [K, D], moving averages of the
-    visits to each code and of the sum of the vectors that came (a code is their quotient), and
-    `updates` [], how often they were changed.
+    visits to each code and of the sum of the vectors that came (a code is their quotient);
+    `visits` [K], that of the visits alone, which a restart does not touch; and `updates` [], how
+    often they were changed.
 
     Attributes:
         num_codes: K.
@@ -99,6 +100,7 @@ class Quantiser(nn.Module):
         """
         count = self.variable("codebook", "count", jnp.ones, (self.num_codes,))
         total = self.variable("codebook", "total", self._initial_codebook)
+        visits = self.variable("codebook", "visits", jnp.ones, (self.num_codes,))
         updates = self.variable("codebook", "updates", lambda: jnp.zeros((), jnp.int32))
         codebook = total.value / count.value[:, None]
 
@@ -110,10 +112,13 @@ class Quantiser(nn.Module):
             vectors=vectors + jax.lax.stop_gradient(chosen - vectors),
             codes=codes.reshape(vectors.shape[:-1]),
             commitment=jnp.mean(commitment.reshape(len(vectors), -1), axis=1),
-            perplexity=perplexity(count.value),
+            perplexity=perplexity(visits.value),
         )
         if self.train and not self.is_initializing():
-            new_count, new_total = self._moved(count.value, total.value, flat, codes, valid)
+            seen, sums = self._seen(flat, codes, valid)
+            new_count = moving_average(count.value, seen, self.decay)
+            new_total = moving_average(total.value, sums, self.decay)
+            visits.value = moving_average(visits.value, seen, self.decay)
             dead = new_count < DEAD_SHARE * jnp.mean(new_count)
             dead |= updates.value == 0
             candidates, found = self._drawn(flat, valid, index, updates.value)
@@ -131,22 +136,19 @@ class Quantiser(nn.Module):
     def _sum(self, x: Array) -> Array:
         return x if self.axis_name is None else jax.lax.psum(x, self.axis_name)
 
-    def _moved(
+    def _seen(
         self,
-        count: Counts,
-        total: Codebook,
         flat: Float[Array, "batch places dimension"],
         codes: Int[Array, "batch places"],
         valid: Bool[Array, " batch"],
     ) -> tuple[Counts, Codebook]:
-        """The moving averages after a global batch (Eq. 2 of VQ-VAE-2)."""
+        """Visits to each code, and the sum of the vectors that came, in the global batch."""
         # Segment sums rather than a product with one-hot rows, which are mostly zeros.
         segments = jnp.where(valid[:, None], codes, self.num_codes).ravel()
         rows = flat.reshape(-1, self.dimension)
         visits = jax.ops.segment_sum(jnp.ones(len(rows)), segments, self.num_codes + 1)
         sums = jax.ops.segment_sum(rows, segments, self.num_codes + 1)
-        visits, sums = self._sum(visits[:-1]), self._sum(sums[:-1])
-        return moving_average(count, visits, self.decay), moving_average(total, sums, self.decay)
+        return self._sum(visits[:-1]), self._sum(sums[:-1])
 
     def _drawn(
         self,

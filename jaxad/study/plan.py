@@ -8,7 +8,9 @@ from collections.abc import Mapping, Sequence
 import jax
 from ml_collections import ConfigDict
 
+from jaxad import config as config_lib
 from jaxad import experiment
+from jaxad.checkpoint import Checkpoints
 from jaxad.errors import UserError
 from jaxad.evaluate.trivial import LINEAR_BASELINE
 from jaxad.workdir import Workdir
@@ -34,13 +36,23 @@ class PlannedRun:
         """Whether the run was trained to its end, evaluated on every test split and reported."""
         if not self.workdir.report.exists():
             return False
-        for split in test_splits:
-            path = self.workdir.evaluation(split) / "metrics.json"
-            if not path.exists():
-                return False
-            if json.loads(path.read_text(encoding="utf-8"))["checkpoint_step"] < num_steps:
-                return False
-        return True
+        try:
+            steps = [
+                json.loads(
+                    (self.workdir.evaluation(split) / "metrics.json").read_text(encoding="utf-8")
+                )["checkpoint_step"]
+                for split in test_splits
+            ]
+        except (OSError, ValueError, KeyError):
+            return False  # missing or damaged: evaluated again
+        return min(steps, default=0) >= num_steps
+
+    def last_step(self) -> int:
+        """The step of its newest checkpoint; 0 where there is none."""
+        if not self.workdir.checkpoints.is_dir():
+            return 0
+        with Checkpoints(self.workdir.checkpoints, read_only=True) as checkpoints:
+            return checkpoints.last_step or 0
 
 
 def plan(config: ConfigDict, folder: Workdir) -> dict[str, list[PlannedRun]]:
@@ -65,17 +77,24 @@ def plan(config: ConfigDict, folder: Workdir) -> dict[str, list[PlannedRun]]:
         raise UserError(
             f"config.experiments: cpu_devices are {sorted(shares)}; one process has one number."
         )
-    planned: dict[str, list[PlannedRun]] = {}
-    for name, one in config.experiments.items():
-        if not re.fullmatch(r"[A-Za-z0-9_.-]+", name):
-            raise UserError(f"config.experiments: '{name}' cannot be a folder; use letters.")
-        planned[name] = []
-        for seed in seeds:
-            own = one.copy_and_resolve_references().unlock()
-            own.seed = seed
-            path = folder.path / "runs" / name / f"seed_{seed}"
-            planned[name].append(PlannedRun(name, seed, own.lock(), Workdir(path)))
-    return planned
+    for name in config.experiments:
+        if not re.fullmatch(r"[A-Za-z0-9_-]+", name) or name == LINEAR_BASELINE:
+            raise UserError(
+                f"config.experiments: '{name}' cannot be an experiment's name; use letters, "
+                f"digits, '_' and '-', and not {LINEAR_BASELINE}, which every table has."
+            )
+    return {
+        name: [
+            PlannedRun(
+                name,
+                seed,
+                config_lib.study_run(config, name, seed),
+                Workdir(folder.path / "runs" / name / f"seed_{seed}"),
+            )
+            for seed in seeds
+        ]
+        for name in config.experiments
+    }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,11 +112,11 @@ class Size:
     latents: int
 
 
-def sizes(config: ConfigDict) -> Mapping[str, Size]:
+def sizes(planned: Mapping[str, Sequence[PlannedRun]]) -> Mapping[str, Size]:
     """The size of every experiment's system."""
     found = {}
-    for name, one in config.experiments.items():
-        model = experiment.make_model(one)
+    for name, runs in planned.items():
+        model = experiment.make_model(runs[0].config)
         variables = jax.eval_shape(model.init_variables, jax.random.key(0))
         counts = {
             collection: sum(leaf.size for leaf in jax.tree.leaves(tree))

@@ -16,6 +16,7 @@ from jaxad.evaluate.positions import position_corrected
 from jaxad.evaluate.trivial import LINEAR_BASELINE, TrivialScores
 from jaxad.study.plan import PlannedRun, Size, sizes
 from jaxad.train.writer import read_metrics
+from jaxad.types import Split
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +72,8 @@ def make_table(
     split: str,
 ) -> Table:
     """The table of one test split from the finished runs of a study."""
-    scored = {name: [_read(run, split) for run in runs] for name, runs in planned.items()}
+    rows = data_set.split(split)
+    scored = {name: [_read(run, split, rows) for run in runs] for name, runs in planned.items()}
     scored[LINEAR_BASELINE] = [_baseline(data_set, trivial, split)]
     measured = tuple(
         name
@@ -86,8 +88,10 @@ def make_table(
         }
         for key, runs in scored.items()
     }
-    references = {name: config.reference or _best(name, found) for name in measured}
-    system_sizes = sizes(config)
+    # Of a reference whose every run failed there is nothing to compare with.
+    named = config.reference if config.reference in scored else ""
+    references = {name: named or _best(name, found) for name in measured}
+    system_sizes = sizes(planned)
 
     def row(key: str) -> Row:
         differences = {
@@ -123,23 +127,28 @@ def _spread(values: Sequence[float]) -> Spread:
     return Spread(float(np.mean(values)), deviation, len(values))
 
 
-def _read(run: PlannedRun, split: str) -> ScoredSplit:
-    """The scores that a run wrote."""
-    path = run.workdir.evaluation(split) / "scores.csv"
+def _read(run: PlannedRun, name: str, split: Split) -> ScoredSplit:
+    """The scores that a run wrote.
+
+    Raises:
+        UserError: they cannot be read, or are of other images than the split's.
+    """
+    path = run.workdir.evaluation(name) / "scores.csv"
+    remedy = f"remove '{run.workdir.report}' and start again: the run is evaluated anew."
     try:
         with path.open(encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file))
         columns = {
-            name: np.array([float(row[name]) for row in rows])
-            for name in ("score", CORRECTED_SCORE, "mse")
-            if name in rows[0]
+            column: np.array([float(row[column]) for row in rows])
+            for column in ("score", CORRECTED_SCORE, "mse")
+            if column in rows[0]
         }
-        labels = np.array([int(row["label"]) for row in rows])
-    except (OSError, ValueError, KeyError, IndexError) as error:
-        raise UserError(
-            f"'{path}' cannot be read ({error!r}); remove {run.workdir.path}."
-        ) from error
-    return ScoredSplit(labels, metrics.group_numbers([row["group"] for row in rows]), columns)
+        seen = [(row["id"], row["group"], int(row["label"])) for row in rows]
+    except (OSError, ValueError, TypeError, KeyError, IndexError, csv.Error) as error:
+        raise UserError(f"'{path}' cannot be read ({error!r}); {remedy}") from error
+    if seen != list(zip(split.ids, split.groups, split.labels.tolist(), strict=True)):
+        raise UserError(f"'{path}' is of other images than '{name}' holds now; {remedy}")
+    return ScoredSplit(split.labels.astype(np.int64), metrics.group_numbers(split.groups), columns)
 
 
 def _baseline(data_set: DataSet, trivial: TrivialScores, name: str) -> ScoredSplit:

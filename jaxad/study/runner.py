@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 from ml_collections import ConfigDict
@@ -19,7 +19,7 @@ from jaxad.study.plan import PlannedRun, plan, sizes
 from jaxad.study.results import make_table
 from jaxad.study.sheet import contact_sheet
 from jaxad.study.tables import comma_separated, markdown
-from jaxad.train.loop import train_seeds
+from jaxad.train.loop import stop_request, train_seeds
 from jaxad.train.program import num_train_steps
 from jaxad.workdir import Workdir, atomic_write
 
@@ -58,65 +58,99 @@ def run_study(config: ConfigDict, workdir: str | os.PathLike[str]) -> bool:
     for of_experiment in planned.values():
         for run in of_experiment:
             experiment.check(run.config)
-    with folder.lock():
+    with folder.lock(), stop_request() as stop_requested:
         with atomic_write(folder.path / "study.json") as file:
             file.write(config_lib.to_json(config.copy_and_resolve_references()))
         # All experiments have the same data (`jaxad.config.study`).
         data_set = DataSet(runs[0].config.data)
         data_set.check()
-        _print_sizes(config)
-        failures: list[str] = []
-        trivial = TrivialScores(data_set)
-        for name, of_experiment in planned.items():
-            for group in _groups(config, of_experiment, data_set):
-                print(f"\n== {name}: {', '.join(f'seed {run.seed}' for run in group)} ==")
-                try:
-                    if not _run(group, data_set, trivial):
-                        return False
-                except RunError as error:
-                    failures.append(f"{name}: {error}")
-                    print(f"failed: {error}", flush=True)
+        _print_sizes(planned)
+        work = _Work(data_set, TrivialScores(data_set), stop_requested)
+        for of_experiment in planned.values():
+            for group in _groups(int(config.seeds_per_program), of_experiment, work):
+                if stop_requested() or not work.do(group):
+                    return False
             # Programs of one experiment are of no use to the next.
             jax.clear_caches()
         finished = {
             name: done
             for name, of_experiment in planned.items()
-            if (done := [run for run in of_experiment if _is_finished(run, data_set)])
+            if (done := [run for run in of_experiment if work.is_finished(run)])
         }
         if finished:
-            _write_results(config, folder, finished, data_set, trivial)
-    if failures:
-        raise RunError(f"{len(failures)} runs failed: {' | '.join(failures)}")
+            _write_results(config, folder, finished, data_set, work.trivial)
+    if work.failures:
+        raise RunError(f"{len(work.failures)} runs failed: {' | '.join(work.failures)}")
     return True
 
 
-def _is_finished(run: PlannedRun, data_set: DataSet) -> bool:
-    num_steps = num_train_steps(run.config, len(data_set.split("train")))
-    return run.is_finished(data_set.test_split_names, num_steps)
+class _Work:
+    """What is to be done with runs, and what came of it.
+
+    Attributes:
+        trivial: of the study's data.
+        failures: one line per run that failed.
+    """
+
+    def __init__(
+        self, data_set: DataSet, trivial: TrivialScores, stop_requested: Callable[[], bool]
+    ):
+        self.trivial = trivial
+        self.failures: list[str] = []
+        self._data_set = data_set
+        self._stop_requested = stop_requested
+
+    def is_finished(self, run: PlannedRun) -> bool:
+        num_steps = num_train_steps(run.config, len(self._data_set.split("train")))
+        return run.is_finished(self._data_set.test_split_names, num_steps)
+
+    def do(self, group: Sequence[PlannedRun]) -> bool:
+        """Trains a group as one program and evaluates each of its runs; False when stopped.
+
+        Where a group fails, each of its runs goes on by itself: one seed's failure is not the
+        others'.
+        """
+        print(f"\n== {group[0].experiment}: {', '.join(f'seed {r.seed}' for r in group)} ==")
+        try:
+            return self._train_and_evaluate(group)
+        except RunError as error:
+            if len(group) > 1:
+                return all(self.do([run]) for run in group)
+            self.failures.append(f"{group[0].experiment}, seed {group[0].seed}: {error}")
+            print(f"failed: {error}", flush=True)
+            return True
+
+    def _train_and_evaluate(self, group: Sequence[PlannedRun]) -> bool:
+        with contextlib.ExitStack() as stack:
+            for run in group:
+                run.workdir.check(run.config)
+                stack.enter_context(run.workdir.lock())
+            configs, folders = [run.config for run in group], [run.workdir for run in group]
+            if not train_seeds(configs, folders, self._data_set, self._stop_requested):
+                return False
+            for run in group:
+                if self._stop_requested():
+                    return False
+                evaluate_splits(run.workdir, self._data_set, self.trivial)
+                write_report(run.workdir)
+        return True
 
 
-def _groups(
-    config: ConfigDict, runs: Sequence[PlannedRun], data_set: DataSet
-) -> list[list[PlannedRun]]:
-    """The unfinished runs of an experiment, as many together as train as one program."""
-    todo = [run for run in runs if not _is_finished(run, data_set)]
-    size = int(config.seeds_per_program)
-    return [todo[start : start + size] for start in range(0, len(todo), size)]
+def _groups(size: int, runs: Sequence[PlannedRun], work: _Work) -> list[list[PlannedRun]]:
+    """The unfinished runs of an experiment, up to `size` together.
 
-
-def _run(group: Sequence[PlannedRun], data_set: DataSet, trivial: TrivialScores) -> bool:
-    """Trains a group as one program and evaluates each of its runs."""
-    with contextlib.ExitStack() as stack:
-        for run in group:
-            run.workdir.check(run.config)
-            stack.enter_context(run.workdir.lock())
-        configs, folders = [run.config for run in group], [run.workdir for run in group]
-        if not train_seeds(configs, folders, data_set):
-            return False
-        for run in group:
-            evaluate_splits(run.workdir, data_set, trivial)
-            write_report(run.workdir)
-    return True
+    Only runs that have come equally far train as one program: a kill can fall between the saves
+    of a group, or between the evaluations of its runs.
+    """
+    by_progress: dict[int, list[PlannedRun]] = {}
+    for run in runs:
+        if not work.is_finished(run):
+            by_progress.setdefault(run.last_step(), []).append(run)
+    return [
+        together[start : start + size]
+        for together in by_progress.values()
+        for start in range(0, len(together), size)
+    ]
 
 
 def _write_results(
@@ -143,8 +177,8 @@ def _write_results(
     print(f"\n{text}\ntables: {folder.path / 'table.md'}, {folder.path / 'table.csv'}", flush=True)
 
 
-def _print_sizes(config: ConfigDict) -> None:
+def _print_sizes(planned: Mapping[str, Sequence[PlannedRun]]) -> None:
     """Parameters and latents of the systems side by side."""
     print(f"{'experiment':24}{'parameters':>12}{'latents':>9}{'other state':>13}")
-    for name, size in sizes(config).items():
+    for name, size in sizes(planned).items():
         print(f"{name:24}{size.parameters:>12,}{size.latents:>9,}{size.state:>13,}")

@@ -60,14 +60,15 @@ def _line(cells: Sequence[str]) -> str:
 def _values(table: Table, published: Mapping[str, Mapping[str, Sequence[float]]]) -> Iterator[str]:
     """The table of means and standard deviations, the published ones beside them."""
     also = [name for name in table.metrics if any(name in row for row in published.values())]
-    heading = ["system", "parameters", "latents", "training, s"]
+    heading = ["system", "runs", "parameters", "latents", "training, s"]
     for name in table.metrics:
         heading += [_HEADINGS[name], *([f"{_HEADINGS[name]}, published"] if name in also else [])]
     yield _line(heading)
     yield _line(["---"] * len(heading))
     for row in table.rows:
         size = ["–", "–"] if row.size is None else [f"{n:,}" for n in _size(row)]
-        cells = [title(row.experiment), *size, _seconds(row)]
+        runs = str(max(spread.runs for spread in row.found.values()))
+        cells = [title(row.experiment), runs, *size, _seconds(row)]
         for name in table.metrics:
             cells.append(_spread(name, row.found.get(name)))
             if name in also:
@@ -116,18 +117,21 @@ def markdown(config: ConfigDict, tables: Sequence[Table], sheets: Mapping[str, s
         sheets: test split -> file name of its contact sheet.
     """
     data, published = config.data, config.published.to_dict()
+    longer = {name: n for name, n in config.lengths.items() if n != 1}
+    also = "".join(f"; {title(name)} {n:g} times as long" for name, n in longer.items())
     lines = [
         "# Results",
         "",
         f"{len(config.experiments)} experiments, seeds {', '.join(map(str, config.seeds))}; data "
         f"`{data.name}`, {data.image_size} px, data seed {data.seed}; "
-        f"{config.num_epochs:g} epochs.",
+        f"{config.num_epochs:g} epochs{also}.",
         "",
         "Means ± standard deviations over seeds. MSE is that of the normal slices, AUROC "
         "*corrected* that of the score minus its slice position's training mean. Differences are "
         "paired: 95 % intervals and two-sided p-values from "
-        f"{config.bootstrap_resamples:,} resamples of patients (the same for both systems) and "
-        "of seeds. Training time is that of one run, without validation and saves.",
+        f"{config.bootstrap_resamples:,} resamples of patients (the same for both systems) and, "
+        "where there are several, of each system's runs; they are not corrected for the number of "
+        "comparisons. Training time is that of one run, without compilation, validation and saves.",
     ]
     for table in tables:
         lines += ["", f"## {table.split}", "", *_values(table, published)]

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from jaxad.checkpoint import VALIDATION_LOSS, Checkpoints
 from jaxad.data import pipeline
 from jaxad.data.sources import DataSet
-from jaxad.errors import RunError
+from jaxad.errors import RunError, UserError
 from jaxad.train.program import Program, make_program, train_batches
 from jaxad.train.state import TrainState
 from jaxad.train.writer import MetricsWriter
@@ -25,8 +25,8 @@ from jaxad.workdir import Workdir
 
 
 @contextlib.contextmanager
-def _stop_request() -> Iterator[Callable[[], bool]]:
-    """Yields a function that tells whether SIGTERM came; the loop stops at its next step."""
+def stop_request() -> Iterator[Callable[[], bool]]:
+    """Yields a function that tells whether SIGTERM came since; who asks ends what it does."""
     requested = threading.Event()
 
     def request(signum: int, frame: FrameType | None) -> None:
@@ -139,9 +139,7 @@ class _Member:
         self.writer = self._stack.enter_context(MetricsWriter(self.workdir, start_step))
 
     def save(self, step: int, state: TrainState, metrics: dict[str, float]) -> None:
-        # A member that was ahead of the others when they were stopped has this step already.
-        if step not in self.checkpoints.steps:
-            self.checkpoints.save(step, state.variables, _training(state), metrics)
+        self.checkpoints.save(step, state.variables, _training(state), metrics)
 
 
 def train(config: ConfigDict, workdir: Workdir, data_set: DataSet) -> bool:
@@ -163,16 +161,33 @@ def train(config: ConfigDict, workdir: Workdir, data_set: DataSet) -> bool:
 
 
 def train_seeds(
-    configs: Sequence[ConfigDict], workdirs: Sequence[Workdir], data_set: DataSet
+    configs: Sequence[ConfigDict],
+    workdirs: Sequence[Workdir],
+    data_set: DataSet,
+    stop_requested: Callable[[], bool] | None = None,
 ) -> bool:
-    """Trains configs that differ in their seed alone, as one program; see `train`."""
+    """Trains configs that differ in their seed alone, as one program.
+
+    Args:
+        configs: of the runs.
+        workdirs: of the runs, whose newest checkpoints are of the same step.
+        data_set: see `train`.
+        stop_requested: tells whether to stop; by default, whether SIGTERM came.
+
+    Returns:
+        See `train`.
+
+    Raises:
+        UserError: see `train`; or the runs have not come equally far.
+        RunError: see `train`.
+    """
     config, seeds = configs[0], [int(one.seed) for one in configs]
     train_split, validation_split = data_set.split("train"), data_set.split("val")
     program = make_program(config, seeds, len(train_split))
     parallel, num_steps = program.parallel, program.num_steps
     with contextlib.ExitStack() as stack:
         members = [_Member(workdir, config.train.keep_last, stack) for workdir in workdirs]
-        stop_requested = stack.enter_context(_stop_request())
+        stop_requested = stop_requested or stack.enter_context(stop_request())
         last_good = _common_step(members)
         states = program.initial_states
         if last_good is not None:
@@ -195,6 +210,8 @@ def train_seeds(
                 state, metrics = program.step(state, batch)
             step += 1
             window.add(step, metrics)
+            if step == start_step + 1:
+                window.restart_clock()  # leaves out compilation
             stopping = stop_requested()
             saving = stopping or step == num_steps
             saving = saving or step % config.train.checkpoint_every_steps == 0
@@ -236,9 +253,15 @@ def train_seeds(
 
 
 def _common_step(members: Sequence[_Member]) -> int | None:
-    """The newest checkpoint that every member has: a kill can fall between their saves."""
-    common = set.intersection(*(set(one.checkpoints.steps) for one in members))
-    return max(common, default=None)
+    """The newest checkpoint, which is of the same step for every member."""
+    steps = {one.checkpoints.last_step for one in members}
+    if len(steps) > 1:
+        folders = ", ".join(f"'{one.workdir.path}'" for one in members)
+        raise UserError(
+            f"{folders}: these runs have not come equally far; train them one by one, or with "
+            "config.seeds_per_program=1."
+        )
+    return steps.pop()
 
 
 def _progress_bar(config: ConfigDict, members: int, start_step: int, num_steps: int) -> Any:

@@ -231,6 +231,27 @@ def test_score_is_the_negative_elbo(trained):
     np.testing.assert_allclose(terms["mse"], (residual**2).mean(axis=(1, 2)), rtol=1e-4)
 
 
+def test_score_over_draws_is_the_mean_over_them_and_ignores_the_batch(trained):
+    """The expectation over the posteriors by draws: the more, the closer to each other."""
+    model, variables, images = trained
+    drawn = dataclasses.replace(model, score_samples=3)
+    scores = score(drawn, variables, images)
+    modules = model.modules(train=False)
+    parts = [
+        jax.jit(modules.apply)(variables, images, jnp.broadcast_to(key, 6))
+        for key in jax.random.split(jax.random.key(0), 3)
+    ]
+    expected = np.mean(
+        [dc.negative_elbo(dc.loss_terms(part, images, 0.05)) for part in parts], axis=0
+    )
+    np.testing.assert_allclose(scores.image, expected, rtol=1e-5)
+    alone = score(drawn, variables, images[2:3])
+    np.testing.assert_allclose(alone.image, scores.image[2:3], rtol=1e-5)
+    np.testing.assert_array_equal(score(drawn, variables, images).image, scores.image)
+    at_means = score(model, variables, images)
+    assert not np.allclose(at_means.image, scores.image, rtol=1e-4)
+
+
 def test_score_is_deterministic_and_training_is_not(trained):
     model, variables, images = trained
     np.testing.assert_array_equal(
@@ -287,6 +308,7 @@ def test_bfloat16_keeps_parameters_likelihoods_and_scores_in_float32(trained):
         ({"weights": (1.0, 1.0)}, "weights: .* has not 5 numbers"),
         ({"widths": (8, 8)}, "widths: .* has not 4 numbers"),
         ({"latent_channels": (4, 0)}, "at least 1"),
+        ({"score_samples": -1}, "score_samples"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(changes, words):

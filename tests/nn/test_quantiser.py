@@ -27,7 +27,13 @@ def state(updates=1, seed=1, dtype="float32"):
     rng = np.random.default_rng(seed)
     count = rng.uniform(1, 2, CODES).astype(dtype)
     codes = rng.normal(size=(CODES, DIMENSION)).astype(dtype)
-    return {"count": count, "total": codes * count[:, None], "updates": np.int32(updates)}
+    visits = np.ones_like(count)
+    return {
+        "count": count,
+        "total": codes * count[:, None],
+        "visits": visits,
+        "updates": np.int32(updates),
+    }
 
 
 @functools.partial(jax.jit, static_argnames=("train", "axis_name"))
@@ -135,6 +141,18 @@ def test_a_code_without_visits_dies_is_replaced_and_comes_to_use():
     assert replaced_after is not None and replaced_after < 60
     assert float(book["count"][2]) > DEAD_SHARE * float(jnp.mean(book["count"]))
     assert float(perplexity(book["count"])) > 3
+
+
+def test_logged_perplexity_counts_the_codes_that_are_chosen():
+    """Of vectors that are all alike one code is, however often the others are restarted."""
+    book = state()
+    vectors, valid, index = inputs(batch=16)
+    for _ in range(100):
+        found, book = call(book, np.ones_like(vectors), valid, index)
+    assert float(found.perplexity) < 1.5
+    for _ in range(100):
+        found, book = call(book, np.sign(vectors), valid, index)  # eight corners, seven codes
+    assert float(found.perplexity) > 5
 
 
 def test_perplexity_is_the_number_of_codes_evenly_in_use():

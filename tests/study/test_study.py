@@ -1,8 +1,10 @@
 """Studies: what is planned, what is skipped, what survives a failure, and what the tables say."""
 
 import csv
+import dataclasses
 import json
 import math
+import shutil
 
 import numpy as np
 import pytest
@@ -52,7 +54,7 @@ def make_config(npz_root, seeds=(0, 1)):
     one.data.batch_size, one.cpu_devices = 8, 8  # the session's CPU devices
     one.model.widths, one.model.depths = (4, 4), (0, 0)
     one.evaluate.num_examples = 1
-    two = one.copy_and_resolve_references().unlock()
+    two = config_lib.from_json(config_lib.to_json(one)).unlock()
     two.model.latent_channels = (4,)
     config = config_lib.study({"small": one, "large": two}, seeds=seeds)
     config.num_epochs, config.bootstrap_resamples, config.num_slices = 3.0, 100, 2
@@ -80,6 +82,7 @@ def test_every_experiment_runs_with_every_seed_on_the_same_data(npz_root, tmp_pa
     config = make_config(npz_root, seeds=(3, 1))
     config.data.seed = 7  # one field for all
     config.num_epochs = 5.0
+    config.lengths.large = 3.0
     planned = plan(config, Workdir(tmp_path))
     assert set(planned) == {"small", "large"}
     for name, runs in planned.items():
@@ -87,7 +90,7 @@ def test_every_experiment_runs_with_every_seed_on_the_same_data(npz_root, tmp_pa
         for run in runs:
             assert run.config.seed == run.seed
             assert run.config.data.seed == 7
-            assert run.config.train.num_epochs == 5.0
+            assert run.config.train.num_epochs == (15.0 if name == "large" else 5.0)
             assert run.workdir.path == tmp_path / "runs" / name / f"seed_{run.seed}"
     assert planned["large"][0].config.model.latent_channels == (4,)
 
@@ -97,10 +100,8 @@ def test_shipped_studies_share_their_data_and_name_their_reference():
     assert config_lib.is_study(config)
     assert set(config.experiments) == {"pchvae", "chvae", "highvae", "lowvae", "vqvae2"}
     assert config.seeds == (0, 1, 2, 3, 4)
-    config.data.image_size = 128
-    assert {one.data.image_size for one in config.experiments.values()} == {128}
     # Baselines have slightly more parameters (at most 5 %) and the same number of latents.
-    found = sizes(config_lib.get_config("studies/pchvae_table1:demo"))
+    found = sizes(plan(config, Workdir("unused")))
     for name, size in found.items():
         assert 1 <= size.parameters / found["pchvae"].parameters < 1.05, name
         # 16 x 4 x 4 and 1 x 16 x 16; VQ-VAE-2 has a code for each place, 16 x 16 and 8 x 8.
@@ -197,16 +198,58 @@ def test_finished_runs_are_skipped_and_new_seeds_added(finished, npz_root, monke
     trained = []
     original = runner.train_seeds
 
-    def train_seeds(configs, workdirs, data_set):
-        trained.extend(str(workdir.path.relative_to(finished)) for workdir in workdirs)
-        return original(configs, workdirs, data_set)
+    def train_seeds(configs, workdirs, data_set, stop_requested):
+        trained.append([str(workdir.path.relative_to(finished)) for workdir in workdirs])
+        return original(configs, workdirs, data_set, stop_requested)
 
     monkeypatch.setattr(runner, "train_seeds", train_seeds)
     assert run_study(make_config(npz_root), finished)
     assert trained == []
     (finished / "runs/large/seed_1/report.html").unlink()  # killed before its report
     assert run_study(make_config(npz_root), finished)
-    assert trained == ["runs/large/seed_1"]
+    assert trained == [["runs/large/seed_1"]]
+    # One of two to do anew is trained already: it does not start again with the other.
+    shutil.rmtree(finished / "runs/large/seed_0")
+    (finished / "runs/large/seed_1/eval/test_squares/metrics.json").write_text("{")
+    config = make_config(npz_root)
+    config.seeds_per_program = 2
+    assert run_study(config, finished)
+    assert trained[1:] == [["runs/large/seed_0"], ["runs/large/seed_1"]]
+
+
+def test_one_seed_s_failure_is_not_its_group_s(npz_root, tmp_path, monkeypatch):
+    original = runner.train_seeds
+
+    def train_seeds(configs, workdirs, data_set, stop_requested):
+        if any(config.seed == 1 for config in configs):
+            raise RunError("step 3: loss is nan")
+        return original(configs, workdirs, data_set, stop_requested)
+
+    monkeypatch.setattr(runner, "train_seeds", train_seeds)
+    config = make_config(npz_root)
+    del config.experiments["large"]
+    config.seeds_per_program = 2
+    with pytest.raises(RunError, match="1 runs failed: small, seed 1: step 3: loss is nan"):
+        run_study(config, tmp_path)
+    assert int(read_table(tmp_path)["small", "auroc"]["runs"]) == 1
+
+
+def test_scores_of_other_images_are_not_compared(finished, npz_root):
+    config = make_config(npz_root)
+    planned, data_set = plan(config, Workdir(finished)), DataSet(config.data)
+    split = data_set.split("test_squares")
+    ids = (*split.ids[:-1], "another")
+    monkey = dataclasses.replace(split, ids=ids)
+    data_set._splits["test_squares"] = monkey
+    with pytest.raises(UserError, match="is of other images than 'test_squares' holds now; remove"):
+        make_table(config, planned, data_set, TrivialScores(data_set), "test_squares")
+
+
+def test_experiments_that_do_not_share_their_data_are_refused():
+    one, two = config_lib.get_config("pchvae:smoke"), config_lib.get_config("highvae:smoke")
+    two.data.image_size = 128
+    with pytest.raises(UserError, match="experiment 'b' has other data"):
+        config_lib.study({"a": one, "b": two}, seeds=(0,))
 
 
 def test_a_failed_run_is_named_and_the_others_go_on(npz_root, tmp_path):
@@ -214,7 +257,9 @@ def test_a_failed_run_is_named_and_the_others_go_on(npz_root, tmp_path):
     broken = config.experiments.large.optim
     broken.name, broken.learning_rate, broken.clip_norm = "sgd", 1e20, 0.0
     broken.warmup_steps, broken.schedule = 0, "constant"
-    with pytest.raises(RunError, match=r"1 runs failed: large: step \d+: term/\w+ is"):
+    config.reference = "large"  # of which nothing comes: the best is the reference
+    message = r"1 runs failed: large, seed 0: step \d+: term/\w+ is"
+    with pytest.raises(RunError, match=message):
         run_study(config, tmp_path)
     table = read_table(tmp_path)
     assert ("small", "auroc") in table and ("large", "auroc") not in table
@@ -228,7 +273,7 @@ def test_a_folder_with_a_run_of_another_config_is_refused_before_anything_runs(f
 
 
 def test_sigterm_ends_a_study_and_the_rest_waits(npz_root, tmp_path, monkeypatch):
-    monkeypatch.setattr(runner, "train_seeds", lambda configs, workdirs, data_set: False)
+    monkeypatch.setattr(runner, "train_seeds", lambda *arguments: False)
     assert not run_study(make_config(npz_root), tmp_path)
     assert not (tmp_path / "table.md").exists()
 
