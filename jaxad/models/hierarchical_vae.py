@@ -303,11 +303,12 @@ class HierarchicalVAE:
         if not self.score_samples:
             return self._score(variables, images, None)
 
-        def draw(key: Key[Array, ""]) -> Scores:
-            return self._score(variables, images, jnp.broadcast_to(key, len(images)))
+        def draw(key: Key[Array, ""]) -> tuple[Any, ...]:
+            scores = self._score(variables, images, jnp.broadcast_to(key, len(images)))
+            return tuple(getattr(scores, field.name) for field in dataclasses.fields(scores))
 
         draws = jax.lax.map(draw, jax.random.split(jax.random.key(0), self.score_samples))
-        return jax.tree.map(lambda values: jnp.mean(values, axis=0), draws)
+        return Scores(*jax.tree.map(lambda values: jnp.mean(values, axis=0), draws))
 
     def _score(self, variables: Variables, images: Images, keys: ExampleKeys | None) -> Scores:
         """`score` with the latents drawn by these keys, or at their means."""
