@@ -32,7 +32,8 @@ class LossAux:
     """What a model reports beside its losses.
 
     Attributes:
-        terms: unweighted loss terms by name, each [B], logged and checked for non-finite values.
+        terms: unweighted loss terms, and other figures to watch, by name, each [B]; logged and
+            checked for non-finite values.
         mutable: updated non-parameter collections (batch-norm statistics, codebooks), `{}` if none.
     """
 
@@ -86,7 +87,10 @@ class Model(Protocol):
     def losses(
         self, variables: Variables, batch: Batch, keys: ExampleKeys, *, train: bool
     ) -> tuple[Mapping[str, PerExample], LossAux]:
-        """Per-example losses by network, and what comes with them. `train` switches batch norm."""
+        """Per-example losses by network, and what comes with them.
+
+        `train` is when batch norm uses the batch's statistics and codebooks move.
+        """
         ...
 
     def score(self, variables: Variables, images: Images) -> Scores:

@@ -1,4 +1,4 @@
-"""Kill -9 during a run, two of the kills inside a save: nothing is lost, to the last bit.
+"""Kill -9 during a run and a study: nothing is lost, of a run to the last bit.
 
 Long: a run of more than a minute and more than ten saves, twice. Prints the phase of every kill
 (`pytest -m long -s tests/test_kill.py`).
@@ -119,3 +119,47 @@ def test_five_kills_two_inside_a_save(launch_environment, data_root, tmp_path):
     ]
     assert steps == list(range(EVERY, STEPS + 1, EVERY))
     assert not saving(killed)
+
+
+@pytest.mark.long
+def test_a_study_is_killed_and_finished(launch_environment, data_root, tmp_path):
+    """Two seeds as one program, then one alone: killed in training and between evaluations."""
+    command = [
+        sys.executable,
+        str(ROOT / "launch.py"),
+        "--mode=study",
+        "--config=studies/pchvae_table1:smoke",
+        f"--workdir={tmp_path}",
+        f"--config.data.root={data_root}",
+        "--config.seeds=(0,1,2)",
+        "--config.seeds_per_program=2",
+        "--config.num_epochs=40",
+    ]
+    runs = tmp_path / "runs" / "chvae"  # the first experiment
+    moments = {
+        "in training": lambda: newest_step(runs / "seed_1") > 20,
+        "between the evaluations of a group": lambda: (runs / "seed_0/report.html").exists(),
+        "in the last seed's training": lambda: newest_step(runs / "seed_2") > 20,
+    }
+    for name, reached in moments.items():
+        process = subprocess.Popen(
+            command, env=launch_environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        deadline = time.monotonic() + 300
+        while not reached():
+            assert process.poll() is None and time.monotonic() < deadline, name
+            time.sleep(0.005)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        print(f"killed {name}")
+    assert (runs / "seed_0/report.html").exists() and not (runs / "seed_2/report.html").exists()
+    result = subprocess.run(
+        command, env=launch_environment, capture_output=True, text=True, timeout=1500, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    for experiment in ("chvae", "highvae", "lowvae", "pchvae", "vqvae2"):
+        for seed in range(3):
+            # 40 epochs of 80 images, 16 a step.
+            assert jaxad.load(tmp_path / "runs" / experiment / f"seed_{seed}").step == 200
+    rows = (tmp_path / "table.csv").read_text().splitlines()
+    assert any(row.startswith("test_objects,chvae,auroc,") for row in rows)

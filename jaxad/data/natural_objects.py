@@ -32,7 +32,9 @@ def render_natural_objects(split: Split, *, seed: int, share: float = 1 / 3) -> 
     The foreground is the largest connected part of the pixels above 0 in any channel, its holes
     filled. An image can hold an object if its own one fits into the foreground, on a place that
     is not of one grey level; others stay normal. Where the split has positions, each of them gets
-    the same share of objects, so that position tells nothing. The object of an image depends on
+    objects in the same share of those of its images that can hold one: where all can, position
+    tells nothing. At positions whose images are often too small, positives are rarer, and only
+    position-corrected figures should be compared. The object of an image depends on
     the seed, the image and its id alone.
 
     Args:

@@ -25,6 +25,7 @@ from matplotlib.figure import Figure
 from jaxad import config as config_lib
 from jaxad.errors import UserError
 from jaxad.report import figures
+from jaxad.report.columns import sheet_columns
 from jaxad.report.figures import Column, ComparedScore, Curve
 from jaxad.report.names import METRICS, SYSTEMS
 from jaxad.train.writer import read_metrics
@@ -40,10 +41,6 @@ TRIVIAL = {
     "total_variation": "Total variation",
     "pixel_gaussian": "Gaussian at each pixel",
 }
-#: Headings of reconstructions, in the order of the sheet; others follow by their own names.
-RECONSTRUCTIONS = {"high": "high level", "low": "low level", "zero": "x_zero"}
-#: Reconstructions that are differences: shown around zero.
-SIGNED = ("low", "zero")
 
 
 def write_report(workdir: Workdir) -> Path:
@@ -187,7 +184,7 @@ def _split_view(workdir: Workdir, split: str) -> dict[str, Any]:
     if table:
         view["curves"], view["notes"] = _score_figures(workdir, split, labels, scores)
     if examples is not None and len(examples["id"]):
-        view["columns"] = _columns(examples)
+        view["columns"] = sheet_columns(examples)
         view["sheets"] = [
             _sheet(workdir, split, kind, view["columns"], examples, table)
             for kind in ("most", "least")
@@ -264,62 +261,6 @@ def _score_figures(
         for title, figure in made.items()
     ]
     return views, notes
-
-
-def _rounded_up(value: float) -> float:
-    """The next round number: scales that people read and that runs are likely to share."""
-    if not 0 < value < math.inf:
-        return 1.0
-    power = 10.0 ** math.floor(math.log10(value))
-    return next(power * step for step in (1, 1.5, 2, 3, 5, 7, 10) if power * step >= value)
-
-
-def _columns(examples: Mapping[str, np.ndarray]) -> dict[str, Column]:
-    """The columns of the contact sheets by what they show, on scales that all sheets share.
-
-    Args:
-        examples: the arrays of examples.npz.
-    """
-
-    def as_shown(images: np.ndarray) -> np.ndarray:  # colours, or the mean over other channels
-        return images if images.shape[-1] == 3 else images.mean(axis=-1)
-
-    image, pixel = examples["image"], examples["pixel"]
-    names = [name.removeprefix("reconstruction_") for name in examples]
-    names = [name for name in names if f"reconstruction_{name}" in examples]
-    order = [*RECONSTRUCTIONS, *(name for name in names if name not in RECONSTRUCTIONS)]
-    order.sort(key=lambda name: name == "reconstruction")
-    signed = [examples[f"reconstruction_{name}"] for name in SIGNED if name in names]
-    limit = _rounded_up(max((float(np.quantile(abs(a), 0.995)) for a in signed), default=1.0))
-    columns = {"input": Column("input", as_shown(image))}
-    for name in (name for name in order if name in names):
-        shown = as_shown(examples[f"reconstruction_{name}"])
-        title, colour = RECONSTRUCTIONS.get(name, name.replace("_", " ")), shown.ndim == 4
-        if name in SIGNED and not colour:
-            columns[name] = Column(title, shown, -limit, limit)
-        else:
-            columns[name] = Column(title, shown / (2 * limit) + 0.5 if name in SIGNED else shown)
-    same = False
-    if "reconstruction" in names:
-        difference = image - examples["reconstruction_reconstruction"]
-        residual = abs(difference).mean(axis=-1)
-        high = _rounded_up(float(np.quantile(residual, 0.995)))
-        columns["residual"] = Column("residual", residual, 0.0, high, "magma", outline=True)
-        same = any(_proportional(pixel, r) for r in (residual, (difference**2).mean(axis=-1)))
-    if not same:
-        low, high = (float(f"{q:.3g}") for q in np.quantile(pixel, [0.005, 0.995]))
-        low = 0.0 if pixel.min() >= 0 else low
-        high = high if high > low else low + 1.0
-        columns["pixel"] = Column("anomaly map", pixel, low, high, "viridis", outline=True)
-    if "mask" in examples:
-        columns["mask"] = Column("mask", examples["mask"])
-    return columns
-
-
-def _proportional(a: Float[np.ndarray, "m h w"], b: Float[np.ndarray, "m h w"]) -> bool:
-    """Whether a is a constant times b."""
-    factor = float((a * b).sum() / max(float((b * b).sum()), 1e-30))
-    return bool(np.allclose(a, factor * b, rtol=1e-3, atol=1e-4 * float(abs(a).max())))
 
 
 def _sheet(

@@ -1,20 +1,17 @@
 """The same slices through all systems of a study: the paper's Figure 2 and its supplement's."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
 from jaxad import detector as detector_lib
 from jaxad.data.preprocess import to_unit_interval
 from jaxad.report import figures
+from jaxad.report.columns import as_shown, reconstruction_columns
 from jaxad.report.figures import Column
 from jaxad.study.plan import PlannedRun
 from jaxad.study.tables import title
 from jaxad.types import Scores, Split
-
-#: The parts that a system takes an image apart into (pchVAE), as Figure 2 calls them.
-_PARTS = ("high", "low", "zero")
-_SIGNED = ("low", "zero")
 
 
 def choose_slices(split: Split, count: int) -> np.ndarray:
@@ -36,7 +33,7 @@ def choose_slices(split: Split, count: int) -> np.ndarray:
 
 
 def contact_sheet(runs: Mapping[str, PlannedRun], split: Split, count: int) -> bytes:
-    """A PNG: input, then each system's parts and reconstruction, then the mask.
+    """A PNG: input, each system's parts and reconstruction, the mask.
 
     Args:
         runs: experiment -> one finished run of it.
@@ -48,29 +45,18 @@ def contact_sheet(runs: Mapping[str, PlannedRun], split: Split, count: int) -> b
     seen = {name: detector_lib.load(run.workdir.path).score(images) for name, run in runs.items()}
     labels = [f"{split.ids[row]}\n{'anomalous' if split.labels[row] else 'normal'}" for row in rows]
     masks = None if split.masks is None else split.masks[rows]
-    columns = [Column("input", _shown(images), outline=True)]
+    columns = [Column("input", as_shown(images), outline=True)]
     columns += [column for name, scores in seen.items() for column in _columns(name, scores)]
     if masks is not None:
         columns.append(Column("mask", masks))
     return figures.to_png(figures.contact_sheet(columns, labels, masks))
 
 
-def _shown(images: np.ndarray) -> np.ndarray:
-    """Colours, or the mean over other channels."""
-    return images if images.shape[-1] == 3 else images.mean(axis=-1)
+def _columns(name: str, scores: Scores) -> Iterable[Column]:
+    """A system's parts, where it has them, and its reconstruction."""
+    found = {part: np.asarray(images) for part, images in scores.reconstructions.items()}
 
+    def heading(part: str) -> str:
+        return title(name) if part == "reconstruction" else f"{title(name)}, {part}"
 
-def _columns(name: str, scores: Scores) -> Sequence[Column]:
-    """The reconstruction of a system and, where it has them, its parts."""
-    found = scores.reconstructions
-    columns = []
-    if "reconstruction" in found:
-        columns.append(Column(title(name), _shown(np.asarray(found["reconstruction"]))))
-    for part in (part for part in _PARTS if part in found):
-        image = _shown(np.asarray(found[part]))
-        heading = f"{title(name)} {part}"
-        if part in _SIGNED and image.ndim == 3:
-            columns.append(Column(heading, image, -0.5, 0.5))
-        else:
-            columns.append(Column(heading, image + 0.5 if part in _SIGNED else image))
-    return columns
+    return reconstruction_columns(found, heading).values()

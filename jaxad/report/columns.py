@@ -1,0 +1,91 @@
+"""Columns of contact sheets: what a system makes of images, on scales that people can read."""
+
+import math
+from collections.abc import Callable, Mapping
+
+import numpy as np
+from jaxtyping import Float
+
+from jaxad.report.figures import Column
+
+#: Headings of reconstructions, in the order of a sheet; others follow by their own names.
+RECONSTRUCTIONS = {"high": "high level", "low": "low level", "zero": "x_zero"}
+#: Reconstructions that are differences: shown around zero.
+SIGNED = ("low", "zero")
+
+
+def heading(name: str) -> str:
+    """What stands above a reconstruction's column."""
+    return RECONSTRUCTIONS.get(name, name.replace("_", " "))
+
+
+def rounded_up(value: float) -> float:
+    """The next round number: scales that people read and that runs are likely to share."""
+    if not 0 < value < math.inf:
+        return 1.0
+    power = 10.0 ** math.floor(math.log10(value))
+    return next(power * step for step in (1, 1.5, 2, 3, 5, 7, 10) if power * step >= value)
+
+
+def as_shown(images: Float[np.ndarray, "m h w channels"]) -> Float[np.ndarray, "m h w *rgb"]:
+    """Colours, or the mean over other channels."""
+    return images if images.shape[-1] == 3 else images.mean(axis=-1)
+
+
+def reconstruction_columns(
+    reconstructions: Mapping[str, Float[np.ndarray, "m h w channels"]],
+    heading: Callable[[str], str] = heading,
+) -> dict[str, Column]:
+    """A column of each reconstruction by its name, parts first; differences share one scale."""
+    order = [*RECONSTRUCTIONS, *(name for name in reconstructions if name not in RECONSTRUCTIONS)]
+    order.sort(key=lambda name: name == "reconstruction")
+    signed = [reconstructions[name] for name in SIGNED if name in reconstructions]
+    limit = rounded_up(max((float(np.quantile(abs(a), 0.995)) for a in signed), default=1.0))
+    columns = {}
+    for name in (name for name in order if name in reconstructions):
+        shown = as_shown(reconstructions[name])
+        if name in SIGNED and shown.ndim == 3:
+            columns[name] = Column(heading(name), shown, -limit, limit)
+        else:
+            # Colours have no scale around zero: zero is shown as mid-grey.
+            shown = shown / (2 * limit) + 0.5 if name in SIGNED else shown
+            columns[name] = Column(heading(name), shown)
+    return columns
+
+
+def sheet_columns(examples: Mapping[str, np.ndarray]) -> dict[str, Column]:
+    """The columns of a run's contact sheets by what they show, on scales that all sheets share.
+
+    Args:
+        examples: the arrays of examples.npz.
+    """
+    image, pixel = examples["image"], examples["pixel"]
+    prefix = "reconstruction_"
+    reconstructions = {
+        name.removeprefix(prefix): array
+        for name, array in examples.items()
+        if name.startswith(prefix)
+    }
+    columns = {"input": Column("input", as_shown(image))}
+    columns.update(reconstruction_columns(reconstructions))
+    same = False
+    if "reconstruction" in reconstructions:
+        difference = image - reconstructions["reconstruction"]
+        residual = abs(difference).mean(axis=-1)
+        high = rounded_up(float(np.quantile(residual, 0.995)))
+        columns["residual"] = Column("residual", residual, 0.0, high, "magma", outline=True)
+        same = any(_proportional(pixel, r) for r in (residual, (difference**2).mean(axis=-1)))
+    if not same:
+        low, high = (float(f"{q:.3g}") for q in np.quantile(pixel, [0.005, 0.995]))
+        low = 0.0 if pixel.min() >= 0 else low
+        high = high if high > low else low + 1.0
+        columns["pixel"] = Column("anomaly map", pixel, low, high, "viridis", outline=True)
+    if "mask" in examples:
+        columns["mask"] = Column("mask", examples["mask"])
+    return columns
+
+
+def _proportional(a: Float[np.ndarray, "m h w"], b: Float[np.ndarray, "m h w"]) -> bool:
+    """Whether a is a constant times b."""
+    factor = float((a * b).sum() / max(float((b * b).sum()), 1e-30))
+    return bool(np.allclose(a, factor * b, rtol=1e-3, atol=1e-4 * float(abs(a).max())))
