@@ -1,7 +1,7 @@
 """Kill -9 during a run and a study: nothing is lost, of a run to the last bit.
 
 Long: a run of more than a minute and more than ten saves, twice. Prints the phase of every kill
-(`pytest -m long -s tests/test_kill.py`).
+(`pytest -m long -n 0 -s tests/test_kill.py`).
 """
 
 import random
