@@ -65,6 +65,8 @@ def plan(config: ConfigDict, folder: Workdir) -> dict[str, list[PlannedRun]]:
     seeds = [int(seed) for seed in config.seeds]
     if not seeds or len(set(seeds)) != len(seeds):
         raise UserError(f"config.seeds: {tuple(seeds)}; give at least one, each once.")
+    if not 0 <= min(seeds) <= max(seeds) < 2**32:
+        raise UserError(f"config.seeds: {tuple(seeds)}; seeds are from 0 to 2**32 - 1.")
     if config.seeds_per_program < 1:
         raise UserError(f"config.seeds_per_program: {config.seeds_per_program} is less than 1.")
     known = (*config.experiments, LINEAR_BASELINE)

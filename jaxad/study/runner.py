@@ -56,8 +56,7 @@ def run_study(config: ConfigDict, workdir: str | os.PathLike[str]) -> bool:
             run.workdir.check(run.config)
     split_cpu(runs[0].config.cpu_devices)
     for of_experiment in planned.values():
-        for run in of_experiment:
-            experiment.check(run.config)
+        experiment.check(of_experiment[0].config)  # the others differ in their seed alone
     with folder.lock(), stop_request() as stop_requested:
         with atomic_write(folder.path / "study.json") as file:
             file.write(config_lib.to_json(config.copy_and_resolve_references()))
