@@ -1,30 +1,46 @@
-"""The VAEs over c, the weight of the KL terms and the length of training."""
+"""The systems of the pchVAE paper over c, the KL weights, the size and the length of training."""
 
 from ml_collections import ConfigDict
 
 from jaxad.config import check_variant, study
 from jaxad.config import get_config as experiment
 
-#: Systems, and how many of their last weights are those of KL terms.
-KL_TERMS = {"pchvae": 2, "chvae": 2, "highvae": 1}
+VARIANCE = ("c_third", "c_triple")
+KL_WEIGHTS = ("kl_third", "kl_triple")
+CHANGES = {
+    "pchvae": (*VARIANCE, *KL_WEIGHTS, "long"),
+    "highvae": (*VARIANCE, *KL_WEIGHTS, "long"),
+    "chvae": (*VARIANCE, *KL_WEIGHTS, "long"),
+    "lowvae": VARIANCE,
+    "vqvae2": ("few_codes", "long"),
+}
+#: How many of a system's last weights are those of KL terms.
+KL_TERMS = {"pchvae": 2, "highvae": 1, "chvae": 2}
+
+
+def _changed(name: str, change: str, variant: str) -> ConfigDict:
+    config = experiment(f"{name}:{variant}" if variant else name)
+    if name != "vqvae2":
+        config.model.score_samples = 4
+    factor = 3.0 if change.endswith("triple") else 1 / 3
+    if change in VARIANCE:
+        config.model.variance *= factor
+    elif change in KL_WEIGHTS:
+        terms = KL_TERMS[name]
+        config.model.weights = (*config.model.weights[:-terms], *[factor] * terms)
+    elif change == "few_codes":
+        config.model.num_codes //= 8
+    return config
 
 
 def get_config(variant: str = "") -> ConfigDict:
     check_variant("studies/pchvae_sensitivity", variant)
-    experiments = {}
-    for name, terms in KL_TERMS.items():
-        for change in ("as_is", "c_third", "c_triple", "kl_third", "kl_triple", "long"):
-            one = experiment(f"{name}:{variant}" if variant else name)
-            one.model.score_samples = 4
-            factor = 3.0 if change.endswith("triple") else 1 / 3
-            if change.startswith("c_"):
-                one.model.variance *= factor
-            elif change.startswith("kl_"):
-                one.model.weights = (*one.model.weights[:-terms], *[factor] * terms)
-            experiments[f"{name}_{change}"] = one
+    pairs = [(name, change) for name in CHANGES for change in ("as_is", *CHANGES[name])]
+    experiments = {f"{name}_{change}": _changed(name, change, variant) for name, change in pairs}
     config = study(experiments, seeds=(0,))
-    for name in KL_TERMS:
-        config.lengths[f"{name}_long"] = 3.0
+    for name, change in pairs:
+        if change == "long":
+            config.lengths[f"{name}_long"] = 3.0
     if variant == "demo":
         config.num_epochs = 6.0
     elif variant == "smoke":
