@@ -1,33 +1,40 @@
-"""The systems of the pchVAE paper over c, the KL weights, the size and the length of training."""
+"""The systems of the pchVAE paper over c, the KL weights, the size and the length of training.
+
+To the optimum of a loss, c times three is every KL weight times three; the score of a slice knows
+c alone. So both are varied, and where there are two KL terms, each by itself.
+"""
 
 from ml_collections import ConfigDict
 
 from jaxad.config import check_variant, study
 from jaxad.config import get_config as experiment
 
-VARIANCE = ("c_third", "c_triple")
-KL_WEIGHTS = ("kl_third", "kl_triple")
+#: What is changed in each system, one at a time, beside `as_is`.
 CHANGES = {
-    "pchvae": (*VARIANCE, *KL_WEIGHTS, "long"),
-    "highvae": (*VARIANCE, *KL_WEIGHTS, "long"),
-    "chvae": (*VARIANCE, *KL_WEIGHTS, "long"),
-    "lowvae": VARIANCE,
+    "pchvae": (
+        "c_third", "c_triple", "kl_z1_third", "kl_z1_triple", "kl_z2_third", "kl_z2_triple", "long",
+    ),
+    "highvae": ("c_third", "c_triple", "kl_third", "kl_triple", "long"),
+    "chvae": ("c_third", "c_triple", "kl_z1_third", "kl_z2_triple", "long"),
+    "lowvae": ("c_third", "c_triple"),
     "vqvae2": ("few_codes", "long"),
-}
-#: How many of a system's last weights are those of KL terms.
-KL_TERMS = {"pchvae": 2, "highvae": 1, "chvae": 2}
+}  # fmt: skip
+#: Place of a KL term in `config.model.weights`, from the end.
+KL_TERMS = {"kl": -1, "kl_z1": -2, "kl_z2": -1}
 
 
 def _changed(name: str, change: str, variant: str) -> ConfigDict:
     config = experiment(f"{name}:{variant}" if variant else name)
     if name != "vqvae2":
         config.model.score_samples = 4
-    factor = 3.0 if change.endswith("triple") else 1 / 3
-    if change in VARIANCE:
+    what, _, amount = change.rpartition("_")
+    factor = {"third": 1 / 3, "triple": 3.0}.get(amount)
+    if what == "c":
         config.model.variance *= factor
-    elif change in KL_WEIGHTS:
-        terms = KL_TERMS[name]
-        config.model.weights = (*config.model.weights[:-terms], *[factor] * terms)
+    elif what in KL_TERMS:
+        weights = list(config.model.weights)
+        weights[KL_TERMS[what]] *= factor
+        config.model.weights = tuple(weights)
     elif change == "few_codes":
         config.model.num_codes //= 8
     return config
