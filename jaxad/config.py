@@ -63,6 +63,9 @@ def base() -> ConfigDict:
     config.train.log_every_steps = 25
     config.train.checkpoint_every_steps = 250  # validation loss, then a checkpoint
     config.train.keep_last = 2  # checkpoints kept beside the best one
+    # Where a frozen encoder's features are kept: a folder, "" for ~/.cache/jaxad/features, "off".
+    config.train.feature_cache = ""
+    config.train.feature_cache_dtype = "float16"  # or "bfloat16"
 
     config.evaluate = ConfigDict()
     config.evaluate.batch_size = 64
@@ -168,10 +171,14 @@ def is_study(config: ConfigDict) -> bool:
     return "experiments" in config
 
 
-def check_variant(name: str, variant: str) -> None:
-    """Raises UserError where a config is asked for a variant that it does not know."""
-    if variant not in VARIANTS:
-        known = ", ".join(f"'{name}:{known}'" for known in VARIANTS if known)
+def check_variant(name: str, variant: str, more: Sequence[str] = ()) -> None:
+    """Checks that a config knows a variant: one of `VARIANTS`, or of `more` of its own.
+
+    Raises:
+        UserError: it does not.
+    """
+    if variant not in (*VARIANTS, *more):
+        known = ", ".join(f"'{name}:{known}'" for known in (*VARIANTS, *more) if known)
         raise UserError(f"config '{name}:{variant}': no such variant; known: '{name}', {known}.")
 
 

@@ -13,7 +13,7 @@ from jaxad.data.augment import Augmentation
 from jaxad.errors import UserError
 from jaxad.parallel import make_parallel
 from jaxad.train.optim import OptimSettings, make_optimiser
-from jaxad.types import Model
+from jaxad.types import Model, PretrainedModel
 
 PRECISIONS = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
@@ -95,6 +95,8 @@ def check(config: ConfigDict) -> None:
             f"({first_line}); compare them with its config file."
         ) from error
     make_optimiser(optim_settings(config), variables["params"], num_steps=1)
+    if isinstance(model, PretrainedModel):
+        model.pretrained_variables(jax.random.key(0))  # tells what is wrong with the weights
 
 
 def optim_settings(config: ConfigDict) -> OptimSettings:

@@ -1,12 +1,13 @@
-"""Pure functions on arrays: divergences, likelihoods and reparameterisation."""
+"""Pure functions on arrays: divergences, likelihoods, reparameterisation and SSIM."""
 
 import dataclasses
 
+import dm_pix
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxad.types import ExampleKeys, PerExample
+from jaxad.types import ExampleKeys, Images, PerExample
 
 
 @jax.tree_util.register_dataclass
@@ -69,3 +70,19 @@ def fold_in_all(keys: ExampleKeys | None, data: int) -> ExampleKeys | None:
     if keys is None:
         return None
     return jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, data)
+
+
+#: Side of SSIM's Gaussian window, and its standard deviation, in pixels (Wang et al. 2004).
+SSIM_WINDOW, SSIM_DEVIATION = 11, 1.5
+
+
+def structural_similarity(x: Images, y: Images) -> Float[Array, "batch rows columns channels"]:
+    """SSIM at every place where the window lies inside of the image; [B, H - 10, W - 10, C].
+
+    Wang et al. 2004 with a Gaussian window, K1 = .01, K2 = .03 and a data range of 1, which is that
+    of our images: a range taken from the data would make a score depend on other images. Between
+    -1 and 1; 1 where the images are equal.
+    """
+    return dm_pix.ssim(
+        x, y, max_val=1.0, filter_size=SSIM_WINDOW, filter_sigma=SSIM_DEVIATION, return_map=True
+    )

@@ -16,7 +16,8 @@ Variables = Mapping[str, Tree]
 
 #: One batch. On the device: `image` float32 [B, H, W, C] in [0, 1], `label` int32 [B]
 #: (1 = anomalous), `_valid` bool [B] (False = padding), `_index` int32 [B] (place in the
-#: global batch, or in the split when it is evaluated); masks stay on the host, in a `Split`.
+#: global batch, or in the split when it is evaluated); masks stay on the host, in a `Split`. For
+#: a `PretrainedModel` also `features` [B, ...] where they were computed before.
 Batch = Mapping[str, Array]
 
 #: Per-example keys: the noise of an example depends on its place in the global batch alone.
@@ -52,12 +53,17 @@ class Scores:
         components: the parts of the image score and other per-image evidence, each float32 [B].
         reconstructions: images in the input's space by name, each float32 [B, H, W, C]; every
             system that reconstructs names its best reconstruction `reconstruction`.
+        maps: further anomaly maps by name, each float32 [B, H, W], where a system has several;
+            `pixel` is one of them.
     """
 
     image: Float[Array | np.ndarray, " batch"]
     pixel: Float[Array | np.ndarray, "batch height width"]
     components: Mapping[str, Float[Array | np.ndarray, " batch"]]
     reconstructions: Mapping[str, Float[Array | np.ndarray, "batch height width channels"]]
+    maps: Mapping[str, Float[Array | np.ndarray, "batch height width"]] = dataclasses.field(
+        default_factory=dict
+    )
 
 
 @runtime_checkable
@@ -95,6 +101,31 @@ class Model(Protocol):
 
     def score(self, variables: Variables, images: Images) -> Scores:
         """Deterministic scores; the score of an image depends on no other image."""
+        ...
+
+
+@runtime_checkable
+class PretrainedModel(Model, Protocol):
+    """A system that sees an image through a frozen, pretrained encoder.
+
+    Attributes:
+        encoder_name: what features depend on beside the encoder's variables and the image.
+    """
+
+    @property
+    def encoder_name(self) -> str: ...
+
+    def pretrained_variables(self, key: Key[Array, ""]) -> Variables:
+        """The frozen collections, read from where the system's fields say.
+
+        `init_variables` leaves them NaN, so that nobody trains on an encoder that was not read.
+        The key is for an encoder that is to be random. Raises a UserError where the weights
+        cannot be read.
+        """
+        ...
+
+    def features(self, variables: Variables, images: Images) -> Float[Array, "batch ..."]:
+        """What the rest of the system sees of each image; float32, no other image matters."""
         ...
 
 

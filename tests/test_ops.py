@@ -1,10 +1,12 @@
-"""Divergences and likelihoods against scipy and numerical integration."""
+"""Divergences, likelihoods and SSIM against scipy, numerical integration and scikit-image."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 import scipy.integrate
 import scipy.stats
+from skimage.metrics import structural_similarity
 
 from jaxad import ops
 
@@ -80,3 +82,27 @@ def test_folding_gives_other_keys_and_keeps_none():
     folded = ops.fold_in_all(keys, 1)
     assert not np.array_equal(jax.random.key_data(folded), jax.random.key_data(keys))
     assert ops.fold_in_all(None, 1) is None
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_ssim_is_scikit_images_gaussian_one(rng, channels):
+    x = rng.uniform(size=(2, 40, 36, channels)).astype(np.float32)
+    y = np.clip(x + 0.1 * rng.normal(size=x.shape), 0, 1).astype(np.float32)
+    found = ops.structural_similarity(jnp.asarray(x), jnp.asarray(y))
+    assert found.shape == (2, 30, 26, channels)
+    for ours, a, b in zip(found, x, y, strict=True):
+        mean, full = structural_similarity(
+            a.astype(np.float64), b.astype(np.float64), gaussian_weights=True, sigma=1.5,
+            use_sample_covariance=False, data_range=1.0, channel_axis=-1, full=True,
+        )  # fmt: skip
+        np.testing.assert_allclose(ours, full[5:-5, 5:-5], atol=1e-5)
+        np.testing.assert_allclose(np.mean(ours), mean, atol=1e-5)
+
+
+def test_ssim_of_equal_images_is_1_and_its_range_is_fixed():
+    x = jax.random.uniform(jax.random.key(0), (1, 16, 16, 1))
+    np.testing.assert_allclose(ops.structural_similarity(x, x), 1, atol=1e-5)
+    # A range taken from the data would make these two equal.
+    y = x.at[0, 3, 3].add(0.2)
+    dim = ops.structural_similarity(0.1 * x, 0.1 * y)
+    assert float(dim.mean()) > float(ops.structural_similarity(x, y).mean())

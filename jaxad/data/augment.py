@@ -24,6 +24,11 @@ class Augmentation:
     brightness: float = 0.0
     noise: float = 0.0
 
+    @property
+    def is_off(self) -> bool:
+        """Whether images stay as they are."""
+        return self == Augmentation()
+
 
 def augment(images: Any, positions: Any, seed: int, augmentation: Augmentation) -> Any:
     """Augments a batch; the draw of an example depends on `seed` and its position alone.

@@ -51,6 +51,7 @@ def train_batches(
     augmentation: Augmentation,
     start_step: int,
     stop_step: int,
+    features: np.ndarray | None = None,
     process_index: int = 0,
     process_count: int = 1,
 ) -> Iterator[HostBatch]:
@@ -63,19 +64,23 @@ def train_batches(
         augmentation: what may be done to an image.
         start_step: first step, 0-based.
         stop_step: one past the last step.
+        features: of every example of the split as it is, [N, ...]; None where there are none.
         process_index: which part of the global batch is ours.
         process_count: in how many parts it comes.
 
     Yields:
         `image` float32 [b, H, W, C] in [0, 1], `label` int32 [b], `_valid` bool [b] (all true) and
-        `_index` int32 [b], the place in the global batch; b = batch_size / process_count.
+        `_index` int32 [b], the place in the global batch; b = batch_size / process_count. Also
+        `features` [b, ...] where there are some.
     """
     tf = tensorflow()
     rows = local_rows(batch_size, process_index, process_count)
     num_examples = len(split)
 
-    def gather(indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return to_unit_interval(split.images[indices]), split.labels[indices]
+    arrays = {"label": split.labels, **({} if features is None else {"features": features})}
+
+    def gather(indices: np.ndarray) -> list[np.ndarray]:
+        return [to_unit_interval(split.images[indices]), *(x[indices] for x in arrays.values())]
 
     @tf.autograph.experimental.do_not_convert  # nothing here needs its rewriting
     def make_batch(step: Any) -> dict[str, Any]:
@@ -92,14 +97,12 @@ def train_batches(
             max_index=tf.constant(num_examples - 1, tf.int64),
             rounds=4,
         )
-        images, labels = tf.numpy_function(
-            gather, [indices], [tf.float32, tf.int32], stateful=False
-        )
+        types = [tf.float32, *(tf.as_dtype(x.dtype) for x in arrays.values())]
+        images, *gathered = tf.numpy_function(gather, [indices], types, stateful=False)
         images.set_shape((len(rows), *split.images.shape[1:]))
-        labels.set_shape((len(rows),))
         return {
             "image": augment(images, positions, seed, augmentation),
-            "label": labels,
+            **dict(zip(arrays, gathered, strict=True)),
             "_valid": tf.ones(len(rows), tf.bool),
             "_index": tf.constant(rows),
         }

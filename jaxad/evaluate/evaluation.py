@@ -50,6 +50,7 @@ def evaluate_splits(
         added = {} if corrected is None else {CORRECTED_SCORE: corrected}
         _write_scores(folder, split, {**columns, **added})
         _check_finite(name, split, columns["score"])
+        _warn_of_constants(name, columns)
         _write_examples(folder, detector, split, columns["score"])
         found = evaluation.of_model(columns, maps, train_scores)
         found["checkpoint_step"] = detector.step
@@ -74,6 +75,17 @@ def _check_finite(name: str, split: Split, scores: Scalars) -> None:
             f"({int(bad.sum())} such images); look at it, or train with a smaller "
             "config.optim.learning_rate."
         )
+
+
+def _warn_of_constants(name: str, columns: dict[str, Scalars]) -> None:
+    """A line for every part of the score that is the same for all images: it tells nothing."""
+    for column, values in columns.items():
+        if len(values) > 1 and (values == values[0]).all():
+            print(
+                f"{name}: '{column}' is {values[0]:g} for every image and tells nothing about any; "
+                "choose another way to score in config.model.",
+                flush=True,
+            )
 
 
 class _SplitEvaluation:
@@ -188,6 +200,7 @@ def _write_examples(folder: Any, detector: Detector, split: Split, scores: Scala
         "image": images,
         "pixel": seen.pixel,
         **{f"reconstruction_{name}": value for name, value in seen.reconstructions.items()},
+        **{f"map_{name}": value for name, value in seen.maps.items()},
     }
     if split.masks is not None:
         arrays["mask"] = split.masks[chosen]

@@ -39,6 +39,12 @@ def _vqvae2() -> Any:
     return VQVAE2
 
 
+def _aeflow() -> Any:
+    from jaxad.models.ae_flow import AEFlow
+
+    return AEFlow
+
+
 #: Name -> a function that imports the system's class, a dataclass of its fields.
 SYSTEMS: Mapping[str, Callable[[], Any]] = {
     "pchvae": _pchvae,
@@ -46,6 +52,7 @@ SYSTEMS: Mapping[str, Callable[[], Any]] = {
     "highvae": _highvae,
     "lowvae": _lowvae,
     "vqvae2": _vqvae2,
+    "aeflow": _aeflow,
 }
 
 

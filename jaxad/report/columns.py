@@ -10,6 +10,8 @@ from jaxad.report.figures import Column
 
 #: Headings of reconstructions, in the order of a sheet; others follow by their own names.
 RECONSTRUCTIONS = {"high": "high level", "low": "low level", "zero": "x_zero"}
+#: Headings of anomaly maps; others have their own names.
+MAPS = {"pixel": "anomaly map", "ssim": "1 - SSIM", "flow": "flow: nll"}
 #: Reconstructions that are differences: shown around zero.
 SIGNED = ("low", "zero")
 
@@ -68,18 +70,27 @@ def sheet_columns(examples: Mapping[str, np.ndarray]) -> dict[str, Column]:
     }
     columns = {"input": Column("input", as_shown(image))}
     columns.update(reconstruction_columns(reconstructions))
-    same = False
+    maps = {
+        name.removeprefix("map_"): array
+        for name, array in examples.items()
+        if name.startswith("map_")
+    } or {"pixel": pixel}
     if "reconstruction" in reconstructions:
         difference = image - reconstructions["reconstruction"]
         residual = abs(difference).mean(axis=-1)
         high = rounded_up(float(np.quantile(residual, 0.995)))
         columns["residual"] = Column("residual", residual, 0.0, high, "magma", outline=True)
-        same = any(_proportional(pixel, r) for r in (residual, (difference**2).mean(axis=-1)))
-    if not same:
-        low, high = (float(f"{q:.3g}") for q in np.quantile(pixel, [0.005, 0.995]))
-        low = 0.0 if pixel.min() >= 0 else low
+        shown = (residual, (difference**2).mean(axis=-1))
+        maps = {
+            name: array
+            for name, array in maps.items()
+            if not any(_proportional(array, other) for other in shown)
+        }
+    for name, array in maps.items():
+        low, high = (float(f"{q:.3g}") for q in np.quantile(array, [0.005, 0.995]))
+        low = 0.0 if array.min() >= 0 else low
         high = high if high > low else low + 1.0
-        columns["pixel"] = Column("anomaly map", pixel, low, high, "viridis", outline=True)
+        columns[name] = Column(MAPS.get(name, name), array, low, high, "viridis", outline=True)
     if "mask" in examples:
         columns["mask"] = Column("mask", examples["mask"])
     return columns

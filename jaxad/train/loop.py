@@ -17,7 +17,7 @@ from jaxad.checkpoint import VALIDATION_LOSS, Checkpoints
 from jaxad.data import pipeline
 from jaxad.data.sources import DataSet
 from jaxad.errors import RunError, UserError
-from jaxad.train.program import Program, make_program, train_batches
+from jaxad.train.program import Program, cached_features, make_program, train_batches
 from jaxad.train.state import TrainState
 from jaxad.train.writer import MetricsWriter
 from jaxad.types import Split, Tree
@@ -97,12 +97,12 @@ def _check_finite(step: int, seed: int, metrics: Mapping[str, Any], last_good: i
 
 
 def _validate(
-    program: Program, state: Tree, split: Split, batch_size: int
+    program: Program, state: Tree, split: Split, batch_size: int, features: np.ndarray | None
 ) -> list[dict[str, float]]:
     """Mean losses and terms of each seed over a split, every example counted once."""
     batches = pipeline.eval_batches(
         split.images,
-        {"label": split.labels},
+        {"label": split.labels, **({} if features is None else {"features": features})},
         batch_size=batch_size,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
@@ -197,7 +197,11 @@ def train_seeds(
         if start_step >= num_steps:
             return True
         state = parallel.put_replicated(program.stack(states))
-        batches = train_batches(config, seeds, train_split, start_step, num_steps)
+        splits = {"train": train_split, "val": validation_split}
+        features = cached_features(config, program, splits)
+        batches = train_batches(
+            config, seeds, train_split, start_step, num_steps, features.get("train")
+        )
         # Nothing of the configs can be wrong any more: the folders become these runs'.
         for one, of_seed in zip(members, configs, strict=True):
             one.workdir.claim(of_seed)
@@ -230,7 +234,10 @@ def train_seeds(
                 _save(program, members, step, state, [{}] * len(members))
                 break
             if saving:
-                losses = _validate(program, state, validation_split, config.evaluate.batch_size)
+                losses = _validate(
+                    program, state, validation_split, config.evaluate.batch_size,
+                    features.get("val"),
+                )  # fmt: skip
                 totals = []
                 for one, seed, found in zip(members, seeds, losses, strict=True):
                     _check_finite(step, seed, found, last_good)

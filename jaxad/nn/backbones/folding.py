@@ -1,0 +1,109 @@
+"""From a PyTorch state dict to our variables: batch norms are folded into their convolutions.
+
+A pretrained encoder runs with the batch-norm statistics that it was trained with, never with those
+of a batch. It then is a fixed affine map per channel, so that it is multiplied into the kernel
+once, when the weights are read: no statistics are left that training could move.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from jaxad.errors import UserError
+from jaxad.types import Tree
+
+Tensors = Mapping[str, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Layer:
+    """Where a layer's tensors stand in a PyTorch state dict.
+
+    Attributes:
+        name: of our Linen module, an `nn.Conv` or an `nn.Dense` with a bias.
+        weights: of torch's convolution or linear layer: `<weights>.weight`, OIHW or OI.
+        norm: of torch's batch norm behind it: `<norm>.weight`, `.bias`, `.running_mean` and
+            `.running_var`; "" where there is none, and the layer has its own `<weights>.bias`.
+    """
+
+    name: str
+    weights: str
+    norm: str
+
+    def expected(self, kernel_shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
+        """The shapes of its tensors in torch's layout, by name; `kernel_shape` is HWIO or IO."""
+        *window, inputs, outputs = kernel_shape
+        shapes = {f"{self.weights}.weight": (outputs, inputs, *window)}
+        if not self.norm:
+            return {**shapes, f"{self.weights}.bias": (outputs,)}
+        names = ("weight", "bias", "running_mean", "running_var")
+        return {**shapes, **{f"{self.norm}.{name}": (outputs,) for name in names}}
+
+    def folded(self, tensors: Tensors, epsilon: float) -> dict[str, np.ndarray]:
+        """Its kernel and bias, float32, computed in float64."""
+        weight = tensors[f"{self.weights}.weight"].astype(np.float64)
+        kernel = weight.transpose(*range(2, weight.ndim), 1, 0)
+        if not self.norm:
+            bias = tensors[f"{self.weights}.bias"]
+            return {"kernel": kernel.astype(np.float32), "bias": bias.astype(np.float32)}
+        gain, offset, mean, variance = (
+            tensors[f"{self.norm}.{name}"].astype(np.float64)
+            for name in ("weight", "bias", "running_mean", "running_var")
+        )
+        scale = gain / np.sqrt(variance + epsilon)
+        return {
+            "kernel": (kernel * scale).astype(np.float32),
+            "bias": (offset - mean * scale).astype(np.float32),
+        }
+
+
+def from_torch(
+    tensors: Tensors,
+    layers: Sequence[Layer],
+    shapes: Mapping[str, Tree],
+    *,
+    epsilon: float,
+    unused: Sequence[str],
+    source: str,
+) -> dict[str, dict[str, np.ndarray]]:
+    """Our variables, every one of them from the file.
+
+    Args:
+        tensors: of the file, by torch's names.
+        layers: all layers to fill.
+        shapes: layer name -> {`kernel`, ...} with `.shape`, as the Linen module has them.
+        epsilon: of the batch norms.
+        unused: prefixes of tensors that the architecture has and we do not need.
+        source: what to call the file in an error.
+
+    Raises:
+        UserError: tensors are missing, misshapen or of another network; the message names them.
+    """
+    expected: dict[str, tuple[int, ...]] = {}
+    for layer in layers:
+        expected.update(layer.expected(shapes[layer.name]["kernel"].shape))
+    extra = [
+        name
+        for name in tensors
+        if name not in expected
+        and not name.startswith(tuple(unused))
+        and not name.endswith(".num_batches_tracked")  # a counter that inference does not use
+    ]
+    misshapen = [
+        f"{name} is {tensors[name].shape}, not {shape}"
+        for name, shape in expected.items()
+        if name in tensors and tensors[name].shape != shape
+    ]
+    missing = [name for name in expected if name not in tensors]
+    problems = [
+        f"{len(names)} {kind} ({', '.join(names[:6])}{', ...' if len(names) > 6 else ''})"
+        for kind, names in (("missing", missing), ("misshapen", misshapen), ("unknown", extra))
+        if names
+    ]
+    if problems:
+        raise UserError(
+            f"{source}: its tensors are not those of this backbone: {'; '.join(problems)}. Check "
+            "config.model.backbone against the file."
+        )
+    return {layer.name: layer.folded(tensors, epsilon) for layer in layers}

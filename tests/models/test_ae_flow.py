@@ -1,0 +1,255 @@
+"""AE-FLOW: its loss and score by hand, its frozen encoder, its maps, and what it refuses."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from scipy import stats
+from skimage.metrics import structural_similarity
+
+from jaxad import models, ops
+from jaxad.errors import UserError
+from jaxad.train.state import create_state, initial_variables
+from jaxad.train.step import train_step
+from jaxad.types import PretrainedModel
+
+FIELDS = {
+    "backbone": "efficientnet_lite0",
+    "weights": "",
+    "num_blocks": 2,
+    "subnet": "resnet",
+    "permutation": "random",
+    "moves": "second",
+    "output_scale": 0.1,
+    "global_scale": 0.1,
+    "decoder_widths": (8, 8, 4),
+    "alpha": 0.5,
+    "beta": 0.9,
+    "reconstruction_loss": "mse",
+    "flow_loss": "per_dimension",
+    "flow_score": "exp_mean",
+    "pixel_map": "residual",
+}
+SIZE = 32
+DIMENSIONS = 2 * 2 * 112  # a sixteenth of the size, 112 channels
+
+
+def build(axis_name=None, dtype=jnp.float32, channels=1, **changes):
+    return models.build(
+        "aeflow",
+        {**FIELDS, **changes},
+        image_shape=(SIZE, SIZE, channels),
+        dtype=dtype,
+        axis_name=axis_name,
+    )
+
+
+def batch_of(count, channels=1):
+    rng = np.random.default_rng(0)
+    return {
+        "image": jnp.asarray(rng.uniform(size=(count, SIZE, SIZE, channels)), jnp.float32),
+        "label": jnp.zeros(count, jnp.int32),
+        "_valid": jnp.ones(count, bool),
+        "_index": jnp.arange(count, dtype=jnp.int32),
+    }
+
+
+@pytest.fixture(scope="module")
+def variables():
+    """Those of a fresh model, flow and decoder moved a little as training would."""
+    found = initial_variables(build(), 0)
+    keys = iter(jax.random.split(jax.random.key(1), 200))
+    found["params"] = jax.tree.map(
+        lambda leaf: leaf + 0.02 * jax.random.normal(next(keys), leaf.shape), found["params"]
+    )
+    return found
+
+
+def losses_of(model, variables, batch, *, train=False):
+    keys = jax.random.split(jax.random.key(0), len(batch["image"]))
+    return jax.jit(functools.partial(model.losses, train=train))(variables, batch, keys)
+
+
+def passed(model, variables, images):
+    """z, z', log-det and reconstruction, through the parts themselves."""
+    z = model.features(variables, images)
+    flow = model.flow(train=False)
+    own = {name: variables[name] for name in ("permutation", "batch_stats")}
+    z_prime, log_det = flow.apply({"params": variables["params"]["flow"], **own}, z)
+    x = model._decoder.apply({"params": variables["params"]["decoder"]}, z_prime)
+    return z, np.asarray(z_prime), np.asarray(log_det).sum(axis=(1, 2)), np.asarray(x)
+
+
+@pytest.mark.parametrize("flow_loss", ["per_dimension", "sum"])
+@pytest.mark.parametrize("reconstruction_loss", ["mse", "ssim"])
+@pytest.mark.parametrize("alpha", [0.0, 0.25, 1.0])
+def test_the_loss_is_equation_1(variables, alpha, reconstruction_loss, flow_loss):
+    model = build(alpha=alpha, reconstruction_loss=reconstruction_loss, flow_loss=flow_loss)
+    batch = batch_of(2)
+    found, _ = losses_of(model, variables, batch)
+    _, z_prime, log_det, x = passed(model, variables, batch["image"])
+    log_density = stats.norm.logpdf(z_prime.astype(np.float64)).sum(axis=(1, 2, 3))
+    flow = -(log_density + log_det)
+    flow = flow if flow_loss == "sum" else flow / DIMENSIONS
+    images = np.asarray(batch["image"])
+    if reconstruction_loss == "mse":
+        reconstruction = ((images - x) ** 2).mean(axis=(1, 2, 3))
+    else:
+        reconstruction = 1 - np.asarray([similarity(a, b) for a, b in zip(images, x, strict=True)])
+    expected = alpha * flow + (1 - alpha) * reconstruction
+    np.testing.assert_allclose(found["model"], expected, rtol=2e-5)
+
+
+def similarity(x, y):
+    """scikit-image's SSIM with Wang's Gaussian window."""
+    return structural_similarity(
+        x[..., 0], y[..., 0], gaussian_weights=True, sigma=1.5, use_sample_covariance=False,
+        data_range=1.0,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("mode", ["exp_mean", "nll_mean", "literal"])
+def test_the_score_is_equation_2(variables, mode):
+    model = build(flow_score=mode, beta=0.75)
+    images = batch_of(3)["image"]
+    scores = jax.jit(model.score)(variables, images)
+    _, z_prime, log_det, x = passed(model, variables, images)
+    log_density = stats.norm.logpdf(z_prime.astype(np.float64)).sum(axis=(1, 2, 3))
+    flow = {
+        "exp_mean": -np.exp(log_density / DIMENSIONS),
+        "nll_mean": -log_density / DIMENSIONS,
+        "literal": -np.exp(log_density),  # 0 for every image: it underflows
+    }[mode]
+    reconstruction = -np.asarray(
+        [similarity(a, b) for a, b in zip(np.asarray(images), x, strict=True)]
+    )
+    expected = 0.75 * flow + 0.25 * reconstruction
+    np.testing.assert_allclose(scores.image, expected, rtol=2e-5)
+    # Another beta needs no new inference.
+    parts = scores.components
+    again = 0.75 * parts["flow_score"] + 0.25 * parts["reconstruction_score"]
+    np.testing.assert_allclose(scores.image, again, rtol=1e-6)
+    nll = -(log_density + log_det) / DIMENSIONS
+    np.testing.assert_allclose(parts["nll"], nll, rtol=1e-5)
+    assert (np.asarray(parts["flow_score"]) == 0).all() == (mode == "literal")
+
+
+def test_maps_are_shares_of_the_score(variables):
+    images = batch_of(2)["image"]
+    scores = jax.jit(build(pixel_map="flow").score)(variables, images)
+    assert set(scores.maps) == {"residual", "ssim", "flow"}
+    assert all(one.shape == (2, SIZE, SIZE) for one in scores.maps.values())
+    np.testing.assert_array_equal(scores.pixel, scores.maps["flow"])
+    np.testing.assert_allclose(
+        np.mean(scores.maps["residual"], axis=(1, 2)), scores.components["mse"], rtol=1e-5
+    )
+    inner = scores.maps["ssim"][:, 5:-5, 5:-5]
+    np.testing.assert_allclose(
+        1 - np.mean(inner, axis=(1, 2)), scores.components["ssim"], rtol=1e-4
+    )
+    # Linear interpolation at a whole factor keeps the mean up to the border's share: the nll.
+    np.testing.assert_allclose(
+        np.mean(scores.maps["flow"], axis=(1, 2)), scores.components["nll"], rtol=0.1
+    )
+
+
+def test_a_score_does_not_depend_on_its_batch(variables):
+    images = batch_of(5)["image"]
+    score = jax.jit(build().score)
+    together = score(variables, images)
+    for number in range(5):
+        alone = score(variables, images[number : number + 1])
+        np.testing.assert_allclose(alone.image, together.image[number : number + 1], rtol=1e-5)
+        np.testing.assert_allclose(alone.pixel, together.pixel[number : number + 1], atol=1e-5)
+
+
+def test_training_leaves_the_encoder_as_it_was_and_moves_the_flow(variables):
+    model, optimiser = build(), optax.adam(1e-3)
+    state = create_state(variables, optimiser, 0)
+    step = jax.jit(functools.partial(train_step, model=model, optimiser=optimiser))
+    after, metrics = step(state, batch_of(4))
+    for name in ("encoder", "permutation"):
+        jax.tree.map(np.testing.assert_array_equal, after.mutable[name], state.mutable[name])
+    assert set(after.mutable) == {"encoder", "permutation", "batch_stats"}
+    moved = jax.tree.map(lambda a, b: bool(np.any(a != b)), after.params, state.params)
+    assert all(jax.tree.leaves(moved))
+    assert any(
+        np.any(a != b)
+        for a, b in zip(
+            jax.tree.leaves(after.mutable["batch_stats"]),
+            jax.tree.leaves(state.mutable["batch_stats"]),
+            strict=True,
+        )
+    )
+    assert np.isfinite(float(metrics["loss/model"]))
+
+
+def test_features_computed_before_are_the_same_as_those_of_the_image(variables):
+    model, batch = build(), batch_of(2)
+    cached = {**batch, "features": model.features(variables, batch["image"])}
+    assert cached["features"].shape == (2, 2, 2, 112)
+    direct, _ = losses_of(model, variables, batch)
+    found, _ = losses_of(model, variables, cached)
+    np.testing.assert_allclose(found["model"], direct["model"], rtol=1e-5)
+    # Half precision on disk: 11 bits of mantissa.
+    half = {**cached, "features": cached["features"].astype(jnp.float16)}
+    found, _ = losses_of(model, variables, half)
+    np.testing.assert_allclose(found["model"], direct["model"], rtol=2e-3)
+
+
+def test_an_encoder_that_was_not_read_is_nan(variables):
+    model = build()
+    assert isinstance(model, PretrainedModel)
+    fresh = model.init_variables(jax.random.key(0))
+    assert all(np.isnan(leaf).all() for leaf in jax.tree.leaves(fresh["encoder"]))
+    read = jax.tree.leaves(initial_variables(model, 0)["encoder"])
+    assert all(np.isfinite(leaf).all() for leaf in read)
+    # The pretrained one is the same for every seed, a random one is not.
+    random = build(weights="random")
+    first, second = (initial_variables(random, seed)["encoder"]["stem"] for seed in (0, 1))
+    assert np.any(first["kernel"] != second["kernel"])
+
+
+def test_what_it_becomes_in_between():
+    model = build()
+    assert model.num_latents == DIMENSIONS
+    assert build(decoder_widths=())._decoder.widths == (56, 28, 7)
+    wide = build(backbone="wide_resnet50_2", decoder_widths=())
+    assert wide._decoder.widths == (512, 256, 64)  # the paper's
+
+
+def test_colour_and_bfloat16(variables):
+    model = build(channels=3, dtype=jnp.bfloat16)
+    own = initial_variables(model, 0)
+    scores = jax.jit(model.score)(own, batch_of(2, channels=3)["image"])
+    assert scores.image.dtype == scores.pixel.dtype == jnp.float32
+    assert scores.reconstructions["reconstruction"].shape == (2, SIZE, SIZE, 3)
+
+
+def test_gradients_of_ssim_are_finite_where_images_are_black():
+    black = jnp.zeros((1, 16, 16, 1))
+    gradient = jax.grad(lambda y: jnp.sum(ops.structural_similarity(black, y)))
+    for y in (black, black + 1e-7, black.at[0, :8].set(0.5)):
+        assert np.isfinite(gradient(y)).all()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"backbone": "vgg"}, "config.model.backbone: unknown backbone 'vgg'"),
+        ({"subnet": "mlp"}, "config.model.subnet: unknown 'mlp'"),
+        ({"alpha": 1.5}, "config.model.alpha: 1.5 is not in [0, 1]"),
+        ({"beta": -0.1}, "config.model.beta: -0.1 is not in [0, 1]"),
+        ({"flow_score": "log"}, "config.model.flow_score: unknown 'log'; known: exp_mean"),
+        ({"pixel_map": "cam"}, "config.model.pixel_map: unknown 'cam'"),
+        ({"decoder_widths": (8, 8)}, "give three numbers"),
+        ({"channels": 2}, "config.data.channels: 2"),
+    ],
+)
+def test_fields_that_cannot_be(changes, message):
+    with pytest.raises(UserError) as error:
+        build(**changes)
+    assert message in str(error.value)

