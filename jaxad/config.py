@@ -138,6 +138,12 @@ def study(experiments: Mapping[str, ConfigDict], seeds: Sequence[int]) -> Config
     config.num_slices = 4  # of each test split in the contact sheet
     config.published = ConfigDict()  # experiment -> {metric: (mean, standard deviation)}
     config.experiments = ConfigDict()
+    # AUROC over a weight in training (rows: experiments and their values of it) and one in the
+    # score (w a + (1 - w) b of two components); no rows: none. See jaxad.study.heat_map.
+    config.heat_map = ConfigDict()
+    config.heat_map.rows, config.heat_map.row_values = (), ()
+    config.heat_map.row_name, config.heat_map.column_name = "", ""
+    config.heat_map.parts = ()
     config.lengths = ConfigDict()  # of training, by experiment, in multiples of num_epochs
     for name, one in experiments.items():
         own = one.copy_and_resolve_references().unlock()

@@ -359,9 +359,7 @@ def from_freia(
             }
             statistics[name] = {"norm": {"mean": norm["mean"], "var": norm["var"]}}
     found = {"params": params, "permutation": orders}
-    return jax.tree.map(
-        jnp.asarray, {**found, "batch_stats": statistics} if statistics else found
-    )
+    return jax.tree.map(jnp.asarray, {**found, "batch_stats": statistics} if statistics else found)
 
 
 #: Our names of a batch norm's arrays and torch's.

@@ -266,6 +266,46 @@ def comparison(rows: Sequence[ComparedScore]) -> Figure:
     return figure
 
 
+@_STYLE
+def heat_map(
+    values: Float[np.ndarray, "rows columns"],
+    rows: Sequence[float],
+    columns: Sequence[float],
+    names: tuple[str, str],
+    title: str,
+) -> Figure:
+    """A value over two settings, written into its cells, the largest one in bold.
+
+    Args:
+        values: NaN is left empty.
+        rows: the first setting's values, shown upwards.
+        columns: the second setting's.
+        names: of both settings.
+        title: what is shown.
+    """
+    figure = _figure(90 + 52 * len(columns), 110 + 34 * len(rows))
+    axes = figure.add_subplot()
+    axes.set_title(title)
+    axes.grid(False)
+    image = axes.imshow(values, "viridis", origin="lower", aspect="auto")
+    low, high = np.nanmin(values), np.nanmax(values)
+    for (row, column), value in np.ndenumerate(values):
+        if np.isnan(value):
+            continue
+        bright = value > (low + high) / 2
+        axes.text(
+            column, row, f"{value:.3f}", ha="center", va="center", fontsize=7.5,
+            color="black" if bright else "white",
+            fontweight="bold" if value == high else "normal",
+        )  # fmt: skip
+    axes.set_xticks(range(len(columns)), [f"{value:g}" for value in columns])
+    axes.set_yticks(range(len(rows)), [f"{value:g}" for value in rows])
+    axes.set_ylabel(names[0])
+    axes.set_xlabel(names[1])
+    figure.colorbar(image, ax=axes, pad=0.02).outline.set_visible(False)
+    return figure
+
+
 @dataclasses.dataclass(frozen=True)
 class Column:
     """One column of a contact sheet.

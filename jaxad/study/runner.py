@@ -14,7 +14,9 @@ from jaxad.errors import RunError, UserError
 from jaxad.evaluate.evaluation import evaluate_splits
 from jaxad.evaluate.trivial import TrivialScores
 from jaxad.parallel import split_cpu
+from jaxad.report import figures
 from jaxad.report.page import write_report
+from jaxad.study.heat_map import make_heat_map
 from jaxad.study.plan import PlannedRun, plan, sizes
 from jaxad.study.results import make_table
 from jaxad.study.sheet import contact_sheet
@@ -159,8 +161,8 @@ def _write_results(
     data_set: DataSet,
     trivial: TrivialScores,
 ) -> None:
-    """`table.md`, `table.csv` and a contact sheet of each test split."""
-    tables, sheets = [], {}
+    """`table.md`, `table.csv` and, of each test split, a contact sheet and the heat map asked for."""
+    tables, sheets, maps = [], {}, {}
     shown = {name: runs[0] for name, runs in finished.items()}
     for split in data_set.test_split_names:
         tables.append(make_table(config, finished, data_set, trivial, split))
@@ -168,9 +170,16 @@ def _write_results(
             sheets[split] = f"figures/{split}.png"
             with atomic_write(folder.path / sheets[split], "wb") as file:
                 file.write(contact_sheet(shown, data_set.split(split), config.num_slices))
+        heat_map = make_heat_map(config, finished, split, data_set.split(split))
+        if heat_map is not None:
+            maps[split] = f"figures/heat_map_{split}.png"
+            with atomic_write(folder.path / maps[split], "wb") as file:
+                file.write(figures.to_png(heat_map.figure(split)))
+            with atomic_write(folder.path / f"heat_map_{split}.csv") as file:
+                file.write(heat_map.comma_separated())
     with atomic_write(folder.path / "table.csv") as file:
         file.write(comma_separated(config, tables))
-    text = markdown(config, tables, sheets)
+    text = markdown(config, tables, sheets, maps)
     with atomic_write(folder.path / "table.md") as file:
         file.write(text)
     print(f"\n{text}\ntables: {folder.path / 'table.md'}, {folder.path / 'table.csv'}", flush=True)

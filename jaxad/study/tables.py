@@ -108,13 +108,19 @@ def _p(found: Difference) -> str:
     return "–" if math.isnan(found.p_value) else f"{found.p_value:.3g}"
 
 
-def markdown(config: ConfigDict, tables: Sequence[Table], sheets: Mapping[str, str]) -> str:
+def markdown(
+    config: ConfigDict,
+    tables: Sequence[Table],
+    sheets: Mapping[str, str],
+    heat_maps: Mapping[str, str],
+) -> str:
     """The whole `table.md`.
 
     Args:
         config: of the study.
         tables: one per test split.
         sheets: test split -> file name of its contact sheet.
+        heat_maps: test split -> file name of its heat map.
     """
     data, published = config.data, config.published.to_dict()
     longer = {name: n for name, n in config.lengths.items() if n != 1}
@@ -139,6 +145,9 @@ def markdown(config: ConfigDict, tables: Sequence[Table], sheets: Mapping[str, s
             lines += ["", *_differences(table)]
         if table.split in sheets:
             lines += ["", f"![The same slices of {table.split} through all]({sheets[table.split]})"]
+        if table.split in heat_maps:
+            axes = f"{config.heat_map.row_name} and {config.heat_map.column_name}"
+            lines += ["", f"![AUROC over {axes}]({heat_maps[table.split]})"]
     return "\n".join(lines) + "\n"
 
 

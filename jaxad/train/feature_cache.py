@@ -162,7 +162,9 @@ class FeatureCache:
                     bar.update(len(found))
                 array.flush()
                 sums[start] = _check_sum(array, start)
-                write_json(index, {"version": VERSION, "sums": {str(k): v for k, v in sums.items()}})
+                write_json(
+                    index, {"version": VERSION, "sums": {str(k): v for k, v in sums.items()}}
+                )
 
     def _compiled(self) -> Callable[[Tree, Tree], Tree]:
         def function(variables: Tree, batch: Batch) -> Tree:

@@ -1,0 +1,40 @@
+"""AE-FLOW's ablations: subnet and reconstruction loss (its Table 3), alpha and beta (Figure 7)."""
+
+from ml_collections import ConfigDict
+
+from jaxad.config import check_variant, study
+from jaxad.config import get_config as experiment
+
+ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0)
+#: The default is a ResNet subnet, the mean squared error and alpha .5: a member of both parts.
+CHANGES = {
+    "resnet_mse": {},
+    "resnet_ssim": {"reconstruction_loss": "ssim"},
+    "conv_mse": {"subnet": "conv"},
+    "conv_ssim": {"subnet": "conv", "reconstruction_loss": "ssim"},
+    **{f"alpha_{alpha:g}": {"alpha": alpha} for alpha in ALPHAS if alpha != 0.5},
+    "random_encoder": {"weights": "random"},
+}
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    check_variant("studies/aeflow_ablation", variant)
+    experiments = {}
+    for name, changes in CHANGES.items():
+        experiments[name] = experiment(f"aeflow:{variant}" if variant else "aeflow")
+        experiments[name].model.subnet = "resnet"
+        experiments[name].model.reconstruction_loss = "mse"
+        experiments[name].model.alpha = 0.5
+        experiments[name].model.update(changes)
+    config = study(experiments, seeds=range(3))
+    config.reference = "resnet_mse"
+    # Any beta follows from the two parts of the score.
+    config.heat_map.rows = tuple("resnet_mse" if a == 0.5 else f"alpha_{a:g}" for a in ALPHAS)
+    config.heat_map.row_values = ALPHAS
+    config.heat_map.row_name, config.heat_map.column_name = "alpha", "beta"
+    config.heat_map.parts = ("flow_score", "reconstruction_score")
+    if variant == "demo":
+        config.seeds = (0,)
+    elif variant == "smoke":
+        config.seeds, config.bootstrap_resamples, config.num_slices = (0,), 50, 1
+    return config
