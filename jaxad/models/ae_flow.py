@@ -3,7 +3,7 @@
 Zhao et al. 2023, "AE-FLOW: Autoencoders with Normalizing Flows for Medical Images Anomaly
 Detection". Of an image x:
 
-    z  = encoder(x)                        frozen, pretrained on ImageNet, at a sixteenth of the size
+    z  = encoder(x)                        frozen, pretrained on ImageNet, a sixteenth of the size
     z' = flow(z)                           to be standard normal where x is normal
     x' = decoder(z')                       three times (2x2 transposed convolution of stride 2,
                                            3x3 convolution), then a transposed convolution alone
@@ -325,5 +325,5 @@ def _to_border(similarity: PlaceMap) -> PixelMap:
     return jnp.pad(similarity, ((0, 0), (border, border), (border, border)), mode="edge")
 
 
-def _upsampled(places: PlaceMap, shape: tuple[int, int]) -> PixelMap:
+def _upsampled(places: PlaceMap, shape: tuple[int, ...]) -> PixelMap:
     return jax.image.resize(places, (len(places), *shape), method="linear")

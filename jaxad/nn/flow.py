@@ -154,43 +154,58 @@ class ChannelRotation(distrax.Bijector):
         return x, jnp.zeros(y.shape[:-1], y.dtype)
 
 
-class ConvSubnet(nn.Module):
+class _Subnet(nn.Module):
+    """What a coupling's scale and shift come from.
+
+    Attributes:
+        features: of the output.
+        train: whether batch norm uses the batch's statistics.
+        axis_name: of batch norm's means in training.
+        dtype: of the convolutions.
+        precision: of the convolutions.
+    """
+
+    features: int
+    train: bool
+    axis_name: str | None
+    dtype: DTypeLike
+    precision: str | None
+
+    def _conv(self, name: str, features: int, x: AnyMap) -> AnyMap:
+        return nn.Conv(
+            features, (3, 3), dtype=self.dtype, precision=self.precision, kernel_init=_TORCH_INIT,
+            name=name,
+        )(x)  # fmt: skip
+
+    def _dense(self, name: str, x: AnyMap) -> AnyMap:
+        """A 1x1 convolution to the output's features."""
+        return nn.Dense(
+            self.features, dtype=self.dtype, precision=self.precision, kernel_init=_TORCH_INIT,
+            name=name,
+        )(x)  # fmt: skip
+
+
+class ConvSubnet(_Subnet):
     """3x3 - ReLU - 1x1, as wide inside as its input: FastFlow's, AE-FLOW's first kind."""
 
-    features: int
-    train: bool
-    axis_name: str | None
-    dtype: DTypeLike
-    precision: str | None
-
     @nn.compact
-    def __call__(self, x: AnyMap) -> FeatureMap:
-        how = {"dtype": self.dtype, "precision": self.precision, "kernel_init": _TORCH_INIT}
-        y = nn.Conv(x.shape[-1], (3, 3), name="conv_0", **how)(x)
-        return nn.Dense(self.features, name="conv_1", **how)(nn.relu(y))
+    def __call__(self, x: AnyMap) -> AnyMap:
+        return self._dense("conv_1", nn.relu(self._conv("conv_0", x.shape[-1], x)))
 
 
-class ResNetSubnet(nn.Module):
+class ResNetSubnet(_Subnet):
     """3x3 - batch norm - ReLU plus a 1x1 shortcut: AE-FLOW's second kind."""
 
-    features: int
-    train: bool
-    axis_name: str | None
-    dtype: DTypeLike
-    precision: str | None
-
     @nn.compact
-    def __call__(self, x: AnyMap) -> FeatureMap:
-        how = {"dtype": self.dtype, "precision": self.precision, "kernel_init": _TORCH_INIT}
-        y = nn.Conv(self.features, (3, 3), name="conv", **how)(x)
+    def __call__(self, x: AnyMap) -> AnyMap:
         y = nn.BatchNorm(
             use_running_average=not self.train,
             momentum=0.9,
             axis_name=self.axis_name if self.train else None,
             dtype=self.dtype,
             name="norm",
-        )(y)
-        return nn.relu(y) + nn.Dense(self.features, name="shortcut", **how)(x)
+        )(self._conv("conv", self.features, x))
+        return nn.relu(y) + self._dense("shortcut", x)
 
 
 def _softplus(x: Array) -> Array:

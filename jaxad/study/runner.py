@@ -161,7 +161,7 @@ def _write_results(
     data_set: DataSet,
     trivial: TrivialScores,
 ) -> None:
-    """`table.md`, `table.csv` and, of each test split, a contact sheet and the heat map asked for."""
+    """`table.md`, `table.csv`, contact sheets, and heat maps where the config asks for them."""
     tables, sheets, maps = [], {}, {}
     shown = {name: runs[0] for name, runs in finished.items()}
     for split in data_set.test_split_names:

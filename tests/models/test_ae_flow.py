@@ -60,12 +60,12 @@ def batch_of(count, channels=1):
 @pytest.fixture(scope="module")
 def variables():
     """Those of a fresh model, flow and decoder moved a little as training would."""
-    found = initial_variables(build(), 0)
-    keys = iter(jax.random.split(jax.random.key(1), 200))
+    found, rng = initial_variables(build(), 0), np.random.default_rng(1)
     found["params"] = jax.tree.map(
-        lambda leaf: leaf + 0.02 * jax.random.normal(next(keys), leaf.shape), found["params"]
+        lambda leaf: np.asarray(leaf + 0.02 * rng.normal(size=leaf.shape), leaf.dtype),
+        found["params"],
     )
-    return found
+    return jax.tree.map(jnp.asarray, found)
 
 
 def losses_of(model, variables, batch, *, train=False):
@@ -85,8 +85,8 @@ def passed(model, variables, images):
 
 @pytest.mark.parametrize("flow_loss", ["per_dimension", "sum"])
 @pytest.mark.parametrize("reconstruction_loss", ["mse", "ssim"])
-@pytest.mark.parametrize("alpha", [0.0, 0.25, 1.0])
-def test_the_loss_is_equation_1(variables, alpha, reconstruction_loss, flow_loss):
+def test_the_loss_is_equation_1(variables, reconstruction_loss, flow_loss):
+    alpha = 0.25
     model = build(alpha=alpha, reconstruction_loss=reconstruction_loss, flow_loss=flow_loss)
     batch = batch_of(2)
     found, _ = losses_of(model, variables, batch)

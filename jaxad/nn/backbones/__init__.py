@@ -1,14 +1,12 @@
 """Frozen ImageNet encoders by name: images to features, and their pretrained weights."""
 
 import dataclasses
-import functools
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Key
 
@@ -121,6 +119,9 @@ class Backbone:
 
     def init_variables(self, key: Key[Array, ""]) -> Tree:
         """Random weights: He et al. 2015 for ReLU, biases zero."""
+        return jax.jit(self._draw)(key)
+
+    def _draw(self, key: Key[Array, ""]) -> Tree:
         small = jnp.zeros((1, 2 * self.stride, 2 * self.stride, 3))
         shapes = jax.eval_shape(self._module.init, key, small)["params"]
         kernels = {name: layer["kernel"] for name, layer in shapes.items()}
@@ -168,5 +169,5 @@ class Backbone:
         deviation = jnp.asarray(architecture.standard_deviation, images.dtype)
         coloured = jnp.broadcast_to(images, (*images.shape[:-1], 3))
         normalised = (coloured - mean[None, None, None]) / deviation[None, None, None]
-        features = self._module.apply({"params": variables}, normalised)
+        features: Any = self._module.apply({"params": variables}, normalised)
         return features / architecture.deviations[self.stride]

@@ -16,7 +16,7 @@ import struct
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -41,10 +41,46 @@ _DTYPES: Mapping[str, Any] = {
 }
 
 _OPCODES = frozenset(
-    """PROTO FRAME STOP MARK POP_MARK NONE NEWTRUE NEWFALSE BININT BININT1 BININT2 LONG1 BINFLOAT
-    BINUNICODE SHORT_BINUNICODE BINSTRING SHORT_BINSTRING EMPTY_DICT EMPTY_LIST EMPTY_TUPLE TUPLE
-    TUPLE1 TUPLE2 TUPLE3 APPEND APPENDS SETITEM SETITEMS BINPUT LONG_BINPUT BINGET LONG_BINGET
-    MEMOIZE GLOBAL REDUCE BUILD BINPERSID""".split()
+    # fmt: off
+    [
+        "PROTO",
+        "FRAME",
+        "STOP",
+        "MARK",
+        "NONE",
+        "NEWTRUE",
+        "NEWFALSE",
+        "BININT",
+        "BININT1",
+        "BININT2",
+        "LONG1",
+        "BINFLOAT",
+        "BINUNICODE",
+        "SHORT_BINUNICODE",
+        "BINSTRING",
+        "SHORT_BINSTRING",
+        "EMPTY_DICT",
+        "EMPTY_LIST",
+        "EMPTY_TUPLE",
+        "TUPLE",
+        "TUPLE1",
+        "TUPLE2",
+        "TUPLE3",
+        "APPEND",
+        "APPENDS",
+        "SETITEM",
+        "SETITEMS",
+        "BINPUT",
+        "LONG_BINPUT",
+        "BINGET",
+        "LONG_BINGET",
+        "MEMOIZE",
+        "GLOBAL",
+        "REDUCE",
+        "BUILD",
+        "BINPERSID",
+    ]
+    # fmt: on
 )
 
 
@@ -146,7 +182,7 @@ class _Unpickler(pickle.Unpickler):
         return self.storages.setdefault(str(key), _Storage(str(key), dtype, count))
 
 
-def _load_pickle(file: IO[bytes]) -> tuple[Any, Mapping[str, _Storage]]:
+def _load_pickle(file: io.BufferedIOBase) -> tuple[Any, Mapping[str, _Storage]]:
     """The next pickle in the file, after it was looked through whole, and its storages by key."""
     start = file.tell()
     for opcode, argument, _ in pickletools.genops(file):
@@ -160,7 +196,7 @@ def _load_pickle(file: IO[bytes]) -> tuple[Any, Mapping[str, _Storage]]:
     return unpickler.load(), unpickler.storages
 
 
-def _old_layout(file: IO[bytes]) -> tuple[Any, dict[str, bytes], str]:
+def _old_layout(file: io.BufferedIOBase) -> tuple[Any, dict[str, bytes], str]:
     """What was saved, the raw storages by key, and the byte order."""
     (magic_number, _), (version, _) = _load_pickle(file), _load_pickle(file)
     if magic_number != _MAGIC_NUMBER or version != _PROTOCOL_VERSION:
@@ -180,7 +216,7 @@ def _old_layout(file: IO[bytes]) -> tuple[Any, dict[str, bytes], str]:
     return saved, storages, byte_order
 
 
-def _zip_layout(file: IO[bytes]) -> tuple[Any, dict[str, bytes], str]:
+def _zip_layout(file: io.BufferedIOBase) -> tuple[Any, dict[str, bytes], str]:
     with zipfile.ZipFile(file) as archive:
         found = [name for name in archive.namelist() if name.rpartition("/")[2] == "data.pkl"]
         if len(found) != 1:

@@ -1,4 +1,4 @@
-"""Pretrained encoders against the libraries whose weights they take, and weights that do not fit."""
+"""Pretrained encoders against the libraries whose weights they take; weights that do not fit."""
 
 import sys
 from pathlib import Path

@@ -111,7 +111,7 @@ def write_zip(path, state, arrays=ARRAYS, pickled=None, compression=zipfile.ZIP_
 def test_both_layouts_are_read(tmp_path, write, wrapped):
     found = read_torch_file(write(tmp_path / "a.pth", wrapped(STATE)))
     assert list(found) == list(STATE)
-    np.testing.assert_array_equal(found["conv.weight"], np.arange(24.0).reshape(2, 3, 2))
+    np.testing.assert_array_equal(found["conv.weight"], np.arange(12.0).reshape(2, 3, 2))
     # Element (i, j) of the view is number 4 + 2 i + 6 j of the storage.
     np.testing.assert_array_equal(found["shared"], [[4, 10], [6, 12], [8, 14]])
     assert found["count"] == 7 and found["count"].dtype == np.int64
