@@ -39,7 +39,6 @@ def get_config(variant: str = "") -> ConfigDict:
         config.data.image_size, config.model.num_blocks = 32, 2
     elif variant in ("paper", "chest"):
         config.data.image_size = 256
-        config.data.channels = 3
         config.data.batch_size = 64
         config.cpu_devices = 1
         config.model.backbone = "wide_resnet50_2"

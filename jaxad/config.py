@@ -304,16 +304,19 @@ def flatten(config: ConfigDict, prefix: str = "config") -> dict[str, Any]:
     return flat
 
 
+#: Fields that say where something lies.
+_PLACES = ("config.data.root", "config.train.feature_cache")
+
+
 def difference(ours: ConfigDict, theirs: ConfigDict) -> list[str]:
     """The fields in which two configs differ, each as `path: theirs -> ours`.
 
-    `config.data.root` is where the data are, not what they are, and does not count.
+    Where data and features lie does not count: it is not what they are.
     """
     left, right = flatten(from_json(to_json(ours))), flatten(theirs)
     absent = "(absent)"
     return [
         f"{path}: {right.get(path, absent)!r} -> {left.get(path, absent)!r}"
         for path in sorted(left.keys() | right.keys())
-        # Data that moved are the same data.
-        if path != "config.data.root" and left.get(path, absent) != right.get(path, absent)
+        if path not in _PLACES and left.get(path, absent) != right.get(path, absent)
     ]

@@ -109,11 +109,15 @@ class PretrainedModel(Model, Protocol):
     """A system that sees an image through a frozen, pretrained encoder.
 
     Attributes:
-        encoder_name: what features depend on beside the encoder's variables and the image.
+        frozen_collections: of the variables, those that are the encoder's.
+        encoder_description: what features depend on beside these and the image.
     """
 
     @property
-    def encoder_name(self) -> str: ...
+    def frozen_collections(self) -> tuple[str, ...]: ...
+
+    @property
+    def encoder_description(self) -> str: ...
 
     def pretrained_variables(self, key: Key[Array, ""]) -> Variables:
         """The frozen collections, read from where the system's fields say.

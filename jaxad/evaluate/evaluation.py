@@ -82,8 +82,8 @@ def _warn_of_constants(name: str, columns: dict[str, Scalars]) -> None:
     for column, values in columns.items():
         if len(values) > 1 and (values == values[0]).all():
             print(
-                f"{name}: '{column}' is {values[0]:g} for every image and tells nothing about any; "
-                "choose another way to score in config.model.",
+                f"{name}: '{column}' is {values[0] + 0.0:g} for every image and tells nothing "
+                "about any.",
                 flush=True,
             )
 

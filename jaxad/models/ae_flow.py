@@ -212,9 +212,14 @@ class AEFlow:
         }
 
     @property
-    def encoder_name(self) -> str:
-        """Backbone, stride and type: see `jaxad.types.PretrainedModel`."""
-        return f"{self.backbone}, stride {self._encoder.stride}, {jnp.dtype(self.dtype).name}"
+    def frozen_collections(self) -> tuple[str, ...]:
+        """See `jaxad.types.PretrainedModel`."""
+        return ("encoder",)
+
+    @property
+    def encoder_description(self) -> str:
+        """See `jaxad.types.PretrainedModel`."""
+        return self._encoder.description
 
     def pretrained_variables(self, key: Key[Array, ""]) -> Variables:
         """The encoder's variables, read from where `weights` says; see `PretrainedModel`."""
@@ -224,7 +229,9 @@ class AEFlow:
 
     def features(self, variables: Variables, images: Images) -> FeatureMap:
         """z, float32; a function of the image and the frozen encoder alone."""
-        z = self._encoder.features(variables["encoder"], images)
+        # One z for training, cache and score: accelerators would multiply in fewer bits.
+        with jax.default_matmul_precision("highest"):
+            z = self._encoder.features(variables["encoder"], images)
         return z.astype(jnp.promote_types(z.dtype, jnp.float32))
 
     def _passed(

@@ -25,7 +25,7 @@ from tqdm import tqdm
 from jaxad.data.pipeline import eval_batches
 from jaxad.errors import UserError
 from jaxad.parallel import Parallel
-from jaxad.types import Batch, PretrainedModel, Split, Tree
+from jaxad.types import PretrainedModel, Split, Tree
 from jaxad.workdir import write_json
 
 #: Of the files' layout and of what else the features depend on in this package (normalisation).
@@ -55,6 +55,7 @@ class FeatureCache:
         variables: of the model, the encoder's read.
         parallel: the devices to compute on.
         batch_size: at which to compute.
+        stop_requested: tells whether to stop computing; what is done stays.
     """
 
     folder: Path
@@ -63,6 +64,7 @@ class FeatureCache:
     variables: Tree
     parallel: Parallel
     batch_size: int
+    stop_requested: Callable[[], bool] = lambda: False
 
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
@@ -80,11 +82,10 @@ class FeatureCache:
         """
         shape = (len(split), *self._feature_shape())
         target = self.folder.expanduser() / self._key(split, shape)
-        size = int(np.prod(shape)) * DTYPES[self.dtype].itemsize
         try:
             target.mkdir(parents=True, exist_ok=True)
-            with _locked(target / ".lock"):
-                return self._open(target, split, name, shape, size)
+            with _locked(target / ".lock", name):
+                return self._open(_Files(target, DTYPES[self.dtype], shape), split, name)
         except _NoCache as error:
             _say(f"{name}: {error}; training goes on without the cache.")
         except OSError as error:
@@ -101,10 +102,9 @@ class FeatureCache:
     def _key(self, split: Split, shape: tuple[int, ...]) -> str:
         """A name made of all that the features depend on."""
         digest = hashlib.blake2b(digest_size=16)
-        about = [self.model.encoder_name, self.dtype, shape, str(split.images.dtype)]
+        about = [self.model.encoder_description, self.dtype, shape, str(split.images.dtype)]
         digest.update(json.dumps([*about, split.images.shape]).encode())
-        frozen = self.model.pretrained_variables(jax.random.key(0))
-        own = {collection: self.variables[collection] for collection in frozen}
+        own = {name: self.variables[name] for name in self.model.frozen_collections}
         for path, leaf in jax.tree_util.tree_leaves_with_path(own):
             digest.update(jax.tree_util.keystr(path).encode())
             digest.update(np.ascontiguousarray(leaf).data)
@@ -112,67 +112,162 @@ class FeatureCache:
             digest.update(np.ascontiguousarray(split.images[start : start + _CHUNK]).data)
         return digest.hexdigest()
 
-    def _open(
-        self, target: Path, split: Split, name: str, shape: tuple[int, ...], size: int
-    ) -> np.ndarray:
-        data, index = target / "features.bin", target / "progress.json"
-        sums = _read_sums(index, name)
-        if not data.exists() or data.stat().st_size != size:
-            sums = {}
-            _allocate(data, size)
-        array = np.memmap(data, DTYPES[self.dtype], "r+", shape=shape)
-        chunks = range(0, len(split), _CHUNK)
-        bad = [start for start in chunks if sums.get(start) != _check_sum(array, start)]
+    def _open(self, files: "_Files", split: Split, name: str) -> np.ndarray | None:
+        sums = files.read_sums(name)
+        starts = range(0, len(split), _CHUNK)
+        bad = [start for start in starts if not files.is_good(start, sums)]
         damaged = [start for start in bad if start in sums]
         if damaged:
-            _say(f"{name}: {len(damaged)} of {len(chunks)} parts are damaged, computed again.")
-        if bad:
-            where = "" if len(bad) == len(chunks) else f", {len(chunks) - len(bad)} parts are there"
-            _say(f"{name}: {size / 1e6:.0f} MB to '{target}'{where}.")
-            self._compute(array, split, name, bad, sums, index)
-        return np.memmap(data, DTYPES[self.dtype], "r", shape=shape)
+            _say(f"{name}: {len(damaged)} of {len(starts)} parts are damaged, computed again.")
+        if bad or not files.complete.exists():
+            there = f", {len(starts) - len(bad)} parts are there" if len(bad) < len(starts) else ""
+            _say(f"{name}: {files.size / 1e6:.0f} MB to '{files.folder}'{there}.")
+            files.start()
+            try:
+                if not self._compute(files, split, name, bad, sums):
+                    return None
+            except _NoCache:
+                files.remove()
+                raise
+            files.finish()
+        return np.memmap(files.complete, files.dtype, "r", shape=files.shape)
 
     def _compute(
-        self,
-        array: np.memmap,
-        split: Split,
-        name: str,
-        starts: list[int],
-        sums: dict[int, int],
-        index: Path,
-    ) -> None:
-        compiled = self._compiled()
+        self, files: "_Files", split: Split, name: str, starts: list[int], sums: dict[int, int]
+    ) -> bool:
+        """Writes the parts that begin at `starts`; False when it was told to stop."""
+        compiled = self.parallel.compile_per_example(
+            lambda variables, batch: self.model.features(variables, batch["image"])
+        )
         variables = self.parallel.put_replicated(self.variables)
         batch_size = self.parallel.round_up(min(self.batch_size, _CHUNK))
-        rows = [len(split.images[start : start + _CHUNK]) for start in starts]
+        rows = {start: len(split.images[start : start + _CHUNK]) for start in starts}
         with tqdm(
-            total=sum(rows), desc=f"features {name}", unit="image", dynamic_ncols=True
+            total=sum(rows.values()), desc=f"features {name}", unit="image", dynamic_ncols=True
         ) as bar:
-            for start, count in zip(starts, rows, strict=True):
-                batches = eval_batches(
-                    split.images[start : start + count], {}, batch_size=batch_size
-                )
-                done = 0
-                for batch in self.parallel.prefetch(batches):
-                    found = self.parallel.get_per_example(compiled(variables, batch))
-                    found = found[: count - done]
-                    _check_range(found, array.dtype)
-                    array[start + done : start + done + len(found)] = found.astype(array.dtype)
-                    done += len(found)
-                    bar.update(len(found))
-                array.flush()
-                sums[start] = _check_sum(array, start)
-                write_json(
-                    index, {"version": VERSION, "sums": {str(k): v for k, v in sums.items()}}
-                )
+            for start, count in rows.items():
+                images = split.images[start : start + count]
+                batches = self.parallel.prefetch(eval_batches(images, {}, batch_size=batch_size))
+                found = np.concatenate(
+                    [self.parallel.get_per_example(compiled(variables, one)) for one in batches]
+                )[:count]
+                _check_range(found, files.dtype)
+                sums[start] = files.write(start, found.astype(files.dtype))
+                files.write_sums(sums)
+                bar.update(count)
+                if self.stop_requested():
+                    return False
+        return True
 
-    def _compiled(self) -> Callable[[Tree, Tree], Tree]:
-        def function(variables: Tree, batch: Batch) -> Tree:
-            # As scores see them: accelerators would multiply in fewer bits.
-            with jax.default_matmul_precision("highest"):
-                return self.model.features(variables, batch["image"])
 
-        return self.parallel.compile_per_example(function)
+@dataclasses.dataclass(frozen=True)
+class _Files:
+    """The files of one set of features.
+
+    A finished file is never written again: who has it mapped keeps it. What is to be mended is
+    mended in a copy that then takes its name.
+    """
+
+    folder: Path
+    dtype: np.dtype
+    shape: tuple[int, ...]
+
+    @property
+    def size(self) -> int:
+        return int(np.prod(self.shape)) * self.dtype.itemsize
+
+    @property
+    def complete(self) -> Path:
+        return self.folder / "features.bin"
+
+    @property
+    def _partial(self) -> Path:
+        return self.folder / "features.partial"
+
+    @property
+    def _index(self) -> Path:
+        return self.folder / "progress.json"
+
+    def _current(self) -> Path | None:
+        """The file that holds what is there so far."""
+        for path in (self._partial, self.complete):
+            if path.exists() and path.stat().st_size == self.size:
+                return path
+        return None
+
+    def read_sums(self, name: str) -> dict[int, int]:
+        """Check sums of the parts that are complete, by their first example."""
+        if self._current() is None:
+            return {}
+        try:
+            found = json.loads(self._index.read_text(encoding="utf-8"))
+            version, sums = found["version"], {int(k): int(v) for k, v in found["sums"].items()}
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            _say(f"{name}: '{self._index}' is damaged, everything is computed again.")
+            return {}
+        if version != VERSION:
+            _say(
+                f"{name}: '{self.folder}' was written by another version ({version}, this is "
+                f"{VERSION}), everything is computed again."
+            )
+            return {}
+        return sums
+
+    def write_sums(self, sums: dict[int, int]) -> None:
+        values = {str(start): value for start, value in sums.items()}
+        write_json(self._index, {"version": VERSION, "sums": values})
+
+    def is_good(self, start: int, sums: dict[int, int]) -> bool:
+        """Whether the part that begins at this example is there and undamaged."""
+        path = self._current()
+        if start not in sums or path is None:
+            return False
+        part = np.memmap(path, self.dtype, "r", shape=self.shape)[start : start + _CHUNK]
+        return sums[start] == _check_sum(part)
+
+    def start(self) -> None:
+        """Makes the file to write to, with what there is, its whole room taken at once."""
+        if self._current() == self._partial:
+            return
+        free = shutil.disk_usage(self.folder).free
+        if self.size > free * _LARGEST_SHARE:
+            raise _NoCache(
+                f"{self.size / 1e9:.1f} GB of features are more than half of the "
+                f"{free / 1e9:.1f} GB that are free on the disk of '{self.folder}' (set "
+                "config.train.feature_cache to a folder on a larger one)"
+            )
+        try:
+            if self._current() == self.complete:
+                shutil.copyfile(self.complete, self._partial)
+                return
+            with self._partial.open("wb") as file:
+                if hasattr(os, "posix_fallocate"):
+                    os.posix_fallocate(file.fileno(), 0, self.size)
+                file.truncate(self.size)
+        except OSError:
+            self._partial.unlink(missing_ok=True)
+            raise
+
+    def write(self, start: int, features: np.ndarray) -> int:
+        """Writes a part and returns its check sum. Not through the map: a full disk is told so."""
+        with self._partial.open("r+b") as file:
+            file.seek(start * (self.size // self.shape[0]))
+            file.write(np.ascontiguousarray(features).view(np.uint8).data)
+            file.flush()
+            os.fsync(file.fileno())
+        return _check_sum(features)
+
+    def finish(self) -> None:
+        """Gives the file its name; who has the old one mapped keeps that."""
+        if self._partial.exists():
+            self._partial.replace(self.complete)
+
+    def remove(self) -> None:
+        """Gives the room back."""
+        self._partial.unlink(missing_ok=True)
+        self._index.unlink(missing_ok=True)
 
 
 class _NoCache(Exception):
@@ -184,54 +279,25 @@ def _say(text: str) -> None:
 
 
 @contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def _locked(path: Path, name: str) -> Iterator[None]:
     """Waits until no other process builds the same features."""
     with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            _say(f"{name}: another process computes the same features, waiting for it.")
+            fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
-def _read_sums(index: Path, name: str) -> dict[int, int]:
-    """Check sums of the parts that are complete, by their first example."""
-    try:
-        found = json.loads(index.read_text(encoding="utf-8"))
-        version, sums = found["version"], {int(k): int(v) for k, v in found["sums"].items()}
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        _say(f"{name}: '{index}' is damaged, everything is computed again.")
-        return {}
-    if version != VERSION:
-        _say(
-            f"{name}: '{index.parent}' was written by another version ({version}, this is "
-            f"{VERSION}), everything is computed again."
-        )
-        return {}
-    return sums
-
-
-def _check_sum(array: np.ndarray, start: int) -> int:
-    return zlib.crc32(np.ascontiguousarray(array[start : start + _CHUNK]).view(np.uint8).data)
-
-
-def _allocate(path: Path, size: int) -> None:
-    """Takes the whole file's room at once: a disk that is too small says so before the work."""
-    free = shutil.disk_usage(path.parent).free
-    if size > free * _LARGEST_SHARE:
-        raise _NoCache(
-            f"{size / 1e9:.1f} GB of features are more than half of the {free / 1e9:.1f} GB that "
-            f"are free on the disk of '{path.parent}' (set config.train.feature_cache to a folder "
-            "on a larger one)"
-        )
-    try:
-        with path.open("wb") as file:
-            os.posix_fallocate(file.fileno(), 0, size)
-    except OSError:
-        path.unlink(missing_ok=True)
-        raise
+def _check_sum(features: np.ndarray) -> int:
+    return zlib.crc32(np.ascontiguousarray(features).view(np.uint8).data)
 
 
 def _check_range(features: np.ndarray, dtype: np.dtype) -> None:
     largest = float(np.abs(features).max(initial=0.0))
     if not largest <= float(ml_dtypes.finfo(dtype).max):
-        raise _NoCache(f"a feature is {largest:g}, which {dtype.name} cannot hold")
+        raise _NoCache(
+            f"a feature is {largest:g}, which {dtype.name} cannot hold "
+            "(config.train.feature_cache_dtype=bfloat16 may)"
+        )

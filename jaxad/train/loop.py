@@ -198,7 +198,10 @@ def train_seeds(
             return True
         state = parallel.put_replicated(program.stack(states))
         splits = {"train": train_split, "val": validation_split}
-        features = cached_features(config, program, splits)
+        features = cached_features(config, program, states, splits, stop_requested)
+        if stop_requested():
+            print("SIGTERM: stopped before the first step; the same command goes on.", flush=True)
+            return False
         batches = train_batches(
             config, seeds, train_split, start_step, num_steps, features.get("train")
         )

@@ -103,32 +103,45 @@ def make_program(config: ConfigDict, seeds: Sequence[int], num_examples: int) ->
 
 
 def cached_features(
-    config: ConfigDict, program: Program, splits: Mapping[str, Split]
+    config: ConfigDict,
+    program: Program,
+    states: Sequence[TrainState],
+    splits: Mapping[str, Split],
+    stop_requested: Callable[[], bool],
 ) -> dict[str, np.ndarray]:
     """Features of the splits that a frozen encoder sees as they are, by the split's name.
 
-    Empty where the system has no such encoder, each image is another one at each step, there is
-    no cache or no room for it; then features are computed in every step.
+    Empty where the system has no such encoder, each image is another one at each step, seeds have
+    encoders of their own, there is no cache or no room for it; then features are computed in
+    every step.
     """
-    folder = config.train.feature_cache
-    if not isinstance(program.model, PretrainedModel) or folder == "off":
+    folder, model = config.train.feature_cache, program.model
+    if not isinstance(model, PretrainedModel) or folder == "off":
         return {}
+    why_not = ""
     if not experiment.augmentation(config).is_off:
-        print(
-            "feature cache: not used, config.data.augment changes the images at every step.",
-            flush=True,
-        )
+        why_not = "config.data.augment changes the images at every step"
+    encoders = [[state.mutable[name] for name in model.frozen_collections] for state in states]
+    if not all(_equal(encoders[0], other) for other in encoders[1:]):
+        why_not = "every seed has an encoder of its own"
+    if why_not:
+        print(f"feature cache: not used, {why_not}.", flush=True)
         return {}
     cache = FeatureCache(
         folder=Path(folder) if folder else default_folder(),
         dtype=config.train.feature_cache_dtype,
-        model=program.model,
-        variables=program.initial_states[0].variables,
+        model=model,
+        variables=states[0].variables,
         parallel=program.parallel,
         batch_size=config.evaluate.batch_size,
+        stop_requested=stop_requested,
     )
     found = {name: cache.features(split, name) for name, split in splits.items()}
     return {name: array for name, array in found.items() if array is not None}
+
+
+def _equal(one: Tree, other: Tree) -> bool:
+    return all(jax.tree.leaves(jax.tree.map(np.array_equal, one, other)))
 
 
 def train_batches(

@@ -209,7 +209,9 @@ def test_an_encoder_that_was_not_read_is_nan(variables):
     assert all(np.isfinite(leaf).all() for leaf in read)
     # The pretrained one is the same for every seed, a random one is not.
     random = build(weights="random")
-    first, second = (initial_variables(random, seed)["encoder"]["stem"] for seed in (0, 1))
+    first, second = (
+        initial_variables(random, seed)["encoder"]["layers"]["stem"] for seed in (0, 1)
+    )
     assert np.any(first["kernel"] != second["kernel"])
 
 

@@ -1,3 +1,4 @@
+import dataclasses
 import functools
 from pathlib import Path
 
@@ -77,6 +78,31 @@ def test_a_missing_freia_tensor_is_named():
     del weights["module_list.2.subnet.0.bias"]
     with pytest.raises(UserError, match="no tensor 'module_list.2.subnet.0.bias'"):
         from_freia(weights, settings)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"permutation": "orthogonal", "of": "random"}, None),  # a permutation is a rotation
+        ({"permutation": "random", "of": "orthogonal"}, "w_perm' is no permutation"),
+        ({"permutation": "reverse"}, "no permutation 'reverse'"),
+        ({"moves": "first"}, "FrEIA moves the second half"),
+        ({"output_scale": 1.0}, "has scales of 0.1"),
+        ({"num_blocks": 3}, "'module_list.3.global_scale' has no place"),
+        ({"num_blocks": 5}, "no tensor 'module_list.4.global_scale'"),
+        ({"subnet": "resnet"}, "no tensor 'module_list.0.subnet.norm.weight'"),
+    ],
+)
+def test_freia_weights_under_other_settings_are_refused(changes, message):
+    kind = changes.pop("of", "random")
+    _, weights, settings = load_golden("conv", kind)
+    settings = dataclasses.replace(settings, **changes)
+    if message is None:
+        from_freia(weights, settings)
+        return
+    with pytest.raises(UserError) as error:
+        from_freia(weights, settings)
+    assert message in str(error.value)
 
 
 @pytest.mark.parametrize("moves", HALVES)

@@ -7,6 +7,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Key
 
@@ -109,6 +110,13 @@ class Backbone:
         return ARCHITECTURES[self.name]
 
     @property
+    def description(self) -> str:
+        """All that its features depend on beside its variables."""
+        about = self._architecture
+        normalisation = f"{about.mean} {about.standard_deviation}"
+        return f"{self.name}, stride {self.stride}, {jnp.dtype(self.dtype).name}, {normalisation}"
+
+    @property
     def channels(self) -> int:
         """Of the features."""
         return self._architecture.channels[self.stride]
@@ -118,19 +126,29 @@ class Backbone:
         return self._architecture.module(stride=self.stride, dtype=self.dtype)
 
     def init_variables(self, key: Key[Array, ""]) -> Tree:
-        """Random weights: He et al. 2015 for ReLU, biases zero."""
+        """Random weights: He et al. 2015 for ReLU, biases zero; features of noise have s.d. 1."""
         return jax.jit(self._draw)(key)
 
     def _draw(self, key: Key[Array, ""]) -> Tree:
-        small = jnp.zeros((1, 2 * self.stride, 2 * self.stride, 3))
-        shapes = jax.eval_shape(self._module.init, key, small)["params"]
-        kernels = {name: layer["kernel"] for name, layer in shapes.items()}
+        kernels = {name: layer["kernel"] for name, layer in self._shapes().items()}
         draw = nn.initializers.he_normal()
-        keys = jax.random.split(key, len(kernels))
-        return {
+        *keys, noise_key = jax.random.split(key, len(kernels) + 1)
+        layers = {
             name: {"kernel": draw(one, kernel.shape), "bias": jnp.zeros(kernel.shape[-1])}
             for one, (name, kernel) in zip(keys, kernels.items(), strict=True)
         }
+        # Without norms the scale grows with depth: it is set as that of pretrained features is,
+        # on smooth images.
+        side = 4 * self.stride
+        noise = jax.random.uniform(noise_key, (2, 8, 8, 3))
+        images = jax.image.resize(noise, (2, side, side, 3), method="linear")
+        unscaled = self.features({"layers": layers, "scale": jnp.ones(())}, images)
+        return {"layers": layers, "scale": 1 / jnp.std(unscaled)}
+
+    def _shapes(self) -> Tree:
+        """Layer name -> shapes of its kernel and bias."""
+        images = jnp.zeros((1, 2 * self.stride, 2 * self.stride, 3))
+        return jax.eval_shape(self._module.init, jax.random.key(0), images)["params"]
 
     def read_variables(self, where: str) -> Tree:
         """Pretrained weights.
@@ -150,24 +168,27 @@ class Backbone:
                     ".safetensors file, or a repository as hub:<owner>/<repository>."
                 )
             where = architecture.default_weights()
-        shapes = jax.eval_shape(self.init_variables, jax.random.key(0))
-        return from_torch(
+        layers = from_torch(
             read_weights(where),
             architecture.layers(self.stride),
-            shapes,
+            self._shapes(),
             epsilon=architecture.epsilon,
             unused=architecture.unused(self.stride),
             source=where,
         )
+        return {"layers": layers, "scale": np.float32(1 / architecture.deviations[self.stride])}
 
     def features(
         self, variables: Tree, images: Images
     ) -> Float[Array, "batch rows columns features"]:
-        """Features of images in [0, 1], grey ([B, H, W, 1]) or in colour ([B, H, W, 3])."""
+        """Features of images in [0, 1], grey ([B, H, W, 1]) or in colour ([B, H, W, 3]).
+
+        `variables` are `layers` and `scale`, what features are multiplied by.
+        """
         architecture = self._architecture
         mean = jnp.asarray(architecture.mean, images.dtype)
         deviation = jnp.asarray(architecture.standard_deviation, images.dtype)
         coloured = jnp.broadcast_to(images, (*images.shape[:-1], 3))
         normalised = (coloured - mean[None, None, None]) / deviation[None, None, None]
-        features: Any = self._module.apply({"params": variables}, normalised)
-        return features / architecture.deviations[self.stride]
+        features: Any = self._module.apply({"params": variables["layers"]}, normalised)
+        return features * variables["scale"].astype(features.dtype)

@@ -8,6 +8,7 @@ once, when the weights are read: no statistics are left that training could move
 import dataclasses
 from collections.abc import Mapping, Sequence
 
+import jax.numpy as jnp
 import numpy as np
 
 from jaxad.errors import UserError
@@ -58,6 +59,17 @@ class Layer:
         }
 
 
+def _problem(name: str, tensor: np.ndarray) -> str:
+    """What makes a tensor of no use; "" where nothing does."""
+    if not jnp.issubdtype(tensor.dtype, jnp.floating):
+        return f"of type {tensor.dtype}"
+    if not np.isfinite(tensor.astype(np.float64)).all():
+        return "not finite"
+    if name.endswith(".running_var") and (tensor.astype(np.float64) < 0).any():
+        return "negative"
+    return ""
+
+
 def from_torch(
     tensors: Tensors,
     layers: Sequence[Layer],
@@ -78,7 +90,8 @@ def from_torch(
         source: what to call the file in an error.
 
     Raises:
-        UserError: tensors are missing, misshapen or of another network; the message names them.
+        UserError: tensors are missing, misshapen, not finite or of another network; the message
+            names them.
     """
     expected: dict[str, tuple[int, ...]] = {}
     for layer in layers:
@@ -96,9 +109,19 @@ def from_torch(
         if name in tensors and tensors[name].shape != shape
     ]
     missing = [name for name in expected if name not in tensors]
+    unusable = [
+        f"{name} is {problem}"
+        for name in expected
+        if name in tensors and (problem := _problem(name, tensors[name]))
+    ]
     problems = [
-        f"{len(names)} {kind} ({', '.join(names[:6])}{', ...' if len(names) > 6 else ''})"
-        for kind, names in (("missing", missing), ("misshapen", misshapen), ("unknown", extra))
+        f"{len(names)} {kind} ({', '.join(names)})"
+        for kind, names in (
+            ("missing", missing),
+            ("misshapen", misshapen),
+            ("unusable", unusable),
+            ("unknown", extra),
+        )
         if names
     ]
     if problems:

@@ -1,20 +1,19 @@
-"""Reads the tensors of a PyTorch checkpoint without PyTorch and without running its pickle code.
+"""Reads the tensors of a PyTorch checkpoint without PyTorch and without unpickling it.
 
 A `.pth` file is a pickle, and unpickling a file may run any program that its writer put there.
-Here the pickle is looked through before anything is built from it: only the opcodes that
-`torch.save` writes for tensors and only a fixed list of classes may occur, and what stands for
-those classes are inert objects of this module. Both layouts are read: the one of torch 0.1.10 to
-1.5 (pickles one after another, then the raw storages) and the zip archive that followed it.
+Here no unpickler runs: the instructions that `torch.save` writes for tensors, and no others, are
+followed by hand, and of the functions and classes that a pickle may name only those of tensors are
+known. Both layouts are read: the one of torch 0.1.10 to 1.5 (pickles one after another, then the
+raw storages) and the zip archive that followed it.
 """
 
 import dataclasses
 import io
 import math
-import pickle
 import pickletools
 import struct
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxad.errors import UserError
+
+_File = io.BytesIO | io.BufferedReader
 
 #: First pickles of the old layout (torch/serialization.py).
 _MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
@@ -40,62 +41,40 @@ _DTYPES: Mapping[str, Any] = {
     "BoolStorage": np.bool_,
 }
 
-_OPCODES = frozenset(
-    # fmt: off
-    [
-        "PROTO",
-        "FRAME",
-        "STOP",
-        "MARK",
-        "NONE",
-        "NEWTRUE",
-        "NEWFALSE",
-        "BININT",
-        "BININT1",
-        "BININT2",
-        "LONG1",
-        "BINFLOAT",
-        "BINUNICODE",
-        "SHORT_BINUNICODE",
-        "BINSTRING",
-        "SHORT_BINSTRING",
-        "EMPTY_DICT",
-        "EMPTY_LIST",
-        "EMPTY_TUPLE",
-        "TUPLE",
-        "TUPLE1",
-        "TUPLE2",
-        "TUPLE3",
-        "APPEND",
-        "APPENDS",
-        "SETITEM",
-        "SETITEMS",
-        "BINPUT",
-        "LONG_BINPUT",
-        "BINGET",
-        "LONG_BINGET",
-        "MEMOIZE",
-        "GLOBAL",
-        "REDUCE",
-        "BUILD",
-        "BINPERSID",
-    ]
-    # fmt: on
+_ORDERED_DICT = "collections.OrderedDict"
+_TENSOR = "torch._utils._rebuild_tensor_v2"
+_PARAMETER = "torch._utils._rebuild_parameter"
+_GLOBALS = frozenset(
+    [_ORDERED_DICT, _TENSOR, _PARAMETER, *(f"torch.{storage}" for storage in _DTYPES)]
 )
+
+#: A file's tensors may be views of one storage; of so many bytes for each of the file's at most.
+_LARGEST_EXPANSION = 4
 
 
 class _Refused(Exception):
     """What in the file is not a tensor's."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+class _Mark:
+    """Where a tuple or a group of items begins on the stack."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Global:
+    """A function or class of `_GLOBALS`."""
+
+    name: str
+
+
+@dataclasses.dataclass(frozen=True)
 class _Storage:
     key: str
     dtype: np.dtype
     count: int
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True)
 class _Tensor:
     """A view of a storage; offset, shape and strides in elements."""
 
@@ -104,99 +83,156 @@ class _Tensor:
     shape: tuple[int, ...]
     strides: tuple[int, ...]
 
-    def __setstate__(self, state: Any) -> None:
-        raise _Refused("a tensor with attributes")
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 2**62
 
 
-class _Dict(dict):
-    """Stands for OrderedDict; the `_metadata` of a state dict is not needed."""
-
-    def __setstate__(self, state: Any) -> None:
-        pass
-
-
-class _Function:
-    """Stands for a function of torch; nothing can be attached to it."""
-
-    __slots__ = ("_call",)
-
-    def __init__(self, call: Callable[..., Any]):
-        self._call = call
-
-    def __call__(self, *args: Any) -> Any:
-        return self._call(*args)
-
-    def __setstate__(self, state: Any) -> None:
-        raise _Refused("a function with attributes")
-
-
-def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> _Tensor:
+def _make_tensor(arguments: tuple[Any, ...]) -> _Tensor:
     """torch._utils._rebuild_tensor_v2; gradients and hooks are dropped."""
+    storage, offset, shape, strides = arguments[:4]
     if not isinstance(storage, _Storage):
-        raise _Refused(f"a tensor of a {type(storage).__name__}")
-    numbers = (offset, *shape, *strides)
-    if not all(isinstance(number, int) and number >= 0 for number in numbers):
-        raise _Refused(f"a tensor of shape {shape}, strides {strides} and offset {offset}")
-    if len(shape) != len(strides):
-        raise _Refused(f"a tensor of shape {shape} and strides {strides}")
+        raise _Refused("a tensor without a storage")
+    if type(shape) is not tuple or type(strides) is not tuple or len(shape) != len(strides):
+        raise _Refused("a tensor without shape and strides")
+    if not all(map(_is_count, (offset, *shape, *strides))):
+        raise _Refused("a tensor with an offset, a size or a stride that is no count")
     last = offset + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
     if math.prod(shape) > storage.count or (math.prod(shape) and last >= storage.count):
         raise _Refused(f"a tensor that reaches past the {storage.count} numbers of its storage")
-    return _Tensor(storage, offset, tuple(shape), tuple(strides))
+    return _Tensor(storage, offset, shape, strides)
 
 
-def _parameter(tensor: Any, *_: Any) -> Any:
-    """torch._utils._rebuild_parameter."""
-    return tensor
+class _Machine:
+    """Follows a pickle's instructions; `storages` are those that it came across."""
 
-
-_CLASSES: Mapping[str, Any] = {
-    "collections.OrderedDict": _Dict,
-    "torch._utils._rebuild_tensor_v2": _Function(_tensor),
-    "torch._utils._rebuild_parameter": _Function(_parameter),
-    **{f"torch.{name}": np.dtype(dtype) for name, dtype in _DTYPES.items()},
-}
-
-
-class _Unpickler(pickle.Unpickler):
-    """Builds tensors out of inert stand-ins; `storages` are those that it came across."""
-
-    def __init__(self, data: bytes):
-        super().__init__(io.BytesIO(data), encoding="latin1")
+    def __init__(self) -> None:
         self.storages: dict[str, _Storage] = {}
+        self._stack: list[Any] = []
+        self._memo: dict[int, Any] = {}
 
-    def find_class(self, module: str, name: str) -> Any:
-        if f"{module}.{name}" not in _CLASSES:
-            raise _Refused(f"'{module}.{name}'")
-        return _CLASSES[f"{module}.{name}"]
+    def run(self, file: _File) -> Any:
+        """The object of the next pickle in the file."""
+        for opcode, argument, _ in pickletools.genops(file):
+            self._do(opcode.name, argument)
+        (found,) = self._stack
+        return found
 
-    def persistent_load(self, pid: Any) -> _Storage:
+    def _do(self, name: str, argument: Any) -> None:
+        stack = self._stack
+        match name:
+            case "PROTO" | "FRAME" | "STOP":
+                pass
+            case "MARK":
+                stack.append(_Mark())
+            case "NONE":
+                stack.append(None)
+            case "NEWTRUE" | "NEWFALSE":
+                stack.append(name == "NEWTRUE")
+            case (
+                "BININT" | "BININT1" | "BININT2" | "LONG1" | "BINFLOAT"
+                | "BINUNICODE" | "SHORT_BINUNICODE" | "BINSTRING" | "SHORT_BINSTRING"
+            ):  # fmt: skip
+                stack.append(argument)
+            case "EMPTY_DICT":
+                stack.append({})
+            case "EMPTY_LIST":
+                stack.append([])
+            case "EMPTY_TUPLE":
+                stack.append(())
+            case "TUPLE":
+                stack.append(tuple(self._since_mark()))
+            case "TUPLE1" | "TUPLE2" | "TUPLE3":
+                count = int(name[-1])
+                stack[-count:] = [tuple(stack[-count:])]
+            case "APPEND":
+                self._extend([stack.pop()])
+            case "APPENDS":
+                self._extend(self._since_mark())
+            case "SETITEM":
+                self._update([stack.pop() for _ in range(2)][::-1])
+            case "SETITEMS":
+                self._update(self._since_mark())
+            case "BINPUT" | "LONG_BINPUT":
+                self._memo[argument] = stack[-1]
+            case "MEMOIZE":
+                self._memo[len(self._memo)] = stack[-1]
+            case "BINGET" | "LONG_BINGET":
+                stack.append(self._memo[argument])
+            case "GLOBAL":
+                stack.append(_known_global(argument))
+            case "REDUCE":
+                arguments = stack.pop()
+                stack.append(self._call(stack.pop(), arguments))
+            case "BUILD":
+                # The `_metadata` of a state dict, which is not needed.
+                stack.pop()
+                if not isinstance(stack[-1], dict):
+                    raise _Refused("attributes of something that is no state dict")
+            case "BINPERSID":
+                stack.append(self._storage(stack.pop()))
+            case _:
+                raise _Refused(f"the pickle instruction {name}")
+
+    def _since_mark(self) -> list[Any]:
+        found = []
+        while not isinstance(item := self._stack.pop(), _Mark):
+            found.append(item)
+        return found[::-1]
+
+    def _extend(self, items: list[Any]) -> None:
+        if type(self._stack[-1]) is not list:
+            raise _Refused("items of something that is no list")
+        self._stack[-1].extend(items)
+
+    def _update(self, items: list[Any]) -> None:
+        target, keys, values = self._stack[-1], items[::2], items[1::2]
+        if type(target) is not dict:
+            raise _Refused("items of something that is no dict")
+        if not all(type(key) in (str, int) for key in keys):
+            raise _Refused("a dict whose keys are no names")
+        target.update(zip(keys, values, strict=True))
+
+    def _call(self, function: Any, arguments: Any) -> Any:
+        if not isinstance(function, _Global) or type(arguments) is not tuple:
+            raise _Refused("a call of something that is no function of tensors")
+        match function.name:
+            case "collections.OrderedDict" if not arguments:
+                return {}
+            case "torch._utils._rebuild_tensor_v2" if len(arguments) >= 4:
+                return _make_tensor(arguments)
+            case "torch._utils._rebuild_parameter" if arguments:
+                return arguments[0]
+        raise _Refused(f"a call of '{function.name}' with {len(arguments)} arguments")
+
+    def _storage(self, pid: Any) -> _Storage:
         # ('storage', class, key, device, number of elements[, None])
-        if not isinstance(pid, tuple) or len(pid) not in (5, 6) or pid[0] != "storage":
-            raise _Refused(f"the persistent object {str(pid)[:60]}")
-        _, dtype, key, _, count = pid[:5]
+        if type(pid) is not tuple or len(pid) not in (5, 6) or pid[0] != "storage":
+            raise _Refused("a persistent object that is no storage")
+        _, kind, key, _, count = pid[:5]
         if len(pid) == 6 and pid[5] is not None:
             raise _Refused("a view of a storage")
-        if not isinstance(dtype, np.dtype) or not isinstance(count, int) or count < 0:
-            raise _Refused(f"a storage of {dtype} with {count} elements")
-        return self.storages.setdefault(str(key), _Storage(str(key), dtype, count))
+        known = isinstance(kind, _Global) and kind.name.removeprefix("torch.") in _DTYPES
+        if not known or type(key) is not str or not _is_count(count):
+            raise _Refused("a storage without type, name or size")
+        dtype = np.dtype(_DTYPES[kind.name.removeprefix("torch.")])
+        return self.storages.setdefault(key, _Storage(key, dtype, count))
 
 
-def _load_pickle(file: io.BufferedIOBase) -> tuple[Any, Mapping[str, _Storage]]:
-    """The next pickle in the file, after it was looked through whole, and its storages by key."""
-    start = file.tell()
-    for opcode, argument, _ in pickletools.genops(file):
-        if opcode.name not in _OPCODES:
-            raise _Refused(f"the pickle instruction {opcode.name}")
-        if opcode.name == "GLOBAL" and str(argument).replace(" ", ".", 1) not in _CLASSES:
-            raise _Refused(f"'{str(argument).replace(' ', '.', 1)}'")
-    end = file.tell()
-    file.seek(start)
-    unpickler = _Unpickler(file.read(end - start))
-    return unpickler.load(), unpickler.storages
+def _known_global(argument: Any) -> _Global:
+    name = str(argument).replace(" ", ".", 1)
+    if name not in _GLOBALS:
+        raise _Refused(f"'{name}'")
+    return _Global(name)
 
 
-def _old_layout(file: io.BufferedIOBase) -> tuple[Any, dict[str, bytes], str]:
+def _load_pickle(file: _File) -> tuple[Any, Mapping[str, _Storage]]:
+    """What the next pickle in the file holds, and its storages by key."""
+    machine = _Machine()
+    return machine.run(file), machine.storages
+
+
+def _old_layout(file: _File) -> tuple[Any, dict[str, bytes], str]:
     """What was saved, the raw storages by key, and the byte order."""
     (magic_number, _), (version, _) = _load_pickle(file), _load_pickle(file)
     if magic_number != _MAGIC_NUMBER or version != _PROTOCOL_VERSION:
@@ -216,7 +252,14 @@ def _old_layout(file: io.BufferedIOBase) -> tuple[Any, dict[str, bytes], str]:
     return saved, storages, byte_order
 
 
-def _zip_layout(file: io.BufferedIOBase) -> tuple[Any, dict[str, bytes], str]:
+def _size(file: _File) -> int:
+    place = file.tell()
+    size = file.seek(0, io.SEEK_END)
+    file.seek(place)
+    return size
+
+
+def _zip_layout(file: _File) -> tuple[Any, dict[str, bytes], str]:
     with zipfile.ZipFile(file) as archive:
         found = [name for name in archive.namelist() if name.rpartition("/")[2] == "data.pkl"]
         if len(found) != 1:
@@ -227,8 +270,12 @@ def _zip_layout(file: io.BufferedIOBase) -> tuple[Any, dict[str, bytes], str]:
         order_name = f"{folder}byteorder"
         named = order_name in archive.namelist()
         big = named and archive.read(order_name).strip() == b"big"
-        saved, keys = _load_pickle(io.BytesIO(archive.read(found[0])))
-        storages = {key: archive.read(f"{folder}data/{key}") for key in keys}
+        saved, stored = _load_pickle(io.BytesIO(archive.read(found[0])))
+        # Entries may lie on top of each other: read no more than the file can hold.
+        sizes = [archive.getinfo(f"{folder}data/{key}").file_size for key in stored]
+        if sum(sizes) > _size(file):
+            raise _Refused("storages that are larger than the file")
+        storages = {key: archive.read(f"{folder}data/{key}") for key in stored}
         return saved, storages, ">" if big else "<"
 
 
@@ -248,16 +295,22 @@ def _tensors_of(saved: Any) -> dict[str, _Tensor]:
 def _arrays(
     tensors: Mapping[str, _Tensor], storages: Mapping[str, bytes], byte_order: str
 ) -> Iterator[tuple[str, np.ndarray]]:
-    for name, tensor in tensors.items():
-        dtype = tensor.storage.dtype
-        raw = storages[tensor.storage.key]
-        if len(raw) < tensor.storage.count * dtype.itemsize:
-            raise EOFError(f"the storage of '{name}' is cut short")
+    read = sum(map(len, storages.values()))
+    asked = sum(math.prod(t.shape) * t.storage.dtype.itemsize for t in tensors.values())
+    if asked > _LARGEST_EXPANSION * read:
+        raise _Refused(f"tensors of {asked} bytes in storages of {read}")
+    flat = {}
+    for storage in {tensor.storage for tensor in tensors.values()}:
+        size = storage.dtype.itemsize
+        if len(storages[storage.key]) < storage.count * size:
+            raise EOFError(f"storage {storage.key} is cut short")
         # bfloat16 has no byte order of its own: its two bytes are swapped as an integer's.
-        flat = np.frombuffer(raw, np.dtype(f"{byte_order}u{dtype.itemsize}"))
-        flat = flat.astype(f"=u{dtype.itemsize}").view(dtype)[tensor.offset :]
-        strides = [stride * dtype.itemsize for stride in tensor.strides]
-        view = np.lib.stride_tricks.as_strided(flat, tensor.shape, strides, writeable=False)
+        integers = np.frombuffer(storages[storage.key], np.dtype(f"{byte_order}u{size}"))
+        flat[storage] = integers.astype(f"=u{size}", copy=False).view(storage.dtype)
+    for name, tensor in tensors.items():
+        strides = [stride * tensor.storage.dtype.itemsize for stride in tensor.strides]
+        start = flat[tensor.storage][tensor.offset :]
+        view = np.lib.stride_tricks.as_strided(start, tensor.shape, strides, writeable=False)
         yield name, np.array(view)
 
 
@@ -287,7 +340,7 @@ def read_torch_file(path: Path) -> dict[str, np.ndarray]:
     # What damaged pickles and archives end in.
     except (
         EOFError, ValueError, TypeError, KeyError, IndexError, AttributeError, MemoryError,
-        OverflowError, RecursionError, pickle.UnpicklingError, zipfile.BadZipFile, struct.error,
+        OverflowError, NotImplementedError, RuntimeError, zipfile.BadZipFile, struct.error,
     ) as error:  # fmt: skip
         raise UserError(
             f"{path}: not a PyTorch checkpoint, or cut short ({error}); download it again."

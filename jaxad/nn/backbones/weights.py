@@ -34,9 +34,9 @@ def read_weights(where: str) -> dict[str, np.ndarray]:
     """The tensors of a file, by name.
 
     Args:
-        where: a path to a `.pth`, `.pt` or `.safetensors` file, or `hub:<owner>/<repository>` for
-            the `model.safetensors` of a repository of the Hugging Face hub (cached; works offline
-            once it is there).
+        where: a path to a `.pth`, `.pt` or `.safetensors` file, or `hub:<owner>/<repository>`
+            for the `model.safetensors` of a repository of the Hugging Face hub (cached; works
+            offline once it is there), at a revision where one follows as `@<revision>`.
 
     Raises:
         UserError: there is no such file, or it cannot be read.
@@ -52,19 +52,24 @@ def read_weights(where: str) -> dict[str, np.ndarray]:
     return _READERS[path.suffix](path)
 
 
-def _from_hub(repository: str) -> Path:
+def _from_hub(name: str) -> Path:
     """The cached `model.safetensors` of a repository; downloaded if it is not there yet."""
+    repository, _, revision = name.partition("@")
     try:
         import huggingface_hub
     except ImportError as error:
         raise UserError(
-            f"config.model.weights: {HUB}{repository} needs huggingface_hub; install jaxad[hub]."
+            f"config.model.weights: {HUB}{name} needs huggingface_hub; install jaxad[hub]."
         ) from error
     try:
-        return Path(huggingface_hub.hf_hub_download(repository, "model.safetensors"))
-    except (OSError, ValueError, huggingface_hub.errors.HfHubHTTPError) as error:
+        return Path(
+            huggingface_hub.hf_hub_download(
+                repository, "model.safetensors", revision=revision or None
+            )
+        )
+    except Exception as error:  # of the hub, its HTTP library, the network or the disk
         first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(
-            f"config.model.weights: {HUB}{repository} could not be had ({first_line}); check the "
-            "name and the network, or name a file."
+            f"config.model.weights: {HUB}{name} could not be had ({first_line}); check the name "
+            "and the network, or name a file."
         ) from error

@@ -25,7 +25,7 @@ WHEEL = ARCHITECTURES["efficientnet_lite0"].default_weights()
 def torch_shapes(architecture: str, stride: int) -> dict[str, tuple[int, ...]]:
     """The tensors that a backbone wants, in torch's layout."""
     backbone = Backbone(architecture, stride)
-    shapes = jax.eval_shape(backbone.init_variables, jax.random.key(0))
+    shapes = backbone._shapes()
     layers = ARCHITECTURES[architecture].layers(stride)
     found = {}
     for layer in layers:
@@ -94,6 +94,14 @@ def test_features_have_the_stride_and_channels_that_are_told(name):
             assert shape == (2, 64 // stride, 96 // stride, channels)
 
 
+def test_random_features_start_at_the_scale_of_a_standard_normal():
+    for name in ARCHITECTURES:
+        backbone = Backbone(name, 16)
+        variables = backbone.init_variables(jax.random.key(3))
+        images = jax.random.uniform(jax.random.key(4), (2, 64, 64, 3))
+        assert 0.2 < float(jnp.std(jax.jit(backbone.features)(variables, images))) < 5
+
+
 def test_a_grey_image_is_one_of_equal_colours():
     backbone = Backbone("efficientnet_lite0", 8)
     variables = backbone.read_variables("")
@@ -118,6 +126,22 @@ def test_every_tensor_that_does_not_fit_is_named(tmp_path):
     assert "1 missing (bn1.weight)" in str(error.value)
     assert "conv1.weight is (64, 1, 7, 7), not (64, 3, 7, 7)" in str(error.value)
     assert "1 unknown (stem.weight)" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("conv1.weight", np.nan, "1 unusable (conv1.weight is not finite)"),
+        ("bn1.running_var", -1.0, "1 unusable (bn1.running_var is negative)"),
+    ],
+)
+def test_weights_of_no_use_are_named(tmp_path, name, value, message):
+    tensors = random_tensors(torch_shapes("wide_resnet50_2", 4))
+    tensors[name].flat[0] = value
+    save_file(tensors, tmp_path / "model.safetensors")
+    with pytest.raises(UserError) as error:
+        Backbone("wide_resnet50_2", 4).read_variables(str(tmp_path / "model.safetensors"))
+    assert message in str(error.value)
 
 
 def test_weights_of_another_architecture_are_refused():
@@ -160,15 +184,17 @@ def test_the_hub_is_asked_by_name_and_its_failure_told(tmp_path, monkeypatch):
     save_file({"a": np.ones(2, np.float32)}, path)
     asked = []
 
-    def download(repository, file):
-        asked.append((repository, file))
+    def download(repository, file, revision):
+        asked.append((repository, file, revision))
         if repository.startswith("no/"):
             raise OSError("offline and not cached")
         return str(path)
 
     monkeypatch.setattr(hub, "hf_hub_download", download)
     assert read_weights("hub:timm/wide_resnet50_2.tv_in1k")["a"].tolist() == [1, 1]
-    assert asked == [("timm/wide_resnet50_2.tv_in1k", "model.safetensors")]
+    read_weights("hub:timm/wide_resnet50_2.tv_in1k@v1")
+    name = ("timm/wide_resnet50_2.tv_in1k", "model.safetensors")
+    assert asked == [(*name, None), (*name, "v1")]
     with pytest.raises(UserError, match="hub:no/where could not be had .offline and not cached."):
         read_weights("hub:no/where")
 
@@ -176,7 +202,7 @@ def test_the_hub_is_asked_by_name_and_its_failure_told(tmp_path, monkeypatch):
 def test_the_wide_resnet_has_torchvisions_parameters_up_to_layer3():
     # 68.9 million less layer4 and fc: counted from torchvision's own layer sizes.
     variables = jax.eval_shape(Backbone("wide_resnet50_2").init_variables, jax.random.key(0))
-    kernels = sum(np.prod(layer["kernel"].shape) for layer in variables.values())
+    kernels = sum(np.prod(layer["kernel"].shape) for layer in variables["layers"].values())
     stem = 64 * 3 * 49
     expected, inputs = stem, 64
     for blocks, width, outputs in ((3, 128, 256), (4, 256, 512), (6, 512, 1024)):

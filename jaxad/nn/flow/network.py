@@ -16,18 +16,16 @@ the same; the sum is exact, a single place's share is a map to look at.
 
 import dataclasses
 import math
-from collections.abc import Mapping
 
 import distrax
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from jaxad.errors import UserError
-from jaxad.types import Tree
+from jaxad.nn.flow.permutations import ChannelPermutation, ChannelReversal, ChannelRotation
 
 SUBNETS = ("conv", "resnet")
 PERMUTATIONS = ("random", "reverse", "orthogonal")
@@ -41,7 +39,7 @@ LogDet = Float[Array, "batch rows columns"]
 _CLAMP = 2.0
 #: Softplus is log(1 + exp(beta x)) / beta with this beta (AE-FLOW, Section 2).
 _BETA = 0.5
-#: torch's default for convolutions, which FrEIA's subnets keep: U(-1, 1) / sqrt(fan in).
+#: Of kernels torch's default, which FrEIA's subnets keep: U(-1, 1) / sqrt(fan in). Biases are 0.
 _TORCH_INIT = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
@@ -81,77 +79,6 @@ class FlowSettings:
         for name in ("output_scale", "global_scale"):
             if not 0 < getattr(self, name) < math.inf:
                 raise UserError(f"config.model.{name}: {getattr(self, name)} is not positive.")
-
-
-@jax.custom_vjp
-def _take_channels(
-    x: FeatureMap, order: Int[Array, " features"], inverse: Int[Array, " features"]
-) -> FeatureMap:
-    """x[..., order]; its gradient is a gather as well, where autodiff would scatter."""
-    return jnp.take(x, order, axis=-1, mode="clip")
-
-
-def _take_forward(x: FeatureMap, order: Array, inverse: Array) -> tuple[FeatureMap, Array]:
-    return _take_channels(x, order, inverse), inverse
-
-
-def _take_backward(inverse: Array, gradient: FeatureMap) -> tuple[FeatureMap, None, None]:
-    return jnp.take(gradient, inverse, axis=-1, mode="clip"), None, None
-
-
-_take_channels.defvjp(_take_forward, _take_backward)
-
-
-class ChannelPermutation(distrax.Bijector):
-    """y = x[..., order]: volume preserving.
-
-    Args:
-        order: int32 [C], every channel once.
-    """
-
-    def __init__(self, order: Int[Array, " features"]):
-        super().__init__(event_ndims_in=1, is_constant_jacobian=True)
-        self._order = order
-        self._inverse = jnp.argsort(order)
-
-    def forward_and_log_det(self, x: FeatureMap) -> tuple[FeatureMap, LogDet]:
-        return _take_channels(x, self._order, self._inverse), jnp.zeros(x.shape[:-1], x.dtype)
-
-    def inverse_and_log_det(self, y: FeatureMap) -> tuple[FeatureMap, LogDet]:
-        return _take_channels(y, self._inverse, self._order), jnp.zeros(y.shape[:-1], y.dtype)
-
-
-class ChannelReversal(distrax.Bijector):
-    """y = x[..., ::-1]: volume preserving."""
-
-    def __init__(self) -> None:
-        super().__init__(event_ndims_in=1, is_constant_jacobian=True)
-
-    def forward_and_log_det(self, x: FeatureMap) -> tuple[FeatureMap, LogDet]:
-        return x[..., ::-1], jnp.zeros(x.shape[:-1], x.dtype)
-
-    def inverse_and_log_det(self, y: FeatureMap) -> tuple[FeatureMap, LogDet]:
-        return self.forward_and_log_det(y)
-
-
-class ChannelRotation(distrax.Bijector):
-    """y = W x at every place, W orthogonal of determinant 1: volume preserving.
-
-    Args:
-        matrix: W, float32 [C, C].
-    """
-
-    def __init__(self, matrix: Float[Array, "features features"]):
-        super().__init__(event_ndims_in=1, is_constant_jacobian=True)
-        self._matrix = matrix
-
-    def forward_and_log_det(self, x: FeatureMap) -> tuple[FeatureMap, LogDet]:
-        y = jnp.matmul(x, self._matrix.T, precision="highest")
-        return y, jnp.zeros(x.shape[:-1], x.dtype)
-
-    def inverse_and_log_det(self, y: FeatureMap) -> tuple[FeatureMap, LogDet]:
-        x = jnp.matmul(y, self._matrix, precision="highest")
-        return x, jnp.zeros(y.shape[:-1], y.dtype)
 
 
 class _Subnet(nn.Module):
@@ -318,64 +245,3 @@ class Flow(nn.Module):
 def standard_normal_log_density(z: FeatureMap) -> LogDet:
     """log N(z; 0, I) at every place, summed over its channels; [B, H, W], in nats."""
     return -0.5 * (jnp.sum(z**2, axis=-1) + z.shape[-1] * math.log(2 * math.pi))
-
-
-def from_freia(
-    tensors: Mapping[str, np.ndarray], settings: FlowSettings, prefix: str = "module_list.{block}."
-) -> dict[str, Tree]:
-    """Variables of a `Flow` from the weights of FrEIA's `AllInOneBlock`s.
-
-    Args:
-        tensors: the state dict of a `SequenceINN` of such blocks as NumPy arrays, in FrEIA's
-            names. Of a `conv` subnet: `subnet.0` and `subnet.2` (a Sequential of Conv2d, ReLU,
-            Conv2d); of a `resnet` one: `subnet.conv`, `subnet.norm` and `subnet.shortcut`.
-        settings: of the flow; `permutation` is `random` or `orthogonal`.
-        prefix: of a block's names.
-
-    Returns:
-        `params`, `permutation` and, of `resnet` subnets, `batch_stats`.
-
-    Raises:
-        UserError: a tensor is missing; names it.
-    """
-    params: dict[str, Tree] = {}
-    orders: dict[str, Tree] = {}
-    statistics: dict[str, Tree] = {}
-
-    for block in range(settings.num_blocks):
-        start = prefix.format(block=block)
-
-        def tensor(name: str, start: str = start) -> np.ndarray:
-            if start + name not in tensors:
-                raise UserError(f"FrEIA weights: no tensor '{start}{name}'.")
-            return np.asarray(tensors[start + name])
-
-        def conv(name: str) -> dict[str, np.ndarray]:
-            kernel = tensor(f"{name}.weight").transpose(2, 3, 1, 0)
-            # A 1x1 convolution is a dense layer of ours.
-            kernel = kernel[0, 0] if kernel.shape[:2] == (1, 1) else kernel
-            return {"kernel": kernel, "bias": tensor(f"{name}.bias")}
-
-        params[f"global_scale_{block}"] = tensor("global_scale").reshape(-1)
-        params[f"global_offset_{block}"] = tensor("global_offset").reshape(-1)
-        matrix = tensor("w_perm")[:, :, 0, 0]
-        orders[f"block_{block}"] = (
-            matrix.argmax(axis=1).astype(np.int32) if settings.permutation == "random" else matrix
-        )
-        name = f"subnet_{block}"
-        if settings.subnet == "conv":
-            params[name] = {"conv_0": conv("subnet.0"), "conv_1": conv("subnet.2")}
-        else:
-            norm = {ours: tensor(f"subnet.norm.{theirs}") for ours, theirs in _NORM.items()}
-            params[name] = {
-                "conv": conv("subnet.conv"),
-                "norm": {"scale": norm["scale"], "bias": norm["bias"]},
-                "shortcut": conv("subnet.shortcut"),
-            }
-            statistics[name] = {"norm": {"mean": norm["mean"], "var": norm["var"]}}
-    found = {"params": params, "permutation": orders}
-    return jax.tree.map(jnp.asarray, {**found, "batch_stats": statistics} if statistics else found)
-
-
-#: Our names of a batch norm's arrays and torch's.
-_NORM = {"scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}

@@ -1,0 +1,83 @@
+"""Fixed permutations and rotations of channels as distrax bijectors; all preserve volume.
+
+Their event is the channels alone: log-dets are [B, H, W], here zero.
+"""
+
+import distrax
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+FeatureMap = Float[Array, "batch rows columns features"]
+LogDet = Float[Array, "batch rows columns"]
+
+
+@jax.custom_vjp
+def _take_channels(
+    x: FeatureMap, order: Int[Array, " features"], inverse: Int[Array, " features"]
+) -> FeatureMap:
+    """x[..., order]; its gradient is a gather as well, where autodiff would scatter."""
+    return jnp.take(x, order, axis=-1, mode="clip")
+
+
+def _take_forward(x: FeatureMap, order: Array, inverse: Array) -> tuple[FeatureMap, Array]:
+    return _take_channels(x, order, inverse), inverse
+
+
+def _take_backward(inverse: Array, gradient: FeatureMap) -> tuple[FeatureMap, None, None]:
+    return jnp.take(gradient, inverse, axis=-1, mode="clip"), None, None
+
+
+_take_channels.defvjp(_take_forward, _take_backward)
+
+
+class ChannelPermutation(distrax.Bijector):
+    """y = x[..., order].
+
+    Args:
+        order: int32 [C], every channel once.
+    """
+
+    def __init__(self, order: Int[Array, " features"]):
+        super().__init__(event_ndims_in=1, is_constant_jacobian=True)
+        self._order = order
+        self._inverse = jnp.argsort(order)
+
+    def forward_and_log_det(self, x: FeatureMap) -> tuple[FeatureMap, LogDet]:
+        return _take_channels(x, self._order, self._inverse), jnp.zeros(x.shape[:-1], x.dtype)
+
+    def inverse_and_log_det(self, y: FeatureMap) -> tuple[FeatureMap, LogDet]:
+        return _take_channels(y, self._inverse, self._order), jnp.zeros(y.shape[:-1], y.dtype)
+
+
+class ChannelReversal(distrax.Bijector):
+    """y = x[..., ::-1]."""
+
+    def __init__(self) -> None:
+        super().__init__(event_ndims_in=1, is_constant_jacobian=True)
+
+    def forward_and_log_det(self, x: FeatureMap) -> tuple[FeatureMap, LogDet]:
+        return x[..., ::-1], jnp.zeros(x.shape[:-1], x.dtype)
+
+    def inverse_and_log_det(self, y: FeatureMap) -> tuple[FeatureMap, LogDet]:
+        return self.forward_and_log_det(y)
+
+
+class ChannelRotation(distrax.Bijector):
+    """y = W x at every place, W orthogonal of determinant 1.
+
+    Args:
+        matrix: W, float32 [C, C].
+    """
+
+    def __init__(self, matrix: Float[Array, "features features"]):
+        super().__init__(event_ndims_in=1, is_constant_jacobian=True)
+        self._matrix = matrix
+
+    def forward_and_log_det(self, x: FeatureMap) -> tuple[FeatureMap, LogDet]:
+        y = jnp.matmul(x, self._matrix.T, precision="highest")
+        return y, jnp.zeros(x.shape[:-1], x.dtype)
+
+    def inverse_and_log_det(self, y: FeatureMap) -> tuple[FeatureMap, LogDet]:
+        x = jnp.matmul(y, self._matrix, precision="highest")
+        return x, jnp.zeros(y.shape[:-1], y.dtype)
