@@ -1,7 +1,7 @@
-"""The pchVAE paper's systems over c, KL weights, size and length of training.
+"""The pchVAE paper's systems over c, the KL weights, codes and length of training.
 
 To a loss's optimum c times three is every KL weight times three, the score knows c alone: both are
-varied, and of two KL terms each by itself."""
+varied, and of two KL terms each by itself. Long training of the two others is `pchvae_long`."""
 
 from ml_collections import ConfigDict
 
@@ -12,11 +12,11 @@ SCALES = {"third": 1 / 3, "triple": 3.0}
 C, KL = ("c_third", "c_triple"), ("kl_third", "kl_triple")
 KL_1, KL_2 = ("kl_z1_third", "kl_z1_triple"), ("kl_z2_third", "kl_z2_triple")
 CHANGES = {
-    "pchvae": ("as_is", *C, *KL_1, *KL_2, "long"),
-    "highvae": ("as_is", *C, *KL, "long"),
+    "pchvae": ("as_is", *C, *KL_1, *KL_2),
+    "highvae": ("as_is", *C, *KL),
     "chvae": ("as_is", *C, "kl_z1_third", "kl_z2_triple", "long"),
     "lowvae": ("as_is", *C),
-    "vqvae2": ("as_is", "few_codes", "long"),
+    "vqvae2": ("as_is", "few_codes"),
 }
 
 
