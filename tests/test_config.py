@@ -187,7 +187,7 @@ def test_studies_resolve_by_every_name_and_survive_json(path, variant, tmp_path,
     other = config_lib.get_config(f"configs/studies/{path.stem}.py{variant}")
     assert config_lib.to_json(other) == config_lib.to_json(named)
     assert not config_lib.is_study(config_lib.get_config("pchvae"))
-    assert len(path.read_text().splitlines()) <= 40
+    assert len(path.read_text().splitlines()) <= 50  # a study lists what it varies
     assert config_lib.from_json(config_lib.to_json(named)).seeds == named.seeds
 
 

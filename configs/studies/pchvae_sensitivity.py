@@ -1,53 +1,43 @@
-"""The systems of the pchVAE paper over c, the KL weights, the size and the length of training.
+"""The pchVAE paper's systems over c, the KL weights, codes and length of training.
 
-To the optimum of a loss, c times three is every KL weight times three; the score of a slice knows
-c alone. So both are varied, and where there are two KL terms, each by itself.
-"""
+To a loss's optimum c times three is every KL weight times three, the score knows c alone: both are
+varied, and of two KL terms each by itself. Long training of the two others is `pchvae_long`."""
 
 from ml_collections import ConfigDict
 
 from jaxad.config import check_variant, study
 from jaxad.config import get_config as experiment
 
-#: What is changed in each system, one at a time, beside `as_is`.
+SCALES = {"third": 1 / 3, "triple": 3.0}
+C, KL = ("c_third", "c_triple"), ("kl_third", "kl_triple")
+KL_1, KL_2 = ("kl_z1_third", "kl_z1_triple"), ("kl_z2_third", "kl_z2_triple")
 CHANGES = {
-    "pchvae": (
-        "c_third", "c_triple", "kl_z1_third", "kl_z1_triple", "kl_z2_third", "kl_z2_triple", "long",
-    ),
-    "highvae": ("c_third", "c_triple", "kl_third", "kl_triple", "long"),
-    "chvae": ("c_third", "c_triple", "kl_z1_third", "kl_z2_triple", "long"),
-    "lowvae": ("c_third", "c_triple"),
-    "vqvae2": ("few_codes", "long"),
-}  # fmt: skip
-#: Place of a KL term in `config.model.weights`, from the end.
-KL_TERMS = {"kl": -1, "kl_z1": -2, "kl_z2": -1}
-
-
-def _changed(name: str, change: str, variant: str) -> ConfigDict:
-    config = experiment(f"{name}:{variant}" if variant else name)
-    if name != "vqvae2":
-        config.model.score_samples = 4
-    what, _, amount = change.rpartition("_")
-    factor = {"third": 1 / 3, "triple": 3.0}.get(amount)
-    if what == "c":
-        config.model.variance *= factor
-    elif what in KL_TERMS:
-        weights = list(config.model.weights)
-        weights[KL_TERMS[what]] *= factor
-        config.model.weights = tuple(weights)
-    elif change == "few_codes":
-        config.model.num_codes //= 8
-    return config
+    "pchvae": ("as_is", *C, *KL_1, *KL_2),
+    "highvae": ("as_is", *C, *KL),
+    "chvae": ("as_is", *C, "kl_z1_third", "kl_z2_triple", "long"),
+    "lowvae": ("as_is", *C),
+    "vqvae2": ("as_is", "few_codes"),
+}
 
 
 def get_config(variant: str = "") -> ConfigDict:
     check_variant("studies/pchvae_sensitivity", variant)
-    pairs = [(name, change) for name in CHANGES for change in ("as_is", *CHANGES[name])]
-    experiments = {f"{name}_{change}": _changed(name, change, variant) for name, change in pairs}
+    experiments = {}
+    for name, change in [(name, change) for name, all_ in CHANGES.items() for change in all_]:
+        model = (one := experiment(f"{name}:{variant}" if variant else name)).model
+        model.update({} if name == "vqvae2" else {"score_samples": 4})
+        if change == "few_codes":
+            model.num_codes //= 8
+        elif change in C:
+            model.variance *= SCALES[change[2:]]
+        elif change.startswith("kl_"):  # the last weights
+            place = -2 if change in KL_1 else -1
+            weights = list(model.weights)
+            weights[place] *= SCALES[change.rpartition("_")[2]]
+            model.weights = tuple(weights)
+        experiments[f"{name}_{change}"] = one
     config = study(experiments, seeds=(0,))
-    for name, change in pairs:
-        if change == "long":
-            config.lengths[f"{name}_long"] = 3.0
+    config.lengths.update({name: 3.0 for name in experiments if name.endswith("long")})
     if variant == "demo":
         config.num_epochs = 6.0
     elif variant == "smoke":
