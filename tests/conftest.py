@@ -56,6 +56,7 @@ def launch_environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, st
     environment = dict(os.environ, XLA_FLAGS="")
     environment["JAX_COMPILATION_CACHE_DIR"] = str(tmp_path_factory.mktemp("compiled"))
     environment["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    environment["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("user_cache"))
     return environment
 
 
@@ -99,6 +100,18 @@ def smoke_study(launch: Launch, data_root: Path, tmp_path_factory: pytest.TempPa
         "--config.seeds=(0,)",
     )
     assert result.returncode == 0, result.stderr
+    return workdir
+
+
+@pytest.fixture(scope="session")
+def aeflow_run(launch: Launch, data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The workdir of a finished `aeflow:smoke` fit."""
+    workdir = tmp_path_factory.mktemp("runs") / "aeflow"
+    result = launch(
+        "--config=aeflow:smoke", f"--workdir={workdir}", f"--config.data.root={data_root}"
+    )
+    assert result.returncode == 0, result.stderr
+    assert "feature cache: train: " in result.stdout
     return workdir
 
 

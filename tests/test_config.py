@@ -40,6 +40,20 @@ PAPER["vqvae2"] = PCHVAE_PAPER | {
     "config.model.decay": 0.99,
     "config.model.commitment": 0.25,
 }
+PAPER["aeflow"] = {
+    "config.model.backbone": "wide_resnet50_2",
+    "config.model.num_blocks": 8,
+    "config.model.alpha": 0.5,
+    "config.model.beta": 0.9,
+    "config.data.image_size": 256,
+    "config.data.batch_size": 64,
+    "config.train.num_epochs": 100.0,
+    "config.optim.name": "adam",
+    "config.optim.b1": 0.9,
+    "config.optim.learning_rate": 2e-4,
+    "config.optim.weight_decay": 1e-5,
+    "config.data.augment.mirror": False,
+}
 
 
 def _types(config):
@@ -99,6 +113,17 @@ def test_variants_have_the_fields_and_types_of_the_recommended_setting(name, var
 def test_paper_variant_has_the_papers_numbers(name):
     config = config_lib.flatten(config_lib.get_config(f"{name}:paper"))
     assert {path: config[path] for path in PAPER[name]} == PAPER[name]
+
+
+def test_ae_flow_on_chest_x_rays_is_the_papers():
+    # Section 3.2 (optimiser) and Table 3 (subnet and loss of its best figure).
+    paper = config_lib.get_config("aeflow:paper")
+    assert config_lib.difference(config_lib.get_config("aeflow:chest"), paper) == [
+        "config.model.reconstruction_loss: 'mse' -> 'ssim'",
+        "config.model.subnet: 'resnet' -> 'conv'",
+        "config.optim.learning_rate: 0.0002 -> 0.001",
+        "config.optim.weight_decay: 1e-05 -> 0.0",
+    ]
 
 
 @pytest.mark.parametrize("path", FILES, ids=SHIPPED)

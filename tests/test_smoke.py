@@ -24,6 +24,9 @@ COMPONENTS = {  # JAX sorts names
     "lowvae": ["kl_low", "mse", "nll"],
     "vqvae2": ["commitment_bottom", "commitment_top", "mse"],
 }
+AEFLOW_COMPONENTS = [
+    "flow_score", "latent_nll", "log_det", "mse", "nll", "reconstruction_score", "ssim",
+]  # fmt: skip
 
 
 def rows(workdir, split):
@@ -37,7 +40,8 @@ def check_contract(workdir, system):
         assert (workdir / name).exists(), name
     assert json.loads((workdir / "config.json").read_text())["model"]["name"] == system
     for split in SPLITS:
-        header = ["id", "group", "position", "label", "score", *COMPONENTS[system]]
+        components = AEFLOW_COMPONENTS if system == "aeflow" else COMPONENTS[system]
+        header = ["id", "group", "position", "label", "score", *components]
         assert list(rows(workdir, split)[0]) == [*header, "score_position_corrected"]
         metrics = json.loads((workdir / "eval" / split / "metrics.json").read_text())
         assert list(metrics)[-1] == "trivial"
@@ -74,6 +78,47 @@ def test_every_system_keeps_the_contract_and_loads_as_a_detector(smoke_study, sy
     written = [float(row["score"]) for row in rows(workdir, "test_objects")[:3]]
     np.testing.assert_allclose(scores.image, written, rtol=1e-4)
     assert scores.reconstructions["reconstruction"].shape == (3, 64, 64, 1)
+
+
+def test_ae_flow_keeps_the_contract_and_loads_without_its_weights_file(aeflow_run):
+    check_contract(aeflow_run, "aeflow")
+    table = rows(aeflow_run, "test_objects")
+    score, flow, reconstruction = (
+        np.array([float(row[name]) for row in table])
+        for name in ("score", "flow_score", "reconstruction_score")
+    )
+    np.testing.assert_allclose(score, 0.9 * flow + 0.1 * reconstruction, rtol=1e-5)
+    # The checkpoint holds the encoder: the file is needed no more.
+    config = json.loads((aeflow_run / "config.json").read_text())
+    config["model"]["weights"] = "gone.pth"
+    (aeflow_run / "config.json").write_text(json.dumps(config))
+    detector = jaxad.load(aeflow_run)
+    split = DataSet(detector.config.data).split("test_objects")
+    scores = detector.score(split.images[:3])
+    np.testing.assert_allclose(scores.image, score[:3], rtol=1e-4)
+    assert set(scores.maps) == {"residual", "ssim", "flow"}
+    with np.load(aeflow_run / "eval/test_objects/examples.npz") as examples:
+        assert {"map_residual", "map_ssim", "map_flow"} <= set(examples.files)
+    report = (aeflow_run / "report.html").read_text()
+    assert "SSIM" in report
+    config["model"]["weights"] = ""
+    (aeflow_run / "config.json").write_text(json.dumps(config))
+
+
+def test_training_with_and_without_the_feature_cache_agree(aeflow_run, launch, data_root, tmp_path):
+    arguments = ["--config=aeflow:smoke", f"--config.data.root={data_root}"]
+    off = launch(*arguments, f"--workdir={tmp_path}", "--config.train.feature_cache=off")
+    assert off.returncode == 0, off.stderr
+    assert "feature cache" not in off.stdout
+    ours, theirs = (
+        np.array([float(row["score"]) for row in rows(folder, "test_objects")])
+        for folder in (tmp_path, aeflow_run)
+    )
+    # The cache has 11 bits of mantissa; ten updates follow it.
+    np.testing.assert_allclose(ours, theirs, rtol=5e-3)
+    # Where the features lie is not what the run is: the same folder goes on.
+    again = launch(*arguments, f"--workdir={tmp_path}")
+    assert again.returncode == 0, again.stderr
 
 
 def test_a_study_launched_again_finds_everything_done(smoke_study, launch, data_root):

@@ -5,6 +5,7 @@ from ml_collections import ConfigDict
 from jaxad.config import check_variant, study
 from jaxad.config import get_config as experiment
 
+#: In the names as percentages.
 ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0)
 #: The default is a ResNet subnet, the mean squared error and alpha .5: a member of both parts.
 CHANGES = {
@@ -12,7 +13,7 @@ CHANGES = {
     "resnet_ssim": {"reconstruction_loss": "ssim"},
     "conv_mse": {"subnet": "conv"},
     "conv_ssim": {"subnet": "conv", "reconstruction_loss": "ssim"},
-    **{f"alpha_{alpha:g}": {"alpha": alpha} for alpha in ALPHAS if alpha != 0.5},
+    **{f"alpha_{100 * alpha:.0f}": {"alpha": alpha} for alpha in ALPHAS if alpha != 0.5},
     "random_encoder": {"weights": "random"},
 }
 
@@ -29,7 +30,9 @@ def get_config(variant: str = "") -> ConfigDict:
     config = study(experiments, seeds=range(3))
     config.reference = "resnet_mse"
     # Any beta follows from the two parts of the score.
-    config.heat_map.rows = tuple("resnet_mse" if a == 0.5 else f"alpha_{a:g}" for a in ALPHAS)
+    config.heat_map.rows = tuple(
+        "resnet_mse" if a == 0.5 else f"alpha_{100 * a:.0f}" for a in ALPHAS
+    )
     config.heat_map.row_values = ALPHAS
     config.heat_map.row_name, config.heat_map.column_name = "alpha", "beta"
     config.heat_map.parts = ("flow_score", "reconstruction_score")

@@ -121,8 +121,8 @@ class FeatureCache:
             _say(f"{name}: {len(damaged)} of {len(starts)} parts are damaged, computed again.")
         if bad or not files.complete.exists():
             there = f", {len(starts) - len(bad)} parts are there" if len(bad) < len(starts) else ""
-            _say(f"{name}: {files.size / 1e6:.0f} MB to '{files.folder}'{there}.")
             files.start()
+            _say(f"{name}: {files.size / 1e6:.0f} MB to '{files.folder}'{there}.")
             try:
                 if not self._compute(files, split, name, bad, sums):
                     return None
