@@ -12,6 +12,7 @@ from skimage.metrics import structural_similarity
 
 from jaxad import models, ops
 from jaxad.errors import UserError
+from jaxad.parallel import make_parallel
 from jaxad.train.state import create_state, initial_variables
 from jaxad.train.step import train_step
 from jaxad.types import PretrainedModel
@@ -255,3 +256,42 @@ def test_fields_that_cannot_be(changes, message):
     with pytest.raises(UserError) as error:
         build(**changes)
     assert message in str(error.value)
+
+
+def test_the_train_step_agrees_in_every_layout():
+    """One device, eight with jit, eight with pmap: parameters and batch statistics in float64."""
+    small = {"num_blocks": 1, "decoder_widths": (4, 4, 4)}
+    with jax.enable_x64(True):
+        found = []
+        images = np.random.default_rng(0).uniform(size=(16, SIZE, SIZE, 1))
+        batch = {
+            "image": images,
+            # Computed before: the encoder runs in float32 whatever the rest does.
+            "features": np.random.default_rng(1).normal(size=(16, 2, 2, 112)),
+            "label": np.zeros(16, np.int32),
+            "_valid": np.ones(16, bool),
+            "_index": np.arange(16, dtype=np.int32),
+        }
+        for mode, devices in (("jit", 1), ("jit", 8), ("pmap", 8)):
+            parallel = make_parallel(mode, jax.devices()[:devices])
+            model = build(parallel.axis_name, jnp.float64, **small)
+            variables = jax.tree.map(
+                lambda x: np.asarray(x, np.float64) if x.dtype == jnp.float32 else np.asarray(x),
+                initial_variables(build(**small), 0),
+            )
+            optimiser = optax.sgd(0.1)
+            step = parallel.compile_reduce(
+                functools.partial(
+                    train_step, model=model, optimiser=optimiser, axis_name=parallel.axis_name
+                )
+            )
+            state = parallel.put_replicated(create_state(variables, optimiser, 0))
+            state, _ = step(state, parallel.put_batch(batch))
+            found.append(parallel.get_replicated(state))
+        for other in found[1:]:
+            for ours, theirs in zip(
+                jax.tree.leaves((other.params, other.mutable["batch_stats"])),
+                jax.tree.leaves((found[0].params, found[0].mutable["batch_stats"])),
+                strict=True,
+            ):
+                np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-12)

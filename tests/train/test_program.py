@@ -1,0 +1,78 @@
+"""When the features of a frozen encoder are computed before, and when not."""
+
+import numpy as np
+import pytest
+
+from jaxad.config import get_config
+from jaxad.train.program import cached_features, make_program, train_batches
+from jaxad.types import Split
+
+SIZE, COUNT = 32, 6
+
+
+@pytest.fixture
+def config(tmp_path):
+    config = get_config("aeflow:smoke")
+    config.data.batch_size = 8
+    config.model.num_blocks, config.model.decoder_widths = 1, (4, 4, 4)
+    config.train.feature_cache = str(tmp_path)
+    return config
+
+
+@pytest.fixture
+def split():
+    names = tuple(map(str, range(COUNT)))
+    images = np.random.default_rng(0).integers(0, 256, (COUNT, SIZE, SIZE, 1), np.uint8)
+    return Split(images, np.zeros(COUNT, np.int32), names, names)
+
+
+def cached(config, seeds, split):
+    program = make_program(config, seeds, COUNT)
+    states = program.initial_states
+    return cached_features(config, program, states, {"train": split}, lambda: False)
+
+
+def test_batches_bring_the_features_of_their_images(config, split):
+    features = cached(config, [0], split)["train"]
+    batch = next(train_batches(config, [0], split, 0, 1, features))
+    assert batch["features"].dtype == np.float16
+    for image, own in zip(batch["image"], batch["features"], strict=True):
+        (row,) = np.flatnonzero((split.images == np.round(255 * image)).all(axis=(1, 2, 3)))
+        np.testing.assert_array_equal(own, features[row])
+
+
+def test_seeds_share_the_features_of_a_pretrained_encoder(config, split):
+    features = cached(config, [0, 1], split)["train"]
+    batch = next(train_batches(config, [0, 1], split, 0, 1, features))
+    assert batch["features"].shape == (8, 2, 2, 2, 112)  # B, S, rows, columns, channels
+
+
+def test_seeds_with_encoders_of_their_own_share_nothing(config, split, capsys):
+    config.model.weights = "random"
+    assert cached(config, [0], split)
+    capsys.readouterr()
+    assert cached(config, [0, 1], split) == {}
+    assert "every seed has an encoder of its own" in capsys.readouterr().out
+
+
+def test_images_that_change_have_no_features_to_keep(config, split, capsys):
+    config.data.augment.mirror = True
+    assert cached(config, [0], split) == {}
+    assert "config.data.augment changes the images" in capsys.readouterr().out
+
+
+def test_the_cache_can_be_switched_off_and_other_systems_have_none(config, split, capsys):
+    config.train.feature_cache = "off"
+    assert cached(config, [0], split) == {}
+    other = get_config("lowvae:smoke")
+    other.data.batch_size = 8
+    assert cached(other, [0], split) == {}
+    assert capsys.readouterr().out == ""
+
+
+def test_a_stop_while_features_are_computed_keeps_what_is_there(config, split, monkeypatch):
+    monkeypatch.setattr("jaxad.train.feature_cache._CHUNK", 2)
+    program = make_program(config, [0], COUNT)
+    arguments = (config, program, program.initial_states, {"train": split})
+    assert cached_features(*arguments, lambda: True) == {}
+    assert set(cached_features(*arguments, lambda: False)) == {"train"}
