@@ -15,7 +15,6 @@ CHANGES = {
     "pchvae": ("as_is", *C, *KL_1, *KL_2),
     "highvae": ("as_is", *C, *KL),
     "chvae": ("as_is", *C, "kl_z1_third", "kl_z2_triple", "long"),
-    "lowvae": ("as_is", *C),
     "vqvae2": ("as_is", "few_codes"),
 }
 
