@@ -1,5 +1,7 @@
 import dataclasses
 import functools
+import subprocess
+import sys
 from pathlib import Path
 
 import jax
@@ -71,6 +73,15 @@ def test_the_flow_is_freias_with_freias_weights(subnet, permutation):
     np.testing.assert_allclose(log_det.sum(axis=(1, 2)), arrays["inverse_log_det"], rtol=1e-5)
     # The weights are such that the test is not one of the identity.
     assert np.abs(arrays["log_det"]).min() > 1
+
+
+def test_the_flow_is_imported_where_tensorflow_runs_already():
+    # As in a notebook that has read data before.
+    program = (
+        "import tensorflow; import jaxad.nn.flow, sys; "
+        "assert sys.modules['tensorflow'] is tensorflow; tensorflow.constant(1)"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
 
 
 def test_a_missing_freia_tensor_is_named():
