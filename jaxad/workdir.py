@@ -129,6 +129,8 @@ class Workdir:
             UserError: the folder cannot be written, or holds a run of another config.
         """
         self.check_writable()
+        if (self.path / "study.json").exists():
+            raise UserError(f"workdir '{self.path}' holds a study; choose another --workdir.")
         if self.config.exists():
             differences = config_lib.difference(config, self.read_config())
             if differences:

@@ -181,3 +181,10 @@ def test_a_second_process_is_refused(tmp_path):
         raise AssertionError("both hold the folder")
     with second.lock():
         pass
+
+
+def test_the_folder_of_a_study_is_no_single_run_s(tmp_path):
+    (tmp_path / "study.json").write_text("{}")
+    with pytest.raises(UserError, match="holds a study; choose another --workdir"):
+        Workdir(tmp_path).check(config_lib.get_config("pchvae:smoke"))
+    assert [path.name for path in tmp_path.iterdir()] == ["study.json"]

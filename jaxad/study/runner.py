@@ -67,6 +67,8 @@ def run_study(config: ConfigDict, workdir: str | os.PathLike[str]) -> bool:
         data_set.check()
         _print_sizes(planned)
         work = _Work(data_set, TrivialScores(data_set), stop_requested)
+        done_before = sum(work.is_finished(run) for run in runs)
+        print(f"{done_before} of {len(runs)} runs are finished.", flush=True)
         for of_experiment in planned.values():
             for group in _groups(int(config.seeds_per_program), of_experiment, work):
                 if stop_requested() or not work.do(group):
