@@ -337,7 +337,8 @@ def read_torch_file(path: Path) -> dict[str, np.ndarray]:
         ) from refused
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}).") from error
-    # What damaged pickles and archives end in.
+    # What damaged pickles and archives end in; of zipfile RuntimeError is an encrypted archive,
+    # NotImplementedError one of a version or compression that it does not know.
     except (
         EOFError, ValueError, TypeError, KeyError, IndexError, AttributeError, MemoryError,
         OverflowError, NotImplementedError, RuntimeError, zipfile.BadZipFile, struct.error,

@@ -67,7 +67,9 @@ def _from_hub(name: str) -> Path:
                 repository, "model.safetensors", revision=revision or None
             )
         )
-    except Exception as error:  # of the hub, its HTTP library, the network or the disk
+    # Of the hub, its HTTP library (another one by version), the network or the disk: all are the
+    # same to the user, and the message carries the cause.
+    except Exception as error:
         first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(
             f"config.model.weights: {HUB}{name} could not be had ({first_line}); check the name "
