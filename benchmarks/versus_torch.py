@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from FrEIA.framework import SequenceINN
 from FrEIA.modules import AllInOneBlock
 from torch import nn
+from torch.fx.experimental.optimization import fuse
 from torchvision.models import wide_resnet50_2
 
 from jaxad import experiment
@@ -104,11 +105,13 @@ def torch_ssim(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     return similarity.reshape(len(x), -1).mean(dim=1)
 
 
-def torch_tasks(subnet: str, images: np.ndarray) -> dict[str, Task]:
+def torch_tasks(subnet: str, images: np.ndarray, fold: bool) -> dict[str, Task]:
     """What is measured, in PyTorch."""
     torch.set_num_threads(torch.get_num_threads())
     size = images.shape[1]
     network = TorchAEFlow(subnet, size).to(memory_format=torch.channels_last).train()
+    if fold:
+        network.encoder = fuse(network.encoder).to(memory_format=torch.channels_last)
     x = torch.from_numpy(images.transpose(0, 3, 1, 2).copy())
     x = x.contiguous(memory_format=torch.channels_last)
     trained = [*network.flow.parameters(), *network.decoder.parameters()]
@@ -153,7 +156,7 @@ def torch_tasks(subnet: str, images: np.ndarray) -> dict[str, Task]:
 def jax_tasks(subnet: str, images: np.ndarray) -> dict[str, Task]:
     """What is measured, with the functions that training and evaluation call."""
     config = get_config("aeflow:paper")
-    config.data.image_size = images.shape[1]
+    config.data.image_size, config.data.channels = images.shape[1], images.shape[3]
     config.model.weights, config.model.subnet = "random", subnet
     config.data.batch_size = len(images)
     parallel = make_parallel("jit")
@@ -172,7 +175,8 @@ def jax_tasks(subnet: str, images: np.ndarray) -> dict[str, Task]:
         "_valid": np.ones(count, bool),
         "_index": np.arange(count, dtype=np.int32),
     }
-    frozen = parallel.put_replicated(variables)
+    # A copy: the step donates its state.
+    frozen = parallel.put_replicated(jax.tree.map(jnp.copy, variables))
     encode = parallel.compile_per_example(lambda v, b: model.features(v, b["image"]))
     score = parallel.compile_per_example(lambda v, b: model.score(v, b["image"]).image)
     from_images = parallel.put_batch(batch)
@@ -201,13 +205,14 @@ def main() -> None:
     parser.add_argument("--batch_size", type=int, default=8)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--devices", type=int, default=1, help="CPU devices that share a batch")
+    parser.add_argument("--fold", action="store_true", help="PyTorch's encoder without batch norms")
     parser.add_argument("--only", default="", help="one of the tasks")
     options = parser.parse_args()
     split_cpu(options.devices)
     shape = (options.batch_size, options.size, options.size, 3)
     images = np.random.default_rng(0).uniform(size=shape).astype(np.float32)
     sides = {
-        "PyTorch": torch_tasks(options.subnet, images),
+        "PyTorch": torch_tasks(options.subnet, images, options.fold),
         "jaxad": jax_tasks(options.subnet, images),
     }
     names = [options.only] if options.only else list(sides["jaxad"])

@@ -28,6 +28,7 @@ from jaxtyping import Array, Float, Key
 from jaxad import ops
 from jaxad.errors import UserError
 from jaxad.nn import backbones, blocks
+from jaxad.nn.convolution import conv_general_dilated
 from jaxad.nn.flow import Flow, FlowSettings, standard_normal_log_density
 from jaxad.types import Batch, ExampleKeys, Images, LossAux, PerExample, Scores, Tree, Variables
 
@@ -59,7 +60,10 @@ class Decoder(nn.Module):
         x = z.astype(self.dtype)
         for width in self.widths:
             x = nn.relu(blocks.depth_to_space(nn.Dense(4 * width, dtype=self.dtype)(x), 2))
-            x = nn.relu(nn.Conv(width, (3, 3), dtype=self.dtype)(x))
+            conv = nn.Conv(
+                width, (3, 3), dtype=self.dtype, conv_general_dilated=conv_general_dilated
+            )
+            x = nn.relu(conv(x))
         x = blocks.depth_to_space(nn.Dense(4 * self.image_channels, dtype=self.dtype)(x), 2)
         return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 

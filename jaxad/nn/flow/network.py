@@ -25,6 +25,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from jaxad.errors import UserError
+from jaxad.nn.convolution import conv_general_dilated
 from jaxad.nn.flow.permutations import ChannelPermutation, ChannelReversal, ChannelRotation
 
 SUBNETS = ("conv", "resnet")
@@ -101,7 +102,7 @@ class _Subnet(nn.Module):
     def _conv(self, name: str, features: int, x: AnyMap) -> AnyMap:
         return nn.Conv(
             features, (3, 3), dtype=self.dtype, precision=self.precision, kernel_init=_TORCH_INIT,
-            name=name,
+            conv_general_dilated=conv_general_dilated, name=name,
         )(x)  # fmt: skip
 
     def _dense(self, name: str, x: AnyMap) -> AnyMap:
