@@ -25,7 +25,7 @@ COMPONENTS = {  # JAX sorts names
     "vqvae2": ["commitment_bottom", "commitment_top", "mse"],
 }
 AEFLOW_COMPONENTS = [
-    "flow_score", "latent_nll", "log_det", "mse", "nll", "reconstruction_score", "ssim",
+    "feature_nll", "flow_score", "latent_nll", "log_det", "mse", "reconstruction_score", "ssim",
 ]  # fmt: skip
 
 

@@ -275,17 +275,17 @@ class AEFlow:
             similarity = ops.structural_similarity(x, passed.reconstruction)
             terms["ssim"] = jnp.mean(similarity, axis=(1, 2, 3))
             reconstruction = 1 - terms["ssim"]
-        flow = terms["nll"] * (self.num_latents if self.flow_loss == "sum" else 1)
+        flow = terms["feature_nll"] * (self.num_latents if self.flow_loss == "sum" else 1)
         loss = self.alpha * flow + (1 - self.alpha) * reconstruction
         frozen = {name: tree for name, tree in variables.items() if name != "params"}
         return {"model": loss}, LossAux(terms, {**frozen, **updated} if train else {})
 
     def _likelihood_terms(self, passed: _Passed) -> dict[str, PerExample]:
-        """Per dimension, in nats: -log p(z'), log |det dz'/dz| and the nll, -log p(z)."""
+        """Per dimension, in nats: -log p(z'), log |det dz'/dz|, -log p(z)."""
         latent = -jnp.sum(standard_normal_log_density(passed.z_prime), axis=(1, 2))
         log_det = jnp.sum(passed.log_det, axis=(1, 2))
         return {
-            "nll": (latent - log_det) / self.num_latents,
+            "feature_nll": (latent - log_det) / self.num_latents,
             "latent_nll": latent / self.num_latents,
             "log_det": log_det / self.num_latents,
         }

@@ -11,7 +11,7 @@ from jaxad.report.figures import Column
 #: Headings of reconstructions, in the order of a sheet; others follow by their own names.
 RECONSTRUCTIONS = {"high": "high level", "low": "low level", "zero": "x_zero"}
 #: Headings of anomaly maps; others have their own names.
-MAPS = {"pixel": "anomaly map", "ssim": "1 - SSIM", "flow": "flow: nll"}
+MAPS = {"pixel": "anomaly map", "ssim": "1 - SSIM", "flow": "flow: feature nll"}
 #: Reconstructions that are differences: shown around zero.
 SIGNED = ("low", "zero")
 
@@ -88,7 +88,8 @@ def sheet_columns(examples: Mapping[str, np.ndarray]) -> dict[str, Column]:
         }
     for name, array in maps.items():
         low, high = (float(f"{q:.3g}") for q in np.quantile(array, [0.005, 0.995]))
-        low = 0.0 if array.min() >= 0 else low
+        # From zero, unless that would hide what there is to see.
+        low = 0.0 if array.min() >= 0 and low < high / 2 else low
         high = high if high > low else low + 1.0
         columns[name] = Column(MAPS.get(name, name), array, low, high, "viridis", outline=True)
     if "mask" in examples:

@@ -164,15 +164,17 @@ def _baseline(data_set: DataSet, trivial: TrivialScores, name: str) -> ScoredSpl
     return ScoredSplit(split.labels.astype(np.int64), metrics.group_numbers(split.groups), columns)
 
 
-def _training_seconds(run: PlannedRun) -> float:
-    """Seconds that a run's updates took, validation and saves left out.
+_RATE = "train/images_per_second"
 
-    Of a run that trained with others as one program this is its share.
+
+def _training_seconds(run: PlannedRun) -> float:
+    """Seconds that a run's updates take at its median rate.
+
+    A window that read its data or waited for a save is slow once; short runs have few windows. Of a
+    run that trained with others as one program this is its share.
     """
-    seconds, done = 0.0, 0
-    for line in read_metrics(run.workdir.metrics):
-        if "train/images_per_second" in line:
-            images = (line["step"] - done) * run.config.data.batch_size
-            seconds += images / line["train/images_per_second"]
-            done = int(line["step"])
-    return seconds
+    lines = [line for line in read_metrics(run.workdir.metrics) if _RATE in line]
+    if not lines:
+        return 0.0
+    images = max(int(line["step"]) for line in lines) * run.config.data.batch_size
+    return images / float(np.median([line[_RATE] for line in lines]))

@@ -60,7 +60,7 @@ def _line(cells: Sequence[str]) -> str:
 def _values(table: Table, published: Mapping[str, Mapping[str, Sequence[float]]]) -> Iterator[str]:
     """The table of means and standard deviations, the published ones beside them."""
     also = [name for name in table.metrics if any(name in row for row in published.values())]
-    heading = ["system", "runs", "parameters", "latents", "training, s"]
+    heading = ["system", "runs", "trained parameters", "latents", "training, s"]
     for name in table.metrics:
         heading += [_HEADINGS[name], *([f"{_HEADINGS[name]}, published"] if name in also else [])]
     yield _line(heading)
@@ -137,8 +137,11 @@ def markdown(
         "paired: 95 % intervals and two-sided p-values from "
         f"{config.bootstrap_resamples:,} resamples of patients (the same for both systems) and, "
         "where there are several, of each system's runs; they are not corrected for the number of "
-        "comparisons. Training time is that of one run, without compilation, validation and saves.",
+        "comparisons. Training time is that of one run's updates at their median rate, without "
+        "compilation, validation and saves.",
     ]
+    if published:
+        lines += ["", "*Published* figures are the paper's, of the paper's data: other images."]
     for table in tables:
         lines += ["", f"## {table.split}", "", *_values(table, published)]
         if any(row.differences for row in table.rows):

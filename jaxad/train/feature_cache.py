@@ -122,7 +122,7 @@ class FeatureCache:
         if bad or not files.complete.exists():
             there = f", {len(starts) - len(bad)} parts are there" if len(bad) < len(starts) else ""
             files.start()
-            _say(f"{name}: {files.size / 1e6:.0f} MB to '{files.folder}'{there}.")
+            _say(f"{name}: {_size_text(files.size)} to '{files.folder}'{there}.")
             try:
                 if not self._compute(files, split, name, bad, sums):
                     return None
@@ -130,6 +130,8 @@ class FeatureCache:
                 files.remove()
                 raise
             files.finish()
+        else:
+            _say(f"{name}: found {_size_text(files.size)} in '{files.folder}'.")
         return np.memmap(files.complete, files.dtype, "r", shape=files.shape)
 
     def _compute(
@@ -272,6 +274,11 @@ class _Files:
 
 class _NoCache(Exception):
     """Why there is no cache."""
+
+
+def _size_text(size: int) -> str:
+    """A number of bytes for people."""
+    return f"{size / 1e6:,.0f} MB" if size >= 1e6 else f"{size / 1e3:,.0f} kB"
 
 
 def _say(text: str) -> None:

@@ -195,6 +195,8 @@ def train_seeds(
             states = tuple(_restore(one.checkpoints, last_good, like) for one, like in pairs)
         start_step = last_good or 0
         if start_step >= num_steps:
+            for workdir in workdirs:
+                print(f"'{workdir.path}' is trained already: {start_step:,} steps.", flush=True)
             return True
         state = parallel.put_replicated(program.stack(states))
         splits = {"train": train_split, "val": validation_split}

@@ -134,7 +134,7 @@ def test_the_score_is_equation_2(variables, mode):
     again = 0.75 * parts["flow_score"] + 0.25 * parts["reconstruction_score"]
     np.testing.assert_allclose(scores.image, again, rtol=1e-6)
     nll = -(log_density + log_det) / DIMENSIONS
-    np.testing.assert_allclose(parts["nll"], nll, rtol=1e-5)
+    np.testing.assert_allclose(parts["feature_nll"], nll, rtol=1e-5)
     assert (np.asarray(parts["flow_score"]) == 0).all() == (mode == "literal")
 
 
@@ -153,7 +153,7 @@ def test_maps_are_shares_of_the_score(variables):
     )
     # Linear interpolation at a whole factor keeps the mean up to the border's share: the nll.
     np.testing.assert_allclose(
-        np.mean(scores.maps["flow"], axis=(1, 2)), scores.components["nll"], rtol=0.1
+        np.mean(scores.maps["flow"], axis=(1, 2)), scores.components["feature_nll"], rtol=0.1
     )
 
 
