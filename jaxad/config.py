@@ -124,7 +124,8 @@ def aeflow_protocol(variant: str) -> ConfigDict:
     config.optim.learning_rate, config.optim.weight_decay = 2e-4, 1e-5
     config.train.num_epochs = 100.0
     if variant == "demo":
-        config.train.num_epochs = 10.0
+        config.data.num_subjects = (160, 60, 60, 60)
+        config.train.num_epochs = 4.0
     elif variant == "smoke":
         smoke(config)
         config.data.image_size = 32

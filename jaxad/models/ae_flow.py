@@ -93,7 +93,7 @@ class AEFlow:
         output_scale: see there.
         global_scale: see there.
         decoder_widths: channels after the decoder's first three doublings; () for 1/2, 1/4 and
-            1/16 of the features', which of 1024 are the paper's 512, 256 and 64.
+            1/16 of the features', rounded up to multiples of 16: of 1024 the paper's 512, 256, 64.
         alpha: weight of the flow in the loss, in [0, 1].
         beta: weight of the flow in the score, in [0, 1].
         reconstruction_loss: `mse` or `ssim` (1 - SSIM).
@@ -196,7 +196,8 @@ class AEFlow:
     @property
     def _decoder(self) -> Decoder:
         channels = self._encoder.channels
-        widths = self.decoder_widths or tuple(max(channels // part, 1) for part in (2, 4, 16))
+        # Rounded up: convolutions of few channels are slow where these are no multiple of 16.
+        widths = self.decoder_widths or tuple(16 * -(-channels // (16 * part)) for part in (2, 4, 16))
         return Decoder(widths, self.image_shape[-1], self.dtype)
 
     def init_variables(self, key: Key[Array, ""]) -> Variables:

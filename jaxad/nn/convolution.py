@@ -1,49 +1,51 @@
-"""A 3x3 convolution whose weight gradient is fast on every backend.
+"""Two-dimensional convolutions that are fast on every backend: a hook for `flax.linen.Conv`.
 
-The gradient of a kernel sums x at every place times the output's gradient at the place beside it,
-a matrix product for each of the nine taps. XLA makes one convolution of it, with a window as large
-as the image, which on a CPU runs far below the rest where there are many channels, the more so the
-larger the image (`benchmarks/weight_gradients.py`). Here it is three products, each of the three
-taps of a column: the image is laid out with its channels outermost once, so that what the taps
-copy of it are whole rows.
+Two kinds run far below the rest where XLA compiles for a CPU, and are written otherwise here
+(`benchmarks/convolutions.py`); every other convolution is XLA's.
+
+- The weight gradient of a wide 3x3 convolution sums x at every place times the output's gradient at
+  the place beside it, a matrix product for each of the nine taps. XLA makes one convolution of it,
+  with a window as large as the image. Here it is three products, each of the three taps of a column:
+  the image is laid out with its channels outermost once, so that what the taps copy of it are whole
+  rows.
+- A depthwise convolution is a sum of shifted images, each times a number per channel: one pass over
+  memory, no matrix product.
 """
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 FeatureMap = Float[Array, "batch height width channels"]
-Output = Float[Array, "batch height width features"]
+Output = Float[Array, "batch rows columns features"]
+SameOutput = Float[Array, "batch height width features"]
 Kernel = Float[Array, "3 3 channels features"]
 
 #: Below it the products are too thin to be worth the passes over the image.
-FEWEST_CHANNELS = 32
+FEWEST_CHANNELS = 20
 
-
-_xla_convolution = partial(
-    jax.lax.conv_general_dilated,
-    window_strides=(1, 1),
-    padding="SAME",
-    dimension_numbers=("NHWC", "HWIO", "NHWC"),
-)
+_NUMBERS = ("NHWC", "HWIO", "NHWC")
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _convolve(x: FeatureMap, kernel: Kernel, precision: jax.lax.PrecisionLike) -> Output:
-    return _xla_convolution(x, kernel, precision=precision)
+def _convolve(x: FeatureMap, kernel: Kernel, precision: jax.lax.PrecisionLike) -> SameOutput:
+    return jax.lax.conv_general_dilated(
+        x, kernel, (1, 1), "SAME", dimension_numbers=_NUMBERS, precision=precision
+    )
 
 
 def _forward(
     x: FeatureMap, kernel: Kernel, precision: jax.lax.PrecisionLike
-) -> tuple[Output, tuple[FeatureMap, Kernel]]:
+) -> tuple[SameOutput, tuple[FeatureMap, Kernel]]:
     return _convolve(x, kernel, precision), (x, kernel)
 
 
 def _backward(
-    precision: jax.lax.PrecisionLike, saved: tuple[FeatureMap, Kernel], gradient: Output
+    precision: jax.lax.PrecisionLike, saved: tuple[FeatureMap, Kernel], gradient: SameOutput
 ) -> tuple[FeatureMap, Kernel]:
     x, kernel = saved
     # Correlation's adjoint: the kernel turned by half a turn, its channels and features exchanged.
@@ -68,32 +70,60 @@ def _backward(
 _convolve.defvjp(_forward, _backward)
 
 
+def _depthwise(
+    x: FeatureMap,
+    kernel: Float[Array, "_ _ 1 channels"],
+    strides: Sequence[int],
+    padding: str | Sequence[tuple[int, int]],
+) -> Float[Array, "batch rows columns channels"]:
+    """The sum over taps of the shifted image times the tap's number of each channel."""
+    size = kernel.shape[:2]
+    pads = jax.lax.padtype_to_pads(x.shape[1:3], size, strides, padding)
+    # Sums are taken in float32 at least, as a convolution takes them.
+    exact = jnp.promote_types(x.dtype, jnp.float32)
+    padded = jnp.pad(x, ((0, 0), *pads, (0, 0)))
+    rows, columns = (
+        (padded.shape[1 + axis] - size[axis]) // strides[axis] + 1 for axis in range(2)
+    )
+    total = jnp.zeros((len(x), rows, columns, x.shape[-1]), exact)
+    for row in range(size[0]):
+        for column in range(size[1]):
+            shifted = padded[
+                :,
+                row : row + (rows - 1) * strides[0] + 1 : strides[0],
+                column : column + (columns - 1) * strides[1] + 1 : strides[1],
+            ]
+            total += shifted.astype(exact) * kernel[row, column, 0].astype(exact)
+    return total.astype(x.dtype)
+
+
 def conv_general_dilated(
     x: FeatureMap,
-    kernel: Float[Array, "rows columns channels features"],
+    kernel: Float[Array, "_ _ _ features"],
     strides: Sequence[int],
-    padding: str,
+    padding: str | Sequence[tuple[int, int]],
     *,
-    lhs_dilation: Sequence[int] = (1, 1),
-    rhs_dilation: Sequence[int] = (1, 1),
-    dimension_numbers: object = None,
     feature_group_count: int = 1,
     precision: jax.lax.PrecisionLike = None,
+    **others: Any,
 ) -> Output:
-    """`jax.lax.conv_general_dilated` of a 3x3 kernel, stride 1 and padding SAME, channels last.
+    """`jax.lax.conv_general_dilated`, channels last, without dilations.
 
-    To be given to `flax.linen.Conv(features, (3, 3), conv_general_dilated=...)`, which says the
-    rest. It differentiates in reverse, any number of times, not forward.
+    To be given to `flax.linen.Conv(..., conv_general_dilated=...)`. A wide 3x3 one differentiates
+    in reverse, any number of times, not forward.
 
     Raises:
-        ValueError: it is another convolution.
+        ValueError: it has dilations.
     """
-    ones = {*strides, *lhs_dilation, *rhs_dilation, feature_group_count}
-    if kernel.shape[:2] != (3, 3) or ones != {1} or padding != "SAME":
-        raise ValueError(
-            f"Not a plain 3x3 convolution: kernel {kernel.shape}, strides {strides}, padding "
-            f"{padding}, dilations {lhs_dilation} and {rhs_dilation}, {feature_group_count} groups."
-        )
-    if min(kernel.shape[2:]) < FEWEST_CHANNELS:
-        return _xla_convolution(x, kernel, precision=precision)
-    return _convolve(x, kernel, precision)
+    dilations = {*others.get("lhs_dilation", ()), *others.get("rhs_dilation", ())}
+    if not dilations <= {1}:
+        raise ValueError(f"Dilated convolutions are not here: {others}.")
+    if feature_group_count == x.shape[-1] == kernel.shape[-1] > 1:
+        return _depthwise(x, kernel, strides, padding)
+    plain = kernel.shape[:2] == (3, 3) and tuple(strides) == (1, 1) and padding == "SAME"
+    if plain and feature_group_count == 1 and min(kernel.shape[2:]) >= FEWEST_CHANNELS:
+        return _convolve(x, kernel, precision)
+    return jax.lax.conv_general_dilated(
+        x, kernel, strides, padding, dimension_numbers=_NUMBERS,
+        feature_group_count=feature_group_count, precision=precision,
+    )  # fmt: skip

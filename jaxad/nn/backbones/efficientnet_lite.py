@@ -13,6 +13,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from jaxad.nn.backbones.folding import Layer
+from jaxad.nn.convolution import conv_general_dilated
 
 FeatureMap = Float[Array, "batch rows columns features"]
 
@@ -87,7 +88,7 @@ class EfficientNetLite0(nn.Module):
         groups = features if name.endswith("depthwise") else 1
         return nn.Conv(
             features, (size, size), strides=stride, padding="SAME", feature_group_count=groups,
-            dtype=self.dtype, name=name,
+            dtype=self.dtype, conv_general_dilated=conv_general_dilated, name=name,
         )(x)  # fmt: skip
 
     @nn.compact
