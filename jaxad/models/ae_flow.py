@@ -197,7 +197,9 @@ class AEFlow:
     def _decoder(self) -> Decoder:
         channels = self._encoder.channels
         # Rounded up: convolutions of few channels are slow where these are no multiple of 16.
-        widths = self.decoder_widths or tuple(16 * -(-channels // (16 * part)) for part in (2, 4, 16))
+        widths = self.decoder_widths or tuple(
+            16 * -(-channels // (16 * part)) for part in (2, 4, 16)
+        )
         return Decoder(widths, self.image_shape[-1], self.dtype)
 
     def init_variables(self, key: Key[Array, ""]) -> Variables:

@@ -5,9 +5,8 @@ Two kinds run far below the rest where XLA compiles for a CPU, and are written o
 
 - The weight gradient of a wide 3x3 convolution sums x at every place times the output's gradient at
   the place beside it, a matrix product for each of the nine taps. XLA makes one convolution of it,
-  with a window as large as the image. Here it is three products, each of the three taps of a column:
-  the image is laid out with its channels outermost once, so that what the taps copy of it are whole
-  rows.
+  with a window as large as the image. Here it is three products, each of the taps of a column: the
+  image is laid out once with its channels outermost, so that the taps copy whole rows of it.
 - A depthwise convolution is a sum of shifted images, each times a number per channel: one pass over
   memory, no matrix product.
 """

@@ -1,4 +1,4 @@
-"""The 3x3 convolution against XLA's own derivative."""
+"""The convolutions against XLA's own and their derivatives."""
 
 import flax.linen as nn
 import jax
@@ -16,7 +16,7 @@ def conv(features: int, ours: bool) -> nn.Conv:
 
 
 # Either side of the number of channels from which on the products are used; no side is square.
-@pytest.mark.parametrize(("channels", "features"), [(32, 48), (48, 32), (32, 3), (3, 32), (2, 3)])
+@pytest.mark.parametrize(("channels", "features"), [(20, 48), (48, 20), (20, 19), (3, 32), (2, 3)])
 def test_value_and_gradients_are_those_of_xla(channels, features):
     rng = np.random.default_rng(0)
     x = jnp.asarray(rng.normal(size=(2, 5, 7, channels)))
@@ -70,11 +70,53 @@ def test_it_is_used_where_there_are_many_channels():
     assert "dot_general" not in windows(convolution.FEWEST_CHANNELS - 1)
 
 
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 @pytest.mark.parametrize(
-    ("size", "strides", "padding"), [(1, (1, 1), "SAME"), (3, (2, 2), "SAME"), (3, (1, 1), "VALID")]
+    ("size", "strides", "padding"),
+    [(3, 1, "SAME"), (5, 2, "SAME"), (3, 2, [(1, 1), (1, 1)]), (5, (1, 2), "VALID")],
 )
-def test_another_convolution_is_refused(size, strides, padding):
-    with pytest.raises(ValueError, match="Not a plain 3x3 convolution"):
-        conv_general_dilated(
-            jnp.zeros((1, 4, 4, 32)), jnp.zeros((size, size, 32, 32)), strides, padding
+def test_depthwise_is_that_of_xla(size, strides, padding, dtype):
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.normal(size=(2, 8, 11, 6)), dtype)
+
+    def layer(**given):
+        return nn.Conv(
+            6, (size, size), strides, padding, feature_group_count=6, dtype=dtype, **given
         )
+
+    params = layer().init(jax.random.key(0), x)
+
+    def value(x, **given):
+        return layer(**given).apply(params, x).astype(jnp.float32)
+
+    # A bfloat16 has 8 bits.
+    tolerance = 1e-5 if dtype == jnp.float32 else 2**-7
+    ours = value(x, conv_general_dilated=conv_general_dilated)
+    np.testing.assert_allclose(ours, value(x), rtol=tolerance, atol=tolerance)
+    gradients = [
+        jax.grad(lambda x: jnp.sum(value(x, **given) ** 2))(x).astype(jnp.float32)  # noqa: B023
+        for given in ({}, {"conv_general_dilated": conv_general_dilated})
+    ]
+    np.testing.assert_allclose(*gradients, rtol=4 * tolerance, atol=8 * tolerance)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"kernel_size": (1, 1)}, {"kernel_size": (3, 3), "strides": 2},
+     {"kernel_size": (3, 3), "padding": "VALID"},
+     {"kernel_size": (3, 3), "feature_group_count": 2},
+     {"kernel_size": (3, 3), "padding": [(1, 1), (1, 1)]}],
+)  # fmt: skip
+def test_every_other_convolution_is_that_of_xla(settings):
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(1, 7, 7, 64)))
+    params = nn.Conv(64, **settings).init(jax.random.key(0), x)
+    ours = nn.Conv(64, conv_general_dilated=conv_general_dilated, **settings).apply(params, x)
+    np.testing.assert_allclose(ours, nn.Conv(64, **settings).apply(params, x), atol=1e-5)
+
+
+def test_dilations_are_refused():
+    with pytest.raises(ValueError, match="Dilated"):
+        conv_general_dilated(
+            jnp.zeros((1, 8, 8, 3)), jnp.zeros((3, 3, 3, 3)), (1, 1), "SAME",
+            lhs_dilation=(1, 1), rhs_dilation=(2, 2),
+        )  # fmt: skip
