@@ -1,4 +1,4 @@
-"""The convolutions of AE-FLOW at paper size one by one, forward: PyTorch's against XLA's, in turn in
+"""The convolutions of AE-FLOW at paper size one by one, forward: PyTorch's against ours, in turn in
 one run, to see where `versus_torch.py` gains and loses.
 
     pip install -e '.[benchmark]' && python benchmarks/operations_versus_torch.py
