@@ -125,7 +125,7 @@ def aeflow_protocol(variant: str) -> ConfigDict:
     config.train.num_epochs = 100.0
     if variant == "demo":
         config.data.num_subjects = (160, 60, 60, 60)
-        config.train.num_epochs = 4.0
+        config.train.num_epochs = 2.5
     elif variant == "smoke":
         smoke(config)
         config.data.image_size = 32

@@ -1,8 +1,7 @@
 """AUROC, average precision and best Dice of many weightings of one set of scores at once.
 
-Point values of metrics come from scikit-learn (`metrics.py`). A bootstrap asks for the same
-metric under a thousand weightings of the same scores: here they are rows of a matrix, sorted
-once. The tests hold both to the same numbers.
+A bootstrap asks for the same metric under a thousand weightings of the same scores: here they are
+rows of a matrix, sorted once. The tests hold them to scikit-learn's numbers.
 """
 
 import numpy as np

@@ -1,7 +1,8 @@
 """Metrics with 95 % intervals from a bootstrap over patients.
 
-Slices of one patient are not independent, so whole patients (groups) are resampled. Every metric
-is a value of scikit-learn; its interval is the percentile interval of `scipy.stats.bootstrap`.
+Slices of one patient are not independent, so whole patients (groups) are resampled. Metrics of
+images are values of scikit-learn, those of pixels equal them (`curves.py`, which sorts the pixels
+once); intervals are the percentile intervals of `scipy.stats.bootstrap`.
 """
 
 import dataclasses
@@ -96,11 +97,7 @@ def _point(name: str, labels: Labels, scores: Scalars) -> float:
         return math.nan
     if name == "auroc":
         return float(sklearn.metrics.roc_auc_score(labels, scores))
-    if name == "average_precision":
-        return float(sklearn.metrics.average_precision_score(labels, scores))
-    precision, recall, _ = sklearn.metrics.precision_recall_curve(labels, scores)
-    total = precision + recall
-    return float(np.max(np.divide(2 * precision * recall, total, where=total > 0, out=total * 0)))
+    return float(sklearn.metrics.average_precision_score(labels, scores))
 
 
 def _group_table(
@@ -184,22 +181,26 @@ def pixel_metrics(
         groups: number of each image's patient, [N].
         resamples: of the bootstrap.
     """
-    labels, scores = masks.ravel().astype(np.int8), maps.ravel()
     names = {
         "pixel_auroc": "auroc",
         "pixel_average_precision": "average_precision",
         "best_dice": "best_dice",
     }
-    if labels.min() == labels.max():
+    if masks.min() == masks.max():
         return {name: Estimate(math.nan, math.nan, math.nan) for name in names}
+    # There are tens of millions of pixels: they are sorted once, for all that follows.
+    order = np.argsort(maps, axis=None)
+    scores, labels = maps.ravel()[order], masks.ravel()[order].astype(np.int8)
+    ranks = np.cumsum(np.diff(scores, prepend=scores[:1]) > 0)
+    exact = tuple(np.bincount(ranks, labels == label)[np.newaxis] for label in (1, 0))
     # Quantiles of the anomalous pixels too: where they are rare, those of all pixels would put
     # every threshold that matters into one bin.
     shares = np.linspace(0, 1, _PIXEL_BINS)[:-1]
     chosen = (scores, scores[labels == 1])
     edges = np.unique(np.concatenate([np.quantile(part, shares) for part in chosen]))
     columns = np.searchsorted(edges, scores, side="right")  # a bin begins with its edge
-    tables = _tables(labels, columns, np.repeat(groups, masks[0].size))
+    tables = _tables(labels, columns, np.repeat(groups, masks[0].size)[order])
     return {
-        name: Estimate(_point(metric, labels, scores), *_interval(metric, tables, resamples))
+        name: Estimate(float(_CURVES[metric](*exact)[0]), *_interval(metric, tables, resamples))
         for name, metric in names.items()
     }
