@@ -77,7 +77,9 @@ def _depthwise(
 ) -> Float[Array, "batch rows columns channels"]:
     """The sum over taps of the shifted image times the tap's number of each channel."""
     size = kernel.shape[:2]
-    pads = jax.lax.padtype_to_pads(x.shape[1:3], size, strides, padding)
+    pads = padding
+    if isinstance(padding, str):
+        pads = jax.lax.padtype_to_pads(x.shape[1:3], size, strides, padding)
     # Sums are taken in float32 at least, as a convolution takes them.
     exact = jnp.promote_types(x.dtype, jnp.float32)
     padded = jnp.pad(x, ((0, 0), *pads, (0, 0)))
@@ -92,7 +94,8 @@ def _depthwise(
                 row : row + (rows - 1) * strides[0] + 1 : strides[0],
                 column : column + (columns - 1) * strides[1] + 1 : strides[1],
             ]
-            total += shifted.astype(exact) * kernel[row, column, 0].astype(exact)
+            tap = kernel[row : row + 1, column : column + 1]
+            total += shifted.astype(exact) * tap.astype(exact)
     return total.astype(x.dtype)
 
 
