@@ -219,7 +219,8 @@ def test_an_encoder_that_was_not_read_is_nan(variables):
 def test_what_it_becomes_in_between():
     model = build()
     assert model.num_latents == DIMENSIONS
-    assert build(decoder_widths=())._decoder.widths == (56, 28, 7)
+    # A half, a quarter and a sixteenth of 112 are 56, 28 and 7: up to the next multiples of 16.
+    assert build(decoder_widths=())._decoder.widths == (64, 32, 16)
     wide = build(backbone="wide_resnet50_2", decoder_widths=())
     assert wide._decoder.widths == (512, 256, 64)  # the paper's
 
