@@ -2,6 +2,7 @@
 
 import difflib
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -207,6 +208,8 @@ def main(arguments: Sequence[str] | None = None) -> Any:
     """
     program = Path(sys.argv[0]).name if sys.argv[0].endswith(".py") else "jaxad"
     program = f"python {program}" if program.endswith(".py") else program
+    # As Ctrl-C, where training does not wait for it to save: temporary files are removed.
+    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         return _run(sys.argv[1:] if arguments is None else arguments, program)
     except UserError as error:
@@ -218,3 +221,5 @@ def main(arguments: Sequence[str] | None = None) -> Any:
     except KeyboardInterrupt:
         print("interrupted; the same command resumes from the last checkpoint.", file=sys.stderr)
         return 1
+    finally:
+        signal.signal(signal.SIGTERM, previous)

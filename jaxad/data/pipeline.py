@@ -109,6 +109,9 @@ def train_batches(
 
     options = tf.data.Options()
     options.deterministic = True
+    # Nothing here is left to tune, and an iterator's end waits for the tuner to wake, up to a
+    # minute.
+    options.autotune.enabled = False
     dataset = tf.data.Dataset.range(start_step, stop_step)
     dataset = dataset.map(make_batch, num_parallel_calls=2).prefetch(2).with_options(options)
     return dataset.as_numpy_iterator()

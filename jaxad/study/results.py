@@ -18,6 +18,8 @@ from jaxad.study.plan import PlannedRun, Size, sizes
 from jaxad.train.writer import read_metrics
 from jaxad.types import Split
 
+_RATE = "train/images_per_second"
+
 
 @dataclasses.dataclass(frozen=True)
 class Spread:
@@ -162,9 +164,6 @@ def _baseline(data_set: DataSet, trivial: TrivialScores, name: str) -> ScoredSpl
             scores, split.positions, train_scores, train.positions
         )
     return ScoredSplit(split.labels.astype(np.int64), metrics.group_numbers(split.groups), columns)
-
-
-_RATE = "train/images_per_second"
 
 
 def _training_seconds(run: PlannedRun) -> float:

@@ -55,7 +55,7 @@ def run_study(config: ConfigDict, workdir: str | os.PathLike[str]) -> bool:
     runs = [run for of_experiment in planned.values() for run in of_experiment]
     for run in runs:
         if run.workdir.config.exists():
-            run.workdir.check(run.config)
+            _check_resumes(run, folder)
     split_cpu(runs[0].config.cpu_devices)
     for of_experiment in planned.values():
         experiment.check(of_experiment[0].config)  # the others differ in their seed alone
@@ -85,6 +85,16 @@ def run_study(config: ConfigDict, workdir: str | os.PathLike[str]) -> bool:
     if work.failures:
         raise RunError(f"{len(work.failures)} runs failed: {' | '.join(work.failures)}")
     return True
+
+
+def _check_resumes(run: PlannedRun, folder: Workdir) -> None:
+    """Raises a UserError where a run of the study's folder has another config."""
+    differences = config_lib.difference(run.config, run.workdir.read_config())
+    if differences:
+        raise UserError(
+            f"workdir '{folder.path}' holds this study with another config; choose another "
+            f"--workdir or undo the difference: {'; '.join(differences)} (in '{run.experiment}')."
+        )
 
 
 class _Work:

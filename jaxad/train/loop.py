@@ -253,6 +253,7 @@ def train_seeds(
                 window.restart_clock()
         for one in members:
             one.checkpoints.wait()
+        stopping = stopping or stop_requested()
     if stopping:
         folders = ", ".join(f"'{workdir.checkpoints}'" for workdir in workdirs)
         print(

@@ -9,12 +9,13 @@ import shutil
 import numpy as np
 import pytest
 
+from jaxad import cli
 from jaxad import config as config_lib
 from jaxad.data.sources import DataSet
 from jaxad.errors import RunError, UserError
 from jaxad.evaluate.evaluation import CORRECTED_SCORE
 from jaxad.evaluate.trivial import LINEAR_BASELINE, TrivialScores
-from jaxad.study import runner
+from jaxad.study import results, runner
 from jaxad.study.plan import plan, sizes
 from jaxad.study.results import make_table
 from jaxad.study.runner import run_study
@@ -108,6 +109,14 @@ def test_shipped_studies_share_their_data_and_name_their_reference():
         assert size.latents == (320 if name == "vqvae2" else 512)
 
 
+def test_one_field_names_the_weights_of_aeflow_s_experiments():
+    arguments = ["--config=studies/aeflow_ablation:paper", "--config.weights=wide.pth"]
+    _, config, _, _ = cli.parse(arguments)
+    weights = {name: config_lib.study_run(config, name, 0).model.weights for name in config.lengths}
+    assert weights.pop("random_encoder") == "random"
+    assert set(weights.values()) == {"wide.pth"}
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -171,6 +180,22 @@ def test_the_table_is_made_of_the_runs_own_files(finished):
     assert float(table[other, "mse"]["difference"]) == pytest.approx(
         float(table[other, "mse"]["mean"]) - float(table[best, "mse"]["mean"])
     )
+
+
+def test_seconds_are_of_the_median_rate(finished, npz_root):
+    """Of three windows at 100, 50 and 10 images/s, where the last step is 9: 9 x 8 images / 50."""
+    run = plan(make_config(npz_root), Workdir(finished))["small"][0]
+    kept = run.workdir.metrics.read_text()
+    try:
+        run.workdir.metrics.write_text(
+            "".join(
+                json.dumps({"step": step, "train/images_per_second": rate}) + "\n"
+                for step, rate in ((3, 100.0), (6, 10.0), (9, 50.0))
+            )
+        )
+        assert results._training_seconds(run) == pytest.approx(9 * 8 / 50)
+    finally:
+        run.workdir.metrics.write_text(kept)
 
 
 def test_the_baseline_stands_in_the_table_as_in_a_run_s_report(finished):
@@ -269,7 +294,7 @@ def test_a_failed_run_is_named_and_the_others_go_on(npz_root, tmp_path):
 def test_a_folder_with_a_run_of_another_config_is_refused_before_anything_runs(finished, npz_root):
     config = make_config(npz_root)
     config.num_epochs = 4.0
-    with pytest.raises(UserError, match="holds a run of another config.*num_epochs"):
+    with pytest.raises(UserError, match="holds this study with another config.*num_epochs.*in 'small'"):
         run_study(config, finished)
 
 
