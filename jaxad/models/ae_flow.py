@@ -210,12 +210,13 @@ class AEFlow:
         flow_key, decoder_key = jax.random.split(key)
         flow = self.flow(train=False).init(flow_key, z)
         decoder = self._decoder.init(decoder_key, z)
-        shapes = jax.eval_shape(encoder.init_variables, key)
         return {
             **flow,
             "params": {"flow": flow["params"], "decoder": decoder["params"]},
             # Whoever forgets to read the weights shall see it.
-            "encoder": jax.tree.map(lambda leaf: jnp.full(leaf.shape, jnp.nan), shapes),
+            "encoder": jax.tree.map(
+                lambda leaf: jnp.full(leaf.shape, jnp.nan, leaf.dtype), encoder.variable_shapes
+            ),
         }
 
     @property

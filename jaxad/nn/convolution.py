@@ -69,17 +69,16 @@ def _backward(
 _convolve.defvjp(_forward, _backward)
 
 
+# Compiled by itself, so that layers of one shape are traced once.
+@partial(jax.jit, static_argnums=(2, 3))
 def _depthwise(
     x: FeatureMap,
     kernel: Float[Array, "_ _ 1 channels"],
-    strides: Sequence[int],
-    padding: str | Sequence[tuple[int, int]],
+    strides: tuple[int, ...],
+    pads: tuple[tuple[int, int], ...],
 ) -> Float[Array, "batch rows columns channels"]:
     """The sum over taps of the shifted image times the tap's number of each channel."""
     size = kernel.shape[:2]
-    pads = padding
-    if isinstance(padding, str):
-        pads = jax.lax.padtype_to_pads(x.shape[1:3], size, strides, padding)
     # Sums are taken in float32 at least, as a convolution takes them.
     exact = jnp.promote_types(x.dtype, jnp.float32)
     padded = jnp.pad(x, ((0, 0), *pads, (0, 0)))
@@ -121,7 +120,10 @@ def conv_general_dilated(
     if not dilations <= {1}:
         raise ValueError(f"Dilated convolutions are not here: {others}.")
     if feature_group_count == x.shape[-1] == kernel.shape[-1] > 1:
-        return _depthwise(x, kernel, strides, padding)
+        if isinstance(padding, str):
+            padding = jax.lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], strides, padding)
+        pads = tuple((before, after) for before, after in padding)
+        return _depthwise(x, kernel, tuple(strides), pads)
     plain = kernel.shape[:2] == (3, 3) and tuple(strides) == (1, 1) and padding == "SAME"
     if plain and feature_group_count == 1 and min(kernel.shape[2:]) >= FEWEST_CHANNELS:
         return _convolve(x, kernel, precision)

@@ -307,9 +307,12 @@ def _save(
     state: TrainState,
     metrics: Sequence[dict[str, float]],
 ) -> None:
-    """Saves every member; a lone one's arrays go to disk from the devices that hold them."""
-    on_host = program.parallel.mode == "pmap" or len(members) > 1
-    states = program.unstack(program.parallel.get_replicated(state) if on_host else state)
+    """Saves every member.
+
+    From the host: of arrays on several devices Orbax would write a part from each, and compile the
+    cutting of every shape for every device.
+    """
+    states = program.unstack(program.parallel.get_replicated(state))
     for one, of_seed, row in zip(members, states, metrics, strict=True):
         one.save(step, of_seed, row)
 

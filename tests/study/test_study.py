@@ -294,7 +294,9 @@ def test_a_failed_run_is_named_and_the_others_go_on(npz_root, tmp_path):
 def test_a_folder_with_a_run_of_another_config_is_refused_before_anything_runs(finished, npz_root):
     config = make_config(npz_root)
     config.num_epochs = 4.0
-    with pytest.raises(UserError, match="holds this study with another config.*num_epochs.*in 'small'"):
+    with pytest.raises(
+        UserError, match="holds this study with another config.*num_epochs.*in 'small'"
+    ):
         run_study(config, finished)
 
 

@@ -1,6 +1,7 @@
 """Frozen ImageNet encoders by name: images to features, and their pretrained weights."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -145,10 +146,16 @@ class Backbone:
         unscaled = self.features({"layers": layers, "scale": jnp.ones(())}, images)
         return {"layers": layers, "scale": 1 / jnp.std(unscaled)}
 
+    @functools.cache  # noqa: B019 - of a frozen value, there are few
     def _shapes(self) -> Tree:
         """Layer name -> shapes of its kernel and bias."""
         images = jnp.zeros((1, 2 * self.stride, 2 * self.stride, 3))
         return jax.eval_shape(self._module.init, jax.random.key(0), images)["params"]
+
+    @property
+    def variable_shapes(self) -> Tree:
+        """Shapes and types of what `init_variables` and `read_variables` give."""
+        return {"layers": self._shapes(), "scale": jax.ShapeDtypeStruct((), jnp.float32)}
 
     def read_variables(self, where: str) -> Tree:
         """Pretrained weights.
