@@ -1,4 +1,4 @@
-"""Weight gradients of 3x3 convolutions and depthwise convolutions: XLA's own against those of
+"""Weight gradients of 3x3 convolutions, depthwise and 1x1 convolutions: XLA's own against those of
 `jaxad.nn.convolution`, in turn in one run, with the matrix-product ceiling.
 
     python benchmarks/convolutions.py
@@ -27,6 +27,17 @@ WIDE = (
 )
 #: Batch, side, channels, side of the kernel, stride: those of EfficientNet-Lite0 at 128 px.
 DEPTHWISE = ((32, 64, 32, 3, 1), (32, 64, 96, 3, 2), (32, 32, 144, 3, 1), (32, 8, 672, 5, 1))
+#: Batch, side, channels, features, stride: those of Wide-ResNet-50-2 at paper size and of
+#: EfficientNet-Lite0 at 128 px.
+POINTWISE = (
+    (8, 64, 256, 128, 1),
+    (8, 64, 128, 256, 1),
+    (8, 64, 256, 512, 2),
+    (8, 32, 256, 512, 1),
+    (8, 16, 1024, 512, 1),
+    (32, 32, 144, 24, 1),
+    (32, 8, 672, 112, 1),
+)
 
 Convolution = Callable[..., jax.Array]
 Task = Callable[[], jax.Array]
@@ -61,6 +72,14 @@ def depthwise(
     return lambda: compiled(x, kernel)
 
 
+def pointwise(
+    function: Convolution, batch: int, side: int, inputs: int, outputs: int, stride: int
+) -> Task:
+    x, kernel = normal((batch, side, side, inputs)), normal((1, 1, inputs, outputs))
+    compiled = jax.jit(partial(function, strides=(stride, stride)))
+    return lambda: compiled(x, kernel)
+
+
 def xla(x: jax.Array, kernel: jax.Array, strides: tuple[int, int], **settings: int) -> jax.Array:
     return jax.lax.conv_general_dilated(
         x, kernel, strides, "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"), **settings
@@ -82,6 +101,7 @@ def main() -> None:
     parts = (
         ("weight gradient: batch, side, channels, features", weight_gradient, WIDE),
         ("depthwise: batch, side, channels, kernel, stride", depthwise, DEPTHWISE),
+        ("1x1: batch, side, channels, features, stride", pointwise, POINTWISE),
     )
     for heading, make, shapes in parts:
         print(

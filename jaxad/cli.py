@@ -1,10 +1,12 @@
 """The command line: flags, overrides and error lines. Nothing heavy is imported before a run."""
 
+import contextlib
 import difflib
 import os
 import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -197,6 +199,19 @@ def _run(arguments: Sequence[str], program: str) -> int:
     return 0
 
 
+@contextlib.contextmanager
+def _sigterm_interrupts() -> Iterator[None]:
+    """SIGTERM is Ctrl-C, but in training, which saves first: temporary files are removed."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Python delivers signals to the main thread alone.
+        return
+    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
 def main(arguments: Sequence[str] | None = None) -> Any:
     """Runs the command line.
 
@@ -208,10 +223,9 @@ def main(arguments: Sequence[str] | None = None) -> Any:
     """
     program = Path(sys.argv[0]).name if sys.argv[0].endswith(".py") else "jaxad"
     program = f"python {program}" if program.endswith(".py") else program
-    # As Ctrl-C, where training does not wait for it to save: temporary files are removed.
-    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        return _run(sys.argv[1:] if arguments is None else arguments, program)
+        with _sigterm_interrupts():
+            return _run(sys.argv[1:] if arguments is None else arguments, program)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -221,5 +235,3 @@ def main(arguments: Sequence[str] | None = None) -> Any:
     except KeyboardInterrupt:
         print("interrupted; the same command resumes from the last checkpoint.", file=sys.stderr)
         return 1
-    finally:
-        signal.signal(signal.SIGTERM, previous)

@@ -161,6 +161,7 @@ def study(experiments: Mapping[str, ConfigDict], seeds: Sequence[int]) -> Config
     config.bootstrap_resamples = 2000
     config.num_slices = 4  # of each test split in the contact sheet
     config.published = ConfigDict()  # experiment -> {metric: (mean, standard deviation)}
+    config.weights = ""  # of pretrained encoders, where an experiment's own model.weights is ""
     config.experiments = ConfigDict()
     # AUROC over a weight in training (rows: experiments and their values of it) and one in the
     # score (w a + (1 - w) b of two components); no rows: none. See jaxad.study.heat_map.
@@ -192,6 +193,8 @@ def study_run(config: ConfigDict, experiment: str, seed: int) -> ConfigDict:
     own = config.experiments[experiment].copy_and_resolve_references().unlock()
     own.seed = seed
     own.data.update(config.data.to_dict())
+    if "weights" in own.model and not own.model.weights:
+        own.model.weights = config.weights
     own.train.num_epochs = float(config.num_epochs * config.lengths[experiment])
     return own.lock()
 

@@ -1,9 +1,13 @@
 """The command line: every mistake is one line that names the thing and the remedy."""
 
 import importlib.util
+import os
 import re
+import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -354,3 +358,23 @@ def test_what_is_told_at_once_imports_nothing_heavy(arguments, code, says):
     assert says in result.stdout + result.stderr
     assert "jaxad" in imported
     assert not imported & heavy
+
+
+def test_sigterm_outside_of_training_is_an_interruption(capsys, monkeypatch):
+    def work(arguments, program):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(5)
+
+    monkeypatch.setattr(cli, "_run", work)
+    before = signal.getsignal(signal.SIGTERM)
+    assert cli.main([]) == 1
+    assert "interrupted; the same command" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_it_also_runs_beside_the_main_thread():
+    found = []
+    thread = threading.Thread(target=lambda: found.append(cli.main(["--help"])))
+    thread.start()
+    thread.join()
+    assert found == [0]

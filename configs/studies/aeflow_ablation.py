@@ -28,10 +28,6 @@ def get_config(variant: str = "") -> ConfigDict:
         experiments[name].model.alpha = 0.5
         experiments[name].model.update(changes)
     config = study(experiments, seeds=range(3))
-    config.weights = ""  # the one field of all experiments but the random encoder
-    for name, one in config.experiments.items():
-        if name != "random_encoder":
-            one.model.weights = config.get_ref("weights")
     config.reference = "resnet_mse"
     # Any beta follows from the two parts of the score.
     config.heat_map.rows = tuple(

@@ -49,7 +49,8 @@ def evaluate_splits(
         corrected = evaluation.corrected(columns["score"], train_scores)
         added = {} if corrected is None else {CORRECTED_SCORE: corrected}
         _write_scores(folder, split, {**columns, **added})
-        _check_finite(name, split, columns["score"])
+        _check_finite(name, "score", split, columns["score"])
+        _check_finite(name, "anomaly map", split, maps.sum(axis=(1, 2)))
         _warn_of_constants(name, columns)
         _write_examples(folder, detector, split, columns["score"])
         found = evaluation.of_model(columns, maps, train_scores)
@@ -65,13 +66,13 @@ def evaluate_splits(
         _print_summary(name, found)
 
 
-def _check_finite(name: str, split: Split, scores: Scalars) -> None:
-    """Raises a RunError that names the first image whose score is not finite."""
+def _check_finite(name: str, what: str, split: Split, scores: Scalars) -> None:
+    """Raises a RunError that names the first image of which something is not finite."""
     bad = ~np.isfinite(scores)
     if bad.any():
         first = int(np.argmax(bad))
         raise RunError(
-            f"{name}: the score of image '{split.ids[first]}' is {scores[first]} "
+            f"{name}: the {what} of image '{split.ids[first]}' is not finite "
             f"({int(bad.sum())} such images); look at it, or train with a smaller "
             "config.optim.learning_rate."
         )

@@ -13,9 +13,11 @@ import hashlib
 import json
 import os
 import shutil
+import time
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import IO
 
 import jax
 import ml_dtypes
@@ -84,7 +86,9 @@ class FeatureCache:
         target = self.folder.expanduser() / self._key(split, shape)
         try:
             target.mkdir(parents=True, exist_ok=True)
-            with _locked(target / ".lock", name):
+            with _locked(target / ".lock", name, self.stop_requested) as held:
+                if not held:
+                    return None
                 return self._open(_Files(target, DTYPES[self.dtype], shape), split, name)
         except _NoCache as error:
             _say(f"{name}: {error}; training goes on without the cache.")
@@ -286,15 +290,24 @@ def _say(text: str) -> None:
 
 
 @contextlib.contextmanager
-def _locked(path: Path, name: str) -> Iterator[None]:
-    """Waits until no other process builds the same features."""
+def _locked(path: Path, name: str, stop_requested: Callable[[], bool]) -> Iterator[bool]:
+    """Waits until no other process builds the same features; False when told to stop meanwhile."""
     with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        held = _try_lock(file)
+        if not held:
             _say(f"{name}: another process computes the same features, waiting for it.")
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+        while not held and not stop_requested():
+            time.sleep(0.2)
+            held = _try_lock(file)
+        yield held
+
+
+def _try_lock(file: IO[str]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _check_sum(features: np.ndarray) -> int:

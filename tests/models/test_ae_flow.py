@@ -138,7 +138,7 @@ def test_the_score_is_equation_2(variables, mode):
     assert (np.asarray(parts["flow_score"]) == 0).all() == (mode == "literal")
 
 
-def test_maps_are_shares_of_the_score(variables):
+def test_maps_are_shares_of_the_components(variables):
     images = batch_of(2)["image"]
     scores = jax.jit(build(pixel_map="flow").score)(variables, images)
     assert set(scores.maps) == {"residual", "ssim", "flow"}

@@ -1,5 +1,7 @@
 """The convolutions against XLA's own and their derivatives."""
 
+from functools import partial
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -16,7 +18,7 @@ def conv(features: int, ours: bool) -> nn.Conv:
 
 
 # Either side of the number of channels from which on the products are used; no side is square.
-@pytest.mark.parametrize(("channels", "features"), [(20, 48), (48, 20), (20, 19), (3, 32), (2, 3)])
+@pytest.mark.parametrize(("channels", "features"), [(48, 64), (64, 48), (48, 47), (3, 64), (2, 3)])
 def test_value_and_gradients_are_those_of_xla(channels, features):
     rng = np.random.default_rng(0)
     x = jnp.asarray(rng.normal(size=(2, 5, 7, channels)))
@@ -39,11 +41,11 @@ def test_value_and_gradients_are_those_of_xla(channels, features):
 def test_the_gradient_has_a_gradient():
     """Gradient penalties differentiate twice."""
     rng = np.random.default_rng(0)
-    x = jnp.asarray(rng.normal(size=(1, 4, 4, 32)))
-    params = conv(32, ours=True).init(jax.random.key(0), x)
+    x = jnp.asarray(rng.normal(size=(1, 4, 4, 48)))
+    params = conv(48, ours=True).init(jax.random.key(0), x)
 
     def penalty(params, ours: bool):
-        slope = jax.grad(lambda x: jnp.sum(conv(32, ours).apply(params, x) ** 2))(x)
+        slope = jax.grad(lambda x: jnp.sum(conv(48, ours).apply(params, x) ** 2))(x)
         return jnp.sum(slope**2)
 
     for ours, theirs in zip(
@@ -100,9 +102,40 @@ def test_depthwise_is_that_of_xla(size, strides, padding, dtype):
     np.testing.assert_allclose(*gradients, rtol=4 * tolerance, atol=8 * tolerance)
 
 
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize(("strides", "padding"), [(1, "SAME"), (2, "SAME"), ((1, 3), [(0, 0)] * 2)])
+def test_pointwise_is_that_of_xla(strides, padding, dtype):
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.normal(size=(2, 5, 8, 6)), dtype)
+
+    def layer(**given):
+        return nn.Conv(7, (1, 1), strides, padding, dtype=dtype, precision="highest", **given)
+
+    params = layer().init(jax.random.key(0), x)
+
+    def value(params, x, **given):
+        return jnp.sum(layer(**given).apply(params, x).astype(jnp.float32) ** 2)
+
+    given = {"conv_general_dilated": conv_general_dilated}
+    convolution_is_there = "conv_general_dilated" in str(
+        jax.make_jaxpr(layer(**given).apply)(params, x)
+    )
+    assert not convolution_is_there
+    tolerance = 1e-5 if dtype == jnp.float32 else 2**-6  # a bfloat16 has 8 bits
+    for ours, theirs in zip(
+        jax.tree.leaves(jax.value_and_grad(partial(value, **given), argnums=(0, 1))(params, x)),
+        jax.tree.leaves(jax.value_and_grad(value, argnums=(0, 1))(params, x)),
+        strict=True,
+    ):
+        scale = float(jnp.abs(theirs).max())
+        np.testing.assert_allclose(
+            np.float32(ours), np.float32(theirs), rtol=tolerance, atol=tolerance * scale
+        )
+
+
 @pytest.mark.parametrize(
     "settings",
-    [{"kernel_size": (1, 1)}, {"kernel_size": (3, 3), "strides": 2},
+    [{"kernel_size": (1, 1), "padding": 1}, {"kernel_size": (3, 3), "strides": 2},
      {"kernel_size": (3, 3), "padding": "VALID"},
      {"kernel_size": (3, 3), "feature_group_count": 2},
      {"kernel_size": (3, 3), "padding": [(1, 1), (1, 1)]}],

@@ -117,6 +117,14 @@ def test_one_field_names_the_weights_of_aeflow_s_experiments():
     assert set(weights.values()) == {"wide.pth"}
 
 
+def test_one_experiment_s_weights_are_its_own():
+    own = "--config.experiments.conv_mse.model.weights=narrow.pth"
+    _, config, _, _ = cli.parse(["--config=studies/aeflow_ablation:paper", own])
+    found = {name: config_lib.study_run(config, name, 0).model.weights for name in config.lengths}
+    assert found.pop("conv_mse") == "narrow.pth" and found.pop("random_encoder") == "random"
+    assert set(found.values()) == {""}
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -295,7 +303,7 @@ def test_a_folder_with_a_run_of_another_config_is_refused_before_anything_runs(f
     config = make_config(npz_root)
     config.num_epochs = 4.0
     with pytest.raises(
-        UserError, match="holds this study with another config.*num_epochs.*in 'small'"
+        UserError, match="holds this study with another config.*num_epochs.*in 'large'"
     ):
         run_study(config, finished)
 

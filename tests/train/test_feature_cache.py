@@ -2,6 +2,7 @@
 
 import dataclasses
 import errno
+import fcntl
 import json
 import os
 
@@ -201,3 +202,15 @@ def test_features_that_half_precision_cannot_hold_are_not_kept(cache, capsys):
 def test_an_unknown_type_is_told(cache):
     with pytest.raises(UserError, match="unknown type 'float8'; known: float16, bfloat16"):
         dataclasses.replace(cache, dtype="float8")
+
+
+def test_a_stop_ends_the_wait_for_another_process(cache, capsys):
+    split = split_of()
+    features = cache.features(split, "train")
+    (folder,) = cache.folder.iterdir()
+    stopping = dataclasses.replace(cache, stop_requested=lambda: True)
+    with (folder / ".lock").open("w") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        assert stopping.features(split, "train") is None
+    assert "another process computes the same features" in capsys.readouterr().out
+    np.testing.assert_array_equal(cache.features(split, "train"), features)

@@ -13,6 +13,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from jaxad.nn.backbones.folding import Layer
+from jaxad.nn.convolution import conv_general_dilated
 
 FeatureMap = Float[Array, "batch rows columns features"]
 
@@ -68,8 +69,9 @@ class WideResNet50(nn.Module):
         # torch pads evenly where XLA's SAME would pad a strided convolution on one side.
         padding = [(size // 2, size // 2)] * 2
         return nn.Conv(
-            features, (size, size), strides=stride, padding=padding, dtype=self.dtype, name=name
-        )(x)
+            features, (size, size), strides=stride, padding=padding, dtype=self.dtype,
+            conv_general_dilated=conv_general_dilated, name=name,
+        )(x)  # fmt: skip
 
     @nn.compact
     def __call__(self, images: Float[Array, "batch height width 3"]) -> FeatureMap:

@@ -1,0 +1,29 @@
+"""What an evaluation refuses and what it tells."""
+
+import numpy as np
+import pytest
+
+from jaxad.errors import RunError
+from jaxad.evaluate.evaluation import _check_finite, _warn_of_constants
+from jaxad.types import Split
+
+SPLIT = Split(
+    images=np.zeros((3, 4, 4, 1), np.uint8),
+    labels=np.zeros(3, np.int32),
+    ids=("a", "b", "c"),
+    groups=("a", "b", "c"),
+)
+
+
+def test_the_first_image_that_has_no_number_is_named():
+    _check_finite("test", "score", SPLIT, np.array([1.0, 2.0, 3.0]))
+    words = "test: the anomaly map of image 'b' is not finite .2 such images"
+    with pytest.raises(RunError, match=words):
+        _check_finite("test", "anomaly map", SPLIT, np.array([1.0, np.nan, -np.inf]))
+
+
+def test_parts_that_are_constant_are_named(capsys):
+    _warn_of_constants("test", {"flow": np.array([-0.0, -0.0]), "ssim": np.array([0.1, 0.2])})
+    assert capsys.readouterr().out == (
+        "test: 'flow' is 0 for every image and tells nothing about any.\n"
+    )
