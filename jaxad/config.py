@@ -193,7 +193,7 @@ def study_run(config: ConfigDict, experiment: str, seed: int) -> ConfigDict:
     own = config.experiments[experiment].copy_and_resolve_references().unlock()
     own.seed = seed
     own.data.update(config.data.to_dict())
-    if "weights" in own.model and not own.model.weights:
+    if own.model.get("weights") == "":  # other systems' weights are numbers
         own.model.weights = config.weights
     own.train.num_epochs = float(config.num_epochs * config.lengths[experiment])
     return own.lock()
