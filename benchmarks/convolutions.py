@@ -25,6 +25,8 @@ WIDE = (
     (32, 32, 32, 32),
     (32, 8, 56, 112),
 )
+#: The paper's batch, of which only the memory is asked.
+LARGE = (64, 128, 64, 64)
 #: Batch, side, channels, side of the kernel, stride: those of EfficientNet-Lite0 at 128 px.
 DEPTHWISE = ((32, 64, 32, 3, 1), (32, 64, 96, 3, 2), (32, 32, 144, 3, 1), (32, 8, 672, 5, 1))
 #: Batch, side, channels, features, stride: those of Wide-ResNet-50-2 at paper size and of
@@ -53,14 +55,27 @@ def normal(shape: tuple[int, ...]) -> jax.Array:
     return jnp.asarray(np.random.default_rng(0).normal(size=shape), jnp.float32)
 
 
+def gradient_of(function: Convolution) -> jax.stages.Wrapped:
+    """(x, kernel, gradient of the output) -> gradient of the kernel, compiled."""
+    convolve = partial(function, strides=(1, 1))
+    return jax.jit(lambda x, k, g: jax.vjp(lambda k: convolve(x, k), k)[1](g)[0])
+
+
 def weight_gradient(
     function: Convolution, batch: int, side: int, inputs: int, outputs: int
 ) -> Task:
     x, kernel = normal((batch, side, side, inputs)), normal((3, 3, inputs, outputs))
     gradient = normal((batch, side, side, outputs))
-    convolve = partial(function, strides=(1, 1))
-    compiled = jax.jit(lambda x, k, g: jax.vjp(lambda k: convolve(x, k), k)[1](g)[0])
+    compiled = gradient_of(function)
     return lambda: compiled(x, kernel, gradient)
+
+
+def temporaries(function: Convolution, batch: int, side: int, inputs: int, outputs: int) -> int:
+    """Bytes beside arguments and results of a compiled weight gradient; nothing is run."""
+    shapes = ((batch, side, side, inputs), (3, 3, inputs, outputs), (batch, side, side, outputs))
+    arrays = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
+    compiled = gradient_of(function).lower(*arrays).compile()
+    return int(compiled.memory_analysis().temp_size_in_bytes)
 
 
 def depthwise(
@@ -98,6 +113,9 @@ def main() -> None:
     rates = [2 * 2048**3 / 1e9 / seconds(lambda: product(matrix, matrix)) for _ in range(6)][1:]
     print(f"jax {jax.__version__} on {jax.default_backend()}, matrix product "
           f"{statistics.median(rates):.0f} GFLOP/s")  # fmt: skip
+    megabytes = [temporaries(function, *LARGE) / 1e6 for function in (xla, ours)]
+    print(f"temporaries of the weight gradient of {LARGE}: XLA {megabytes[0]:.0f} MB, here "
+          f"{megabytes[1]:.0f} MB")  # fmt: skip
     parts = (
         ("weight gradient: batch, side, channels, features", weight_gradient, WIDE),
         ("depthwise: batch, side, channels, kernel, stride", depthwise, DEPTHWISE),

@@ -91,8 +91,8 @@ def structural_similarity(x: Images, y: Images) -> Float[Array, "batch rows colu
 def _blurred(images: Images) -> Float[Array, "batch rows columns channels"]:
     """The Gaussian window's mean at every place where it lies inside of the image.
 
-    Products with banded matrices: convolutions of a single channel are slow on a CPU, five times
-    as slow as these here (`benchmarks/similarity.py`).
+    Products with banded matrices: convolutions of a single channel are slow on a CPU, five to
+    eight times as slow as these (`benchmarks/similarity.py`).
     """
     down, along = (_window_means(side, images.dtype) for side in images.shape[1:3])
     rows = jnp.einsum("rh,bhwc->brwc", down, images, precision="highest")
