@@ -15,7 +15,6 @@ from jaxad.config import get_config
 from jaxad.data import pipeline
 from jaxad.data.sources import DataSet
 from jaxad.parallel import make_parallel
-from jaxad.train.optim import make_optimiser
 from jaxad.train.state import create_state, initial_variables
 from jaxad.train.step import train_step
 
@@ -33,11 +32,12 @@ def main() -> None:
     parallel = make_parallel(config.parallel)
     model = experiment.make_model(config, parallel.axis_name)
     variables = initial_variables(model, config.seed)
-    settings = experiment.optim_settings(config)
-    optimiser = make_optimiser(settings, variables["params"], num_steps=1000)
-    state = parallel.put_replicated(create_state(variables, optimiser, config.seed))
+    phases = experiment.phases(config, model, num_steps=1000)
+    optimisers = experiment.optimisers(config, model, variables["params"], phases)
+    state = parallel.put_replicated(create_state(variables, optimisers, config.seed))
     step = parallel.compile_reduce(
-        functools.partial(train_step, model=model, optimiser=optimiser), donate_state=True
+        functools.partial(train_step, model=model, optimisers=optimisers),
+        donate_state=True,
     )
 
     def batches(count: int):

@@ -44,7 +44,7 @@ def main() -> None:
     def run(name: str, steps: int) -> None:
         for program, held in prepared[name]:
             for _ in range(steps):
-                held[0], metrics = program.step(*held)
+                held[0], metrics = program.updates[program.phases.at(0)](*held)
             jax.block_until_ready(metrics)
 
     rates: dict[str, list[float]] = {name: [] for name in groups}

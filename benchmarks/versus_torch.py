@@ -27,7 +27,6 @@ from torchvision.models import wide_resnet50_2
 from jaxad import experiment
 from jaxad.config import get_config
 from jaxad.parallel import make_parallel, split_cpu
-from jaxad.train.optim import make_optimiser
 from jaxad.train.state import create_state, initial_variables
 from jaxad.train.step import train_step
 
@@ -162,12 +161,13 @@ def jax_tasks(subnet: str, images: np.ndarray) -> dict[str, Task]:
     parallel = make_parallel("jit")
     model = experiment.make_model(config)
     variables = initial_variables(model, 0)
-    optimiser = make_optimiser(experiment.optim_settings(config), variables["params"], 1)
+    phases = experiment.phases(config, model, num_steps=1)
+    optimisers = experiment.optimisers(config, model, variables["params"], phases)
     step = parallel.compile_reduce(
-        lambda state, batch: train_step(state, batch, model=model, optimiser=optimiser),
+        lambda state, batch: train_step(state, batch, model=model, optimisers=optimisers),
         donate_state=True,
     )
-    held = {"state": parallel.put_replicated(create_state(variables, optimiser, 0))}
+    held = {"state": parallel.put_replicated(create_state(variables, optimisers, 0))}
     count = len(images)
     batch = {
         "image": images,

@@ -5,6 +5,7 @@ Models never see a ConfigDict: they get their fields.
 
 import jax
 import jax.numpy as jnp
+import optax
 from ml_collections import ConfigDict
 
 from jaxad import models
@@ -13,7 +14,8 @@ from jaxad.data.augment import Augmentation
 from jaxad.errors import UserError
 from jaxad.parallel import make_parallel
 from jaxad.train.optim import OptimSettings, make_optimiser
-from jaxad.types import Model, PretrainedModel
+from jaxad.train.phases import Phases, make_phases
+from jaxad.types import Model, PretrainedModel, Tree
 
 PRECISIONS = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
@@ -44,6 +46,9 @@ def make_model(config: ConfigDict, axis_name: str | None = None) -> Model:
     )
 
 
+#: Of a run whose data are not there yet, so that the shape of its schedule can be checked.
+_ANY_NUMBER_OF_STEPS = 1000
+
 _INFINITY = float("inf")
 #: Least and largest value of numbers, by field. A comparison with NaN fails, as it should.
 _RANGES: dict[str, tuple[float, float]] = {
@@ -68,6 +73,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "train.keep_last": (1, 2**31),
     "evaluate.batch_size": (1, 2**20),
     "evaluate.bootstrap_resamples": (1, 10**6),
+    "evaluate.false_positive_rate": (1e-9, 1 - 1e-9),
     "evaluate.num_examples": (0, 1000),
 }
 
@@ -79,10 +85,14 @@ def check(config: ConfigDict) -> None:
         UserError: a field that cannot be, by its path.
     """
     fields = flatten(config)
-    for name, (least, largest) in _RANGES.items():
-        value = fields[f"config.{name}"]
-        if not least <= value <= largest:
-            raise UserError(f"config.{name}: {value} is not between {least:g} and {largest:g}.")
+    ranges = {f"config.{name}": limits for name, limits in _RANGES.items()}
+    for network, own in config.optim.networks.items():
+        for name in own:
+            if f"optim.{name}" in _RANGES:
+                ranges[f"config.optim.networks.{network}.{name}"] = _RANGES[f"optim.{name}"]
+    for path, (least, largest) in ranges.items():
+        if not least <= fields[path] <= largest:
+            raise UserError(f"{path}: {fields[path]} is not between {least:g} and {largest:g}.")
     parallel = make_parallel(config.parallel)
     parallel.check_batch_size("config.data.batch_size", config.data.batch_size)
     model = make_model(config)
@@ -94,14 +104,55 @@ def check(config: ConfigDict) -> None:
             f"config.model: no model '{config.model.name}' can be built of these sizes "
             f"({first_line}); compare them with its config file."
         ) from error
-    make_optimiser(optim_settings(config), variables["params"], num_steps=1)
+    optimisers(config, model, variables["params"], phases(config, model, _ANY_NUMBER_OF_STEPS))
     if isinstance(model, PretrainedModel):
         model.pretrained_variables(jax.random.key(0))  # tells what is wrong with the weights
 
 
-def optim_settings(config: ConfigDict) -> OptimSettings:
-    """`config.optim` as the optimiser takes it."""
-    return OptimSettings(**config.optim.to_dict())
+def phases(config: ConfigDict, model: Model, num_steps: int) -> Phases:
+    """Which of the model's networks each of so many updates trains.
+
+    Raises:
+        UserError: see `jaxad.train.phases.make_phases`.
+    """
+    return make_phases(config.train.updates.to_dict(), tuple(model.networks), num_steps)
+
+
+def optimisers(
+    config: ConfigDict, model: Model, params: Tree, schedule: Phases
+) -> dict[str, optax.GradientTransformation]:
+    """The optimiser of each network.
+
+    Raises:
+        UserError: see `jaxad.train.optim.make_optimiser`; or `config.optim.networks` speaks of no
+            network or no field.
+    """
+    for name in config.optim.networks:
+        if name not in model.networks:
+            raise UserError(
+                f"config.optim.networks.{name}: this system has no such network; it has "
+                f"{', '.join(model.networks)}."
+            )
+    return {
+        # One at least: a run that never trains a network is refused once its length is known.
+        name: make_optimiser(
+            optim_settings(config, name), params, max(1, schedule.count(name)), owned
+        )
+        for name, owned in model.networks.items()
+    }
+
+
+def optim_settings(config: ConfigDict, network: str) -> OptimSettings:
+    """`config.optim` as a network's optimiser takes it."""
+    fields = config.optim.to_dict()
+    own = fields.pop("networks").get(network, {})
+    unknown = sorted(own.keys() - (fields.keys() - {"frozen"}))
+    if unknown:
+        raise UserError(
+            f"config.optim.networks.{network}.{unknown[0]}: config.optim has no such field for a "
+            "network."
+        )
+    return OptimSettings(**{**fields, **own})
 
 
 def augmentation(config: ConfigDict) -> Augmentation:

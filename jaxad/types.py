@@ -34,7 +34,7 @@ class LossAux:
 
     Attributes:
         terms: unweighted loss terms, and other figures to watch, by name, each [B]; logged and
-            checked for non-finite values.
+            checked for non-finite values. `<network>/<name>` where it is of one network alone.
         mutable: updated non-parameter collections (batch-norm statistics, codebooks), `{}` if none.
     """
 
@@ -72,7 +72,8 @@ class Model(Protocol):
 
     Attributes:
         networks: loss name -> regular expression over parameter paths (`trunk/up_0/kernel`): the
-            parameters that this loss trains. A system with one loss has `{"model": ".*"}`.
+            parameters, and the mutable state, that this loss trains. The validation loss of the
+            first one tells the best checkpoint. A system with one loss has `{"model": ".*"}`.
         image_shape: (H, W, C) of the images that it takes.
         num_latents: variables (or codes) that an image becomes in between.
     """

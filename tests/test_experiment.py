@@ -1,6 +1,7 @@
 """A config is checked before anything is generated or trained."""
 
 import pytest
+from ml_collections import ConfigDict
 
 from jaxad import experiment
 from jaxad.config import get_config
@@ -44,4 +45,29 @@ def test_a_field_that_the_model_lacks_is_named():
     with config.unlocked():
         config.model.width = 8
     with pytest.raises(UserError, match=r"config\.model\.width: .* no such field.*widths"):
+        experiment.check(config)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"optim.networks.encoder.learning_rate": -1.0}, "networks.encoder.learning_rate: -1.0 is"),
+        ({"optim.networks.encoder.rate": 1.0}, "networks.encoder.rate: config.optim has no such"),
+        ({"optim.networks.encoder.frozen": ("a",)}, "networks.encoder.frozen: config.optim has no"),
+        ({"optim.networks.decoder.b1": 0.5}, "networks.decoder: this system has no such network"),
+        ({"train.updates.encoder": (0.9, 1.1, 1)}, "config.train.updates.encoder: .0.9, 1.1, 1."),
+    ],
+)
+def test_what_is_wrong_with_one_network_is_named(change, words):
+    config = get_config("fanogan:smoke")
+    with config.unlocked():
+        for path, value in change.items():
+            *groups, field = path.split(".")
+            group = config
+            for name in groups:
+                if name not in group:
+                    group[name] = ConfigDict()
+                group = group[name]
+            group[field] = value
+    with pytest.raises(UserError, match=words):
         experiment.check(config)

@@ -125,19 +125,10 @@ class AEFlow:
     axis_name: str | None = None
 
     def __post_init__(self) -> None:
-        height, width, channels = self.image_shape
-        stride = self._encoder.stride
-        if height % stride or width % stride:
+        self._encoder.check_images(self.image_shape)
+        if min(self.image_shape[:2]) < ops.SSIM_WINDOW:
             raise UserError(
-                f"config.data.image_size: {height} is no multiple of {stride}, the stride of the "
-                "encoder's features."
-            )
-        if min(height, width) < ops.SSIM_WINDOW:
-            raise UserError(f"config.data.image_size: {height} is less than SSIM's window.")
-        if channels not in (1, 3):
-            raise UserError(
-                f"config.data.channels: {channels}; an ImageNet encoder takes grey images (1) or "
-                "colour (3)."
+                f"config.data.image_size: {self.image_shape[0]} is less than SSIM's window."
             )
         self._flow_settings  # noqa: B018 - checks its fields
         known = {
@@ -213,10 +204,7 @@ class AEFlow:
         return {
             **flow,
             "params": {"flow": flow["params"], "decoder": decoder["params"]},
-            # Whoever forgets to read the weights shall see it.
-            "encoder": jax.tree.map(
-                lambda leaf: jnp.full(leaf.shape, jnp.nan, leaf.dtype), encoder.variable_shapes
-            ),
+            "encoder": encoder.unread_variables,
         }
 
     @property
@@ -231,9 +219,7 @@ class AEFlow:
 
     def pretrained_variables(self, key: Key[Array, ""]) -> Variables:
         """The encoder's variables, read from where `weights` says; see `PretrainedModel`."""
-        if self.weights == backbones.RANDOM:
-            return {"encoder": self._encoder.init_variables(key)}
-        return {"encoder": self._encoder.read_variables(self.weights)}
+        return {"encoder": self._encoder.pretrained_variables(self.weights, key)}
 
     def features(self, variables: Variables, images: Images) -> FeatureMap:
         """z, float32; a function of the image and the frozen encoder alone."""

@@ -17,6 +17,7 @@ from jaxad.checkpoint import VALIDATION_LOSS, Checkpoints
 from jaxad.data import pipeline
 from jaxad.data.sources import DataSet
 from jaxad.errors import RunError, UserError
+from jaxad.train.phases import Phase
 from jaxad.train.program import Program, cached_features, make_program, train_batches
 from jaxad.train.state import TrainState
 from jaxad.train.writer import MetricsWriter
@@ -70,14 +71,27 @@ class _Window:
         self._pending = []
         self._start = time.monotonic()
         return [
-            {f"train/{name}": float(np.mean([row[name] for row in of_seed])) for name in of_seed[0]}
+            {f"train/{name}": value for name, value in _means(of_seed).items()}
             | {"train/steps_per_second": rate}
             for of_seed in zip(*rows, strict=True)
         ]
 
+    def leave_out(self, seconds: float) -> None:
+        """Leaves out what a first call compiled."""
+        self._start += seconds
+
     def restart_clock(self) -> None:
         """Leaves out what is not training (validation, a save) from the speed."""
         self._start = time.monotonic()
+
+
+def _means(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """The mean of every metric over the steps that have it: phases have metrics of their own."""
+    found: dict[str, list[float]] = {}
+    for row in rows:
+        for name, value in row.items():
+            found.setdefault(name, []).append(float(value))
+    return {name: float(np.mean(values)) for name, values in found.items()}
 
 
 def _check_finite(step: int, seed: int, metrics: Mapping[str, Any], last_good: int | None) -> None:
@@ -214,13 +228,16 @@ def train_seeds(
         window = _Window(program, seeds)
         bar = stack.enter_context(_progress_bar(config, len(seeds), start_step, num_steps))
         step, stopping = start_step, False
+        compiled: set[Phase] = set()
         for batch in parallel.prefetch(batches):
+            phase, called = program.phases.at(step), time.monotonic()
             with jax.transfer_guard("disallow"):
-                state, metrics = program.step(state, batch)
+                state, metrics = program.updates[phase](state, batch)
             step += 1
             window.add(step, metrics)
-            if step == start_step + 1:
-                window.restart_clock()  # leaves out compilation
+            if phase not in compiled:
+                compiled.add(phase)
+                window.leave_out(time.monotonic() - called)
             stopping = stop_requested()
             saving = stopping or step == num_steps
             saving = saving or step % config.train.checkpoint_every_steps == 0
@@ -229,10 +246,10 @@ def train_seeds(
                     means["train/images_per_second"] = (
                         means.pop("train/steps_per_second") * config.data.batch_size * len(members)
                     )
-                    # The schedule counts updates before the one that it is asked for.
-                    means["train/learning_rate"] = float(program.schedule(step - 1))
+                    rates = program.learning_rates(step - 1)
+                    means.update({f"train/{name}": rate for name, rate in rates.items()})
                     one.writer.write(step, means)
-                bar.set_postfix(loss=f"{_total_loss(means, 'train'):.5g}", refresh=False)
+                bar.set_postfix(loss=f"{_total_loss(means):.5g}", refresh=False)
                 bar.update(step * config.data.batch_size * len(members) - bar.n)
             if stopping:
                 # Saved at once: who sends SIGTERM does not wait for a validation.
@@ -246,7 +263,10 @@ def train_seeds(
                 totals = []
                 for one, seed, found in zip(members, seeds, losses, strict=True):
                     _check_finite(step, seed, found, last_good)
-                    totals.append({VALIDATION_LOSS: _total_loss(found, "validation")})
+                    first = next(iter(program.model.networks))
+                    comparable = program.phases.all_begun(step)
+                    total = {VALIDATION_LOSS: found[f"validation/loss/{first}"]}
+                    totals.append(total if comparable else {})
                     one.writer.write(step, found | totals[-1])
                 _save(program, members, step, state, totals)
                 last_good = step
@@ -291,9 +311,9 @@ def _progress_bar(config: ConfigDict, members: int, start_step: int, num_steps: 
     )
 
 
-def _total_loss(metrics: Mapping[str, float], prefix: str) -> float:
-    """The sum of the losses of all networks."""
-    return sum(value for name, value in metrics.items() if name.startswith(f"{prefix}/loss/"))
+def _total_loss(metrics: Mapping[str, float]) -> float:
+    """The sum of the training losses of the networks that are trained."""
+    return sum(value for name, value in metrics.items() if name.startswith("train/loss/"))
 
 
 def _training(state: TrainState) -> dict[str, Tree]:

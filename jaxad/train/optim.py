@@ -64,14 +64,15 @@ def learning_rate_schedule(settings: OptimSettings, num_steps: int) -> optax.Sch
 
 
 def make_optimiser(
-    settings: OptimSettings, params: Tree, num_steps: int
+    settings: OptimSettings, params: Tree, num_steps: int, owned: str = ".*"
 ) -> optax.GradientTransformation:
-    """The optimiser of a run.
+    """The optimiser of a network.
 
     Args:
-        settings: `config.optim`.
-        params: the parameters, for the paths that `frozen` speaks of.
-        num_steps: length of the run, for the schedule.
+        settings: `config.optim`, with what is the network's own.
+        params: the parameters, for the paths that `frozen` and `owned` speak of.
+        num_steps: its updates in the run, for the schedule.
+        owned: regular expression over the paths of its parameters; no others may have gradients.
 
     Raises:
         UserError: an unknown name, a frozen pattern that is no regular expression, matches no
@@ -99,13 +100,15 @@ def make_optimiser(
             parts.append(optax.add_decayed_weights(settings.weight_decay))
         parts.append(optax.scale_by_learning_rate(rate))
     trainable = optax.chain(*parts)
-    if not settings.frozen:
+    trains = matches(params, [owned])
+    if settings.frozen:
+        frozen = _frozen(settings.frozen, params)
+        trains = jax.tree.map(lambda own, still: own and not still, trains, frozen)
+    if all(jax.tree.leaves(trains)):
         return trainable
     return optax.partition(
-        {"trained": trainable, "frozen": optax.set_to_zero()},
-        jax.tree.map(
-            lambda frozen: "frozen" if frozen else "trained", _frozen(settings.frozen, params)
-        ),
+        {"trained": trainable, "still": optax.set_to_zero()},
+        jax.tree.map(lambda moves: "trained" if moves else "still", trains),
     )
 
 

@@ -19,7 +19,8 @@ from jaxad import experiment
 from jaxad.data import pipeline
 from jaxad.parallel import Parallel, make_parallel
 from jaxad.train.feature_cache import FeatureCache, default_folder
-from jaxad.train.optim import learning_rate_schedule, make_optimiser
+from jaxad.train.optim import learning_rate_schedule
+from jaxad.train.phases import Phase, Phases, check_phases
 from jaxad.train.state import TrainState, create_state, initial_variables
 from jaxad.train.step import train_step, validation_sums
 from jaxad.types import Model, PretrainedModel, Split, Tree
@@ -39,8 +40,9 @@ class Program:
         model: what it trains.
         parallel: how arrays lie on the devices.
         num_steps: updates in the run.
-        schedule: updates done -> learning rate of the next.
-        step: (state, batch) -> (state, metrics); donates the state.
+        phases: which networks each update trains.
+        schedules: by network, its updates done -> learning rate of its next.
+        updates: by phase, (state, batch) -> (state, metrics); donates the state.
         validation: (state, batch) -> (sums, number of examples).
         initial_states: one per seed.
     """
@@ -48,10 +50,21 @@ class Program:
     model: Model
     parallel: Parallel
     num_steps: int
-    schedule: optax.Schedule
-    step: Callable[[Tree, Tree], tuple[Tree, Tree]]
+    phases: Phases
+    schedules: Mapping[str, optax.Schedule]
+    updates: Mapping[Phase, Callable[[Tree, Tree], tuple[Tree, Tree]]]
     validation: Callable[[Tree, Tree], tuple[Tree, Tree]]
     initial_states: tuple[TrainState, ...]
+
+    def learning_rates(self, step: int) -> dict[str, float]:
+        """Of the networks that update `step` (0-based) trains; of a lone one without its name."""
+        rates = {
+            name: float(self.schedules[name](self.phases.count(name, step)))
+            for name in self.phases.at(step)
+        }
+        if len(self.schedules) == 1:
+            return {"learning_rate": next(iter(rates.values()))}
+        return {f"learning_rate/{name}": rate for name, rate in rates.items()}
 
     def stack(self, states: Sequence[TrainState]) -> TrainState:
         """The states of all seeds as the program takes them."""
@@ -78,26 +91,42 @@ def make_program(config: ConfigDict, seeds: Sequence[int], num_examples: int) ->
     parallel = make_parallel(config.parallel)
     model = experiment.make_model(config, parallel.axis_name)
     num_steps = num_train_steps(config, num_examples)
-    settings = experiment.optim_settings(config)
+    phases = experiment.phases(config, model, num_steps)
+    check_phases(phases)
     variables = [initial_variables(model, seed) for seed in seeds]
-    optimiser = make_optimiser(settings, variables[0]["params"], num_steps)
-    step = functools.partial(
-        train_step, model=model, optimiser=optimiser, axis_name=parallel.axis_name
-    )
+    optimisers = experiment.optimisers(config, model, variables[0]["params"], phases)
+
+    def update(phase: Phase) -> Callable[[Tree, Tree], tuple[Tree, Tree]]:
+        step = functools.partial(
+            train_step,
+            model=model,
+            optimisers={name: optimisers[name] for name in phase},
+            axis_name=parallel.axis_name,
+        )
+        if len(seeds) > 1:
+            step = jax.vmap(step, in_axes=(0, 1))
+        return parallel.compile_reduce(step, donate_state=True)
+
     validation = functools.partial(validation_sums, model=model, axis_name=parallel.axis_name)
     if len(seeds) > 1:
-        step = jax.vmap(step, in_axes=(0, 1))
         # Every seed sees the same validation examples.
         validation = jax.vmap(validation, in_axes=(0, None))
     return Program(
         model=model,
         parallel=parallel,
         num_steps=num_steps,
-        schedule=learning_rate_schedule(settings, num_steps),
-        step=parallel.compile_reduce(step, donate_state=True),
+        phases=phases,
+        schedules={
+            name: learning_rate_schedule(
+                experiment.optim_settings(config, name), phases.count(name)
+            )
+            for name in model.networks
+        },
+        # Compiled when they are first called.
+        updates={phase: update(phase) for phase in {phases.at(step) for step in range(num_steps)}},
         validation=parallel.compile_reduce(validation),
         initial_states=tuple(
-            create_state(one, optimiser, seed) for one, seed in zip(variables, seeds, strict=True)
+            create_state(one, optimisers, seed) for one, seed in zip(variables, seeds, strict=True)
         ),
     )
 

@@ -1,6 +1,7 @@
 """Everything that training changes, in one tree."""
 
 import dataclasses
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +21,7 @@ class TrainState:
             seeds are one program.
         params: the parameters.
         mutable: other collections (batch-norm statistics, codebooks), `{}` if none.
-        opt_state: of the optimiser.
+        opt_state: of the optimisers, by network.
     """
 
     # Trees, not array types: JAX also builds this class around shapes, shardings and donations.
@@ -48,7 +49,9 @@ def initial_variables(model: Model, seed: int) -> dict[str, Tree]:
 
 
 def create_state(
-    variables: dict[str, Tree], optimiser: optax.GradientTransformation, seed: int
+    variables: dict[str, Tree],
+    optimisers: Mapping[str, optax.GradientTransformation],
+    seed: int,
 ) -> TrainState:
     """The state before the first update."""
     return TrainState(
@@ -56,5 +59,5 @@ def create_state(
         seed=jnp.asarray(seed, jnp.uint32),
         params=variables["params"],
         mutable={name: tree for name, tree in variables.items() if name != "params"},
-        opt_state=optimiser.init(variables["params"]),
+        opt_state={name: one.init(variables["params"]) for name, one in optimisers.items()},
     )

@@ -5,6 +5,8 @@ collectives in. With an axis name the batch is one device's part and the same me
 `psum`. Nothing else differs.
 """
 
+from collections.abc import Mapping
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -39,7 +41,7 @@ def train_step(
     batch: Batch,
     *,
     model: Model,
-    optimiser: optax.GradientTransformation,
+    optimisers: Mapping[str, optax.GradientTransformation],
     axis_name: str | None = None,
 ) -> tuple[TrainState, Metrics]:
     """One update. Pure; the caller compiles it and donates the state.
@@ -48,12 +50,15 @@ def train_step(
         state: before the update.
         batch: `image`, `label`, `_valid`, `_index`; see `jaxad.types.Batch`.
         model: whose losses to follow. Each of its networks follows its own loss.
-        optimiser: what to do with the gradients.
+        optimisers: of the networks to train, what to do with their gradients. Parameters, mutable
+            state and optimisers' states of the others stay as they are. All gradients are taken
+            before any network moves.
         axis_name: the mapped axis that the batch is spread over, None in the global view.
 
     Returns:
-        The state after the update, and means over the global batch: `loss/<network>`,
-        `term/<name>`, and the norm `grad_norm` of all gradients before clipping.
+        The state after the update, and means over the global batch: `loss/<network>` of those that
+        it trained, `term/<name>` of their terms, and the norm `grad_norm` of all gradients before
+        clipping.
     """
     step_key = jax.random.fold_in(jax.random.key(state.seed), state.step)
     keys = example_keys(step_key, batch["_index"])
@@ -64,32 +69,56 @@ def train_step(
         losses, aux = model.losses({"params": params, **state.mutable}, batch, keys, train=True)
         return _masked_sum(losses[network], valid), aux
 
-    gradients = jax.tree.map(jnp.zeros_like, state.params)
+    gradients: dict[str, Tree] = {}
     sums: Metrics = {}
-    for network, pattern in model.networks.items():
+    mutable = state.mutable
+    for network in optimisers:
+        pattern = model.networks[network]
         (loss, aux), gradient = jax.value_and_grad(network_loss, has_aux=True)(
             state.params, network
         )
-        owned = matches(state.params, [pattern])
-        gradients = jax.tree.map(
-            lambda mine, new, old: new if mine else old, owned, gradient, gradients
+        gradients[network] = jax.tree.map(
+            lambda mine, new: new if mine else jnp.zeros_like(new),
+            matches(state.params, [pattern]),
+            gradient,
         )
+        mutable = {
+            name: jax.tree.map(_chosen, matches(tree, [pattern]), aux.mutable[name], tree)
+            for name, tree in mutable.items()
+        }
         sums[f"loss/{network}"] = loss
-    sums.update({f"term/{name}": _masked_sum(term, valid) for name, term in aux.terms.items()})
+        for name, term in aux.terms.items():
+            if _is_term_of(name, network):
+                sums[f"term/{name}"] = _masked_sum(term, valid)
 
     # The mean is taken outside of the differentiation: sums over devices are exact there.
     gradients, metrics = jax.tree.map(
         lambda total: total / count.astype(total.dtype), _sum_over(axis_name, (gradients, sums))
     )
     metrics["grad_norm"] = optax.tree.norm(gradients)
-    updates, opt_state = optimiser.update(gradients, state.opt_state, state.params)
+    params, opt_state = state.params, dict(state.opt_state)
+    for network, gradient in gradients.items():
+        updates, opt_state[network] = optimisers[network].update(
+            gradient, opt_state[network], state.params
+        )
+        params = optax.apply_updates(params, updates)
     return TrainState(
         step=state.step + 1,
         seed=state.seed,
-        params=optax.apply_updates(state.params, updates),
-        mutable=aux.mutable,
+        params=params,
+        mutable=mutable,
         opt_state=opt_state,
     ), metrics
+
+
+def _chosen(mine: bool, new: Array, old: Array) -> Array:
+    return new if mine else old
+
+
+def _is_term_of(term: str, network: str) -> bool:
+    """Whether a network's update logs a term: `<network>/<name>` is of one, others are of all."""
+    owner, slash, _ = term.partition("/")
+    return not slash or owner == network
 
 
 def validation_sums(

@@ -168,9 +168,9 @@ def test_a_score_does_not_depend_on_its_batch(variables):
 
 
 def test_training_leaves_the_encoder_as_it_was_and_moves_the_flow(variables):
-    model, optimiser = build(), optax.adam(1e-3)
-    state = create_state(variables, optimiser, 0)
-    step = jax.jit(functools.partial(train_step, model=model, optimiser=optimiser))
+    model, optimisers = build(), {"model": optax.adam(1e-3)}
+    state = create_state(variables, optimisers, 0)
+    step = jax.jit(functools.partial(train_step, model=model, optimisers=optimisers))
     after, metrics = step(state, batch_of(4))
     for name in ("encoder", "permutation"):
         jax.tree.map(np.testing.assert_array_equal, after.mutable[name], state.mutable[name])
@@ -280,13 +280,13 @@ def test_the_train_step_agrees_in_every_layout():
                 lambda x: np.asarray(x, np.float64) if x.dtype == jnp.float32 else np.asarray(x),
                 initial_variables(build(**small), 0),
             )
-            optimiser = optax.sgd(0.1)
+            optimisers = {"model": optax.sgd(0.1)}
             step = parallel.compile_reduce(
                 functools.partial(
-                    train_step, model=model, optimiser=optimiser, axis_name=parallel.axis_name
+                    train_step, model=model, optimisers=optimisers, axis_name=parallel.axis_name
                 )
             )
-            state = parallel.put_replicated(create_state(variables, optimiser, 0))
+            state = parallel.put_replicated(create_state(variables, optimisers, 0))
             state, _ = step(state, parallel.put_batch(batch))
             found.append(parallel.get_replicated(state))
         for other in found[1:]:

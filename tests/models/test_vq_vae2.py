@@ -103,13 +103,13 @@ def test_the_train_step_updates_codebooks_alike_in_every_layout():
                 lambda x: x.astype(jnp.float64) if x.dtype == jnp.float32 else x,
                 initial_variables(build(), 0),
             )
-            optimiser = optax.sgd(0.1)
+            optimisers = {"model": optax.sgd(0.1)}
             step = parallel.compile_reduce(
                 functools.partial(
-                    train_step, model=model, optimiser=optimiser, axis_name=parallel.axis_name
+                    train_step, model=model, optimisers=optimisers, axis_name=parallel.axis_name
                 )
             )
-            state = parallel.put_replicated(create_state(variables, optimiser, 0))
+            state = parallel.put_replicated(create_state(variables, optimisers, 0))
             for _ in range(2):  # the first draws the codebooks from the batch
                 state, _ = step(state, parallel.put_batch(batch_of(16, "float64")))
             found.append(parallel.get_replicated(state))
@@ -125,12 +125,12 @@ def test_the_train_step_updates_codebooks_alike_in_every_layout():
 
 def test_training_reconstructs_what_it_is_given():
     """Two hundred steps on four images: the error falls to a third of the images' variance."""
-    model, optimiser = build(), optax.adam(3e-3)
-    state = create_state(initial_variables(model, 0), optimiser, 0)
+    model, optimisers = build(), {"model": optax.adam(3e-3)}
+    state = create_state(initial_variables(model, 0), optimisers, 0)
     x, y = np.meshgrid(np.linspace(0, 1, 16), np.linspace(0, 1, 16))
     batch = batch_of(4)
     batch["image"] = np.stack([x, y, x * y, (x > 0.5)])[..., None].astype("float32")
-    step = jax.jit(functools.partial(train_step, model=model, optimiser=optimiser))
+    step = jax.jit(functools.partial(train_step, model=model, optimisers=optimisers))
     for _ in range(200):
         state, metrics = step(state, jax.tree.map(jnp.asarray, batch))
     assert float(metrics["term/mse"]) < batch["image"].var() / 3

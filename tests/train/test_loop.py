@@ -55,12 +55,15 @@ def variables(folder: Path, checkpoint="last"):
     return found.step, jax.tree.leaves(found.variables)
 
 
-@pytest.mark.parametrize("stop_at", [EVERY, 4])  # at a checkpoint, and between two
-def test_a_run_stopped_by_sigterm_resumes_bit_for_bit(config, tmp_path, monkeypatch, stop_at):
-    assert num_train_steps(config, 32) == STEPS
-    whole, parts = tmp_path / "whole", tmp_path / "parts"
-    assert run(config, whole)
+@pytest.fixture(scope="module")
+def wholes(tmp_path_factory):
+    """Where uninterrupted runs are kept for the tests that interrupt the same run, by system."""
+    return tmp_path_factory.mktemp("wholes")
 
+
+def stopped_and_resumed(config, whole, parts, monkeypatch, stop_at):
+    """Trains in `whole`, and in `parts` with a SIGTERM after an update; the step it stopped at."""
+    assert run(config, whole)  # which returns at once where it is trained
     write = MetricsWriter.write
 
     def write_and_terminate(self, step, metrics):
@@ -72,14 +75,24 @@ def test_a_run_stopped_by_sigterm_resumes_bit_for_bit(config, tmp_path, monkeypa
     assert not run(config, parts)
     with Checkpoints(parts / "checkpoints", read_only=True) as checkpoints:
         stopped = checkpoints.last_step
-    assert stopped is not None and stop_at <= stopped < STEPS
     monkeypatch.setattr(MetricsWriter, "write", write)
     assert run(config, parts)
-
     (whole_step, expected), (parts_step, found) = variables(whole), variables(parts)
-    assert whole_step == parts_step == STEPS
+    assert whole_step == parts_step
     for ours, theirs in zip(found, expected, strict=True):
         np.testing.assert_array_equal(ours, theirs)
+    return stopped
+
+
+@pytest.mark.parametrize("stop_at", [EVERY, 4])  # at a checkpoint, and between two
+def test_a_run_stopped_by_sigterm_resumes_bit_for_bit(
+    config, wholes, tmp_path, monkeypatch, stop_at
+):
+    assert num_train_steps(config, 32) == STEPS
+    whole, parts = wholes / "pchvae", tmp_path
+    stopped = stopped_and_resumed(config, whole, parts, monkeypatch, stop_at)
+    assert stopped is not None and stop_at <= stopped < STEPS
+    assert detector.load(parts).step == STEPS
     validation = [
         {
             row["step"]: row["validation_loss"]
@@ -91,6 +104,34 @@ def test_a_run_stopped_by_sigterm_resumes_bit_for_bit(config, tmp_path, monkeypa
     for step in validation[0].keys() & validation[1].keys():
         assert validation[0][step] == validation[1][step]
     assert STEPS in validation[0].keys() & validation[1].keys()
+
+
+@pytest.mark.parametrize("stop_at", [3, 5, 7])  # alternating, before the border, behind it
+def test_a_run_of_stages_resumes_in_the_right_one(npz_root, wholes, tmp_path, monkeypatch, stop_at):
+    """Three networks: the critic and every second time the generator, then the encoder."""
+    config = get_config("fanogan:smoke").unlock()
+    config.data.name, config.data.root, config.data.image_size = "npz", str(npz_root), 16
+    config.model.widths, config.model.depth, config.cpu_devices = (8, 8), 0, 8
+    config.train.updates.critic = (0.0, 0.6, 1)
+    config.train.updates.generator = (0.0, 0.6, 2)
+    config.train.updates.encoder = (0.6, 1.0, 1)
+    config.train.num_epochs = 10 * config.data.batch_size / 32
+    config.train.log_every_steps, config.train.checkpoint_every_steps = 1, 4
+    whole, parts = wholes / "fanogan", tmp_path
+    stopped = stopped_and_resumed(config, whole, parts, monkeypatch, stop_at)
+    assert stopped in (stop_at, stop_at + 1)
+    # The best checkpoint is of the encoder's stage: before, its loss is of an untrained one.
+    compared = [
+        row["step"] for row in read_metrics(whole / "metrics.jsonl") if "validation_loss" in row
+    ]
+    assert compared == [8, 10] and detector.load(whole, "best").step in compared
+    networks = {
+        row["step"]: sorted(name[11:] for name in row if name.startswith("train/loss/"))
+        for row in read_metrics(parts / "metrics.jsonl")
+        if "train/grad_norm" in row
+    }
+    expected = {step: ["critic"] if step % 2 else ["critic", "generator"] for step in range(1, 7)}
+    assert networks == expected | dict.fromkeys(range(7, 11), ["encoder"])
 
 
 def test_a_finished_run_is_left_alone(config, tmp_path):

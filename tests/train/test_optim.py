@@ -120,3 +120,13 @@ def test_paths_and_whole_path_matching():
 def test_mistakes_are_named(changes, words):
     with pytest.raises(UserError, match=words):
         make_optimiser(dataclasses.replace(SETTINGS, **changes), PARAMS, 10)
+
+
+def test_a_network_s_optimiser_moves_its_own_parameters_alone():
+    """Not even weight decay reaches the others."""
+    settings = dataclasses.replace(SETTINGS, weight_decay=0.3)
+    optimiser = make_optimiser(settings, PARAMS, num_steps=10, owned="stem/.*")
+    gradients = {**GRADIENTS, "tail": {"bias": jnp.zeros(1)}}
+    changes, _ = optimiser.update(gradients, optimiser.init(PARAMS), PARAMS)
+    np.testing.assert_array_equal(changes["tail"]["bias"], 0)
+    assert (changes["stem"]["kernel"] != 0).all()

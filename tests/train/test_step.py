@@ -47,11 +47,11 @@ def run_step(mode, num_devices, norm, dtype):
     model = build(norm, dtype, parallel.axis_name)
     variables = jax.tree.map(lambda x: x.astype(dtype), initial_variables(build(norm), 0))
     # SGD with rate 1: the change of the parameters is the gradient.
-    optimiser = optax.sgd(1.0)
-    state = create_state(variables, optimiser, seed=3)
+    optimisers = {"model": optax.sgd(1.0)}
+    state = create_state(variables, optimisers, seed=3)
     step = parallel.compile_reduce(
         functools.partial(
-            train_step, model=model, optimiser=optimiser, axis_name=parallel.axis_name
+            train_step, model=model, optimisers=optimisers, axis_name=parallel.axis_name
         )
     )
     arguments = parallel.put_replicated(state), parallel.put_batch(make_batch(dtype))
@@ -85,7 +85,7 @@ def test_one_device_eight_with_jit_and_eight_with_pmap_agree_in_float64(norm):
     assert bool(reference.mutable) == (norm == "batch")
 
 
-@pytest.mark.parametrize("norm", ["none", "batch"])
+@pytest.mark.parametrize("norm", [pytest.param("none", marks=pytest.mark.long), "batch"])
 def test_layouts_agree_in_float32_and_only_reductions_cross_devices(norm):
     results = [run_step(mode, count, norm, np.float32) for mode, count in LAYOUTS]
     losses = [metrics["loss/model"] for _, metrics, _ in results]
@@ -137,7 +137,10 @@ class TwoNetworks:
         params = variables["params"]
         g, c = params["generator"]["w"], params["critic"]["w"]
         x = batch["image"][:, 0, 0, 0]
-        return {"generator": x * g * c * 3.0, "critic": -x * g * c * 5.0}, LossAux({}, {})
+        losses = {"generator": x * g * c * 3.0, "critic": -x * g * c * 5.0}
+        terms = {"generator/height": x, "critic/slope": x, "both": x}
+        mutable = {name: tree for name, tree in variables.items() if name != "params"}
+        return losses, LossAux(terms, jax.tree.map(lambda leaf: leaf + 1, mutable))
 
     def score(self, variables, images):
         raise AssertionError("not used")
@@ -154,10 +157,10 @@ def small_batch(values, valid):
 
 
 def test_each_network_follows_its_own_loss_and_padding_counts_for_nothing():
-    model, optimiser = TwoNetworks(), optax.sgd(0.1)
-    state = create_state(model.init_variables(jax.random.key(0)), optimiser, 0)
+    model, optimisers = TwoNetworks(), dict.fromkeys(("generator", "critic"), optax.sgd(0.1))
+    state = create_state(model.init_variables(jax.random.key(0)), optimisers, 0)
     batch = small_batch([1.0, 3.0, 1e3], [True, True, False])  # mean of valid x is 2
-    after, metrics = jax.jit(functools.partial(train_step, model=model, optimiser=optimiser))(
+    after, metrics = jax.jit(functools.partial(train_step, model=model, optimisers=optimisers))(
         state, batch
     )
     # d(3 x g c)/dg = 6 and d(-5 x g c)/dc = -10 at g = c = 1, mean x = 2.
@@ -169,9 +172,33 @@ def test_each_network_follows_its_own_loss_and_padding_counts_for_nothing():
     assert int(after.step) == 1
 
 
+def test_networks_that_are_not_trained_stay_as_they_are_with_all_that_is_theirs():
+    model = TwoNetworks()
+    optimisers = dict.fromkeys(("generator", "critic"), optax.adam(0.1))
+    variables = {
+        **model.init_variables(0),
+        "statistics": {"generator": {"m": 1.0}, "critic": {"m": 1.0}},
+    }
+    state = create_state(jax.tree.map(jnp.asarray, variables), optimisers, 0)
+    after, metrics = train_step(
+        state, small_batch([1.0], [True]), model=model, optimisers={"critic": optimisers["critic"]}
+    )
+    assert float(after.params["generator"]["w"]) == 1 != float(after.params["critic"]["w"])
+    assert float(after.mutable["statistics"]["generator"]["m"]) == 1
+    assert float(after.mutable["statistics"]["critic"]["m"]) == 2
+    for ours, theirs in zip(
+        jax.tree.leaves(after.opt_state["generator"]),
+        jax.tree.leaves(state.opt_state["generator"]),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(ours, theirs)
+    # A term of the other network is not looked at, one of nobody's is.
+    assert set(metrics) == {"loss/critic", "term/critic/slope", "term/both", "grad_norm"}
+
+
 def test_validation_sums_count_valid_examples_once():
     model = TwoNetworks()
-    state = create_state(model.init_variables(jax.random.key(0)), optax.sgd(0.1), 0)
+    state = create_state(model.init_variables(jax.random.key(0)), {}, 0)
     batch = small_batch([1.0, 3.0, np.nan], [True, True, False])
     sums, count = validation_sums(state, batch, model=model)
     assert float(count) == 2
