@@ -56,6 +56,8 @@ def base() -> ConfigDict:
     config.optim.warmup_steps = 0
     config.optim.clip_norm = 0.0  # global gradient norm; 0 = off
     config.optim.weight_decay = 0.0  # adam: L2 in the gradient; adamw: decoupled
+    # What is a network's own: network -> some of the fields above.
+    config.optim.networks = ConfigDict()
     config.optim.frozen = ()  # regular expressions over parameter paths that do not train
 
     config.train = ConfigDict()
@@ -63,6 +65,9 @@ def base() -> ConfigDict:
     config.train.log_every_steps = 25
     config.train.checkpoint_every_steps = 250  # validation loss, then a checkpoint
     config.train.keep_last = 2  # checkpoints kept beside the best one
+    # Network -> (start, end, every): the part of the run in which it trains, at every so many-th
+    # update; without: in all of it. See jaxad.train.phases.
+    config.train.updates = ConfigDict()
     # Where a frozen encoder's features are kept: a folder, "" for ~/.cache/jaxad/features, "off".
     config.train.feature_cache = ""
     config.train.feature_cache_dtype = "float16"  # or "bfloat16"
@@ -70,6 +75,7 @@ def base() -> ConfigDict:
     config.evaluate = ConfigDict()
     config.evaluate.batch_size = 64
     config.evaluate.bootstrap_resamples = 1000
+    config.evaluate.false_positive_rate = 0.05  # of decisions from normal images alone
     config.evaluate.num_examples = 6  # most and least anomalous slices kept for the report
     return config
 
@@ -114,7 +120,10 @@ def pchvae_protocol(variant: str) -> ConfigDict:
 
 
 def aeflow_protocol(variant: str) -> ConfigDict:
-    """The training that AE-FLOW and its paper's flows share; the caller sets the model."""
+    """The data and training that AE-FLOW and the systems of its Table 1 share, but for the model.
+
+    What a system trains differently from AE-FLOW its config file says.
+    """
     config = base()
     config.data.image_size = 128
     config.data.batch_size = 32
@@ -135,6 +144,21 @@ def aeflow_protocol(variant: str) -> ConfigDict:
         if variant == "chest":
             config.optim.learning_rate, config.optim.weight_decay = 1e-3, 0.0
     return config
+
+
+def autoencoder_sizes(config: ConfigDict, variant: str) -> None:
+    """Sets the sizes that AE and the GANs of AE-FLOW's Table 1 have in common."""
+    config.model.widths = (16, 32, 64, 64, 64)  # channels after each halving, to 4 x 4
+    config.model.depth = 1  # residual 3x3 convolutions at each resolution
+    config.model.latents = 128
+    config.model.norm = "group"  # or "batch", "none"
+    if variant == "demo":
+        config.model.norm = "none"  # a third of the time
+    elif variant == "smoke":
+        config.model.widths, config.model.latents = (8, 8, 8), 8
+    elif variant == "paper":
+        config.model.widths = (64, 64, 128, 256, 512, 512)
+        config.model.norm = "batch"
 
 
 #: Fields of `config.data` that all experiments of a study have in common.

@@ -54,6 +54,49 @@ PAPER["aeflow"] = {
     "config.optim.weight_decay": 1e-5,
     "config.data.augment.mirror": False,
 }
+#: What AE-FLOW's Section 3.2 says of all systems' images; the rest is each one's own paper's.
+TABLE1 = {"config.data.image_size": 256, "config.data.batch_size": 64}
+PAPER["ae"] = TABLE1
+PAPER["fanogan"] = TABLE1 | {
+    # Gulrajani et al. 2017, Algorithm 1, and Schlegl et al. 2019.
+    "config.model.gradient_penalty": 10.0,
+    "config.model.kappa": 1.0,
+    "config.model.latents": 128,
+    "config.optim.learning_rate": 1e-4,
+    "config.optim.b1": 0.0,
+    "config.optim.b2": 0.9,
+    "config.optim.networks.encoder.learning_rate": 5e-5,
+    "config.train.updates.generator": (0.0, 0.7, 5),
+}
+PAPER["ganomaly"] = TABLE1 | {
+    # Akcay et al. 2018, Section 4.
+    "config.model.adversarial": 1.0,
+    "config.model.contextual": 50.0,
+    "config.model.encoding": 1.0,
+    "config.model.latents": 100,
+    "config.optim.learning_rate": 2e-4,
+    "config.optim.b1": 0.5,
+    "config.optim.b2": 0.999,
+    "config.train.num_epochs": 15.0,
+}
+PAPER["differnet"] = TABLE1 | {
+    # Rudolph et al. 2021, Section 4.2: batches of 96, 192 epochs, 64 views of each test image, 8
+    # blocks.
+    "config.data.batch_size": 96,
+    "config.model.views": 64,
+    "config.model.num_blocks": 8,
+    "config.model.scales": (1, 2, 4),
+    "config.optim.learning_rate": 2e-4,
+    "config.train.num_epochs": 192.0,
+}
+PAPER["fastflow"] = TABLE1 | {
+    # Yu et al. 2021, Section 4.2: 8 steps of flow, Adam, 500 epochs.
+    "config.model.backbone": "wide_resnet50_2",
+    "config.model.num_blocks": 8,
+    "config.optim.learning_rate": 1e-3,
+    "config.optim.weight_decay": 1e-5,
+    "config.train.num_epochs": 500.0,
+}
 
 
 def _types(config):

@@ -45,6 +45,36 @@ def _aeflow() -> Any:
     return AEFlow
 
 
+def _ae() -> Any:
+    from jaxad.models.autoencoder import AutoEncoder
+
+    return AutoEncoder
+
+
+def _fanogan() -> Any:
+    from jaxad.models.f_anogan import FAnoGAN
+
+    return FAnoGAN
+
+
+def _ganomaly() -> Any:
+    from jaxad.models.ganomaly import GANomaly
+
+    return GANomaly
+
+
+def _differnet() -> Any:
+    from jaxad.models.differ_net import DifferNet
+
+    return DifferNet
+
+
+def _fastflow() -> Any:
+    from jaxad.models.fast_flow import FastFlow
+
+    return FastFlow
+
+
 #: Name -> a function that imports the system's class, a dataclass of its fields.
 SYSTEMS: Mapping[str, Callable[[], Any]] = {
     "pchvae": _pchvae,
@@ -53,6 +83,11 @@ SYSTEMS: Mapping[str, Callable[[], Any]] = {
     "lowvae": _lowvae,
     "vqvae2": _vqvae2,
     "aeflow": _aeflow,
+    "ae": _ae,
+    "fanogan": _fanogan,
+    "ganomaly": _ganomaly,
+    "differnet": _differnet,
+    "fastflow": _fastflow,
 }
 
 

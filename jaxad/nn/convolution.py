@@ -11,7 +11,7 @@ backend; on an accelerator they were not measured.
   image is laid out once with its channels outermost, so that the taps copy whole rows of it. The
   copies take about three times the image's memory.
 - A depthwise convolution is a sum of shifted images, each times a number per channel: one pass over
-  memory, no matrix product.
+  memory, no matrix product. So is its gradient in the image.
 """
 
 from collections.abc import Sequence
@@ -26,6 +26,10 @@ FeatureMap = Float[Array, "batch height width channels"]
 Output = Float[Array, "batch rows columns features"]
 SameOutput = Float[Array, "batch height width features"]
 Kernel = Float[Array, "3 3 channels features"]
+Padded = Float[Array, "batch high wide channels"]
+DepthwiseKernel = Float[Array, "_ _ 1 channels"]
+DepthwiseOutput = Float[Array, "batch rows columns channels"]
+Pads = tuple[tuple[int, int], ...]
 
 #: At 32 channels the products take as long as XLA's convolution, at 56 two thirds of its time.
 FEWEST_CHANNELS = 48
@@ -84,33 +88,81 @@ def _pointwise(
     return product.reshape(*reached.shape[:3], -1)
 
 
-# Compiled by itself, so that layers of one shape are traced once.
-@partial(jax.jit, static_argnums=(2, 3))
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _depthwise(
-    x: FeatureMap,
-    kernel: Float[Array, "_ _ 1 channels"],
-    strides: tuple[int, ...],
-    pads: tuple[tuple[int, int], ...],
-) -> Float[Array, "batch rows columns channels"]:
+    x: FeatureMap, kernel: DepthwiseKernel, strides: tuple[int, ...], pads: Pads
+) -> DepthwiseOutput:
     """The sum over taps of the shifted image times the tap's number of each channel."""
-    size = kernel.shape[:2]
-    # Sums are taken in float32 at least, as a convolution takes them.
-    exact = jnp.promote_types(x.dtype, jnp.float32)
-    padded = jnp.pad(x, ((0, 0), *pads, (0, 0)))
+    return _sum_of_taps(_padded(x, pads), kernel, strides)
+
+
+def _padded(x: FeatureMap, pads: Pads) -> Padded:
+    return jnp.pad(x, ((0, 0), *pads, (0, 0)))
+
+
+def _shifts(padded: Padded, size: Sequence[int], strides: Sequence[int]) -> list[DepthwiseOutput]:
+    """What each tap of a kernel of this size sees, tap by tap, row by row."""
     rows, columns = (
         (padded.shape[1 + axis] - size[axis]) // strides[axis] + 1 for axis in range(2)
     )
-    total = jnp.zeros((len(x), rows, columns, x.shape[-1]), exact)
-    for row in range(size[0]):
-        for column in range(size[1]):
-            shifted = padded[
-                :,
-                row : row + (rows - 1) * strides[0] + 1 : strides[0],
-                column : column + (columns - 1) * strides[1] + 1 : strides[1],
-            ]
-            tap = kernel[row : row + 1, column : column + 1]
-            total += shifted.astype(exact) * tap.astype(exact)
-    return total.astype(x.dtype)
+    return [
+        padded[
+            :,
+            row : row + (rows - 1) * strides[0] + 1 : strides[0],
+            column : column + (columns - 1) * strides[1] + 1 : strides[1],
+        ]
+        for row in range(size[0])
+        for column in range(size[1])
+    ]
+
+
+# Compiled by itself, so that layers of one shape are traced once.
+@partial(jax.jit, static_argnums=2)
+def _sum_of_taps(
+    padded: Padded, kernel: DepthwiseKernel, strides: tuple[int, ...]
+) -> DepthwiseOutput:
+    # Sums are taken in float32 at least, as a convolution takes them.
+    exact = jnp.promote_types(padded.dtype, jnp.float32)
+    taps = kernel.astype(exact).reshape(-1, 1, 1, 1, kernel.shape[-1])
+    shifts = _shifts(padded, kernel.shape[:2], strides)
+    total = jnp.zeros(shifts[0].shape, exact)
+    for tap, shifted in zip(taps, shifts, strict=True):
+        total += shifted.astype(exact) * tap
+    return total.astype(padded.dtype)
+
+
+def _depthwise_forward(
+    x: FeatureMap, kernel: DepthwiseKernel, strides: tuple[int, ...], pads: Pads
+) -> tuple[DepthwiseOutput, tuple[FeatureMap, DepthwiseKernel]]:
+    return _depthwise(x, kernel, strides, pads), (x, kernel)
+
+
+def _depthwise_backward(
+    strides: tuple[int, ...],
+    pads: Pads,
+    saved: tuple[FeatureMap, DepthwiseKernel],
+    gradient: DepthwiseOutput,
+) -> tuple[FeatureMap, DepthwiseKernel]:
+    """Also a sum over taps; XLA's own way back adds a padded image for each of them."""
+    x, kernel = saved
+    around = []
+    for axis in range(2):
+        before = kernel.shape[axis] - 1 - pads[axis][0]
+        reached = (gradient.shape[1 + axis] - 1) * strides[axis] + 1
+        after = x.shape[1 + axis] + kernel.shape[axis] - 1 - before - reached
+        around.append((before, after, strides[axis] - 1))
+    spread = jax.lax.pad(gradient, jnp.zeros((), gradient.dtype), ((0, 0, 0), *around, (0, 0, 0)))
+    of_x = _sum_of_taps(spread, kernel[::-1, ::-1], (1, 1))
+    exact = jnp.promote_types(x.dtype, jnp.float32)
+    shifts = _shifts(_padded(x, pads), kernel.shape[:2], strides)
+    sums = [
+        jnp.sum(shifted.astype(exact) * gradient.astype(exact), axis=(0, 1, 2))
+        for shifted in shifts
+    ]
+    return of_x, jnp.stack(sums).reshape(kernel.shape).astype(kernel.dtype)
+
+
+_depthwise.defvjp(_depthwise_forward, _depthwise_backward)
 
 
 def _is_unpadded(padding: str | Sequence[tuple[int, int]]) -> bool:
@@ -133,8 +185,8 @@ def conv_general_dilated(
     """`jax.lax.conv_general_dilated` as `flax.linen.Conv` calls it, without dilations.
 
     To be given to `flax.linen.Conv(..., conv_general_dilated=...)`, whose channels are last; so
-    `dimension_numbers` are not looked at. A wide 3x3 one differentiates in reverse, any number of
-    times, not forward.
+    `dimension_numbers` are not looked at. Wide 3x3 and depthwise ones differentiate in reverse, any
+    number of times, not forward.
 
     Raises:
         ValueError: it has dilations.

@@ -58,13 +58,24 @@ def _flow(subnet: str, soft: bool) -> None:
             torch.nn.Conv2d(inputs, outputs, 1),
         )
 
+    def dense_subnet(inputs: int, outputs: int) -> torch.nn.Module:
+        hidden = 4 * inputs
+        return torch.nn.Sequential(
+            torch.nn.Conv2d(inputs, hidden, 1),
+            torch.nn.ReLU(),
+            torch.nn.Conv2d(hidden, hidden, 1),
+            torch.nn.ReLU(),
+            torch.nn.Conv2d(hidden, outputs, 1),
+        )
+
+    constructors = {"conv": conv_subnet, "resnet": ResNetSubnet, "dense": dense_subnet}
     torch.manual_seed(0)
     np.random.seed(0)  # FrEIA draws its permutations from here
     flow = SequenceINN(CHANNELS, HEIGHT, WIDTH)
     for _ in range(BLOCKS):
         flow.append(
             AllInOneBlock,
-            subnet_constructor=conv_subnet if subnet == "conv" else ResNetSubnet,
+            subnet_constructor=constructors[subnet],
             affine_clamping=2.0,
             global_affine_type="SOFTPLUS",
             permute_soft=soft,
@@ -114,7 +125,7 @@ def _wide_resnet() -> None:
 
 
 if __name__ == "__main__":
-    for subnet in ("conv", "resnet"):
+    for subnet in ("conv", "resnet", "dense"):
         for soft in (False, True):
             _flow(subnet, soft)
     _wide_resnet()

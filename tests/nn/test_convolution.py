@@ -75,7 +75,13 @@ def test_it_is_used_where_there_are_many_channels():
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 @pytest.mark.parametrize(
     ("size", "strides", "padding"),
-    [(3, 1, "SAME"), (5, 2, "SAME"), (3, 2, [(1, 1), (1, 1)]), (5, (1, 2), "VALID")],
+    [
+        (3, 1, "SAME"),
+        (5, 2, "SAME"),
+        (3, 2, [(1, 1), (1, 1)]),
+        (5, (1, 2), "VALID"),
+        (3, 1, [(3, 0), (0, 4)]),  # more padding than the window reaches
+    ],
 )
 def test_depthwise_is_that_of_xla(size, strides, padding, dtype):
     rng = np.random.default_rng(0)
@@ -88,18 +94,23 @@ def test_depthwise_is_that_of_xla(size, strides, padding, dtype):
 
     params = layer().init(jax.random.key(0), x)
 
-    def value(x, **given):
+    def value(params, x, **given):
         return layer(**given).apply(params, x).astype(jnp.float32)
 
     # A bfloat16 has 8 bits.
     tolerance = 1e-5 if dtype == jnp.float32 else 2**-7
-    ours = value(x, conv_general_dilated=conv_general_dilated)
-    np.testing.assert_allclose(ours, value(x), rtol=tolerance, atol=tolerance)
-    gradients = [
-        jax.grad(lambda x: jnp.sum(value(x, **given) ** 2))(x).astype(jnp.float32)  # noqa: B023
-        for given in ({}, {"conv_general_dilated": conv_general_dilated})
-    ]
-    np.testing.assert_allclose(*gradients, rtol=4 * tolerance, atol=8 * tolerance)
+    ours = value(params, x, conv_general_dilated=conv_general_dilated)
+    np.testing.assert_allclose(ours, value(params, x), rtol=tolerance, atol=tolerance)
+
+    def gradients(**given):
+        found = jax.grad(lambda *at: jnp.sum(value(*at, **given) ** 2), argnums=(0, 1))(params, x)
+        return [leaf.astype(jnp.float32) for leaf in jax.tree.leaves(found)]
+
+    found = gradients(conv_general_dilated=conv_general_dilated)
+    for ours, theirs in zip(found, gradients(), strict=True):
+        # Those of bias and kernel are sums over all places.
+        scale = max(1.0, float(jnp.max(jnp.abs(theirs))) / 8)
+        np.testing.assert_allclose(ours, theirs, rtol=4 * tolerance, atol=8 * tolerance * scale)
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])

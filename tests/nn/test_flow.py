@@ -219,7 +219,7 @@ def test_log_det_and_inverse_ask_for_the_highest_precision(subnet, permutation):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"subnet": "mlp"}, "config.model.subnet: unknown 'mlp'; known: conv, resnet."),
+        ({"subnet": "mlp"}, "config.model.subnet: unknown 'mlp'; known: conv, resnet, dense."),
         ({"permutation": "soft"}, "config.model.permutation: unknown 'soft'"),
         ({"moves": "both"}, "config.model.moves: unknown 'both'"),
         ({"num_blocks": 0}, "config.model.num_blocks: 0 is less than 1"),

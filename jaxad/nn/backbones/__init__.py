@@ -122,6 +122,15 @@ class Backbone:
         """Of the features."""
         return self._architecture.channels[self.stride]
 
+    def channels_at(self, stride: int) -> int:
+        """Of the features of a stride."""
+        return self._architecture.channels[stride]
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Of all the features that the architecture has."""
+        return tuple(self._architecture.channels)
+
     @property
     def _module(self) -> nn.Module:
         return self._architecture.module(stride=self.stride, dtype=self.dtype)
@@ -152,10 +161,29 @@ class Backbone:
         images = jnp.zeros((1, 2 * self.stride, 2 * self.stride, 3))
         return jax.eval_shape(self._module.init, jax.random.key(0), images)["params"]
 
+    def check_images(self, image_shape: tuple[int, int, int]) -> None:
+        """Raises a UserError where it cannot see images (H, W, C)."""
+        height, width, channels = image_shape
+        if height % self.stride or width % self.stride:
+            raise UserError(
+                f"config.data.image_size: {height} is no multiple of {self.stride}, the stride of "
+                "the encoder's features."
+            )
+        if channels not in (1, 3):
+            raise UserError(
+                f"config.data.channels: {channels}; an ImageNet encoder takes grey images (1) or "
+                "colour (3)."
+            )
+
     @property
-    def variable_shapes(self) -> Tree:
-        """Shapes and types of what `init_variables` and `read_variables` give."""
-        return {"layers": self._shapes(), "scale": jax.ShapeDtypeStruct((), jnp.float32)}
+    def unread_variables(self) -> Tree:
+        """NaN for all that `pretrained_variables` gives: whoever forgets to read shall see it."""
+        shapes = {"layers": self._shapes(), "scale": jax.ShapeDtypeStruct((), jnp.float32)}
+        return jax.tree.map(lambda leaf: jnp.full(leaf.shape, jnp.nan, leaf.dtype), shapes)
+
+    def pretrained_variables(self, where: str, key: Key[Array, ""]) -> Tree:
+        """`read_variables`, or `init_variables` where `where` is `RANDOM`."""
+        return self.init_variables(key) if where == RANDOM else self.read_variables(where)
 
     def read_variables(self, where: str) -> Tree:
         """Pretrained weights.
@@ -192,10 +220,20 @@ class Backbone:
 
         `variables` are `layers` and `scale`, what features are multiplied by.
         """
+        features: Any = self._apply(self._module, variables, images)
+        return features * variables["scale"].astype(features.dtype)
+
+    def pyramid(
+        self, variables: Tree, images: Images, strides: tuple[int, ...]
+    ) -> tuple[Float[Array, "batch rows columns features"], ...]:
+        """Features of several strides, none above `stride`, in one pass; not scaled."""
+        module = self._architecture.module(stride=self.stride, dtype=self.dtype, taps=strides)
+        return self._apply(module, variables, images)
+
+    def _apply(self, module: nn.Module, variables: Tree, images: Images) -> Any:
         architecture = self._architecture
         mean = jnp.asarray(architecture.mean, images.dtype)
         deviation = jnp.asarray(architecture.standard_deviation, images.dtype)
         coloured = jnp.broadcast_to(images, (*images.shape[:-1], 3))
         normalised = (coloured - mean[None, None, None]) / deviation[None, None, None]
-        features: Any = self._module.apply({"params": variables["layers"]}, normalised)
-        return features * variables["scale"].astype(features.dtype)
+        return module.apply({"params": variables["layers"]}, normalised)

@@ -79,10 +79,12 @@ class EfficientNetLite0(nn.Module):
         stride: of the features to stop at (4, 8, 16 or 32: 24, 40, 112 or 320 channels, linear);
             None for the logits [B, 1000].
         dtype: of the convolutions.
+        taps: strides up to `stride`; where there are some, the result is the features of each.
     """
 
     stride: int | None
     dtype: DTypeLike = jnp.float32
+    taps: tuple[int, ...] = ()
 
     def _conv(self, name: str, x: FeatureMap, features: int, size: int, stride: int = 1) -> Array:
         groups = features if name.endswith("depthwise") else 1
@@ -92,7 +94,8 @@ class EfficientNetLite0(nn.Module):
         )(x)  # fmt: skip
 
     @nn.compact
-    def __call__(self, images: Float[Array, "batch height width 3"]) -> Array:
+    def __call__(self, images: Float[Array, "batch height width 3"]) -> Array | tuple[Array, ...]:
+        tapped = {}
         x = nn.relu6(self._conv("stem", images.astype(self.dtype), 32, 3, 2))
         last = len(BLOCKS) - 1 if self.stride is None else _LAST_BLOCK[self.stride]
         for number, block in enumerate(BLOCKS[: last + 1]):
@@ -102,6 +105,9 @@ class EfficientNetLite0(nn.Module):
             y = self._conv(f"{name}_depthwise", y, y.shape[-1], block.kernel_size, block.stride)
             y = self._conv(f"{name}_project", nn.relu6(y), block.channels, 1)
             x = x + y if x.shape == y.shape else y
+            tapped[number] = x
+        if self.taps:
+            return tuple(tapped[_LAST_BLOCK[stride]] for stride in self.taps)
         if self.stride is not None:
             return x
         x = nn.relu6(self._conv("head", x, 1280, 1))

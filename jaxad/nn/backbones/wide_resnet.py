@@ -60,10 +60,12 @@ class WideResNet50(nn.Module):
     Attributes:
         stride: of the features.
         dtype: of the convolutions.
+        taps: strides up to `stride`; where there are some, the result is the features of each.
     """
 
     stride: int
     dtype: DTypeLike = jnp.float32
+    taps: tuple[int, ...] = ()
 
     def _conv(self, name: str, x: FeatureMap, features: int, size: int, stride: int = 1) -> Array:
         # torch pads evenly where XLA's SAME would pad a strided convolution on one side.
@@ -74,7 +76,10 @@ class WideResNet50(nn.Module):
         )(x)  # fmt: skip
 
     @nn.compact
-    def __call__(self, images: Float[Array, "batch height width 3"]) -> FeatureMap:
+    def __call__(
+        self, images: Float[Array, "batch height width 3"]
+    ) -> FeatureMap | tuple[FeatureMap, ...]:
+        tapped = {}
         x = nn.relu(self._conv("stem", images.astype(self.dtype), 64, 7, 2))
         x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=[(1, 1), (1, 1)])
         for number, stage in enumerate(STAGES[: _NUM_STAGES[self.stride]], start=1):
@@ -86,4 +91,5 @@ class WideResNet50(nn.Module):
                 if block == 0:
                     x = self._conv(f"{name}_shortcut", x, stage.channels, 1, stride)
                 x = nn.relu(x + y)
-        return x
+            tapped[number] = x
+        return tuple(tapped[_NUM_STAGES[stride]] for stride in self.taps) or x

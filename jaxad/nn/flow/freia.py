@@ -14,6 +14,12 @@ from jaxad.types import Tree
 #: Our names of a batch norm's arrays and torch's.
 _NORM = {"scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
 
+#: Subnet -> our name of a layer -> its place in a torch Sequential with ReLU between layers.
+_SEQUENTIAL = {
+    "conv": {"conv_0": 0, "conv_1": 2},
+    "dense": {"dense_0": 0, "dense_1": 2, "dense_2": 4},
+}
+
 
 def from_freia(
     tensors: Mapping[str, np.ndarray], settings: FlowSettings, prefix: str = "module_list.{block}."
@@ -23,7 +29,8 @@ def from_freia(
     Args:
         tensors: the state dict of a `SequenceINN` of such blocks as NumPy arrays, in FrEIA's
             names. Of a `conv` subnet: `subnet.0` and `subnet.2` (a Sequential of Conv2d, ReLU,
-            Conv2d); of a `resnet` one: `subnet.conv`, `subnet.norm` and `subnet.shortcut`.
+            Conv2d); of a `dense` one also `subnet.4`; of a `resnet` one: `subnet.conv`,
+            `subnet.norm` and `subnet.shortcut`.
         settings: of the flow: FrEIA's scales and half; `permutation` is `random` for its hard
             permutations and `orthogonal` for its soft ones.
         prefix: of a block's names.
@@ -67,10 +74,10 @@ def from_freia(
         matrix = take(f"{start}w_perm")[:, :, 0, 0]
         permutations[f"block_{block}"] = _permutation_of(matrix, settings, f"{start}w_perm")
         left.pop(f"{start}w_perm_inv", None)  # the transpose
-        if settings.subnet == "conv":
+        if settings.subnet in _SEQUENTIAL:
             params[name] = {
-                "conv_0": take_conv(f"{start}subnet.0"),
-                "conv_1": take_conv(f"{start}subnet.2"),
+                layer: take_conv(f"{start}subnet.{place}")
+                for layer, place in _SEQUENTIAL[settings.subnet].items()
             }
         else:
             norm = {ours: take(f"{start}subnet.norm.{theirs}") for ours, theirs in _NORM.items()}

@@ -28,7 +28,7 @@ from jaxad.errors import UserError
 from jaxad.nn.convolution import conv_general_dilated
 from jaxad.nn.flow.permutations import ChannelPermutation, ChannelReversal, ChannelRotation
 
-SUBNETS = ("conv", "resnet")
+SUBNETS = ("conv", "resnet", "dense")
 PERMUTATIONS = ("random", "reverse", "orthogonal")
 HALVES = ("second", "first")
 
@@ -50,8 +50,9 @@ class FlowSettings:
 
     Attributes:
         num_blocks: in the flow.
-        subnet: `conv` (3x3, ReLU, 1x1; as wide inside as its input) or `resnet` (3x3, batch norm,
-            ReLU, plus a 1x1 shortcut).
+        subnet: `conv` (3x3, ReLU, 1x1; as wide inside as its input), `resnet` (3x3, batch norm,
+            ReLU, plus a 1x1 shortcut) or `dense` (three 1x1 with ReLU between; four times as wide
+            inside as its input).
         permutation: `random` (a fixed random order), `reverse` (AE-FLOW's text) or `orthogonal`
             (FrEIA's permute_soft: a fixed random rotation).
         moves: the half that a coupling changes given the other: `second` (FrEIA) or `first`
@@ -105,11 +106,11 @@ class _Subnet(nn.Module):
             conv_general_dilated=conv_general_dilated, name=name,
         )(x)  # fmt: skip
 
-    def _dense(self, name: str, x: AnyMap) -> AnyMap:
-        """A 1x1 convolution to the output's features."""
+    def _dense(self, name: str, x: AnyMap, features: int | None = None) -> AnyMap:
+        """A 1x1 convolution; by default to the output's features."""
         return nn.Dense(
-            self.features, dtype=self.dtype, precision=self.precision, kernel_init=_TORCH_INIT,
-            name=name,
+            features or self.features, dtype=self.dtype, precision=self.precision,
+            kernel_init=_TORCH_INIT, name=name,
         )(x)  # fmt: skip
 
 
@@ -134,6 +135,17 @@ class ResNetSubnet(_Subnet):
             name="norm",
         )(self._conv("conv", self.features, x))
         return nn.relu(y) + self._dense("shortcut", x)
+
+
+class DenseSubnet(_Subnet):
+    """1x1 - ReLU - 1x1 - ReLU - 1x1, of each place alone: DifferNet's fully connected one."""
+
+    @nn.compact
+    def __call__(self, x: AnyMap) -> AnyMap:
+        y = x
+        for layer in range(2):
+            y = nn.relu(self._dense(f"dense_{layer}", y, 4 * x.shape[-1]))
+        return self._dense("dense_2", y)
 
 
 def _softplus(x: Array) -> Array:
@@ -170,7 +182,8 @@ class Flow(nn.Module):
         # FrEIA's split: the first half has the odd channel.
         self._split = channels - channels // 2
         moved = channels // 2 if settings.moves == "second" else self._split
-        subnet = {"conv": ConvSubnet, "resnet": ResNetSubnet}[settings.subnet]
+        kinds = {"conv": ConvSubnet, "resnet": ResNetSubnet, "dense": DenseSubnet}
+        subnet = kinds[settings.subnet]
         self._subnets = [
             subnet(
                 2 * moved, self.train, self.axis_name, self.dtype, self.precision,

@@ -1,0 +1,16 @@
+"""AE: a convolutional autoencoder (Kramer 1991), the simplest system of AE-FLOW's Table 1."""
+
+from ml_collections import ConfigDict
+
+from jaxad.config import aeflow_protocol, autoencoder_sizes, check_variant
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    check_variant("ae", variant)
+    config = aeflow_protocol(variant)
+    config.model.name = "ae"
+    config.optim.learning_rate, config.optim.weight_decay = 1e-3, 0.0
+    autoencoder_sizes(config, variant)
+    if variant == "demo":
+        config.train.num_epochs = 3.0
+    return config

