@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from ml_collections import ConfigDict
 
     from jaxad.detector import Detector
+    from jaxad.evaluate.conformal import Calibration
 
-__all__ = ["__version__", "fit", "get_config", "load"]
+__all__ = ["__version__", "fit", "get_config", "load", "load_calibration"]
 __version__ = "0.1.0"
 
 
@@ -43,3 +44,12 @@ def load(
     from jaxad import detector
 
     return detector.load(path, checkpoint)
+
+
+def load_calibration(
+    path: str | os.PathLike[str], checkpoint: Literal["last", "best"] | int = "last"
+) -> "Calibration":
+    """p-values and thresholds for a run's scores; see `jaxad.evaluate.conformal.Calibration`."""
+    from jaxad.evaluate import decisions
+
+    return decisions.load_calibration(path, checkpoint)

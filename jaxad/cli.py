@@ -6,9 +6,9 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
@@ -22,8 +22,15 @@ MODES = {
     "fit": "train, evaluate every test split, write the report",
     "train": "train only",
     "evaluate": "evaluate the last checkpoint of a workdir and write the report",
+    "calibrate": "set the thresholds of a workdir's decisions by other normal images (--normals)",
     "study": "do every run of a config of configs/studies/ and write one table",
 }
+
+#: Flags that one mode alone takes, and needs.
+OPTIONS = {"calibrate": ("normals",)}
+
+#: Groups whose fields are a system's networks: there are others than a config has set.
+_OPEN_GROUPS = ("config.optim.networks", "config.train.updates")
 
 _USAGE = """jaxad: anomaly detection in medical images, learnt from normal images only.
 
@@ -34,6 +41,7 @@ _USAGE = """jaxad: anomaly detection in medical images, learnt from normal image
               Variants: none (recommended), demo (minutes), smoke (seconds), paper.
   --workdir   the run's folder; the same command in the same folder resumes.
   --mode      {modes}.
+  --normals   calibrate: an .npz file of normal images.
   --config.optim.learning_rate=3e-4   any field of the config by its path.
   --help      this text; with --config also the config's fields.
 """
@@ -61,6 +69,12 @@ def _check_overrides(arguments: Sequence[str], config: ConfigDict) -> None:
             continue
         if any(field.startswith(f"{name}.") for field in fields):
             raise UserError(f"--{name}: is a group of fields; set one of them, as --{name}.FIELD=.")
+        opened = next((group for group in _OPEN_GROUPS if name.startswith(f"{group}.")), None)
+        if opened is not None:
+            raise UserError(
+                f"--{name}: this config sets no such field, and the command line adds none; set it "
+                f"in Python or in a config file of your own, under {opened}."
+            )
         raise UserError(f"--{name}: no such field;{_closest(name, list(fields))}")
 
 
@@ -94,6 +108,7 @@ def _own_flags() -> flags.FlagValues:
     flags.DEFINE_string("config", None, "config name or file", flag_values=values)
     flags.DEFINE_string("workdir", None, "folder of the run", flag_values=values)
     flags.DEFINE_string("mode", "fit", "what to do", flag_values=values)
+    flags.DEFINE_string("normals", None, "normal images to calibrate on", flag_values=values)
     flags.DEFINE_bool("help", False, "show the help", flag_values=values)
     return values
 
@@ -132,8 +147,18 @@ def _check_tuple(field: str, value: tuple[Any, ...], default: tuple[Any, ...]) -
         raise UserError(f"--{field}={value!r}: not understood; write it as --{field}='{example}'.")
 
 
-def parse(arguments: Sequence[str]) -> tuple[str, ConfigDict | None, str | None, bool]:
-    """Mode, resolved config (None if none is named), workdir and whether help is asked for.
+class Arguments(NamedTuple):
+    """A command line: `config` is resolved, None if none is named; `options` are the mode's own."""
+
+    mode: str
+    config: ConfigDict | None
+    workdir: str | None
+    wants_help: bool
+    options: dict[str, str]
+
+
+def parse(arguments: Sequence[str]) -> Arguments:
+    """What a command line says.
 
     Raises:
         UserError: an argument that is not understood, with the nearest one that is.
@@ -143,7 +168,7 @@ def parse(arguments: Sequence[str]) -> tuple[str, ConfigDict | None, str | None,
     try:
         rest = values(["jaxad", *own])
     except flags.UnrecognizedFlagError as error:
-        hint = _closest(error.flagname, ["config", "workdir", "mode", "help"])
+        hint = _closest(error.flagname, ["config", "workdir", "mode", "help", "normals"])
         raise UserError(f"--{error.flagname}: no such flag;{hint} see --help.") from error
     except flags.Error as error:
         raise UserError(" ".join(str(error).split())) from error
@@ -159,11 +184,22 @@ def parse(arguments: Sequence[str]) -> tuple[str, ConfigDict | None, str | None,
         config = _override(config_lib.get_config(values.config), overrides)
     elif overrides:
         raise UserError(f"{overrides[0]}: there is no config to override; name one with --config.")
-    return values.mode, config, values.workdir, values.help
+    options = _options(values.mode, {"normals": values.normals})
+    return Arguments(values.mode, config, values.workdir, values.help, options)
+
+
+def _options(mode: str, given: Mapping[str, str | None]) -> dict[str, str]:
+    """Those of the flags that the mode takes; all of them must be there, and no others."""
+    for name, value in given.items():
+        takes = name in OPTIONS.get(mode, ())
+        if value and not takes:
+            modes = ", ".join(other for other, names in OPTIONS.items() if name in names)
+            raise UserError(f"--{name}: --mode={mode} has no use for it; it is of {modes}.")
+    return {name: given[name] or "" for name in OPTIONS.get(mode, ())}
 
 
 def _run(arguments: Sequence[str], program: str) -> int:
-    mode, config, workdir, wants_help = parse(arguments)
+    mode, config, workdir, wants_help, options = parse(arguments)
     if wants_help:
         print(_help(program))
         if config is not None:
@@ -174,7 +210,10 @@ def _run(arguments: Sequence[str], program: str) -> int:
         raise UserError("--workdir: missing; name the run's folder, as --workdir=runs/demo.")
     if "://" in workdir:
         raise UserError(f"--workdir={workdir}: not a local folder; name one on this machine.")
-    if mode == "evaluate":
+    for name, value in options.items():
+        if not value:
+            raise UserError(f"--{name}: missing; --mode={mode} needs it, see --help.")
+    if mode in ("evaluate", "calibrate"):
         # Also with a config: data must not be generated for a folder that holds no run.
         saved = Workdir(workdir).read_config()
         config = saved if config is None else config
@@ -195,7 +234,7 @@ def _run(arguments: Sequence[str], program: str) -> int:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from jaxad import run
 
-    run.MODES[mode](config, workdir)
+    run.MODES[mode](config, workdir, **options)
     return 0
 
 

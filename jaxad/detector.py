@@ -144,6 +144,19 @@ def load(
     """
     workdir = Workdir(Path(path))
     config = workdir.read_config()
+    step = checkpoint_step(workdir, checkpoint)
+    model = experiment.make_model(config)
+    like = jax.eval_shape(model.init_variables, jax.random.key(0))
+    with Checkpoints(workdir.checkpoints, read_only=True) as checkpoints:
+        return Detector(config, checkpoints.restore_variables(step, like), step)
+
+
+def checkpoint_step(workdir: Workdir, checkpoint: Literal["last", "best"] | int) -> int:
+    """The step of a run's checkpoint.
+
+    Raises:
+        UserError: no checkpoint there, or none of this name.
+    """
     if not workdir.checkpoints.is_dir():
         raise UserError(f"workdir '{workdir.path}': no checkpoint yet; train there first.")
     with Checkpoints(workdir.checkpoints, read_only=True) as checkpoints:
@@ -160,6 +173,4 @@ def load(
                 if checkpoints.steps
                 else f"workdir '{workdir.path}': no checkpoint yet; train there first."
             )
-        model = experiment.make_model(config)
-        like = jax.eval_shape(model.init_variables, jax.random.key(0))
-        return Detector(config, checkpoints.restore_variables(step, like), step)
+    return step

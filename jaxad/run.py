@@ -2,11 +2,13 @@
 
 import os
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 from ml_collections import ConfigDict
 
 from jaxad import experiment
-from jaxad.data.sources import DataSet
+from jaxad.data.sources import DataSet, read_normals
+from jaxad.evaluate.evaluation import calibrate as calibrate_run
 from jaxad.evaluate.evaluation import evaluate_splits
 from jaxad.parallel import split_cpu
 from jaxad.report.page import write_report
@@ -78,9 +80,29 @@ def study(config: ConfigDict, workdir: str | os.PathLike[str]) -> bool:
     return run_study(config, workdir)
 
 
-MODES: Mapping[str, Callable[[ConfigDict, str | os.PathLike[str]], bool]] = {
+def calibrate(
+    config: ConfigDict, workdir: str | os.PathLike[str], *, normals: str | os.PathLike[str]
+) -> bool:
+    """Calibrates a run's decisions on normal images of another site.
+
+    Args:
+        config: the run's.
+        workdir: its folder.
+        normals: an .npz file, see `docs/data.md`; `group` tells its patients apart.
+    """
+    run, path = Workdir(workdir), Path(normals).expanduser()
+    run.check(config)
+    split_cpu(config.cpu_devices)
+    split = read_normals(path, experiment.image_shape(config))
+    with run.lock():
+        calibrate_run(run, str(path), split)
+    return True
+
+
+MODES: Mapping[str, Callable[..., bool]] = {
     "fit": fit,
     "train": train,
     "evaluate": evaluate,
+    "calibrate": calibrate,
     "study": study,
 }

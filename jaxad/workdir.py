@@ -67,6 +67,10 @@ class Workdir:
         return self.path / "report.html"
 
     @property
+    def calibration(self) -> Path:
+        return self.path / "calibration.json"
+
+    @property
     def figures(self) -> Path:
         return self.path / "figures"
 

@@ -118,7 +118,7 @@ def test_unknown_data_sets_and_models_are_told_the_known_ones(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("mode", [mode for mode in cli.MODES if mode != "study"])
+@pytest.mark.parametrize("mode", [m for m in cli.MODES if m != "study" and m not in cli.OPTIONS])
 def test_a_workdir_of_another_config_shows_the_difference(fail, tmp_path, mode):
     Workdir(tmp_path).claim(config_lib.get_config("pchvae:smoke"))
     before = (tmp_path / "config.json").read_text()
@@ -183,7 +183,8 @@ def test_exit_codes(capsys, tmp_path, monkeypatch, mode, error, code, line):
 
     seen = []
 
-    def work(config, workdir):
+    def work(config, workdir, **options):
+        assert options == given
         seen.append((config_lib.flatten(config)[changed], str(workdir)))
         if error is not None:
             raise error
@@ -197,7 +198,9 @@ def test_exit_codes(capsys, tmp_path, monkeypatch, mode, error, code, line):
         config = config_lib.get_config("pchvae:smoke")
         config.seed = 3
         Workdir(tmp_path).claim(config)
+    given = dict.fromkeys(cli.OPTIONS.get(mode, ()), "x.npz")
     arguments = [name, f"--{changed}=3", f"--workdir={tmp_path}", f"--mode={mode}"]
+    arguments += [f"--{option}={value}" for option, value in given.items()]
     assert cli.main(arguments) == code
     assert capsys.readouterr().err.strip() == line
     assert seen == [(3, str(tmp_path))]
@@ -213,6 +216,22 @@ def test_evaluate_takes_the_config_of_the_run(tmp_path, monkeypatch):
     Workdir(tmp_path).claim(config)
     assert cli.main([f"--workdir={tmp_path}", "--mode=evaluate"]) == 0
     assert seen == [11]
+
+
+def test_options_are_of_one_mode(fail, tmp_path):
+    Workdir(tmp_path).claim(config_lib.get_config("pchvae:smoke"))
+    workdir = f"--workdir={tmp_path}"
+    line = fail(workdir, "--mode=calibrate")
+    assert line == "error: --normals: missing; --mode=calibrate needs it, see --help."
+    line = fail(workdir, "--mode=evaluate", "--normals=x.npz")
+    assert "--normals: --mode=evaluate has no use for it; it is of calibrate." in line
+
+
+@pytest.mark.parametrize("group", ["optim.networks", "train.updates"])
+def test_fields_of_networks_that_a_config_does_not_set_are_told_apart_from_typos(fail, group):
+    line = fail("--config=fanogan:smoke", "--workdir=x", f"--config.{group}.discriminator.b1=0.5")
+    assert f"set it in Python or in a config file of your own, under config.{group}." in line
+    assert "did you mean" not in line
 
 
 def test_every_mode_has_its_function():
@@ -270,7 +289,7 @@ def test_override_reaches_the_config(field, text, value, form):
     flag = f"--{field}"
     arguments = [flag, text] if " " in form.format(flag="", text="") else [f"{flag}={text}"]
     # Other flags before and behind: the value belongs to its flag.
-    _, config, workdir, _ = cli.parse(
+    _, config, workdir, *_ = cli.parse(
         [SMOKE, *arguments, "--workdir", "w", "--config.train.keep_last=9"]
     )
     assert workdir == "w"
@@ -305,7 +324,7 @@ def test_override_of_a_bool(argument, value):
     ],
 )
 def test_own_flags(arguments, expected):
-    mode, config, workdir, wants_help = cli.parse(arguments)
+    mode, config, workdir, wants_help, _ = cli.parse(arguments)
     assert (mode, workdir, wants_help) == expected
     assert config is None
 

@@ -32,7 +32,7 @@ def check_images(
         first = f" (first image: '{ids[0]}')" if len(ids) else ""
         raise UserError(
             f"{source}: images are {shape[1:]}{first}, the config wants {tuple(image_shape)}; "
-            "resize them or change config.data.image_size."
+            "resize them or, before training, change config.data.image_size."
         )
     if images.dtype in _DIVISORS:
         return

@@ -4,7 +4,7 @@ import difflib
 import functools
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -51,16 +51,48 @@ def _npz(data: ConfigDict) -> Readers:
             f"config.data.root '{root}': no {' and no '.join(f'{m}.npz' for m in missing)} there; "
             "an npz data set is train.npz, val.npz and any number of test_<name>.npz."
         )
-    return {name: functools.partial(_read_npz, path) for name, path in paths.items()}
+    return {
+        name: functools.partial(_read_npz, path, () if name in ("train", "val") else ("label",))
+        for name, path in paths.items()
+    }
 
 
-def _read_npz(path: Path) -> Split:
+def read_normals(path: Path, image_shape: tuple[int, int, int]) -> Split:
+    """Normal images of another site: a file as `_npz` describes, without labels or all 0.
+
+    It must say which patient each image is of: slices of one taken for patients of their own would
+    make any guarantee untrue.
+
+    Raises:
+        UserError: it cannot be read, has no `group`, an image is unusable, or one is labelled
+            anomalous.
+    """
+    split = _read_npz(path, needed=("group",))
+    _check_split(split, f"'{path}'", image_shape, normal=True)
+    return split
+
+
+#: What arrays of an .npz file hold that some files must have.
+_NEEDED = {
+    "label": "0 normal, 1 anomalous",
+    "group": "the patient of each image; its `id` where no two are of one patient",
+}
+
+
+def _read_npz(path: Path, needed: Sequence[str]) -> Split:
     try:
         # Opened here: np.load leaves a damaged archive open.
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file.") from error
     # TypeError: a lone array under the name of an archive.
     except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile, zlib.error) as error:
+        if "allow_pickle" in str(error):
+            raise UserError(
+                f"{path}: is no .npz file, or has an array of Python objects; write it with "
+                "numpy.savez, text as arrays of str (`.astype(str)`)."
+            ) from error
         raise UserError(
             f"{path}: not a readable .npz file ({error}); write it with numpy.savez."
         ) from error
@@ -80,8 +112,9 @@ def _read_npz(path: Path) -> Split:
             raise UserError(f"{path}: '{name}' has {rows} rows, 'image' has {count}.")
         if name in ("label", "id", "group", "position") and array.ndim != 1:
             raise UserError(f"{path}: '{name}' has shape {array.shape}; give [N], one per image.")
-    if "label" not in arrays and path.stem not in ("train", "val"):
-        raise UserError(f"{path}: has no array 'label' (0 normal, 1 anomalous).")
+    for name in needed:
+        if name not in arrays:
+            raise UserError(f"{path}: has no array '{name}' ({_NEEDED[name]}).")
     labels = np.asarray(arrays.get("label", np.zeros(count)))
     if not np.isin(labels, (0, 1)).all():
         raise UserError(f"{path}: 'label' holds other values than 0 (normal) and 1 (anomalous).")
@@ -93,6 +126,9 @@ def _read_npz(path: Path) -> Split:
                 f"{path}: 'mask' has shape {masks.shape}, the images want {images.shape[:3]}."
             )
         masks = (masks > 0).astype(np.uint8)
+    groups = np.asarray(arrays.get("group", ids))
+    if groups.dtype.kind == "f" and not np.isfinite(groups).all():
+        raise UserError(f"{path}: 'group' has NaN; name the patient of every image.")
     positions = arrays.get("position")
     if positions is not None and not np.issubdtype(positions.dtype, np.integer):
         raise UserError(f"{path}: 'position' is {positions.dtype}; give slice indices, integers.")
@@ -100,7 +136,7 @@ def _read_npz(path: Path) -> Split:
         images=images,
         labels=labels.astype(np.int32),
         ids=tuple(ids),
-        groups=tuple(str(group) for group in arrays.get("group", ids)),
+        groups=tuple(str(group) for group in groups),
         masks=masks,
         positions=None if positions is None else positions.astype(np.int32),
     )
@@ -197,21 +233,27 @@ class DataSet:
             raise UserError(f"split '{name}': {self._name} has {', '.join(self.split_names)}.")
         if name not in self._splits:
             split = self._readers[name]()
-            self._check(name, split)
+            _check_split(
+                split, f"{self._name} split '{name}'", self._image_shape,
+                normal=name in ("train", "val"),
+            )  # fmt: skip
             self._splits[name] = split
         return self._splits[name]
 
-    def _check(self, name: str, split: Split) -> None:
-        source = f"{self._name} split '{name}'"
-        if not len(split):
-            raise UserError(f"{source}: holds no images.")
-        check_images(split.images, split.ids, self._image_shape, source)
-        if len(set(split.ids)) != len(split):
-            first = next(i for n, i in enumerate(split.ids) if i in split.ids[:n])
-            raise UserError(f"{source}: id '{first}' appears twice; give every image its own.")
-        if name in ("train", "val") and split.labels.any():
-            first = split.ids[int(np.argmax(split.labels))]
-            raise UserError(
-                f"{source}: image '{first}' is labelled anomalous; only normal images are learnt "
-                "from, move it to a test split."
-            )
+
+def _check_split(
+    split: Split, source: str, image_shape: tuple[int, int, int], *, normal: bool
+) -> None:
+    """Raises a UserError for the first thing that is wrong with a split."""
+    if not len(split):
+        raise UserError(f"{source}: holds no images.")
+    check_images(split.images, split.ids, image_shape, source)
+    if len(set(split.ids)) != len(split):
+        first = next(i for n, i in enumerate(split.ids) if i in split.ids[:n])
+        raise UserError(f"{source}: id '{first}' appears twice; give every image its own.")
+    if normal and split.labels.any():
+        first = split.ids[int(np.argmax(split.labels))]
+        raise UserError(
+            f"{source}: image '{first}' is labelled anomalous; only normal images are learnt "
+            "from and calibrated on, move it to a test split or leave it out."
+        )

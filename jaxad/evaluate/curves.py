@@ -1,4 +1,4 @@
-"""AUROC, average precision and best Dice of many weightings of one set of scores at once.
+"""AUROC, its part, average precision and best Dice of many weightings of one set of scores at once.
 
 A bootstrap asks for the same metric under a thousand weightings of the same scores: here they are
 rows of a matrix, sorted once. The tests hold them to scikit-learn's numbers.
@@ -41,3 +41,17 @@ def best_dice(positive: Weights, negative: Weights) -> Float[np.ndarray, " resam
     with np.errstate(invalid="ignore"):
         dice = 2 * true / (true + false + total)
     return np.where(total[:, 0] > 0, np.max(np.nan_to_num(dice), axis=1), np.nan)
+
+
+def partial_auroc(
+    positive: Weights, negative: Weights, limit: float = 0.3
+) -> Float[np.ndarray, " resamples"]:
+    """The area under the ROC curve up to a rate of false positives, divided by that rate."""
+    true, false = _cumulative_from_top(positive, negative)
+    with np.errstate(invalid="ignore"):
+        hits, alarms = (np.pad(total / total[:, -1:], ((0, 0), (1, 0))) for total in (true, false))
+        widths = np.diff(np.minimum(alarms, limit), axis=1)
+        # The step that crosses the limit counts up to it, on a straight line.
+        shares = np.where(widths > 0, widths / np.diff(alarms, axis=1), 0.0)
+    heights = hits[:, :-1] + shares * np.diff(hits, axis=1) / 2
+    return np.sum(widths * heights, axis=1) / limit

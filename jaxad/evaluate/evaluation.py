@@ -13,9 +13,10 @@ from jaxad.data.preprocess import to_unit_interval
 from jaxad.data.sources import DataSet
 from jaxad.detector import Detector
 from jaxad.errors import RunError
-from jaxad.evaluate import metrics
+from jaxad.evaluate import decisions, metrics
+from jaxad.evaluate.decisions import StoredCalibration
 from jaxad.evaluate.positions import position_corrected
-from jaxad.evaluate.trivial import TrivialScores
+from jaxad.evaluate.trivial import PIXEL_STATISTICS, TrivialScores
 from jaxad.types import Split
 from jaxad.workdir import Workdir, atomic_write, write_json
 
@@ -38,7 +39,8 @@ def evaluate_splits(
     detector = detector_lib.load(workdir.path)
     trivial = TrivialScores(data_set) if trivial is None else trivial
     train = data_set.split("train")
-    train_scores = _image_scores(detector, train)
+    train_scores = _image_scores(detector, train, "score train")
+    stored = _calibrated(workdir, detector, data_set)
     for name in data_set.test_split_names:
         split = data_set.split(name)
         folder = workdir.evaluation(name)
@@ -57,6 +59,8 @@ def evaluate_splits(
         found["checkpoint_step"] = detector.step
         found["num_parameters"] = detector.num_parameters
         found["num_latents"] = detector.num_latents
+        pixel_statistics = trivial.of(name)[PIXEL_STATISTICS]
+        found["decisions"] = evaluation.decisions(columns["score"], stored, pixel_statistics)
         train_trivial = trivial.of("train")
         found["trivial"] = {
             key: evaluation.of_scores(scores, train_trivial[key])
@@ -64,6 +68,43 @@ def evaluate_splits(
         }
         write_json(folder / "metrics.json", found)
         _print_summary(name, found)
+
+
+def calibrate(workdir: Workdir, source: str, normals: Split) -> None:
+    """Makes normal images of another site the run's calibration; its evaluation stays as it is."""
+    detector = detector_lib.load(workdir.path)
+    _store(workdir, detector, source, normals, _image_scores(detector, normals, "score normals"))
+
+
+def _calibrated(workdir: Workdir, detector: Detector, data_set: DataSet) -> StoredCalibration:
+    """Another site's calibration of this checkpoint where there is one, else that of `val`."""
+    there = decisions.stored_calibration(workdir)
+    if there is not None and not there.is_own:
+        if there.checkpoint_step == detector.step:
+            _print_calibration(there, detector)
+            return there
+        print(
+            f"calibration on '{there.source}' was of checkpoint {there.checkpoint_step}: dropped; "
+            "calibrate there again.",
+            flush=True,
+        )
+    split = data_set.split(decisions.OWN)
+    scores = _image_scores(detector, split, f"score {decisions.OWN}")
+    # The run's failure, where another site's images would be the user's mistake.
+    _check_finite(decisions.OWN, "score", split, scores)
+    return _store(workdir, detector, None, split, scores)
+
+
+def _store(
+    workdir: Workdir, detector: Detector, source: str | None, normals: Split, scores: Scalars
+) -> StoredCalibration:
+    stored = decisions.store_calibration(workdir, source, detector.step, normals, scores)
+    _print_calibration(stored, detector)
+    return stored
+
+
+def _print_calibration(stored: StoredCalibration, detector: Detector) -> None:
+    print(decisions.summary(stored, detector.config.evaluate.false_positive_rate), flush=True)
 
 
 def _check_finite(name: str, what: str, split: Split, scores: Scalars) -> None:
@@ -97,6 +138,7 @@ class _SplitEvaluation:
         self._split = split
         self._labels = split.labels.astype(np.int64)
         self._groups = metrics.group_numbers(split.groups)
+        self._rate = float(config.evaluate.false_positive_rate)
         self._resamples = int(config.evaluate.bootstrap_resamples)
 
     def corrected(self, scores: Scalars, train_scores: Scalars) -> Scalars | None:
@@ -134,6 +176,23 @@ class _SplitEvaluation:
         found["num_groups"] = int(self._groups.max()) + 1
         return found
 
+    def decisions(
+        self, scores: Scalars, stored: StoredCalibration, pixel_statistics: Scalars
+    ) -> dict[str, Any]:
+        """From normal images alone, and AE-FLOW's protocol where there are both classes."""
+        rate, count = self._rate, self._resamples
+        arguments = (self._labels, scores.astype(np.float64), self._groups, count)
+        found = {
+            "calibration": stored.name,
+            "images_are_patients": stored.images_are_patients,
+            "normal_images_only": decisions.of_normals(stored.calibration, rate, *arguments),
+        }
+        if len(np.unique(self._labels)) == 2:
+            found.update(decisions.of_labels(*arguments))
+            trivial = (self._labels, pixel_statistics.astype(np.float64), self._groups, count)
+            found["pixel_statistics"] = decisions.of_labels(*trivial)["best_on_test"]
+        return found
+
     def _detection(self, name: str, scores: Scalars) -> dict[str, float | None]:
         return metrics.detection(
             name, self._labels, scores, self._groups, self._resamples
@@ -144,10 +203,10 @@ def _bar(split: Split, description: str) -> Any:
     return tqdm(total=len(split), desc=description, unit="image", dynamic_ncols=True)
 
 
-def _image_scores(detector: Detector, split: Split) -> Scalars:
-    """Image scores of the training split."""
+def _image_scores(detector: Detector, split: Split, description: str) -> Scalars:
+    """Image scores alone."""
     parts: list[np.ndarray] = []
-    with _bar(split, "score train") as bar:
+    with _bar(split, description) as bar:
         for scores in detector.image_score_batches(split.images):
             parts.append(scores)
             bar.update(len(scores))

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+import scipy.ndimage
 import scipy.sparse
 import scipy.stats
 import sklearn.metrics
@@ -48,12 +49,18 @@ def group_numbers(groups: Sequence[str]) -> Groups:
     return np.unique(np.asarray(groups), return_inverse=True)[1].astype(np.int64)
 
 
-def _resample(
+def group_interval(
     statistic: Callable[[Float[np.ndarray, "resamples groups"]], np.ndarray],
     num_groups: int,
     resamples: int,
 ) -> tuple[float, float]:
-    """The percentile interval of a statistic of how often each group was drawn."""
+    """The 95 % percentile interval of a statistic of how often each group was drawn.
+
+    Args:
+        statistic: [R, G] counts to [R] values; NaN where a draw leaves it undefined.
+        num_groups: G; of fewer than two there is no interval (NaN).
+        resamples: of the bootstrap.
+    """
 
     def of_draws(draws: np.ndarray, axis: int) -> np.ndarray:
         del axis  # scipy puts the sample last
@@ -88,6 +95,7 @@ _CURVES = {
     "auroc": curves.auroc,
     "average_precision": curves.average_precision,
     "best_dice": curves.best_dice,
+    "aupro": curves.partial_auroc,
 }
 
 
@@ -101,11 +109,15 @@ def _point(name: str, labels: Labels, scores: Scalars) -> float:
 
 
 def _group_table(
-    columns: np.ndarray, groups: Groups, chosen: Bool[np.ndarray, " n"], shape: tuple[int, int]
+    columns: np.ndarray,
+    groups: Groups,
+    chosen: Bool[np.ndarray, " n"],
+    shape: tuple[int, int],
+    weights: Scalars | None = None,
 ) -> Any:
-    """How many chosen rows of each group lie in each column, sparse [groups, columns]."""
-    ones = np.ones(int(chosen.sum()))
-    return scipy.sparse.coo_array((ones, (groups[chosen], columns[chosen])), shape=shape).tocsr()
+    """How many chosen rows (or their weight) of each group are in each column, sparse [G, C]."""
+    values = np.ones(int(chosen.sum())) if weights is None else weights[chosen]
+    return scipy.sparse.coo_array((values, (groups[chosen], columns[chosen])), shape=shape).tocsr()
 
 
 def _tables(labels: Labels, columns: Groups, groups: Groups) -> tuple[Any, Any]:
@@ -119,7 +131,7 @@ def _interval(name: str, tables: tuple[Any, Any], resamples: int) -> tuple[float
     """Interval of a metric of scores whose ranks are in `tables`."""
     positive, negative = tables
     metric = _CURVES[name]
-    return _resample(
+    return group_interval(
         lambda counts: metric(counts @ positive, counts @ negative), positive.shape[0], resamples
     )
 
@@ -163,7 +175,7 @@ def mean(values: Scalars, groups: Groups, resamples: int) -> Estimate:
         return Estimate(math.nan, math.nan, math.nan)
     groups = np.unique(groups, return_inverse=True)[1]
     sums, counts = np.bincount(groups, values), np.bincount(groups).astype(float)
-    interval = _resample(lambda drawn: (drawn @ sums) / (drawn @ counts), len(sums), resamples)
+    interval = group_interval(lambda drawn: (drawn @ sums) / (drawn @ counts), len(sums), resamples)
     return Estimate(float(np.mean(values)), *interval)
 
 
@@ -173,7 +185,12 @@ def pixel_metrics(
     groups: Groups,
     resamples: int,
 ) -> dict[str, Estimate]:
-    """Pixel AUROC, pixel AP and the best Dice over one threshold for all pixels of the split.
+    """Pixel AUROC, pixel AP, AUPRO and the best Dice over one threshold for all of the split.
+
+    AUPRO (Bergmann et al. 2020, "Uninformed Students") is the area under the mean overlap with each
+    anomalous region (of neighbouring pixels, diagonals included) over the rate of false positives,
+    up to a rate of .3: the partial AUROC of pixels that weigh 1 / their region's size, divided by
+    .3.
 
     Args:
         masks: 1 = anomalous.
@@ -184,6 +201,7 @@ def pixel_metrics(
     names = {
         "pixel_auroc": "auroc",
         "pixel_average_precision": "average_precision",
+        "aupro": "aupro",
         "best_dice": "best_dice",
     }
     if masks.min() == masks.max():
@@ -191,16 +209,38 @@ def pixel_metrics(
     # There are tens of millions of pixels: they are sorted once, for all that follows.
     order = np.argsort(maps, axis=None)
     scores, labels = maps.ravel()[order], masks.ravel()[order].astype(np.int8)
+    region = region_weights(masks).ravel()[order]
     ranks = np.cumsum(np.diff(scores, prepend=scores[:1]) > 0)
-    exact = tuple(np.bincount(ranks, labels == label)[np.newaxis] for label in (1, 0))
+    normal = np.bincount(ranks, labels == 0)[np.newaxis]
+    exact = {
+        False: (np.bincount(ranks, labels == 1)[np.newaxis], normal),
+        True: (np.bincount(ranks, region)[np.newaxis], normal),
+    }
     # Quantiles of the anomalous pixels too: where they are rare, those of all pixels would put
     # every threshold that matters into one bin.
     shares = np.linspace(0, 1, _PIXEL_BINS)[:-1]
     chosen = (scores, scores[labels == 1])
     edges = np.unique(np.concatenate([np.quantile(part, shares) for part in chosen]))
     columns = np.searchsorted(edges, scores, side="right")  # a bin begins with its edge
-    tables = _tables(labels, columns, np.repeat(groups, masks[0].size)[order])
+    pixel_groups = np.repeat(groups, masks[0].size)[order]
+    positive, negative = _tables(labels, columns, pixel_groups)
+    by_region = _group_table(columns, pixel_groups, labels == 1, negative.shape, region)
+    binned = {False: (positive, negative), True: (by_region, negative)}
     return {
-        name: Estimate(float(_CURVES[metric](*exact)[0]), *_interval(metric, tables, resamples))
+        name: Estimate(
+            float(_CURVES[metric](*exact[metric == "aupro"])[0]),
+            *_interval(metric, binned[metric == "aupro"], resamples),
+        )
         for name, metric in names.items()
     }
+
+
+def region_weights(
+    masks: UInt8[np.ndarray, "n height width"],
+) -> Float[np.ndarray, "n height width"]:
+    """1 / the number of pixels of the connected region that a pixel is of; 0 outside of all."""
+    neighbours = np.zeros((3, 3, 3), bool)
+    neighbours[1] = True  # of the same image, diagonals included
+    regions, _ = scipy.ndimage.label(masks, neighbours)
+    sizes = np.bincount(regions.ravel()).astype(float)
+    return np.where(regions > 0, 1 / sizes[regions], 0.0)

@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+import scipy.stats
 from jaxtyping import Float, Int
 
 from jaxad.evaluate import metrics
@@ -87,13 +88,34 @@ def value(name: str, run: ScoredSplit) -> float:
     return float(under_counts(name, run, np.ones((1, int(run.groups.max()) + 1)))[0])
 
 
+def ensemble(runs: Sequence[ScoredSplit]) -> ScoredSplit:
+    """Several runs as one: of each score the mean over runs of its rank, in (0, 1].
+
+    Scores of different runs have scales of their own; ranks have one. They are ranks among the
+    images of the split: no label is looked at, but an ensemble's score is of this split alone.
+    """
+    columns = {
+        name: np.mean([scipy.stats.rankdata(run.columns[name]) for run in runs], axis=0)
+        / len(runs[0].labels)
+        for name in ("score", "score_position_corrected")
+        if all(name in run.columns for run in runs)
+    }
+    return ScoredSplit(runs[0].labels, runs[0].groups, columns)
+
+
 def difference(
-    name: str, ours: Sequence[ScoredSplit], theirs: Sequence[ScoredSplit], resamples: int
+    name: str,
+    ours: Sequence[ScoredSplit],
+    theirs: Sequence[ScoredSplit],
+    resamples: int,
+    *,
+    resample_runs: bool = True,
 ) -> Difference:
     """The mean over our runs minus the mean over theirs.
 
-    With one run on a side the interval does not hold that side's spread over training seeds, and
-    with two or three it holds it roughly.
+    Without resampling of runs the interval is of these very runs, over patients alone. Else: with
+    one run on a side it does not hold that side's spread over training seeds, and with two or three
+    it holds it roughly.
     """
     rng = np.random.default_rng(0)
     size = int(ours[0].groups.max()) + 1
@@ -103,6 +125,8 @@ def difference(
         of_runs = np.stack([under_counts(name, run, counts) for run in runs])
         drawn = rng.integers(len(runs), size=(len(runs), resamples))
         mean = of_runs.mean(axis=0)
+        if not resample_runs:
+            return mean
         deviation = np.take_along_axis(of_runs, drawn, axis=0).mean(axis=0) - mean
         # A mean of n draws from n values varies (n - 1) / n as much as one of n new values.
         return mean + deviation * math.sqrt(len(runs) / max(len(runs) - 1, 1))

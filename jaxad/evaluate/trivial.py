@@ -20,6 +20,8 @@ Scalars = Float[np.ndarray, " n"]
 PCA_COMPONENTS = 64
 #: The strongest of them: what a network has to beat.
 LINEAR_BASELINE = f"pca_{PCA_COMPONENTS}"
+#: What the training images say of each pixel alone.
+PIXEL_STATISTICS = "pixel_gaussian"
 #: Floor of a pixel's standard deviation, so that background does not divide by zero.
 _LEAST_DEVIATION = 1e-2
 
@@ -72,7 +74,7 @@ def fit_trivial_scores(train: Images) -> dict[str, Callable[[Images], Scalars]]:
         "standard_deviation": _standard_deviation,
         "area": _area,
         "total_variation": _total_variation,
-        "pixel_gaussian": _pixel_gaussian(train),
+        PIXEL_STATISTICS: _pixel_gaussian(train),
         LINEAR_BASELINE: _pca(train),
     }
 

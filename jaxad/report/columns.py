@@ -87,14 +87,19 @@ def sheet_columns(examples: Mapping[str, np.ndarray]) -> dict[str, Column]:
             if not any(_proportional(array, other) for other in shown)
         }
     for name, array in maps.items():
-        low, high = (float(f"{q:.3g}") for q in np.quantile(array, [0.005, 0.995]))
-        # From zero, unless that would hide what there is to see.
-        low = 0.0 if array.min() >= 0 and low < high / 2 else low
-        high = high if high > low else low + 1.0
+        low, high = scale_of_map(array)
         columns[name] = Column(MAPS.get(name, name), array, low, high, "viridis", outline=True)
     if "mask" in examples:
         columns["mask"] = Column("mask", examples["mask"])
     return columns
+
+
+def scale_of_map(maps: Float[np.ndarray, "m h w"]) -> tuple[float, float]:
+    """The values shown darkest and brightest."""
+    low, high = (float(f"{q:.3g}") for q in np.quantile(maps, [0.005, 0.995]))
+    # From zero, unless that would hide what there is to see.
+    low = 0.0 if maps.min() >= 0 and low < high / 2 else low
+    return low, high if high > low else low + 1.0
 
 
 def _proportional(a: Float[np.ndarray, "m h w"], b: Float[np.ndarray, "m h w"]) -> bool:

@@ -25,7 +25,7 @@ BLUE, VERMILLION, SKY, GREY = "#0072B2", "#D55E00", "#56B4E9", "#6b6b6b"
 CSS_PIXELS_PER_INCH = 96
 DEVICE_PIXEL_RATIO = 2
 
-_STYLE = matplotlib.rc_context(
+STYLE = matplotlib.rc_context(
     {
         "figure.dpi": CSS_PIXELS_PER_INCH * DEVICE_PIXEL_RATIO,
         "savefig.dpi": "figure",
@@ -49,7 +49,7 @@ _STYLE = matplotlib.rc_context(
 )
 
 
-def _figure(width: int, height: int) -> Figure:
+def new_figure(width: int, height: int) -> Figure:
     """An empty white figure of this size in CSS pixels, on the Agg canvas."""
     size = (width / CSS_PIXELS_PER_INCH, height / CSS_PIXELS_PER_INCH)
     figure = Figure(figsize=size, facecolor="white", layout="constrained")
@@ -57,7 +57,7 @@ def _figure(width: int, height: int) -> Figure:
     return figure
 
 
-@_STYLE
+@STYLE
 def to_png(figure: Figure) -> bytes:
     """The figure as PNG; the same figure gives the same bytes (no date, no software version)."""
     buffer = io.BytesIO()
@@ -108,7 +108,7 @@ def _set_value_scale(axes: Axes, values: Float[np.ndarray, " n"]) -> None:
         axes.set_ylim(middle - margin, middle + margin)
 
 
-@_STYLE
+@STYLE
 def training_curve(
     name: str, train: Curve | None = None, validation: Curve | None = None
 ) -> Figure:
@@ -119,7 +119,7 @@ def training_curve(
         train: means over the steps since the last log, or None.
         validation: values at checkpoints, or None.
     """
-    figure = _figure(340, 240)
+    figure = new_figure(340, 240)
     axes = figure.add_subplot()
     # Long names would run into the labels at the right.
     axes.set_title(name, parse_math=False, fontsize=min(9.5, 9.5 * 20 / len(name)))
@@ -144,14 +144,15 @@ def training_curve(
     return figure
 
 
-def _unit_square(title: str) -> tuple[Figure, Axes]:
-    figure = _figure(340, 320)
+def unit_square(title: str, size: tuple[int, int] = (340, 320)) -> tuple[Figure, Axes]:
+    """An empty figure of this size in CSS pixels, of rates from 0 to 1."""
+    figure = new_figure(*size)
     axes = figure.add_subplot(aspect="equal", xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
     axes.set_title(title)
     return figure, axes
 
 
-@_STYLE
+@STYLE
 def roc_curve(labels: Int[np.ndarray, " n"], scores: Float[np.ndarray, " n"]) -> Figure:
     """The receiver operating characteristic of scores.
 
@@ -160,7 +161,7 @@ def roc_curve(labels: Int[np.ndarray, " n"], scores: Float[np.ndarray, " n"]) ->
         scores: finite, higher = more anomalous.
     """
     false_positive_rate, true_positive_rate, _ = metrics.roc_curve(labels, scores)
-    figure, axes = _unit_square("ROC curve")
+    figure, axes = unit_square("ROC curve")
     axes.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1)
     axes.text(0.62, 0.56, "chance", color=GREY, rotation=45, rotation_mode="anchor")
     axes.plot(false_positive_rate, true_positive_rate, color=BLUE, label="model", zorder=3)
@@ -169,7 +170,7 @@ def roc_curve(labels: Int[np.ndarray, " n"], scores: Float[np.ndarray, " n"]) ->
     return figure
 
 
-@_STYLE
+@STYLE
 def precision_recall_curve(
     labels: Int[np.ndarray, " n"], scores: Float[np.ndarray, " n"]
 ) -> Figure:
@@ -181,7 +182,7 @@ def precision_recall_curve(
     """
     precision, recall, _ = metrics.precision_recall_curve(labels, scores)
     prevalence = float(np.mean(labels))
-    figure, axes = _unit_square("Precision and recall")
+    figure, axes = unit_square("Precision and recall")
     axes.axhline(prevalence, color=GREY, linestyle="--", linewidth=1)
     height = prevalence - 0.01 if prevalence > 0.12 else prevalence + 0.07
     _note(axes, f"chance (share of anomalous slices, {prevalence:.2f})", 0.02, height, color=GREY)
@@ -191,7 +192,7 @@ def precision_recall_curve(
     return figure
 
 
-@_STYLE
+@STYLE
 def score_histogram(labels: Int[np.ndarray, " n"], scores: Float[np.ndarray, " n"]) -> Figure:
     """Histograms of the score of normal and of anomalous slices; each class sums to one.
 
@@ -199,7 +200,7 @@ def score_histogram(labels: Int[np.ndarray, " n"], scores: Float[np.ndarray, " n
         labels: 1 = anomalous, 0 = normal; one class may be missing.
         scores: finite, higher = more anomalous.
     """
-    figure = _figure(340, 320)
+    figure = new_figure(340, 320)
     axes = figure.add_subplot()
     axes.set_title("Score of each slice")
     low, high = scores.min(), scores.max()
@@ -240,10 +241,10 @@ class ComparedScore:
     corrected: tuple[float, float, float] | None
 
 
-@_STYLE
+@STYLE
 def comparison(rows: Sequence[ComparedScore]) -> Figure:
     """AUROC of the model and of the trivial scores: dots with 95 % intervals, first row on top."""
-    figure = _figure(440, 70 + 36 * len(rows))
+    figure = new_figure(440, 70 + 36 * len(rows))
     axes = figure.add_subplot()
     axes.axvline(0.5, color=GREY, linestyle="--", linewidth=1)
     for index, row in enumerate(rows):
@@ -263,46 +264,6 @@ def comparison(rows: Sequence[ComparedScore]) -> Figure:
     axes.spines["left"].set_visible(False)
     axes.grid(False, axis="y")
     axes.set_xlabel("AUROC    ○ raw    ● position-corrected")
-    return figure
-
-
-@_STYLE
-def heat_map(
-    values: Float[np.ndarray, "rows columns"],
-    rows: Sequence[float],
-    columns: Sequence[float],
-    names: tuple[str, str],
-    title: str,
-) -> Figure:
-    """A value over two settings, written into its cells, the largest one in bold.
-
-    Args:
-        values: NaN is left empty.
-        rows: the first setting's values, shown upwards.
-        columns: the second setting's.
-        names: of both settings.
-        title: what is shown.
-    """
-    figure = _figure(90 + 52 * len(columns), 110 + 34 * len(rows))
-    axes = figure.add_subplot()
-    axes.set_title(title)
-    axes.grid(False)
-    image = axes.imshow(values, "viridis", origin="lower", aspect="auto")
-    low, high = np.nanmin(values), np.nanmax(values)
-    for (row, column), value in np.ndenumerate(values):
-        if np.isnan(value):
-            continue
-        bright = value > (low + high) / 2
-        axes.text(
-            column, row, f"{value:.3f}", ha="center", va="center", fontsize=7.5,
-            color="black" if bright else "white",
-            fontweight="bold" if value == high else "normal",
-        )  # fmt: skip
-    axes.set_xticks(range(len(columns)), [f"{value:g}" for value in columns])
-    axes.set_yticks(range(len(rows)), [f"{value:g}" for value in rows])
-    axes.set_ylabel(names[0])
-    axes.set_xlabel(names[1])
-    figure.colorbar(image, ax=axes, pad=0.02).outline.set_visible(False)
     return figure
 
 
@@ -331,7 +292,7 @@ class Column:
 _CELL, _GAP, _LABEL_WIDTH, _HEADING, _FOOTING = 128, 6, 138, 26, 34
 
 
-@_STYLE
+@STYLE
 def contact_sheet(
     columns: Sequence[Column],
     row_labels: Sequence[str],
@@ -354,7 +315,7 @@ def contact_sheet(
     cell_height = height * zoom / DEVICE_PIXEL_RATIO
     total_width = round(_LABEL_WIDTH + len(columns) * (cell_width + _GAP))
     total_height = round(_HEADING + len(row_labels) * (cell_height + _GAP) + _FOOTING)
-    figure = _figure(total_width, total_height)
+    figure = new_figure(total_width, total_height)
     figure.set_layout_engine("none")
 
     def add_axes(left: float, top: float, wide: float, high: float, label: str) -> Axes:

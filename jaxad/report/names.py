@@ -7,7 +7,7 @@ SYSTEMS = {
     "lowvae": "Low VAE",
     "vqvae2": "VQ-VAE-2",
     "aeflow": "AE-FLOW",
-    "ae": "Autoencoder",
+    "ae": "AE",
     "fanogan": "f-AnoGAN",
     "ganomaly": "GANomaly",
     "differnet": "DifferNet",
@@ -20,5 +20,6 @@ METRICS = {
     "mse": "Mean squared error (MSE)",
     "pixel_auroc": "Pixel AUROC",
     "pixel_average_precision": "Pixel average precision",
+    "aupro": "AUPRO (regions, up to 30 % false positives)",
     "best_dice": "Best Dice",
 }

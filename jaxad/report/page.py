@@ -26,6 +26,7 @@ from jaxad import config as config_lib
 from jaxad.errors import UserError
 from jaxad.report import figures
 from jaxad.report.columns import sheet_columns
+from jaxad.report.decisions import decision_rows
 from jaxad.report.figures import Column, ComparedScore, Curve
 from jaxad.report.names import METRICS, SYSTEMS
 from jaxad.train.writer import read_metrics
@@ -172,6 +173,7 @@ def _split_view(workdir: Workdir, split: str) -> dict[str, Any]:
         "numbers": {k: v for k, v in metrics.items() if isinstance(v, int | float)},
         "json": json.dumps(metrics, indent=2) if metrics else "",
         "compared": _compared(metrics) if metrics.get("trivial") else [],
+        "decisions": decision_rows(metrics),
         "curves": [],
         "notes": [],
         "sheets": [],

@@ -200,7 +200,7 @@ def test_pixel_values_are_scikit_learns_and_dice_is_by_brute_force(rng):
     found = metrics.pixel_metrics(masks, maps, _own_groups(12), 50)
     labels, scores = masks.ravel(), maps.ravel()
     dice = [sklearn.metrics.f1_score(labels, scores >= level) for level in np.unique(scores)]
-    assert {name: estimate.value for name, estimate in found.items()} == {
+    assert {name: found[name].value for name in found if name != "aupro"} == {
         "pixel_auroc": pytest.approx(sklearn.metrics.roc_auc_score(labels, scores), rel=1e-12),
         "pixel_average_precision": pytest.approx(
             sklearn.metrics.average_precision_score(labels, scores), rel=1e-12
@@ -215,6 +215,49 @@ def test_best_dice_by_hand():
     maps = np.array([[[0.9, 0.8]], [[0.7, 0.6]], [[0.2, 0.1]]])
     found = metrics.pixel_metrics(masks, maps, _own_groups(3), 50)
     assert found["best_dice"].value == pytest.approx(6 / 7)
+
+
+def test_regions_weigh_alike():
+    masks = np.zeros((2, 4, 4), np.uint8)
+    masks[0, 0, 0] = masks[0, 1, 1] = 1  # touch at a corner: one region
+    masks[0, 3, 0:3] = 1
+    masks[1, 0, 0] = 1  # below the first one, in another image: its own region
+    weights = metrics.region_weights(masks)
+    assert weights[0, 0, 0] == weights[0, 1, 1] == 1 / 2
+    np.testing.assert_allclose(weights[0, 3, :3], 1 / 3)
+    assert weights[1, 0, 0] == 1.0
+    assert weights.sum() == pytest.approx(3) and not weights[masks == 0].any()
+
+
+def test_aupro_by_hand():
+    """Two regions, of three pixels and of one, and ten normal pixels.
+
+    From the highest score down: the small region (overlap 0, 1: mean 1/2), a normal pixel (rate
+    .1), one pixel of the large region (mean 1/2 + 1/6 = 2/3), two normal pixels (rate .3), the
+    rest. Under the mean overlap lie .1 x 1/2 + .2 x 2/3.
+    """
+    masks = np.zeros((1, 2, 7), np.uint8)
+    masks[0, 0, 0] = masks[0, 0, 4] = masks[0, 0, 5] = masks[0, 0, 6] = 1
+    maps = np.zeros((1, 2, 7))
+    maps[0, 0, 0], maps[0, 0, 2], maps[0, 0, 4] = 9.0, 8.0, 7.0
+    maps[0, 1, :2] = 6.0, 5.0
+    found = metrics.pixel_metrics(masks, maps, np.zeros(1, np.int64), RESAMPLES)["aupro"]
+    assert found.value == pytest.approx((0.1 / 2 + 0.2 * 2 / 3) / 0.3)
+
+
+def test_aupro_is_scikit_learns_weighted_roc_up_to_its_limit(rng):
+    masks = (rng.uniform(size=(6, 8, 8)) < 0.2).astype(np.uint8)
+    maps = np.round(rng.normal(size=masks.shape) + masks, 1)  # ties, also across the limit
+    found = metrics.pixel_metrics(masks, maps, np.arange(6) // 2, RESAMPLES)["aupro"]
+    weights = np.where(masks == 1, metrics.region_weights(masks), 1.0).ravel()
+    rates, overlaps, _ = sklearn.metrics.roc_curve(
+        masks.ravel(), maps.ravel(), sample_weight=weights, drop_intermediate=False
+    )
+    inside = rates < 0.3
+    heights = np.append(overlaps[inside], np.interp(0.3, rates, overlaps))
+    expected = np.trapezoid(heights, np.append(rates[inside], 0.3)) / 0.3
+    assert found.value == pytest.approx(expected)
+    assert found.low < found.value < found.high
 
 
 def test_pixel_intervals_resample_patients(rng):
@@ -251,7 +294,7 @@ def test_pixel_intervals_resample_patients(rng):
 def test_pixel_metrics_of_one_class_are_undefined(rng, fill):
     masks = np.full((3, 4, 4), fill, np.uint8)
     found = metrics.pixel_metrics(masks, rng.normal(size=(3, 4, 4)), _own_groups(3), 50)
-    assert set(found) == {"pixel_auroc", "pixel_average_precision", "best_dice"}
+    assert set(found) == {"pixel_auroc", "pixel_average_precision", "aupro", "best_dice"}
     for estimate in found.values():
         assert estimate.as_json() == {"value": None, "low": None, "high": None}
 

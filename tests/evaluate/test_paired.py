@@ -120,3 +120,29 @@ def test_metrics_that_a_split_does_not_have():
     normal = ScoredSplit(np.zeros_like(run.labels), run.groups, run.columns)
     assert not paired.is_measured("auroc", normal)
     assert paired.is_measured("mse", normal)
+
+
+def test_an_ensemble_is_the_mean_of_ranks_and_averages_noise_out():
+    runs = [split(1.0, seed) for seed in range(5)]
+    # One run on another scale: ranks do not see it.
+    loud = ScoredSplit(
+        runs[0].labels, runs[0].groups, {"score": np.exp(3 * runs[0].columns["score"])}
+    )
+    together = paired.ensemble([loud, *runs[1:]])
+    expected = np.mean(
+        [np.argsort(np.argsort(run.columns["score"])) + 1 for run in runs], axis=0
+    ) / len(runs[0].labels)
+    np.testing.assert_allclose(together.columns["score"], expected)
+    assert set(together.columns) == {"score"}  # an ensemble has no reconstruction
+    # The mean of five has the separation of one and a noise that is less by the root of five.
+    alone = np.mean([paired.value("auroc", run) for run in runs])
+    assert paired.value("auroc", together) > alone + 0.1
+    found = paired.difference("auroc", [together], runs, 200, resample_runs=False)
+    assert found.value == pytest.approx(paired.value("auroc", together) - alone)
+    assert found.low > 0 and found.p_value < 0.05
+    # Of the same runs as they are: patients are drawn, and nothing else.
+    counts = np.random.default_rng(0).multinomial(PATIENTS, np.full(PATIENTS, 1 / PATIENTS), 200)
+    drawn = paired.under_counts("auroc", together, counts.astype(float)) - np.mean(
+        [paired.under_counts("auroc", run, counts.astype(float)) for run in runs], axis=0
+    )
+    assert (found.low, found.high) == pytest.approx(tuple(np.percentile(drawn, [2.5, 97.5])))
