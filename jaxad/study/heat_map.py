@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 from sklearn.metrics import roc_auc_score
 
 from jaxad.errors import UserError
-from jaxad.report import figures
+from jaxad.report import study_figures
 from jaxad.study.plan import PlannedRun
 from jaxad.types import Split
 
@@ -56,7 +56,7 @@ class HeatMap:
     def figure(self, split: str) -> Figure:
         """The map as a figure."""
         names = (self.row_name, self.column_name)
-        return figures.heat_map(
+        return study_figures.heat_map(
             self.values, self.rows, self.columns.tolist(), names, f"AUROC, {split}"
         )
 

@@ -12,8 +12,11 @@ from jaxad import config as config_lib
 from jaxad import experiment
 from jaxad.checkpoint import Checkpoints
 from jaxad.errors import UserError
-from jaxad.evaluate.trivial import LINEAR_BASELINE
+from jaxad.evaluate.trivial import LINEAR_BASELINE, PIXEL_STATISTICS
 from jaxad.workdir import Workdir
+
+#: Names of rows that are no experiment's.
+_TAKEN = (LINEAR_BASELINE, PIXEL_STATISTICS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,15 +40,17 @@ class PlannedRun:
         if not self.workdir.report.exists():
             return False
         try:
-            steps = [
+            found = [
                 json.loads(
                     (self.workdir.evaluation(split) / "metrics.json").read_text(encoding="utf-8")
-                )["checkpoint_step"]
+                )
                 for split in test_splits
             ]
+            steps = [metrics["checkpoint_step"] for metrics in found]
         except (OSError, ValueError, KeyError):
             return False  # missing or damaged: evaluated again
-        return min(steps, default=0) >= num_steps
+        # An older version wrote no calibration.
+        return min(steps, default=0) >= num_steps and self.workdir.calibration.exists()
 
     def last_step(self) -> int:
         """The step of its newest checkpoint; 0 where there is none."""
@@ -80,10 +85,10 @@ def plan(config: ConfigDict, folder: Workdir) -> dict[str, list[PlannedRun]]:
             f"config.experiments: cpu_devices are {sorted(shares)}; one process has one number."
         )
     for name in config.experiments:
-        if not re.fullmatch(r"[A-Za-z0-9_-]+", name) or name == LINEAR_BASELINE:
+        if not re.fullmatch(r"[A-Za-z0-9_-]+", name) or name in _TAKEN:
             raise UserError(
                 f"config.experiments: '{name}' cannot be an experiment's name; use letters, "
-                f"digits, '_' and '-', and not {LINEAR_BASELINE}, which every table has."
+                f"digits, '_' and '-', and not {' or '.join(_TAKEN)}, which every table has."
             )
     return {
         name: [

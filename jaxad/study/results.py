@@ -11,14 +11,28 @@ from jaxad.data.sources import DataSet
 from jaxad.errors import UserError
 from jaxad.evaluate import metrics
 from jaxad.evaluate.evaluation import CORRECTED_SCORE
-from jaxad.evaluate.paired import METRICS, Difference, ScoredSplit, difference, is_measured, value
+from jaxad.evaluate.paired import (
+    METRICS,
+    Difference,
+    ScoredSplit,
+    difference,
+    ensemble,
+    is_measured,
+    value,
+)
 from jaxad.evaluate.positions import position_corrected
-from jaxad.evaluate.trivial import LINEAR_BASELINE, TrivialScores
+from jaxad.evaluate.trivial import LINEAR_BASELINE, PIXEL_STATISTICS, TrivialScores
 from jaxad.study.plan import PlannedRun, Size, sizes
 from jaxad.train.writer import read_metrics
 from jaxad.types import Split
 
 _RATE = "train/images_per_second"
+
+#: Experiments and trivial scores by name -> what each of their runs made of a test split.
+Scored = Mapping[str, Sequence[ScoredSplit]]
+
+#: Trivial scores that stand beside the experiments.
+BASELINES = (PIXEL_STATISTICS, LINEAR_BASELINE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,25 +72,41 @@ class Table:
         references: metric -> the experiment that others are compared with.
         metrics: names of those that are measured.
         rows: of the experiments, then that of the baseline.
+        ensembles: of the experiments with several runs, what these are as one; differences are from
+            the mean of the runs.
     """
 
     split: str
     references: Mapping[str, str]
     metrics: tuple[str, ...]
     rows: tuple[Row, ...]
+    ensembles: tuple[Row, ...]
+
+
+def read_scores(
+    planned: Mapping[str, Sequence[PlannedRun]],
+    data_set: DataSet,
+    trivial: TrivialScores,
+    split: str,
+) -> Scored:
+    """What every finished run made of a test split, and `BASELINES` as if they were runs.
+
+    Raises:
+        UserError: a run's scores cannot be read, or are of other images.
+    """
+    rows = data_set.split(split)
+    scored = {name: [_read(run, split, rows) for run in runs] for name, runs in planned.items()}
+    return scored | {name: [_baseline(data_set, trivial, split, name)] for name in BASELINES}
 
 
 def make_table(
     config: ConfigDict,
     planned: Mapping[str, Sequence[PlannedRun]],
-    data_set: DataSet,
-    trivial: TrivialScores,
+    all_scored: Scored,
     split: str,
 ) -> Table:
-    """The table of one test split from the finished runs of a study."""
-    rows = data_set.split(split)
-    scored = {name: [_read(run, split, rows) for run in runs] for name, runs in planned.items()}
-    scored[LINEAR_BASELINE] = [_baseline(data_set, trivial, split)]
+    """The table of one test split from the finished runs of a study and `read_scores` of them."""
+    scored = {name: all_scored[name] for name in (*planned, LINEAR_BASELINE)}
     measured = tuple(
         name
         for name in METRICS
@@ -84,7 +114,7 @@ def make_table(
     )
     found = {
         key: {
-            name: _spread([value(name, run) for run in runs])
+            name: spread_of([value(name, run) for run in runs])
             for name in measured
             if is_measured(name, runs[0])
         }
@@ -105,9 +135,34 @@ def make_table(
         mean_seconds = float(np.mean(seconds)) if seconds else float("nan")
         return Row(key, found[key], differences, system_sizes.get(key), mean_seconds)
 
+    def ensemble_row(key: str) -> Row:
+        together = ensemble(scored[key])
+        names = [name for name in measured if is_measured(name, together)]
+        return Row(
+            experiment=key,
+            found={name: spread_of([value(name, together)]) for name in names},
+            differences={
+                # An ensemble is made of these runs: they are the same on both sides.
+                name: difference(name, [together], scored[key], resamples, resample_runs=False)
+                for name in names
+            },
+            size=None,
+            seconds=float("nan"),
+        )
+
     resamples = int(config.bootstrap_resamples)
     ranked = _ranked(list(planned), found, measured)
-    return Table(split, references, measured, tuple(row(key) for key in [*ranked, LINEAR_BASELINE]))
+    return Table(
+        split=split,
+        references=references,
+        metrics=measured,
+        rows=tuple(row(key) for key in [*ranked, LINEAR_BASELINE]),
+        ensembles=tuple(
+            ensemble_row(key)
+            for key in ranked
+            if len(scored[key]) > 1 and is_measured("auroc", scored[key][0])
+        ),
+    )
 
 
 def _ranked(
@@ -124,7 +179,8 @@ def _best(metric: str, found: Mapping[str, Mapping[str, Spread]]) -> str:
     return min(candidates, key=lambda name: sign * found[name][metric].mean)
 
 
-def _spread(values: Sequence[float]) -> Spread:
+def spread_of(values: Sequence[float]) -> Spread:
+    """Over runs, one value of each."""
     deviation = float(np.std(values, ddof=1)) if len(values) > 1 else float("nan")
     return Spread(float(np.mean(values)), deviation, len(values))
 
@@ -140,11 +196,14 @@ def _read(run: PlannedRun, name: str, split: Split) -> ScoredSplit:
     try:
         with path.open(encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file))
+        # As the float32 that was written: a score on a threshold stays on it.
         columns = {
-            column: np.array([float(row[column]) for row in rows])
-            for column in ("score", CORRECTED_SCORE, "mse")
+            column: np.array([row[column] for row in rows], np.float32).astype(np.float64)
+            for column in ("score", "mse")
             if column in rows[0]
         }
+        if CORRECTED_SCORE in rows[0]:
+            columns[CORRECTED_SCORE] = np.array([float(row[CORRECTED_SCORE]) for row in rows])
         seen = [(row["id"], row["group"], int(row["label"])) for row in rows]
     except (OSError, ValueError, TypeError, KeyError, IndexError, csv.Error) as error:
         raise UserError(f"'{path}' cannot be read ({error!r}); {remedy}") from error
@@ -153,13 +212,15 @@ def _read(run: PlannedRun, name: str, split: Split) -> ScoredSplit:
     return ScoredSplit(split.labels.astype(np.int64), metrics.group_numbers(split.groups), columns)
 
 
-def _baseline(data_set: DataSet, trivial: TrivialScores, name: str) -> ScoredSplit:
-    """The linear baseline as if it were a run; its score is its squared error."""
+def _baseline(data_set: DataSet, trivial: TrivialScores, name: str, score: str) -> ScoredSplit:
+    """A trivial score as if it were a run; the linear baseline's is its squared error."""
     split, train = data_set.split(name), data_set.split("train")
-    scores = trivial.of(name)[LINEAR_BASELINE].astype(np.float64)
-    columns = {"score": scores, "mse": scores}
+    scores = trivial.of(name)[score].astype(np.float64)
+    columns = {"score": scores}
+    if score == LINEAR_BASELINE:
+        columns["mse"] = scores
     if split.positions is not None and train.positions is not None:
-        train_scores = trivial.of("train")[LINEAR_BASELINE].astype(np.float64)
+        train_scores = trivial.of("train")[score].astype(np.float64)
         columns[CORRECTED_SCORE] = position_corrected(
             scores, split.positions, train_scores, train.positions
         )

@@ -14,13 +14,9 @@ from jaxad.errors import RunError, UserError
 from jaxad.evaluate.evaluation import evaluate_splits
 from jaxad.evaluate.trivial import TrivialScores
 from jaxad.parallel import split_cpu
-from jaxad.report import figures
 from jaxad.report.page import write_report
-from jaxad.study.heat_map import make_heat_map
+from jaxad.study.files import write_results
 from jaxad.study.plan import PlannedRun, plan, sizes
-from jaxad.study.results import make_table
-from jaxad.study.sheet import contact_sheet
-from jaxad.study.tables import comma_separated, markdown
 from jaxad.train.loop import stop_request, train_seeds
 from jaxad.train.program import num_train_steps
 from jaxad.workdir import Workdir, atomic_write
@@ -81,7 +77,7 @@ def run_study(config: ConfigDict, workdir: str | os.PathLike[str]) -> bool:
             if (done := [run for run in of_experiment if work.is_finished(run)])
         }
         if finished:
-            _write_results(config, folder, finished, data_set, work.trivial)
+            write_results(config, folder, finished, data_set, work.trivial)
     if work.failures:
         raise RunError(f"{len(work.failures)} runs failed: {' | '.join(work.failures)}")
     return True
@@ -164,37 +160,6 @@ def _groups(size: int, runs: Sequence[PlannedRun], work: _Work) -> list[list[Pla
         for together in by_progress.values()
         for start in range(0, len(together), size)
     ]
-
-
-def _write_results(
-    config: ConfigDict,
-    folder: Workdir,
-    finished: Mapping[str, Sequence[PlannedRun]],
-    data_set: DataSet,
-    trivial: TrivialScores,
-) -> None:
-    """`table.md`, `table.csv`, contact sheets, and heat maps where the config asks for them."""
-    tables, sheets, maps = [], {}, {}
-    shown = {name: runs[0] for name, runs in finished.items()}
-    for split in data_set.test_split_names:
-        tables.append(make_table(config, finished, data_set, trivial, split))
-        if config.num_slices > 0:
-            sheets[split] = f"figures/{split}.png"
-            with atomic_write(folder.path / sheets[split], "wb") as file:
-                file.write(contact_sheet(shown, data_set.split(split), config.num_slices))
-        heat_map = make_heat_map(config, finished, split, data_set.split(split))
-        if heat_map is not None:
-            maps[split] = f"figures/heat_map_{split}.png"
-            with atomic_write(folder.path / maps[split], "wb") as file:
-                file.write(figures.to_png(heat_map.figure(split)))
-            with atomic_write(folder.path / f"heat_map_{split}.csv") as file:
-                file.write(heat_map.comma_separated())
-    with atomic_write(folder.path / "table.csv") as file:
-        file.write(comma_separated(config, tables))
-    text = markdown(config, tables, sheets, maps)
-    with atomic_write(folder.path / "table.md") as file:
-        file.write(text)
-    print(f"\n{text}\ntables: {folder.path / 'table.md'}, {folder.path / 'table.csv'}", flush=True)
 
 
 def _print_sizes(planned: Mapping[str, Sequence[PlannedRun]]) -> None:

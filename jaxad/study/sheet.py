@@ -1,13 +1,14 @@
 """The same slices through all systems of a study: the paper's Figure 2 and its supplement's."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from jaxad import detector as detector_lib
 from jaxad.data.preprocess import to_unit_interval
 from jaxad.report import figures
-from jaxad.report.columns import as_shown, reconstruction_columns
+from jaxad.report.columns import as_shown, reconstruction_columns, rounded_up, scale_of_map
 from jaxad.report.figures import Column
 from jaxad.study.plan import PlannedRun
 from jaxad.study.tables import title
@@ -32,31 +33,61 @@ def choose_slices(split: Split, count: int) -> np.ndarray:
     return np.asarray(rows)
 
 
-def contact_sheet(runs: Mapping[str, PlannedRun], split: Split, count: int) -> bytes:
-    """A PNG: input, each system's parts and reconstruction, the mask.
+def reconstruction_sheet(runs: Mapping[str, PlannedRun], split: Split, count: int) -> Figure:
+    """Input, each system's parts and reconstruction, where it has them, and the mask.
 
     Args:
         runs: experiment -> one finished run of it.
         split: where the slices are from.
         count: how many.
     """
+    return _sheet(runs, split, count, _reconstructions)
+
+
+def map_sheet(runs: Mapping[str, PlannedRun], split: Split, count: int) -> Figure:
+    """Input, each system's residual (its anomaly map where it reconstructs nothing) and the mask.
+
+    Arguments are those of `reconstruction_sheet`.
+    """
+    return _sheet(runs, split, count, _maps)
+
+
+def _sheet(
+    runs: Mapping[str, PlannedRun],
+    split: Split,
+    count: int,
+    columns_of: Callable[[str, np.ndarray, Scores], Iterable[Column]],
+) -> Figure:
     rows = choose_slices(split, count)
     images = to_unit_interval(split.images[rows])
-    seen = {name: detector_lib.load(run.workdir.path).score(images) for name, run in runs.items()}
     labels = [f"{split.ids[row]}\n{'anomalous' if split.labels[row] else 'normal'}" for row in rows]
     masks = None if split.masks is None else split.masks[rows]
     columns = [Column("input", as_shown(images), outline=True)]
-    columns += [column for name, scores in seen.items() for column in _columns(name, scores)]
+    for name, run in runs.items():
+        scores = detector_lib.load(run.workdir.path).score(images)
+        columns += columns_of(name, images, scores)
     if masks is not None:
         columns.append(Column("mask", masks))
-    return figures.to_png(figures.contact_sheet(columns, labels, masks))
+    return figures.contact_sheet(columns, labels, masks)
 
 
-def _columns(name: str, scores: Scores) -> Iterable[Column]:
+def _reconstructions(name: str, images: np.ndarray, scores: Scores) -> Iterable[Column]:
     """A system's parts, where it has them, and its reconstruction."""
-    found = {part: np.asarray(images) for part, images in scores.reconstructions.items()}
+    del images
+    found = {part: np.asarray(array) for part, array in scores.reconstructions.items()}
 
     def heading(part: str) -> str:
         return title(name) if part == "reconstruction" else f"{title(name)}, {part}"
 
     return reconstruction_columns(found, heading).values()
+
+
+def _maps(name: str, images: np.ndarray, scores: Scores) -> Iterable[Column]:
+    """|x - reconstruction|, or the anomaly map."""
+    if "reconstruction" in scores.reconstructions:
+        shown = abs(images - np.asarray(scores.reconstructions["reconstruction"])).mean(axis=-1)
+        high = rounded_up(float(np.quantile(shown, 0.995)))
+        return [Column(f"{title(name)}, residual", shown, 0.0, high, "magma", outline=True)]
+    shown = np.asarray(scores.pixel)
+    low, high = scale_of_map(shown)
+    return [Column(f"{title(name)}, map", shown, low, high, "viridis", outline=True)]

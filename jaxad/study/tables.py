@@ -1,6 +1,7 @@
 """A study's tables as Markdown and CSV."""
 
 import csv
+import dataclasses
 import io
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,8 +9,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from ml_collections import ConfigDict
 
 from jaxad.evaluate.paired import METRICS, Difference
-from jaxad.evaluate.trivial import LINEAR_BASELINE
+from jaxad.evaluate.trivial import LINEAR_BASELINE, PIXEL_STATISTICS
 from jaxad.report.names import SYSTEMS
+from jaxad.study.audit import BEST, FOLDS, NORMALS, Audit
 from jaxad.study.results import Row, Spread, Table
 
 _HEADINGS = {
@@ -20,8 +22,18 @@ _HEADINGS = {
 }
 
 
+@dataclasses.dataclass(frozen=True)
+class Picture:
+    """A figure beside the tables: what it shows, and its path in the study's folder."""
+
+    text: str
+    path: str
+
+
 def title(experiment: str) -> str:
     """How an experiment is called where people read it."""
+    if experiment == PIXEL_STATISTICS:
+        return "pixel statistics"
     if experiment == LINEAR_BASELINE:
         return f"residual of PCA, {LINEAR_BASELINE.removeprefix('pca_')} components"
     return SYSTEMS.get(experiment, experiment.replace("_", " "))
@@ -104,6 +116,56 @@ def _differences(table: Table) -> Iterator[str]:
         yield _line(cells)
 
 
+def _ensembles(table: Table) -> Iterator[str]:
+    """The table of ensembles of an experiment's runs."""
+    names = [name for name in table.metrics if any(name in row.found for row in table.ensembles)]
+    heading = ["the runs of each as one, by mean rank"]
+    for name in names:
+        heading += [_HEADINGS[name], "minus the runs' mean", "p"]
+    yield _line(heading)
+    yield _line(["---"] * len(heading))
+    for row in table.ensembles:
+        cells = [title(row.experiment)]
+        for name in names:
+            found = row.differences[name]
+            cells += [_spread(name, row.found[name]), _difference(name, found), _p(found)]
+        yield _line(cells)
+
+
+#: Columns of the audit: heading, who chose the threshold, figure.
+_AUDITED = (
+    ("F1", BEST, "f1"),
+    ("ACC", BEST, "accuracy"),
+    ("SEN", BEST, "sensitivity"),
+    ("SPE", BEST, "specificity"),
+    ("F1, five folds", FOLDS, "f1"),
+    ("F1, from normals", NORMALS, "f1"),
+    ("SEN, from normals", NORMALS, "sensitivity"),
+    ("SPE, from normals", NORMALS, "specificity"),
+)
+
+
+def _audit(audit: Audit) -> Iterator[str]:
+    """One table, one glance: what papers report, what a user would get, and what is for free."""
+    yield (
+        "**Audit.** AUROC; F1, accuracy, sensitivity and specificity at the threshold that is best "
+        "on this very split, as papers report them; F1 at the best threshold of a fifth of the "
+        "patients on the rest, five times; and figures at the threshold that "
+        f"{audit.patients} normal patients give for {100 * audit.rate:.3g} % false positives by "
+        "image, the one that a user without labels has. Calling everything anomalous has an F1 of "
+        f"{audit.all_positive_f1:.3f}. Specificity is of normal slices of patients who have "
+        "anomalies elsewhere, too; the guarantee is of normal patients."
+    )
+    yield ""
+    yield _line(["system", "AUROC", *(heading for heading, _, _ in _AUDITED)])
+    yield _line(["---"] * (2 + len(_AUDITED)))
+    for row in audit.rows:
+        cells = [title(row.name), _spread("auroc", row.auroc)]
+        for _, threshold, figure in _AUDITED:
+            cells.append(_spread(figure, row.figures.get(threshold, {}).get(figure)))
+        yield _line(cells)
+
+
 def _p(found: Difference) -> str:
     return "–" if math.isnan(found.p_value) else f"{found.p_value:.3g}"
 
@@ -111,16 +173,16 @@ def _p(found: Difference) -> str:
 def markdown(
     config: ConfigDict,
     tables: Sequence[Table],
-    sheets: Mapping[str, str],
-    heat_maps: Mapping[str, str],
+    audits: Sequence[Audit],
+    pictures: Mapping[str, Sequence[Picture]],
 ) -> str:
     """The whole `table.md`.
 
     Args:
         config: of the study.
         tables: one per test split.
-        sheets: test split -> file name of its contact sheet.
-        heat_maps: test split -> file name of its heat map.
+        audits: of the test splits with both classes.
+        pictures: test split -> its figures and sheets.
     """
     data, published = config.data, config.published.to_dict()
     longer = {name: n for name, n in config.lengths.items() if n != 1}
@@ -142,15 +204,17 @@ def markdown(
     ]
     if published:
         lines += ["", "*Published* figures are the paper's, of the paper's data: other images."]
+    audit_of = {audit.split: audit for audit in audits}
     for table in tables:
         lines += ["", f"## {table.split}", "", *_values(table, published)]
         if any(row.differences for row in table.rows):
             lines += ["", *_differences(table)]
-        if table.split in sheets:
-            lines += ["", f"![The same slices of {table.split} through all]({sheets[table.split]})"]
-        if table.split in heat_maps:
-            axes = f"{config.heat_map.row_name} and {config.heat_map.column_name}"
-            lines += ["", f"![AUROC over {axes}]({heat_maps[table.split]})"]
+        if table.ensembles:
+            lines += ["", *_ensembles(table)]
+        if table.split in audit_of:
+            lines += ["", *_audit(audit_of[table.split])]
+        for picture in pictures[table.split]:
+            lines += ["", f"![{picture.text}]({picture.path})"]
     return "\n".join(lines) + "\n"
 
 

@@ -13,11 +13,13 @@ from jaxad import cli
 from jaxad import config as config_lib
 from jaxad.data.sources import DataSet
 from jaxad.errors import RunError, UserError
+from jaxad.evaluate import evaluation
 from jaxad.evaluate.evaluation import CORRECTED_SCORE
-from jaxad.evaluate.trivial import LINEAR_BASELINE, TrivialScores
+from jaxad.evaluate.trivial import LINEAR_BASELINE, PIXEL_STATISTICS, TrivialScores
 from jaxad.study import results, runner
+from jaxad.study.audit import make_audit
 from jaxad.study.plan import plan, sizes
-from jaxad.study.results import make_table
+from jaxad.study.results import make_table, read_scores
 from jaxad.study.runner import run_study
 from jaxad.study.sheet import choose_slices
 from jaxad.types import Split
@@ -111,7 +113,7 @@ def test_shipped_studies_share_their_data_and_name_their_reference():
 
 def test_one_field_names_the_weights_of_aeflow_s_experiments():
     arguments = ["--config=studies/aeflow_ablation:paper", "--config.weights=wide.pth"]
-    _, config, _, _ = cli.parse(arguments)
+    _, config, *_ = cli.parse(arguments)
     weights = {name: config_lib.study_run(config, name, 0).model.weights for name in config.lengths}
     assert weights.pop("random_encoder") == "random"
     assert set(weights.values()) == {"wide.pth"}
@@ -119,7 +121,7 @@ def test_one_field_names_the_weights_of_aeflow_s_experiments():
 
 def test_one_experiment_s_weights_are_its_own():
     own = "--config.experiments.conv_mse.model.weights=narrow.pth"
-    _, config, _, _ = cli.parse(["--config=studies/aeflow_ablation:paper", own])
+    _, config, *_ = cli.parse(["--config=studies/aeflow_ablation:paper", own])
     found = {name: config_lib.study_run(config, name, 0).model.weights for name in config.lengths}
     assert found.pop("conv_mse") == "narrow.pth" and found.pop("random_encoder") == "random"
     assert set(found.values()) == {""}
@@ -160,6 +162,58 @@ def test_a_study_writes_runs_tables_and_a_contact_sheet(finished):
     assert "## test_squares" in text and "figures/test_squares.png" in text
     assert "residual of PCA, 64 components" in text
     assert (finished / "figures" / "test_squares.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_the_audit_says_what_each_run_s_own_evaluation_says(finished):
+    with (finished / "audit.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    table = {(row["system"], row["threshold"], row["figure"]): float(row["mean"]) for row in rows}
+    for name in ("small", "large"):
+        found = [
+            json.loads(
+                (finished / f"runs/{name}/seed_{seed}/eval/test_squares/metrics.json").read_text()
+            )["decisions"]
+            for seed in (0, 1)
+        ]
+        for figure in ("f1", "accuracy", "sensitivity", "specificity"):
+            best = [one["best_on_test"][figure]["value"] for one in found]
+            own = [one["normal_images_only"]["image"][figure]["value"] for one in found]
+            folds = [one["five_fold"]["mean"][figure] for one in found]
+            for threshold, values in (
+                ("best_on_test", best), ("normal_images_only", own), ("five_fold", folds),
+            ):  # fmt: skip
+                assert table[name, threshold, figure] == pytest.approx(np.mean(values))
+    # Half of the slices are anomalous: 2 x 12 / (12 + 24).
+    assert table["", "all_positive", "f1"] == pytest.approx(2 / 3)
+    path = finished / "runs/small/seed_0/eval/test_squares/metrics.json"
+    trivial = json.loads(path.read_text())
+    f1 = trivial["decisions"]["pixel_statistics"]["f1"]["value"]
+    assert table[PIXEL_STATISTICS, "best_on_test", "f1"] == pytest.approx(f1)
+    auroc = trivial["trivial"][PIXEL_STATISTICS]["auroc"]["value"]
+    assert table[PIXEL_STATISTICS, "", "auroc"] == pytest.approx(auroc)
+    text = (finished / "table.md").read_text()
+    assert "**Audit.**" in text and "| pixel statistics |" in text
+    assert "6 normal patients give for 14.3 % false positives" in text  # 1 / 7 is the smallest
+    assert "the runs of each as one, by mean rank" in text
+
+
+def test_the_audit_of_another_checkpoint_s_calibration_is_refused(finished, npz_root):
+    config = make_config(npz_root)
+    planned, data_set = plan(config, Workdir(finished)), DataSet(config.data)
+    trivial = TrivialScores(data_set)
+    scored = read_scores(planned, data_set, trivial, "test_squares")
+    path = finished / "runs/small/seed_0/calibration.json"
+    kept = path.read_text()
+    try:
+        for change, words in (
+            ({"checkpoint_step": 1}, "its calibration is of checkpoint 1, not of"),
+            ({"source": "site.npz", "is_own": False}, "calibrated on 'site.npz'; an audit"),
+        ):
+            path.write_text(json.dumps(json.loads(kept) | change))
+            with pytest.raises(UserError, match=words):
+                make_audit(planned, scored, data_set, trivial, "test_squares")
+    finally:
+        path.write_text(kept)
 
 
 def test_the_table_is_made_of_the_runs_own_files(finished):
@@ -276,7 +330,7 @@ def test_scores_of_other_images_are_not_compared(finished, npz_root, monkeypatch
     renamed = dataclasses.replace(split, ids=ids)
     monkeypatch.setattr(data_set, "split", lambda name: renamed)
     with pytest.raises(UserError, match="is of other images than 'test_squares' holds now; remove"):
-        make_table(config, planned, data_set, TrivialScores(data_set), "test_squares")
+        read_scores(planned, data_set, TrivialScores(data_set), "test_squares")
 
 
 def test_experiments_that_do_not_share_their_data_are_refused():
@@ -284,6 +338,21 @@ def test_experiments_that_do_not_share_their_data_are_refused():
     two.data.image_size = 128
     with pytest.raises(UserError, match="experiment 'b' has other data"):
         config_lib.study({"a": one, "b": two}, seeds=(0,))
+
+
+def test_normal_images_without_a_score_are_one_run_s_failure(npz_root, tmp_path, monkeypatch):
+    original = evaluation._image_scores
+
+    def scores_of(detector, split, description):
+        found = original(detector, split, description)
+        is_bad = description == "score val" and detector.config.model.latent_channels == (4,)
+        return np.full_like(found, np.nan) if is_bad else found
+
+    monkeypatch.setattr(evaluation, "_image_scores", scores_of)
+    with pytest.raises(RunError, match="1 runs failed: large, seed 0: val: the score of image"):
+        run_study(make_config(npz_root, seeds=(0,)), tmp_path)
+    assert ("small", "auroc") in read_table(tmp_path)
+    assert not (tmp_path / "runs/large/seed_0/calibration.json").exists()
 
 
 def test_a_failed_run_is_named_and_the_others_go_on(npz_root, tmp_path):
@@ -336,7 +405,8 @@ def test_one_run_has_no_deviation(finished, npz_root):
     planned = plan(config, Workdir(finished))
     data_set = DataSet(config.data)
     config.reference = LINEAR_BASELINE
-    table = make_table(config, planned, data_set, TrivialScores(data_set), "test_squares")
+    scored = read_scores(planned, data_set, TrivialScores(data_set), "test_squares")
+    table = make_table(config, planned, scored, "test_squares")
     assert all(math.isnan(row.found["mse"].deviation) for row in table.rows)
     # Compared with the linear baseline: both experiments, and not the baseline.
     assert [bool(row.differences) for row in table.rows] == [True, True, False]
