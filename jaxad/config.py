@@ -153,7 +153,7 @@ def autoencoder_sizes(config: ConfigDict, variant: str) -> None:
     config.model.latents = 128
     config.model.norm = "group"  # or "batch", "none"
     if variant == "demo":
-        config.model.norm = "none"  # a third of the time
+        config.model.norm = "none"  # updates take less time
     elif variant == "smoke":
         config.model.widths, config.model.latents = (8, 8, 8), 8
     elif variant == "paper":

@@ -199,12 +199,17 @@ def of_labels(labels: Labels, scores: Scalars, groups: Labels, resamples: int) -
     is had for nothing.
     """
     folds = thresholds.five_fold(labels, scores, groups)
-    best = thresholds.best_f1(labels, scores).threshold
     return {
-        "best_on_test": _figures(labels, scores, best, groups, resamples),
+        "best_on_test": best_on_test(labels, scores, groups, resamples),
         "five_fold": None if folds is None else dataclasses.asdict(folds),
         "all_positive_f1": thresholds.all_positive_f1(labels),
     }
+
+
+def best_on_test(labels: Labels, scores: Scalars, groups: Labels, resamples: int) -> dict[str, Any]:
+    """Figures at the threshold whose F1 is best on these very labels."""
+    best = thresholds.best_f1(labels, scores).threshold
+    return _figures(labels, scores, best, groups, resamples)
 
 
 def _figures(

@@ -190,7 +190,7 @@ class _SplitEvaluation:
         if len(np.unique(self._labels)) == 2:
             found.update(decisions.of_labels(*arguments))
             trivial = (self._labels, pixel_statistics.astype(np.float64), self._groups, count)
-            found["pixel_statistics"] = decisions.of_labels(*trivial)["best_on_test"]
+            found["pixel_statistics"] = decisions.best_on_test(*trivial)
         return found
 
     def _detection(self, name: str, scores: Scalars) -> dict[str, float | None]:

@@ -212,6 +212,7 @@ class DifferNet:
 
 def _rotated(image: Image, angle: Float[Array, ""]) -> Image:
     """About the centre, linearly interpolated; what comes from outside is background."""
+    # dm_pix annotates a float and takes traced angles as well.
     return dm_pix.rotate(image, angle, order=1, mode="constant")  # type: ignore[arg-type]
 
 

@@ -26,8 +26,7 @@ class Encoder(nn.Module):
 
     Attributes:
         widths: channels after each halving of height and width.
-        depth: residual 3x3 convolutions at each resolution below the first, where they would cost
-            as much as all others together.
+        depth: residual 3x3 convolutions at each resolution below the first, which has most pixels.
         latents: of the vector.
         norm: see `jaxad.nn.blocks.Norm`.
         train: whether batch norm uses the batch's statistics.

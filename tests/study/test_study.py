@@ -9,7 +9,6 @@ import shutil
 import numpy as np
 import pytest
 
-from jaxad import cli
 from jaxad import config as config_lib
 from jaxad.data.sources import DataSet
 from jaxad.errors import RunError, UserError
@@ -18,7 +17,7 @@ from jaxad.evaluate.evaluation import CORRECTED_SCORE
 from jaxad.evaluate.trivial import LINEAR_BASELINE, PIXEL_STATISTICS, TrivialScores
 from jaxad.study import results, runner
 from jaxad.study.audit import make_audit
-from jaxad.study.plan import plan, sizes
+from jaxad.study.plan import plan
 from jaxad.study.results import make_table, read_scores
 from jaxad.study.runner import run_study
 from jaxad.study.sheet import choose_slices
@@ -96,35 +95,6 @@ def test_every_experiment_runs_with_every_seed_on_the_same_data(npz_root, tmp_pa
             assert run.config.train.num_epochs == (15.0 if name == "large" else 5.0)
             assert run.workdir.path == tmp_path / "runs" / name / f"seed_{run.seed}"
     assert planned["large"][0].config.model.latent_channels == (4,)
-
-
-def test_shipped_studies_share_their_data_and_name_their_reference():
-    config = config_lib.get_config("studies/pchvae_table1:demo")
-    assert config_lib.is_study(config)
-    assert set(config.experiments) == {"pchvae", "chvae", "highvae", "lowvae", "vqvae2"}
-    assert config.seeds == (0, 1, 2, 3, 4)
-    # Baselines have slightly more parameters (at most 5 %) and the same number of latents.
-    found = sizes(plan(config, Workdir("unused")))
-    for name, size in found.items():
-        assert 1 <= size.parameters / found["pchvae"].parameters < 1.05, name
-        # 16 x 4 x 4 and 1 x 16 x 16; VQ-VAE-2 has a code for each place, 16 x 16 and 8 x 8.
-        assert size.latents == (320 if name == "vqvae2" else 512)
-
-
-def test_one_field_names_the_weights_of_aeflow_s_experiments():
-    arguments = ["--config=studies/aeflow_ablation:paper", "--config.weights=wide.pth"]
-    _, config, *_ = cli.parse(arguments)
-    weights = {name: config_lib.study_run(config, name, 0).model.weights for name in config.lengths}
-    assert weights.pop("random_encoder") == "random"
-    assert set(weights.values()) == {"wide.pth"}
-
-
-def test_one_experiment_s_weights_are_its_own():
-    own = "--config.experiments.conv_mse.model.weights=narrow.pth"
-    _, config, *_ = cli.parse(["--config=studies/aeflow_ablation:paper", own])
-    found = {name: config_lib.study_run(config, name, 0).model.weights for name in config.lengths}
-    assert found.pop("conv_mse") == "narrow.pth" and found.pop("random_encoder") == "random"
-    assert set(found.values()) == {""}
 
 
 @pytest.mark.parametrize(
@@ -331,13 +301,6 @@ def test_scores_of_other_images_are_not_compared(finished, npz_root, monkeypatch
     monkeypatch.setattr(data_set, "split", lambda name: renamed)
     with pytest.raises(UserError, match="is of other images than 'test_squares' holds now; remove"):
         read_scores(planned, data_set, TrivialScores(data_set), "test_squares")
-
-
-def test_experiments_that_do_not_share_their_data_are_refused():
-    one, two = config_lib.get_config("pchvae:smoke"), config_lib.get_config("highvae:smoke")
-    two.data.image_size = 128
-    with pytest.raises(UserError, match="experiment 'b' has other data"):
-        config_lib.study({"a": one, "b": two}, seeds=(0,))
 
 
 def test_normal_images_without_a_score_are_one_run_s_failure(npz_root, tmp_path, monkeypatch):
