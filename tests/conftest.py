@@ -33,10 +33,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path.name != "test_smoke.py")
 
 
+@pytest.fixture(scope="session")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where compiled programs are kept, for all workers and launched processes of the session."""
+    base = tmp_path_factory.getbasetemp()
+    # A worker's own folder is in that of the session.
+    return (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "compiled"
+
+
 @pytest.fixture(scope="session", autouse=True)
-def compilation_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+def compilation_cache(compiled: Path) -> None:
     """Programs that several tests compile are compiled once."""
-    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("cache")))
+    jax.config.update("jax_compilation_cache_dir", str(compiled))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
@@ -51,10 +59,12 @@ def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def launch_environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def launch_environment(
+    tmp_path_factory: pytest.TempPathFactory, compiled: Path
+) -> dict[str, str]:
     """The environment of launched processes: one device, and programs compiled once."""
     environment = dict(os.environ, XLA_FLAGS="")
-    environment["JAX_COMPILATION_CACHE_DIR"] = str(tmp_path_factory.mktemp("compiled"))
+    environment["JAX_COMPILATION_CACHE_DIR"] = str(compiled)
     environment["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     environment["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("user_cache"))
     return environment

@@ -71,7 +71,14 @@ def read_scores(workdir):
         return list(csv.DictReader(file))
 
 
-@pytest.mark.parametrize("system", BASELINES)
+# The others share all but their model with these three, and run with -m long.
+_QUICK = ("fanogan", "differnet", "fastflow")
+
+
+@pytest.mark.parametrize(
+    "system",
+    [pytest.param(name, marks=() if name in _QUICK else pytest.mark.long) for name in BASELINES],
+)
 def test_a_fit_keeps_the_contract_and_another_site_recalibrates_it(system, npz_root, tmp_path):
     config = tiny(system, npz_root)
     assert run.fit(config, tmp_path)

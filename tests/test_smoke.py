@@ -127,6 +127,7 @@ def test_training_with_and_without_the_feature_cache_agree(aeflow_run, launch, d
     assert "is trained already" in again.stdout
 
 
+@pytest.mark.long
 def test_a_study_launched_again_finds_everything_done(smoke_study, launch, data_root):
     before = (smoke_study / "table.md").read_text()
     for system in COMPONENTS:

@@ -92,6 +92,7 @@ def test_score_is_reconstruction_and_commitment_of_each_image_by_itself(fresh):
     assert set(scores.reconstructions) == {"reconstruction"}
 
 
+@pytest.mark.long
 def test_the_train_step_updates_codebooks_alike_in_every_layout():
     """One device, eight with jit, eight with pmap: parameters and codebooks in float64."""
     with jax.enable_x64(True):

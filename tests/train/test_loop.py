@@ -106,7 +106,8 @@ def test_a_run_stopped_by_sigterm_resumes_bit_for_bit(
     assert STEPS in validation[0].keys() & validation[1].keys()
 
 
-@pytest.mark.parametrize("stop_at", [3, 5, 7])  # alternating, before the border, behind it
+# Alternating, before the border, behind it.
+@pytest.mark.parametrize("stop_at", [pytest.param(3, marks=pytest.mark.long), 5, 7])
 def test_a_run_of_stages_resumes_in_the_right_one(npz_root, wholes, tmp_path, monkeypatch, stop_at):
     """Three networks: the critic and every second time the generator, then the encoder."""
     config = get_config("fanogan:smoke").unlock()
@@ -198,6 +199,7 @@ def test_a_config_that_cannot_be_leaves_no_run_behind(config, tmp_path):
     assert not (tmp_path / "config.json").exists()
 
 
+@pytest.mark.long
 def test_seeds_trained_as_one_program_are_the_seeds_trained_alone(config, tmp_path):
     """Parameters, optimiser state and losses, and not as one program where one is ahead."""
     config.optim.warmup_steps = 0  # so that eight steps move the parameters far
