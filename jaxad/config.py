@@ -37,6 +37,32 @@ def base() -> ConfigDict:
     config.data.num_subjects = (240, 120, 60, 60)  # train, val, test_objects, test_lesions
     # A test split of normal images to render objects into; it becomes test_objects.
     config.data.natural_objects = ""
+    # Another data set, of which all is tested: its test splits, as test_<name>.
+    config.data.test = ConfigDict()
+    config.data.test.name, config.data.test.root = "", ""
+    # Of data sets that are files of one's own; see docs/data.md.
+    config.data.modality = ""  # hcp, brats: such as "t2", or "t1,t2" for two channels
+    config.data.val_share = 0.1  # of the patients to learn from, where there is no val
+    config.data.test_share = 0.2  # of normal patients, where there is no test
+    config.data.group_pattern = ""  # finds the patient in a file's path; "": each is one
+    config.data.normal_classes = ()  # names of folders or labels
+    config.data.anomalous_classes = ()  # of tfds:<name>: the others are normal
+    config.data.regroup = False  # leave out what a published split shares with its test
+    config.data.check_sizes = True  # against the published ones
+    config.data.on_error = "raise"  # or "skip": leave out bad files, count and name them
+    config.data.preprocess = ConfigDict()
+    config.data.preprocess.intensity = "auto"  # range (images), zscore (volumes), percentile
+    config.data.preprocess.foreground = "nonzero"  # what is normalised; or "all", "otsu"
+    config.data.preprocess.clip = 3.0  # of zscore, in standard deviations
+    config.data.preprocess.percentiles = (1.0, 99.0)
+    config.data.preprocess.square = "pad"  # or "crop", "stretch"
+    config.data.volume = ConfigDict()
+    config.data.volume.plane = "axial"  # or "coronal", "sagittal"
+    config.data.volume.slices = ()  # (start, stop[, step]) as in Python; (): all, or as published
+    config.data.volume.spacing = 0.0  # of slices, mm; 0: the scan's, or as published
+    config.data.volume.field_of_view = 0.0  # side of a slice, mm; 0: all, or as published
+    config.data.volume.min_foreground = 0.02  # slices with a smaller part are left out
+    config.data.volume.min_lesion_pixels = 10  # anomalous with more, normal with none
     config.data.augment = ConfigDict()
     config.data.augment.mirror = True  # left-right, with probability one half
     config.data.augment.rotation = 0.0  # degrees, standard deviation
@@ -161,8 +187,8 @@ def autoencoder_sizes(config: ConfigDict, variant: str) -> None:
         config.model.norm = "batch"
 
 
-#: Fields of `config.data` that all experiments of a study have in common.
-_SHARED_DATA = ("name", "root", "image_size", "channels", "seed", "num_subjects", "natural_objects")
+#: Fields of `config.data` that are an experiment's own; all others a study has in common.
+_OWN_DATA = ("batch_size", "augment")
 
 
 def study(experiments: Mapping[str, ConfigDict], seeds: Sequence[int]) -> ConfigDict:
@@ -196,10 +222,10 @@ def study(experiments: Mapping[str, ConfigDict], seeds: Sequence[int]) -> Config
     config.lengths = ConfigDict()  # of training, by experiment, in multiples of num_epochs
     for name, one in experiments.items():
         own = one.copy_and_resolve_references().unlock()
-        shared = {"data": {field: own.data[field] for field in _SHARED_DATA}}
+        data = own.data.to_dict()
+        shared = {"data": {name: data[name] for name in data if name not in _OWN_DATA}}
         shared["num_epochs"] = own.train.num_epochs
-        for field in _SHARED_DATA:
-            del own.data[field]
+        own.data = ConfigDict({name: data[name] for name in _OWN_DATA})
         del own["seed"], own.train["num_epochs"]
         config.experiments[name], config.lengths[name] = own, 1.0
         if "data" not in config:
@@ -356,7 +382,7 @@ def flatten(config: ConfigDict, prefix: str = "config") -> dict[str, Any]:
 
 
 #: Fields that say where something lies.
-_PLACES = ("config.data.root", "config.train.feature_cache")
+_PLACES = ("config.data.root", "config.data.test.root", "config.train.feature_cache")
 
 
 def difference(ours: ConfigDict, theirs: ConfigDict) -> list[str]:

@@ -15,11 +15,12 @@ from ml_collections import ConfigDict
 
 from jaxad import experiment
 from jaxad.checkpoint import Checkpoints
+from jaxad.data import replay
 from jaxad.data.pipeline import eval_batches
 from jaxad.data.preprocess import check_images, to_unit_interval
 from jaxad.errors import UserError
 from jaxad.parallel import make_parallel
-from jaxad.types import Batch, Model, Scores, Tree
+from jaxad.types import Batch, Model, Scores, Split, Tree
 from jaxad.workdir import Workdir
 
 
@@ -65,23 +66,46 @@ class Detector:
         """The variables as NumPy arrays."""
         return self._parallel.get_replicated(self._variables)
 
-    def preprocess(self, pixels: np.ndarray) -> Float[np.ndarray, "n height width channels"]:
+    def preprocess(
+        self, pixels: np.ndarray, affine: np.ndarray | None = None
+    ) -> Float[np.ndarray, "n height width channels"]:
         """Raw pixels as training took them: float32 in [0, 1], shape [N, H, W, C].
 
         Args:
-            pixels: one grey image [H, W], or images [N, H, W] (grey) or [N, H, W, C]; uint8
-                (divided by 255), uint16 (by 65535) or float already in [0, 1].
+            pixels: one grey image [H, W], or images [N, H, W] (grey) or [N, H, W, C]. For a run on
+                images that were prepared (`npz`, `icbm_synth`) of its size, and uint8 (divided by
+                255), uint16 (by 65535) or float already in [0, 1]; for a run on image files of any
+                size. For a run on scans one scan [X, Y, Z].
+            affine: of a scan, from indices to mm, RAS+; without it X points to the right, Y to
+                anterior and Z to superior, at 1 mm.
 
         Raises:
             UserError: wrong rank, size, type or range, or a pixel that is not finite.
         """
         pixels = np.asarray(pixels)
+        if not replay.is_prepared(self.config.data):
+            return to_unit_interval(replay.prepare_pixels(pixels, self.config.data, affine))
         if pixels.ndim == 2:
             pixels = pixels[None]
         if pixels.ndim == 3:
             pixels = pixels[..., None]
         self._check(pixels)
         return to_unit_interval(pixels)
+
+    def read(self, path: str | os.PathLike[str]) -> Split:
+        """Files as training took them, without labels.
+
+        Args:
+            path: an image, a scan or a DICOM series, a folder of them, or a table; as the run's
+                data set has them.
+
+        Returns:
+            The images with their ids, patients and positions; `score` takes its `images`.
+
+        Raises:
+            UserError: a file cannot be used, or the run is not one on files.
+        """
+        return replay.read_files(Path(path).expanduser(), self.config.data)
 
     def score(self, images: np.ndarray) -> Scores:
         """Scores images; all arrays of the result are NumPy arrays of N rows.

@@ -1,4 +1,4 @@
-"""The two ways in which a run ends early, each told in one line."""
+"""The ways in which a run ends early, each told in one line."""
 
 
 class UserError(Exception):
@@ -7,6 +7,10 @@ class UserError(Exception):
     The message is one line that names the thing and the remedy; the command line prints it
     without a traceback and exits with code 2.
     """
+
+
+class DataError(UserError):
+    """A file of the user's data that cannot be used; `config.data.on_error=skip` leaves it out."""
 
 
 class RunError(Exception):

@@ -7,7 +7,8 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from jaxad import experiment
-from jaxad.data.sources import DataSet, read_normals
+from jaxad.data.replay import read_normals
+from jaxad.data.sources import DataSet
 from jaxad.evaluate.evaluation import calibrate as calibrate_run
 from jaxad.evaluate.evaluation import evaluate_splits
 from jaxad.parallel import split_cpu
@@ -88,12 +89,13 @@ def calibrate(
     Args:
         config: the run's.
         workdir: its folder.
-        normals: an .npz file, see `docs/data.md`; `group` tells its patients apart.
+        normals: an .npz file, or for a run on files a folder, a table or a file; see
+            `docs/data.md`. `group`, or `config.data.group_pattern`, tells patients apart.
     """
     run, path = Workdir(workdir), Path(normals).expanduser()
     run.check(config)
     split_cpu(config.cpu_devices)
-    split = read_normals(path, experiment.image_shape(config))
+    split = read_normals(path, config.data)
     with run.lock():
         calibrate_run(run, str(path), split)
     return True

@@ -135,6 +135,27 @@ class PretrainedModel(Model, Protocol):
 
 
 @dataclasses.dataclass(frozen=True)
+class FilesRead:
+    """The files that a split was read from.
+
+    Attributes:
+        count: of files, the skipped ones among them.
+        skipped: why each of those was left out that could not be used.
+        slices_left_out: slices in range that hold too little, or whose label is uncertain.
+        sizes: how many files are of each size, such as `512x512`.
+        lowest: value in any file, before anything is done to it.
+        highest: likewise.
+    """
+
+    count: int
+    skipped: tuple[str, ...]
+    slices_left_out: int
+    sizes: Mapping[str, int]
+    lowest: float
+    highest: float
+
+
+@dataclasses.dataclass(frozen=True)
 class Split:
     """One split of a data set, held on the host.
 
@@ -145,6 +166,7 @@ class Split:
         groups: the patient of each image.
         masks: uint8 [N, H, W], 1 = anomalous pixel; None where the data set has none.
         positions: int32 [N], slice index; None where the data set has none.
+        files: where it comes from; None for data that come from no files of the user's.
     """
 
     images: np.ndarray
@@ -153,6 +175,7 @@ class Split:
     groups: tuple[str, ...]
     masks: UInt8[np.ndarray, "n height width"] | None = None
     positions: Int[np.ndarray, " n"] | None = None
+    files: FilesRead | None = None
 
     def __len__(self) -> int:
         return len(self.ids)

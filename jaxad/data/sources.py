@@ -1,22 +1,48 @@
 """Data sets by name: where the splits of `config.data` come from."""
 
+import dataclasses
 import difflib
 import functools
-import zipfile
-import zlib
-from collections.abc import Callable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from ml_collections import ConfigDict
 
+from jaxad.data import settings
+from jaxad.data.folders import read_folder
+from jaxad.data.items import Kind, read_split, tell_skipped
 from jaxad.data.natural_objects import render_natural_objects
+from jaxad.data.npz import npz_readers
 from jaxad.data.preprocess import check_images
+from jaxad.data.tables import read_table
 from jaxad.errors import UserError
 from jaxad.types import Split
 
+if TYPE_CHECKING:  # it imports TensorFlow, which takes seconds
+    from jaxad.data.builders.manual import ManualBuilder
+
 #: How to read each split of a data set, by the split's name.
 Readers = Mapping[str, Callable[[], Split]]
+
+#: What the files of a data set are, where there are files of the user's.
+KINDS: Mapping[str, Kind] = {
+    "folder": "image",
+    "nifti": "nifti",
+    "dicom": "dicom",
+    "hcp": "nifti",
+    "brats2017": "nifti",
+    "brats2021": "nifti",
+    "oct2017": "image",
+    "chestxray": "image",
+    "isic2018": "image",
+    "miic": "image",
+}
+
+#: Before the name of any data set of TensorFlow Datasets.
+TFDS = "tfds:"
 
 
 def _icbm_synth(data: ConfigDict) -> Readers:
@@ -32,125 +58,149 @@ def _icbm_synth(data: ConfigDict) -> Readers:
 
 
 def _npz(data: ConfigDict) -> Readers:
-    """One `<split>.npz` per split in the folder `config.data.root`.
+    return npz_readers(Path(data.root or ".").expanduser())
 
-    Arrays: `image` [N, H, W] or [N, H, W, C] (uint8, uint16 or float in [0, 1]); for test splits
-    `label` [N]; optional `mask` [N, H, W], `id` [N], `group` [N], `position` [N].
-    """
-    root = Path(data.root or ".").expanduser()
-    paths = {path.stem: path for path in sorted(root.glob("*.npz"))}
-    strays = [name for name in paths if name not in ("train", "val") and name[:5] != "test_"]
-    if strays:
-        raise UserError(
-            f"config.data.root '{root}': {strays[0]}.npz is no split; name it "
-            f"test_{strays[0]}.npz or move it away."
-        )
-    missing = [name for name in ("train", "val") if name not in paths]
-    if missing:
-        raise UserError(
-            f"config.data.root '{root}': no {' and no '.join(f'{m}.npz' for m in missing)} there; "
-            "an npz data set is train.npz, val.npz and any number of test_<name>.npz."
-        )
+
+def _own_files(data: ConfigDict) -> Readers:
+    """A folder or a table of one's own, read anew each time."""
+    root, kind = _root(data, "your images or scans"), KINDS[data.name]
+    reading, splitting = settings.reading(data, kind), settings.splitting(data)
+    is_table = root.suffix.lower() == ".csv"
+    splits = (read_table if is_table else read_folder)(root, kind, splitting)
     return {
-        name: functools.partial(_read_npz, path, () if name in ("train", "val") else ("label",))
-        for name, path in paths.items()
+        name: functools.partial(read_split, items, reading, f"{data.name} {name}")
+        for name, items in splits.items()
     }
 
 
-def read_normals(path: Path, image_shape: tuple[int, int, int]) -> Split:
-    """Normal images of another site: a file as `_npz` describes, without labels or all 0.
-
-    It must say which patient each image is of: slices of one taken for patients of their own would
-    make any guarantee untrue.
-
-    Raises:
-        UserError: it cannot be read, has no `group`, an image is unusable, or one is labelled
-            anomalous.
-    """
-    split = _read_npz(path, needed=("group",))
-    _check_split(split, f"'{path}'", image_shape, normal=True)
-    return split
+def _root(data: ConfigDict, what: str) -> Path:
+    if not data.root:
+        raise UserError(f"config.data.root: missing; name the folder of {what}. See docs/data.md.")
+    return Path(data.root).expanduser()
 
 
-#: What arrays of an .npz file hold that some files must have.
-_NEEDED = {
-    "label": "0 normal, 1 anomalous",
-    "group": "the patient of each image; its `id` where no two are of one patient",
-}
+def published(name: str) -> "type[ManualBuilder]":
+    """The builder of a published data set."""
+    from jaxad.data.builders import brats, hcp, isic2018, kermany, miic
+
+    return {
+        "hcp": hcp.Hcp,
+        "brats2017": brats.Brats2017,
+        "brats2021": brats.Brats2021,
+        "oct2017": kermany.Oct2017,
+        "chestxray": kermany.Chestxray,
+        "isic2018": isic2018.Isic2018,
+        "miic": miic.Miic,
+    }[name]
 
 
-def _read_npz(path: Path, needed: Sequence[str]) -> Split:
-    try:
-        # Opened here: np.load leaves a damaged archive open.
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: no such file.") from error
-    # TypeError: a lone array under the name of an archive.
-    except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile, zlib.error) as error:
-        if "allow_pickle" in str(error):
-            raise UserError(
-                f"{path}: is no .npz file, or has an array of Python objects; write it with "
-                "numpy.savez, text as arrays of str (`.astype(str)`)."
-            ) from error
-        raise UserError(
-            f"{path}: not a readable .npz file ({error}); write it with numpy.savez."
-        ) from error
-    if "image" not in arrays:
-        raise UserError(f"{path}: has no array 'image', only {sorted(arrays)}.")
-    images = arrays["image"]
-    if images.ndim not in (3, 4):
-        raise UserError(
-            f"{path}: 'image' has shape {images.shape}; give [N, H, W] or [N, H, W, C]."
-        )
-    if images.ndim == 3:
-        images = images[..., None]
-    count = len(images)
-    for name, array in arrays.items():
-        if array.shape[:1] != (count,):
-            rows = len(array) if array.ndim else "no"
-            raise UserError(f"{path}: '{name}' has {rows} rows, 'image' has {count}.")
-        if name in ("label", "id", "group", "position") and array.ndim != 1:
-            raise UserError(f"{path}: '{name}' has shape {array.shape}; give [N], one per image.")
-    for name in needed:
-        if name not in arrays:
-            raise UserError(f"{path}: has no array '{name}' ({_NEEDED[name]}).")
-    labels = np.asarray(arrays.get("label", np.zeros(count)))
-    if not np.isin(labels, (0, 1)).all():
-        raise UserError(f"{path}: 'label' holds other values than 0 (normal) and 1 (anomalous).")
-    ids = [str(name) for name in arrays.get("id", [f"{path.stem}-{i}" for i in range(count)])]
-    masks = arrays.get("mask")
-    if masks is not None:
-        if masks.shape != images.shape[:3]:
-            raise UserError(
-                f"{path}: 'mask' has shape {masks.shape}, the images want {images.shape[:3]}."
-            )
-        masks = (masks > 0).astype(np.uint8)
-    groups = np.asarray(arrays.get("group", ids))
-    if groups.dtype.kind == "f" and not np.isfinite(groups).all():
-        raise UserError(f"{path}: 'group' has NaN; name the patient of every image.")
-    positions = arrays.get("position")
-    if positions is not None and not np.issubdtype(positions.dtype, np.integer):
-        raise UserError(f"{path}: 'position' is {positions.dtype}; give slice indices, integers.")
-    return Split(
-        images=images,
-        labels=labels.astype(np.int32),
-        ids=tuple(ids),
-        groups=tuple(str(group) for group in groups),
-        masks=masks,
-        positions=None if positions is None else positions.astype(np.int32),
+def _published(data: ConfigDict, *, test_only: bool = False) -> Readers:
+    """A data set of the papers: the user's files, read once, then from the cache of TFDS."""
+    from jaxad.data import tfds_splits
+    from jaxad.data.builders.manual import Choices, config_for
+
+    builder = published(data.name)
+    instructions = " ".join((builder.MANUAL_DOWNLOAD_INSTRUCTIONS or "").split())
+    if not data.root:
+        raise UserError(f"config.data.root: {data.name} needs files of your own. {instructions}")
+    root = Path(data.root).expanduser()
+    if not root.is_dir():
+        raise UserError(f"config.data.root '{root}': no such folder. {instructions}")
+    choices = Choices(
+        preparation=settings.preparation(data),
+        cutting=settings.cutting(data),
+        splitting=settings.splitting(data),
+        on_error=data.on_error,
+        modality=data.modality,
+        regroup=data.regroup,
+        check_sizes=data.check_sizes,
+        test_only=test_only,
+    )
+    return tfds_splits.open_builder(builder, config_for(builder, root, choices), "", root)
+
+
+def _any_tfds(data: ConfigDict) -> Readers:
+    """A data set of TensorFlow Datasets with labels: some classes are normal."""
+    from jaxad.data import tfds_labels
+
+    classes = tfds_labels.Classes(tuple(data.normal_classes), tuple(data.anomalous_classes))
+    return tfds_labels.open_labelled(
+        data.name.removeprefix(TFDS),
+        data.root,
+        classes,
+        settings.preparation(data),
+        settings.splitting(data),
     )
 
 
 DATA_SETS: Mapping[str, Callable[[ConfigDict], Readers]] = {
     "icbm_synth": _icbm_synth,
     "npz": _npz,
+    **dict.fromkeys(("folder", "nifti", "dicom"), _own_files),
+    **dict.fromkeys(
+        ("hcp", "brats2017", "brats2021", "oct2017", "chestxray", "isic2018", "miic"), _published
+    ),
 }
+
+
+def is_published(name: str) -> bool:
+    """Whether a data set is one of the papers'."""
+    return DATA_SETS.get(name) is _published
+
+
+def _open(data: ConfigDict) -> Readers:
+    """The readers of the data set that the config names.
+
+    Raises:
+        UserError: there is none of this name, or it is not where the config says.
+    """
+    if data.name.startswith(TFDS):
+        return _any_tfds(data)
+    if data.name not in DATA_SETS:
+        close = difflib.get_close_matches(data.name, DATA_SETS, n=1)
+        hint = f"; did you mean '{close[0]}'?" if close else "."
+        raise UserError(
+            f"config.data.name: unknown data set '{data.name}'{hint} "
+            f"Known: {', '.join(sorted(DATA_SETS))}, and {TFDS}<name>."
+        )
+    return DATA_SETS[data.name](data)
+
+
+def told(split: Split, name: str) -> Split:
+    """The split, what was skipped of it told on stderr."""
+    if split.files is not None and split.files.skipped:
+        print(tell_skipped(name, split.files), file=sys.stderr, flush=True)
+    return split
+
+
+def _other_tests(data: ConfigDict) -> Readers:
+    """The test splits of `config.data.test`, named after it."""
+    own = data.copy_and_resolve_references().unlock()
+    own.name, own.root, own.natural_objects = data.test.name, data.test.root, ""
+    readers = _published(own, test_only=True) if is_published(own.name) else _open(own)
+    prefix = own.name.removeprefix(TFDS)
+    tests = {
+        f"test_{prefix}{name.removeprefix('test')}": functools.partial(_without_positions, read)
+        for name, read in readers.items()
+        if name.startswith("test")
+    }
+    if not tests:
+        raise UserError(f"config.data.test: {own.name} has no test split.")
+    return tests
+
+
+def _without_positions(read: Callable[[], Split]) -> Split:
+    """A split of another data set: its slices are counted otherwise than those learnt from."""
+    return dataclasses.replace(read(), positions=None)
+
+
+#: Data sets with natural objects of their own: the split that they are rendered into.
+_RENDERED = {"hcp": "test_normal"}
 
 
 def _with_natural_objects(readers: Readers, data: ConfigDict) -> Readers:
     """The readers, that of `config.data.natural_objects` replaced by one of `test_objects`."""
-    source, rendered = data.natural_objects, "test_objects"
+    source, rendered = data.natural_objects or _RENDERED[data.name], "test_objects"
     if source not in readers:
         raise UserError(
             f"config.data.natural_objects: {data.name} has no split '{source}', only "
@@ -188,17 +238,13 @@ class DataSet:
             UserError: there is no such data set, it is not where the config says, or objects
                 cannot be rendered into the split that `config.data.natural_objects` names.
         """
-        if data.name not in DATA_SETS:
-            close = difflib.get_close_matches(data.name, DATA_SETS, n=1)
-            hint = f"; did you mean '{close[0]}'?" if close else "."
-            raise UserError(
-                f"config.data.name: unknown data set '{data.name}'{hint} "
-                f"Known: {', '.join(sorted(DATA_SETS))}."
-            )
         self._name = data.name
-        self._readers = DATA_SETS[data.name](data)
-        if data.natural_objects:
+        self._readers = _open(data)
+        if data.natural_objects or data.name in _RENDERED:
             self._readers = _with_natural_objects(self._readers, data)
+        if data.test.name:
+            self._readers = {**self._readers, **_other_tests(data)}
+        self._may_share = is_published(data.name) and published(data.name).SHARES_PATIENTS
         self._splits: dict[str, Split] = {}
         self._image_shape = (int(data.image_size), int(data.image_size), int(data.channels))
         self.split_names = tuple(self._readers)
@@ -216,9 +262,11 @@ class DataSet:
         owner: dict[str, str] = {}
         for name in self.split_names:
             for group in set(self.split(name).groups):
-                if owner.setdefault(group, name) != name:
+                first = owner.setdefault(group, name)
+                as_published = self._may_share and "test" in (first, name)
+                if first != name and not as_published:
                     raise UserError(
-                        f"{self._name}: patient '{group}' is in splits '{owner[group]}' and "
+                        f"{self._name}: patient '{group}' is in splits '{first}' and "
                         f"'{name}'; keep each patient in one split."
                     )
 
@@ -232,8 +280,8 @@ class DataSet:
         if name not in self._readers:
             raise UserError(f"split '{name}': {self._name} has {', '.join(self.split_names)}.")
         if name not in self._splits:
-            split = self._readers[name]()
-            _check_split(
+            split = told(self._readers[name](), f"{self._name} {name}")
+            check_split(
                 split, f"{self._name} split '{name}'", self._image_shape,
                 normal=name in ("train", "val"),
             )  # fmt: skip
@@ -241,7 +289,7 @@ class DataSet:
         return self._splits[name]
 
 
-def _check_split(
+def check_split(
     split: Split, source: str, image_shape: tuple[int, int, int], *, normal: bool
 ) -> None:
     """Raises a UserError for the first thing that is wrong with a split."""

@@ -8,11 +8,11 @@ import numpy as np
 
 from jaxad.errors import UserError
 from jaxad.host_tensorflow import tensorflow
-from jaxad.types import Split
+from jaxad.types import FilesRead, Split
 
 
 def open_builder(
-    builder_class: Any, builder_config: Any, root: str
+    builder_class: Any, builder_config: Any, root: str, manual_dir: Path | None = None
 ) -> dict[str, functools.partial[Split]]:
     """Prepares a builder's data (once; then it is cached) and says how to read its splits.
 
@@ -20,6 +20,7 @@ def open_builder(
         builder_class: a `tfds.core.DatasetBuilder` class.
         builder_config: the builder config to prepare.
         root: the TFDS data folder; "" takes TFDS's own default.
+        manual_dir: where the files are that the user fetched, for builders that need some.
 
     Raises:
         UserError: the data folder cannot be written.
@@ -39,8 +40,11 @@ def open_builder(
             f"({_first_line(error)}); delete that folder to make them again, or choose another "
             "with --config.data.root."
         ) from error
+    import tensorflow_datasets as tfds
+
+    download = tfds.download.DownloadConfig(manual_dir=manual_dir) if manual_dir else None
     try:
-        builder.download_and_prepare()
+        builder.download_and_prepare(download_config=download)
     except OSError as error:
         raise UserError(
             f"data folder '{builder.data_dir}' cannot be written ({_first_line(error)}); choose "
@@ -62,10 +66,17 @@ def _read(builder: Any, split: str) -> Split:
 
     features = builder.info.features
     with_masks = "mask" in features and split.startswith("test")
-    skipped = {"mask": tfds.decode.SkipDecoding()} if "mask" in features else {}
+    is_deep = features["image"].np_dtype == np.uint16
+    skipped = ["mask"] if "mask" in features and not with_masks else []
+    # Pillow, which TFDS decodes with, knows no 16-bit colour.
+    skipped += ["image"] if is_deep else []
+    decoders = {name: tfds.decode.SkipDecoding() for name in skipped}
     try:
-        source = builder.as_data_source(split=split, decoders=None if with_masks else skipped)
+        source = builder.as_data_source(split=split, decoders=decoders)
         rows = source.__getitems__(range(len(source)))
+        if is_deep:
+            decode = tensorflow().io.decode_png
+            rows = [{**row, "image": decode(row["image"], dtype=np.uint16).numpy()} for row in rows]
     except (OSError, ValueError, IndexError, RuntimeError) as error:
         raise UserError(
             f"cached data in '{builder.data_dir}' are damaged ({_first_line(error)}); delete that "
@@ -82,4 +93,11 @@ def _read(builder: Any, split: str) -> Split:
         groups=tuple(row["group"].decode() for row in rows),
         masks=column("mask")[..., 0] if with_masks else None,
         positions=column("position").astype(np.int32) if "position" in features else None,
+        files=_files_read(builder, split),
     )
+
+
+def _files_read(builder: Any, split: str) -> FilesRead | None:
+    """What a builder of the user's files keeps of them."""
+    files = (builder.info.metadata or {}).get("files", {}).get(split)
+    return None if files is None else FilesRead(**{**files, "skipped": tuple(files["skipped"])})

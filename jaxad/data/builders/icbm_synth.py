@@ -8,7 +8,6 @@ Nothing is downloaded: the anatomy comes from the installed nilearn, the photogr
 installed scikit-image and scikit-learn.
 """
 
-import contextlib
 import dataclasses
 import io
 from collections.abc import Iterator, Sequence
@@ -23,6 +22,7 @@ from tqdm.auto import tqdm
 
 from jaxad.data.brain.slices import SPLITS, make_slices
 from jaxad.data.brain.template import NUM_SLICES
+from jaxad.data.builders.quiet import silent_tfds
 from jaxad.errors import UserError
 
 _CITATION = """@article{fonov2011unbiased,
@@ -148,7 +148,7 @@ class IcbmSynth(tfds.core.GeneratorBasedBuilder):
         Args:
           **kwargs: as of `tfds.core.DatasetBuilder.download_and_prepare`.
         """
-        with _silent_tfds():
+        with silent_tfds():
             try:
                 super().download_and_prepare(**kwargs)
             finally:
@@ -225,14 +225,3 @@ def _png(pixels: np.ndarray) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, format="PNG")
     return buffer.getvalue()
-
-
-@contextlib.contextmanager
-def _silent_tfds() -> Iterator[None]:
-    """Hide the nested progress bars of TFDS."""
-    # TFDS can be told to show or to hide them but not asked which it does; it shows by default.
-    tfds.display_progress_bar(False)
-    try:
-        yield
-    finally:
-        tfds.display_progress_bar(True)

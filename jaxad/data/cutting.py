@@ -1,0 +1,181 @@
+"""From a scan to its slices: which plane, which of them, how large, and what they are labelled."""
+
+import dataclasses
+
+import numpy as np
+from jaxtyping import Bool, Float, Int, Shaped, UInt8, UInt16
+
+from jaxad.data.preparation import (
+    Frame,
+    Preparation,
+    check_pixels,
+    foreground_of,
+    normalise,
+    quantise,
+    resample_axis,
+)
+from jaxad.data.readers.volumes import Volume, check_same_grid
+from jaxad.errors import DataError, UserError
+
+#: Plane -> the axes (of X right, Y anterior, Z superior) of slices, rows and columns, and whether
+#: rows run against theirs, so that anterior or superior is at the top. Columns run to the right,
+#: in sagittal slices to the front.
+_PLANES = {"axial": (2, 1, 0), "coronal": (1, 2, 0), "sagittal": (0, 2, 1)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Cutting:
+    """How a volume is cut; see `config.data.volume`.
+
+    Attributes:
+        plane: `axial`, `coronal` or `sagittal`.
+        slices: start, stop and step as in Python; empty: all.
+        spacing: distance of slices in mm; 0: the file's.
+        field_of_view: side of a slice in mm, around the middle of the scan; 0: all of it, made
+            square as `config.data.preprocess.square` says.
+        min_foreground: slices with a smaller part of foreground are left out.
+        min_lesion_pixels: with a mask, a slice is anomalous that has more anomalous pixels than
+            these, normal with none, and left out between; counted before it is resized.
+    """
+
+    plane: str = "axial"
+    slices: tuple[int, ...] = ()
+    spacing: float = 0.0
+    field_of_view: float = 0.0
+    min_foreground: float = 0.02
+    min_lesion_pixels: int = 10
+
+    def __post_init__(self) -> None:
+        if self.plane not in _PLANES:
+            raise UserError(
+                f"config.data.volume.plane: '{self.plane}' is not one of {', '.join(_PLANES)}."
+            )
+        if len(self.slices) not in (0, 2, 3) or (len(self.slices) == 3 and self.slices[2] < 1):
+            raise UserError(
+                f"config.data.volume.slices: {self.slices}; give (start, stop) or (start, stop, "
+                "step) as in Python, such as (20, -20), or () for all."
+            )
+        for name in ("spacing", "field_of_view", "min_lesion_pixels"):
+            if not 0 <= getattr(self, name) < 1e6:
+                raise UserError(
+                    f"config.data.volume.{name}: {getattr(self, name)} is not 0 or more."
+                )
+        if not 0 <= self.min_foreground < 1:
+            raise UserError(
+                f"config.data.volume.min_foreground: {self.min_foreground} is not in [0, 1)."
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class Slices:
+    """The slices of one scan, in the order of their positions.
+
+    Attributes:
+        images: [N, S, S, C].
+        positions: their numbers in the scan, after resampling.
+        labels: 1 = anomalous by the mask; None without one.
+        masks: 1 = anomalous; None without one.
+        num_left_out: slices in range that have too little foreground or too small an anomaly.
+    """
+
+    images: UInt16[np.ndarray, "n s s c"] | UInt8[np.ndarray, "n s s c"]
+    positions: Int[np.ndarray, " n"]
+    labels: Int[np.ndarray, " n"] | None
+    masks: UInt8[np.ndarray, "n s s"] | None
+    num_left_out: int
+
+
+def cut(
+    volumes: list[Volume], mask: Volume | None, settings: Preparation, cutting: Cutting
+) -> Slices:
+    """The slices of a scan.
+
+    Args:
+        volumes: the modalities of the scan, a channel each; intensities are normalised over the
+            whole of each, so that a slice keeps its place among the others.
+        mask: not 0 = anomalous.
+        settings: `auto` stands for volumes.
+        cutting: which slices.
+
+    Raises:
+        DataError: modalities or mask do not lie on the same grid, a modality is constant, there is
+            no slice in range, or one that is not empty is constant.
+    """
+    settings = settings.of_volumes()
+    first = volumes[0]
+    for other in volumes[1:]:
+        check_same_grid(first, other, "modality")
+    if mask is not None:
+        check_same_grid(first, mask, "mask")
+    slice_axis, row_axis, column_axis = _PLANES[cutting.plane]
+    step = first.spacing[slice_axis]
+    wanted = cutting.spacing or step
+
+    def planes(voxels: Shaped[np.ndarray, "x y z"]) -> Float[np.ndarray, "n h w"]:
+        """Slices x rows x columns, rows from the top, at the wanted distance."""
+        turned = np.transpose(voxels, (slice_axis, row_axis, column_axis))[:, ::-1]
+        return resample_axis(turned, step, wanted)
+
+    channels, inside = [], None
+    for volume in volumes:
+        name = str(volume.path)
+        check_pixels(volume.voxels, name)
+        floats = normalise(volume.voxels, settings, name)
+        seen = foreground_of(volume.voxels, settings.foreground, name)
+        if floats.dtype != np.float32:  # its range is kept
+            floats = quantise(floats).astype(np.float32) / np.iinfo(floats.dtype).max
+        channels.append(planes(floats))
+        seen = planes(seen.astype(np.float32)) >= 0.5
+        inside = seen if inside is None else inside | seen
+    assert inside is not None
+    numbers = _in_range(len(inside), cutting, first)
+    kept = numbers[inside[numbers].mean(axis=(1, 2)) >= max(cutting.min_foreground, 1e-9)]
+    marked = None if mask is None else planes((mask.voxels != 0).astype(np.float32)) > 0.5
+    labels = None
+    if marked is not None:
+        kept, labels = _labelled(kept, marked, cutting)
+    frame = Frame.of(
+        (float(inside.shape[1]), float(inside.shape[2])),
+        settings,
+        (first.spacing[row_axis], first.spacing[column_axis]),
+        cutting.field_of_view,
+    )
+    side = settings.image_size
+    images = np.zeros((len(kept), side, side, len(channels)), np.uint16)
+    masks = None if marked is None else np.zeros((len(kept), side, side), np.uint8)
+    for place, number in enumerate(kept):
+        plane = np.stack([channel[number] for channel in channels], axis=-1)
+        if plane.min() == plane.max():
+            raise DataError(
+                f"{first.path}: slice {number} is constant; leave it out with "
+                "config.data.volume.slices, or leave out the scan."
+            )
+        images[place] = quantise(frame.resize(plane))
+        if masks is not None and marked is not None and marked[number].any():
+            masks[place] = frame.resize_mask(marked[number])
+    return Slices(
+        images=images,
+        positions=kept.astype(np.int32),
+        labels=labels,
+        masks=masks,
+        num_left_out=len(numbers) - len(kept),
+    )
+
+
+def _in_range(count: int, cutting: Cutting, volume: Volume) -> Int[np.ndarray, " n"]:
+    numbers = np.arange(count)[slice(*cutting.slices)] if cutting.slices else np.arange(count)
+    if not len(numbers):
+        raise DataError(
+            f"{volume.path}: has {count} slices, none in config.data.volume.slices="
+            f"{cutting.slices}; widen them or leave out the scan."
+        )
+    return numbers
+
+
+def _labelled(
+    kept: Int[np.ndarray, " n"], marked: Bool[np.ndarray, "m h w"], cutting: Cutting
+) -> tuple[Int[np.ndarray, " k"], Int[np.ndarray, " k"]]:
+    """The slices whose label is certain, and their labels."""
+    counts = marked[kept].sum(axis=(1, 2))
+    certain = (counts == 0) | (counts > cutting.min_lesion_pixels)
+    return kept[certain], (counts[certain] > 0).astype(np.int32)

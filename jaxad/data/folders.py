@@ -1,0 +1,278 @@
+"""Data sets that are a folder of one's own: images, NIfTI scans or DICOM series, by its names."""
+
+import dataclasses
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from jaxad.data.items import Item, Kind
+from jaxad.data.readers import dicom, images, volumes
+from jaxad.data.tree import find_files, find_folders, pick
+from jaxad.errors import UserError
+
+#: Folders of these names hold normal images, where `config.data.normal_classes` names no others.
+NORMAL_FOLDERS = ("good", "normal")
+
+#: What the file of a mask has at the end of its name, before the suffix.
+_MASK_ENDINGS = ("_mask", "_seg")
+
+SUFFIXES: Mapping[Kind, tuple[str, ...]] = {
+    "image": images.SUFFIXES,
+    "nifti": volumes.NIFTI_SUFFIXES,
+    "dicom": dicom.SUFFIXES,
+}
+
+_LAYOUT = (
+    "expected train/good/, test/good/ and test/<any other name>/, optionally val/good/ and "
+    "ground_truth/<name>/, or a .csv file"
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Splitting:
+    """Who is in which split, where the data do not say; see `config.data`.
+
+    Attributes:
+        val_share: of the patients to learn from, those of `val`.
+        test_share: of the patients without an anomaly, those of `test`.
+        seed: of the draw.
+        group_pattern: a regular expression over a file's path below the root: what it finds (its
+            first group, if it has one) is the patient; "": every file is a patient.
+        normal_classes: names of folders or labels that are normal; empty: `NORMAL_FOLDERS`.
+    """
+
+    val_share: float = 0.1
+    test_share: float = 0.2
+    seed: int = 0
+    group_pattern: str = ""
+    normal_classes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("val_share", "test_share"):
+            if not 0 < getattr(self, name) < 1:
+                raise UserError(
+                    f"config.data.{name}: {getattr(self, name)} is not between 0 and 1."
+                )
+        try:
+            re.compile(self.group_pattern)
+        except re.error as error:
+            raise UserError(
+                f"config.data.group_pattern: '{self.group_pattern}' is no regular expression "
+                f"({error})."
+            ) from error
+
+    def group_of(self, place: str) -> str:
+        """The patient of a file, by its path below the root.
+
+        Raises:
+            UserError: the pattern finds nothing in it.
+        """
+        if not self.group_pattern:
+            return place
+        found = re.search(self.group_pattern, place)
+        if found is None:
+            raise UserError(
+                f"config.data.group_pattern: '{self.group_pattern}' finds no patient in '{place}'; "
+                "change it so that every file has one."
+            )
+        return found[1] if found.re.groups and found[1] is not None else found[0]
+
+    def is_normal(self, name: str) -> bool:
+        """Whether a folder of this name, or a label, is normal."""
+        return name in (self.normal_classes or NORMAL_FOLDERS)
+
+
+def read_folder(root: Path, kind: Kind, splitting: Splitting) -> dict[str, list[Item]]:
+    """The items of a folder by split: `train`, `val` and, if there is one, `test`.
+
+    Images and scans lie in `train/good`, `val/good` (else a share of the patients of `train` is
+    taken), `test/good` and `test/<any other name>`, their masks in `ground_truth/<name>` under the
+    same name or with `_mask` at its end. Scans may also lie right in the root, with masks beside
+    them (`<name>_mask.nii.gz`, `<name>_seg.nii.gz`): those with a mask are tested, the others are
+    normal.
+
+    Raises:
+        UserError: another layout, a class without files, or anomalous ones to learn from.
+    """
+    if not root.is_dir():
+        raise UserError(f"config.data.root '{root}': no such folder; {_LAYOUT}.")
+    if not (root / "train").is_dir():
+        if kind == "nifti" and (flat := _flat(root, splitting)):
+            return flat
+        raise UserError(f"config.data.root '{root}': has no folder train; {_LAYOUT}.")
+    splits = {"train": _normal_items(root, "train", kind, splitting)}
+    if (root / "val").is_dir():
+        splits["val"] = _normal_items(root, "val", kind, splitting)
+    else:
+        splits = with_val(splits, splitting)
+    if (root / "test").is_dir():
+        splits["test"] = _test_items(root, kind, splitting)
+    return splits
+
+
+def read_normal_folder(root: Path, kind: Kind, splitting: Splitting) -> list[Item]:
+    """Every file below a folder, as normal ones: another site's.
+
+    Raises:
+        UserError: there is none.
+    """
+    found = _files(root, kind)
+    if not found:
+        raise UserError(f"{root}: holds no {_what(kind)}; name a folder of normal ones.")
+    return _items(root, found, splitting, label=0)
+
+
+def with_val(splits: Mapping[str, list[Item]], splitting: Splitting) -> dict[str, list[Item]]:
+    """The splits, a share of the patients of `train` moved to `val`.
+
+    Raises:
+        UserError: there is one patient only.
+    """
+    groups = {item.group for item in splits["train"]}
+    if len(groups) < 2:
+        raise UserError(
+            "split 'train' is of one patient; give at least two, so that one can be validated on."
+        )
+    chosen, _ = pick(groups, (splitting.val_share,), splitting.seed)
+    parts = {
+        "train": [item for item in splits["train"] if item.group not in chosen],
+        "val": [item for item in splits["train"] if item.group in chosen],
+    }
+    return {**parts, **{name: items for name, items in splits.items() if name != "train"}}
+
+
+def _normal_items(root: Path, split: str, kind: Kind, splitting: Splitting) -> list[Item]:
+    folders = find_folders(root / split)
+    strange = [folder.name for folder in folders if not splitting.is_normal(folder.name)]
+    if strange:
+        raise UserError(
+            f"{root / split}: holds '{strange[0]}'; only normal images are learnt from: move it to "
+            f"test/, or rename it to {NORMAL_FOLDERS[0]}."
+        )
+    found = _files(root / split, kind)
+    if not found:
+        raise UserError(f"{root / split}: holds no {_what(kind)}; {_LAYOUT}.")
+    return _items(root, found, splitting, label=0)
+
+
+def _test_items(root: Path, kind: Kind, splitting: Splitting) -> list[Item]:
+    folders = find_folders(root / "test")
+    loose = [path for path in _files(root / "test", kind) if path.parent == root / "test"]
+    if loose:
+        raise UserError(
+            f"{loose[0]}: lies in test/ itself; put it into test/good/ or test/<another name>/, "
+            "which says what it is."
+        )
+    items: list[Item] = []
+    for folder in folders:
+        found = _files(folder, kind)
+        if not found:
+            raise UserError(f"{folder}: holds no {_what(kind)}; add some or remove the folder.")
+        normal = splitting.is_normal(folder.name)
+        items += _items(root, found, splitting, label=0 if normal else 1)
+    if not items:
+        raise UserError(f"{root / 'test'}: holds no {_what(kind)}; {_LAYOUT}.")
+    return _with_masks(root, items, kind)
+
+
+def _items(
+    root: Path, paths: Iterable[Path], splitting: Splitting, label: int | None
+) -> list[Item]:
+    items = []
+    for path in paths:
+        place = path.relative_to(root).as_posix()
+        group = splitting.group_of(place)
+        items.append(Item(id=place, group=group, paths=(path,), label=label))
+    return items
+
+
+def _files(folder: Path, kind: Kind) -> list[Path]:
+    """Images or scans below a folder; of DICOM the folders that hold a series."""
+    found = find_files(folder, SUFFIXES[kind])
+    if kind == "dicom":
+        return sorted({path.parent for path in found})
+    if kind == "nifti":
+        return [path for path in found if not stem(path).endswith(_MASK_ENDINGS)]
+    return found
+
+
+def stem(path: Path) -> str:
+    """The name without the suffix, `.nii.gz` as one."""
+    name = path.name
+    for suffix in (*volumes.NIFTI_SUFFIXES[::-1], path.suffix):
+        if suffix and name.lower().endswith(suffix.lower()):
+            return name[: -len(suffix)]
+    return name
+
+
+def _with_masks(root: Path, items: Sequence[Item], kind: Kind) -> list[Item]:
+    """The items with their masks: of `ground_truth/`, or beside a scan."""
+    truth = root / "ground_truth"
+    suffixes = SUFFIXES["nifti"] if kind == "dicom" else SUFFIXES[kind]
+    masks = find_files(truth, suffixes) if truth.is_dir() else []
+    by_place = {(path.relative_to(truth).parent, stem(path)): path for path in masks}
+    found = []
+    for item in items:
+        path = item.paths[0]
+        place = path.relative_to(root / "test").parent
+        names = [stem(path), *(stem(path) + ending for ending in _MASK_ENDINGS)]
+        mask = next((by_place[place, name] for name in names if (place, name) in by_place), None)
+        if mask is None and kind == "nifti":
+            mask = _beside(path)
+        if mask is None and masks and item.label:
+            raise UserError(
+                f"{path}: has no mask in {truth / place}, while others have one; add "
+                f"'{stem(path)}_mask', or remove ground_truth/."
+            )
+        # A scan's mask tells which of its slices are anomalous.
+        label = item.label if kind == "image" or mask is None or not item.label else None
+        found.append(dataclasses.replace(item, mask=mask, label=label))
+    return found
+
+
+def _beside(scan: Path) -> Path | None:
+    names = (
+        scan.with_name(stem(scan) + ending + suffix)
+        for ending in _MASK_ENDINGS
+        for suffix in volumes.NIFTI_SUFFIXES
+    )
+    return next((path for path in names if path.exists()), None)
+
+
+def _flat(root: Path, splitting: Splitting) -> dict[str, list[Item]]:
+    """Scans right in the root, those with a mask to be tested."""
+    found = [path for path in _files(root, "nifti") if path.parent == root]
+    items = [
+        dataclasses.replace(item, mask=mask, label=0 if mask is None else None)
+        for item in _items(root, found, splitting, label=0)
+        for mask in (_beside(item.paths[0]),)
+    ]
+    return draw_splits(items, splitting) if items else {}
+
+
+def draw_splits(items: Sequence[Item], splitting: Splitting) -> dict[str, list[Item]]:
+    """The splits of items that say none: patients with an anomaly are tested, others by share.
+
+    Raises:
+        UserError: there are too few patients to learn from.
+    """
+    tested = {item.group for item in items if item.label != 0}
+    normal = {item.group for item in items} - tested
+    if len(normal) < 3:
+        raise UserError(
+            f"{len(normal)} patients are normal; at least three are needed, to train, to validate "
+            "and to test. Add some, or say in which split each file is."
+        )
+    more, val, train = pick(normal, (splitting.test_share, splitting.val_share), splitting.seed)
+    members = {"train": train, "val": val, "test": tested | more}
+    return {
+        name: [item for item in items if item.group in groups] for name, groups in members.items()
+    }
+
+
+def _what(kind: Kind) -> str:
+    return {
+        "image": f"images ({', '.join(images.SUFFIXES)})",
+        "nifti": f"scans ({', '.join(volumes.NIFTI_SUFFIXES)})",
+        "dicom": "DICOM series",
+    }[kind]

@@ -1,0 +1,128 @@
+"""Data sets that are a CSV file, a row an image or a scan: `path`, `label`, `group`, `mask`."""
+
+import csv
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from jaxad.data.folders import Splitting, draw_splits, with_val
+from jaxad.data.items import Item, Kind
+from jaxad.errors import UserError
+
+_COLUMNS = ("path", "label", "group", "mask", "id", "split")
+
+
+def read_table(table: Path, kind: Kind, splitting: Splitting) -> dict[str, list[Item]]:
+    """The items of a CSV file by split.
+
+    Columns: `path` and `label` (0 normal, 1 anomalous, or names of classes with
+    `config.data.normal_classes`; empty where the mask of a scan tells); optional `group` (the
+    patient), `mask`, `id`, and `split` (`train`, `val`, `test` or `test_<name>`). Paths are
+    relative to the file's folder and stay in it. Without `split`, patients with an anomaly are
+    tested and the others drawn.
+
+    Raises:
+        UserError: the file cannot be read, or a row is wrong, which is named by its line.
+    """
+    try:
+        with table.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file, strict=True)
+            names = tuple(reader.fieldnames or ())
+            rows = [(reader.line_num, row) for row in reader]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(
+            f"{table}: not a readable CSV file ({error}); write it in UTF-8 with a head line."
+        ) from error
+    for needed in ("path", "label"):
+        if needed not in names:
+            raise UserError(
+                f"{table}: has no column '{needed}'; its head line is to name path, label and "
+                f"optionally {', '.join(_COLUMNS[2:])}."
+            )
+    strange = [name for name in names if name not in _COLUMNS]
+    if strange:
+        raise UserError(
+            f"{table}: column '{strange[0]}' is none of {', '.join(_COLUMNS)}; rename or remove it."
+        )
+    if not rows:
+        raise UserError(f"{table}: has no rows; add one for each image.")
+    items: list[tuple[str, Item]] = []
+    seen: dict[str, int] = {}
+    for line, row in rows:
+        item = _item(table, line, row, kind, splitting)
+        if item.id in seen:
+            raise UserError(
+                f"{table} line {line}: '{item.id}' is in line {seen[item.id]} already; give every "
+                "image its own id and one row."
+            )
+        seen[item.id] = line
+        items.append((_split(table, line, row), item))
+    if "split" not in names:
+        return draw_splits([item for _, item in items], splitting)
+    splits: dict[str, list[Item]] = {}
+    for name, item in items:
+        splits.setdefault(name, []).append(item)
+    if "train" not in splits:
+        raise UserError(f"{table}: no row has split 'train'; only normal images belong there.")
+    return splits if "val" in splits else with_val(splits, splitting)
+
+
+def _item(
+    table: Path, line: int, row: Mapping[str | None, str | None], kind: Kind, splitting: Splitting
+) -> Item:
+    if None in row:
+        raise UserError(f"{table} line {line}: has more fields than the head line; quote commas.")
+    path, place = _inside(table, line, row["path"] or "")
+    mask = row.get("mask") or ""
+    return Item(
+        id=row.get("id") or place,
+        group=row.get("group") or splitting.group_of(place),
+        paths=(path,),
+        label=_label(table, line, (row["label"] or "").strip(), bool(mask), kind, splitting),
+        mask=_inside(table, line, mask)[0] if mask else None,
+    )
+
+
+def _inside(table: Path, line: int, text: str) -> tuple[Path, str]:
+    """A path of the table, and what it is below the table's folder."""
+    if not text or "\0" in text:
+        raise UserError(f"{table} line {line}: has no path; name the file.")
+    root = table.parent.absolute()
+    path = Path(os.path.normpath(root / text))
+    if not path.is_relative_to(root):
+        raise UserError(
+            f"{table} line {line}: '{text}' is outside of the table's folder; move the table or "
+            "the file."
+        )
+    return path, path.relative_to(root).as_posix()
+
+
+def _label(
+    table: Path, line: int, text: str, has_mask: bool, kind: Kind, splitting: Splitting
+) -> int | None:
+    if not text and has_mask and kind != "image":
+        return None
+    if splitting.normal_classes:
+        if not text:
+            raise UserError(f"{table} line {line}: has no label; name the class.")
+        label = int(not splitting.is_normal(text))
+    elif text in ("0", "1"):
+        label = int(text)
+    else:
+        raise UserError(
+            f"{table} line {line}: label '{text}' is neither 0 (normal) nor 1 (anomalous); write "
+            "these, or list the normal classes in config.data.normal_classes."
+        )
+    # A scan's mask tells which of its slices are anomalous.
+    return None if label and has_mask and kind != "image" else label
+
+
+def _split(table: Path, line: int, row: Mapping[str | None, str | None]) -> str:
+    if "split" not in row:
+        return ""
+    name = (row["split"] or "").strip()
+    if name not in ("train", "val", "test") and not name.startswith("test_"):
+        raise UserError(
+            f"{table} line {line}: split '{name}' is none of train, val, test and test_<name>."
+        )
+    return name

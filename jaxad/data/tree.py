@@ -1,0 +1,104 @@
+"""Folders of users: the files below one, in a fixed order, and what is wrong with it."""
+
+import hashlib
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from jaxad.errors import UserError
+
+
+def find_files(folder: Path, suffixes: Sequence[str]) -> list[Path]:
+    """The files below a folder whose names end so, in the order of their paths.
+
+    Links are followed; hidden files and folders are passed over.
+
+    Raises:
+        UserError: the folder cannot be read, or links form a loop.
+    """
+    found = [path for path in _walk(folder, ()) if path.name.lower().endswith(tuple(suffixes))]
+    return sorted(found, key=lambda path: path.relative_to(folder).parts)
+
+
+def find_folders(folder: Path) -> list[Path]:
+    """The folders right below a folder, in the order of their names; hidden ones are passed over.
+
+    Raises:
+        UserError: the folder cannot be read.
+    """
+    return [path for path in _entries(folder) if path.is_dir()]
+
+
+def _entries(folder: Path) -> list[Path]:
+    try:
+        return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    except FileNotFoundError as error:
+        raise UserError(f"{folder}: no such folder; name one that is there.") from error
+    except NotADirectoryError as error:
+        raise UserError(f"{folder}: is no folder; name one.") from error
+    except OSError as error:
+        raise UserError(f"{folder}: {error.strerror}; make it readable.") from error
+
+
+def _walk(folder: Path, above: tuple[tuple[int, int], ...]) -> Iterable[Path]:
+    """All files below a folder; `above` are the folders that it is in."""
+    for path in _entries(folder):
+        try:
+            status = path.stat()
+        except OSError as error:
+            # A link to nothing is found when it is read; a link to itself is a loop.
+            if path.is_symlink() and not isinstance(error, FileNotFoundError):
+                raise _loop(path) from error
+            yield path
+            continue
+        if not path.is_dir():
+            yield path
+            continue
+        key = (status.st_dev, status.st_ino)
+        if key in above:
+            raise _loop(path)
+        yield from _walk(path, (*above, key))
+
+
+def _loop(path: Path) -> UserError:
+    return UserError(f"{path}: a symbolic link that leads back to itself; remove it.")
+
+
+def fingerprint(root: Path, paths: Iterable[Path]) -> str:
+    """Eight hexadecimal digits that change where a file is added, removed or written.
+
+    By path, size and time of change: contents are not read.
+    """
+    digest = hashlib.blake2b(digest_size=4)
+    for path in sorted(paths):
+        status = path.stat() if path.exists() else None
+        place = os.path.relpath(path, root)
+        what = (status.st_size, status.st_mtime_ns) if status else None
+        digest.update(f"{place}\0{what}\n".encode(errors="surrogateescape"))
+    return digest.hexdigest()
+
+
+def pick(keys: Iterable[str], shares: Sequence[float], seed: int) -> list[set[str]]:
+    """Parts of a set of names, of given shares, the same for the same names in any order.
+
+    Args:
+        keys: names.
+        shares: of the parts; what is left of the whole goes to a last part beside them.
+        seed: of the draw.
+
+    Returns:
+        A set for each share, of at least one name where the share is above 0 and the names
+        suffice, and one for the rest.
+    """
+
+    def draw(key: str) -> bytes:
+        return hashlib.blake2b(f"{seed}:{key}".encode(errors="surrogateescape")).digest()
+
+    order = sorted(set(keys), key=draw)
+    parts: list[set[str]] = []
+    total = len(order)
+    for share in shares:
+        count = min(len(order), max(int(share > 0), round(total * share)))
+        parts.append(set(order[:count]))
+        order = order[count:]
+    return [*parts, set(order)]
