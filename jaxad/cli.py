@@ -24,6 +24,7 @@ MODES = {
     "evaluate": "evaluate the last checkpoint of a workdir and write the report",
     "calibrate": "set the thresholds of a workdir's decisions by other normal images (--normals)",
     "study": "do every run of a config of configs/studies/ and write one table",
+    "inspect": "look at the data: counts, bad files, what splits share, a contact sheet",
 }
 
 #: Flags that one mode alone takes, and needs.
@@ -41,7 +42,7 @@ _USAGE = """jaxad: anomaly detection in medical images, learnt from normal image
               Variants: none (recommended), demo (minutes), smoke (seconds), paper.
   --workdir   the run's folder; the same command in the same folder resumes.
   --mode      {modes}.
-  --normals   calibrate: an .npz file of normal images.
+  --normals   calibrate: normal images, an .npz file or what the run's data are (folder, scan).
   --config.optim.learning_rate=3e-4   any field of the config by its path.
   --help      this text; with --config also the config's fields.
 """
@@ -227,7 +228,7 @@ def _run(arguments: Sequence[str], program: str) -> int:
             else f"--mode={mode}: this config is a study of many runs; use --mode=study."
         )
     # A folder that cannot be used is told before the imports that take seconds.
-    if mode == "study":
+    if mode in ("study", "inspect"):
         Workdir(workdir).check_writable()
     else:
         Workdir(workdir).check(config)

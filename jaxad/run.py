@@ -7,14 +7,18 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from jaxad import experiment
+from jaxad.data.inspection import inspect as inspect_data
 from jaxad.data.replay import read_normals
 from jaxad.data.sources import DataSet
+from jaxad.errors import UserError
 from jaxad.evaluate.evaluation import calibrate as calibrate_run
 from jaxad.evaluate.evaluation import evaluate_splits
 from jaxad.parallel import split_cpu
+from jaxad.report.figures import to_png
+from jaxad.report.inspection import contact_sheet
 from jaxad.report.page import write_report
 from jaxad.train.loop import train as train_run
-from jaxad.workdir import Workdir
+from jaxad.workdir import Workdir, atomic_write, write_json
 
 
 def train(config: ConfigDict, workdir: str | os.PathLike[str]) -> bool:
@@ -101,10 +105,38 @@ def calibrate(
     return True
 
 
+def inspect(config: ConfigDict, workdir: str | os.PathLike[str]) -> bool:
+    """Looks at the data before they are trained on; writes `inspect.json` and `inspect.png`.
+
+    Raises:
+        UserError: an image or a patient is in two splits; or a file cannot be read, and
+            `config.data.on_error` is `raise`.
+    """
+    folder = Workdir(workdir).path
+    found, data_set = inspect_data(config.data)
+    splits = {name: data_set.split(name) for name in data_set.split_names}
+    write_json(folder / "inspect.json", found.as_json())
+    with atomic_write(folder / "inspect.png", "wb") as file:
+        file.write(to_png(contact_sheet(splits)))
+    print("\n".join([*found.lines(), f"contact sheet: {folder / 'inspect.png'}"]), flush=True)
+    if found.leaks:
+        raise UserError(
+            f"{config.data.name}: splits leak: {' | '.join(map(str, found.leaks))}. Keep each "
+            "image and each patient in one split."
+        )
+    if found.skipped and config.data.on_error == "raise":
+        raise UserError(
+            f"{config.data.name}: {len(found.skipped)} bad files, listed above; mend or remove "
+            "them, or leave them out with --config.data.on_error=skip."
+        )
+    return True
+
+
 MODES: Mapping[str, Callable[..., bool]] = {
     "fit": fit,
     "train": train,
     "evaluate": evaluate,
     "calibrate": calibrate,
     "study": study,
+    "inspect": inspect,
 }

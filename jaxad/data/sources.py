@@ -116,7 +116,21 @@ def _published(data: ConfigDict, *, test_only: bool = False) -> Readers:
         check_sizes=data.check_sizes,
         test_only=test_only,
     )
-    return tfds_splits.open_builder(builder, config_for(builder, root, choices), "", root)
+    readers = tfds_splits.open_builder(builder, config_for(builder, root, choices), "", root)
+    if data.on_error == "skip":
+        return readers
+    return {name: functools.partial(_complete, read) for name, read in readers.items()}
+
+
+def _complete(read: Callable[[], Split]) -> Split:
+    """A split of which no file was skipped when it was read for the cache, with `skip`."""
+    split = read()
+    if split.files is not None and split.files.skipped:
+        raise UserError(
+            f"{len(split.files.skipped)} files cannot be used; the first: {split.files.skipped[0]} "
+            "Or leave them out with config.data.on_error=skip."
+        )
+    return split
 
 
 def _any_tfds(data: ConfigDict) -> Readers:

@@ -76,7 +76,9 @@ def make_config(choices: Choices, files: str = "") -> ManualConfig:
         files: the fingerprint of the files.
     """
     size = choices.preparation.image_size
-    told = json.dumps(dataclasses.asdict(choices), sort_keys=True)
+    # Files that are skipped are kept by name: with `raise` what was read with `skip` is refused.
+    chosen = dataclasses.replace(choices, on_error="raise")
+    told = json.dumps(dataclasses.asdict(chosen), sort_keys=True)
     digest = hashlib.blake2b(f"{told}{files}".encode(), digest_size=4).hexdigest()
     name = f"{choices.modality.replace(',', '-') or 'default'}_{size}px_{digest}"
     return ManualConfig(name=name, description=f"{size} x {size} pixels; {told}", choices=choices)
