@@ -131,7 +131,8 @@ def test_a_killed_run_goes_on_to_the_last_bit(
         f"--config={system}:smoke",
         "--mode=train",
         f"--config.data.root={data_root}",
-        "--config.train.num_epochs=40",  # 200 updates
+        "--config.data.batch_size=16",
+        "--config.train.num_epochs=40",  # 200 updates of 80 images
         "--config.train.checkpoint_every_steps=20",
     ]
     done = launch(*arguments, f"--workdir={whole}", timeout=900)

@@ -34,8 +34,9 @@ class Cutting:
         field_of_view: side of a slice in mm, around the middle of the scan; 0: all of it, made
             square as `config.data.preprocess.square` says.
         min_foreground: slices with a smaller part of foreground are left out.
-        min_lesion_pixels: with a mask, a slice is anomalous that has more anomalous pixels than
-            these, normal with none, and left out between; counted before it is resized.
+        min_lesion_pixels: with a mask, a slice is anomalous that shows more anomalous pixels than
+            these, counted before it is resized; normal with none, in view or out of it; and left
+            out between.
     """
 
     plane: str = "axial"
@@ -130,16 +131,21 @@ def cut(
     assert inside is not None
     numbers = _in_range(len(inside), cutting, first)
     kept = numbers[inside[numbers].mean(axis=(1, 2)) >= max(cutting.min_foreground, 1e-9)]
-    marked = None if mask is None else planes((mask.voxels != 0).astype(np.float32)) > 0.5
-    labels = None
-    if marked is not None:
-        kept, labels = _labelled(kept, marked, cutting)
     frame = Frame.of(
         (float(inside.shape[1]), float(inside.shape[2])),
         settings,
         (first.spacing[row_axis], first.spacing[column_axis]),
         cutting.field_of_view,
     )
+    marked, labels = None, None
+    if mask is not None:
+        # Parts of voxels, where slices lie between those of the file.
+        shares = planes((mask.voxels != 0).astype(np.float32))
+        marked = shares > 0.5
+        counts = frame.seen(marked).sum(axis=(1, 2))
+        is_normal, is_anomalous = ~shares.any(axis=(1, 2)), counts > cutting.min_lesion_pixels
+        kept = kept[(is_normal | is_anomalous)[kept]]
+        labels = is_anomalous[kept].astype(np.int32)
     side = settings.image_size
     images = np.zeros((len(kept), side, side, len(channels)), np.uint16)
     masks = None if marked is None else np.zeros((len(kept), side, side), np.uint8)
@@ -170,12 +176,3 @@ def _in_range(count: int, cutting: Cutting, volume: Volume) -> Int[np.ndarray, "
             f"{cutting.slices}; widen them or leave out the scan."
         )
     return numbers
-
-
-def _labelled(
-    kept: Int[np.ndarray, " n"], marked: Bool[np.ndarray, "m h w"], cutting: Cutting
-) -> tuple[Int[np.ndarray, " k"], Int[np.ndarray, " k"]]:
-    """The slices whose label is certain, and their labels."""
-    counts = marked[kept].sum(axis=(1, 2))
-    certain = (counts == 0) | (counts > cutting.min_lesion_pixels)
-    return kept[certain], (counts[certain] > 0).astype(np.int32)

@@ -6,6 +6,7 @@ whether it comes from a cache or straight from its file.
 """
 
 import dataclasses
+import math
 from typing import Any
 
 import numpy as np
@@ -134,7 +135,8 @@ def to_channels(
     if given == 1:
         return np.repeat(pixels, channels, axis=-1)
     if given == 3 and channels == 1:
-        grey = pixels.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32)
+        weights = np.array([0.299, 0.587, 0.114], np.result_type(pixels.dtype, np.float32))
+        grey = pixels.astype(weights.dtype) @ weights
         if pixels.dtype in _LARGEST:
             grey = np.rint(grey).astype(pixels.dtype)
         return grey[..., None]
@@ -152,9 +154,14 @@ def foreground_of(
         return np.ones(pixels.shape, bool)
     if foreground == "nonzero":
         return pixels != 0
-    if pixels.min() == pixels.max():
-        raise DataError(f"{name}: is constant, every value is {pixels.flat[0]:g}; leave it out.")
-    return pixels > threshold_otsu(pixels)
+    values = pixels.ravel()  # of an image, its last axis might be taken for colours
+    lowest, highest = values.min(), values.max()
+    if lowest == highest:
+        raise DataError(f"{name}: is constant, every value is {lowest:g}; leave it out.")
+    if values.dtype.itemsize > 2:
+        # In [0, 1]: of integers every number between is counted, and there may be 2**32.
+        values = (values - np.float64(lowest)) / (np.float64(highest) - np.float64(lowest))
+    return (values > threshold_otsu(values)).reshape(pixels.shape)
 
 
 def normalise(
@@ -182,19 +189,37 @@ def normalise(
             f"{name}: has no foreground of more than one value "
             f"(config.data.preprocess.foreground={settings.foreground}); leave it out."
         )
-    if settings.intensity == "zscore":
-        scale = 2 * settings.clip * float(values.std(dtype=np.float64))
-        low = float(values.mean(dtype=np.float64)) - scale / 2
-    else:
-        low, high = (float(value) for value in np.percentile(values, settings.percentiles))
-        if low == high:
-            raise DataError(
-                f"{name}: the percentiles {settings.percentiles} of its foreground are both "
-                f"{low:g}; widen config.data.preprocess.percentiles or leave it out."
+    # Integers of more than 16 bits and float64 would lose digits in float32.
+    mapped = pixels.astype(np.result_type(pixels.dtype, np.float32))
+    # What is too large to be squared or subtracted is told below, or clipped.
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        if settings.intensity == "zscore":
+            scale = 2 * settings.clip * float(values.std(dtype=np.float64))
+            low = float(values.mean(dtype=np.float64)) - scale / 2
+        else:
+            low, high = (
+                float(value)
+                for value in np.percentile(
+                    values.astype(np.float64), settings.percentiles, overwrite_input=True
+                )
             )
-        scale = high - low
-    mapped = (pixels.astype(np.float32) - np.float32(low)) / np.float32(scale)
-    return np.where(inside, np.clip(mapped, np.float32(_LEAST_FOREGROUND), 1), np.float32(0))
+            if low == high:
+                raise DataError(
+                    f"{name}: the percentiles {settings.percentiles} of its foreground are both "
+                    f"{low:g}; widen config.data.preprocess.percentiles or leave it out."
+                )
+            scale = high - low
+        start, extent = mapped.dtype.type(low), mapped.dtype.type(scale)
+        if not (np.isfinite(start) and 0 < extent < np.inf):
+            raise DataError(
+                f"{name}: has values in [{values.min():.4g}, {values.max():.4g}], which cannot be "
+                "told apart or are too large; repair it or leave it out."
+            )
+        mapped -= start
+        mapped /= extent
+    np.clip(mapped, _LEAST_FOREGROUND, 1, out=mapped)
+    mapped[~inside] = 0
+    return mapped.astype(np.float32, copy=False)
 
 
 def _keep_range(pixels: Shaped[np.ndarray, "..."], name: str) -> Shaped[np.ndarray, "..."]:
@@ -277,6 +302,11 @@ class Frame:
             sizes.append(max(1, round(settings.image_size * share)))
         box = (starts[0], starts[1], ends[0], ends[1])
         return cls(box, (sizes[0], sizes[1]), settings.image_size)
+
+    def seen(self, planes: Shaped[np.ndarray, "n h w"]) -> Shaped[np.ndarray, "n k l"]:
+        """The pixels whose middle is in the box."""
+        ends = [max(0, math.ceil(end - 0.5)) for end in self.box]
+        return planes[:, ends[0] : ends[2], ends[1] : ends[3]]
 
     def resize(self, plane: Shaped[np.ndarray, "h w c"]) -> Shaped[np.ndarray, "s s c"]:
         """The square, antialiased; of the plane's type, but uint16 becomes float32 in [0, 1]."""

@@ -19,7 +19,7 @@ from jaxad.data.npz import read_npz
 from jaxad.data.preparation import prepare_image
 from jaxad.data.readers.volumes import turn
 from jaxad.data.sources import KINDS, TFDS, check_split, is_published, published, told
-from jaxad.data.tables import read_table
+from jaxad.data.tables import read_rows
 from jaxad.errors import UserError
 from jaxad.types import Split
 
@@ -85,8 +85,10 @@ def read_files(path: Path, data: ConfigDict) -> Split:
             f"files are taken by runs on {', '.join(KINDS)}."
         )
     kind, splitting, reading = KINDS[data.name], settings.splitting(data), _reading(data)
+    if not path.exists():
+        raise UserError(f"{path}: no such file or folder; name one that is there.")
     if path.suffix.lower() == ".csv":
-        items = [item for split in read_table(path, kind, splitting).values() for item in split]
+        items = [item for _, item in read_rows(path, kind, splitting)]
     elif path.is_file():
         items = [Item(id=path.name, group=path.name, paths=(path,), label=0)]
     else:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from ml_collections import ConfigDict
 
+from jaxad.config import base
 from jaxad.data import settings
 from jaxad.data.folders import read_folder
 from jaxad.data.items import Kind, read_split, tell_skipped
@@ -162,6 +163,30 @@ def is_published(name: str) -> bool:
     return DATA_SETS.get(name) is _published
 
 
+#: Fields of `config.data` that some data sets alone have a use for; `tfds:` is any of TFDS.
+_USED_BY: Mapping[str, tuple[str, ...]] = {
+    "preprocess": (*KINDS, TFDS),
+    "volume": tuple(name for name, kind in KINDS.items() if kind != "image"),
+    "modality": ("hcp", "brats2017", "brats2021"),
+    "regroup": ("oct2017", "chestxray"),
+    "group_pattern": ("folder", "nifti", "dicom", "miic"),
+    "normal_classes": ("folder", "nifti", "dicom", "miic", TFDS),
+    "anomalous_classes": (TFDS,),
+}
+
+
+def _check_used(data: ConfigDict) -> None:
+    """Raises a UserError for a field that was set and would be passed over."""
+    given, defaults = data.to_dict(), base().data.to_dict()
+    names = [TFDS if name.startswith(TFDS) else name for name in (data.name, data.test.name)]
+    for field, users in _USED_BY.items():
+        if given[field] != defaults[field] and not set(names) & set(users):
+            raise UserError(
+                f"config.data.{field}: '{data.name}' has no use for it; it is of "
+                f"{', '.join(users)}."
+            )
+
+
 def _open(data: ConfigDict) -> Readers:
     """The readers of the data set that the config names.
 
@@ -253,6 +278,8 @@ class DataSet:
                 cannot be rendered into the split that `config.data.natural_objects` names.
         """
         self._name = data.name
+        settings.reading(data, "image")  # says what is wrong with a field, used or not
+        _check_used(data)
         self._readers = _open(data)
         if data.natural_objects or data.name in _RENDERED:
             self._readers = _with_natural_objects(self._readers, data)

@@ -13,13 +13,31 @@ _COLUMNS = ("path", "label", "group", "mask", "id", "split")
 
 
 def read_table(table: Path, kind: Kind, splitting: Splitting) -> dict[str, list[Item]]:
-    """The items of a CSV file by split.
+    """The items of a CSV file by split; see `read_rows`.
+
+    A column `split` says `train`, `val`, `test` or `test_<name>`. Without it, patients with an
+    anomaly are tested and the others drawn.
+
+    Raises:
+        UserError: the file cannot be read, or a row is wrong, which is named by its line.
+    """
+    rows = read_rows(table, kind, splitting)
+    if all(not split for split, _ in rows):
+        return draw_splits([item for _, item in rows], splitting)
+    splits: dict[str, list[Item]] = {}
+    for name, item in rows:
+        splits.setdefault(name, []).append(item)
+    if "train" not in splits:
+        raise UserError(f"{table}: no row has split 'train'; only normal images belong there.")
+    return splits if "val" in splits else with_val(splits, splitting)
+
+
+def read_rows(table: Path, kind: Kind, splitting: Splitting) -> list[tuple[str, Item]]:
+    """The items of a CSV file, each with its split, "" where there is no such column.
 
     Columns: `path` and `label` (0 normal, 1 anomalous, or names of classes with
     `config.data.normal_classes`; empty where the mask of a scan tells); optional `group` (the
-    patient), `mask`, `id`, and `split` (`train`, `val`, `test` or `test_<name>`). Paths are
-    relative to the file's folder and stay in it. Without `split`, patients with an anomaly are
-    tested and the others drawn.
+    patient), `mask`, `id` and `split`. Paths are relative to the file's folder and stay in it.
 
     Raises:
         UserError: the file cannot be read, or a row is wrong, which is named by its line.
@@ -57,14 +75,7 @@ def read_table(table: Path, kind: Kind, splitting: Splitting) -> dict[str, list[
             )
         seen[item.id] = line
         items.append((_split(table, line, row), item))
-    if "split" not in names:
-        return draw_splits([item for _, item in items], splitting)
-    splits: dict[str, list[Item]] = {}
-    for name, item in items:
-        splits.setdefault(name, []).append(item)
-    if "train" not in splits:
-        raise UserError(f"{table}: no row has split 'train'; only normal images belong there.")
-    return splits if "val" in splits else with_val(splits, splitting)
+    return items
 
 
 def _item(

@@ -29,6 +29,8 @@ def open_builder(
     from google.protobuf.json_format import ParseError
 
     local = root if "://" in root else str(Path(root).expanduser())
+    # Where the files are the user's, config.data.root names them, and not TFDS's folder.
+    remedy = "$TFDS_DATA_DIR" if manual_dir else "--config.data.root or $TFDS_DATA_DIR"
     try:
         builder = builder_class(
             config=builder_config, data_dir=local if root else None, file_format="array_record"
@@ -38,7 +40,7 @@ def open_builder(
         raise UserError(
             f"cached data '{name}' in data folder '{root or 'of TFDS'}' cannot be read "
             f"({_first_line(error)}); delete that folder to make them again, or choose another "
-            "with --config.data.root."
+            f"with {remedy}."
         ) from error
     import tensorflow_datasets as tfds
 
@@ -48,7 +50,7 @@ def open_builder(
     except OSError as error:
         raise UserError(
             f"data folder '{builder.data_dir}' cannot be written ({_first_line(error)}); choose "
-            "another with --config.data.root or $TFDS_DATA_DIR."
+            f"another with {remedy}."
         ) from error
     return {name: functools.partial(_read, builder, name) for name in builder.info.splits}
 

@@ -1,5 +1,6 @@
 """Folders of users: the files below one, in a fixed order, and what is wrong with it."""
 
+import errno
 import hashlib
 import os
 from collections.abc import Iterable, Sequence
@@ -16,7 +17,9 @@ def find_files(folder: Path, suffixes: Sequence[str]) -> list[Path]:
     Raises:
         UserError: the folder cannot be read, or links form a loop.
     """
-    found = [path for path in _walk(folder, ()) if path.name.lower().endswith(tuple(suffixes))]
+    status = folder.stat() if folder.exists() else None
+    above = ((status.st_dev, status.st_ino),) if status else ()
+    found = [path for path in _walk(folder, above) if path.name.lower().endswith(tuple(suffixes))]
     return sorted(found, key=lambda path: path.relative_to(folder).parts)
 
 
@@ -26,7 +29,10 @@ def find_folders(folder: Path) -> list[Path]:
     Raises:
         UserError: the folder cannot be read.
     """
-    return [path for path in _entries(folder) if path.is_dir()]
+    try:
+        return [path for path in _entries(folder) if path.is_dir()]
+    except OSError as error:
+        raise UserError(f"{folder}: {error.strerror}; make it readable.") from error
 
 
 def _entries(folder: Path) -> list[Path]:
@@ -46,8 +52,8 @@ def _walk(folder: Path, above: tuple[tuple[int, int], ...]) -> Iterable[Path]:
         try:
             status = path.stat()
         except OSError as error:
-            # A link to nothing is found when it is read; a link to itself is a loop.
-            if path.is_symlink() and not isinstance(error, FileNotFoundError):
+            # What else is wrong with it (a link to nothing, say) is told when it is read.
+            if error.errno == errno.ELOOP:
                 raise _loop(path) from error
             yield path
             continue
@@ -71,7 +77,10 @@ def fingerprint(root: Path, paths: Iterable[Path]) -> str:
     """
     digest = hashlib.blake2b(digest_size=4)
     for path in sorted(paths):
-        status = path.stat() if path.exists() else None
+        try:
+            status = path.stat()
+        except OSError:
+            status = None
         place = os.path.relpath(path, root)
         what = (status.st_size, status.st_mtime_ns) if status else None
         digest.update(f"{place}\0{what}\n".encode(errors="surrogateescape"))

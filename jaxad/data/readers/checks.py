@@ -1,7 +1,9 @@
 """What every reader checks before it believes a file."""
 
 import contextlib
+import logging
 import stat
+import threading
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +12,10 @@ from jaxad.errors import DataError
 
 #: The most that a file may become in memory. A damaged header can promise any size.
 MOST_BYTES = 4 * 2**30
+
+# They tell of damage in lines of their own, which do not name the file, and go on or raise.
+for _library in ("nibabel.global", "pydicom", "tifffile"):
+    logging.getLogger(_library).setLevel(logging.CRITICAL)
 
 
 def check_file(path: Path) -> int:
@@ -40,13 +46,42 @@ def check_memory(path: Path, num_bytes: int) -> None:
         )
 
 
+class _Silence:
+    """No warnings while any thread is within: `catch_warnings` knows no threads.
+
+    Of two whose readings overlap, one would give the other's filters back, and the last would
+    leave them off for good.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._caught = warnings.catch_warnings()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._inside:
+                self._caught = warnings.catch_warnings()
+                self._caught.__enter__()
+                warnings.simplefilter("ignore")
+            self._inside += 1
+
+    def __exit__(self, *error: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                self._caught.__exit__(None, None, None)
+
+
+_silence = _Silence()
+
+
 @contextlib.contextmanager
 def readable(path: Path, kind: str) -> Iterator[None]:
     """Turns whatever a library raises on a damaged file into a DataError."""
     try:
-        with warnings.catch_warnings():
-            # A library that warns of damage goes on to read it, or raises.
-            warnings.simplefilter("ignore")
+        # A library that warns of damage goes on to read it, or raises.
+        with _silence:
             yield
     except (DataError, KeyboardInterrupt):
         raise

@@ -20,18 +20,28 @@ def read_series(folder: Path) -> Volume:
     """The scan whose slices are the DICOM files of a folder, in modality units (HU for CT).
 
     Raises:
-        DataError: a file cannot be read, or they are not one regularly spaced series.
+        DataError: a file or the folder cannot be read, or they are not one regularly spaced
+            series.
         UserError: the extra is not installed.
     """
     pydicom, highdicom = _libraries()
     slices = []
-    for path in sorted(folder.iterdir()):
-        if path.name.startswith(".") or path.suffix.lower() not in SUFFIXES or path.is_dir():
+    with readable(folder, "folder"):
+        paths = sorted(folder.iterdir())
+    for path in paths:
+        # Many are named by their UID alone: `1.2.840.10008` has the suffix `.10008`.
+        named = path.suffix.lower() in SUFFIXES or path.suffix[1:].isdigit()
+        if path.name.startswith(".") or not named or path.is_dir():
             continue
         check_file(path)
         with readable(path, "DICOM file"):
             data = pydicom.dcmread(path)
             check_memory(path, int(data.Rows) * int(data.Columns) * 8)
+            if not data.file_meta.TransferSyntaxUID.is_encapsulated:
+                # Read without a word: the series would tell, and not which file it is.
+                missing = pydicom.pixels.utils.get_expected_length(data) - len(data.PixelData)
+                if missing > 0:
+                    raise ValueError(f"{missing:,} bytes of its pixels are missing")
             slices.append(data)
     if not slices:
         raise DataError(f"{folder}: holds no DICOM files; name the folder of one series.")
@@ -42,9 +52,12 @@ def read_series(folder: Path) -> Volume:
             f"{folder}: holds {len(series)} DICOM series; give each a folder of its own."
         )
     with readable(folder, "DICOM series"):
-        volume = highdicom.get_volume_from_series(slices, dtype=np.float32)
+        # What the pixels measure, not how they are shown: MONOCHROME1 would be inverted.
+        volume = highdicom.get_volume_from_series(
+            slices, dtype=np.float32, apply_real_world_transform=False, apply_presentation_lut=False
+        )
         image = nib.Nifti1Image(volume.array, _TO_RAS @ volume.affine)
-        return turn(image, folder, volume.array.nbytes)
+    return turn(image, folder, volume.array.nbytes)
 
 
 def _libraries() -> tuple[Any, Any]:

@@ -17,15 +17,18 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 _PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 _TIFF_MAGICS = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
 
-#: Pillow's modes that hold more than 8 bits in one channel.
-_DEEP_MODES = {"I;16": np.uint16, "I;16B": np.uint16, "I": np.int32, "F": np.float32}
+#: What Pillow may decode; for other kinds, whatever the name says, it starts programs or guesses.
+_PILLOW_FORMATS = ("PNG", "JPEG", "TIFF")
+
+#: The TIFF tag that says where the first row and the first column are.
+_ORIENTATION = 274
 
 
 def read_image(path: Path) -> Shaped[np.ndarray, "h w c"]:
     """The pixels of an image file.
 
-    Palettes become colours, an alpha channel is dropped, and a photograph is turned as its EXIF
-    says.
+    Palettes become colours, an alpha channel is dropped, and an image is turned as its EXIF or
+    TIFF tags say.
 
     Returns:
         [H, W, 1] grey or [H, W, 3] colour; uint8, uint16, or as a TIFF file has them.
@@ -68,15 +71,13 @@ def read_mask(path: Path, shape: tuple[int, int]) -> Bool[np.ndarray, "h w"]:
 
 def _read_with_pillow(path: Path) -> Shaped[np.ndarray, "h w c"]:
     _allow_large_images()
-    with Image.open(path) as opened:
+    with Image.open(path, formats=_PILLOW_FORMATS) as opened:
         # The header is read, the pixels are not yet.
         check_memory(path, opened.width * opened.height * 4)
         image = ImageOps.exif_transpose(opened)
-        if image.mode in _DEEP_MODES:
-            # Pillow opens some 16-bit files as 32-bit integers.
-            pixels = np.asarray(image)
-            deep = pixels.dtype == np.int32 and pixels.min() >= 0 and pixels.max() <= 65535
-            return np.asarray(pixels, np.uint16 if deep else None)[..., None]
+        if image.mode.startswith("I"):
+            # Grey of 16 bits, which some versions of Pillow open as 32-bit integers.
+            return np.asarray(image).astype(np.uint16)[..., None]
         if image.mode in ("1", "L", "LA"):
             return np.asarray(image.convert("L"))[..., None]
         return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
@@ -89,10 +90,11 @@ def _allow_large_images() -> None:
 
 
 def _read_deep_png(path: Path) -> Shaped[np.ndarray, "h w c"]:
-    width, height = np.frombuffer(path.read_bytes()[16:24], ">u4")
+    content = path.read_bytes()
+    width, height = np.frombuffer(content[16:24], ">u4")
     check_memory(path, int(width) * int(height) * 8)
     tf = tensorflow()
-    return tf.io.decode_png(tf.io.read_file(str(path)), dtype=tf.uint16).numpy()
+    return tf.io.decode_png(content, dtype=tf.uint16).numpy()
 
 
 def _read_tiff(path: Path) -> Shaped[np.ndarray, "h w c"]:
@@ -102,17 +104,40 @@ def _read_tiff(path: Path) -> Shaped[np.ndarray, "h w c"]:
         page = file.pages[0]
         if not isinstance(page, tifffile.TiffPage) or page.dtype is None:
             raise ValueError("its first page is no image")
+        if page.imagedepth != 1:
+            raise DataError(f"{path}: has {page.imagedepth} layers; give one image a file.")
+        if page.samplesperpixel > 4:
+            raise DataError(f"{path}: has {page.samplesperpixel} channels; give grey or colour.")
         check_memory(path, int(np.prod(page.shape, dtype=object)) * page.dtype.itemsize)
-        photometric = page.photometric
-        if photometric in (tifffile.PHOTOMETRIC.PALETTE, tifffile.PHOTOMETRIC.MINISWHITE):
-            return _read_with_pillow(path)  # which knows what their numbers mean
-        pixels = page.asarray()
+        grey = page.photometric == tifffile.PHOTOMETRIC.MINISBLACK and page.samplesperpixel == 1
+        # Pillow knows all compressions and kinds of colour, but not what is deeper.
+        if page.dtype.kind in "bu" and (page.dtype.itemsize == 1 or grey and page.dtype == "u2"):
+            return _read_with_pillow(path)
+        return _read_deep_tiff(page, path)
+
+
+def _read_deep_tiff(page: tifffile.TiffPage, path: Path) -> Shaped[np.ndarray, "h w c"]:
+    photometric = tifffile.PHOTOMETRIC(page.photometric)
+    inverted = photometric == tifffile.PHOTOMETRIC.MINISWHITE
+    known = (tifffile.PHOTOMETRIC.MINISBLACK, tifffile.PHOTOMETRIC.RGB)
+    pixels = page.asarray()
+    if pixels.dtype.kind not in "uif" or not (photometric in known or inverted):
+        raise DataError(
+            f"{path}: holds {photometric.name} of {pixels.dtype}; save it as grey or RGB."
+        )
     if pixels.ndim == 2:
         pixels = pixels[..., None]
-    elif pixels.ndim == 3 and page.planarconfig == tifffile.PLANARCONFIG.SEPARATE:
+    elif page.planarconfig == tifffile.PLANARCONFIG.SEPARATE:
         pixels = np.moveaxis(pixels, 0, -1)
-    if pixels.ndim != 3:
-        raise DataError(f"{path}: has {pixels.ndim} axes {pixels.shape}; give one image a file.")
-    if pixels.dtype == np.bool_:
-        pixels = pixels.astype(np.uint8) * np.uint8(255)
+    if inverted:
+        if pixels.dtype.kind != "u":
+            raise DataError(f"{path}: its white is {pixels.dtype} 0; save it with a black of 0.")
+        pixels = np.iinfo(pixels.dtype).max - pixels
+    orientation = page.tags.valueof(_ORIENTATION, 1)
+    if orientation in (5, 6, 7, 8):
+        pixels = pixels.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
     return pixels.astype(pixels.dtype.newbyteorder("="))

@@ -1,6 +1,8 @@
 """Volumes: scans on a grid whose axes point right, anterior, superior, whatever the file has."""
 
 import dataclasses
+import gzip
+import io
 from pathlib import Path
 
 import nibabel as nib
@@ -14,6 +16,11 @@ NIFTI_SUFFIXES = (".nii", ".nii.gz")
 
 #: Of the grid's position in mm, between an image and its mask or its other modalities.
 _SAME_PLACE_MM = 0.5
+
+_GZIP_MAGIC = b"\x1f\x8b"
+
+#: What a file of NIfTI-2 starts with: the length of its header, in either order of bytes.
+_NIFTI2_STARTS = ((540).to_bytes(4, "little"), (540).to_bytes(4, "big"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,17 +51,29 @@ def read_nifti(path: Path) -> Volume:
             numbers or not finite, or an affine that tells no orientation.
     """
     size = check_file(path)
-    with readable(path, "NIfTI file"):
-        image = nib.Nifti1Image.from_filename(path, mmap=False)
-        return turn(image, path, size)
+    with readable(path, "NIfTI file"), path.open("rb") as raw:
+        is_zipped = raw.read(2) == _GZIP_MAGIC
+        raw.seek(0)
+        file: io.BufferedIOBase = gzip.GzipFile(fileobj=raw) if is_zipped else raw
+        kind = nib.Nifti2Image if file.read(4) in _NIFTI2_STARTS else nib.Nifti1Image
+        file.seek(0)
+        image = kind.from_file_map(kind.make_file_map({"image": file}), mmap=False)
+        # Deflate shrinks at most 1032 times.
+        volume = turn(image, path, size * 1032 if is_zipped else size)
+        # The sum of what was zipped stands at its end, and is checked when that is read.
+        while is_zipped and file.read(2**20):
+            pass
+        return volume
 
 
-def turn(image: nib.Nifti1Image, path: Path, file_size: int) -> Volume:
+def turn(image: nib.Nifti1Image, path: Path, most_bytes: int) -> Volume:
     """An image that is open and not yet read, turned to RAS+; see `read_nifti`.
 
-    `file_size` in bytes tells what the file can hold at most.
+    `most_bytes` tells how many its file can hold at most.
     """
-    shape = tuple(int(length) for length in image.shape)
+    with readable(path, "NIfTI header"):
+        shape = tuple(int(length) for length in image.shape)
+        stored, affine = image.get_data_dtype(), image.affine
     if len(shape) == 4 and shape[3] == 1:
         shape = shape[:3]
     if len(shape) != 3:
@@ -64,41 +83,34 @@ def turn(image: nib.Nifti1Image, path: Path, file_size: int) -> Volume:
         )
     if min(shape) < 1:
         raise DataError(f"{path}: has shape {shape}, nothing in it; leave it out.")
-    stored = image.get_data_dtype()
     if stored.kind not in "uif" or stored.itemsize > 8:
         raise DataError(f"{path}: holds {stored}; save it as integers or floats.")
     num_voxels = int(np.prod(shape, dtype=object))
-    # As floats, which scaling makes of integers.
-    check_memory(path, num_voxels * max(4, stored.itemsize))
-    _check_length(path, num_voxels * stored.itemsize, file_size)
-    affine = image.affine
+    num_bytes = num_voxels * stored.itemsize
+    if num_bytes > most_bytes:
+        raise DataError(
+            f"{path}: its header promises {num_bytes:,} bytes of voxels, the file holds at most "
+            f"{most_bytes:,}; copy it again or leave it out."
+        )
+    # As float64, which scaling makes of them.
+    check_memory(path, num_voxels * 8)
     if affine is None or not np.isfinite(affine).all() or not _is_regular(affine):
         told = "there is none" if affine is None else np.round(affine[:3, :3], 3).tolist()
         raise DataError(f"{path}: its affine tells no orientation ({told}); repair the header.")
-    turned = nib.as_closest_canonical(image)
-    voxels = np.asarray(turned.dataobj)
+    with readable(path, "NIfTI file"):
+        turned = nib.as_closest_canonical(image)
+        voxels = np.asarray(turned.dataobj)
     voxels = voxels.reshape(voxels.shape[:3])
     if not np.isfinite(voxels).all():
         raise DataError(f"{path}: has NaN or infinite voxels; repair it or leave it out.")
     return Volume(voxels, np.asarray(turned.affine, np.float64), path)
 
 
-def _check_length(path: Path, num_bytes: int, file_size: int) -> None:
-    """Raises a DataError where the file cannot hold what its header promises."""
-    # Deflate shrinks at most 1032 times.
-    most = file_size * 1032 if path.name.endswith(".gz") else file_size
-    if num_bytes > most:
-        raise DataError(
-            f"{path}: its header promises {num_bytes:,} bytes of voxels, the file of {file_size:,} "
-            "bytes cannot hold them; copy it again or leave it out."
-        )
-
-
 def _is_regular(affine: Float[np.ndarray, "4 4"]) -> bool:
     lengths = np.linalg.norm(affine[:3, :3], axis=0)
     if not ((lengths > 1e-6) & (lengths < 1e6)).all():
         return False
-    return abs(np.linalg.det(affine[:3, :3] / lengths)) > 1e-3
+    return bool(abs(np.linalg.det(affine[:3, :3] / lengths)) > 1e-3)
 
 
 def check_same_grid(first: Volume, second: Volume, what: str) -> None:

@@ -1,0 +1,102 @@
+"""`--mode=inspect`: what is there, what is bad, and what splits share."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+from test_folders import mvtec, write_image, write_scan  # noqa: F401
+
+from jaxad import cli
+
+
+@pytest.fixture
+def look(tmp_path_factory, capsys):
+    """Inspects a folder: exit code, stdout, stderr and the folder of what was written."""
+
+    def run(root, *more, name="folder"):
+        workdir = tmp_path_factory.mktemp("inspect")
+        code = cli.main(
+            [
+                "--mode=inspect", "--config=pchvae:smoke", f"--workdir={workdir}",
+                f"--config.data.name={name}", f"--config.data.root={root}",
+                "--config.data.image_size=32", *more,
+            ]
+        )  # fmt: skip
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err, workdir
+
+    return run
+
+
+def test_counts_sizes_ranges_and_a_contact_sheet(mvtec, look):  # noqa: F811 - a fixture
+    code, out, err, workdir = look(mvtec)
+    assert (code, err) == (0, "")
+    head, train, val, test, sheet = out.splitlines()
+    assert head.split()[:5] == ["split", "images", "normal", "anomalous", "patients"]
+    assert " ".join(train.split()) == "train 9 9 0 9 0 9 0 20x20 (9) 100 to 110"
+    assert val.split()[:3] == ["val", "1", "1"]
+    assert " ".join(test.split()) == "test 4 2 2 4 2 4 0 20x20 (4) 130 to 142"
+    assert sheet == f"contact sheet: {workdir / 'inspect.png'}"
+    found = json.loads((workdir / "inspect.json").read_text())
+    assert found["leaks"] == [] and found["splits"]["test"]["anomalous"] == 2
+    # All but one of 20 x 20 pixels are 130, 131, 140 or 141 of 255.
+    assert found["splits"]["test"]["mean"] == pytest.approx(135.5 / 255, abs=1e-3)
+    with Image.open(workdir / "inspect.png") as image:
+        assert image.width > image.height > 200
+
+
+def test_the_same_picture_in_two_splits_is_a_leak_in_any_format(mvtec, look):  # noqa: F811
+    write_image(mvtec / "val/good/0.png", 160)
+    with Image.open(mvtec / "train/good/03.png") as image:
+        image.save(mvtec / "test/good/another name.tiff")
+    shutil.copy(mvtec / "train/good/04.png", mvtec / "train/good/04 again.png")
+    code, out, err, workdir = look(mvtec)
+    assert code == 2
+    assert "leak: 1 image both in train and in test: train/good/03.png = test/good/another" in out
+    assert "note: train: 1 images are there twice or more." in out
+    assert err.startswith("error: folder: splits leak: 1 image both in train and in test")
+    assert json.loads((workdir / "inspect.json").read_text())["leaks"][0]["kind"] == "image"
+
+
+def test_a_patient_in_two_splits_is_a_leak(mvtec, look):  # noqa: F811 - a fixture
+    for number in range(2):
+        write_image(mvtec / f"val/good/{number}.png", 160 + number)
+    code, out, _, _ = look(mvtec, r"--config.data.group_pattern=(\d)\.png|crack")
+    assert code == 2
+    assert "leak: 2 patients both in train and in val: 0, 1" in out
+    assert "leak: 1 patient both in train and in test" not in out  # it is two
+    assert "leak: 2 patients both in train and in test: 0, 1" in out
+
+
+def test_bad_files_are_all_named(mvtec, look):  # noqa: F811 - a fixture
+    (mvtec / "train/good/02.png").write_bytes(b"")
+    (mvtec / "train/good/07.png").write_text("no image")
+    write_image(mvtec / "val/good/0.png", 160)
+    code, out, err, _ = look(mvtec)
+    assert code == 2
+    assert "bad file: train: " in out and "02.png: is empty" in out
+    assert "07.png: not a readable image" in out
+    assert "error: folder: 2 bad files, listed above; mend or remove them" in err
+    code, out, err, _ = look(mvtec, "--config.data.on_error=skip")
+    assert code == 0 and out.count("bad file: train: ") == 2
+
+
+def test_scans_tell_what_is_left_out(tmp_path, look):
+    for number in range(4):
+        write_scan(tmp_path / f"train/good/{number}.nii.gz", number)
+    code, out, _, _ = look(tmp_path, name="nifti")
+    assert code == 0
+    # The first and the last two of 16 slices of a scan hold nothing.
+    assert "note: train: 12 slices have too little foreground" in out
+    assert "16x16x16 (3)" in out
+
+
+def test_embedded_data_and_npz_have_no_files(tmp_path, look):
+    for number, name in enumerate(("train", "val", "test_x")):
+        images = np.random.default_rng(number).integers(1, 255, (3, 32, 32), np.uint8)
+        np.savez(tmp_path / f"{name}.npz", image=images, label=np.zeros(3))
+    code, out, _, _ = look(tmp_path, name="npz")
+    assert code == 0
+    assert "train 3 3 0 3 0 - - - -" in [" ".join(line.split()) for line in out.splitlines()]

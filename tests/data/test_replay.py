@@ -1,0 +1,77 @@
+"""What is scored later is treated to the bit as what was trained on."""
+
+import nibabel as nib
+import numpy as np
+import pytest
+from PIL import Image
+from test_folders import data_config, mvtec, write_image, write_scan  # noqa: F401
+
+from jaxad.data.replay import prepare_pixels, read_files, read_normals
+from jaxad.data.sources import DataSet
+from jaxad.errors import UserError
+
+
+def test_images_from_files_from_pixels_and_from_the_data_set_are_the_same(mvtec):  # noqa: F811
+    for number in range(10):
+        pixels = np.random.default_rng(number).integers(0, 255, (30, 20), np.uint8)
+        Image.fromarray(pixels).save(mvtec / f"train/good/{number:02d}.png")
+    for square in ("pad", "crop", "stretch"):
+        for intensity in ("range", "zscore", "percentile"):
+            data = data_config(mvtec, preprocess__square=square, preprocess__intensity=intensity)
+            split = DataSet(data).split("train")
+            path = mvtec / split.ids[4]
+            alone = read_files(path, data)
+            assert alone.ids == (path.name,)
+            np.testing.assert_array_equal(alone.images[0], split.images[4])
+            pixels = np.asarray(Image.open(path))
+            np.testing.assert_array_equal(prepare_pixels(pixels, data, None), alone.images)
+
+
+def test_scans_from_files_from_voxels_and_from_the_data_set_are_the_same(tmp_path):
+    for number in range(3):
+        write_scan(tmp_path / f"train/good/{number}.nii.gz", number)
+    data = data_config(tmp_path, "nifti", volume__spacing=2.0, volume__slices=(1, -1))
+    split = DataSet(data).split("train")
+    path = tmp_path / split.groups[0]
+    own = np.array(split.groups) == split.groups[0]
+    alone = read_files(path, data)
+    np.testing.assert_array_equal(alone.images, split.images[own])
+    np.testing.assert_array_equal(alone.positions, split.positions[own])
+    image = nib.load(path)
+    pixels = prepare_pixels(np.asarray(image.dataobj), data, image.affine)
+    np.testing.assert_array_equal(pixels, alone.images)
+    # The same scan stored upside down, and said so, is the same scan.
+    flipped = np.asarray(image.dataobj)[:, :, ::-1]
+    affine = np.diag([1.0, 1.0, -1.0, 1.0]) + np.array([[0, 0, 0, 0]] * 4)
+    np.testing.assert_array_equal(prepare_pixels(flipped, data, affine), alone.images)
+
+
+def test_another_site_s_folder_is_normal(mvtec, tmp_path_factory):  # noqa: F811 - a fixture
+    site = tmp_path_factory.mktemp("site")
+    for number in range(4):
+        write_image(site / f"p{number // 2}/{number}.png", 90 + number)
+    data = data_config(mvtec, group_pattern=r"p\d|t.*")
+    split = read_normals(site, data)
+    assert split.groups == ("p0", "p0", "p1", "p1") and not split.labels.any()
+    table = site / "site.csv"
+    table.write_text("path,label,group\np0/0.png,0,ann\np0/1.png,0,ann\np1/2.png,0,bob\n")
+    assert sorted(read_normals(table, data).groups) == ["ann", "ann", "bob"]
+    table.write_text("path,label,group\np0/0.png,0,ann\np0/1.png,1,eve\np1/2.png,0,bob\n")
+    with pytest.raises(UserError, match="image 'p0/1.png' is labelled anomalous"):
+        read_normals(table, data)
+
+
+def test_what_cannot_be_read_is_told(mvtec, tmp_path_factory):  # noqa: F811 - a fixture
+    empty = tmp_path_factory.mktemp("empty")
+    data = data_config(mvtec)
+    with pytest.raises(UserError, match="holds no images .*; name a folder of normal ones"):
+        read_files(empty, data)
+    with pytest.raises(UserError, match="no such file"):
+        read_files(empty / "x.png", data)
+    data.name = "npz"
+    with pytest.raises(UserError, match="a run on 'npz' takes images that are prepared"):
+        read_files(empty, data)
+    with pytest.raises(UserError, match=r"images: have shape \(3,\); give \[H, W\]"):
+        prepare_pixels(np.zeros(3), data_config(mvtec), None)
+    with pytest.raises(UserError, match=r"scan: has shape \(3, 3\); give one scan \[X, Y, Z\]"):
+        prepare_pixels(np.zeros((3, 3)), data_config(mvtec, "nifti"), None)

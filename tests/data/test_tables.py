@@ -1,0 +1,108 @@
+"""Data sets that are a CSV file."""
+
+import pytest
+from test_folders import data_config, write_image, write_mask, write_scan
+
+from jaxad.data.sources import DataSet
+from jaxad.errors import UserError
+
+
+@pytest.fixture
+def images(tmp_path):
+    for number in range(10):
+        write_image(tmp_path / f"images/{number}.png", 100 + number)
+    write_mask(tmp_path / "masks/9.png")
+    return tmp_path
+
+
+def write_table(root, rows, head="path,label,group,mask,split"):
+    table = root / "list.csv"
+    table.write_text("\n".join([head, *rows]) + "\n", encoding="utf-8")
+    return table
+
+
+ROWS = [
+    *(f"images/{n}.png,0,p{n // 2},,train" for n in range(6)),
+    "images/6.png,0,p6,,val",
+    "images/7.png,0,p7,,test_site",
+    '"images/9.png",1,p9,masks/9.png,test_site',
+]
+
+
+def test_a_row_says_everything(images):
+    data_set = DataSet(data_config(write_table(images, ROWS)))
+    data_set.check()
+    assert data_set.split_names == ("train", "val", "test_site")
+    test = data_set.split("test_site")
+    assert test.ids == ("images/7.png", "images/9.png") and test.groups == ("p7", "p9")
+    assert test.labels.tolist() == [0, 1]
+    assert test.masks.any(axis=(1, 2)).tolist() == [False, True]
+
+
+def test_without_splits_whoever_has_an_anomaly_is_tested(images):
+    """Image 8 is normal, but of the patient of 9."""
+    rows = [f"images/{n}.png,{int(n == 9)},p{n // 2}" for n in range(10)]
+    data_set = DataSet(data_config(write_table(images, rows, "path,label,group")))
+    data_set.check()
+    assert {"images/8.png", "images/9.png"} <= set(data_set.split("test").ids)
+    assert sum(len(data_set.split(name)) for name in data_set.split_names) == 10
+
+
+def test_labels_may_be_words_where_the_normal_ones_are_listed(images):
+    rows = [f"images/{n}.png,{'nevus' if n < 8 else 'melanoma'}" for n in range(10)]
+    table = write_table(images, rows, "path,label")
+    test = DataSet(data_config(table, normal_classes=("nevus",))).split("test")
+    assert [name for name, label in zip(test.ids, test.labels, strict=True) if label] == [
+        "images/8.png", "images/9.png",
+    ]  # fmt: skip
+    with pytest.raises(UserError, match="line 2: label 'nevus' is neither 0 .*normal_classes"):
+        DataSet(data_config(table))
+
+
+def test_scans_with_masks_need_no_label(tmp_path):
+    for number in range(3):
+        write_scan(tmp_path / f"{number}.nii.gz", number)
+    write_scan(tmp_path / "ill.nii.gz", 3, lesion=16)
+    rows = [*(f"{n}.nii.gz,0,," for n in range(3)), "ill.nii.gz,,,ill_mask.nii.gz"]
+    table = write_table(tmp_path, rows, "path,label,group,mask")
+    test = DataSet(data_config(table, "nifti")).split("test")
+    assert test.labels.sum() == 1
+
+
+@pytest.mark.parametrize(
+    ("head", "row", "message"),
+    [
+        ("path,label", "../x.png,0", r"line 2: '../x.png' is outside of the table's folder"),
+        ("path,label", "/etc/passwd,0", r"line 2: '/etc/passwd' is outside"),
+        ("path,label", ",0", r"line 2: has no path"),
+        ("path,label", "images/0.png,ill", r"line 2: label 'ill' is neither 0 .* nor 1"),
+        ("path,label", "images/0.png,", r"line 2: label '' is neither"),
+        ("path,label", "images/0.png,0,p1", r"line 2: has more fields than the head line"),
+        ("path,label", "images/0.png", r"line 2: label '' is neither"),
+        ("path", "images/0.png", r"has no column 'label'"),
+        ("path,label,patient", "images/0.png,0,1", r"column 'patient' is none of path, label"),
+        ("path,label,split", "images/0.png,0,trian", r"line 2: split 'trian' is none of train"),
+        ("path,label,id", "images/0.png,0,a\nimages/1.png,0,a", r"line 3: 'a' is in line 2 alre"),
+        ("path,label", "images/0.png,0\nimages/0.png,0", r"line 3: 'images/0.png' is in line 2"),
+        ("path,label", "", r"has no rows"),
+        ("path,label", '"images/0.png,0', r"not a readable CSV file"),
+    ],
+)
+def test_a_wrong_row_is_named_by_its_line(images, head, row, message):
+    table = write_table(images, [row] if row else [], head)
+    with pytest.raises(UserError, match=message) as raised:
+        DataSet(data_config(table))
+    assert "\n" not in str(raised.value) and "list.csv" in str(raised.value)
+
+
+def test_a_file_that_is_not_there_is_named(images):
+    table = write_table(images, [*ROWS, "images/77.png,0,p77,,val"])
+    with pytest.raises(UserError, match=r"images/77.png: no such file; restore it or leave it out"):
+        DataSet(data_config(table)).split("val")
+
+
+def test_another_encoding_is_told(images):
+    table = images / "list.csv"
+    table.write_bytes("path,label\nGrö.png,0\n".encode("latin-1"))
+    with pytest.raises(UserError, match="not a readable CSV file .* write it in UTF-8"):
+        DataSet(data_config(table))
