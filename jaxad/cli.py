@@ -138,14 +138,14 @@ def _override(config: ConfigDict, overrides: Sequence[str]) -> ConfigDict:
 def _check_tuple(field: str, value: tuple[Any, ...], default: tuple[Any, ...]) -> None:
     """Raises a UserError where a tuple holds another kind of thing than its default.
 
-    Tuples that are empty by default hold strings. How many numbers there must be, who takes them
-    knows and says.
+    Tuples that are empty by default hold strings or whole numbers. How many there must be, who
+    takes them knows and says.
     """
-    kinds = {type(item) for item in default} or {str}
+    kinds = {type(item) for item in default} or {type(value[0]) if value else str} & {str, int}
     allowed = (*kinds, int) if float in kinds else tuple(kinds)
     if not all(isinstance(item, allowed) for item in value):
-        example = default or ("stem/.*",)
-        raise UserError(f"--{field}={value!r}: not understood; write it as --{field}='{example}'.")
+        example = f"'{default or ('a', 'b')}'" + ("" if default else " or '(1, 2)'")
+        raise UserError(f"--{field}={value!r}: not understood; write it as --{field}={example}.")
 
 
 class Arguments(NamedTuple):
@@ -218,6 +218,8 @@ def _run(arguments: Sequence[str], program: str) -> int:
         # Also with a config: data must not be generated for a folder that holds no run.
         saved = Workdir(workdir).read_config()
         config = saved if config is None else config
+    if config is None and mode == "inspect" and Workdir(workdir).config.exists():
+        config = Workdir(workdir).read_config()
     if config is None:
         raise UserError("--config: missing; name one, as --config=pchvae:demo.")
     if config_lib.is_study(config) != (mode == "study"):

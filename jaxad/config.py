@@ -28,8 +28,8 @@ def base() -> ConfigDict:
     config.precision = "float32"  # or "bfloat16": compute only, parameters stay float32
 
     config.data = ConfigDict()
-    config.data.name = "icbm_synth"
-    config.data.root = ""  # "" = $TFDS_DATA_DIR or ~/tensorflow_datasets
+    config.data.name = "icbm_synth"  # see docs/data.md
+    config.data.root = ""  # where its files are; icbm_synth: "" = ~/tensorflow_datasets
     config.data.image_size = 64
     config.data.channels = 1
     config.data.batch_size = 64  # over all devices and processes
@@ -38,9 +38,7 @@ def base() -> ConfigDict:
     # A test split of normal images to render objects into; it becomes test_objects.
     config.data.natural_objects = ""
     # Another data set, of which all is tested: its test splits, as test_<name>.
-    config.data.test = ConfigDict()
-    config.data.test.name, config.data.test.root = "", ""
-    # Of data sets that are files of one's own; see docs/data.md.
+    config.data.test = ConfigDict({"name": "", "root": ""})
     config.data.modality = ""  # hcp, brats: such as "t2", or "t1,t2" for two channels
     config.data.val_share = 0.1  # of the patients to learn from, where there is no val
     config.data.test_share = 0.2  # of normal patients, where there is no test
@@ -135,7 +133,8 @@ def pchvae_protocol(variant: str) -> ConfigDict:
     elif variant == "smoke":
         smoke(config)
     elif variant == "paper":
-        # The paper's training; its data are not here yet.
+        # The paper's training; it also tests on BraTS 2017 (config.data.test.name=brats2017).
+        config.data.name = "hcp"
         config.data.augment.mirror = False
         config.data.batch_size = 64
         config.optim.learning_rate = 1e-4
@@ -165,7 +164,8 @@ def aeflow_protocol(variant: str) -> ConfigDict:
         smoke(config)
         config.data.image_size = 32
     elif variant in ("paper", "chest"):
-        # Its data are not here yet; set config.data.channels=3 for images in colour.
+        # Others of its data: isic2018 (with config.data.channels=3), brats2021, miic.
+        config.data.name = "chestxray" if variant == "chest" else "oct2017"
         config.data.image_size, config.data.batch_size = 256, 64
         if variant == "chest":
             config.optim.learning_rate, config.optim.weight_decay = 1e-3, 0.0

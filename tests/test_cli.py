@@ -102,8 +102,8 @@ def test_missing_flags_are_told(fail, tmp_path, arguments, expected):
     ("override", "hint", "known"),
     [
         ("--config.data.name=icbm_sinth", "unknown data set 'icbm_sinth'; did you mean "
-         "'icbm_synth'?", DATA_SETS),
-        ("--config.data.name=zzz", "unknown data set 'zzz'.", DATA_SETS),
+         "'icbm_synth'?", (*DATA_SETS, "tfds:<name>")),
+        ("--config.data.name=zzz", "unknown data set 'zzz'.", (*DATA_SETS, "tfds:<name>")),
         ("--config.model.name=pchva", "unknown model 'pchva'; did you mean 'pchvae'?", SYSTEMS),
         ("--config.model.name=zzz", "unknown model 'zzz'.", SYSTEMS),
     ],
@@ -118,7 +118,7 @@ def test_unknown_data_sets_and_models_are_told_the_known_ones(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("mode", [m for m in cli.MODES if m != "study" and m not in cli.OPTIONS])
+@pytest.mark.parametrize("mode", ["fit", "train", "evaluate"])
 def test_a_workdir_of_another_config_shows_the_difference(fail, tmp_path, mode):
     Workdir(tmp_path).claim(config_lib.get_config("pchvae:smoke"))
     before = (tmp_path / "config.json").read_text()

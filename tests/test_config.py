@@ -16,6 +16,8 @@ VARIANTS = ("", ":demo", ":smoke", ":paper")
 
 #: What the papers say of their training.
 PCHVAE_PAPER = {
+    "config.data.name": "hcp",
+    "config.data.image_size": 64,
     "config.optim.name": "adam",
     "config.optim.learning_rate": 1e-4,
     "config.optim.b1": 0.9,
@@ -45,6 +47,7 @@ PAPER["aeflow"] = {
     "config.model.num_blocks": 8,
     "config.model.alpha": 0.5,
     "config.model.beta": 0.9,
+    "config.data.name": "oct2017",
     "config.data.image_size": 256,
     "config.data.batch_size": 64,
     "config.train.num_epochs": 100.0,
@@ -162,6 +165,7 @@ def test_ae_flow_on_chest_x_rays_is_the_papers():
     # Section 3.2 (optimiser) and Table 3 (subnet and loss of its best figure).
     paper = config_lib.get_config("aeflow:paper")
     assert config_lib.difference(config_lib.get_config("aeflow:chest"), paper) == [
+        "config.data.name: 'oct2017' -> 'chestxray'",
         "config.model.reconstruction_loss: 'mse' -> 'ssim'",
         "config.model.subnet: 'resnet' -> 'conv'",
         "config.optim.learning_rate: 0.0002 -> 0.001",

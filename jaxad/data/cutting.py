@@ -3,7 +3,7 @@
 import dataclasses
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, Shaped, UInt8, UInt16
+from jaxtyping import Float, Int, Shaped, UInt8, UInt16
 
 from jaxad.data.preparation import (
     Frame,
@@ -151,7 +151,7 @@ def cut(
     masks = None if marked is None else np.zeros((len(kept), side, side), np.uint8)
     for place, number in enumerate(kept):
         plane = np.stack([channel[number] for channel in channels], axis=-1)
-        if plane.min() == plane.max():
+        if (plane == plane[0, 0]).all():
             raise DataError(
                 f"{first.path}: slice {number} is constant; leave it out with "
                 "config.data.volume.slices, or leave out the scan."

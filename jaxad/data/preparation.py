@@ -104,6 +104,11 @@ def prepare_image(
     settings = settings.of_images()
     pixels = to_channels(pixels, settings.channels, name)
     check_pixels(pixels, name)
+    # A few pixels first: comparing all of a photograph takes longer than decoding it.
+    if all((some == pixels[0, 0]).all() for some in (pixels[::16, ::16], pixels)):
+        raise DataError(
+            f"{name}: is constant, every pixel is {pixels[0, 0].tolist()}; leave it out."
+        )
     normalised = normalise(pixels, settings, name)
     height, width = normalised.shape[:2]
     frame = Frame.of((float(height), float(width)), settings)
@@ -160,7 +165,8 @@ def foreground_of(
         raise DataError(f"{name}: is constant, every value is {lowest:g}; leave it out.")
     if values.dtype.itemsize > 2:
         # In [0, 1]: of integers every number between is counted, and there may be 2**32.
-        values = (values - np.float64(lowest)) / (np.float64(highest) - np.float64(lowest))
+        low, high = float(lowest) / 2, float(highest) / 2  # their difference may be too large
+        values = (values / 2 - low) / (high - low)
     return (values > threshold_otsu(values)).reshape(pixels.shape)
 
 
@@ -305,7 +311,7 @@ class Frame:
 
     def seen(self, planes: Shaped[np.ndarray, "n h w"]) -> Shaped[np.ndarray, "n k l"]:
         """The pixels whose middle is in the box."""
-        ends = [max(0, math.ceil(end - 0.5)) for end in self.box]
+        ends = [math.ceil(end - 0.5) for end in self.box]
         return planes[:, ends[0] : ends[2], ends[1] : ends[3]]
 
     def resize(self, plane: Shaped[np.ndarray, "h w c"]) -> Shaped[np.ndarray, "s s c"]:
@@ -359,8 +365,3 @@ def resample_axis(
     flat = voxels.reshape(len(voxels), -1).astype(np.float32)
     image = Image.fromarray(flat).resize((flat.shape[1], count), Image.Resampling.BILINEAR)
     return np.asarray(image).reshape(count, *voxels.shape[1:])
-
-
-def share_of_foreground(inside: Bool[np.ndarray, "n h w"]) -> Float[np.ndarray, " n"]:
-    """The part of each slice that is foreground."""
-    return inside.mean(axis=(1, 2), dtype=np.float64)

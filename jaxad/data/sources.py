@@ -200,7 +200,7 @@ def _open(data: ConfigDict) -> Readers:
         hint = f"; did you mean '{close[0]}'?" if close else "."
         raise UserError(
             f"config.data.name: unknown data set '{data.name}'{hint} "
-            f"Known: {', '.join(sorted(DATA_SETS))}, and {TFDS}<name>."
+            f"Known: {', '.join(sorted((*DATA_SETS, f'{TFDS}<name>')))}."
         )
     return DATA_SETS[data.name](data)
 

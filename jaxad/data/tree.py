@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import os
+import stat
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -17,9 +18,7 @@ def find_files(folder: Path, suffixes: Sequence[str]) -> list[Path]:
     Raises:
         UserError: the folder cannot be read, or links form a loop.
     """
-    status = folder.stat() if folder.exists() else None
-    above = ((status.st_dev, status.st_ino),) if status else ()
-    found = [path for path in _walk(folder, above) if path.name.lower().endswith(tuple(suffixes))]
+    found = [path for path in _walk(folder, ()) if path.name.lower().endswith(tuple(suffixes))]
     return sorted(found, key=lambda path: path.relative_to(folder).parts)
 
 
@@ -47,23 +46,24 @@ def _entries(folder: Path) -> list[Path]:
 
 
 def _walk(folder: Path, above: tuple[tuple[int, int], ...]) -> Iterable[Path]:
-    """All files below a folder; `above` are the folders that it is in."""
-    for path in _entries(folder):
+    """All files below a folder; `above` are the folders that it is in, by device and number."""
+    entries = _entries(folder)
+    status = folder.stat()
+    key = (status.st_dev, status.st_ino)
+    if key in above:
+        raise _loop(folder)
+    for path in entries:
         try:
-            status = path.stat()
+            is_folder = stat.S_ISDIR(path.stat().st_mode)
         except OSError as error:
             # What else is wrong with it (a link to nothing, say) is told when it is read.
             if error.errno == errno.ELOOP:
                 raise _loop(path) from error
+            is_folder = False
+        if is_folder:
+            yield from _walk(path, (*above, key))
+        else:
             yield path
-            continue
-        if not path.is_dir():
-            yield path
-            continue
-        key = (status.st_dev, status.st_ino)
-        if key in above:
-            raise _loop(path)
-        yield from _walk(path, (*above, key))
 
 
 def _loop(path: Path) -> UserError:

@@ -263,8 +263,8 @@ def test_missing_files_are_named(tmp_path, present, expected):
 def test_unknown_data_set_is_told_the_known_ones(name, hint):
     with pytest.raises(UserError) as raised:
         DataSet(_data_config("/nowhere", name=name))
-    known = ", ".join(sorted(sources.DATA_SETS))
-    told = f"config.data.name: unknown data set '{name}'{hint}Known: {known}, and tfds:<name>."
+    known = ", ".join(sorted((*sources.DATA_SETS, "tfds:<name>")))
+    told = f"config.data.name: unknown data set '{name}'{hint}Known: {known}."
     assert str(raised.value) == told
     assert "icbm_synth" in known
     assert "npz" in known

@@ -71,7 +71,7 @@ class _Kermany(ManualBuilder, skip_registration=True):  # type: ignore[call-arg]
         """The images to learn from; with `regroup` without those of patients that are tested."""
         tested = {item.group for item in test}
         shared = {item.group for item in train} & tested
-        if not shared:
+        if not shared or choices.test_only:  # of `train` nothing is learnt then
             return train
         count = sum(item.group in shared for item in train)
         if choices.regroup:

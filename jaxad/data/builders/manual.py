@@ -10,6 +10,7 @@ import collections
 import dataclasses
 import hashlib
 import json
+import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -57,15 +58,21 @@ class Choices:
     test_only: bool = False
 
 
+#: Splits of items, as a layout makes them.
+Layout = Mapping[str, list[Item]]
+
+
 @dataclasses.dataclass(kw_only=True)
 class ManualConfig(tfds.core.BuilderConfig):
     """One version of a data set; `make_config` names it.
 
     Attributes:
         choices: what was chosen.
+        splits: its items, where they were looked for; None: they will be.
     """
 
     choices: Choices = dataclasses.field(default_factory=Choices)
+    splits: Layout | None = dataclasses.field(default=None, repr=False, compare=False)
 
 
 def make_config(choices: Choices, files: str = "") -> ManualConfig:
@@ -73,19 +80,16 @@ def make_config(choices: Choices, files: str = "") -> ManualConfig:
 
     Args:
         choices: what was chosen.
-        files: the fingerprint of the files.
+        files: tells the files, and what is said of them.
     """
     size = choices.preparation.image_size
     # Files that are skipped are kept by name: with `raise` what was read with `skip` is refused.
     chosen = dataclasses.replace(choices, on_error="raise")
     told = json.dumps(dataclasses.asdict(chosen), sort_keys=True)
     digest = hashlib.blake2b(f"{told}{files}".encode(), digest_size=4).hexdigest()
-    name = f"{choices.modality.replace(',', '-') or 'default'}_{size}px_{digest}"
+    modality = "-".join(re.findall(r"\w+", choices.modality)) or "default"
+    name = f"{modality}_{size}px_{digest}"
     return ManualConfig(name=name, description=f"{size} x {size} pixels; {told}", choices=choices)
-
-
-#: Splits of items, as a layout makes them.
-Layout = Mapping[str, list[Item]]
 
 
 class ManualBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]  # TFDS has no types
@@ -243,8 +247,9 @@ class ManualBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  #
         return np.uint8 if kept else np.uint16
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[int, dict]]]:
-        root = Path(dl_manager.manual_dir)
-        splits = self.splits(root, self.choices)
+        splits = self.builder_config.splits
+        if splits is None:
+            splits = self.splits(Path(dl_manager.manual_dir), self.choices)
         return {name: self._generate_examples(name, items) for name, items in splits.items()}
 
     def _generate_examples(self, split: str, items: list[Item]) -> Iterator[tuple[int, dict]]:
@@ -307,6 +312,8 @@ def encode_png(image: Shaped[np.ndarray, "h w c"]) -> bytes:
 def config_for(builder: type[ManualBuilder], root: Path, choices: Choices) -> ManualConfig:
     """The config of the files that lie below a root now.
 
+    Its name changes with the files, and with what another file says of them (a label, a patient).
+
     Raises:
         UserError: they do not lie as they should.
     """
@@ -317,4 +324,10 @@ def config_for(builder: type[ManualBuilder], root: Path, choices: Choices) -> Ma
         for item in items
         for path in (*item.paths, *([item.mask] if item.mask else []))
     ]
-    return make_config(choices, fingerprint(root, paths))
+    said = [
+        (split, item.id, item.group, item.label, item.normal_only)
+        for split, items in splits.items()
+        for item in items
+    ]
+    config = make_config(choices, f"{fingerprint(root, paths)}{said}")
+    return dataclasses.replace(config, splits=splits)

@@ -71,7 +71,8 @@ def read_mask(path: Path, shape: tuple[int, int]) -> Bool[np.ndarray, "h w"]:
 
 def _read_with_pillow(path: Path) -> Shaped[np.ndarray, "h w c"]:
     _allow_large_images()
-    with Image.open(path, formats=_PILLOW_FORMATS) as opened:
+    # Given a name, it maps plain TIFF files into memory, and those that are to be turned wrongly.
+    with path.open("rb") as file, Image.open(file, formats=_PILLOW_FORMATS) as opened:
         # The header is read, the pixels are not yet.
         check_memory(path, opened.width * opened.height * 4)
         image = ImageOps.exif_transpose(opened)
