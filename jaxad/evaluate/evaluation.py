@@ -21,6 +21,7 @@ from jaxad.types import Split
 from jaxad.workdir import Workdir, atomic_write, write_json
 
 Scalars = Float[np.ndarray, " n"]
+TrainScalars = Float[np.ndarray, " m"]
 
 #: The last column of `scores.csv`, where slices have positions.
 CORRECTED_SCORE = "score_position_corrected"
@@ -141,14 +142,14 @@ class _SplitEvaluation:
         self._rate = float(config.evaluate.false_positive_rate)
         self._resamples = int(config.evaluate.bootstrap_resamples)
 
-    def corrected(self, scores: Scalars, train_scores: Scalars) -> Scalars | None:
+    def corrected(self, scores: Scalars, train_scores: TrainScalars) -> Scalars | None:
         """The scores minus their slice position's training mean; None without positions."""
         positions, train_positions = self._split.positions, self._train.positions
         if positions is None or train_positions is None:
             return None
         return position_corrected(scores, positions, train_scores, train_positions)
 
-    def of_scores(self, scores: Scalars, train_scores: Scalars) -> dict[str, Any]:
+    def of_scores(self, scores: Scalars, train_scores: TrainScalars) -> dict[str, Any]:
         """AUROC, raw and, where slices have positions, position-corrected."""
         found = {"auroc": self._detection("auroc", scores)}
         corrected = self.corrected(scores, train_scores)
@@ -157,7 +158,7 @@ class _SplitEvaluation:
         return found
 
     def of_model(
-        self, columns: dict[str, Scalars], maps: np.ndarray, train_scores: Scalars
+        self, columns: dict[str, Scalars], maps: np.ndarray, train_scores: TrainScalars
     ) -> dict[str, Any]:
         """Every metric of a system."""
         scores = columns["score"]
