@@ -59,9 +59,7 @@ def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def launch_environment(
-    tmp_path_factory: pytest.TempPathFactory, compiled: Path
-) -> dict[str, str]:
+def launch_environment(tmp_path_factory: pytest.TempPathFactory, compiled: Path) -> dict[str, str]:
     """The environment of launched processes: one device, and programs compiled once."""
     environment = dict(os.environ, XLA_FLAGS="")
     environment["JAX_COMPILATION_CACHE_DIR"] = str(compiled)

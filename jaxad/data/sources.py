@@ -216,7 +216,12 @@ def _other_tests(data: ConfigDict) -> Readers:
     """The test splits of `config.data.test`, named after it."""
     own = data.copy_and_resolve_references().unlock()
     own.name, own.root, own.natural_objects = data.test.name, data.test.root, ""
-    readers = _published(own, test_only=True) if is_published(own.name) else _open(own)
+    try:
+        readers = _published(own, test_only=True) if is_published(own.name) else _open(own)
+    except UserError as error:
+        told = str(error).replace("config.data.name", "config.data.test.name")
+        told = told.replace("config.data.root", "config.data.test.root")
+        raise UserError(told) from error
     prefix = own.name.removeprefix(TFDS)
     tests = {
         f"test_{prefix}{name.removeprefix('test')}": functools.partial(_without_positions, read)

@@ -31,10 +31,13 @@ def open_builder(
     local = root if "://" in root else str(Path(root).expanduser())
     # Where the files are the user's, config.data.root names them, and not TFDS's folder.
     remedy = "$TFDS_DATA_DIR" if manual_dir else "--config.data.root or $TFDS_DATA_DIR"
+    from jaxad.data.builders.quiet import silent_tfds
+
     try:
-        builder = builder_class(
-            config=builder_config, data_dir=local if root else None, file_format="array_record"
-        )
+        with silent_tfds():
+            builder = builder_class(
+                config=builder_config, data_dir=local if root else None, file_format="array_record"
+            )
     except (OSError, ValueError, ParseError) as error:
         name = f"{builder_class.name}/{builder_config.name}"
         raise UserError(
@@ -73,9 +76,12 @@ def _read(builder: Any, split: str) -> Split:
     # Pillow, which TFDS decodes with, knows no 16-bit colour.
     skipped += ["image"] if is_deep else []
     decoders = {name: tfds.decode.SkipDecoding() for name in skipped}
+    from jaxad.data.builders.quiet import silent_tfds
+
     try:
-        source = builder.as_data_source(split=split, decoders=decoders)
-        rows = source.__getitems__(range(len(source)))
+        with silent_tfds():
+            source = builder.as_data_source(split=split, decoders=decoders)
+            rows = source.__getitems__(range(len(source)))
         if is_deep:
             decode = tensorflow().io.decode_png
             rows = [{**row, "image": decode(row["image"], dtype=np.uint16).numpy()} for row in rows]

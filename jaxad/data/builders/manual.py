@@ -97,7 +97,6 @@ class ManualBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  #
 
     Attributes:
         KIND: of its files.
-        CHANNELS: of its images as they are; a config may ask for others.
         DEFAULTS: of `config.data.volume`, where the config says 0 or nothing.
         PUBLISHED: (split, label) -> how many images or patients the papers have.
         UNIT: what `PUBLISHED` counts: `images`, `patients` or `slices`.
@@ -109,7 +108,6 @@ class ManualBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  #
     BUILDER_CONFIGS: ClassVar[list[ManualConfig]] = [make_config(Choices())]
 
     KIND: ClassVar[Kind] = "image"
-    CHANNELS: ClassVar[int] = 1
     DEFAULTS: ClassVar[Cutting] = Cutting()
     PUBLISHED: ClassVar[Mapping[tuple[str, int], int]] = {}
     UNIT: ClassVar[str] = "images"

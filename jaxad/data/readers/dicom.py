@@ -25,7 +25,7 @@ def read_series(folder: Path) -> Volume:
         UserError: the extra is not installed.
     """
     pydicom, highdicom = _libraries()
-    slices = []
+    slices, series, num_bytes = [], set(), 0
     with readable(folder, "folder"):
         paths = sorted(folder.iterdir())
     for path in paths:
@@ -36,7 +36,9 @@ def read_series(folder: Path) -> Volume:
         check_file(path)
         with readable(path, "DICOM file"):
             data = pydicom.dcmread(path)
-            check_memory(path, int(data.Rows) * int(data.Columns) * 8)
+            num_bytes += int(data.Rows) * int(data.Columns) * 8
+            check_memory(path, num_bytes)
+            series.add(str(data.get("SeriesInstanceUID")))
             if not data.file_meta.TransferSyntaxUID.is_encapsulated:
                 # Read without a word: the series would tell, and not which file it is.
                 missing = pydicom.pixels.utils.get_expected_length(data) - len(data.PixelData)
@@ -45,8 +47,6 @@ def read_series(folder: Path) -> Volume:
             slices.append(data)
     if not slices:
         raise DataError(f"{folder}: holds no DICOM files; name the folder of one series.")
-    check_memory(folder, sum(int(data.Rows) * int(data.Columns) * 8 for data in slices))
-    series = {str(data.get("SeriesInstanceUID")) for data in slices}
     if len(series) > 1:
         raise DataError(
             f"{folder}: holds {len(series)} DICOM series; give each a folder of its own."
