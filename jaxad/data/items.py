@@ -25,6 +25,9 @@ from jaxad.types import FilesRead, Split
 
 Kind = Literal["image", "nifti", "dicom"]
 
+#: Fewer are read by threads of this process.
+_FEW = {"image": 200, "scan": 12}
+
 #: Names of bad files that are told one by one.
 _TOLD = 5
 
@@ -196,26 +199,24 @@ def read_items(items: Sequence[Item], reading: Reading, progress: str) -> Iterat
     Raises:
         DataError: a file cannot be used, and `on_error` is `raise`.
     """
-
-    def read(item: Item) -> Rows:
-        try:
-            return read_item(item, reading)
-        except DataError as error:
-            if reading.on_error == "raise":
-                raise
-            return _left_out(item, reading, str(error))
-
-    # Threads: decoding, inflating and resizing release the interpreter's lock, and what was read
-    # need not be copied between processes.
-    parallel = joblib.Parallel(
-        n_jobs=min(joblib.cpu_count(), max(1, len(items))),
-        prefer="threads",
-        return_as="generator",
-        pre_dispatch="2 * n_jobs",
-    )
+    is_few = len(items) < _FEW["image" if reading.kind == "image" else "scan"]
+    # Processes: threads wait for each other where every image takes fresh memory. Starting
+    # processes takes longer than reading a few files.
+    backend = {"backend": "threading"} if is_few else {"inner_max_num_threads": 1}
+    with joblib.parallel_config(**{"backend": "loky", **backend}, n_jobs=joblib.cpu_count()):
+        parallel = joblib.Parallel(return_as="generator")
+        rows = parallel(joblib.delayed(_read_or_skip)(item, reading) for item in items)
     unit = "image" if reading.kind == "image" else "scan"
-    rows = parallel(joblib.delayed(read)(item) for item in items)
     return iter(tqdm(rows, total=len(items), desc=progress, unit=unit, disable=len(items) < 20))
+
+
+def _read_or_skip(item: Item, reading: Reading) -> Rows:
+    try:
+        return read_item(item, reading)
+    except DataError as error:
+        if reading.on_error == "raise":
+            raise
+        return _left_out(item, reading, str(error))
 
 
 def _left_out(item: Item, reading: Reading, error: str) -> Rows:

@@ -36,8 +36,9 @@ def read_series(folder: Path) -> Volume:
         check_file(path)
         with readable(path, "DICOM file"):
             data = pydicom.dcmread(path)
-            num_bytes += int(data.Rows) * int(data.Columns) * 8
-            check_memory(path, num_bytes)
+            size = int(data.Rows) * int(data.Columns) * 8
+            check_memory(path, size)
+            check_memory(folder, num_bytes := num_bytes + size)
             series.add(str(data.get("SeriesInstanceUID")))
             if not data.file_meta.TransferSyntaxUID.is_encapsulated:
                 # Read without a word: the series would tell, and not which file it is.

@@ -110,6 +110,11 @@ def _read_tiff(path: Path) -> Shaped[np.ndarray, "h w c"]:
         if page.samplesperpixel > 4:
             raise DataError(f"{path}: has {page.samplesperpixel} channels; give grey or colour.")
         check_memory(path, int(np.prod(page.shape, dtype=object)) * page.dtype.itemsize)
+        parts = int(np.prod(page.chunked, dtype=object))
+        there = sum(length > 0 for length in page.databytecounts[:parts])
+        if there < parts:
+            # Both libraries would take what is not there as black.
+            raise ValueError(f"{parts - there:,} of its {parts:,} strips or tiles are missing")
         grey = page.photometric == tifffile.PHOTOMETRIC.MINISBLACK and page.samplesperpixel == 1
         # Pillow knows all compressions and kinds of colour, but not what is deeper.
         if page.dtype.kind in "bu" and (page.dtype.itemsize == 1 or grey and page.dtype == "u2"):
