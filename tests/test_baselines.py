@@ -71,8 +71,8 @@ def read_scores(workdir):
         return list(csv.DictReader(file))
 
 
-# The others share all but their model with these three, and run with -m long.
-_QUICK = ("fanogan", "differnet", "fastflow")
+# The others share all but their model with these two, and run with -m long.
+_QUICK = ("fanogan", "differnet")
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,8 @@ def write_files(root, kind):
                 Image.fromarray(voxels[..., 3].astype(np.uint16)).save(folder / f"{name}.png")
 
 
-@pytest.mark.parametrize("kind", ["folder", "nifti"])
+# Images of any run on files pass the same functions; scans pass more of them.
+@pytest.mark.parametrize("kind", [pytest.param("folder", marks=pytest.mark.long), "nifti"])
 def test_a_fit_and_what_it_makes_of_other_files(kind, tmp_path, capsys):
     root, workdir = tmp_path / "data", tmp_path / "run"
     write_files(root, kind)

@@ -68,13 +68,8 @@ def check_contract(workdir, system):
     assert SYSTEMS[system] in report
 
 
-def test_a_fit_writes_every_file_of_the_contract(smoke_run):
-    check_contract(smoke_run, "pchvae")
-
-
-@pytest.mark.parametrize("system", COMPONENTS)
-def test_every_system_keeps_the_contract_and_loads_as_a_detector(smoke_study, system):
-    workdir = smoke_study / "runs" / system / "seed_0"
+def check_run(workdir, system):
+    """The contract, and that the detector scores as the evaluation did."""
     check_contract(workdir, system)
     detector = jaxad.load(workdir)
     split = DataSet(detector.config.data).split("test_objects")
@@ -82,6 +77,24 @@ def test_every_system_keeps_the_contract_and_loads_as_a_detector(smoke_study, sy
     written = [float(row["score"]) for row in rows(workdir, "test_objects")[:3]]
     np.testing.assert_allclose(scores.image, written, rtol=1e-4)
     assert scores.reconstructions["reconstruction"].shape == (3, 64, 64, 1)
+
+
+def test_a_fit_keeps_the_contract_and_loads_as_a_detector(smoke_run):
+    check_run(smoke_run, "pchvae")
+
+
+def test_a_fit_of_codes_keeps_the_contract_and_loads_as_a_detector(launch, data_root, tmp_path):
+    result = launch(
+        "--config=vqvae2:smoke", f"--workdir={tmp_path}", f"--config.data.root={data_root}"
+    )
+    assert result.returncode == 0, result.stderr
+    check_run(tmp_path, "vqvae2")
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("system", COMPONENTS)
+def test_every_system_keeps_the_contract_and_loads_as_a_detector(smoke_study, system):
+    check_run(smoke_study / "runs" / system / "seed_0", system)
 
 
 def test_ae_flow_keeps_the_contract_and_loads_without_its_weights_file(aeflow_run):

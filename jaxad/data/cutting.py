@@ -5,15 +5,8 @@ import dataclasses
 import numpy as np
 from jaxtyping import Float, Int, Shaped, UInt8, UInt16
 
-from jaxad.data.preparation import (
-    Frame,
-    Preparation,
-    check_pixels,
-    foreground_of,
-    normalise,
-    quantise,
-    resample_axis,
-)
+from jaxad.data.framing import Frame, resample_axis
+from jaxad.data.preparation import Preparation, check_pixels, foreground_of, normalise, quantise
 from jaxad.data.readers.volumes import Volume, check_same_grid
 from jaxad.errors import DataError, UserError
 

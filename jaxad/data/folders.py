@@ -190,7 +190,7 @@ def _files(folder: Path, kind: Kind) -> list[Path]:
     """Images or scans below a folder; of DICOM the folders that hold a series."""
     found = find_files(folder, SUFFIXES[kind])
     if kind == "dicom":
-        return sorted({path.parent for path in found})
+        return sorted({path.parent for path in found if dicom.may_be_dicom(path)})
     if kind == "nifti":
         return [path for path in found if not stem(path).endswith(_MASK_ENDINGS)]
     return found

@@ -1,35 +1,26 @@
-"""What a data set's files are, and reading them: in parallel, each once, the bad ones counted.
+"""What a data set's files are, and what one of them becomes.
 
-A layout says which files there are (`Item`s by split); `read_split` makes a `Split` of them. A
-builder that keeps what was read, a folder that is read anew and a new site's images all pass here.
+A layout says which files there are (`Item`s by split); `jaxad.data.reading` reads them. A builder
+that keeps what was read, a folder that is read anew and a new site's images all pass here.
 """
 
-import collections
 import dataclasses
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
-import joblib
 import numpy as np
 from jaxtyping import Int, Shaped, UInt8
-from tqdm.auto import tqdm
 
 from jaxad.data.cutting import Cutting, cut
-from jaxad.data.preparation import Frame, Preparation, prepare_image, to_depth
+from jaxad.data.framing import Frame
+from jaxad.data.preparation import Preparation
+from jaxad.data.prepare_images import extrema_of, prepare_image, prepare_plain
 from jaxad.data.readers import dicom
-from jaxad.data.readers.images import read_image, read_mask
+from jaxad.data.readers.images import read_image, read_mask, read_plain
 from jaxad.data.readers.volumes import Volume, read_nifti
 from jaxad.errors import DataError, UserError
-from jaxad.types import FilesRead, Split
 
 Kind = Literal["image", "nifti", "dicom"]
-
-#: Fewer are read by threads of this process.
-_FEW = {"image": 200, "scan": 12}
-
-#: Names of bad files that are told one by one.
-_TOLD = 5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,24 +113,37 @@ def read_item(item: Item, reading: Reading) -> Rows:
 
 
 def _read_image_item(item: Item, reading: Reading) -> Rows:
-    path, settings = item.paths[0], reading.preparation
-    pixels = read_image(path)
-    image = prepare_image(pixels, settings, str(path))
-    mask = None
-    if item.mask is not None:
+    path, settings = item.paths[0], reading.preparation.of_images()
+    is_plain = settings.intensity == "range" and settings.channels in (1, 3)
+    plain = read_plain(path) if is_plain else None
+    if plain is not None:
+        image = prepare_plain(plain, settings, str(path))
+        height, width = plain.height, plain.width
+        extrema = np.array(extrema_of(plain))
+    else:
+        pixels = read_image(path)
+        image = prepare_image(pixels, settings, str(path))
         height, width = pixels.shape[:2]
+        extrema = np.array([pixels.min(), pixels.max()])
+    label, mask = item.label or 0, None
+    if item.mask is not None:
         marked = read_mask(item.mask, (height, width))
-        mask = Frame.of((float(height), float(width)), settings).resize_mask(marked)[None]
         _check_label(item, bool(marked.any()))
+        mask = Frame.of((float(height), float(width)), settings).resize_mask(marked)[None]
+        if label and not mask.any():
+            raise DataError(
+                f"{item.mask}: what it marks lies outside of what config.data.preprocess.square="
+                f"{settings.square} leaves of the image; choose another, or leave the image out."
+            )
     return Rows(
         item=item,
         images=image[None],
-        labels=np.array([item.label or 0], np.int32),
+        labels=np.array([label], np.int32),
         positions=None,
         masks=mask,
-        size="x".join(map(str, pixels.shape[:2])),
-        lowest=float(pixels.min()),
-        highest=float(pixels.max()),
+        size=f"{height}x{width}",
+        lowest=float(extrema.min()),
+        highest=float(extrema.max()),
     )
 
 
@@ -191,35 +195,8 @@ def _check_label(item: Item, is_marked: bool) -> None:
         )
 
 
-def read_items(items: Sequence[Item], reading: Reading, progress: str) -> Iterator[Rows]:
-    """What each item becomes, in their order, read in parallel under a progress bar.
-
-    With `on_error="skip"` a bad one has no images and its `error`.
-
-    Raises:
-        DataError: a file cannot be used, and `on_error` is `raise`.
-    """
-    is_few = len(items) < _FEW["image" if reading.kind == "image" else "scan"]
-    # Processes: threads wait for each other where every image takes fresh memory. Starting
-    # processes takes longer than reading a few files.
-    backend = {"backend": "threading"} if is_few else {"inner_max_num_threads": 1}
-    with joblib.parallel_config(**{"backend": "loky", **backend}, n_jobs=joblib.cpu_count()):
-        parallel = joblib.Parallel(return_as="generator")
-        rows = parallel(joblib.delayed(_read_or_skip)(item, reading) for item in items)
-    unit = "image" if reading.kind == "image" else "scan"
-    return iter(tqdm(rows, total=len(items), desc=progress, unit=unit, disable=len(items) < 20))
-
-
-def _read_or_skip(item: Item, reading: Reading) -> Rows:
-    try:
-        return read_item(item, reading)
-    except DataError as error:
-        if reading.on_error == "raise":
-            raise
-        return _left_out(item, reading, str(error))
-
-
-def _left_out(item: Item, reading: Reading, error: str) -> Rows:
+def left_out(item: Item, reading: Reading, error: str) -> Rows:
+    """What a bad item becomes: no image, and why."""
     side, channels = reading.preparation.image_size, reading.preparation.channels
     return Rows(
         item=item,
@@ -232,102 +209,3 @@ def _left_out(item: Item, reading: Reading, error: str) -> Rows:
         highest=0.0,
         error=error,
     )
-
-
-class FilesSummary:
-    """Collects, item by item, what is told of a split's files."""
-
-    def __init__(self) -> None:
-        self._sizes: collections.Counter[str] = collections.Counter()
-        self._range = [float("inf"), float("-inf")]
-        self._skipped: list[str] = []
-        self._left_out = 0
-        self._count = 0
-
-    def add(self, rows: Rows) -> None:
-        """Counts an item."""
-        self._count += 1
-        self._left_out += rows.num_left_out
-        if rows.error:
-            self._skipped.append(rows.error)
-            return
-        self._sizes[rows.size] += 1
-        self._range = [min(self._range[0], rows.lowest), max(self._range[1], rows.highest)]
-
-    def finish(self) -> FilesRead:
-        """The summary."""
-        return FilesRead(
-            count=self._count,
-            skipped=tuple(self._skipped),
-            slices_left_out=self._left_out,
-            sizes=dict(self._sizes.most_common()),
-            lowest=self._range[0],
-            highest=self._range[1],
-        )
-
-
-def read_split(items: Sequence[Item], reading: Reading, name: str) -> Split:
-    """The split that items make.
-
-    Args:
-        items: in the order of the split.
-        reading: how.
-        name: of the split, for messages.
-
-    Raises:
-        DataError: a file cannot be used.
-        UserError: none of the files can be.
-    """
-    summary = FilesSummary()
-    parts = []
-    for rows in read_items(items, reading, name):
-        summary.add(rows)
-        if len(rows.images):
-            parts.append(rows)
-    files = summary.finish()
-    if not parts:
-        why = f"; the first: {files.skipped[0]}" if files.skipped else ""
-        raise UserError(f"{name}: none of {len(items)} files gives an image{why}")
-    # One type for all: where some are of 16 bits, all are.
-    dtype = max((rows.images.dtype for rows in parts), key=lambda dtype: dtype.itemsize)
-    images = np.concatenate([to_depth(rows.images, dtype) for rows in parts])
-    return Split(
-        images=images,
-        labels=np.concatenate([rows.labels for rows in parts]),
-        ids=tuple(one for rows in parts for one in rows.ids),
-        groups=tuple(rows.item.group for rows in parts for _ in rows.images),
-        masks=_join_masks(parts),
-        positions=(
-            None
-            if any(rows.positions is None for rows in parts)
-            else np.concatenate([rows.positions for rows in parts])
-        ),
-        files=files,
-    )
-
-
-def _join_masks(parts: Sequence[Rows]) -> UInt8[np.ndarray, "n s s"] | None:
-    """The masks of all images: empty ones of normal images, None where nothing is marked."""
-    if all(rows.masks is None for rows in parts):
-        return None
-    for rows in parts:
-        if rows.masks is None and rows.labels.any():
-            raise UserError(
-                f"'{rows.item.id}' is anomalous and has no mask, while others have one; add it, or "
-                "remove all masks."
-            )
-    return np.concatenate(
-        [
-            np.zeros(rows.images.shape[:3], np.uint8) if rows.masks is None else rows.masks
-            for rows in parts
-        ]
-    )
-
-
-def tell_skipped(name: str, files: FilesRead) -> str:
-    """A line on the files that were left out; "" where there are none."""
-    if not files.skipped:
-        return ""
-    first = " | ".join(files.skipped[:_TOLD])
-    more = f" | and {len(files.skipped) - _TOLD} more" if len(files.skipped) > _TOLD else ""
-    return f"{name}: skipped {len(files.skipped)} of {files.count} files: {first}{more}"

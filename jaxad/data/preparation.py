@@ -6,11 +6,10 @@ whether it comes from a cache or straight from its file.
 """
 
 import dataclasses
-import math
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Shaped, UInt8
+from jaxtyping import Bool, Shaped
 from PIL import Image
 from skimage.filters import threshold_otsu
 
@@ -24,7 +23,7 @@ SQUARES = ("pad", "crop", "stretch")
 _LEAST_FOREGROUND = 1 / 255
 
 #: Largest values of the integer types that stand for [0, 1].
-_LARGEST = {np.dtype(np.uint8): 255.0, np.dtype(np.uint16): 65535.0}
+LARGEST = {np.dtype(np.uint8): 255.0, np.dtype(np.uint16): 65535.0}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,36 +84,6 @@ class Preparation:
         return dataclasses.replace(self, intensity=automatic if own == "auto" else own)
 
 
-def prepare_image(
-    pixels: Shaped[np.ndarray, "h w c"], settings: Preparation, name: str
-) -> Shaped[np.ndarray, "s s k"]:
-    """An image of the data set.
-
-    Args:
-        pixels: of 1 or 3 channels; or of `settings.channels`.
-        settings: `auto` stands for images.
-        name: for messages.
-
-    Returns:
-        [S, S, settings.channels]; uint8 where `pixels` are and their range is kept, else uint16.
-
-    Raises:
-        DataError: the pixels are not finite, all the same, or cannot be taken as they are.
-    """
-    settings = settings.of_images()
-    pixels = to_channels(pixels, settings.channels, name)
-    check_pixels(pixels, name)
-    # A few pixels first: comparing all of a photograph takes longer than decoding it.
-    if all((some == pixels[0, 0]).all() for some in (pixels[::16, ::16], pixels)):
-        raise DataError(
-            f"{name}: is constant, every pixel is {pixels[0, 0].tolist()}; leave it out."
-        )
-    normalised = normalise(pixels, settings, name)
-    height, width = normalised.shape[:2]
-    frame = Frame.of((float(height), float(width)), settings)
-    return quantise(frame.resize(normalised))
-
-
 def check_pixels(pixels: Shaped[np.ndarray, "..."], name: str) -> None:
     """Raises a DataError where there is nothing to see, or something that is no number."""
     if not pixels.size:
@@ -141,8 +110,10 @@ def to_channels(
         return np.repeat(pixels, channels, axis=-1)
     if given == 3 and channels == 1:
         weights = np.array([0.299, 0.587, 0.114], np.result_type(pixels.dtype, np.float32))
+        if pixels.dtype == np.uint8:  # as the plain images of prepare_plain
+            return np.asarray(Image.fromarray(pixels).convert("L"))[..., None]
         grey = pixels.astype(weights.dtype) @ weights
-        if pixels.dtype in _LARGEST:
+        if pixels.dtype in LARGEST:
             grey = np.rint(grey).astype(pixels.dtype)
         return grey[..., None]
     raise DataError(
@@ -229,7 +200,7 @@ def normalise(
 
 
 def _keep_range(pixels: Shaped[np.ndarray, "..."], name: str) -> Shaped[np.ndarray, "..."]:
-    if pixels.dtype in _LARGEST:
+    if pixels.dtype in LARGEST:
         return pixels
     if not np.issubdtype(pixels.dtype, np.floating):
         raise DataError(
@@ -247,7 +218,7 @@ def _keep_range(pixels: Shaped[np.ndarray, "..."], name: str) -> Shaped[np.ndarr
 
 def quantise(pixels: Shaped[np.ndarray, "..."]) -> Shaped[np.ndarray, "..."]:
     """Floats in [0, 1] as uint16; integers as they are."""
-    if pixels.dtype in _LARGEST:
+    if pixels.dtype in LARGEST:
         return pixels
     return np.rint(np.clip(pixels, 0, 1) * 65535).astype(np.uint16)
 
@@ -260,108 +231,3 @@ def to_depth(pixels: Shaped[np.ndarray, "..."], dtype: Any) -> Shaped[np.ndarray
     if wanted == np.uint16:
         return pixels.astype(np.uint16) * np.uint16(257)
     return np.rint(pixels / 257).astype(np.uint8)
-
-
-@dataclasses.dataclass(frozen=True)
-class Frame:
-    """Which part of a plane is seen, and where in the square it lies.
-
-    Attributes:
-        box: first row, first column, end row and end column of the part, in pixels, fractions
-            among them.
-        size: rows and columns that the part becomes.
-        side: rows and columns of the square; what is not covered is 0, evenly around.
-    """
-
-    box: tuple[float, float, float, float]
-    size: tuple[int, int]
-    side: int
-
-    @classmethod
-    def of(
-        cls,
-        shape: tuple[float, float],
-        settings: Preparation,
-        spacing: tuple[float, float] = (1.0, 1.0),
-        field_of_view: float = 0.0,
-    ) -> "Frame":
-        """The frame of planes of a shape.
-
-        Args:
-            shape: rows and columns.
-            settings: how a plane becomes square, and how large.
-            spacing: of rows and of columns, in mm.
-            field_of_view: side of the square in mm, around the middle of the plane; 0: the longer
-                side is seen whole, or the shorter one, as `settings.square` says.
-        """
-        extents = [length * step for length, step in zip(shape, spacing, strict=True)]
-        square = settings.square
-        target = field_of_view or (min(extents) if square == "crop" else max(extents))
-        starts, ends, sizes = [], [], []
-        for length, extent in zip(shape, extents, strict=True):
-            whole = extent if square == "stretch" and not field_of_view else target
-            seen = min(1.0, whole / extent)
-            starts.append(length * (1 - seen) / 2)
-            ends.append(length * (1 + seen) / 2)
-            share = min(1.0, extent / whole)
-            # At least a pixel: a plane may be much longer than it is wide.
-            sizes.append(max(1, round(settings.image_size * share)))
-        box = (starts[0], starts[1], ends[0], ends[1])
-        return cls(box, (sizes[0], sizes[1]), settings.image_size)
-
-    def seen(self, planes: Shaped[np.ndarray, "n h w"]) -> Shaped[np.ndarray, "n k l"]:
-        """The pixels whose middle is in the box."""
-        ends = [math.ceil(end - 0.5) for end in self.box]
-        return planes[:, ends[0] : ends[2], ends[1] : ends[3]]
-
-    def resize(self, plane: Shaped[np.ndarray, "h w c"]) -> Shaped[np.ndarray, "s s c"]:
-        """The square, antialiased; of the plane's type, but uint16 becomes float32 in [0, 1]."""
-        channels = plane.shape[-1]
-        if plane.dtype == np.uint8 and channels in (1, 3):
-            whole = Image.fromarray(np.ascontiguousarray(plane[..., 0] if channels == 1 else plane))
-            resized = np.asarray(self._resize(whole)).reshape(*self.size, channels)
-        else:
-            floats = plane.astype(np.float32)
-            if plane.dtype in _LARGEST:
-                floats /= np.float32(_LARGEST[plane.dtype])
-            parts = [self._resize(Image.fromarray(floats[..., one])) for one in range(channels)]
-            resized = np.stack([np.asarray(part) for part in parts], axis=-1)
-        if self.size == (self.side, self.side):
-            return resized
-        square = np.zeros((self.side, self.side, plane.shape[-1]), resized.dtype)
-        row, column = ((self.side - length) // 2 for length in self.size)
-        square[row : row + self.size[0], column : column + self.size[1]] = resized
-        return square
-
-    def resize_mask(self, mask: Bool[np.ndarray, "h w"]) -> UInt8[np.ndarray, "s s"]:
-        """1 where half of a pixel is anomalous; where none is so full, at the fullest.
-
-        An anomaly that is smaller than a pixel stays one, so that label and mask agree.
-        """
-        share = self.resize(mask.astype(np.float32)[..., None])[..., 0]
-        fullest = float(share.max())
-        return (
-            (share >= min(0.5, fullest)).astype(np.uint8)
-            if fullest > 0
-            else np.zeros(share.shape, np.uint8)
-        )
-
-    def _resize(self, image: Image.Image) -> Image.Image:
-        first_row, first_column, end_row, end_column = self.box
-        return image.resize(
-            (self.size[1], self.size[0]),
-            Image.Resampling.BILINEAR,
-            box=(first_column, first_row, end_column, end_row),
-        )
-
-
-def resample_axis(
-    voxels: Float[np.ndarray, "n *rest"], spacing: float, wanted: float
-) -> Float[np.ndarray, "m *rest"]:
-    """Slices at another distance, antialiased; both distances in mm."""
-    count = max(1, round(len(voxels) * spacing / wanted))
-    if count == len(voxels):
-        return voxels
-    flat = voxels.reshape(len(voxels), -1).astype(np.float32)
-    image = Image.fromarray(flat).resize((flat.shape[1], count), Image.Resampling.BILINEAR)
-    return np.asarray(image).reshape(count, *voxels.shape[1:])

@@ -14,10 +14,11 @@ from ml_collections import ConfigDict
 from jaxad.data import settings
 from jaxad.data.cutting import cut
 from jaxad.data.folders import read_normal_folder
-from jaxad.data.items import Item, Reading, read_split
+from jaxad.data.items import Item, Reading
 from jaxad.data.npz import read_npz
-from jaxad.data.preparation import prepare_image
+from jaxad.data.prepare_images import prepare_image
 from jaxad.data.readers.volumes import turn
+from jaxad.data.reading import read_split
 from jaxad.data.sources import KINDS, TFDS, check_split, is_published, published, told
 from jaxad.data.tables import read_rows
 from jaxad.errors import UserError

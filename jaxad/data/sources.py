@@ -14,10 +14,11 @@ from ml_collections import ConfigDict
 from jaxad.config import base
 from jaxad.data import settings
 from jaxad.data.folders import read_folder
-from jaxad.data.items import Kind, read_split, tell_skipped
+from jaxad.data.items import Kind
 from jaxad.data.natural_objects import render_natural_objects
 from jaxad.data.npz import npz_readers
 from jaxad.data.preprocess import check_images
+from jaxad.data.reading import read_split, tell_skipped
 from jaxad.data.tables import read_table
 from jaxad.errors import UserError
 from jaxad.types import Split

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from jaxad.data.folders import Splitting
-from jaxad.data.preparation import Preparation, prepare_image
+from jaxad.data.preparation import Preparation
+from jaxad.data.prepare_images import prepare_image
 from jaxad.data.tree import pick
 from jaxad.errors import UserError
 from jaxad.host_tensorflow import tensorflow

@@ -1,10 +1,18 @@
 """Reading many files: bad ones are named, or left out, counted and told."""
 
+import shutil
+import types
+
 import numpy as np
 import pytest
+from PIL import Image
 from test_folders import data_config, mvtec, write_image, write_mask, write_scan  # noqa: F401
 
-from jaxad.data.items import tell_skipped
+from jaxad.data import reading
+from jaxad.data.preparation import Preparation
+from jaxad.data.prepare_images import extrema_of, prepare_image, prepare_plain
+from jaxad.data.readers.images import read_image, read_plain
+from jaxad.data.reading import tell_skipped
 from jaxad.data.sources import DataSet
 from jaxad.errors import DataError, UserError
 from jaxad.types import FilesRead
@@ -84,3 +92,59 @@ def test_slices_are_the_same_whatever_the_number_of_files(tmp_path):
     both = {name: alone.split(name) for name in ("train", "val")}
     found = next(one for one in both.values() if one.ids[0].startswith("train/good/07"))
     np.testing.assert_array_equal(found.images, split.images[own])
+
+
+def test_many_images_are_read_by_processes_into_shared_memory(mvtec, monkeypatch):  # noqa: F811
+    """What threads read, and where one image is of 16 bits all of them are."""
+    data = data_config(mvtec)
+    alone = DataSet(data).split("train").images
+    monkeypatch.setitem(reading._FEW, "image", 2)
+    monkeypatch.setattr(reading, "_CHUNK", 2)
+    shared = DataSet(data).split("train")
+    np.testing.assert_array_equal(shared.images, alone)
+    assert shared.images.dtype == np.uint8 and len(shared.ids) == 9
+    first = mvtec / shared.ids[3]
+    Image.fromarray(np.arange(400, dtype=np.uint16).reshape(20, 20)).save(first)
+    mixed = DataSet(data).split("train").images
+    assert mixed.dtype == np.uint16
+    np.testing.assert_array_equal(mixed[4:], alone[4:].astype(np.uint16) * 257)
+    first.write_bytes(b"")
+    with pytest.raises(DataError, match="is empty"):
+        DataSet(data).split("train")
+    data.on_error = "skip"
+    np.testing.assert_array_equal(DataSet(data).split("train").images, np.delete(alone, 3, axis=0))
+
+
+def test_without_room_for_shared_memory_images_are_sent(mvtec, monkeypatch):  # noqa: F811
+    alone = DataSet(data_config(mvtec)).split("train").images
+    monkeypatch.setitem(reading._FEW, "image", 2)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: types.SimpleNamespace(free=100))
+    np.testing.assert_array_equal(DataSet(data_config(mvtec)).split("train").images, alone)
+
+
+def test_an_anomaly_outside_of_the_crop_is_refused(mvtec):  # noqa: F811 - a fixture
+    """Of 20 x 60 the middle 20 columns stay; the mask is at columns 4 to 8."""
+    write_image(mvtec / "test/crack/0.png", shape=(20, 60))
+    write_mask(mvtec / "ground_truth/crack/0_mask.png", shape=(20, 60))
+    with pytest.raises(DataError, match=r"0_mask.png: what it marks lies outside .*square=crop"):
+        DataSet(data_config(mvtec, preprocess__square="crop")).split("test")
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("square", ["pad", "crop", "stretch"])
+@pytest.mark.parametrize("bands", ["L", "RGB"])
+def test_plain_images_are_prepared_as_others_to_the_bit(tmp_path, channels, square, bands):
+    rng = np.random.default_rng(0)
+    shape = (37, 53) if bands == "L" else (37, 53, 3)
+    path = tmp_path / "a.jpg"
+    Image.fromarray(rng.integers(0, 256, shape, np.uint8)).save(path)
+    settings = Preparation(16, channels, square=square)
+    plain, pixels = read_plain(path), read_image(path)
+    assert plain.mode == bands
+    np.testing.assert_array_equal(
+        prepare_plain(plain, settings.of_images(), "a"), prepare_image(pixels, settings, "a")
+    )
+    assert extrema_of(plain) == [(band.min(), band.max()) for band in np.moveaxis(pixels, -1, 0)]
+    flat = Image.new(bands, (30, 20), 7 if bands == "L" else (7, 8, 9))
+    with pytest.raises(DataError, match="is constant, every pixel is"):
+        prepare_plain(flat, settings.of_images(), "a")

@@ -15,11 +15,11 @@ from jaxad.data.preparation import (
     Preparation,
     foreground_of,
     normalise,
-    prepare_image,
     quantise,
     to_channels,
     to_depth,
 )
+from jaxad.data.prepare_images import prepare_image
 from jaxad.errors import DataError, UserError
 
 LEVELS = 65535  # of uint16, which stands for [0, 1]

@@ -6,7 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from skimage.transform import resize as skimage_resize
 
-from jaxad.data.preparation import SQUARES, Frame, Preparation, prepare_image, resample_axis
+from jaxad.data.framing import Frame, resample_axis
+from jaxad.data.preparation import SQUARES, Preparation
+from jaxad.data.prepare_images import prepare_image
 
 few = settings(max_examples=60, deadline=None, derandomize=True)
 sides = st.integers(1, 24)

@@ -259,6 +259,7 @@ def test_fields_that_cannot_be(changes, message):
     assert message in str(error.value)
 
 
+@pytest.mark.long
 def test_the_train_step_agrees_in_every_layout():
     """One device, eight with jit, eight with pmap: parameters and batch statistics in float64."""
     small = {"num_blocks": 1, "decoder_widths": (4, 4, 4)}

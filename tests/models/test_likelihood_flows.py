@@ -244,6 +244,7 @@ def test_differ_net_s_map_is_the_mean_of_its_views_gradients():
     assert float(nll(image + step) - nll(image - step)) / 2e-2 == pytest.approx(length, rel=0.05)
 
 
+@pytest.mark.long
 def test_differ_net_s_score_takes_the_memory_of_one_view():
     def temporaries(views):
         model = build("differnet", views=views)

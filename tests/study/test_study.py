@@ -252,6 +252,7 @@ def test_corrected_scores_are_a_column_and_their_auroc_is_the_corrected_one(fini
     assert auroc == pytest.approx(found)
 
 
+@pytest.mark.long
 def test_finished_runs_are_skipped_and_new_seeds_added(finished, npz_root, monkeypatch):
     trained = []
     original = runner.train_seeds

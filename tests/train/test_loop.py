@@ -107,7 +107,7 @@ def test_a_run_stopped_by_sigterm_resumes_bit_for_bit(
 
 
 # Alternating, before the border, behind it.
-@pytest.mark.parametrize("stop_at", [pytest.param(3, marks=pytest.mark.long), 5, 7])
+@pytest.mark.parametrize("stop_at", [*(pytest.param(n, marks=pytest.mark.long) for n in (3, 5)), 7])
 def test_a_run_of_stages_resumes_in_the_right_one(npz_root, wholes, tmp_path, monkeypatch, stop_at):
     """Three networks: the critic and every second time the generator, then the encoder."""
     config = get_config("fanogan:smoke").unlock()

@@ -47,6 +47,7 @@ def test_seeds_share_the_features_of_a_pretrained_encoder(config, split):
     assert batch["features"].shape == (8, 2, 2, 2, 112)  # B, S, rows, columns, channels
 
 
+@pytest.mark.long
 def test_seeds_with_encoders_of_their_own_share_nothing(config, split, capsys):
     config.model.weights = "random"
     assert cached(config, [0], split)

@@ -85,7 +85,8 @@ def test_one_device_eight_with_jit_and_eight_with_pmap_agree_in_float64(norm):
     assert bool(reference.mutable) == (norm == "batch")
 
 
-@pytest.mark.parametrize("norm", [pytest.param("none", marks=pytest.mark.long), "batch"])
+@pytest.mark.long
+@pytest.mark.parametrize("norm", ["none", "batch"])
 def test_layouts_agree_in_float32_and_only_reductions_cross_devices(norm):
     results = [run_step(mode, count, norm, np.float32) for mode, count in LAYOUTS]
     losses = [metrics["loss/model"] for _, metrics, _ in results]

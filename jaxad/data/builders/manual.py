@@ -23,8 +23,9 @@ from jaxtyping import Shaped
 from jaxad.data.builders.quiet import silent_tfds
 from jaxad.data.cutting import Cutting
 from jaxad.data.folders import Splitting, with_val
-from jaxad.data.items import FilesSummary, Item, Kind, Reading, read_items
+from jaxad.data.items import Item, Kind, Reading
 from jaxad.data.preparation import Preparation, to_depth
+from jaxad.data.reading import FilesSummary, read_items
 from jaxad.data.tree import fingerprint
 from jaxad.errors import UserError
 from jaxad.host_tensorflow import tensorflow

@@ -12,8 +12,18 @@ from jaxad.errors import DataError, UserError
 
 SUFFIXES = (".dcm", ".ima", "")
 
+#: Files that lie beside series.
+_OTHERS = ("DICOMDIR", "README", "LICENSE", "LICENCE")
+
 #: From DICOM's left, posterior, superior to right, anterior, superior.
 _TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+
+
+def may_be_dicom(path: Path) -> bool:
+    """Whether a file is named as one of DICOM."""
+    # Many are named by their UID alone: `1.2.840.10008` has the suffix `.10008`.
+    named = path.suffix.lower() in SUFFIXES or path.suffix[1:].isdigit()
+    return named and not path.name.startswith(".") and path.name.upper() not in _OTHERS
 
 
 def read_series(folder: Path) -> Volume:
@@ -29,9 +39,7 @@ def read_series(folder: Path) -> Volume:
     with readable(folder, "folder"):
         paths = sorted(folder.iterdir())
     for path in paths:
-        # Many are named by their UID alone: `1.2.840.10008` has the suffix `.10008`.
-        named = path.suffix.lower() in SUFFIXES or path.suffix[1:].isdigit()
-        if path.name.startswith(".") or not named or path.is_dir():
+        if not may_be_dicom(path) or path.is_dir():
             continue
         check_file(path)
         with readable(path, "DICOM file"):

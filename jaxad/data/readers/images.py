@@ -2,6 +2,7 @@
 
 import functools
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import tifffile
@@ -54,6 +55,35 @@ def read_image(path: Path) -> Shaped[np.ndarray, "h w c"]:
     return pixels
 
 
+def read_plain(path: Path) -> Image.Image | None:
+    """A PNG or JPEG file of 8-bit grey or RGB as Pillow decodes it; None for all others.
+
+    The pixels are those of `read_image`, without the copies that NumPy takes.
+
+    Raises:
+        DataError: see `read_image`.
+    """
+    check_file(path)
+    with readable(path, "image"), path.open("rb") as file:
+        head = file.read(26)
+        is_deep = head[:8] == _PNG_MAGIC and head[24] == 16
+        if head[:4] in _TIFF_MAGICS or is_deep:
+            return None
+        file.seek(0)
+        return _open_plain(file, path)
+
+
+def _open_plain(file: BinaryIO, path: Path) -> Image.Image | None:
+    _allow_large_images()
+    image = Image.open(file, formats=_PILLOW_FORMATS)
+    check_memory(path, image.width * image.height * 4)
+    if image.mode not in ("L", "RGB"):
+        return None
+    ImageOps.exif_transpose(image, in_place=True)
+    image.load()
+    return image
+
+
 def read_mask(path: Path, shape: tuple[int, int]) -> Bool[np.ndarray, "h w"]:
     """Where a mask file is not 0.
 
@@ -75,13 +105,13 @@ def _read_with_pillow(path: Path) -> Shaped[np.ndarray, "h w c"]:
     with path.open("rb") as file, Image.open(file, formats=_PILLOW_FORMATS) as opened:
         # The header is read, the pixels are not yet.
         check_memory(path, opened.width * opened.height * 4)
-        image = ImageOps.exif_transpose(opened)
-        if image.mode.startswith("I"):
+        ImageOps.exif_transpose(opened, in_place=True)  # a copy of every image otherwise
+        if opened.mode.startswith("I"):
             # Grey of 16 bits, which some versions of Pillow open as 32-bit integers.
-            return np.asarray(image).astype(np.uint16)[..., None]
-        if image.mode in ("1", "L", "LA"):
-            return np.asarray(image.convert("L"))[..., None]
-        return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+            return np.asarray(opened).astype(np.uint16)[..., None]
+        mode = "L" if opened.mode in ("1", "L", "LA") else "RGB"
+        pixels = np.asarray(opened if opened.mode == mode else opened.convert(mode))
+        return pixels[..., None] if mode == "L" else pixels
 
 
 @functools.cache

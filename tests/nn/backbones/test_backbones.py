@@ -94,6 +94,7 @@ def test_features_have_the_stride_and_channels_that_are_told(name):
             assert shape == (2, 64 // stride, 96 // stride, channels)
 
 
+@pytest.mark.long
 def test_random_features_start_at_the_scale_of_a_standard_normal():
     for name in ARCHITECTURES:
         backbone = Backbone(name, 16)
