@@ -33,6 +33,9 @@ OPTIONS = {"calibrate": ("normals",)}
 #: Groups whose fields are a system's networks: there are others than a config has set.
 _OPEN_GROUPS = ("config.optim.networks", "config.train.updates")
 
+#: Tuples of whole numbers that are empty by default.
+_OF_NUMBERS = ("config.data.volume.slices", "config.model.decoder_widths")
+
 _USAGE = """jaxad: anomaly detection in medical images, learnt from normal images only.
 
   {program} --config=CONFIG --workdir=FOLDER [--mode=MODE] [--config.FIELD=VALUE ...]
@@ -138,14 +141,14 @@ def _override(config: ConfigDict, overrides: Sequence[str]) -> ConfigDict:
 def _check_tuple(field: str, value: tuple[Any, ...], default: tuple[Any, ...]) -> None:
     """Raises a UserError where a tuple holds another kind of thing than its default.
 
-    Tuples that are empty by default hold strings or whole numbers. How many there must be, who
-    takes them knows and says.
+    Tuples that are empty by default hold strings, but for `_OF_NUMBERS`. How many there must be,
+    who takes them knows and says.
     """
-    kinds = {type(item) for item in default} or {type(value[0]) if value else str} & {str, int}
+    kinds = {type(item) for item in default} or {int if field in _OF_NUMBERS else str}
     allowed = (*kinds, int) if float in kinds else tuple(kinds)
     if not all(isinstance(item, allowed) for item in value):
-        example = f"'{default or ('a', 'b')}'" + ("" if default else " or '(1, 2)'")
-        raise UserError(f"--{field}={value!r}: not understood; write it as --{field}={example}.")
+        example = default or ((20, 40) if field in _OF_NUMBERS else ("stem/.*",))
+        raise UserError(f"--{field}={value!r}: not understood; write it as --{field}='{example}'.")
 
 
 class Arguments(NamedTuple):

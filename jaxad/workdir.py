@@ -120,9 +120,10 @@ class Workdir:
         self.check(config)
         if not self.config.exists():
             config = config.copy_and_resolve_references()
-            if config.data.root and "://" not in config.data.root:
-                # Found again from any folder.
-                config.data.root = str(Path(config.data.root).expanduser().absolute())
+            for data in (config.data, config.data.test):
+                if data.root and "://" not in data.root:
+                    # Found again from any folder.
+                    data.root = str(Path(data.root).expanduser().absolute())
             with atomic_write(self.config) as file:
                 file.write(config_lib.to_json(config))
 

@@ -7,16 +7,18 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
-from conftest import ROOT
 
 import jaxad
 from jaxad import run
 from jaxad.report.names import SYSTEMS
 from jaxad.train.writer import read_metrics
+
+ROOT = Path(__file__).parent.parent
 
 BASELINES = {
     "ae": ["mse"],

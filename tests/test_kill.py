@@ -14,10 +14,11 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from conftest import ROOT
 
 import jaxad
 from jaxad.train.writer import read_metrics
+
+ROOT = Path(__file__).parent.parent
 
 STEPS, EVERY = 4200, 350
 TEMPORARY = "*orbax-checkpoint-tmp*"

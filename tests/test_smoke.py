@@ -6,15 +6,17 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT
 
 import jaxad
 from jaxad.data.sources import DataSet
 from jaxad.errors import UserError
 from jaxad.report.names import SYSTEMS
+
+ROOT = Path(__file__).parent.parent
 
 SPLITS = ("test_lesions", "test_objects")
 COMPONENTS = {  # JAX sorts names

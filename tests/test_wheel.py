@@ -6,7 +6,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+
+ROOT = Path(__file__).parent.parent
 
 
 @pytest.mark.long

@@ -44,7 +44,12 @@ class Cutting:
             raise UserError(
                 f"config.data.volume.plane: '{self.plane}' is not one of {', '.join(_PLANES)}."
             )
-        if len(self.slices) not in (0, 2, 3) or (len(self.slices) == 3 and self.slices[2] < 1):
+        whole = all(isinstance(number, int) for number in self.slices)
+        if (
+            not whole
+            or len(self.slices) not in (0, 2, 3)
+            or (len(self.slices) == 3 and self.slices[2] < 1)
+        ):
             raise UserError(
                 f"config.data.volume.slices: {self.slices}; give (start, stop) or (start, stop, "
                 "step) as in Python, such as (20, -20), or () for all."

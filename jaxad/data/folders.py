@@ -77,6 +77,15 @@ class Splitting:
             )
         return found[1] if found.re.groups and found[1] is not None else found[0]
 
+    def patient_of(self, path: Path, place: str) -> str:
+        """The patient of a file, or of a DICOM series, which may name him itself.
+
+        Raises:
+            UserError: see `group_of`.
+        """
+        own = dicom.patient_of(path) if path.is_dir() and not self.group_pattern else ""
+        return own or self.group_of(place)
+
     def is_normal(self, name: str) -> bool:
         """Whether a folder of this name, or a label, is normal."""
         return name in (self.normal_classes or NORMAL_FOLDERS)
@@ -133,7 +142,12 @@ def with_val(splits: Mapping[str, list[Item]], splitting: Splitting) -> dict[str
         raise UserError(
             "split 'train' is of one patient; give at least two, so that one can be validated on."
         )
-    chosen, _ = pick(groups, (splitting.val_share,), splitting.seed)
+    chosen, left = pick(groups, (splitting.val_share,), splitting.seed)
+    if not left:
+        raise UserError(
+            f"config.data.val_share: {splitting.val_share} of {len(groups)} patients leaves none "
+            "to learn from; make it smaller."
+        )
     parts = {
         "train": [item for item in splits["train"] if item.group not in chosen],
         "val": [item for item in splits["train"] if item.group in chosen],
@@ -147,12 +161,16 @@ def _normal_items(root: Path, split: str, kind: Kind, splitting: Splitting) -> l
     if strange:
         raise UserError(
             f"{root / split}: holds '{strange[0]}'; only normal images are learnt from: move it to "
-            f"test/, or rename it to {NORMAL_FOLDERS[0]}."
+            f"test/, or rename it to {(splitting.normal_classes or NORMAL_FOLDERS)[0]}."
         )
     found = _files(root / split, kind)
     if not found:
         raise UserError(f"{root / split}: holds no {_what(kind)}; {_LAYOUT}.")
-    return _items(root, found, splitting, label=0)
+    items = _items(root, found, splitting, label=0)
+    if kind != "nifti":
+        return items
+    # A mask that marks something says that the scan is not normal, which is told when it is read.
+    return [dataclasses.replace(item, mask=_beside(item.paths[0])) for item in items]
 
 
 def _test_items(root: Path, kind: Kind, splitting: Splitting) -> list[Item]:
@@ -181,7 +199,8 @@ def _items(
     items = []
     for path in paths:
         place = path.relative_to(root).as_posix()
-        group = splitting.group_of(place)
+        place = path.name if place == "." else place
+        group = splitting.patient_of(path, place)
         items.append(Item(id=place, group=group, paths=(path,), label=label))
     return items
 
@@ -264,6 +283,12 @@ def draw_splits(items: Sequence[Item], splitting: Splitting) -> dict[str, list[I
             "and to test. Add some, or say in which split each file is."
         )
     more, val, train = pick(normal, (splitting.test_share, splitting.val_share), splitting.seed)
+    if not train:
+        raise UserError(
+            f"config.data.val_share and test_share: {splitting.val_share} and "
+            f"{splitting.test_share} of {len(normal)} patients leave none to learn from; make them "
+            "smaller."
+        )
     members = {"train": train, "val": val, "test": tested | more}
     return {
         name: [item for item in items if item.group in groups] for name, groups in members.items()

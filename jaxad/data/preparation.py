@@ -22,6 +22,9 @@ SQUARES = ("pad", "crop", "stretch")
 #: Where intensities are normalised the foreground stays above the background, which is 0.
 _LEAST_FOREGROUND = 1 / 255
 
+#: The part of a scan that is 0 at least where 0 is the background and values may be negative.
+_LEAST_BACKGROUND = 0.05
+
 #: Largest values of the integer types that stand for [0, 1].
 LARGEST = {np.dtype(np.uint8): 255.0, np.dtype(np.uint16): 65535.0}
 
@@ -129,7 +132,14 @@ def foreground_of(
     if foreground == "all":
         return np.ones(pixels.shape, bool)
     if foreground == "nonzero":
-        return pixels != 0
+        inside = pixels != 0
+        # Of CT 0 is water, and air is about -1000.
+        if pixels.min() < 0 and inside.mean() > 1 - _LEAST_BACKGROUND:
+            raise DataError(
+                f"{name}: has negative values and hardly a 0, so that 0 is not its background; set "
+                "config.data.preprocess.foreground to otsu or all."
+            )
+        return inside
     values = pixels.ravel()  # of an image, its last axis might be taken for colours
     lowest, highest = values.min(), values.max()
     if lowest == highest:

@@ -4,11 +4,12 @@ All that this depends on is in the run's `config.data`, so that what is scored l
 machine, is treated to the bit as what was trained on.
 """
 
+import dataclasses
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-from jaxtyping import Float, Shaped
+from jaxtyping import Shaped
 from ml_collections import ConfigDict
 
 from jaxad.data import settings
@@ -16,6 +17,7 @@ from jaxad.data.cutting import cut
 from jaxad.data.folders import read_normal_folder
 from jaxad.data.items import Item, Reading
 from jaxad.data.npz import read_npz
+from jaxad.data.preparation import to_depth
 from jaxad.data.prepare_images import prepare_image
 from jaxad.data.readers.volumes import turn
 from jaxad.data.reading import read_split
@@ -37,7 +39,7 @@ def _reading(data: ConfigDict) -> Reading:
 
 
 def prepare_pixels(
-    pixels: Shaped[np.ndarray, "..."], data: ConfigDict, affine: Float[np.ndarray, "4 4"] | None
+    pixels: Shaped[np.ndarray, "..."], data: ConfigDict, affine: Shaped[np.ndarray, "..."] | None
 ) -> Shaped[np.ndarray, "n s s c"]:
     """Images of raw pixels, as the run's own were made of those of files.
 
@@ -46,6 +48,7 @@ def prepare_pixels(
             [N, H, W, C] of any size; for a run on scans one scan [X, Y, Z].
         data: the run's; see `is_prepared`.
         affine: of a scan, from indices to mm, RAS+; without: right, anterior, superior at 1 mm.
+            A run on several modalities takes [X, Y, Z, C].
 
     Raises:
         UserError: they cannot be prepared.
@@ -61,21 +64,43 @@ def prepare_pixels(
         return np.stack(
             [prepare_image(one, settings_, f"image {place}") for place, one in enumerate(stack)]
         )
-    if pixels.ndim != 3:
-        raise UserError(f"scan: has shape {pixels.shape}; give one scan [X, Y, Z].")
-    reading = _reading(data)
-    image = nib.Nifti1Image(pixels, np.eye(4) if affine is None else affine)
-    volume = turn(image, Path("scan"), pixels.nbytes)
+    return _cut_pixels(pixels, data, np.eye(4) if affine is None else np.asarray(affine))
+
+
+def _cut_pixels(
+    pixels: Shaped[np.ndarray, "..."], data: ConfigDict, affine: Shaped[np.ndarray, "..."]
+) -> Shaped[np.ndarray, "n s s c"]:
+    """The slices of a scan [X, Y, Z], or of one of several modalities [X, Y, Z, C]."""
+    reading, several = _reading(data), "," in data.modality
     channels = reading.preparation.channels
-    return cut([volume] * channels, None, reading.preparation, reading.cutting).images
+    expected = (4, channels) if several else (3, pixels.shape[-1] if pixels.ndim else 0)
+    if (pixels.ndim, pixels.shape[-1] if pixels.ndim else 0) != expected:
+        wanted = f"[X, Y, Z, {channels}], {data.modality}" if several else "one scan [X, Y, Z]"
+        raise UserError(f"scan: has shape {pixels.shape}; give {wanted}.")
+    if affine.shape != (4, 4) or pixels.dtype.kind not in "buif":
+        raise UserError(
+            f"scan: is {pixels.dtype} with an affine of shape {affine.shape}; give real numbers "
+            "and an affine of 4 x 4."
+        )
+    modalities = [pixels[..., one] for one in range(channels)] if several else [pixels]
+    volumes = []
+    for one in modalities:
+        # The types that NIfTI has no place for, NumPy's default among them.
+        held = one.astype(np.float64) if one.dtype.kind in "bui" or one.itemsize == 2 else one
+        image = nib.Nifti1Image(held, affine.astype(np.float64))
+        volumes.append(turn(image, Path("scan"), held.nbytes))
+    volumes = volumes * channels if len(volumes) == 1 else volumes
+    return cut(volumes, None, reading.preparation, reading.cutting).images
 
 
-def read_files(path: Path, data: ConfigDict) -> Split:
-    """Files as a run's data set was read, without labels: another site's, or what is to be scored.
+def read_files(path: Path, data: ConfigDict, *, with_labels: bool = False) -> Split:
+    """Files as a run's data set was read: what is to be scored, or another site's.
 
     Args:
         path: a folder of images, scans or DICOM series, one of them, or a table of them.
         data: the run's.
+        with_labels: whether the labels and masks of a table are used; without them all slices of a
+            scan are kept.
 
     Raises:
         UserError: the run's data set is not of files, or these cannot be used.
@@ -85,16 +110,36 @@ def read_files(path: Path, data: ConfigDict) -> Split:
             f"{path}: a run on '{data.name}' takes images that are prepared, as an .npz file; "
             f"files are taken by runs on {', '.join(KINDS)}."
         )
-    kind, splitting, reading = KINDS[data.name], settings.splitting(data), _reading(data)
+    if "," in data.modality:
+        raise UserError(
+            f"{path}: a run on the modalities {data.modality} reads no other files; join them to "
+            "[X, Y, Z, modality] and use detector.preprocess."
+        )
     if not path.exists():
         raise UserError(f"{path}: no such file or folder; name one that is there.")
+    reading = _reading(data)
+    items = _items_at(path, data)
+    if not with_labels:
+        items = [dataclasses.replace(item, label=0, mask=None) for item in items]
+    split = told(read_split(items, reading, str(path)), str(path))
+    if not is_published(data.name):
+        return split
+    depth = published(data.name).depth(reading.preparation)
+    return dataclasses.replace(split, images=to_depth(split.images, depth))
+
+
+def _items_at(path: Path, data: ConfigDict) -> list[Item]:
+    kind, splitting = KINDS[data.name], settings.splitting(data)
     if path.suffix.lower() == ".csv":
-        items = [item for _, item in read_rows(path, kind, splitting)]
-    elif path.is_file():
-        items = [Item(id=path.name, group=path.name, paths=(path,), label=0)]
-    else:
+        return [item for _, item in read_rows(path, kind, splitting)]
+    if not path.is_file():
         items = read_normal_folder(path, kind, splitting)
-    return told(read_split(items, reading, str(path)), str(path))
+    elif kind == "dicom":
+        raise UserError(f"{path}: is one file; name the folder of its series.")
+    else:
+        # Nothing says that the file of one scan is named as those of the run were.
+        items = [Item(id=path.name, group=path.name, paths=(path,), label=0)]
+    return published(data.name).of_site(items, data.modality) if is_published(data.name) else items
 
 
 def read_normals(path: Path, data: ConfigDict) -> Split:
@@ -111,7 +156,9 @@ def read_normals(path: Path, data: ConfigDict) -> Split:
             labelled anomalous.
     """
     is_npz = path.suffix.lower() == ".npz" or data.name not in KINDS
-    split = read_npz(path, needed=("group",)) if is_npz else read_files(path, data)
+    split = (
+        read_npz(path, needed=("group",)) if is_npz else read_files(path, data, with_labels=True)
+    )
     shape = (int(data.image_size), int(data.image_size), int(data.channels))
     check_split(split, f"'{path}'", shape, normal=True)
     return split

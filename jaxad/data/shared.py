@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,14 +16,26 @@ _MEMORY = Path("/dev/shm")
 def shared_array(shape: Sequence[int], dtype: np.dtype) -> Iterator[np.memmap | None]:
     """An array of zeros in a temporary file; None where there is no room for it.
 
-    The file is gone afterwards, the array stays as long as somebody holds it. Its place is taken
-    page by page by those who fill it, so that there must be twice as much: a map of a file that
-    cannot grow ends the process.
+    The file is gone afterwards, the array stays as long as somebody holds it. Its place is taken at
+    once: a map of a file that cannot grow would end the process.
     """
+    places = [_MEMORY] if os.access(_MEMORY, os.W_OK) else []
     num_bytes = int(np.prod(shape)) * dtype.itemsize
-    folder = _MEMORY if os.access(_MEMORY, os.W_OK) else Path(tempfile.gettempdir())
-    if shutil.disk_usage(folder).free < 2 * num_bytes:
-        yield None
-        return
-    with tempfile.TemporaryDirectory(prefix="jaxad-", dir=folder) as made:
-        yield np.memmap(Path(made) / "array", dtype=dtype, mode="w+", shape=tuple(shape))
+    with contextlib.ExitStack() as stack:
+        room = None
+        for place in (*places, Path(tempfile.gettempdir())):
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="jaxad-", dir=place))
+            path = Path(folder) / "array"
+            if room is None and _take(path, num_bytes):
+                room = np.memmap(path, dtype=dtype, mode="r+", shape=tuple(shape))
+        yield room
+
+
+def _take(path: Path, num_bytes: int) -> bool:
+    """Makes a file of zeros of this size, if there is room and the system can promise it."""
+    try:
+        with path.open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, num_bytes)
+    except (OSError, AttributeError):
+        return False
+    return True

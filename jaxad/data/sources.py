@@ -170,6 +170,9 @@ _USED_BY: Mapping[str, tuple[str, ...]] = {
     "volume": tuple(name for name, kind in KINDS.items() if kind != "image"),
     "modality": ("hcp", "brats2017", "brats2021"),
     "regroup": ("oct2017", "chestxray"),
+    "val_share": (*KINDS, TFDS),
+    "test_share": ("folder", "nifti", "dicom", "brats2017", "brats2021"),
+    "check_sizes": tuple(name for name in KINDS if name not in ("folder", "nifti", "dicom")),
     "group_pattern": ("folder", "nifti", "dicom", "miic"),
     "normal_classes": ("folder", "nifti", "dicom", "miic", TFDS),
     "anomalous_classes": (TFDS,),
@@ -225,7 +228,7 @@ def _other_tests(data: ConfigDict) -> Readers:
         raise UserError(told) from error
     prefix = own.name.removeprefix(TFDS)
     tests = {
-        f"test_{prefix}{name.removeprefix('test')}": functools.partial(_without_positions, read)
+        f"test_{prefix}{name.removeprefix('test')}": functools.partial(_as_other, read, prefix)
         for name, read in readers.items()
         if name.startswith("test")
     }
@@ -234,9 +237,11 @@ def _other_tests(data: ConfigDict) -> Readers:
     return tests
 
 
-def _without_positions(read: Callable[[], Split]) -> Split:
-    """A split of another data set: its slices are counted otherwise than those learnt from."""
-    return dataclasses.replace(read(), positions=None)
+def _as_other(read: Callable[[], Split], name: str) -> Split:
+    """A split of another data set: other patients, and slices that are counted otherwise."""
+    split = read()
+    groups = tuple(f"{name}:{group}" for group in split.groups)
+    return dataclasses.replace(split, groups=groups, positions=None)
 
 
 #: Data sets with natural objects of their own: the split that they are rendered into.
@@ -290,7 +295,16 @@ class DataSet:
         if data.natural_objects or data.name in _RENDERED:
             self._readers = _with_natural_objects(self._readers, data)
         if data.test.name:
-            self._readers = {**self._readers, **_other_tests(data)}
+            others = _other_tests(data)
+            for name in others:
+                if name in self._readers:
+                    raise UserError(
+                        f"config.data.test: '{name}' would replace a split of {data.name}; rename "
+                        "that one."
+                    )
+            self._readers = {**self._readers, **others}
+        elif data.test.root:
+            raise UserError("config.data.test.root: names no data set; set config.data.test.name.")
         self._may_share = is_published(data.name) and published(data.name).SHARES_PATIENTS
         self._splits: dict[str, Split] = {}
         self._image_shape = (int(data.image_size), int(data.image_size), int(data.channels))

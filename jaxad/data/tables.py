@@ -2,8 +2,10 @@
 
 import csv
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from jaxad.data.folders import Splitting, draw_splits, with_val
 from jaxad.data.items import Item, Kind
@@ -46,7 +48,7 @@ def read_rows(table: Path, kind: Kind, splitting: Splitting) -> list[tuple[str, 
         with table.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, strict=True)
             names = tuple(reader.fieldnames or ())
-            rows = [(reader.line_num, row) for row in reader]
+            rows = [(reader.line_num, _stripped(row)) for row in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(
             f"{table}: not a readable CSV file ({error}); write it in UTF-8 with a head line."
@@ -66,6 +68,13 @@ def read_rows(table: Path, kind: Kind, splitting: Splitting) -> list[tuple[str, 
         raise UserError(f"{table}: has no rows; add one for each image.")
     items: list[tuple[str, Item]] = []
     seen: dict[str, int] = {}
+    files: dict[str, int] = {}
+    lacking = [line for line, row in rows if not row.get("group")]
+    if 0 < len(lacking) < len(rows):
+        raise UserError(
+            f"{table} line {lacking[0]}: has no group, others have one; name the patient of every "
+            "row or of none."
+        )
     for line, row in rows:
         item = _item(table, line, row, kind, splitting)
         if item.id in seen:
@@ -73,9 +82,19 @@ def read_rows(table: Path, kind: Kind, splitting: Splitting) -> list[tuple[str, 
                 f"{table} line {line}: '{item.id}' is in line {seen[item.id]} already; give every "
                 "image its own id and one row."
             )
-        seen[item.id] = line
+        path = str(item.paths[0])
+        if path in files:
+            raise UserError(
+                f"{table} line {line}: '{path}' is in line {files[path]} already; give every file "
+                "one row."
+            )
+        seen[item.id] = files[path] = line
         items.append((_split(table, line, row), item))
     return items
+
+
+def _stripped(row: Mapping[Any, Any]) -> dict[Any, Any]:
+    return {key: text.strip() if isinstance(text, str) else text for key, text in row.items()}
 
 
 def _item(
@@ -87,7 +106,7 @@ def _item(
     mask = row.get("mask") or ""
     return Item(
         id=row.get("id") or place,
-        group=row.get("group") or splitting.group_of(place),
+        group=row.get("group") or splitting.patient_of(path, place),
         paths=(path,),
         label=_label(table, line, (row["label"] or "").strip(), bool(mask), kind, splitting),
         mask=_inside(table, line, mask)[0] if mask else None,
@@ -132,7 +151,7 @@ def _split(table: Path, line: int, row: Mapping[str | None, str | None]) -> str:
     if "split" not in row:
         return ""
     name = (row["split"] or "").strip()
-    if name not in ("train", "val", "test") and not name.startswith("test_"):
+    if name not in ("train", "val", "test") and not re.fullmatch(r"test_[\w-]+", name):
         raise UserError(
             f"{table} line {line}: split '{name}' is none of train, val, test and test_<name>."
         )

@@ -73,7 +73,7 @@ def _loop(path: Path) -> UserError:
 def fingerprint(root: Path, paths: Iterable[Path]) -> str:
     """Eight hexadecimal digits that change where a file is added, removed or written.
 
-    By path, size and time of change: contents are not read.
+    By path, size, time of change and whether it can be read: contents are not read.
     """
     digest = hashlib.blake2b(digest_size=4)
     for path in sorted(paths):
@@ -82,7 +82,7 @@ def fingerprint(root: Path, paths: Iterable[Path]) -> str:
         except OSError:
             status = None
         place = os.path.relpath(path, root)
-        what = (status.st_size, status.st_mtime_ns) if status else None
+        what = (status.st_size, status.st_mtime_ns, os.access(path, os.R_OK)) if status else None
         digest.update(f"{place}\0{what}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()
 

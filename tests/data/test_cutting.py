@@ -207,7 +207,7 @@ def test_labels_and_masks_agree(shape, steps, plane, square, view, spacing, seed
     start = [rng.integers(length) for length in shape]
     mask[tuple(slice(first, first + rng.integers(1, 8)) for first in start)] = 1
     slices = cut(
-        [_volume(rng.normal(size=shape), steps)],
+        [_volume(rng.uniform(1, 2, shape), steps)],
         _volume(mask, steps, "mask.nii"),
         Preparation(12, 1, square=square),
         Cutting(plane, (), spacing, view, 0.0, 0),

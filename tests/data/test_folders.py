@@ -298,3 +298,33 @@ def test_fields_that_cannot_be_are_named(mvtec, changes, message):
 def test_a_root_is_needed():
     with pytest.raises(UserError, match="config.data.root: missing; name the folder of your ima"):
         DataSet(data_config(""))
+
+
+def test_a_lesion_in_a_scan_to_learn_from_is_refused(tmp_path):
+    for number in range(4):
+        write_scan(tmp_path / f"train/good/{number}.nii.gz", number, lesion=16 * (number == 2))
+    data = data_config(tmp_path, "nifti", val_share=0.3)
+    with pytest.raises(UserError, match=r"2_mask.nii.gz: marks anomalous pixels of 'train/good/2"):
+        DataSet(data).check()
+
+
+def test_shares_that_leave_nobody_are_named(mvtec):
+    with pytest.raises(UserError, match="config.data.val_share: 0.99 of 10 patients leaves none"):
+        DataSet(data_config(mvtec, val_share=0.99))
+
+
+def test_another_folder_is_tested_too(mvtec, tmp_path_factory):
+    """Its patients are others, whatever their names."""
+    other = tmp_path_factory.mktemp("other")
+    shutil.copytree(mvtec, other, dirs_exist_ok=True)
+    data = data_config(mvtec, test__name="folder", test__root=str(other))
+    data_set = DataSet(data)
+    data_set.check()
+    assert data_set.test_split_names == ("test", "test_folder")
+    assert data_set.split("test_folder").groups[0] == "folder:test/crack/0.png"
+    data.test.name = ""
+    with pytest.raises(UserError, match="config.data.test.root: names no data set"):
+        DataSet(data)
+    data.test.name, data.test.root = "folder", str(other / "nowhere")
+    with pytest.raises(UserError, match="config.data.test.root '.*nowhere': no such folder"):
+        DataSet(data)

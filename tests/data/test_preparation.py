@@ -283,3 +283,17 @@ def test_intensities_that_cannot_be_taken_are_named(pixels, intensity, expected)
     with pytest.raises(DataError, match=f"^bob: .*{expected}") as raised:
         prepare_image(pixels[..., None], Preparation(4, 1, intensity), "bob")
     assert "\n" not in str(raised.value)
+
+
+def test_ct_has_another_background_than_0():
+    """Air is -1000; of a skull-stripped scan that was z-scored before, most voxels are 0."""
+    rng = np.random.default_rng(0)
+    ct = np.full((20, 20), -1000, np.int16)
+    ct[5:15, 5:15] = rng.integers(-20, 60, (10, 10))
+    with pytest.raises(DataError, match="has negative values and hardly a 0.*foreground to otsu"):
+        normalise(ct, Preparation(20, 1, "zscore"), "ct")
+    inside = normalise(ct, Preparation(20, 1, "zscore", "otsu"), "ct") > 0
+    assert inside[5:15, 5:15].all() and inside.sum() == 100
+    scored = np.zeros((20, 20), np.float32)
+    scored[5:15, 5:15] = rng.normal(size=(10, 10))
+    assert (normalise(scored, Preparation(20, 1, "zscore"), "mri") > 0).sum() == 100

@@ -4,7 +4,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from PIL import Image
-from test_folders import data_config, mvtec, write_image, write_scan  # noqa: F401
+from test_folders import SIZE, data_config, mvtec, write_image, write_scan  # noqa: F401
 
 from jaxad.data.replay import prepare_pixels, read_files, read_normals
 from jaxad.data.sources import DataSet
@@ -75,3 +75,37 @@ def test_what_cannot_be_read_is_told(mvtec, tmp_path_factory):  # noqa: F811 - a
         prepare_pixels(np.zeros(3), data_config(mvtec), None)
     with pytest.raises(UserError, match=r"scan: has shape \(3, 3\); give one scan \[X, Y, Z\]"):
         prepare_pixels(np.zeros((3, 3)), data_config(mvtec, "nifti"), None)
+
+
+def test_numbers_of_any_type_and_affines_of_another_shape(tmp_path):
+    for number in range(3):
+        write_scan(tmp_path / f"train/good/{number}.nii.gz", number)
+    data = data_config(tmp_path, "nifti")
+    voxels = np.zeros((16, 16, 16), np.int64)
+    voxels[2:14, 2:14, 2:14] = np.random.default_rng(0).integers(100, 200, (12, 12, 12))
+    expected = prepare_pixels(voxels.astype(np.float64), data, None)
+    for dtype in (np.int64, np.int16, np.float16):
+        np.testing.assert_array_equal(prepare_pixels(voxels.astype(dtype), data, None), expected)
+    with pytest.raises(UserError, match=r"scan: is int64 with an affine of shape \(3, 3\)"):
+        prepare_pixels(voxels, data, np.eye(3))
+
+
+def test_a_run_on_two_modalities_takes_both(tmp_path):
+    data = data_config(tmp_path, "brats2017", channels=2, modality="t1,t2")
+    data.volume.slices, data.volume.field_of_view = (0, 16), 16.0
+    rng = np.random.default_rng(0)
+    both = np.zeros((16, 16, 16, 2))
+    both[2:14, 2:14, 2:14] = rng.uniform(1, 2, (12, 12, 12, 2))
+    images = prepare_pixels(both, data, None)
+    assert images.shape == (12, SIZE, SIZE, 2) and (images[..., 0] != images[..., 1]).any()
+    with pytest.raises(UserError, match=r"scan: has shape .*; give \[X, Y, Z, 2\], t1,t2"):
+        prepare_pixels(both[..., 0], data, None)
+    with pytest.raises(UserError, match="a run on the modalities t1,t2 reads no other files"):
+        read_files(tmp_path, data)
+
+
+def test_a_published_set_s_patients_are_found_in_another_site_s_names(tmp_path):
+    for name in ("NORMAL-7-1", "NORMAL-7-2", "NORMAL-8-1"):
+        write_image(tmp_path / f"{name}.png")
+    split = read_normals(tmp_path, data_config("", "oct2017"))
+    assert split.groups == ("7", "7", "8") and split.images.dtype == np.uint8

@@ -37,6 +37,16 @@ class _Brats(ManualBuilder, skip_registration=True):  # type: ignore[call-arg]  
         return True
 
     @classmethod
+    def of_site(cls, items: list[Item], modality: str) -> list[Item]:
+        """Where files are named as those of BraTS, one modality of each patient."""
+        ending = f"_{modality or cls.FIRST_MODALITY}"
+        named = [item for item in items if stem(item.paths[0]).endswith(ending)]
+        return [
+            dataclasses.replace(item, group=stem(item.paths[0]).removesuffix(ending))
+            for item in named
+        ] or items
+
+    @classmethod
     def layout(cls, root: Path, choices: Choices) -> Layout:
         modalities = cls.modalities(choices, dict.fromkeys(_MODALITIES, ""), cls.FIRST_MODALITY)
         files = {stem(path): path for path in find_files(root, NIFTI_SUFFIXES)}

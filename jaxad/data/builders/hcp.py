@@ -1,5 +1,6 @@
 """HCP: the healthy brains that the pchVAE paper learns from."""
 
+import dataclasses
 import sys
 from pathlib import Path
 
@@ -50,6 +51,13 @@ class Hcp(ManualBuilder):
   author={Van Essen, David C. and Ugurbil, Kamil and others},
   journal={NeuroImage}, volume={62}, number={4}, pages={2222--2231}, year={2012}
 }"""
+
+    @classmethod
+    def of_site(cls, items: list[Item], modality: str) -> list[Item]:
+        """Where files lie as those of HCP, one modality of each subject."""
+        file = _FILES[modality or "t2"]
+        named = [item for item in items if item.paths[0].as_posix().endswith(file)]
+        return [dataclasses.replace(item, group=item.paths[0].parts[-3]) for item in named] or items
 
     @classmethod
     def layout(cls, root: Path, choices: Choices) -> Layout:

@@ -1,5 +1,6 @@
 """OCT2017 and chest X-rays (Kermany et al. 2018): folders of JPEG files by class."""
 
+import dataclasses
 import re
 import sys
 from pathlib import Path
@@ -65,6 +66,11 @@ class _Kermany(ManualBuilder, skip_registration=True):  # type: ignore[call-arg]
         """The patient of a file, by its name; the name where it tells none."""
         found = re.match(cls.PATIENT, path.stem)
         return found[1] if found else path.stem
+
+    @classmethod
+    def of_site(cls, items: list[Item], modality: str) -> list[Item]:
+        del modality
+        return [dataclasses.replace(item, group=cls.patient(item.paths[0])) for item in items]
 
     @classmethod
     def _without_shared(cls, train: list[Item], test: list[Item], choices: Choices) -> list[Item]:

@@ -85,7 +85,7 @@ def make_config(choices: Choices, files: str = "") -> ManualConfig:
     """
     size = choices.preparation.image_size
     # Files that are skipped are kept by name: with `raise` what was read with `skip` is refused.
-    chosen = dataclasses.replace(choices, on_error="raise")
+    chosen = dataclasses.replace(choices, on_error="raise", check_sizes=True)
     told = json.dumps(dataclasses.asdict(chosen), sort_keys=True)
     digest = hashlib.blake2b(f"{told}{files}".encode(), digest_size=4).hexdigest()
     modality = "-".join(re.findall(r"\w+", choices.modality)) or "default"
@@ -219,7 +219,9 @@ class ManualBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  #
             features=tfds.features.FeaturesDict(
                 {
                     "image": tfds.features.Image(
-                        shape=(side, side, channels), dtype=self._dtype(), encoding_format="png"
+                        shape=(side, side, channels),
+                        dtype=self.depth(self.choices.preparation),
+                        encoding_format="png",
                     ),
                     "label": tfds.features.ClassLabel(names=["normal", "anomalous"]),
                     "id": tfds.features.Text(),
@@ -239,11 +241,22 @@ class ManualBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  #
     def _has_masks(cls) -> bool:
         return False
 
-    def _dtype(self) -> Any:
+    @classmethod
+    def depth(cls, preparation: Preparation) -> Any:
         """8 bits where the files have no more, 16 where intensities are normalised."""
-        settings = self.choices.preparation
-        kept = self.KIND == "image" and settings.of_images().intensity == "range"
+        kept = cls.KIND == "image" and preparation.of_images().intensity == "range"
         return np.uint8 if kept else np.uint16
+
+    @classmethod
+    def of_site(cls, items: list[Item], modality: str) -> list[Item]:
+        """Of another site's files those that this data set would take, with its patients.
+
+        Args:
+            items: every file, each a patient.
+            modality: the one that the run learnt from; "" is the data set's own.
+        """
+        del modality
+        return items
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[int, dict]]]:
         splits = self.builder_config.splits
@@ -256,7 +269,7 @@ class ManualBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  #
         learnt = "train" if split == "val" else split
         for rows in read_items(items, self.reading(self.choices), f"{self.name} {split}"):
             summary.add(rows)
-            images = to_depth(rows.images, self._dtype())
+            images = to_depth(rows.images, self.depth(self.choices.preparation))
             for place, name in enumerate(rows.ids):
                 label = int(rows.labels[place])
                 example: dict[str, Any] = {

@@ -1,5 +1,6 @@
 """DICOM series: the slices of one scan in one folder (the extra `dicom`)."""
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,22 @@ def may_be_dicom(path: Path) -> bool:
     # Many are named by their UID alone: `1.2.840.10008` has the suffix `.10008`.
     named = path.suffix.lower() in SUFFIXES or path.suffix[1:].isdigit()
     return named and not path.name.startswith(".") and path.name.upper() not in _OTHERS
+
+
+def patient_of(folder: Path) -> str:
+    """The patient that the first DICOM file of a folder names; "" where none does.
+
+    Raises:
+        UserError: the extra is not installed.
+    """
+    pydicom, _ = _libraries()
+    with readable(folder, "folder"):
+        paths = sorted(path for path in folder.iterdir() if may_be_dicom(path))
+    for path in paths[:1]:
+        # What is wrong with the file is told when it is read.
+        with contextlib.suppress(DataError), readable(path, "DICOM file"):
+            return str(pydicom.dcmread(path, stop_before_pixels=True).get("PatientID") or "")
+    return ""
 
 
 def read_series(folder: Path) -> Volume:

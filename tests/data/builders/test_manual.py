@@ -257,7 +257,9 @@ def test_brats_tests_what_was_learnt_from_hcp(data_config, brains):
     assert data_set.test_split_names == ("test_objects", "test_brats2017")
     data_set.check()
     test = data_set.split("test_brats2017")
-    assert set(test.groups) == {place.split("/")[1] for place in trees.BRATS2017_PATIENTS}
+    # Named after their data set: other patients than any of the run's own.
+    names = {place.split("/")[1] for place in trees.BRATS2017_PATIENTS}
+    assert set(test.groups) == {f"brats2017:{name}" for name in names}
     assert test.positions is None and test.masks is not None
     # Slices 20 to 134 without the 2 unclear ones, 6 of them anomalous.
     assert len(test) == 5 * (115 - 2) and test.labels.sum() == 5 * 6

@@ -114,7 +114,7 @@ def write_good(folder: Path) -> dict[str, list[Path]]:
 def read(path: Path, kind: str) -> str:
     """Reads a file as a data set does."""
     what = "dicom" if kind == "dcm" else "nifti" if kind.startswith("nii") else "image"
-    preparation = Preparation(16, 1, "percentile")
+    preparation = Preparation(16, 1, "percentile", "all")  # CT is below 0
     item = Item(id="a", group="a", paths=(path.parent if kind == "dcm" else path,), label=0)
     signal.alarm(SECONDS_A_FILE)  # ends the process
     try:
