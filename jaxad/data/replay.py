@@ -85,12 +85,25 @@ def _cut_pixels(
     modalities = [pixels[..., one] for one in range(channels)] if several else [pixels]
     volumes = []
     for one in modalities:
-        # The types that NIfTI has no place for, NumPy's default among them.
-        held = one.astype(np.float64) if one.dtype.kind in "bui" or one.itemsize == 2 else one
+        held = _as_in_a_file(one)
         image = nib.Nifti1Image(held, affine.astype(np.float64))
         volumes.append(turn(image, Path("scan"), held.nbytes))
     volumes = volumes * channels if len(volumes) == 1 else volumes
     return cut(volumes, None, reading.preparation, reading.cutting).images
+
+
+def _as_in_a_file(voxels: Shaped[np.ndarray, "x y z"]) -> Shaped[np.ndarray, "x y z"]:
+    """Types that scans are hardly saved as, NumPy's default among them, as those that hold them."""
+    if voxels.dtype == np.float16:
+        return voxels.astype(np.float32)
+    if voxels.dtype.kind not in "bui" or (voxels.dtype != bool and voxels.itemsize < 8):
+        return voxels
+    lowest, highest = voxels.min(initial=0), voxels.max(initial=0)
+    for dtype in (np.int16, np.int32):
+        limits = np.iinfo(dtype)
+        if limits.min <= lowest and highest <= limits.max:
+            return voxels.astype(dtype)
+    return voxels.astype(np.float64)
 
 
 def read_files(path: Path, data: ConfigDict, *, with_labels: bool = False) -> Split:

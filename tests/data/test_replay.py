@@ -83,8 +83,8 @@ def test_numbers_of_any_type_and_affines_of_another_shape(tmp_path):
     data = data_config(tmp_path, "nifti")
     voxels = np.zeros((16, 16, 16), np.int64)
     voxels[2:14, 2:14, 2:14] = np.random.default_rng(0).integers(100, 200, (12, 12, 12))
-    expected = prepare_pixels(voxels.astype(np.float64), data, None)
-    for dtype in (np.int64, np.int16, np.float16):
+    expected = prepare_pixels(voxels.astype(np.int16), data, None)
+    for dtype in (np.int64, np.uint64, np.float16, np.float32):
         np.testing.assert_array_equal(prepare_pixels(voxels.astype(dtype), data, None), expected)
     with pytest.raises(UserError, match=r"scan: is int64 with an affine of shape \(3, 3\)"):
         prepare_pixels(voxels, data, np.eye(3))
