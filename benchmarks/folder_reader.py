@@ -4,7 +4,7 @@
     python benchmarks/folder_reader.py --images=600 --repeats=5
 
 Both decode with Pillow, resize with antialiasing to 256 x 256 and give 8-bit pixels, on the same
-two cores: jaxad with two threads into one array, the DataLoader with two worker processes into
+two cores: jaxad with two processes into one array, the DataLoader with two worker processes into
 batches of 64. Workers are started, and files are read once, before anything is timed. Both are
 measured in one run, in turn; a ratio is of one pair of passes.
 """

@@ -41,8 +41,10 @@ def evaluate(config: ConfigDict, workdir: str | os.PathLike[str]) -> bool:
     run = Workdir(workdir)
     run.check(config)
     split_cpu(config.cpu_devices)
+    data_set = DataSet(config.data)
+    data_set.check()
     with run.lock():
-        _evaluate(run, DataSet(config.data))
+        _evaluate(run, data_set)
     return True
 
 

@@ -143,7 +143,7 @@ class FilesRead:
         skipped: why each of those was left out that could not be used.
         slices_left_out: slices in range that hold too little, or whose label is uncertain.
         sizes: how many files are of each size, such as `512x512`.
-        lowest: value in any file, before anything is done to it.
+        lowest: value in any file, before anything is done to it; None where it was not measured.
         highest: likewise.
     """
 
@@ -151,8 +151,8 @@ class FilesRead:
     skipped: tuple[str, ...]
     slices_left_out: int
     sizes: Mapping[str, int]
-    lowest: float
-    highest: float
+    lowest: float | None
+    highest: float | None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -55,6 +55,10 @@ class Workdir:
         return self.path / "config.json"
 
     @property
+    def splits(self) -> Path:
+        return self.path / "splits.json"
+
+    @property
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
 

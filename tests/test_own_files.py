@@ -68,5 +68,9 @@ def test_a_fit_and_what_it_makes_of_other_files(kind, tmp_path, capsys):
     calibrate = ["--mode=calibrate", f"--workdir={workdir}", f"--normals={tmp_path / 'site'}"]
     assert cli.main(calibrate) == 0, capsys.readouterr().err
     assert "calibrated on 4 normal patients (site)" in capsys.readouterr().out
+    first = next((root / "train/good").iterdir())
+    first.rename(first.with_name(f"new99_{first.name}"))  # another patient
+    assert cli.main(["--mode=evaluate", f"--workdir={workdir}"]) == 2
+    assert "split 'train' is no longer what the run began with" in capsys.readouterr().err
     with pytest.raises(UserError, match="no such file or folder"):
         detector.read(tmp_path / "nowhere")

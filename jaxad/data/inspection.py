@@ -118,7 +118,7 @@ def _row(name: str, facts: SplitFacts) -> tuple[str, ...]:
     else:
         sizes = [f"{size} ({count:,})" for size, count in files.sizes.items()]
         more = f", {len(sizes) - _TOLD} more" if len(sizes) > _TOLD else ""
-        values = f"{files.lowest:g} to {files.highest:g}"
+        values = "-" if files.lowest is None else f"{files.lowest:g} to {files.highest:g}"
         of_files = (
             f"{files.count:,}", f"{len(files.skipped):,}", ", ".join(sizes[:_TOLD]) + more, values
         )  # fmt: skip
@@ -135,7 +135,7 @@ def inspect(data: ConfigDict) -> tuple[Inspection, DataSet]:
     """
     lenient = data.copy_and_resolve_references().unlock()
     lenient.on_error = "skip"
-    data_set = DataSet(lenient.lock())
+    data_set = DataSet(lenient.lock(), measure=True)
     splits = {name: data_set.split(name) for name in data_set.split_names}
     hashes = {name: _hashes(split) for name, split in splits.items()}
     leaks = []

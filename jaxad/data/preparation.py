@@ -19,6 +19,9 @@ INTENSITIES = ("auto", "range", "zscore", "percentile")
 FOREGROUNDS = ("nonzero", "all", "otsu")
 SQUARES = ("pad", "crop", "stretch")
 
+#: What else each way to treat intensities takes.
+TAKES = {"range": (), "zscore": ("foreground", "clip"), "percentile": ("foreground", "percentiles")}
+
 #: Where intensities are normalised the foreground stays above the background, which is 0.
 _LEAST_FOREGROUND = 1 / 255
 

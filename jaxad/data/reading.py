@@ -13,22 +13,23 @@ from tqdm.auto import tqdm
 
 from jaxad.data.items import Item, Reading, Rows, left_out, read_item
 from jaxad.data.preparation import to_depth
-from jaxad.data.shared import shared_array
+from jaxad.data.shared import shared_array, take_place
 from jaxad.errors import DataError, UserError
 from jaxad.types import FilesRead, Split
 
 #: Fewer are read by threads of this process.
 _FEW = {"image": 200, "scan": 12}
 
-#: Images that a process reads at a time.
-_CHUNK = 32
+#: Images that a process reads at a time: to hand over some costs as much as to read one or two,
+#: and at the end processes wait for the last.
+_CHUNKS = (8, 96)
 
 #: Names of bad files that are told one by one.
 _TOLD = 5
 
 
 def read_items(
-    items: Sequence[Item], reading: Reading, progress: str, room: np.ndarray | None = None
+    items: Sequence[Item], reading: Reading, progress: str, room: np.memmap | None = None
 ) -> Iterator[Rows]:
     """What each item becomes, in their order, read in parallel under a progress bar.
 
@@ -45,7 +46,10 @@ def read_items(
         DataError: a file cannot be used, and `on_error` is `raise`.
     """
     unit = "image" if reading.kind == "image" else "scan"
-    size = 1 if _is_few(items, reading) or reading.kind != "image" else _CHUNK
+    size = 1
+    if reading.kind == "image" and not _is_few(items, reading):
+        least, most = _CHUNKS
+        size = max(least, min(most, len(items) // (8 * joblib.cpu_count())))
     with _parallel(_is_few(items, reading)) as parallel:
         chunks = parallel(
             joblib.delayed(_read_chunk)(items[start : start + size], reading, room, start)
@@ -82,11 +86,12 @@ def _parallel(few: bool) -> Iterator[joblib.Parallel]:
 
 
 def _read_chunk(
-    items: Sequence[Item], reading: Reading, room: np.ndarray | None, start: int
+    items: Sequence[Item], reading: Reading, room: np.memmap | None, start: int
 ) -> list[Any]:
     """What items become: `Rows`, or of images in the room its fields behind `positions`."""
     if room is not None:
         _keep_freed_memory()
+        room = room if take_place(room, start, len(items)) else None
     found: list[Any] = []
     for place, item in enumerate(items, start):
         rows = _read_or_skip(item, reading)
@@ -123,7 +128,7 @@ class FilesSummary:
 
     def __init__(self) -> None:
         self._sizes: collections.Counter[str] = collections.Counter()
-        self._range = [float("inf"), float("-inf")]
+        self._values: list[float] = []
         self._skipped: list[str] = []
         self._left_out = 0
         self._count = 0
@@ -136,7 +141,9 @@ class FilesSummary:
             self._skipped.append(rows.error)
             return
         self._sizes[rows.size] += 1
-        self._range = [min(self._range[0], rows.lowest), max(self._range[1], rows.highest)]
+        if rows.lowest is not None and rows.highest is not None:
+            values = (*self._values, rows.lowest, rows.highest)
+            self._values = [min(values), max(values)]
 
     def finish(self) -> FilesRead:
         """The summary."""
@@ -145,8 +152,8 @@ class FilesSummary:
             skipped=tuple(self._skipped),
             slices_left_out=self._left_out,
             sizes=dict(self._sizes.most_common()),
-            lowest=self._range[0],
-            highest=self._range[1],
+            lowest=self._values[0] if self._values else None,
+            highest=self._values[1] if self._values else None,
         )
 
 
@@ -172,7 +179,7 @@ def read_split(items: Sequence[Item], reading: Reading, name: str) -> Split:
         return _join(read_items(items, reading, name, room), len(items), name, room)
 
 
-def _join(found: Iterable[Rows], count: int, name: str, room: np.ndarray | None) -> Split:
+def _join(found: Iterable[Rows], count: int, name: str, room: np.memmap | None) -> Split:
     """The split of what items became; its images are the room, where all of them are there."""
     summary = FilesSummary()
     parts = []

@@ -1,13 +1,33 @@
 """From `config.data` to what the readers of files take; the one place that reads these fields."""
 
 import dataclasses
+from collections.abc import Mapping
 
 from ml_collections import ConfigDict
 
+from jaxad.config import base
 from jaxad.data.cutting import Cutting
 from jaxad.data.folders import Splitting
 from jaxad.data.items import Kind, Reading
-from jaxad.data.preparation import Preparation
+from jaxad.data.preparation import TAKES, Preparation
+from jaxad.errors import UserError
+
+#: What the files of a data set are, where there are files of the user's.
+KINDS: Mapping[str, Kind] = {
+    "folder": "image",
+    "nifti": "nifti",
+    "dicom": "dicom",
+    "hcp": "nifti",
+    "brats2017": "nifti",
+    "brats2021": "nifti",
+    "oct2017": "image",
+    "chestxray": "image",
+    "isic2018": "image",
+    "miic": "image",
+}
+
+#: Before the name of any data set of TensorFlow Datasets.
+TFDS = "tfds:"
 
 
 def preparation(data: ConfigDict) -> Preparation:
@@ -46,3 +66,45 @@ def reading(data: ConfigDict, kind: Kind) -> Reading:
         UserError: a field cannot be.
     """
     return Reading(kind, preparation(data), cutting(data), data.on_error)
+
+
+#: Fields of `config.data` that some data sets alone have a use for; `tfds:` is any of TFDS.
+_USED_BY: Mapping[str, tuple[str, ...]] = {
+    "preprocess": (*KINDS, TFDS),
+    "volume": tuple(name for name, kind in KINDS.items() if kind != "image"),
+    "modality": ("hcp", "brats2017", "brats2021"),
+    "regroup": ("oct2017", "chestxray"),
+    "val_share": (*KINDS, TFDS),
+    "test_share": ("folder", "nifti", "dicom", "brats2017", "brats2021"),
+    "check_sizes": tuple(name for name in KINDS if name not in ("folder", "nifti", "dicom")),
+    "group_pattern": ("folder", "nifti", "dicom", "miic"),
+    "normal_classes": ("folder", "nifti", "dicom", "miic", TFDS),
+    "anomalous_classes": (TFDS,),
+}
+
+
+def check_used(data: ConfigDict) -> None:
+    """Raises a UserError for a field that was set and would be passed over."""
+    given, defaults = data.to_dict(), base().data.to_dict()
+    names = [TFDS if name.startswith(TFDS) else name for name in (data.name, data.test.name)]
+    for field, users in _USED_BY.items():
+        if given[field] != defaults[field] and not set(names) & set(users):
+            raise UserError(
+                f"config.data.{field}: '{data.name}' has no use for it; it is of "
+                f"{', '.join(users)}."
+            )
+    prepared = preparation(data)
+    intensities = {
+        (prepared.of_images() if KINDS.get(name, "image") == "image" else prepared.of_volumes())
+        .intensity
+        for name in names
+        if name in KINDS or name == TFDS
+    }  # fmt: skip
+    for field in ("foreground", "clip", "percentiles"):
+        users = tuple(name for name, fields in TAKES.items() if field in fields)
+        changed = given["preprocess"][field] != defaults["preprocess"][field]
+        if changed and intensities and not intensities & set(users):
+            raise UserError(
+                f"config.data.preprocess.{field}: intensity '{min(intensities)}' has no use for "
+                f"it; set config.data.preprocess.intensity to {' or '.join(users)}."
+            )

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,28 +15,32 @@ _MEMORY = Path("/dev/shm")
 
 @contextlib.contextmanager
 def shared_array(shape: Sequence[int], dtype: np.dtype) -> Iterator[np.memmap | None]:
-    """An array of zeros in a temporary file; None where there is no room for it.
+    """An array in a temporary file; None where there is no room for it.
 
-    The file is gone afterwards, the array stays as long as somebody holds it. Its place is taken at
-    once: a map of a file that cannot grow would end the process.
+    Who writes rows takes their place first. The file is gone afterwards, the array stays as long as
+    somebody holds it.
     """
-    places = [_MEMORY] if os.access(_MEMORY, os.W_OK) else []
     num_bytes = int(np.prod(shape)) * dtype.itemsize
-    with contextlib.ExitStack() as stack:
-        room = None
-        for place in (*places, Path(tempfile.gettempdir())):
-            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="jaxad-", dir=place))
-            path = Path(folder) / "array"
-            if room is None and _take(path, num_bytes):
-                room = np.memmap(path, dtype=dtype, mode="r+", shape=tuple(shape))
-        yield room
+    places = [_MEMORY] if os.access(_MEMORY, os.W_OK) else []
+    for place in (*places, Path(tempfile.gettempdir())):
+        if shutil.disk_usage(place).free >= num_bytes and hasattr(os, "posix_fallocate"):
+            with tempfile.TemporaryDirectory(prefix="jaxad-", dir=place) as folder:
+                path = Path(folder) / "array"
+                yield np.memmap(path, dtype=dtype, mode="w+", shape=tuple(shape))
+            return
+    yield None
 
 
-def _take(path: Path, num_bytes: int) -> bool:
-    """Makes a file of zeros of this size, if there is room and the system can promise it."""
+def take_place(array: np.memmap, start: int, count: int) -> bool:
+    """Takes the place of rows in the file of a shared array; False where there is none left.
+
+    Writing where there is none would end the process. Each process takes its own: the system
+    fills it with zeros first, which takes a while.
+    """
+    row = array.nbytes // len(array)
     try:
-        with path.open("wb") as file:
-            os.posix_fallocate(file.fileno(), 0, num_bytes)
-    except (OSError, AttributeError):
+        with Path(array.filename or "").open("r+b") as file:
+            os.posix_fallocate(file.fileno(), array.offset + start * row, count * row)
+    except OSError:
         return False
     return True

@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from ml_collections import ConfigDict
 
-from jaxad.config import base
 from jaxad.data import settings
 from jaxad.data.folders import read_folder
-from jaxad.data.items import Kind
 from jaxad.data.natural_objects import render_natural_objects
 from jaxad.data.npz import npz_readers
 from jaxad.data.preprocess import check_images
 from jaxad.data.reading import read_split, tell_skipped
+from jaxad.data.settings import KINDS, TFDS
 from jaxad.data.tables import read_table
 from jaxad.errors import UserError
 from jaxad.types import Split
@@ -29,25 +28,21 @@ if TYPE_CHECKING:  # it imports TensorFlow, which takes seconds
 #: How to read each split of a data set, by the split's name.
 Readers = Mapping[str, Callable[[], Split]]
 
-#: What the files of a data set are, where there are files of the user's.
-KINDS: Mapping[str, Kind] = {
-    "folder": "image",
-    "nifti": "nifti",
-    "dicom": "dicom",
-    "hcp": "nifti",
-    "brats2017": "nifti",
-    "brats2021": "nifti",
-    "oct2017": "image",
-    "chestxray": "image",
-    "isic2018": "image",
-    "miic": "image",
-}
 
-#: Before the name of any data set of TensorFlow Datasets.
-TFDS = "tfds:"
+@dataclasses.dataclass(frozen=True)
+class Wish:
+    """What is wanted of a data set beside what `config.data` says.
+
+    Attributes:
+        measure: whether the range of values in all files is told, which takes time.
+        test_only: whether every patient is tested, where that is for us to say.
+    """
+
+    measure: bool = False
+    test_only: bool = False
 
 
-def _icbm_synth(data: ConfigDict) -> Readers:
+def _icbm_synth(data: ConfigDict, _: Wish) -> Readers:
     """The embedded semi-synthetic brains; generated on first use, then read from the cache."""
     # TensorFlow is imported only where data is read: it takes seconds.
     from jaxad.data import tfds_splits
@@ -59,14 +54,15 @@ def _icbm_synth(data: ConfigDict) -> Readers:
     return tfds_splits.open_builder(IcbmSynth, builder_config, data.root)
 
 
-def _npz(data: ConfigDict) -> Readers:
+def _npz(data: ConfigDict, _: Wish) -> Readers:
     return npz_readers(Path(data.root or ".").expanduser())
 
 
-def _own_files(data: ConfigDict) -> Readers:
+def _own_files(data: ConfigDict, wish: Wish) -> Readers:
     """A folder or a table of one's own, read anew each time."""
     root, kind = _root(data, "your images or scans"), KINDS[data.name]
-    reading, splitting = settings.reading(data, kind), settings.splitting(data)
+    reading = dataclasses.replace(settings.reading(data, kind), measure=wish.measure)
+    splitting = settings.splitting(data)
     is_table = root.suffix.lower() == ".csv"
     splits = (read_table if is_table else read_folder)(root, kind, splitting)
     return {
@@ -96,7 +92,7 @@ def published(name: str) -> "type[ManualBuilder]":
     }[name]
 
 
-def _published(data: ConfigDict, *, test_only: bool = False) -> Readers:
+def _published(data: ConfigDict, wish: Wish) -> Readers:
     """A data set of the papers: the user's files, read once, then from the cache of TFDS."""
     from jaxad.data import tfds_splits
     from jaxad.data.builders.manual import Choices, config_for
@@ -116,7 +112,7 @@ def _published(data: ConfigDict, *, test_only: bool = False) -> Readers:
         modality=data.modality,
         regroup=data.regroup,
         check_sizes=data.check_sizes,
-        test_only=test_only,
+        test_only=wish.test_only,
     )
     readers = tfds_splits.open_builder(builder, config_for(builder, root, choices), "", root)
     if data.on_error == "skip":
@@ -135,7 +131,7 @@ def _complete(read: Callable[[], Split]) -> Split:
     return split
 
 
-def _any_tfds(data: ConfigDict) -> Readers:
+def _any_tfds(data: ConfigDict, _: Wish) -> Readers:
     """A data set of TensorFlow Datasets with labels: some classes are normal."""
     from jaxad.data import tfds_labels
 
@@ -149,7 +145,7 @@ def _any_tfds(data: ConfigDict) -> Readers:
     )
 
 
-DATA_SETS: Mapping[str, Callable[[ConfigDict], Readers]] = {
+DATA_SETS: Mapping[str, Callable[[ConfigDict, Wish], Readers]] = {
     "icbm_synth": _icbm_synth,
     "npz": _npz,
     **dict.fromkeys(("folder", "nifti", "dicom"), _own_files),
@@ -164,41 +160,14 @@ def is_published(name: str) -> bool:
     return DATA_SETS.get(name) is _published
 
 
-#: Fields of `config.data` that some data sets alone have a use for; `tfds:` is any of TFDS.
-_USED_BY: Mapping[str, tuple[str, ...]] = {
-    "preprocess": (*KINDS, TFDS),
-    "volume": tuple(name for name, kind in KINDS.items() if kind != "image"),
-    "modality": ("hcp", "brats2017", "brats2021"),
-    "regroup": ("oct2017", "chestxray"),
-    "val_share": (*KINDS, TFDS),
-    "test_share": ("folder", "nifti", "dicom", "brats2017", "brats2021"),
-    "check_sizes": tuple(name for name in KINDS if name not in ("folder", "nifti", "dicom")),
-    "group_pattern": ("folder", "nifti", "dicom", "miic"),
-    "normal_classes": ("folder", "nifti", "dicom", "miic", TFDS),
-    "anomalous_classes": (TFDS,),
-}
-
-
-def _check_used(data: ConfigDict) -> None:
-    """Raises a UserError for a field that was set and would be passed over."""
-    given, defaults = data.to_dict(), base().data.to_dict()
-    names = [TFDS if name.startswith(TFDS) else name for name in (data.name, data.test.name)]
-    for field, users in _USED_BY.items():
-        if given[field] != defaults[field] and not set(names) & set(users):
-            raise UserError(
-                f"config.data.{field}: '{data.name}' has no use for it; it is of "
-                f"{', '.join(users)}."
-            )
-
-
-def _open(data: ConfigDict) -> Readers:
+def _open(data: ConfigDict, wish: Wish) -> Readers:
     """The readers of the data set that the config names.
 
     Raises:
         UserError: there is none of this name, or it is not where the config says.
     """
     if data.name.startswith(TFDS):
-        return _any_tfds(data)
+        return _any_tfds(data, wish)
     if data.name not in DATA_SETS:
         close = difflib.get_close_matches(data.name, DATA_SETS, n=1)
         hint = f"; did you mean '{close[0]}'?" if close else "."
@@ -206,7 +175,7 @@ def _open(data: ConfigDict) -> Readers:
             f"config.data.name: unknown data set '{data.name}'{hint} "
             f"Known: {', '.join(sorted((*DATA_SETS, f'{TFDS}<name>')))}."
         )
-    return DATA_SETS[data.name](data)
+    return DATA_SETS[data.name](data, wish)
 
 
 def told(split: Split, name: str) -> Split:
@@ -216,12 +185,12 @@ def told(split: Split, name: str) -> Split:
     return split
 
 
-def _other_tests(data: ConfigDict) -> Readers:
+def _other_tests(data: ConfigDict, wish: Wish) -> Readers:
     """The test splits of `config.data.test`, named after it."""
     own = data.copy_and_resolve_references().unlock()
     own.name, own.root, own.natural_objects = data.test.name, data.test.root, ""
     try:
-        readers = _published(own, test_only=True) if is_published(own.name) else _open(own)
+        readers = _open(own, dataclasses.replace(wish, test_only=True))
     except UserError as error:
         told = str(error).replace("config.data.name", "config.data.test.name")
         told = told.replace("config.data.root", "config.data.test.root")
@@ -281,8 +250,12 @@ class DataSet:
         split_names: every split; those that are neither `train` nor `val` are test splits.
     """
 
-    def __init__(self, data: ConfigDict):
+    def __init__(self, data: ConfigDict, *, measure: bool = False):
         """Opens (and where needed generates) the data set that `config.data` names.
+
+        Args:
+            data: `config.data`.
+            measure: whether splits tell the range of values in all their files.
 
         Raises:
             UserError: there is no such data set, it is not where the config says, or objects
@@ -290,12 +263,13 @@ class DataSet:
         """
         self._name = data.name
         settings.reading(data, "image")  # says what is wrong with a field, used or not
-        _check_used(data)
-        self._readers = _open(data)
+        settings.check_used(data)
+        wish = Wish(measure=measure)
+        self._readers = _open(data, wish)
         if data.natural_objects or data.name in _RENDERED:
             self._readers = _with_natural_objects(self._readers, data)
         if data.test.name:
-            others = _other_tests(data)
+            others = _other_tests(data, wish)
             for name in others:
                 if name in self._readers:
                     raise UserError(

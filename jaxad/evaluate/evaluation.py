@@ -9,6 +9,7 @@ from jaxtyping import Float
 from tqdm import tqdm
 
 from jaxad import detector as detector_lib
+from jaxad.data import membership
 from jaxad.data.preprocess import to_unit_interval
 from jaxad.data.sources import DataSet
 from jaxad.detector import Detector
@@ -38,6 +39,7 @@ def evaluate_splits(
         trivial: of the same data, where another run has computed them.
     """
     detector = detector_lib.load(workdir.path)
+    membership.check(workdir, data_set)
     trivial = TrivialScores(data_set) if trivial is None else trivial
     train = data_set.split("train")
     train_scores = _image_scores(detector, train, "score train")
@@ -175,6 +177,9 @@ class _SplitEvaluation:
         found["num_images"] = len(self._split)
         found["num_anomalous"] = int(self._labels.sum())
         found["num_groups"] = int(self._groups.max()) + 1
+        for key, split in (("", self._split), ("training_", self._train)):
+            if split.files is not None:
+                found[f"num_{key}files_skipped"] = len(split.files.skipped)
         return found
 
     def decisions(

@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 
 from jaxad import config as config_lib
 from jaxad import experiment
+from jaxad.data import membership
 from jaxad.data.sources import DataSet
 from jaxad.errors import RunError, UserError
 from jaxad.evaluate.evaluation import evaluate_splits
@@ -61,6 +62,8 @@ def run_study(config: ConfigDict, workdir: str | os.PathLike[str]) -> bool:
         # All experiments have the same data (`jaxad.config.study`).
         data_set = DataSet(runs[0].config.data)
         data_set.check()
+        for run in runs:
+            membership.check(run.workdir, data_set)
         _print_sizes(planned)
         work = _Work(data_set, TrivialScores(data_set), stop_requested)
         done_before = sum(work.is_finished(run) for run in runs)

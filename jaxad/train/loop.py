@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from jaxad.checkpoint import VALIDATION_LOSS, Checkpoints
-from jaxad.data import pipeline
+from jaxad.data import membership, pipeline
 from jaxad.data.sources import DataSet
 from jaxad.errors import RunError, UserError
 from jaxad.train.phases import Phase
@@ -197,6 +197,8 @@ def train_seeds(
     """
     config, seeds = configs[0], [int(one.seed) for one in configs]
     train_split, validation_split = data_set.split("train"), data_set.split("val")
+    for workdir in workdirs:
+        membership.check(workdir, data_set)
     program = make_program(config, seeds, len(train_split))
     parallel, num_steps = program.parallel, program.num_steps
     with contextlib.ExitStack() as stack:
@@ -224,6 +226,7 @@ def train_seeds(
         # Nothing of the configs can be wrong any more: the folders become these runs'.
         for one, of_seed in zip(members, configs, strict=True):
             one.workdir.claim(of_seed)
+            membership.remember(one.workdir, data_set)
             one.open_writer(start_step)
         window = _Window(program, seeds)
         bar = stack.enter_context(_progress_bar(config, len(seeds), start_step, num_steps))

@@ -91,7 +91,9 @@ def test_the_mvtec_layout(mvtec):
     np.testing.assert_array_equal(test.masks.sum(axis=(1, 2)), [16, 16, 0, 0])
     assert test.positions is None
     assert test.files.sizes == {"20x20": 4}
-    assert (test.files.lowest, test.files.highest) == (130, 142)
+    assert (test.files.lowest, test.files.highest) == (None, None)
+    measured = DataSet(data_config(mvtec), measure=True).split("test").files
+    assert (measured.lowest, measured.highest) == (130, 142)
 
 
 def test_a_val_folder_is_taken_as_it_is(mvtec):
@@ -288,6 +290,11 @@ def test_masks_and_labels_that_disagree(mvtec, marked, folder, message):
         ({"volume__spacing": -1.0}, "volume.spacing: -1.0 is not 0 or more"),
         ({"volume__spacing": 2.0}, "config.data.volume: 'folder' has no use for it"),
         ({"regroup": True}, "config.data.regroup: 'folder' has no use for it; it is of oct2017"),
+        ({"preprocess__clip": 2.0}, "preprocess.clip: intensity 'range' has no use .* to zscore"),
+        (
+            {"preprocess__intensity": "zscore", "preprocess__percentiles": (5.0, 95.0)},
+            "percentiles: intensity 'zscore' has no use for it",
+        ),
     ],
 )
 def test_fields_that_cannot_be_are_named(mvtec, changes, message):

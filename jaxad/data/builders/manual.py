@@ -165,7 +165,7 @@ class ManualBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  #
     def reading(cls, choices: Choices) -> Reading:
         """How its files are read."""
         return cls.reading_of(
-            Reading(cls.KIND, choices.preparation, choices.cutting, choices.on_error)
+            Reading(cls.KIND, choices.preparation, choices.cutting, choices.on_error, measure=True)
         )
 
     @classmethod

@@ -1,0 +1,66 @@
+"""Who was learnt from: a run notices that its splits are others than it began with."""
+
+import json
+
+import pytest
+from test_folders import data_config, mvtec, write_image  # noqa: F401
+
+from jaxad.data import membership
+from jaxad.data.sources import DataSet
+from jaxad.errors import UserError
+from jaxad.workdir import Workdir
+
+
+@pytest.fixture
+def run(mvtec, tmp_path):  # noqa: F811 - a fixture
+    """The folder of a run that has begun on ten images, of which one is `val`."""
+    folder = Workdir(tmp_path / "run")
+    membership.remember(folder, DataSet(data_config(mvtec)))
+    return folder
+
+
+def test_who_is_in_which_split_is_kept(run, mvtec):  # noqa: F811
+    kept = json.loads(run.splits.read_text())
+    assert {name: split["images"] for name, split in kept.items()} == {"train": 9, "val": 1}
+    both = kept["train"]["patients"] + kept["val"]["patients"]
+    assert sorted(both) == [f"train/good/{n:02d}.png" for n in range(10)]
+    membership.check(run, DataSet(data_config(mvtec)))
+    before = run.splits.read_bytes()
+    membership.remember(run, DataSet(data_config(mvtec, val_share=0.5)))
+    assert run.splits.read_bytes() == before  # what the run began with stays
+
+
+def test_a_file_that_is_added_is_told(run, mvtec):  # noqa: F811
+    write_image(mvtec / "train/good/99.png", 77)
+    with pytest.raises(UserError, match=r"split '(train|val)' is no longer.*train anew") as raised:
+        membership.check(run, DataSet(data_config(mvtec)))
+    assert "\n" not in str(raised.value)
+
+
+def test_a_file_that_is_gone_is_told(run, mvtec):  # noqa: F811
+    (mvtec / "train/good/00.png").unlink()
+    with pytest.raises(UserError, match="1 patients are gone, such as 'train/good/00.png'"):
+        membership.check(run, DataSet(data_config(mvtec)))
+
+
+def test_other_images_of_the_same_patients_are_told(mvtec, tmp_path):  # noqa: F811
+    data = data_config(mvtec, group_pattern=r"(\d)\.png")
+    folder = Workdir(tmp_path / "run")
+    membership.remember(folder, DataSet(data))
+    patient = json.loads(folder.splits.read_text())["train"]["patients"][0]
+    write_image(mvtec / f"train/good/1{patient}.png", 77)
+    with pytest.raises(UserError, match="it has 10 images of the same patients, then 9"):
+        membership.check(folder, DataSet(data))
+
+
+def test_a_test_split_may_grow(run, mvtec):  # noqa: F811
+    write_image(mvtec / "test/good/99.png", 77)
+    membership.check(run, DataSet(data_config(mvtec)))
+
+
+def test_a_run_that_kept_nothing_passes_and_a_damaged_list_is_named(mvtec, tmp_path):  # noqa: F811
+    folder = Workdir(tmp_path)
+    membership.check(folder, DataSet(data_config(mvtec)))
+    folder.splits.write_text("{")
+    with pytest.raises(UserError, match=r"splits\.json' cannot be read"):
+        membership.check(folder, DataSet(data_config(mvtec)))
