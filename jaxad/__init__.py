@@ -11,13 +11,14 @@ Importing the package is cheap; what a function needs is imported when it is cal
 """
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
 
-    from jaxad.detector import Detector
     from jaxad.evaluate.conformal import Calibration
+    from jaxad.scorer import Scorer
 
 __all__ = ["__version__", "fit", "get_config", "load", "load_calibration"]
 __version__ = "0.1.0"
@@ -39,8 +40,15 @@ def fit(config: "ConfigDict", workdir: str | os.PathLike[str]) -> bool:
 
 def load(
     path: str | os.PathLike[str], checkpoint: Literal["last", "best"] | int = "last"
-) -> "Detector":
-    """The detector that a run trained; see `jaxad.detector.load`."""
+) -> "Scorer":
+    """The detector of a run's folder, or of a file that `--mode=export` wrote.
+
+    See `jaxad.detector.load` and `jaxad.exported.load`; a file has one checkpoint, the last.
+    """
+    if Path(path).expanduser().is_file():
+        from jaxad import exported
+
+        return exported.load(Path(path).expanduser())
     from jaxad import detector
 
     return detector.load(path, checkpoint)

@@ -24,6 +24,7 @@ MODES = {
     "evaluate": "evaluate the last checkpoint of a workdir and write the report",
     "calibrate": "set the thresholds of a workdir's decisions by other normal images (--normals)",
     "study": "do every run of a config of configs/studies/ and write one table",
+    "export": "write the last checkpoint of a workdir to one file that scores by itself",
     "inspect": "look at the data: counts, bad files, what splits share, a contact sheet",
 }
 
@@ -217,7 +218,7 @@ def _run(arguments: Sequence[str], program: str) -> int:
     for name, value in options.items():
         if not value:
             raise UserError(f"--{name}: missing; --mode={mode} needs it, see --help.")
-    if mode in ("evaluate", "calibrate"):
+    if mode in ("evaluate", "calibrate", "export"):
         # Also with a config: data must not be generated for a folder that holds no run.
         saved = Workdir(workdir).read_config()
         config = saved if config is None else config

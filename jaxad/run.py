@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from jaxad import experiment
+from jaxad import experiment, exported
 from jaxad.data.inspection import inspect as inspect_data
 from jaxad.data.replay import read_normals
 from jaxad.data.sources import DataSet
@@ -134,6 +134,19 @@ def inspect(config: ConfigDict, workdir: str | os.PathLike[str]) -> bool:
     return True
 
 
+def export(config: ConfigDict, workdir: str | os.PathLike[str]) -> bool:
+    """Writes the run's detector to one file that scores by itself, `detector.jaxad`."""
+    from jaxad.export import export as export_run
+
+    run = Workdir(workdir)
+    run.check(config)
+    with run.lock():
+        path = export_run(run)
+    exported.load(path)  # it is worth nothing where it does not load
+    print(f"exported: {path} ({path.stat().st_size / 2**20:.1f} MiB)", flush=True)
+    return True
+
+
 MODES: Mapping[str, Callable[..., bool]] = {
     "fit": fit,
     "train": train,
@@ -141,4 +154,5 @@ MODES: Mapping[str, Callable[..., bool]] = {
     "calibrate": calibrate,
     "study": study,
     "inspect": inspect,
+    "export": export,
 }

@@ -76,6 +76,8 @@ class Model(Protocol):
             first one tells the best checkpoint. A system with one loss has `{"model": ".*"}`.
         image_shape: (H, W, C) of the images that it takes.
         num_latents: variables (or codes) that an image becomes in between.
+        score_weights: component -> weight: `Scores.image` is the weighted sum of these components,
+            which tells what drove a score.
     """
 
     @property
@@ -86,6 +88,9 @@ class Model(Protocol):
 
     @property
     def num_latents(self) -> int: ...
+
+    @property
+    def score_weights(self) -> Mapping[str, float]: ...
 
     def init_variables(self, key: Key[Array, ""]) -> Variables:
         """Fresh variables."""

@@ -75,6 +75,10 @@ class Workdir:
         return self.path / "calibration.json"
 
     @property
+    def exported(self) -> Path:
+        return self.path / "detector.jaxad"
+
+    @property
     def figures(self) -> Path:
         return self.path / "figures"
 

@@ -1,13 +1,6 @@
-"""What a run decides: its calibration on normal images, and what its decisions are worth.
-
-The calibration is `calibration.json` in the run's folder, the score of every normal image that it
-is of; by default those of `val`, which no training saw. Another site's normal images replace it
-without training, and then stay until the run trains on.
-"""
+"""What a run decides at thresholds from normal images, and what its decisions are worth."""
 
 import dataclasses
-import functools
-import json
 import math
 import os
 from pathlib import Path
@@ -17,112 +10,15 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from jaxad import detector as detector_lib
+from jaxad import exported
 from jaxad.errors import UserError
-from jaxad.evaluate import metrics, thresholds
-from jaxad.evaluate.conformal import Calibration, calibrate, group_maxima
-from jaxad.types import Split
-from jaxad.workdir import Workdir, write_json
+from jaxad.evaluate import calibration as calibration_lib
+from jaxad.evaluate import thresholds
+from jaxad.evaluate.conformal import Calibration, group_maxima
+from jaxad.workdir import Workdir
 
 Scalars = Float[np.ndarray, " n"]
 Labels = Int[np.ndarray, " n"]
-
-
-#: The split that every evaluation calibrates on where there is no calibration on another site.
-OWN = "val"
-
-
-@dataclasses.dataclass(frozen=True)
-class StoredCalibration:
-    """What a run keeps of its calibration.
-
-    Attributes:
-        source: which images: `OWN`, or another site's file as it was named.
-        is_own: whether they are the run's own `OWN`.
-        checkpoint_step: of the checkpoint that scored them; scores of another one are others.
-        ids: of the images.
-        groups: the patient of each.
-        scores: of each.
-    """
-
-    source: str
-    is_own: bool
-    checkpoint_step: int
-    ids: tuple[str, ...]
-    groups: tuple[str, ...]
-    scores: Scalars
-
-    @property
-    def name(self) -> str:
-        """How the source is called where people read it."""
-        return self.source if self.is_own else Path(self.source).name
-
-    @property
-    def images_are_patients(self) -> bool:
-        """Whether no image has a patient but itself: `group` was left out, or truly so."""
-        return len(set(self.groups)) == len(self.ids)
-
-    @functools.cached_property
-    def calibration(self) -> Calibration:
-        """What the scores say.
-
-        Raises:
-            UserError: a score is not finite.
-        """
-        return calibrate(self.scores, metrics.group_numbers(self.groups))
-
-
-def store_calibration(
-    workdir: Workdir, source: str | None, checkpoint_step: int, split: Split, scores: Scalars
-) -> StoredCalibration:
-    """Makes the scores of a split of normal images the run's calibration.
-
-    The source is another site's file; None is the run's own `OWN`.
-
-    Raises:
-        UserError: a score is not finite.
-    """
-    # As doubles: a threshold that is read back is the one that was found, to the last bit.
-    stored = StoredCalibration(
-        source=OWN if source is None else source,
-        is_own=source is None,
-        checkpoint_step=checkpoint_step,
-        ids=split.ids,
-        groups=split.groups,
-        scores=scores.astype(np.float64),
-    )
-    stored.calibration  # noqa: B018 - checks the scores
-    fields = {**dataclasses.asdict(stored), "scores": stored.scores.tolist()}
-    write_json(workdir.calibration, fields)
-    return stored
-
-
-def stored_calibration(workdir: Workdir) -> StoredCalibration | None:
-    """The run's calibration, of whichever checkpoint; None where there is none.
-
-    Raises:
-        UserError: it cannot be read.
-    """
-    path = workdir.calibration
-    try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
-        found = StoredCalibration(
-            source=str(fields["source"]),
-            is_own=bool(fields["is_own"]),
-            checkpoint_step=int(fields["checkpoint_step"]),
-            ids=tuple(map(str, fields["ids"])),
-            groups=tuple(map(str, fields["groups"])),
-            scores=np.array(fields["scores"], np.float64),
-        )
-        if not len(found.ids) == len(found.groups) == len(found.scores):
-            raise ValueError("its lists are of different lengths")
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise UserError(
-            f"'{path}' cannot be read ({error!r}); remove it, then write it again with "
-            "--mode=evaluate or --mode=calibrate."
-        ) from error
-    return found
 
 
 def load_calibration(
@@ -131,16 +27,23 @@ def load_calibration(
     """The calibration of a run, for the scores of one of its checkpoints.
 
     Args:
-        path: the run's workdir.
+        path: the run's workdir, or an exported file.
         checkpoint: the one whose scores are to be judged, as `jaxad.load` took it.
 
     Raises:
         UserError: no run, no calibration, or it is of another checkpoint.
     """
+    if Path(path).expanduser().is_file():
+        stored = exported.load(Path(path).expanduser()).calibration
+        if stored is None:
+            raise UserError(
+                f"'{path}': has no calibration; evaluate the run, then export it again."
+            )
+        return stored.calibration
     workdir = Workdir(path)
     workdir.read_config()  # says where there is no run
     step = detector_lib.checkpoint_step(workdir, checkpoint)
-    found = stored_calibration(workdir)
+    found = calibration_lib.read(workdir)
     if found is None:
         raise UserError(
             f"workdir '{workdir.path}': has no calibration; write it with --mode=evaluate."
@@ -220,7 +123,7 @@ def _figures(
     return {"threshold": float(threshold), **figures}
 
 
-def summary(stored: StoredCalibration, rate: float) -> str:
+def summary(stored: calibration_lib.StoredCalibration, rate: float) -> str:
     """A line on what a calibration supports."""
     calibration = stored.calibration
     granted = max(rate, calibration.smallest_rate)

@@ -14,10 +14,13 @@ from jaxad.data.preprocess import to_unit_interval
 from jaxad.data.sources import DataSet
 from jaxad.detector import Detector
 from jaxad.errors import RunError
+from jaxad.evaluate import calibration as calibration_lib
 from jaxad.evaluate import decisions, metrics
-from jaxad.evaluate.decisions import StoredCalibration
+from jaxad.evaluate.calibration import StoredCalibration
+from jaxad.evaluate.evidence import NormalEvidence
 from jaxad.evaluate.positions import position_corrected
 from jaxad.evaluate.trivial import PIXEL_STATISTICS, TrivialScores
+from jaxad.scorer import SCORE, score_columns
 from jaxad.types import Split
 from jaxad.workdir import Workdir, atomic_write, write_json
 
@@ -76,12 +79,12 @@ def evaluate_splits(
 def calibrate(workdir: Workdir, source: str, normals: Split) -> None:
     """Makes normal images of another site the run's calibration; its evaluation stays as it is."""
     detector = detector_lib.load(workdir.path)
-    _store(workdir, detector, source, normals, _image_scores(detector, normals, "score normals"))
+    _store(workdir, detector, source, normals, *_evidence(detector, normals, "score normals"))
 
 
 def _calibrated(workdir: Workdir, detector: Detector, data_set: DataSet) -> StoredCalibration:
     """Another site's calibration of this checkpoint where there is one, else that of `val`."""
-    there = decisions.stored_calibration(workdir)
+    there = calibration_lib.read(workdir)
     if there is not None and not there.is_own:
         if there.checkpoint_step == detector.step:
             _print_calibration(there, detector)
@@ -91,17 +94,23 @@ def _calibrated(workdir: Workdir, detector: Detector, data_set: DataSet) -> Stor
             "calibrate there again.",
             flush=True,
         )
-    split = data_set.split(decisions.OWN)
-    scores = _image_scores(detector, split, f"score {decisions.OWN}")
+    split = data_set.split(calibration_lib.OWN)
+    scores, evidence = _evidence(detector, split, f"score {calibration_lib.OWN}")
     # The run's failure, where another site's images would be the user's mistake.
-    _check_finite(decisions.OWN, "score", split, scores)
-    return _store(workdir, detector, None, split, scores)
+    _check_finite(calibration_lib.OWN, "score", split, scores)
+    return _store(workdir, detector, None, split, scores, evidence)
 
 
 def _store(
-    workdir: Workdir, detector: Detector, source: str | None, normals: Split, scores: Scalars
+    workdir: Workdir,
+    detector: Detector,
+    source: str | None,
+    normals: Split,
+    scores: Scalars,
+    evidence: NormalEvidence,
 ) -> StoredCalibration:
-    stored = decisions.store_calibration(workdir, source, detector.step, normals, scores)
+    step = detector.step
+    stored = calibration_lib.store(workdir, source, step, normals, scores, evidence)
     _print_calibration(stored, detector)
     return stored
 
@@ -219,19 +228,31 @@ def _image_scores(detector: Detector, split: Split, description: str) -> Scalars
     return np.concatenate(parts)
 
 
+def _evidence(detector: Detector, split: Split, description: str) -> tuple[Scalars, NormalEvidence]:
+    """Image scores of normal images, and what else is known of them."""
+    found: list[dict[str, Any]] = []
+    maxima: list[np.ndarray] = []
+    with _bar(split, description) as bar:
+        for scores in detector.score_batches(split.images):
+            found.append(score_columns(scores))
+            maxima.append(np.max(scores.pixel, axis=(1, 2)))
+            bar.update(len(scores.image))
+    joined = {name: np.concatenate([part[name] for part in found]) for name in found[0]}
+    return joined.pop(SCORE), NormalEvidence(joined, np.concatenate(maxima))
+
+
 def _collect(
     detector: Detector, split: Split, description: str
 ) -> tuple[dict[str, Scalars], np.ndarray]:
     """Columns `score` and every component, each [N], and the anomaly maps [N, H, W]."""
-    columns: list[dict[str, Any]] = []
+    found: list[dict[str, Any]] = []
     maps: list[np.ndarray] = []
     with _bar(split, description) as bar:
         for scores in detector.score_batches(split.images):
-            columns.append({"score": scores.image, **scores.components})
+            found.append(score_columns(scores))
             maps.append(np.asarray(scores.pixel))
             bar.update(len(scores.image))
-    names = columns[0]
-    joined = {name: np.concatenate([part[name] for part in columns]) for name in names}
+    joined = {name: np.concatenate([part[name] for part in found]) for name in found[0]}
     return joined, np.concatenate(maps)
 
 

@@ -193,6 +193,11 @@ class AEFlow:
         )
         return Decoder(widths, self.image_shape[-1], self.dtype)
 
+    @property
+    def score_weights(self) -> Mapping[str, float]:
+        """Weights of the components that the score is the sum of; see `jaxad.types.Model`."""
+        return {"flow_score": self.beta, "reconstruction_score": 1 - self.beta}
+
     def init_variables(self, key: Key[Array, ""]) -> Variables:
         """Fresh variables of flow and decoder; the encoder's are NaN until they are read."""
         height, width, _ = self.image_shape
@@ -327,4 +332,4 @@ def _to_border(similarity: PlaceMap) -> PixelMap:
 
 
 def _upsampled(places: PlaceMap, shape: tuple[int, ...]) -> PixelMap:
-    return jax.image.resize(places, (len(places), *shape), method="linear")
+    return jax.image.resize(places, (places.shape[0], *shape), method="linear")

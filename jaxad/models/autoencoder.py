@@ -54,6 +54,11 @@ class AutoEncoder:
         return self.latents
 
     @property
+    def score_weights(self) -> Mapping[str, float]:
+        """Weights of the components that the score is the sum of; see `jaxad.types.Model`."""
+        return {"mse": 1.0}
+
+    @property
     def _layout(self) -> Layout:
         return Layout(
             self.image_shape, self.widths, self.depth, self.latents, self.norm, self.dtype,

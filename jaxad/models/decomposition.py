@@ -66,6 +66,9 @@ class Parts:
 #: The terms of Eq. 9 in its order: lambda_1 ... lambda_5 weigh them.
 TERMS = ("nll_high", "nll", "nll_zero", "kl_high", "kl_low")
 
+#: Those of them that the negative ELBO is the sum of.
+ELBO_TERMS = ("nll", "kl_high", "kl_low")
+
 
 @runtime_checkable
 class Branches(Protocol):
@@ -189,6 +192,4 @@ def weighted_sum(terms: Mapping[str, PerExample], weights: Mapping[str, float]) 
 
 def negative_elbo(terms: Mapping[str, PerExample]) -> PerExample:
     """The approximate negative ELBO, the paper's anomaly score: nll + kl_high + kl_low; [B]."""
-    return sum(
-        (terms[name] for name in ("nll", "kl_high", "kl_low") if name in terms), start=jnp.zeros(())
-    )
+    return sum((terms[name] for name in ELBO_TERMS if name in terms), start=jnp.zeros(()))

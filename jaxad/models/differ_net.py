@@ -107,6 +107,11 @@ class DifferNet:
             precision=None if train else "highest",
         )
 
+    @property
+    def score_weights(self) -> Mapping[str, float]:
+        """Weights of the components that the score is the sum of; see `jaxad.types.Model`."""
+        return {"latent_nll": 1.0}
+
     def init_variables(self, key: Key[Array, ""]) -> Variables:
         """Fresh variables of the flow; the encoder's are NaN until they are read."""
         flow = self.flow(train=False).init(key, jnp.zeros((1, 1, 1, self.num_latents)))

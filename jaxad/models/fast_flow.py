@@ -122,6 +122,11 @@ class FastFlow:
             for _, _, channels in self._shapes
         ]
 
+    @property
+    def score_weights(self) -> Mapping[str, float]:
+        """Weights of the components that the score is the sum of; see `jaxad.types.Model`."""
+        return {f"map_{self.image_score}": 1.0}
+
     def init_variables(self, key: Key[Array, ""]) -> Variables:
         """Fresh variables of the flows; the encoder's are NaN until they are read."""
         keys = jax.random.split(key, len(self.strides))
@@ -151,7 +156,8 @@ class FastFlow:
             levels = self._encoder.pyramid(variables["encoder"], images, self.strides)
         exact = jnp.promote_types(levels[0].dtype, jnp.float32)
         return jnp.concatenate(
-            [_layer_norm(level.astype(exact)).reshape(len(images), -1) for level in levels], axis=1
+            [_layer_norm(level.astype(exact)).reshape(images.shape[0], -1) for level in levels],
+            axis=1,
         )
 
     def _levels(self, features: Flat) -> list[FeatureMap]:
@@ -198,7 +204,7 @@ class FastFlow:
     def score(self, variables: Variables, images: Images) -> Scores:
         """The map's largest value or its mean; the map is the nll of each place, in nats."""
         passed, _ = self._passed(variables, self.features(variables, images), train=False)
-        shape = (len(images), *self.image_shape[:2])
+        shape = (images.shape[0], *self.image_shape[:2])
         levels = [
             jax.image.resize(
                 standard_normal_log_density(z_prime) / z_prime.shape[-1], shape, method="linear"

@@ -19,6 +19,7 @@ from jaxtyping import Array, Float, Key
 from jaxad import ops
 from jaxad.errors import UserError
 from jaxad.models.decomposition import (
+    ELBO_TERMS,
     Decomposition,
     Latent,
     Levels,
@@ -198,6 +199,11 @@ class HierarchicalVAE:
         return {"model": ".*"}
 
     @property
+    def score_weights(self) -> Mapping[str, float]:
+        """Weights of the components that the score is the sum of; see `jaxad.types.Model`."""
+        return {name: 1.0 for name in ELBO_TERMS if name in self.parts.terms}
+
+    @property
     def _halvings(self) -> dict[str, int]:
         """How often the image is halved on the way to each latent."""
         present = {"z1": (self.parts.z1, 4), "z2": (self.parts.z2, 2)}
@@ -292,7 +298,9 @@ class HierarchicalVAE:
         """The approximate negative ELBO: nll + kl_high + kl_low.
 
         Terms 1 and 3 are components only. The pixel map is each pixel's share of the likelihood
-        term without its constant, (x - x_hat)^2 / 2c averaged over channels.
+        term without its constant, (x - x_hat)^2 / 2c averaged over channels. Where there are both
+        levels the same is told of terms 1 and 3, `high` (x - x_high) and `zero` (x_zero), and of
+        what the low level alone explains, `low` (x_low).
 
         The expectation over the posteriors (Eq. 8) is taken at their means, or as the mean over
         `score_samples` draws; then components, maps and reconstructions are means over them too.
@@ -304,7 +312,7 @@ class HierarchicalVAE:
             return self._score(variables, images, None)
 
         def draw(key: Key[Array, ""]) -> tuple[Any, ...]:
-            scores = self._score(variables, images, jnp.broadcast_to(key, len(images)))
+            scores = self._score(variables, images, jnp.broadcast_to(key, images.shape[0]))
             return tuple(getattr(scores, field.name) for field in dataclasses.fields(scores))
 
         draws = jax.lax.map(draw, jax.random.split(jax.random.key(0), self.score_samples))
@@ -315,15 +323,29 @@ class HierarchicalVAE:
         parts: Any = self.modules(train=False).apply(variables, images, keys)
         terms = loss_terms(parts, images, self.variance)
         levels = parts.levels
-        squared_error = jnp.mean((images - levels.x_hat) ** 2, axis=-1)
+
+        def energy(difference: Images) -> Float[Array, "batch height width"]:
+            """Each pixel's share of a Gaussian likelihood, without its constant."""
+            return jnp.mean(difference**2, axis=-1) / (2 * self.variance)
+
+        residual = energy(images - levels.x_hat)
         by_level = {"high": levels.x_high, "low": levels.x_low, "zero": parts.x_zero}
         # Of a single level there is no more to see than its reconstruction.
-        shown = by_level if parts.x_zero is not None else {}
+        shown, maps = {}, {}
+        if parts.x_zero is not None:
+            shown = by_level
+            maps = {
+                "residual": residual,
+                "high": energy(images - levels.x_high),
+                "low": energy(levels.x_low),
+                "zero": energy(parts.x_zero),
+            }
         return Scores(
             image=negative_elbo(terms),
-            pixel=squared_error / (2 * self.variance),
-            components={**terms, "mse": jnp.mean(squared_error, axis=(1, 2))},
+            pixel=residual,
+            components={**terms, "mse": jnp.mean((images - levels.x_hat) ** 2, axis=(1, 2, 3))},
             reconstructions={**shown, "reconstruction": levels.x_hat},
+            maps=maps,
         )
 
 

@@ -168,6 +168,12 @@ class VQVAE2:
             dtype=self.dtype,
         )
 
+    @property
+    def score_weights(self) -> Mapping[str, float]:
+        """Weights of the components that the score is the sum of; see `jaxad.types.Model`."""
+        names = ("commitment_top", "commitment_bottom")
+        return {"mse": 1.0, **dict.fromkeys(names, self.commitment)}
+
     def init_variables(self, key: Key[Array, ""]) -> Variables:
         """Fresh variables: `params` and `codebook`."""
         return self.modules(train=False).init(key, *_as_batch(jnp.zeros((1, *self.image_shape))))
@@ -214,7 +220,8 @@ class VQVAE2:
 
 def _as_batch(images: Images) -> tuple[Images, Bool[Array, " batch"], Int[Array, " batch"]]:
     """Images with the place and validity that only training looks at."""
-    return images, jnp.ones(len(images), bool), jnp.arange(len(images), dtype=jnp.int32)
+    batch = images.shape[0]  # `len` would not do: exported programs take any number
+    return images, jnp.ones(batch, bool), jnp.arange(batch, dtype=jnp.int32)
 
 
 def _terms(x: Images, x_hat: Images, top: Quantised, bottom: Quantised) -> dict[str, PerExample]:

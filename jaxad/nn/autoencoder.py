@@ -51,7 +51,7 @@ class Encoder(nn.Module):
                 width, depth, self.norm, activation, self.train, self.axis_name, self.dtype
             )(x)
             x = activation(blocks.Norm(self.norm, self.train, self.axis_name, self.dtype)(x))
-        vectors = nn.Dense(self.latents, dtype=self.dtype)(x.reshape(len(x), -1))
+        vectors = nn.Dense(self.latents, dtype=self.dtype)(x.reshape(x.shape[0], -1))
         exact = jnp.promote_types(x.dtype, jnp.float32)
         return vectors.astype(exact), x.astype(exact)
 
@@ -85,7 +85,7 @@ class Generator(nn.Module):
         factor = 2 ** len(self.widths)
         rows, columns = height // factor, width // factor
         x = nn.Dense(rows * columns * self.widths[-1], dtype=self.dtype)(z.astype(self.dtype))
-        x = x.reshape(len(z), rows, columns, self.widths[-1])
+        x = x.reshape(z.shape[0], rows, columns, self.widths[-1])
         outputs = (*self.widths[-2::-1], channels)
         for level, features in enumerate(outputs, start=1):
             depth = self.depth if level < len(outputs) else 0

@@ -104,14 +104,14 @@ class Quantiser(nn.Module):
         updates = self.variable("codebook", "updates", lambda: jnp.zeros((), jnp.int32))
         codebook = total.value / count.value[:, None]
 
-        flat = jax.lax.stop_gradient(vectors).reshape(len(vectors), -1, self.dimension)
+        flat = jax.lax.stop_gradient(vectors).reshape(vectors.shape[0], -1, self.dimension)
         codes = nearest(flat.reshape(-1, self.dimension), codebook).reshape(flat.shape[:2])
         chosen = jax.lax.stop_gradient(codebook[codes].reshape(vectors.shape))
         commitment = (vectors - chosen) ** 2
         quantised = Quantised(
             vectors=vectors + jax.lax.stop_gradient(chosen - vectors),
             codes=codes.reshape(vectors.shape[:-1]),
-            commitment=jnp.mean(commitment.reshape(len(vectors), -1), axis=1),
+            commitment=jnp.mean(commitment.reshape(vectors.shape[0], -1), axis=1),
             perplexity=perplexity(visits.value),
         )
         if self.train and not self.is_initializing():

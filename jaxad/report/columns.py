@@ -88,7 +88,9 @@ def sheet_columns(examples: Mapping[str, np.ndarray]) -> dict[str, Column]:
         }
     for name, array in maps.items():
         low, high = scale_of_map(array)
-        columns[name] = Column(MAPS.get(name, name), array, low, high, "viridis", outline=True)
+        # A level's map is not its reconstruction.
+        key = f"map_{name}" if name in columns else name
+        columns[key] = Column(MAPS.get(name, name), array, low, high, "viridis", outline=True)
     if "mask" in examples:
         columns["mask"] = Column("mask", examples["mask"])
     return columns

@@ -14,6 +14,7 @@ import numpy as np
 
 from jaxad.data.sources import DataSet
 from jaxad.errors import UserError
+from jaxad.evaluate import calibration as calibration_lib
 from jaxad.evaluate import decisions, metrics, thresholds
 from jaxad.evaluate.conformal import Calibration, calibrate
 from jaxad.evaluate.paired import ScoredSplit, value
@@ -105,11 +106,11 @@ def make_audit(
 
 
 def _calibration(run: PlannedRun) -> Calibration:
-    stored = decisions.stored_calibration(run.workdir)
+    stored = calibration_lib.read(run.workdir)
     if stored is not None and not stored.is_own:
         raise UserError(
             f"workdir '{run.workdir.path}': calibrated on '{stored.source}'; an audit compares "
-            f"runs that are calibrated on '{decisions.OWN}': remove its "
+            f"runs that are calibrated on '{calibration_lib.OWN}': remove its "
             f"{run.workdir.calibration.name} and start again."
         )
     return decisions.load_calibration(run.workdir.path)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from jaxad.errors import UserError
+from jaxad.evaluate import calibration as calibration_lib
 from jaxad.evaluate import decisions
 from jaxad.report.decisions import decision_rows
 from jaxad.types import Split
@@ -29,13 +30,13 @@ def workdir(tmp_path):
 
 
 def store(workdir, patients, *, source=None, step=7, **changes):
-    return decisions.store_calibration(workdir, source, step, *normals(patients, **changes))
+    return calibration_lib.store(workdir, source, step, *normals(patients, **changes))
 
 
 def test_a_calibration_is_read_as_it_was_written(workdir):
-    assert decisions.stored_calibration(workdir) is None
+    assert calibration_lib.read(workdir) is None
     written = store(workdir, 30, scale=0.1, source="b/site.npz")
-    found = decisions.stored_calibration(workdir)
+    found = calibration_lib.read(workdir)
     assert (found.source, found.name, found.is_own) == ("b/site.npz", "site.npz", False)
     assert found.checkpoint_step == 7
     assert (found.ids, found.groups) == (written.ids, written.groups)
@@ -47,9 +48,9 @@ def test_a_calibration_is_read_as_it_was_written(workdir):
 
 def test_another_site_s_normals_replace_it(workdir):
     store(workdir, 30)
-    before = decisions.stored_calibration(workdir).calibration.image_threshold(0.1)
+    before = calibration_lib.read(workdir).calibration.image_threshold(0.1)
     store(workdir, 30, scale=2.0)
-    assert decisions.stored_calibration(workdir).calibration.image_threshold(0.1) == 2 * before
+    assert calibration_lib.read(workdir).calibration.image_threshold(0.1) == 2 * before
 
 
 def test_a_calibration_is_of_the_checkpoint_that_scored_it(workdir, monkeypatch):
@@ -82,7 +83,7 @@ def test_calibrations_that_cannot_be_read_are_named(workdir, damage):
     assert damage(text) != text
     workdir.calibration.write_text(damage(text))
     with pytest.raises(UserError, match=r"calibration\.json' cannot be read .*--mode=evaluate"):
-        decisions.stored_calibration(workdir)
+        calibration_lib.read(workdir)
 
 
 def test_scores_that_are_not_finite_replace_nothing(workdir):
@@ -90,7 +91,7 @@ def test_scores_that_are_not_finite_replace_nothing(workdir):
     before = workdir.calibration.read_bytes()
     split, scores = normals(3)
     with pytest.raises(UserError, match="not finite"):
-        decisions.store_calibration(workdir, None, 7, split, np.full_like(scores, np.nan))
+        calibration_lib.store(workdir, None, 7, split, np.full_like(scores, np.nan))
     assert workdir.calibration.read_bytes() == before
 
 
@@ -169,6 +170,6 @@ def test_of_one_class_there_is_only_what_normal_images_tell(workdir):
 
 def test_images_without_patients_are_told(workdir):
     split, scores = normals(30, slices=1)
-    stored = decisions.store_calibration(workdir, None, 7, split, scores)
+    stored = calibration_lib.store(workdir, None, 7, split, scores)
     assert stored.is_own and "Every image counts as a patient" in decisions.summary(stored, 0.1)
     assert "Every image" not in decisions.summary(store(workdir, 30), 0.1)

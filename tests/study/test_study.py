@@ -305,14 +305,14 @@ def test_scores_of_other_images_are_not_compared(finished, npz_root, monkeypatch
 
 
 def test_normal_images_without_a_score_are_one_run_s_failure(npz_root, tmp_path, monkeypatch):
-    original = evaluation._image_scores
+    original = evaluation._evidence
 
-    def scores_of(detector, split, description):
-        found = original(detector, split, description)
-        is_bad = description == "score val" and detector.config.model.latent_channels == (4,)
-        return np.full_like(found, np.nan) if is_bad else found
+    def evidence_of(detector, split, description):
+        found, evidence = original(detector, split, description)
+        is_bad = detector.config.model.latent_channels == (4,)
+        return np.full_like(found, np.nan) if is_bad else found, evidence
 
-    monkeypatch.setattr(evaluation, "_image_scores", scores_of)
+    monkeypatch.setattr(evaluation, "_evidence", evidence_of)
     with pytest.raises(RunError, match="1 runs failed: large, seed 0: val: the score of image"):
         run_study(make_config(npz_root, seeds=(0,)), tmp_path)
     assert ("small", "auroc") in read_table(tmp_path)
