@@ -25,11 +25,17 @@ MODES = {
     "calibrate": "set the thresholds of a workdir's decisions by other normal images (--normals)",
     "study": "do every run of a config of configs/studies/ and write one table",
     "export": "write the last checkpoint of a workdir to one file that scores by itself",
+    "score": "score files with a workdir or an exported file: tables and maps (--input, --output)",
     "inspect": "look at the data: counts, bad files, what splits share, a contact sheet",
 }
 
-#: Flags that one mode alone takes, and needs.
-OPTIONS = {"calibrate": ("normals",)}
+#: Flags that one mode alone takes -> whether it needs them.
+OPTIONS: Mapping[str, Mapping[str, bool]] = {
+    "calibrate": {"normals": True},
+    "score": {"input": True, "output": True, "rate": False, "maps": False},
+}
+
+_OPTION_NAMES = tuple(name for names in OPTIONS.values() for name in names)
 
 #: Groups whose fields are a system's networks: there are others than a config has set.
 _OPEN_GROUPS = ("config.optim.networks", "config.train.updates")
@@ -47,6 +53,10 @@ _USAGE = """jaxad: anomaly detection in medical images, learnt from normal image
   --workdir   the run's folder; the same command in the same folder resumes.
   --mode      {modes}.
   --normals   calibrate: normal images, an .npz file or what the run's data are (folder, scan).
+  --input     score: an image, a scan, a DICOM series, a folder or a table of them.
+  --output    score: a folder for scores.csv, patients.csv, errors.csv and maps/.
+  --rate      score: false positives among normal patients, as 0.05; by default the run's.
+  --maps      score: of which images: all (default), anomalous or none.
   --config.optim.learning_rate=3e-4   any field of the config by its path.
   --help      this text; with --config also the config's fields.
 """
@@ -113,7 +123,9 @@ def _own_flags() -> flags.FlagValues:
     flags.DEFINE_string("config", None, "config name or file", flag_values=values)
     flags.DEFINE_string("workdir", None, "folder of the run", flag_values=values)
     flags.DEFINE_string("mode", "fit", "what to do", flag_values=values)
-    flags.DEFINE_string("normals", None, "normal images to calibrate on", flag_values=values)
+    for of_mode in OPTIONS.values():
+        for name in of_mode:
+            flags.DEFINE_string(name, None, "see --help", flag_values=values)
     flags.DEFINE_bool("help", False, "show the help", flag_values=values)
     return values
 
@@ -173,7 +185,7 @@ def parse(arguments: Sequence[str]) -> Arguments:
     try:
         rest = values(["jaxad", *own])
     except flags.UnrecognizedFlagError as error:
-        hint = _closest(error.flagname, ["config", "workdir", "mode", "help", "normals"])
+        hint = _closest(error.flagname, ["config", "workdir", "mode", "help", *_OPTION_NAMES])
         raise UserError(f"--{error.flagname}: no such flag;{hint} see --help.") from error
     except flags.Error as error:
         raise UserError(" ".join(str(error).split())) from error
@@ -189,12 +201,12 @@ def parse(arguments: Sequence[str]) -> Arguments:
         config = _override(config_lib.get_config(values.config), overrides)
     elif overrides:
         raise UserError(f"{overrides[0]}: there is no config to override; name one with --config.")
-    options = _options(values.mode, {"normals": values.normals})
+    options = _options(values.mode, {name: values[name].value for name in _OPTION_NAMES})
     return Arguments(values.mode, config, values.workdir, values.help, options)
 
 
 def _options(mode: str, given: Mapping[str, str | None]) -> dict[str, str]:
-    """Those of the flags that the mode takes; all of them must be there, and no others."""
+    """Those of the flags that the mode takes; there must be no others."""
     for name, value in given.items():
         takes = name in OPTIONS.get(mode, ())
         if value and not takes:
@@ -215,15 +227,21 @@ def _run(arguments: Sequence[str], program: str) -> int:
         raise UserError("--workdir: missing; name the run's folder, as --workdir=runs/demo.")
     if "://" in workdir:
         raise UserError(f"--workdir={workdir}: not a local folder; name one on this machine.")
-    for name, value in options.items():
-        if not value:
+    for name, needed in OPTIONS.get(mode, {}).items():
+        if needed and not options[name]:
             raise UserError(f"--{name}: missing; --mode={mode} needs it, see --help.")
-    if mode in ("evaluate", "calibrate", "export"):
+    is_file = mode == "score" and Path(workdir).expanduser().is_file()
+    if is_file and config is not None:
+        raise UserError("--config: an exported file has its own; leave it out.")
+    if mode in ("evaluate", "calibrate", "export", "score") and not is_file:
         # Also with a config: data must not be generated for a folder that holds no run.
         saved = Workdir(workdir).read_config()
         config = saved if config is None else config
     if config is None and mode == "inspect" and Workdir(workdir).config.exists():
         config = Workdir(workdir).read_config()
+    if is_file:
+        _import_run().MODES[mode](None, workdir, **options)
+        return 0
     if config is None:
         raise UserError("--config: missing; name one, as --config=pchvae:demo.")
     if config_lib.is_study(config) != (mode == "study"):
@@ -238,11 +256,16 @@ def _run(arguments: Sequence[str], program: str) -> int:
         Workdir(workdir).check_writable()
     else:
         Workdir(workdir).check(config)
+    _import_run().MODES[mode](config, workdir, **options)
+    return 0
+
+
+def _import_run() -> Any:
+    """What takes seconds."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from jaxad import run
 
-    run.MODES[mode](config, workdir, **options)
-    return 0
+    return run
 
 
 @contextlib.contextmanager

@@ -147,6 +147,45 @@ def export(config: ConfigDict, workdir: str | os.PathLike[str]) -> bool:
     return True
 
 
+def score(
+    config: ConfigDict | None,
+    workdir: str | os.PathLike[str],
+    *,
+    input: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    rate: str | float = "",
+    maps: str = "",
+) -> bool:
+    """Scores files with a run's last checkpoint, or with an exported file.
+
+    Args:
+        config: the run's; None for an exported file.
+        workdir: the run's folder, or the file.
+        input: an image, a scan, a DICOM series, a folder or a table of them, or an .npz file.
+        output: a folder for tables and maps; the same call goes on where it was stopped.
+        rate: of false positives among normal patients; by default the run's.
+        maps: of which images: `all`, `anomalous` or `none`.
+    """
+    from jaxad.score.files import score_files
+    from jaxad.score.judge import load_judge
+
+    path = Path(workdir).expanduser()
+    if config is not None:
+        split_cpu(config.cpu_devices)
+    judge = load_judge(path, None if rate == "" else _number("rate", rate))
+    source, target = Path(input).expanduser(), Path(output).expanduser()
+    name = f"{path.resolve().name} at step {judge.scorer.step}"
+    score_files(judge, source, target, which_maps=maps or "all", name=name)
+    return True
+
+
+def _number(flag: str, text: str | float) -> float:
+    try:
+        return float(text)
+    except ValueError as error:
+        raise UserError(f"--{flag}={text}: is no number.") from error
+
+
 MODES: Mapping[str, Callable[..., bool]] = {
     "fit": fit,
     "train": train,
@@ -155,4 +194,5 @@ MODES: Mapping[str, Callable[..., bool]] = {
     "study": study,
     "inspect": inspect,
     "export": export,
+    "score": score,
 }

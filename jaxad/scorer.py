@@ -2,7 +2,7 @@
 
 import abc
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -76,7 +76,7 @@ class Scorer(abc.ABC):
             pixels = pixels[None]
         if pixels.ndim == 3:
             pixels = pixels[..., None]
-        self._check(pixels)
+        self.check(pixels)
         return to_unit_interval(pixels)
 
     def read(self, path: str | os.PathLike[str]) -> Split:
@@ -109,14 +109,23 @@ class Scorer(abc.ABC):
             UserError: see `preprocess`.
         """
         images = np.asarray(images)
-        self._check(images)
+        self.check(images)
         if not len(images):
             raise UserError("images to score: there are none; give at least one.")
         batches = list(self.score_batches(images))
         return jax.tree.map(lambda *parts: np.concatenate(parts), *batches)
 
-    def _check(self, images: np.ndarray) -> None:
-        names = [str(number) for number in range(len(images))]
+    def check(self, images: np.ndarray, ids: Sequence[str] | None = None) -> None:
+        """Checks that images can be scored.
+
+        Args:
+            images: any array.
+            ids: N names for messages; without, their numbers.
+
+        Raises:
+            UserError: the first that cannot be; see `preprocess`.
+        """
+        names = [str(number) for number in range(len(images))] if ids is None else ids
         check_images(images, names, self.image_shape, "images to score")
 
 

@@ -118,6 +118,12 @@ RULES = {
         reason="beside the launcher, above training and evaluation; configs name its systems",
         example=("jaxad.study.runner", "jaxad.models.vq_vae2"),
     ),
+    "score": Rule(
+        rooms=("jaxad.score", "jaxad.scorer", "jaxad.exported"),
+        never=("jaxad.cli", "jaxad.run", "jaxad.models", "jaxad.nn", "jaxad.train", "jaxad.study"),
+        reason="a detector scores alike wherever its program comes from",
+        example=("jaxad.exported", "jaxad.models"),
+    ),
     # Third-party packages with one door.
     "orbax": Rule(
         rooms=("*",),

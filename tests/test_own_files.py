@@ -65,6 +65,17 @@ def test_a_fit_and_what_it_makes_of_other_files(kind, tmp_path, capsys):
         else:
             images = detector.preprocess(np.asarray(Image.open(path)))
         np.testing.assert_array_equal(images, to_unit_interval(split.images))
+    scored = tmp_path / "scored"
+    score = ["--mode=score", f"--input={root / 'test'}", f"--output={scored}", "--rate=0.2"]
+    assert cli.main([*score, f"--workdir={workdir}"]) == 0, capsys.readouterr().err
+    with (scored / "scores.csv").open() as file:
+        found = {f"test/{row['id']}": row for row in csv.DictReader(file)}
+    assert found.keys() == rows.keys()
+    for name, row in found.items():
+        assert float(row["score"]) == pytest.approx(float(rows[name]["score"]), rel=1e-5)
+        assert (float(row["p_value"]) <= 0.2) == (row["anomalous"] == "1")
+    suffix = "_map.nii.gz" if kind == "nifti" else "_map.png"
+    assert len(list((scored / "maps").rglob(f"*{suffix}"))) == 8
     calibrate = ["--mode=calibrate", f"--workdir={workdir}", f"--normals={tmp_path / 'site'}"]
     assert cli.main(calibrate) == 0, capsys.readouterr().err
     assert "calibrated on 4 normal patients (site)" in capsys.readouterr().out

@@ -5,9 +5,9 @@ import dataclasses
 import numpy as np
 from jaxtyping import Float, Int, Shaped, UInt8, UInt16
 
-from jaxad.data.framing import Frame, resample_axis
+from jaxad.data.framing import Frame, num_resampled, resample_axis
 from jaxad.data.preparation import Preparation, check_pixels, foreground_of, normalise, quantise
-from jaxad.data.readers.volumes import Volume, check_same_grid
+from jaxad.data.readers.volumes import Grid, Volume, check_same_grid
 from jaxad.errors import DataError, UserError
 
 #: Plane -> the axes (of X right, Y anterior, Z superior) of slices, rows and columns, and whether
@@ -164,6 +164,43 @@ def cut(
         masks=masks,
         num_left_out=len(numbers) - len(kept),
     )
+
+
+def place_back(
+    maps: Float[np.ndarray, "n s s"],
+    positions: Int[np.ndarray, " n"],
+    grid: Grid,
+    settings: Preparation,
+    cutting: Cutting,
+) -> Float[np.ndarray, "x y z"]:
+    """Maps of the slices of a scan on the scan's own grid: what `cut` did, undone.
+
+    Args:
+        maps: of each slice.
+        positions: of the slices, as `Slices` has them.
+        grid: of the scan.
+        settings: as it was cut.
+        cutting: likewise.
+
+    Returns:
+        0 where no slice shows the scan; linearly interpolated in between.
+    """
+    slice_axis, row_axis, column_axis = _PLANES[cutting.plane]
+    count, height, width = (grid.shape[axis] for axis in (slice_axis, row_axis, column_axis))
+    step = grid.spacing[slice_axis]
+    spacing = (grid.spacing[row_axis], grid.spacing[column_axis])
+    frame = Frame.of((float(height), float(width)), settings, spacing, cutting.field_of_view)
+    resampled = num_resampled(count, step, cutting.spacing or step)
+    planes = np.zeros((resampled, height, width), np.float32)
+    for one, position in zip(maps, positions, strict=True):
+        planes[position] = frame.place_back(one, (height, width))
+    if resampled != count:
+        places = np.clip((np.arange(count) + 0.5) * resampled / count - 0.5, 0, resampled - 1)
+        below = np.minimum(places.astype(int), max(0, resampled - 2))
+        above = np.minimum(below + 1, resampled - 1)
+        share = (places - below).astype(np.float32)[:, None, None]
+        planes = planes[below] * (1 - share) + planes[above] * share
+    return np.transpose(planes[:, ::-1], np.argsort((slice_axis, row_axis, column_axis)))
 
 
 def _in_range(count: int, cutting: Cutting, volume: Volume) -> Int[np.ndarray, " n"]:

@@ -6,6 +6,7 @@ import math
 import numpy as np
 from jaxtyping import Bool, Float, Shaped, UInt8
 from PIL import Image
+from scipy import ndimage
 
 from jaxad.data.preparation import LARGEST, Preparation
 
@@ -87,6 +88,31 @@ class Frame:
         square[row : row + self.size[0], column : column + self.size[1]] = resized
         return square
 
+    def place_back(
+        self, square: Float[np.ndarray, "s s"], shape: tuple[int, int]
+    ) -> Float[np.ndarray, "h w"]:
+        """What is seen in the square at its place in the plane, linearly interpolated.
+
+        Args:
+            square: such as an anomaly map.
+            shape: of the plane, rows and columns.
+
+        Returns:
+            0 where the square does not see the plane.
+        """
+        places, inside = [], []
+        starts, ends = self.box[:2], self.box[2:]
+        for length, start, end, size in zip(shape, starts, ends, self.size, strict=True):
+            middles = np.arange(length) + 0.5
+            border = (self.side - size) // 2
+            places.append((middles - start) / (end - start) * size - 0.5 + border)
+            inside.append((middles >= start) & (middles <= end))
+            # Not beyond the part: around it the square holds what is no image.
+            places[-1] = np.clip(places[-1], border, border + size - 1)
+        grid = np.stack(np.meshgrid(*places, indexing="ij"))
+        found = ndimage.map_coordinates(square.astype(np.float32), grid, order=1)
+        return np.where(inside[0][:, None] & inside[1], found, np.float32(0))
+
     def resize_mask(self, mask: Bool[np.ndarray, "h w"]) -> UInt8[np.ndarray, "s s"]:
         """1 where half of a pixel is anomalous; where none is so full, at the fullest.
 
@@ -109,11 +135,16 @@ class Frame:
         )
 
 
+def num_resampled(count: int, spacing: float, wanted: float) -> int:
+    """How many slices there are at another distance."""
+    return max(1, round(count * spacing / wanted))
+
+
 def resample_axis(
     voxels: Float[np.ndarray, "n *rest"], spacing: float, wanted: float
 ) -> Float[np.ndarray, "m *rest"]:
     """Slices at another distance, antialiased; both distances in mm."""
-    count = max(1, round(len(voxels) * spacing / wanted))
+    count = num_resampled(len(voxels), spacing, wanted)
     if count == len(voxels):
         return voxels
     flat = voxels.reshape(len(voxels), -1).astype(np.float32)

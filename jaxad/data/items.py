@@ -17,7 +17,7 @@ from jaxad.data.preparation import Preparation
 from jaxad.data.prepare_images import extrema_of, prepare_image, prepare_plain
 from jaxad.data.readers import dicom
 from jaxad.data.readers.images import read_image, read_mask, read_plain
-from jaxad.data.readers.volumes import Volume, read_nifti
+from jaxad.data.readers.volumes import Grid, Volume, read_nifti
 from jaxad.errors import DataError, UserError
 
 Kind = Literal["image", "nifti", "dicom"]
@@ -85,6 +85,7 @@ class Rows:
         highest: likewise.
         num_left_out: of its slices.
         error: why it was left out; "" otherwise.
+        grid: of a scan.
     """
 
     item: Item
@@ -97,6 +98,7 @@ class Rows:
     highest: float | None
     num_left_out: int = 0
     error: str = ""
+    grid: Grid | None = None
 
     @property
     def ids(self) -> tuple[str, ...]:
@@ -179,6 +181,7 @@ def _read_volume_item(item: Item, reading: Reading) -> Rows:
         lowest=float(min(volume.voxels.min() for volume in volumes)),
         highest=float(max(volume.voxels.max() for volume in volumes)),
         num_left_out=slices.num_left_out,
+        grid=volumes[0].grid,
     )
 
 

@@ -38,7 +38,7 @@ def read_items(
     Args:
         items: what to read.
         reading: how.
-        progress: what the bar says.
+        progress: what the bar says; "": there is none.
         room: [N, S, S, C], shared with other processes: an image of its type is put there, at the
             place of its item, and the item's `images` are a view of it.
 
@@ -56,7 +56,8 @@ def read_items(
             for start in range(0, len(items), size)
         )
     there = None if room is None else np.asarray(room)
-    with tqdm(total=len(items), desc=progress, unit=unit, disable=len(items) < 20) as bar:
+    is_short = len(items) < 20 or not progress
+    with tqdm(total=len(items), desc=progress, unit=unit, disable=is_short) as bar:
         place = 0
         for chunk in chunks:
             for found in chunk:

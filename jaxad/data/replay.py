@@ -5,7 +5,9 @@ machine, is treated to the bit as what was trained on.
 """
 
 import dataclasses
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -15,12 +17,12 @@ from ml_collections import ConfigDict
 from jaxad.data import settings
 from jaxad.data.cutting import cut
 from jaxad.data.folders import read_normal_folder
-from jaxad.data.items import Item, Reading
+from jaxad.data.items import Item, Reading, Rows
 from jaxad.data.npz import read_npz
 from jaxad.data.preparation import to_depth
 from jaxad.data.prepare_images import prepare_image
 from jaxad.data.readers.volumes import turn
-from jaxad.data.reading import read_split
+from jaxad.data.reading import read_items, read_split
 from jaxad.data.sources import KINDS, TFDS, check_split, is_published, published, told
 from jaxad.data.tables import read_rows
 from jaxad.errors import UserError
@@ -32,7 +34,7 @@ def is_prepared(data: ConfigDict) -> bool:
     return data.name not in KINDS and not data.name.startswith(TFDS)
 
 
-def _reading(data: ConfigDict) -> Reading:
+def reading_of(data: ConfigDict) -> Reading:
     """How the files of the run's data set were read."""
     reading = settings.reading(data, KINDS[data.name])
     return published(data.name).reading_of(reading) if is_published(data.name) else reading
@@ -71,7 +73,7 @@ def _cut_pixels(
     pixels: Shaped[np.ndarray, "..."], data: ConfigDict, affine: Shaped[np.ndarray, "..."]
 ) -> Shaped[np.ndarray, "n s s c"]:
     """The slices of a scan [X, Y, Z], or of one of several modalities [X, Y, Z, C]."""
-    reading, several = _reading(data), "," in data.modality
+    reading, several = reading_of(data), "," in data.modality
     channels = reading.preparation.channels
     expected = (4, channels) if several else (3, pixels.shape[-1] if pixels.ndim else 0)
     if (pixels.ndim, pixels.shape[-1] if pixels.ndim else 0) != expected:
@@ -118,6 +120,23 @@ def read_files(path: Path, data: ConfigDict, *, with_labels: bool = False) -> Sp
     Raises:
         UserError: the run's data set is not of files, or these cannot be used.
     """
+    items = find_items(path, data)
+    if not with_labels:
+        items = [dataclasses.replace(item, label=0, mask=None) for item in items]
+    reading = reading_of(data)
+    split = told(read_split(items, reading, str(path)), str(path))
+    depth = _depth(data, reading)
+    return (
+        split if depth is None else dataclasses.replace(split, images=to_depth(split.images, depth))
+    )
+
+
+def find_items(path: Path, data: ConfigDict) -> list[Item]:
+    """The files at a path that a run can score, in a fixed order; they are not read yet.
+
+    Raises:
+        UserError: see `read_files`.
+    """
     if data.name not in KINDS:
         raise UserError(
             f"{path}: a run on '{data.name}' takes images that are prepared, as an .npz file; "
@@ -130,15 +149,23 @@ def read_files(path: Path, data: ConfigDict, *, with_labels: bool = False) -> Sp
         )
     if not path.exists():
         raise UserError(f"{path}: no such file or folder; name one that is there.")
-    reading = _reading(data)
-    items = _items_at(path, data)
-    if not with_labels:
-        items = [dataclasses.replace(item, label=0, mask=None) for item in items]
-    split = told(read_split(items, reading, str(path)), str(path))
-    if not is_published(data.name):
-        return split
-    depth = published(data.name).depth(reading.preparation)
-    return dataclasses.replace(split, images=to_depth(split.images, depth))
+    return _items_at(path, data)
+
+
+def read_rows_of(items: Sequence[Item], data: ConfigDict) -> Iterator[Rows]:
+    """What each of the files to score becomes, in their order; bad ones have an `error`."""
+    reading = dataclasses.replace(reading_of(data), on_error="skip")
+    depth = _depth(data, reading)
+    unlabelled = [dataclasses.replace(item, label=0, mask=None) for item in items]
+    for rows in read_items(unlabelled, reading, ""):
+        images = rows.images if depth is None else to_depth(rows.images, depth)
+        yield dataclasses.replace(rows, images=images)
+
+
+def _depth(data: ConfigDict, reading: Reading) -> Any:
+    """The type of all images of a published data set; None: each has its file's."""
+    published_one = published(data.name) if is_published(data.name) else None
+    return None if published_one is None else published_one.depth(reading.preparation)
 
 
 def _items_at(path: Path, data: ConfigDict) -> list[Item]:

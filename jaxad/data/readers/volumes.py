@@ -24,6 +24,24 @@ _NIFTI2_STARTS = ((540).to_bytes(4, "little"), (540).to_bytes(4, "big"))
 
 
 @dataclasses.dataclass(frozen=True)
+class Grid:
+    """Where voxels lie.
+
+    Attributes:
+        shape: voxels to the patient's right, anterior and superior.
+        affine: from voxel indices to mm, RAS+.
+    """
+
+    shape: tuple[int, int, int]
+    affine: Float[np.ndarray, "4 4"]
+
+    @property
+    def spacing(self) -> tuple[float, float, float]:
+        """Distances of voxels along X, Y and Z in mm."""
+        return tuple(np.linalg.norm(self.affine[:3, :3], axis=0).tolist())
+
+
+@dataclasses.dataclass(frozen=True)
 class Volume:
     """A scan.
 
@@ -38,9 +56,15 @@ class Volume:
     path: Path
 
     @property
+    def grid(self) -> Grid:
+        """Where the voxels lie."""
+        x, y, z = self.voxels.shape
+        return Grid((x, y, z), self.affine)
+
+    @property
     def spacing(self) -> tuple[float, float, float]:
-        """Distances of voxels along X, Y and Z in mm."""
-        return tuple(np.linalg.norm(self.affine[:3, :3], axis=0).tolist())
+        """See `Grid.spacing`."""
+        return self.grid.spacing
 
 
 def read_nifti(path: Path) -> Volume:
@@ -52,18 +76,46 @@ def read_nifti(path: Path) -> Volume:
     """
     size = check_file(path)
     with readable(path, "NIfTI file"), path.open("rb") as raw:
-        is_zipped = raw.read(2) == _GZIP_MAGIC
-        raw.seek(0)
-        file: io.BufferedIOBase = gzip.GzipFile(fileobj=raw) if is_zipped else raw
-        kind = nib.Nifti2Image if file.read(4) in _NIFTI2_STARTS else nib.Nifti1Image
-        file.seek(0)
-        image = kind.from_file_map(kind.make_file_map({"image": file}), mmap=False)
+        image, file = _open(raw)
+        is_zipped = file is not raw
         # Deflate shrinks at most 1032 times.
         volume = turn(image, path, size * 1032 if is_zipped else size)
         # The sum of what was zipped stands at its end, and is checked when that is read.
         while is_zipped and file.read(2**20):
             pass
         return volume
+
+
+def _open(raw: io.BufferedIOBase) -> tuple[nib.Nifti1Image, io.BufferedIOBase]:
+    """The image of a file whose voxels are not read yet, and what they come from, unzipped."""
+    is_zipped = raw.read(2) == _GZIP_MAGIC
+    raw.seek(0)
+    file: io.BufferedIOBase = gzip.GzipFile(fileobj=raw) if is_zipped else raw
+    kind = nib.Nifti2Image if file.read(4) in _NIFTI2_STARTS else nib.Nifti1Image
+    file.seek(0)
+    return kind.from_file_map(kind.make_file_map({"image": file}), mmap=False), file
+
+
+def like_file(path: Path, voxels: Float[np.ndarray, "x y z"]) -> nib.Nifti1Image:
+    """Voxels in the order, on the grid and with the header of a file that `read_nifti` reads.
+
+    Args:
+        path: of the file.
+        voxels: to the right, anterior and superior, as many as the file has.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    with readable(path, "NIfTI file"), path.open("rb") as raw:
+        given, _ = _open(raw)
+        to_file = nib.orientations.ornt_transform(
+            nib.orientations.axcodes2ornt("RAS"), nib.io_orientation(given.affine)
+        )
+        turned = nib.orientations.apply_orientation(voxels, to_file)
+        header = given.header.copy()
+        header.set_slope_inter(1, 0)
+        header.set_data_dtype(turned.dtype)
+        return type(given)(turned, given.affine, header)
 
 
 def turn(image: nib.Nifti1Image, path: Path, most_bytes: int) -> Volume:

@@ -1,0 +1,1 @@
+"""Files in, decisions and maps out: `--mode=score`."""

@@ -1,0 +1,142 @@
+"""What scores mean: p-values, decisions, and what drove them, against normal images."""
+
+import dataclasses
+import functools
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Shaped
+
+import jaxad
+from jaxad.evaluate import calibration as calibration_lib
+from jaxad.evaluate.calibration import StoredCalibration
+from jaxad.evaluate.evidence import contributions, drivers
+from jaxad.evaluate.metrics import group_numbers
+from jaxad.exported import ExportedDetector
+from jaxad.scorer import SCORE, Scorer
+from jaxad.workdir import Workdir
+
+
+@dataclasses.dataclass(frozen=True)
+class Judge:
+    """What scores mean: p-values, decisions and what drove them, against normal images.
+
+    Attributes:
+        scorer: gave the scores.
+        stored: the normal images that decisions are calibrated on; without, there are none.
+        rate: of false positives among normal patients.
+
+    Raises:
+        UserError: the normal images cannot support the rate.
+    """
+
+    scorer: Scorer
+    stored: StoredCalibration | None
+    rate: float
+
+    def __post_init__(self) -> None:
+        if self.stored is not None:
+            self.stored.calibration.patient_threshold(self.rate)
+
+    @functools.cached_property
+    def components(self) -> tuple[str, ...]:
+        """Names of the score's components, in the order of a table."""
+        nothing = np.zeros((1, *self.scorer.image_shape), np.float32)
+        return tuple(next(iter(self.scorer.score_batches(nothing))).components)
+
+    @functools.cached_property
+    def _means(self) -> dict[str, float]:
+        assert self.stored is not None
+        assert self.stored.evidence is not None
+        return self.stored.evidence.means(group_numbers(self.stored.groups))
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Of a table's rows, beside those that say which image it is."""
+        weights = self.scorer.score_weights if self._explains else {}
+        parts = tuple(f"from_{name}" for name in weights)
+        return (SCORE, "p_value", "anomalous", "driver", *parts, *self.components)
+
+    @property
+    def _explains(self) -> bool:
+        return self.stored is not None and self.stored.evidence is not None
+
+    def rows(self, columns: Mapping[str, Shaped[np.ndarray, " n"]]) -> list[dict[str, Any]]:
+        """What is said of images, by their score and its components.
+
+        Raises:
+            UserError: a score is not finite.
+        """
+        scores = np.asarray(columns[SCORE], np.float64)
+        found: dict[str, Sequence[Any]] = {SCORE: [f"{score:.9g}" for score in scores]}
+        blank = [""] * len(scores)
+        found["p_value"], found["anomalous"], found["driver"] = blank, blank, blank
+        if self.stored is not None:
+            p_values = self.stored.calibration.image_p_values(scores)
+            found["p_value"] = [f"{value:.6g}" for value in p_values]
+            found["anomalous"] = (p_values <= self.rate).astype(int).tolist()
+            if self.stored.evidence is not None:
+                parts = contributions(columns, self.scorer.score_weights, self._means)
+                found["driver"] = drivers(parts)
+                for name, values in parts.items():
+                    found[f"from_{name}"] = [f"{value:.6g}" for value in values]
+        for name, values in columns.items():
+            if name != SCORE:
+                found[name] = [f"{value:.9g}" for value in values]
+        return [dict(zip(found, cells, strict=True)) for cells in zip(*found.values(), strict=True)]
+
+    def patient(self, score: float) -> tuple[Any, Any]:
+        """p-value and decision of a patient, by the largest of his scores."""
+        if self.stored is None:
+            return "", ""
+        p_value = float(self.stored.calibration.patient_p_values(np.array([score]))[0])
+        return f"{p_value:.6g}", int(p_value <= self.rate)
+
+
+def load_judge(path: Path, rate: float | None) -> Judge:
+    """The judge of a run's last checkpoint, or of an exported file.
+
+    Args:
+        path: the run's folder, or the file.
+        rate: of false positives; None: the run's own, or the smallest that its normal images
+            support, which is told.
+
+    Raises:
+        UserError: see `jaxad.load`; or the normal images cannot support the rate.
+    """
+    scorer = jaxad.load(path)
+    stored = (
+        scorer.calibration
+        if isinstance(scorer, ExportedDetector)
+        else calibration_lib.read(Workdir(path))
+    )
+    remedy = "--mode=evaluate or --mode=calibrate makes one"
+    if stored is None:
+        _tell(f"there is no calibration: scores come without p-values and decisions; {remedy}.")
+    elif stored.checkpoint_step != scorer.step:
+        _tell(
+            f"the calibration is of checkpoint {stored.checkpoint_step}, not of {scorer.step}: "
+            f"scores come without p-values and decisions; {remedy}."
+        )
+        stored = None
+    elif stored.evidence is None:
+        _tell(
+            "the calibration is of an older version: what drives scores is not told; "
+            "--mode=evaluate writes it anew."
+        )
+    own = float(scorer.config.evaluate.false_positive_rate)
+    if rate is None and stored is not None and own < stored.calibration.smallest_rate:
+        smallest = stored.calibration.smallest_rate
+        _tell(
+            f"{stored.calibration.num_patients} normal patients cannot support a false-positive "
+            f"rate of {own:g}; {smallest:.3g} is taken."
+        )
+        own = smallest
+    return Judge(scorer, stored, own if rate is None else rate)
+
+
+def _tell(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

@@ -1,0 +1,87 @@
+"""Anomaly maps as people open them: over the image as PNG, of a scan as NIfTI."""
+
+import gzip
+from pathlib import Path, PurePosixPath
+
+import matplotlib
+import nibabel as nib
+import numpy as np
+from jaxtyping import Float, UInt8
+from PIL import Image
+
+from jaxad.data.cutting import place_back
+from jaxad.data.folders import stem
+from jaxad.data.items import Reading, Rows
+from jaxad.data.readers.volumes import like_file
+from jaxad.workdir import atomic_write
+
+#: Overlays are at least so large: small images are hard to see.
+_LEAST_SIDE = 256
+
+#: How much of the brightest colour covers the image.
+_OPACITY = 0.65
+
+
+def place_of(folder: Path, name: str, suffix: str) -> Path:
+    """Where the map of an item goes: its name in the folder, which it never leaves."""
+    parts = [part for part in PurePosixPath(name).parts if part not in ("/", "..", ".")]
+    path = folder.joinpath(*parts) if parts else folder / "unnamed"
+    return path.with_name(f"{stem(path)}{suffix}")
+
+
+def write_overlay(
+    path: Path,
+    image: Float[np.ndarray, "s s c"],
+    anomaly_map: Float[np.ndarray, "s s"],
+    brightest: float,
+) -> None:
+    """Writes the image as the detector saw it, the map over it in colours.
+
+    Args:
+        path: of the PNG file.
+        image: in [0, 1].
+        anomaly_map: of the image.
+        brightest: the value of the map that is shown brightest; the same for all images, so that
+            colours can be compared.
+    """
+    colours = image if image.shape[-1] == 3 else np.repeat(image.mean(-1, keepdims=True), 3, -1)
+    share = np.clip(anomaly_map / max(brightest, 1e-12), 0, 1)[..., None]
+    heat = matplotlib.colormaps["inferno"](share[..., 0])[..., :3]
+    mixed = colours * (1 - _OPACITY * share) + heat * _OPACITY * share
+    # Side by side: what is under the colours is to be seen too.
+    picture = Image.fromarray(np.concatenate([_enlarged(colours), _enlarged(mixed)], axis=1))
+    with atomic_write(path, "wb") as file:
+        picture.save(file, format="PNG")
+
+
+def _enlarged(picture: Float[np.ndarray, "s s 3"]) -> UInt8[np.ndarray, "t t 3"]:
+    pixels = Image.fromarray(np.rint(255 * picture).astype(np.uint8))
+    times = max(1, -(-_LEAST_SIDE // len(picture)))
+    size = (pixels.width * times, pixels.height * times)
+    return np.asarray(pixels.resize(size, Image.Resampling.BICUBIC))
+
+
+def write_volume(
+    path: Path, rows: Rows, maps: Float[np.ndarray, "n s s"], reading: Reading
+) -> None:
+    """Writes the maps of a scan's slices as a scan, on its own grid and with its own affine.
+
+    Args:
+        path: of the `.nii.gz` file.
+        rows: the scan.
+        maps: of its slices.
+        reading: how it was read.
+    """
+    assert rows.grid is not None
+    assert rows.positions is not None
+    voxels = place_back(maps, rows.positions, rows.grid, reading.preparation, reading.cutting)
+    source = rows.item.paths[0]
+    if source.is_dir():  # a DICOM series, which has no grid of its own
+        image = nib.Nifti1Image(voxels, rows.grid.affine)
+    else:
+        image = like_file(source, voxels)
+    image.header.set_data_dtype(np.float32)
+    image.header["cal_min"], image.header["cal_max"] = 0.0, float(maps.max(initial=0.0))
+    image.header["descrip"] = b"anomaly map"
+    with atomic_write(path, "wb") as file:
+        file.write(gzip.compress(image.to_bytes(), compresslevel=4))

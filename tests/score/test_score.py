@@ -1,0 +1,334 @@
+"""`--mode=score`: tables, maps where they belong, bad files, and going on after a kill."""
+
+import csv
+import dataclasses
+import json
+
+import nibabel as nib
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxad import config as config_lib
+from jaxad.errors import UserError
+from jaxad.evaluate.calibration import StoredCalibration
+from jaxad.evaluate.evidence import NormalEvidence
+from jaxad.score import files, maps
+from jaxad.score import judge as judge_lib
+from jaxad.score.files import score_files
+from jaxad.score.judge import Judge, load_judge
+from jaxad.scorer import Scorer
+from jaxad.types import Scores
+
+SIZE = 32
+
+
+class Brightness(Scorer):
+    """Scores an image by its mean and its largest value; the map is the image."""
+
+    step, num_parameters, num_latents = 7, 0, 0
+    image_shape = (SIZE, SIZE, 1)
+    score_weights = {"mean": 1.0, "largest": 2.0}  # noqa: RUF012 - the base class says what it is
+
+    def __init__(self, kind, **fields):
+        self._config = config_lib.get_config("pchvae:smoke")
+        data = self._config.data
+        data.name, data.image_size = kind, SIZE
+        for name, value in fields.items():
+            group, _, last = name.rpartition("__")
+            (data[group] if group else data)[last] = value
+
+    @property
+    def config(self):
+        return self._config
+
+    def score_batches(self, images):
+        for start in range(0, len(images), 4):
+            pixel = np.asarray(images[start : start + 4], np.float32)[..., 0]
+            parts = {"mean": pixel.mean(axis=(1, 2)), "largest": pixel.max(axis=(1, 2))}
+            yield Scores(parts["mean"] + 2 * parts["largest"], pixel, parts, {})
+
+    def image_score_batches(self, images):
+        for scores in self.score_batches(images):
+            yield scores.image
+
+
+def normals(count=39):
+    """Means 0 to .38, largest values all .1: scores are .2 to .58."""
+    means, largest = np.arange(count) / 100, np.full(count, 0.1)
+    names = tuple(f"n{number}" for number in range(count))
+    evidence = NormalEvidence({"mean": means, "largest": largest}, largest)
+    return StoredCalibration("val", True, 7, names, names, means + 2 * largest, evidence)
+
+
+def rows(path):
+    with path.open(encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def write_images(folder, count=6):
+    """Grey ones: image n has the value 20 n, but for a corner of 255."""
+    for number in range(count):
+        pixels = np.full((40, 40), 20 * number, np.uint8)
+        pixels[:4, :4] = 255
+        path = folder / f"patient{number // 2}" / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(path)
+    return folder
+
+
+@pytest.fixture
+def images(tmp_path):
+    return write_images(tmp_path / "in")
+
+
+def judge(kind="folder", stored=True, rate=0.05, **fields):
+    return Judge(Brightness(kind, **fields), normals() if stored else None, rate)
+
+
+# --- Tables.
+
+
+def test_every_image_gets_a_row_and_every_patient_one(images, tmp_path, capsys):
+    score_files(judge(group_pattern="patient[0-9]"), images, tmp_path / "out")
+    found = rows(tmp_path / "out/scores.csv")
+    assert [row["id"] for row in found] == [f"patient{n // 2}/{n}.png" for n in range(6)]
+    assert list(found[0]) == [
+        "id", "group", "position", "score", "p_value", "anomalous", "driver", "from_mean",
+        "from_largest", "mean", "largest",
+    ]  # fmt: skip
+    for row in found:
+        parts = {name: float(row[name]) for name in ("mean", "largest")}
+        assert float(row["score"]) == pytest.approx(parts["mean"] + 2 * parts["largest"])
+        # Normal images have a mean of .19 and a largest value of .1: the parts add up.
+        assert float(row["from_mean"]) == pytest.approx(parts["mean"] - 0.19, abs=1e-5)
+        assert float(row["from_largest"]) == pytest.approx(2 * (parts["largest"] - 0.1), abs=1e-5)
+        assert row["driver"] == "largest"
+        assert float(row["p_value"]) == 1 / 40 and row["anomalous"] == "1"
+    patients = rows(tmp_path / "out/patients.csv")
+    assert [row["group"] for row in patients] == ["patient0", "patient1", "patient2"]
+    best = max(found[:2], key=lambda row: float(row["score"]))
+    assert (patients[0]["score"], patients[0]["highest"]) == (best["score"], best["id"])
+    assert (patients[0]["num_images"], patients[0]["num_anomalous"]) == ("2", "2")
+    assert (
+        "scored 6 images of 3 patients; anomalous at a false-positive rate of 0.05: 6 images"
+        in (capsys.readouterr().out)
+    )
+
+
+def test_without_a_calibration_there_are_scores_alone(images, tmp_path):
+    score_files(judge(stored=False), images, tmp_path / "out", which_maps="none")
+    found = rows(tmp_path / "out/scores.csv")
+    assert {row["p_value"] for row in found} == {""} and "from_mean" not in found[0]
+    assert rows(tmp_path / "out/patients.csv")[0]["anomalous"] == ""
+    assert not (tmp_path / "out/maps").exists()
+
+
+def test_a_rate_that_the_normal_images_cannot_support_is_refused():
+    with pytest.raises(UserError, match=r"rate of 0.01 cannot be had from 39 normal patients"):
+        judge(rate=0.01)
+
+
+def test_bad_files_are_left_out_and_named(images, tmp_path, capsys):
+    (images / "patient0/1.png").write_bytes(b"")
+    (images / "patient1/2.png").write_bytes(b"\x89PNG garbage")
+    score_files(judge(), images, tmp_path / "out")
+    assert len(rows(tmp_path / "out/scores.csv")) == 4
+    errors = rows(tmp_path / "out/errors.csv")
+    assert [row["id"] for row in errors] == ["patient0/1.png", "patient1/2.png"]
+    assert "is empty (0 bytes)" in errors[0]["error"]
+    assert "2 files were left out" in capsys.readouterr().err
+
+
+def test_bad_files_alone_are_an_error(images, tmp_path):
+    for path in images.rglob("*.png"):
+        path.write_bytes(b"")
+    with pytest.raises(UserError, match="none of 6 files gives a score; see '.*errors.csv'"):
+        score_files(judge(), images, tmp_path / "out")
+
+
+def test_an_npz_file_is_scored(tmp_path):
+    pixels = np.random.default_rng(0).uniform(size=(5, SIZE, SIZE)).astype(np.float32)
+    np.savez(tmp_path / "a.npz", image=pixels, group=np.array(["a", "a", "b", "b", "b"]))
+    score_files(judge("npz"), tmp_path / "a.npz", tmp_path / "out")
+    found = rows(tmp_path / "out/scores.csv")
+    assert [float(row["mean"]) for row in found] == pytest.approx(pixels.mean(axis=(1, 2)).tolist())
+    assert len(rows(tmp_path / "out/patients.csv")) == 2
+
+
+@pytest.mark.parametrize(
+    ("stored", "line"),
+    [
+        (None, "there is no calibration: scores come without p-values and decisions"),
+        (dataclasses.replace(normals(), checkpoint_step=3), "is of checkpoint 3, not of 7: scores"),
+        (dataclasses.replace(normals(), evidence=None), "what drives scores is not told"),
+        (normals(9), "9 normal patients cannot support a false-positive rate of 0.05; 0.1 is tak"),
+        (normals(), ""),
+    ],
+)
+def test_what_a_calibration_cannot_do_is_told(stored, line, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(judge_lib.jaxad, "load", lambda path: Brightness("folder"))
+    monkeypatch.setattr(judge_lib.calibration_lib, "read", lambda workdir: stored)
+    found = load_judge(tmp_path, None)
+    told = capsys.readouterr().err
+    assert line in told and (line or not told)
+    assert found.rate == (pytest.approx(0.1) if "0.1 is" in line else 0.05)
+    if stored is not None and stored.checkpoint_step == 7 and len(stored.ids) == 9:
+        with pytest.raises(UserError, match="cannot be had from 9 normal patients"):
+            load_judge(tmp_path, 0.05)
+
+
+# --- Going on.
+
+
+def test_a_stopped_run_goes_on_and_ends_as_an_unbroken_one(images, tmp_path, monkeypatch):
+    monkeypatch.setitem(files._BLOCK, "image", 2)
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    score_files(judge(), images, whole)
+    original, calls = files._score_block, []
+
+    def stops(*arguments):
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        calls.append(1)
+        return original(*arguments)
+
+    monkeypatch.setattr(files, "_score_block", stops)
+    with pytest.raises(KeyboardInterrupt):
+        score_files(judge(), images, broken)
+    assert not (broken / "patients.csv").exists()
+    # A kill in the middle of a line.
+    with (broken / "scores.csv").open("a") as file:
+        file.write("patient2/4.png,pat")
+    monkeypatch.setattr(files, "_score_block", original)
+    score_files(judge(), images, broken)
+    for name in ("scores.csv", "patients.csv", "errors.csv"):
+        assert (broken / name).read_bytes() == (whole / name).read_bytes()
+    score_files(judge(), images, broken)  # a third time changes nothing
+    assert (broken / "scores.csv").read_bytes() == (whole / "scores.csv").read_bytes()
+
+
+def test_scores_of_something_else_are_not_mixed(images, tmp_path):
+    out = tmp_path / "out"
+    score_files(judge(), images, out, name="a")
+    with pytest.raises(UserError, match="holds scores of another detector; choose another"):
+        score_files(judge(), images, out, name="b")
+    with pytest.raises(UserError, match="holds scores of another rate"):
+        score_files(judge(rate=0.1), images, out, name="a")
+    (images / "patient0/1.png").unlink()
+    with pytest.raises(UserError, match="holds scores of another input"):
+        score_files(judge(), images, out, name="a")
+    (out / "progress.json").write_text("{")
+    with pytest.raises(UserError, match=r"progress.json' cannot be read"):
+        score_files(judge(), images, out, name="a")
+    (out / "progress.json").unlink()
+    with pytest.raises(UserError, match="holds a scores.csv already; choose another folder"):
+        score_files(judge(), images, out, name="a")
+
+
+# --- Maps.
+
+
+def test_overlays_show_the_image_and_the_map_beside_it(images, tmp_path):
+    score_files(judge(), images, tmp_path / "out")
+    with Image.open(tmp_path / "out/maps/patient0/0_map.png") as picture:
+        pixels = np.asarray(picture)
+    assert pixels.shape == (256, 512, 3)
+    left, right = pixels[:, :256].astype(int), pixels[:, 256:].astype(int)
+    assert (np.ptp(left, axis=-1) == 0).all()  # grey
+    # The corner is above what normal images reach, so it is as bright as can be; black stays.
+    corner, rest = right[4:12, 4:12].mean(axis=(0, 1)), right[128:, 128:].mean(axis=(0, 1))
+    assert rest.max() < 3 and corner[0] > 200 and corner[2] < corner[0]
+
+
+def test_maps_of_anomalous_images_alone(images, tmp_path):
+    stored = normals()
+    high = StoredCalibration("val", True, 7, stored.ids, stored.groups, stored.scores + 1.6,
+                             stored.evidence)  # fmt: skip
+    score_files(Judge(Brightness("folder"), high, 0.05), images, tmp_path / "out",
+                which_maps="anomalous")  # fmt: skip
+    found = rows(tmp_path / "out/scores.csv")
+    called = {row["id"].replace(".png", "_map.png") for row in found if row["anomalous"] == "1"}
+    folder = tmp_path / "out/maps"
+    written = {path.relative_to(folder).as_posix() for path in folder.rglob("*.png")}
+    assert 0 < len(called) < 6 and written == called
+    with pytest.raises(UserError, match="--maps=some: is not one of all, anomalous, none"):
+        score_files(judge(), images, tmp_path / "b", which_maps="some")
+
+
+@pytest.mark.parametrize("name", ["../../etc/x", "/etc/x", "..", "a/../../b", "ok/x.nii.gz"])
+def test_maps_stay_in_their_folder(name, tmp_path):
+    path = maps.place_of(tmp_path, name, "_map.png").resolve()
+    assert path.is_relative_to(tmp_path) and path != tmp_path
+
+
+OBLIQUE = nib.affines.from_matvec(
+    nib.eulerangles.euler2mat(0.3, -0.2, 0.15) @ np.diag([-1.2, 1.0, 2.5]), [30.0, -12.0, 7.0]
+)
+
+
+def write_oblique(path, turn=lambda voxels, affine: (voxels, affine)):
+    """A head with a bright lesion, and where the lesion is in mm."""
+    shape = (36, 44, 20)
+    index = np.indices(shape)
+    voxels = (index.sum(axis=0) % 7 + 20).astype(np.int16)
+    voxels[:3], voxels[-3:], voxels[:, :3], voxels[:, -3:] = 0, 0, 0, 0
+    lesion = (slice(20, 27), slice(10, 17), slice(8, 12))
+    voxels[lesion] = 200
+    centre = OBLIQUE @ [23.0, 13.0, 9.5, 1.0]
+    voxels, affine = turn(voxels, OBLIQUE)
+    image = nib.Nifti1Image(voxels, affine)
+    image.set_qform(affine, code=1)
+    nib.save(image, path)
+    return centre[:3]
+
+
+def reoriented(voxels, affine):
+    """The same scan, its axes in another order and direction."""
+    image = nib.Nifti1Image(voxels, affine)
+    turned = image.as_reoriented(nib.orientations.axcodes2ornt(("S", "L", "A")))
+    return np.asarray(turned.dataobj), turned.affine
+
+
+@pytest.mark.parametrize("turn", [lambda voxels, affine: (voxels, affine), reoriented])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"volume__plane": "sagittal", "preprocess__square": "crop"},
+        {"volume__plane": "coronal", "volume__spacing": 2.0, "volume__field_of_view": 60.0},
+        {"volume__spacing": 1.5, "preprocess__square": "stretch"},
+    ],
+)
+def test_the_map_of_a_scan_lies_on_it_in_world_coordinates(fields, turn, tmp_path):
+    path = tmp_path / "a scan.nii.gz"
+    centre = write_oblique(path, turn)
+    score_files(judge("nifti", **fields), path, tmp_path / "out")
+    scan, found = nib.load(path), nib.load(tmp_path / "out/maps/a scan_map.nii.gz")
+    assert found.shape == scan.shape and found.get_data_dtype() == np.float32
+    np.testing.assert_array_equal(found.affine, scan.affine)
+    assert int(found.header["qform_code"]) == 1
+    values = found.get_fdata()
+    bright = values > 0.9 * values.max()
+    places = nib.affines.apply_affine(found.affine, np.argwhere(bright))
+    # The lesion is 8.4 x 7 x 10 mm; a pixel of the detector is up to 2 mm wide.
+    assert np.abs(places.mean(axis=0) - centre).max() < 1.5
+    lesion = np.asarray(scan.dataobj) == 200
+    dice = 2 * (bright & lesion).sum() / (bright.sum() + lesion.sum())
+    assert dice > 0.6
+
+
+def test_all_slices_of_a_scan_are_scored_with_their_positions(tmp_path):
+    write_oblique(tmp_path / "scan.nii.gz")
+    score_files(judge("nifti"), tmp_path / "scan.nii.gz", tmp_path / "out", which_maps="none")
+    found = rows(tmp_path / "out/scores.csv")
+    assert [row["position"] for row in found] == [str(number) for number in range(20)]
+    assert {row["group"] for row in found} == {"scan.nii.gz"}
+    highest = rows(tmp_path / "out/patients.csv")[0]["highest"]
+    assert 8 <= int(highest.rpartition("-")[2]) <= 11
+
+
+def test_what_was_asked_is_kept(images, tmp_path):
+    score_files(judge(), images, tmp_path / "out", name="run at step 7")
+    asked = json.loads((tmp_path / "out/progress.json").read_text())["asked"]
+    assert asked["detector"] == "run at step 7" and asked["rate"] == 0.05
