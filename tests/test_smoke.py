@@ -85,6 +85,7 @@ def test_a_fit_keeps_the_contract_and_loads_as_a_detector(smoke_run):
     check_run(smoke_run, "pchvae")
 
 
+@pytest.mark.long
 def test_a_fit_of_codes_keeps_the_contract_and_loads_as_a_detector(launch, data_root, tmp_path):
     result = launch(
         "--config=vqvae2:smoke", f"--workdir={tmp_path}", f"--config.data.root={data_root}"

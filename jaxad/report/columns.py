@@ -11,7 +11,14 @@ from jaxad.report.figures import Column
 #: Headings of reconstructions, in the order of a sheet; others follow by their own names.
 RECONSTRUCTIONS = {"high": "high level", "low": "low level", "zero": "x_zero"}
 #: Headings of anomaly maps; others have their own names.
-MAPS = {"pixel": "anomaly map", "ssim": "1 - SSIM", "flow": "flow: feature nll"}
+MAPS = {
+    "pixel": "anomaly map",
+    "ssim": "1 - SSIM",
+    "flow": "flow: feature nll",
+    "high": "map: input - high",
+    "low": "map: low level",
+    "zero": "map: x_zero",
+}
 #: Reconstructions that are differences: shown around zero.
 SIGNED = ("low", "zero")
 

@@ -276,6 +276,7 @@ def test_finished_runs_are_skipped_and_new_seeds_added(finished, npz_root, monke
     assert trained[1:] == [["runs/large/seed_0"], ["runs/large/seed_1"]]
 
 
+@pytest.mark.long
 def test_one_seed_s_failure_is_not_its_group_s(npz_root, tmp_path, monkeypatch):
     original = runner.train_seeds
 
