@@ -7,6 +7,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from jaxad import experiment, exported
+from jaxad.compilation import keep_programs
 from jaxad.data.inspection import inspect as inspect_data
 from jaxad.data.replay import read_normals
 from jaxad.data.sources import DataSet
@@ -40,7 +41,7 @@ def evaluate(config: ConfigDict, workdir: str | os.PathLike[str]) -> bool:
     """Evaluates the last checkpoint on every test split and writes the report."""
     run = Workdir(workdir)
     run.check(config)
-    split_cpu(config.cpu_devices)
+    _start(config)
     data_set = DataSet(config.data)
     data_set.check()
     with run.lock():
@@ -62,11 +63,17 @@ def fit(config: ConfigDict, workdir: str | os.PathLike[str]) -> bool:
     return True
 
 
+def _start(config: ConfigDict) -> None:
+    """What JAX is to know before anything runs."""
+    split_cpu(config.cpu_devices)
+    keep_programs()
+
+
 def _open_to_train(config: ConfigDict, workdir: str | os.PathLike[str]) -> tuple[Workdir, DataSet]:
     """The folder and the data, after every check that needs no training."""
     run = Workdir(workdir)
     run.check(config)
-    split_cpu(config.cpu_devices)
+    _start(config)
     # What cannot be is told before data are generated for it, and what is wrong with a test split
     # before hours of training.
     experiment.check(config)
@@ -84,6 +91,7 @@ def study(config: ConfigDict, workdir: str | os.PathLike[str]) -> bool:
     """Trains and evaluates every run of a study and writes its tables."""
     from jaxad.study.runner import run_study
 
+    keep_programs()
     return run_study(config, workdir)
 
 
@@ -100,7 +108,7 @@ def calibrate(
     """
     run, path = Workdir(workdir), Path(normals).expanduser()
     run.check(config)
-    split_cpu(config.cpu_devices)
+    _start(config)
     split = read_normals(path, config.data)
     with run.lock():
         calibrate_run(run, str(path), split)
@@ -172,6 +180,7 @@ def score(
     path = Path(workdir).expanduser()
     if config is not None:
         split_cpu(config.cpu_devices)
+    keep_programs()
     judge = load_judge(path, None if rate == "" else _number("rate", rate))
     source, target = Path(input).expanduser(), Path(output).expanduser()
     name = f"{path.resolve().name} at step {judge.scorer.step}"
