@@ -302,5 +302,5 @@ def main(arguments: Sequence[str] | None = None) -> Any:
         print(f"failed: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("interrupted; the same command resumes from the last checkpoint.", file=sys.stderr)
+        print("interrupted; the same command goes on from what is saved.", file=sys.stderr)
         return 1

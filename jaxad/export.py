@@ -69,7 +69,7 @@ def pack(
     members = {
         exported.PROGRAM: program(detector),
         exported.WEIGHTS: _npz(_leaves(detector)),
-        exported.CONFIG: config_lib.to_json(detector.config).encode(),
+        exported.CONFIG: config_lib.to_json(config_lib.without_places(detector.config)).encode(),
         exported.CARD: _json(about),
         exported.GOLDEN: _npz(_golden(detector)),
     }
@@ -170,11 +170,11 @@ def _stretched(coarse: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.
 
 
 def _without_names(calibration: dict[str, Any]) -> dict[str, Any]:
-    """Numbers for names: those of patients stay where they are."""
+    """Numbers for names: those of patients, also in a file's name, stay where they are."""
     numbers = group_numbers(calibration["groups"])
     return {
         **calibration,
-        "source": Path(calibration["source"]).name,
+        "source": calibration["source"] if calibration["is_own"] else "another site",
         "ids": [str(place) for place in range(len(calibration["ids"]))],
         "groups": [str(number) for number in numbers],
     }
@@ -186,5 +186,5 @@ def _json(value: Any) -> bytes:
 
 def _npz(arrays: dict[str, np.ndarray]) -> bytes:
     file = io.BytesIO()
-    np.savez(file, allow_pickle=False, **arrays)
+    np.savez(file, **arrays)  # type: ignore[arg-type]  # the stub takes names for its options
     return file.getvalue()

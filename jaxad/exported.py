@@ -17,6 +17,7 @@ import io
 import json
 import struct
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -123,7 +124,7 @@ def load(path: Path) -> ExportedDetector:
         golden = _arrays(members[GOLDEN])
     except (ValueError, KeyError, TypeError, struct.error) as error:
         raise UserError(f"'{path}': cannot be loaded ({_line(error)}); export it again.") from error
-    found = next(detector.score_batches(golden["images"]))
+    found = detector.score(golden["images"])
     for name, values in (("score", found.image), ("anomaly map", found.pixel)):
         expected = golden[name]
         # Of a score near 0 what matters is how scores differ.
@@ -161,7 +162,10 @@ def _members(path: Path) -> dict[str, bytes]:
         return {**found, MANIFEST: json.dumps(manifest).encode()}
     except OSError as error:
         raise UserError(f"'{path}': {error.strerror or error}; name an exported file.") from error
-    except (zipfile.BadZipFile, ValueError, KeyError, TypeError, NotImplementedError) as error:
+    except (
+        zipfile.BadZipFile, zlib.error, ValueError, KeyError, TypeError, AttributeError,
+        RuntimeError, EOFError,
+    ) as error:  # fmt: skip
         raise UserError(
             f"'{path}': is no exported detector or is damaged ({_line(error)}); copy it again."
         ) from error

@@ -10,7 +10,7 @@ from jaxad import experiment, exported
 from jaxad.compilation import keep_programs
 from jaxad.data.inspection import inspect as inspect_data
 from jaxad.data.replay import read_normals
-from jaxad.data.sources import DataSet
+from jaxad.data.sources import DataSet, is_published, published
 from jaxad.errors import UserError
 from jaxad.evaluate.evaluation import calibrate as calibrate_run
 from jaxad.evaluate.evaluation import evaluate_splits
@@ -129,10 +129,12 @@ def inspect(config: ConfigDict, workdir: str | os.PathLike[str]) -> bool:
     with atomic_write(folder / "inspect.png", "wb") as file:
         file.write(to_png(contact_sheet(splits)))
     print("\n".join([*found.lines(), f"contact sheet: {folder / 'inspect.png'}"]), flush=True)
+    remedy = "Keep each image and each patient in one split."
+    if is_published(config.data.name) and published(config.data.name).SHARES_PATIENTS:
+        remedy = "As published; --config.data.regroup=True learns from none that is tested."
     if found.leaks:
         raise UserError(
-            f"{config.data.name}: splits leak: {' | '.join(map(str, found.leaks))}. Keep each "
-            "image and each patient in one split."
+            f"{config.data.name}: splits leak: {' | '.join(map(str, found.leaks))}. {remedy}"
         )
     if found.skipped and config.data.on_error == "raise":
         raise UserError(
@@ -183,7 +185,9 @@ def score(
     keep_programs()
     judge = load_judge(path, None if rate == "" else _number("rate", rate))
     source, target = Path(input).expanduser(), Path(output).expanduser()
-    name = f"{path.resolve().name} at step {judge.scorer.step}"
+    name = f"{path.resolve()} at step {judge.scorer.step}"
+    if path.is_file():
+        name = exported.digest(path.read_bytes())
     score_files(judge, source, target, which_maps=maps or "all", name=name)
     return True
 

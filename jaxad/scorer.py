@@ -57,7 +57,8 @@ class Scorer(abc.ABC):
         """Raw pixels as training took them: float32 in [0, 1], shape [N, H, W, C].
 
         Args:
-            pixels: one grey image [H, W], or images [N, H, W] (grey) or [N, H, W, C]. For a run on
+            pixels: one image [H, W] (grey) or [H, W, 3], or images [N, H, W] (grey) or
+                [N, H, W, C]. For a run on
                 images that were prepared (`npz`, `icbm_synth`) of its size, and uint8 (divided by
                 255), uint16 (by 65535) or float already in [0, 1]; for a run on image files of any
                 size. For a run on scans one scan [X, Y, Z].
@@ -72,7 +73,7 @@ class Scorer(abc.ABC):
         pixels = np.asarray(pixels)
         if not replay.is_prepared(self.config.data):
             return to_unit_interval(replay.prepare_pixels(pixels, self.config.data, affine))
-        if pixels.ndim == 2:
+        if pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape == self.image_shape):
             pixels = pixels[None]
         if pixels.ndim == 3:
             pixels = pixels[..., None]

@@ -1,5 +1,6 @@
 """Exported detectors: the scores of the run's own, from one file, with JAX and NumPy alone."""
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -23,11 +24,19 @@ from jaxad.train.state import initial_variables
 def make_detector(system):
     """A detector whose parameters are as training begins."""
     config = get_config(f"{system}:smoke")
+    config.data.root = "/home/Mrs. Miller"
     return Detector(config, initial_variables(experiment.make_model(config), 0), 3)
 
 
 def write(path, members):
     with zipfile.ZipFile(path, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return path
+
+
+def write_deflated(path, members):
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in members.items():
             archive.writestr(name, content)
     return path
@@ -110,7 +119,7 @@ def test_patients_names_do_not_travel_and_thresholds_do_not_change(file, calibra
     content = b"".join(members.values())
     assert b"Miller" not in content and b"/home" not in content
     kept = jaxad.load(file).calibration
-    assert (kept.name, kept.checkpoint_step) == ("site.npz", 3)
+    assert (kept.name, kept.checkpoint_step) == ("another site", 3)
     ours = jaxad.load_calibration(file)
     for rate in (0.05, 0.2):  # a rate is chosen when it is used
         assert ours.image_threshold(rate) == calibration.calibration.image_threshold(rate)
@@ -161,6 +170,25 @@ def test_other_files_are_refused_in_one_line(members, tmp_path):
     with pytest.raises(UserError, match="cannot be loaded") as raised:
         jaxad.load(write(tmp_path / "garbage", garbage))
     assert "\n" not in str(raised.value)
+
+
+def test_any_damage_ends_in_one_line(members, tmp_path):
+    content = write_deflated(tmp_path / "a.jaxad", members).read_bytes()
+    rng, path = np.random.default_rng(0), tmp_path / "b.jaxad"
+    for place in rng.integers(0, len(content), 60):
+        damaged = bytearray(content)
+        damaged[place] ^= 1 << int(rng.integers(8))
+        path.write_bytes(damaged)
+        with contextlib.suppress(UserError):  # what is in no member may be anything
+            exported._members(path)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_batches_may_be_smaller_than_the_golden_images(batch_size, tmp_path):
+    config = get_config("lowvae:smoke")
+    config.evaluate.batch_size = batch_size
+    detector = Detector(config, initial_variables(experiment.make_model(config), 0), 3)
+    jaxad.load(write(tmp_path / "a.jaxad", export.pack(detector, {}, None)))
 
 
 def test_a_run_is_exported_with_its_card(smoke_run, capsys):

@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 from jaxtyping import Float, Int, Shaped, UInt8, UInt16
+from scipy import ndimage
 
 from jaxad.data.framing import Frame, num_resampled, resample_axis
 from jaxad.data.preparation import Preparation, check_pixels, foreground_of, normalise, quantise
@@ -183,7 +184,8 @@ def place_back(
         cutting: likewise.
 
     Returns:
-        0 where no slice shows the scan; linearly interpolated in between.
+        0 where no slice shows the scan; linearly interpolated in between, and the largest of the
+        values that fall on one voxel.
     """
     slice_axis, row_axis, column_axis = _PLANES[cutting.plane]
     count, height, width = (grid.shape[axis] for axis in (slice_axis, row_axis, column_axis))
@@ -194,6 +196,8 @@ def place_back(
     planes = np.zeros((resampled, height, width), np.float32)
     for one, position in zip(maps, positions, strict=True):
         planes[position] = frame.place_back(one, (height, width))
+    if resampled > count:  # several slices fall on one of the scan's: none of their peaks is lost
+        planes = ndimage.maximum_filter1d(planes, -(-resampled // count), axis=0)
     if resampled != count:
         places = np.clip((np.arange(count) + 0.5) * resampled / count - 0.5, 0, resampled - 1)
         below = np.minimum(places.astype(int), max(0, resampled - 2))

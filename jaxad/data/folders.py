@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -13,8 +14,11 @@ from jaxad.errors import UserError
 #: Folders of these names hold normal images, where `config.data.normal_classes` names no others.
 NORMAL_FOLDERS = ("good", "normal")
 
-#: What the file of a mask has at the end of its name, before the suffix.
-_MASK_ENDINGS = ("_mask", "_seg")
+#: What the file of a mask has at the end of its name, before the suffix, in any case.
+_MASK_ENDINGS = ("_mask", "_seg", "_label", "_labels")
+
+#: Images that are not read; passed over they would be missed by nobody.
+_OTHER_IMAGES = (".bmp", ".gif", ".webp", ".jp2", ".heic", ".avif")
 
 SUFFIXES: Mapping[Kind, tuple[str, ...]] = {
     "image": images.SUFFIXES,
@@ -119,12 +123,37 @@ def read_folder(root: Path, kind: Kind, splitting: Splitting) -> dict[str, list[
     return splits
 
 
+def read_any_folder(root: Path, kind: Kind, splitting: Splitting) -> list[Item]:
+    """Every file below a folder that looks like one to score, those that cannot be among them.
+
+    Masks are passed over where the scan that they mark is there.
+
+    Raises:
+        UserError: there is none.
+    """
+    if kind == "dicom":
+        found = _files(root, kind)
+    else:
+        others = _OTHER_IMAGES if kind == "image" else ()
+        found = find_files(root, (*SUFFIXES[kind], *others))
+    if kind == "nifti":
+        scans = {(path.parent, _plain(stem(path))) for path in found if not _is_mask(path)}
+        found = [path for path in found if not _is_mask(path) or _scan_of(path) not in scans]
+    if not found:
+        raise UserError(f"{root}: holds no {_what(kind)}; name a folder that does.")
+    return _items(root, found, splitting, label=0)
+
+
 def read_normal_folder(root: Path, kind: Kind, splitting: Splitting) -> list[Item]:
     """Every file below a folder, as normal ones: another site's.
 
     Raises:
         UserError: there is none.
     """
+    if (root / "ground_truth").is_dir():
+        raise UserError(
+            f"{root}: holds ground_truth/, so not all in it is normal; name a folder in it."
+        )
     found = _files(root, kind)
     if not found:
         raise UserError(f"{root}: holds no {_what(kind)}; name a folder of normal ones.")
@@ -170,7 +199,8 @@ def _normal_items(root: Path, split: str, kind: Kind, splitting: Splitting) -> l
     if kind != "nifti":
         return items
     # A mask that marks something says that the scan is not normal, which is told when it is read.
-    return [dataclasses.replace(item, mask=_beside(item.paths[0])) for item in items]
+    beside = masks_beside(root / split)
+    return [dataclasses.replace(item, mask=beside.get(item.paths[0])) for item in items]
 
 
 def _test_items(root: Path, kind: Kind, splitting: Splitting) -> list[Item]:
@@ -211,8 +241,52 @@ def _files(folder: Path, kind: Kind) -> list[Path]:
     if kind == "dicom":
         return sorted({path.parent for path in found if dicom.may_be_dicom(path)})
     if kind == "nifti":
-        return [path for path in found if not stem(path).endswith(_MASK_ENDINGS)]
+        return [path for path in found if not _is_mask(path)]
+    others = find_files(folder, _OTHER_IMAGES)
+    if others:
+        raise UserError(
+            f"{others[0]}: is of a format that is not read ({', '.join(images.SUFFIXES)} are); "
+            "convert it, or move it away."
+        )
     return found
+
+
+def _is_mask(path: Path) -> bool:
+    return stem(path).lower().endswith(_MASK_ENDINGS)
+
+
+def _scan_of(mask: Path) -> tuple[Path, str]:
+    """The folder and the name of the scan that a mask is named after."""
+    name = stem(mask)
+    ending = next(one for one in _MASK_ENDINGS if name.lower().endswith(one))
+    return mask.parent, _plain(name[: -len(ending)])
+
+
+def masks_beside(folder: Path) -> dict[Path, Path]:
+    """Of the scans below a folder that have a mask beside them, the mask.
+
+    Raises:
+        UserError: a mask is of no scan, or a scan has two.
+    """
+    found = find_files(folder, SUFFIXES["nifti"])
+    scans = {(path.parent, _plain(stem(path))): path for path in found if not _is_mask(path)}
+    masks: dict[Path, Path] = {}
+    for path in filter(_is_mask, found):
+        scan = scans.get(_scan_of(path))
+        if scan is None:
+            raise UserError(
+                f"{path}: is named as a mask, and there is no scan '{_scan_of(path)[1]}' beside "
+                "it; rename one of them, or move it away."
+            )
+        if scan in masks:
+            raise UserError(f"{path}: '{scan.name}' has a mask already, '{masks[scan].name}'.")
+        masks[scan] = path
+    return masks
+
+
+def _plain(name: str) -> str:
+    """Names that look alike are the same: systems write umlauts in two ways."""
+    return unicodedata.normalize("NFC", name)
 
 
 def stem(path: Path) -> str:
@@ -229,18 +303,19 @@ def _with_masks(root: Path, items: Sequence[Item], kind: Kind) -> list[Item]:
     truth = root / "ground_truth"
     suffixes = SUFFIXES["nifti"] if kind == "dicom" else SUFFIXES[kind]
     masks = find_files(truth, suffixes) if truth.is_dir() else []
-    by_place = {(path.relative_to(truth).parent, stem(path)): path for path in masks}
+    by_place = {(path.relative_to(truth).parent, _plain(stem(path))): path for path in masks}
+    beside = masks_beside(root / "test") if kind == "nifti" else {}
     found = []
     for item in items:
         path = item.paths[0]
         place = path.relative_to(root / "test").parent
-        names = [stem(path), *(stem(path) + ending for ending in _MASK_ENDINGS)]
+        names = [_plain(stem(path) + ending) for ending in ("", *_MASK_ENDINGS)]
         mask = next((by_place[place, name] for name in names if (place, name) in by_place), None)
-        if mask is None and kind == "nifti":
-            mask = _beside(path)
+        mask = mask or beside.get(path)
         if mask is None and masks and item.label:
             raise UserError(
-                f"{path}: has no mask in {truth / place}, while others have one; add "
+                f"{path}: has no mask in {truth / place}, while other files have one there or in "
+                f"another folder of ground_truth/ (names count, small and large letters too); add "
                 f"'{stem(path)}_mask', or remove ground_truth/."
             )
         # A scan's mask tells which of its slices are anomalous.
@@ -249,22 +324,14 @@ def _with_masks(root: Path, items: Sequence[Item], kind: Kind) -> list[Item]:
     return found
 
 
-def _beside(scan: Path) -> Path | None:
-    names = (
-        scan.with_name(stem(scan) + ending + suffix)
-        for ending in _MASK_ENDINGS
-        for suffix in volumes.NIFTI_SUFFIXES
-    )
-    return next((path for path in names if path.exists()), None)
-
-
 def _flat(root: Path, splitting: Splitting) -> dict[str, list[Item]]:
     """Scans right in the root, those with a mask to be tested."""
     found = [path for path in _files(root, "nifti") if path.parent == root]
+    beside = masks_beside(root)
     items = [
         dataclasses.replace(item, mask=mask, label=0 if mask is None else None)
         for item in _items(root, found, splitting, label=0)
-        for mask in (_beside(item.paths[0]),)
+        for mask in (beside.get(item.paths[0]),)
     ]
     return draw_splits(items, splitting) if items else {}
 
@@ -277,10 +344,12 @@ def draw_splits(items: Sequence[Item], splitting: Splitting) -> dict[str, list[I
     """
     tested = {item.group for item in items if item.label != 0}
     normal = {item.group for item in items} - tested
+    classes = splitting.normal_classes
+    named = f" (config.data.normal_classes={classes})" if classes else ""
     if len(normal) < 3:
         raise UserError(
-            f"{len(normal)} patients are normal; at least three are needed, to train, to validate "
-            "and to test. Add some, or say in which split each file is."
+            f"{len(normal)} patients are normal{named}; at least three are needed, to train, to "
+            "validate and to test. Add some, or say in which split each file is."
         )
     more, val, train = pick(normal, (splitting.test_share, splitting.val_share), splitting.seed)
     if not train:

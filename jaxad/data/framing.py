@@ -100,17 +100,20 @@ class Frame:
         Returns:
             0 where the square does not see the plane.
         """
-        places, inside = [], []
+        places, inside, windows = [], [], []
         starts, ends = self.box[:2], self.box[2:]
         for length, start, end, size in zip(shape, starts, ends, self.size, strict=True):
             middles = np.arange(length) + 0.5
             border = (self.side - size) // 2
             places.append((middles - start) / (end - start) * size - 0.5 + border)
+            windows.append(max(1, math.ceil(size / (end - start))))
             inside.append((middles >= start) & (middles <= end))
             # Not beyond the part: around it the square holds what is no image.
             places[-1] = np.clip(places[-1], border, border + size - 1)
         grid = np.stack(np.meshgrid(*places, indexing="ij"))
-        found = ndimage.map_coordinates(square.astype(np.float32), grid, order=1)
+        # Where several of the square's pixels fall on one of the plane's, no peak is lost.
+        square = ndimage.maximum_filter(square.astype(np.float32), size=windows)
+        found = ndimage.map_coordinates(square, grid, order=1)
         return np.where(inside[0][:, None] & inside[1], found, np.float32(0))
 
     def resize_mask(self, mask: Bool[np.ndarray, "h w"]) -> UInt8[np.ndarray, "s s"]:

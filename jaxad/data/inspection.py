@@ -2,7 +2,6 @@
 
 import collections
 import dataclasses
-import hashlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,7 +9,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from jaxad.data.preprocess import to_unit_interval
-from jaxad.data.sources import DataSet
+from jaxad.data.sources import DataSet, image_digests
 from jaxad.types import FilesRead, Split
 
 #: Of a finding, the examples that are told.
@@ -137,7 +136,7 @@ def inspect(data: ConfigDict) -> tuple[Inspection, DataSet]:
     lenient.on_error = "skip"
     data_set = DataSet(lenient.lock(), measure=True)
     splits = {name: data_set.split(name) for name in data_set.split_names}
-    hashes = {name: _hashes(split) for name, split in splits.items()}
+    hashes = {name: image_digests(split) for name, split in splits.items()}
     leaks = []
     names = list(splits)
     for place, first in enumerate(names):
@@ -145,11 +144,6 @@ def inspect(data: ConfigDict) -> tuple[Inspection, DataSet]:
             leaks += _leaks(first, second, splits, hashes)
     facts = {name: _facts(split, hashes[name]) for name, split in splits.items()}
     return Inspection(data.name, facts, tuple(leaks)), data_set
-
-
-def _hashes(split: Split) -> list[bytes]:
-    """Of each image's prepared pixels: the same picture in another format is the same image."""
-    return [hashlib.blake2b(np.ascontiguousarray(one).data).digest() for one in split.images]
 
 
 def _facts(split: Split, hashes: list[bytes]) -> SplitFacts:

@@ -31,14 +31,15 @@ def check(run: Workdir, data_set: DataSet) -> None:
     Raises:
         UserError: a patient or an image is new, gone or in another place.
     """
+    if not run.splits.exists():
+        return
     try:
         kept = json.loads(run.splits.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return
-    except (OSError, ValueError) as error:
-        raise UserError(f"'{run.splits}' cannot be read ({error}); restore it.") from error
+        before = {name: dict(kept[name]) for name in LEARNT_FROM}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"'{run.splits}' cannot be read ({error!r}); restore it.") from error
     for name in LEARNT_FROM:
-        now, then = _members(data_set.split(name)), kept[name]
+        now, then = _members(data_set.split(name)), before[name]
         if now != then:
             raise UserError(
                 f"workdir '{run.path}': split '{name}' is no longer what the run began with: "

@@ -5,7 +5,7 @@ machine, is treated to the bit as what was trained on.
 """
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,8 @@ from ml_collections import ConfigDict
 
 from jaxad.data import settings
 from jaxad.data.cutting import cut
-from jaxad.data.folders import read_normal_folder
-from jaxad.data.items import Item, Reading, Rows
+from jaxad.data.folders import Splitting, masks_beside, read_any_folder, read_normal_folder
+from jaxad.data.items import Item, Kind, Reading, Rows
 from jaxad.data.npz import read_npz
 from jaxad.data.preparation import to_depth
 from jaxad.data.prepare_images import prepare_image
@@ -46,8 +46,8 @@ def prepare_pixels(
     """Images of raw pixels, as the run's own were made of those of files.
 
     Args:
-        pixels: for a run on images one grey image [H, W], or images [N, H, W] (grey) or
-            [N, H, W, C] of any size; for a run on scans one scan [X, Y, Z].
+        pixels: for a run on images one image [H, W] (grey) or [H, W, 3], or images [N, H, W]
+            (grey) or [N, H, W, C] of any size; for a run on scans one scan [X, Y, Z].
         data: the run's; see `is_prepared`.
         affine: of a scan, from indices to mm, RAS+; without: right, anterior, superior at 1 mm.
             A run on several modalities takes [X, Y, Z, C].
@@ -56,7 +56,8 @@ def prepare_pixels(
         UserError: they cannot be prepared.
     """
     if KINDS.get(data.name, "image") == "image":
-        stack = pixels[None] if pixels.ndim == 2 else pixels
+        one_in_colour = pixels.ndim == 3 and pixels.shape[-1] == 3
+        stack = pixels[None] if pixels.ndim == 2 or one_in_colour else pixels
         stack = stack[..., None] if stack.ndim == 3 else stack
         if stack.ndim != 4 or not len(stack):
             raise UserError(
@@ -120,9 +121,13 @@ def read_files(path: Path, data: ConfigDict, *, with_labels: bool = False) -> Sp
     Raises:
         UserError: the run's data set is not of files, or these cannot be used.
     """
-    items = find_items(path, data)
+    items = find_items(path, data, normal=with_labels)
     if not with_labels:
         items = [dataclasses.replace(item, label=0, mask=None) for item in items]
+    elif data.name == "nifti" and path.is_dir():
+        # A mask that marks something says that the scan is not normal, when it is read.
+        beside = masks_beside(path)
+        items = [dataclasses.replace(item, mask=beside.get(item.paths[0])) for item in items]
     reading = reading_of(data)
     split = told(read_split(items, reading, str(path)), str(path))
     depth = _depth(data, reading)
@@ -131,8 +136,13 @@ def read_files(path: Path, data: ConfigDict, *, with_labels: bool = False) -> Sp
     )
 
 
-def find_items(path: Path, data: ConfigDict) -> list[Item]:
+def find_items(path: Path, data: ConfigDict, *, normal: bool = False) -> list[Item]:
     """The files at a path that a run can score, in a fixed order; they are not read yet.
+
+    Args:
+        path: see `read_files`.
+        data: the run's.
+        normal: whether all are to be normal, so that what hints at others is refused.
 
     Raises:
         UserError: see `read_files`.
@@ -149,7 +159,7 @@ def find_items(path: Path, data: ConfigDict) -> list[Item]:
         )
     if not path.exists():
         raise UserError(f"{path}: no such file or folder; name one that is there.")
-    return _items_at(path, data)
+    return _items_at(path, data, read_normal_folder if normal else read_any_folder)
 
 
 def read_rows_of(items: Sequence[Item], data: ConfigDict) -> Iterator[Rows]:
@@ -168,12 +178,14 @@ def _depth(data: ConfigDict, reading: Reading) -> Any:
     return None if published_one is None else published_one.depth(reading.preparation)
 
 
-def _items_at(path: Path, data: ConfigDict) -> list[Item]:
+def _items_at(
+    path: Path, data: ConfigDict, lister: Callable[[Path, Kind, Splitting], list[Item]]
+) -> list[Item]:
     kind, splitting = KINDS[data.name], settings.splitting(data)
     if path.suffix.lower() == ".csv":
         return [item for _, item in read_rows(path, kind, splitting)]
     if not path.is_file():
-        items = read_normal_folder(path, kind, splitting)
+        items = lister(path, kind, splitting)
     elif kind == "dicom":
         raise UserError(f"{path}: is one file; name the folder of its series.")
     else:
@@ -195,6 +207,12 @@ def read_normals(path: Path, data: ConfigDict) -> Split:
         UserError: it cannot be read, an `.npz` file has no `group`, an image is unusable, or one is
             labelled anomalous.
     """
+    root = Path(data.root).expanduser().resolve() if data.name in KINDS else None
+    if root is not None and root.is_dir() and path.resolve().is_relative_to(root):
+        raise UserError(
+            f"--normals={path}: lies in the run's own data, '{root}'; give normal images that are "
+            "in none of its splits. --mode=evaluate calibrates on its own val."
+        )
     is_npz = path.suffix.lower() == ".npz" or data.name not in KINDS
     split = (
         read_npz(path, needed=("group",)) if is_npz else read_files(path, data, with_labels=True)

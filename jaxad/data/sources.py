@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import functools
+import hashlib
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -291,8 +292,11 @@ class DataSet:
     def check(self) -> None:
         """Reads and checks every split, and that no patient is in two of them.
 
+        Of files of one's own also that no image that is learnt from is in another split, under
+        whatever name.
+
         Raises:
-            UserError: see `split`; or a patient of one split is in another.
+            UserError: see `split`; or a patient or an image of one split is in another.
         """
         owner: dict[str, str] = {}
         for name in self.split_names:
@@ -304,6 +308,23 @@ class DataSet:
                         f"{self._name}: patient '{group}' is in splits '{first}' and "
                         f"'{name}'; keep each patient in one split."
                     )
+
+        if self._name in KINDS and not is_published(self._name):
+            self._check_images()
+
+    def _check_images(self) -> None:
+        learnt: dict[bytes, tuple[str, str]] = {}
+        for name in sorted(self.split_names, key=lambda name: name not in ("train", "val")):
+            split = self.split(name)
+            for key, own in zip(image_digests(split), split.ids, strict=True):
+                first, there = learnt.get(key, (name, ""))
+                if first != name:
+                    raise UserError(
+                        f"{self._name}: image '{own}' of '{name}' is '{there}' of '{first}'; keep "
+                        "each image in one split. --mode=inspect names all."
+                    )
+                if name in ("train", "val"):
+                    learnt[key] = (name, own)
 
     def split(self, name: str) -> Split:
         """The split of this name, checked.
@@ -322,6 +343,11 @@ class DataSet:
             )  # fmt: skip
             self._splits[name] = split
         return self._splits[name]
+
+
+def image_digests(split: Split) -> list[bytes]:
+    """Of each image's prepared pixels: the same picture in another format is the same image."""
+    return [hashlib.blake2b(np.ascontiguousarray(one).data).digest() for one in split.images]
 
 
 def check_split(

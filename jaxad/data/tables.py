@@ -56,8 +56,9 @@ def read_rows(table: Path, kind: Kind, splitting: Splitting) -> list[tuple[str, 
     for needed in ("path", "label"):
         if needed not in names:
             raise UserError(
-                f"{table}: has no column '{needed}'; its head line is to name path, label and "
-                f"optionally {', '.join(_COLUMNS[2:])}."
+                f"{table}: has no column '{needed}', but {', '.join(map(repr, names)) or 'none'}; "
+                "its head line is to name path, label and optionally "
+                f"{', '.join(_COLUMNS[2:])}, with commas between."
             )
     strange = [name for name in names if name not in _COLUMNS]
     if strange:

@@ -61,7 +61,7 @@ class Calibration:
     @property
     def smallest_rate(self) -> float:
         """The smallest rate of false positives that so many patients can support."""
-        return 1 / (self.num_patients + 1)
+        return round(1 / (self.num_patients + 1), 12)  # as p-values are
 
     def image_p_values(self, scores: Scalars) -> Scalars:
         """Of images by their scores.

@@ -143,6 +143,6 @@ def summary(stored: calibration_lib.StoredCalibration, rate: float) -> str:
     if stored.images_are_patients:
         text += (
             " Every image counts as a patient of its own: where several are of one patient, give "
-            "`group`, or nothing of this is guaranteed."
+            "it (`group`, config.data.group_pattern), or nothing of this is guaranteed."
         )
     return text

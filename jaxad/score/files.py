@@ -109,17 +109,26 @@ def score_files(
     is_archive = path.suffix.lower() == ".npz"
     source = _Archive(path, scorer) if is_archive else _Files(path, scorer.config.data)
     reading = source.reading if isinstance(source, _Files) else None
+    if which_maps == "anomalous" and judge.stored is None:
+        raise UserError(
+            "--maps=anomalous: without a calibration nothing is called anomalous; write one with "
+            "--mode=evaluate, or choose all or none."
+        )
+    columns = ("id", "group", "position", *judge.columns)
     asked = {
         "detector": name,
-        "input": digest(item.id for item in source.items),
+        "input": digest(_told(item) for item in source.items),
+        "calibration": judge.digest,
         "rate": judge.rate,
         "choice of maps": which_maps,
+        "columns": ",".join(columns),
     }
+    places = maps.Places(output / "maps", [item.id for item in source.items])
     folder = Workdir(output)
     folder.check_writable()
     with folder.lock():
-        tables = Tables(output, ("id", "group", "position", *judge.columns), asked)
-        draw = _drawer(judge, output / "maps", which_maps, reading)
+        tables = Tables(output, columns, asked)
+        draw = _drawer(judge, places, which_maps, reading)
         with tqdm(
             total=len(source.items), initial=tables.num_done, desc="score", unit=source.unit,
             disable=len(source.items) < 20,
@@ -180,7 +189,19 @@ def _score_block(
     return rows, errors
 
 
-def _drawer(judge: Judge, folder: Path, which: str, reading: Reading | None) -> _Draw:
+def _told(item: Item) -> str:
+    """What is another task where it is another: the file, and when it was written."""
+    parts = [item.id, item.group]
+    for path in item.paths:
+        try:
+            status = path.stat()
+            parts += [str(path.absolute()), str(status.st_size), str(status.st_mtime_ns)]
+        except OSError:  # what is wrong with it is told when it is read
+            parts.append(str(path.absolute()))
+    return "\0".join(parts)
+
+
+def _drawer(judge: Judge, places: maps.Places, which: str, reading: Reading | None) -> _Draw:
     evidence = None if judge.stored is None else judge.stored.evidence
     brightest = None if evidence is None else evidence.brightest
 
@@ -189,12 +210,11 @@ def _drawer(judge: Judge, folder: Path, which: str, reading: Reading | None) -> 
             return
         pixel = np.asarray(scores.pixel)
         if rows.grid is not None and reading is not None:
-            path = maps.place_of(folder, rows.item.id, "_map.nii.gz")
-            maps.write_volume(path, rows, pixel, reading)
+            maps.write_volume(places.of(rows.item.id, "_map.nii.gz"), rows, pixel, reading)
             return
         # Without normal images to compare with, an image's own largest value is the brightest.
         top = float(pixel.max()) if brightest is None else brightest
-        path = maps.place_of(folder, rows.item.id, "_map.png")
+        path = places.of(rows.item.id, "_map.png")
         maps.write_overlay(path, to_unit_interval(rows.images)[0], pixel[0], top)
 
     return draw
@@ -205,7 +225,8 @@ def _finish(tables: Tables, judge: Judge, output: Path) -> None:
     patients: dict[str, dict[str, Any]] = {}
     num_images = num_anomalous = 0
     for row in tables.rows():
-        score = float(row[SCORE])
+        # As it was before it was written: ties with normal scores are ties.
+        score = float(np.float32(row[SCORE]))
         found = patients.setdefault(
             row["group"], {"images": 0, "anomalous": 0, "score": -np.inf, "highest": ""}
         )

@@ -2,6 +2,8 @@
 
 import dataclasses
 import functools
+import hashlib
+import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,6 +13,7 @@ import numpy as np
 from jaxtyping import Shaped
 
 import jaxad
+from jaxad.errors import UserError
 from jaxad.evaluate import calibration as calibration_lib
 from jaxad.evaluate.calibration import StoredCalibration
 from jaxad.evaluate.evidence import contributions, drivers
@@ -38,6 +41,8 @@ class Judge:
     rate: float
 
     def __post_init__(self) -> None:
+        if not 0 < self.rate < 1:
+            raise UserError(f"--rate={self.rate:g}: give one between 0 and 1.")
         if self.stored is not None:
             self.stored.calibration.patient_threshold(self.rate)
 
@@ -46,6 +51,14 @@ class Judge:
         """Names of the score's components, in the order of a table."""
         nothing = np.zeros((1, *self.scorer.image_shape), np.float32)
         return tuple(next(iter(self.scorer.score_batches(nothing))).components)
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """Of the calibration, which decisions depend on; "" without one."""
+        if self.stored is None:
+            return ""
+        told = json.dumps(self.stored.as_json(), sort_keys=True)
+        return hashlib.blake2b(told.encode(), digest_size=8).hexdigest()
 
     @functools.cached_property
     def _means(self) -> dict[str, float]:

@@ -1,6 +1,9 @@
 """Anomaly maps as people open them: over the image as PNG, of a scan as NIfTI."""
 
+import collections
 import gzip
+import hashlib
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 import matplotlib
@@ -10,9 +13,9 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 
 from jaxad.data.cutting import place_back
-from jaxad.data.folders import stem
 from jaxad.data.items import Reading, Rows
-from jaxad.data.readers.volumes import like_file
+from jaxad.data.readers.images import SUFFIXES as IMAGE_SUFFIXES
+from jaxad.data.readers.volumes import NIFTI_SUFFIXES, like_file
 from jaxad.workdir import atomic_write
 
 #: Overlays are at least so large: small images are hard to see.
@@ -22,11 +25,45 @@ _LEAST_SIDE = 256
 _OPACITY = 0.65
 
 
-def place_of(folder: Path, name: str, suffix: str) -> Path:
-    """Where the map of an item goes: its name in the folder, which it never leaves."""
+#: Longest name of a file; systems have 255 bytes, some less.
+_LONGEST = 120
+
+
+class Places:
+    """Where the maps of items go: a file each, which never leaves the folder."""
+
+    def __init__(self, folder: Path, names: Sequence[str]):
+        """Takes the ids of all items, so that no two have one place."""
+        self._folder = folder
+        counts = collections.Counter(_short(name) for name in names)
+        self._shared = {short for short, count in counts.items() if count > 1}
+
+    def of(self, name: str, suffix: str) -> Path:
+        """The file of an item's map: its name without the suffix, where that is its own."""
+        short = _short(name)
+        if short in self._shared:
+            digest = hashlib.blake2b(name.encode(errors="surrogateescape"), digest_size=4)
+            short = f"{short}-{digest.hexdigest()}"
+        return self._folder / f"{short}{suffix}"
+
+
+def _short(name: str) -> str:
+    """Of an item's id the parts that may name folders and a file, without a known suffix."""
     parts = [part for part in PurePosixPath(name).parts if part not in ("/", "..", ".")]
-    path = folder.joinpath(*parts) if parts else folder / "unnamed"
-    return path.with_name(f"{stem(path)}{suffix}")
+    parts = parts or ["unnamed"]
+    for suffix in (*NIFTI_SUFFIXES[::-1], *IMAGE_SUFFIXES):
+        if parts[-1].lower().endswith(suffix) and len(parts[-1]) > len(suffix):
+            parts[-1] = parts[-1][: -len(suffix)]
+            break
+    return "/".join(_fitting(part) for part in parts)
+
+
+def _fitting(part: str) -> str:
+    content = part.encode(errors="surrogateescape")
+    if len(content) <= _LONGEST:
+        return part
+    digest = hashlib.blake2b(content, digest_size=4).hexdigest()
+    return f"{part[: _LONGEST // 4]}-{digest}"
 
 
 def write_overlay(

@@ -10,7 +10,7 @@ import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from jaxad.errors import UserError
 from jaxad.workdir import write_json
@@ -44,10 +44,12 @@ class Tables:
         found = self._progress()
         self.num_done = 0 if found is None else int(found["items"])
         sizes = {} if found is None else found["bytes"]
+        if found is None:  # first: tables without it are somebody else's
+            self._save(dict.fromkeys((SCORES, ERRORS), 0))
         for name, head in ((SCORES, self._columns), (ERRORS, _ERROR_COLUMNS)):
             path = folder / name
-            if found is None:
-                path.write_text(_line(head), encoding="utf-8")
+            if not self.num_done:
+                path.write_text(_line(head), encoding="utf-8", errors="surrogateescape")
             elif not path.exists() or path.stat().st_size < sizes[name]:
                 raise UserError(f"'{path}': is shorter than it was; choose another --output.")
             else:
@@ -63,7 +65,9 @@ class Tables:
             ERRORS: [list(error) for error in errors],
         }
         for name, cells in lines.items():
-            with (self._folder / name).open("a", encoding="utf-8", newline="") as file:
+            with (self._folder / name).open(
+                "a", encoding="utf-8", errors="surrogateescape", newline=""
+            ) as file:
                 file.write("".join(map(_line, cells)))
                 file.flush()
                 os.fsync(file.fileno())
@@ -72,24 +76,34 @@ class Tables:
 
     def rows(self) -> Iterable[dict[str, str]]:
         """Those of `scores.csv`, one by one."""
-        with (self._folder / SCORES).open(encoding="utf-8", newline="") as file:
+        with (self._folder / SCORES).open(
+            encoding="utf-8", errors="surrogateescape", newline=""
+        ) as file:
             yield from csv.DictReader(file)
 
     def num_errors(self) -> int:
         """Lines of `errors.csv`."""
-        with (self._folder / ERRORS).open(encoding="utf-8", newline="") as file:
+        with (self._folder / ERRORS).open(
+            encoding="utf-8", errors="surrogateescape", newline=""
+        ) as file:
             return sum(1 for _ in csv.DictReader(file))
 
     def write_patients(self, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
         """Writes `patients.csv`."""
         lines = [_line(columns), *map(_line, rows)]
         temporary = self._folder / f".{PATIENTS}"
-        temporary.write_text("".join(lines), encoding="utf-8")
+        temporary.write_text("".join(lines), encoding="utf-8", errors="surrogateescape")
         temporary.replace(self._folder / PATIENTS)
 
-    def _save(self) -> None:
-        sizes = {name: (self._folder / name).stat().st_size for name in (SCORES, ERRORS)}
-        progress = {"items": self.num_done, "bytes": sizes, "asked": self._asked}
+    def _open(self, name: str, mode: str = "r") -> IO[str]:
+        # Names of files need not be UTF-8.
+        path = self._folder / name
+        return path.open(mode, encoding="utf-8", errors="surrogateescape", newline="")
+
+    def _save(self, sizes: Mapping[str, int] | None = None) -> None:
+        if sizes is None:
+            sizes = {name: (self._folder / name).stat().st_size for name in (SCORES, ERRORS)}
+        progress = {"items": self.num_done, "bytes": dict(sizes), "asked": self._asked}
         write_json(self._folder / _PROGRESS, progress)
 
     def _progress(self) -> dict[str, Any] | None:

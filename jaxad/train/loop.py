@@ -226,7 +226,8 @@ def train_seeds(
         # Nothing of the configs can be wrong any more: the folders become these runs'.
         for one, of_seed in zip(members, configs, strict=True):
             one.workdir.claim(of_seed)
-            membership.remember(one.workdir, data_set)
+            if last_good is None:  # who was there when the run began, and no later
+                membership.remember(one.workdir, data_set)
             one.open_writer(start_step)
         window = _Window(program, seeds)
         bar = stack.enter_context(_progress_bar(config, len(seeds), start_step, num_steps))

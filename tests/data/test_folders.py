@@ -335,3 +335,46 @@ def test_another_folder_is_tested_too(mvtec, tmp_path_factory):
     data.test.name, data.test.root = "folder", str(other / "nowhere")
     with pytest.raises(UserError, match="config.data.test.root '.*nowhere': no such folder"):
         DataSet(data)
+
+
+@pytest.mark.parametrize("name", ["5_seg.nii.gz", "x_mask.nii.gz", "x_LABELS.nii"])
+@pytest.mark.parametrize("layout", ["", "train/good"])
+def test_a_mask_of_no_scan_is_refused(tmp_path, name, layout):
+    """Passed over, the scan that it marks would be taken for a normal one."""
+    for number in range(4):
+        write_scan(tmp_path / f"{layout}/scan{number}.nii.gz", number)
+    write_scan(tmp_path / layout / name)
+    with pytest.raises(UserError, match=f"{name}: is named as a mask, and there is no scan '"):
+        DataSet(data_config(tmp_path, "nifti"))
+
+
+def test_masks_are_found_however_their_names_are_written(tmp_path):
+    for number in range(4):
+        write_scan(tmp_path / f"scan{number}.nii.gz", number)
+    composed, decomposed = "M\u00fcller", "Mu\u0308ller"
+    write_scan(tmp_path / f"{composed}.nii.gz", 9, lesion=16)
+    (tmp_path / f"{composed}_mask.nii.gz").rename(tmp_path / f"{decomposed}_SEG.nii.gz")
+    data_set = DataSet(data_config(tmp_path, "nifti"))
+    assert data_set.split("test").labels.sum() == 1
+    shutil.copy(tmp_path / f"{decomposed}_SEG.nii.gz", tmp_path / f"{composed}_mask.nii.gz")
+    with pytest.raises(UserError, match="has a mask already"):
+        DataSet(data_config(tmp_path, "nifti"))
+
+
+def test_images_of_formats_that_are_not_read_are_told(mvtec):
+    path = mvtec / "train/good/11.bmp"
+    Image.fromarray(np.zeros((20, 20), np.uint8)).save(path)
+    with pytest.raises(UserError, match=r"11.bmp: is of a format that is not read .*convert it"):
+        DataSet(data_config(mvtec))
+
+
+def test_an_image_that_is_learnt_from_is_not_tested_under_another_name(mvtec):
+    data_set = DataSet(data_config(mvtec))
+    data_set.check()
+    with Image.open(mvtec / data_set.split("train").ids[0]) as image:
+        image.save(mvtec / "test/good/another.tiff")
+    with pytest.raises(UserError, match=r"'test/good/another.tiff' of 'test' is 'train/good/"):
+        DataSet(data_config(mvtec)).check()
+    (mvtec / "test/good/another.tiff").unlink()
+    shutil.copy(mvtec / "test/good/0.png", mvtec / "test/good/again.png")  # no leak
+    DataSet(data_config(mvtec)).check()

@@ -64,7 +64,7 @@ def test_another_site_s_folder_is_normal(mvtec, tmp_path_factory):  # noqa: F811
 def test_what_cannot_be_read_is_told(mvtec, tmp_path_factory):  # noqa: F811 - a fixture
     empty = tmp_path_factory.mktemp("empty")
     data = data_config(mvtec)
-    with pytest.raises(UserError, match="holds no images .*; name a folder of normal ones"):
+    with pytest.raises(UserError, match="holds no images .*; name a folder that does"):
         read_files(empty, data)
     with pytest.raises(UserError, match="no such file"):
         read_files(empty / "x.png", data)
@@ -109,3 +109,31 @@ def test_a_published_set_s_patients_are_found_in_another_site_s_names(tmp_path):
         write_image(tmp_path / f"{name}.png")
     split = read_normals(tmp_path, data_config("", "oct2017"))
     assert split.groups == ("7", "7", "8") and split.images.dtype == np.uint8
+
+
+def test_normals_are_not_the_run_s_own_data(mvtec):  # noqa: F811
+    data = data_config(mvtec)
+    for place in ("", "train/good", "test/good"):
+        with pytest.raises(UserError, match="lies in the run's own data.*none of its splits"):
+            read_normals(mvtec / place, data)
+
+
+def test_normals_that_hold_masks_are_refused(tmp_path):
+    data = data_config(tmp_path / "mine")
+    write_image(tmp_path / "site/good/0.png")
+    (tmp_path / "site/ground_truth").mkdir()
+    with pytest.raises(UserError, match="holds ground_truth/, so not all in it is normal"):
+        read_normals(tmp_path / "site", data)
+    scans = tmp_path / "scans"
+    for number in range(3):
+        write_scan(scans / f"{number}.nii.gz", number, lesion=16 if number == 1 else None)
+    with pytest.raises(UserError, match=r"1_mask.nii.gz: marks anomalous pixels of '1.nii.gz'"):
+        read_normals(scans, data_config(tmp_path / "mine", "nifti"))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_one_image_in_colour_is_one_image(channels):
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 30, 3), np.uint8)
+    data = data_config("", channels=channels)
+    assert prepare_pixels(pixels, data, None).shape == (1, 16, 16, channels)
+    assert prepare_pixels(np.stack([pixels] * 2), data, None).shape == (2, 16, 16, channels)

@@ -145,3 +145,10 @@ def test_slices_taken_as_if_they_were_patients_break_the_guarantee():
             rates[name].append(np.sum(weights * called) / np.sum(weights))
     assert np.mean(rates["by patient"]) < 0.11
     assert np.mean(rates["by slice"]) > 0.4
+
+
+@pytest.mark.parametrize("number", [*range(1, 200), 999, 12345])
+def test_the_smallest_rate_can_be_had(number):
+    found = calibrate(np.arange(number, dtype=np.float64), np.arange(number))
+    assert found.patient_threshold(found.smallest_rate) == number - 1
+    assert found.image_threshold(found.smallest_rate) == number - 1

@@ -2,7 +2,9 @@
 
 import csv
 import dataclasses
+import gzip
 import json
+import os
 
 import nibabel as nib
 import numpy as np
@@ -178,6 +180,53 @@ def test_what_a_calibration_cannot_do_is_told(stored, line, tmp_path, monkeypatc
             load_judge(tmp_path, 0.05)
 
 
+@pytest.mark.parametrize("rate", [0.0, 1.0, 7.0, float("nan")])
+def test_a_rate_is_between_0_and_1(rate):
+    with pytest.raises(UserError, match="give one between 0 and 1"):
+        judge(stored=False, rate=rate)
+
+
+def test_a_patient_of_one_image_has_its_p_value(tmp_path):
+    """Also where it ties with a normal one: scores are float32, texts have fewer digits."""
+    stored = normals()
+    pixels = np.random.default_rng(3).uniform(0.1, 0.3, (20, SIZE, SIZE)).astype(np.float32)
+    scores = np.concatenate(
+        [found.image for found in Brightness("npz").score_batches(pixels[..., None])]
+    )
+    tied = dataclasses.replace(
+        stored, scores=np.resize(scores, 39).astype(np.float64), evidence=None
+    )
+    np.savez(tmp_path / "a.npz", image=pixels)
+    score_files(Judge(Brightness("npz"), tied, 0.05), tmp_path / "a.npz", tmp_path / "out")
+    by_image = {row["group"]: row["p_value"] for row in rows(tmp_path / "out/scores.csv")}
+    by_patient = {row["group"]: row["p_value"] for row in rows(tmp_path / "out/patients.csv")}
+    assert by_image == by_patient
+
+
+def test_what_is_no_image_is_named_and_masks_are_not_scored(images, tmp_path):
+    (images / "ground_truth").mkdir()  # of no concern here
+    Image.new("L", (9, 9)).save(images / "patient0/thumb.gif")
+    score_files(judge(), images, tmp_path / "out")
+    assert [row["id"] for row in rows(tmp_path / "out/errors.csv")] == ["patient0/thumb.gif"]
+    scans = tmp_path / "scans"
+    scans.mkdir()
+    for name in ("a.nii.gz", "a_mask.nii.gz", "b_label.nii.gz"):
+        write_oblique(scans / name)
+    score_files(judge("nifti"), scans, tmp_path / "out2", which_maps="none")
+    assert {row["group"] for row in rows(tmp_path / "out2/scores.csv")} == {
+        "a.nii.gz", "b_label.nii.gz",
+    }  # fmt: skip
+
+
+def test_a_name_that_is_not_utf_8_is_no_error(images, tmp_path):
+    name = os.fsdecode(b"M\xfcller.png")
+    (images / "patient0/0.png").rename(images / "patient0" / name)
+    for _ in range(2):
+        score_files(judge(), images, tmp_path / "out")
+    with (tmp_path / "out/scores.csv").open("rb") as file:
+        assert b"M\xfcller.png" in file.read()
+
+
 # --- Going on.
 
 
@@ -215,6 +264,11 @@ def test_scores_of_something_else_are_not_mixed(images, tmp_path):
         score_files(judge(), images, out, name="b")
     with pytest.raises(UserError, match="holds scores of another rate"):
         score_files(judge(rate=0.1), images, out, name="a")
+    with pytest.raises(UserError, match="holds scores of another calibration"):
+        score_files(Judge(Brightness("folder"), normals(49), 0.05), images, out, name="a")
+    write_images(tmp_path / "others")
+    with pytest.raises(UserError, match="holds scores of another input"):
+        score_files(judge(), tmp_path / "others", out, name="a")
     (images / "patient0/1.png").unlink()
     with pytest.raises(UserError, match="holds scores of another input"):
         score_files(judge(), images, out, name="a")
@@ -252,14 +306,28 @@ def test_maps_of_anomalous_images_alone(images, tmp_path):
     folder = tmp_path / "out/maps"
     written = {path.relative_to(folder).as_posix() for path in folder.rglob("*.png")}
     assert 0 < len(called) < 6 and written == called
+    with pytest.raises(UserError, match="--maps=anomalous: without a calibration nothing is"):
+        score_files(judge(stored=False), images, tmp_path / "b", which_maps="anomalous")
     with pytest.raises(UserError, match="--maps=some: is not one of all, anomalous, none"):
         score_files(judge(), images, tmp_path / "b", which_maps="some")
 
 
 @pytest.mark.parametrize("name", ["../../etc/x", "/etc/x", "..", "a/../../b", "ok/x.nii.gz"])
 def test_maps_stay_in_their_folder(name, tmp_path):
-    path = maps.place_of(tmp_path, name, "_map.png").resolve()
+    path = maps.Places(tmp_path, [name]).of(name, "_map.png").resolve()
     assert path.is_relative_to(tmp_path) and path != tmp_path
+
+
+def test_no_two_maps_have_one_place(tmp_path):
+    names = ["p1.001", "p1.002", "a.png", "a.jpg", "s.nii", "s.nii.gz", "b/c.png", "x" * 300,
+             "x" * 299 + "y"]  # fmt: skip
+    places = maps.Places(tmp_path, names)
+    found = [places.of(name, "_map.png") for name in names]
+    assert len(set(found)) == len(names)
+    assert found[6] == tmp_path / "b/c_map.png" and found[0].name == "p1.001_map.png"
+    for path in found:
+        path.parent.mkdir(exist_ok=True)
+        path.touch()  # no name is too long
 
 
 OBLIQUE = nib.affines.from_matvec(
@@ -288,6 +356,41 @@ def reoriented(voxels, affine):
     image = nib.Nifti1Image(voxels, affine)
     turned = image.as_reoriented(nib.orientations.axcodes2ornt(("S", "L", "A")))
     return np.asarray(turned.dataobj), turned.affine
+
+
+@pytest.mark.parametrize(
+    "fields", [{"volume__spacing": 0.5}, {"volume__spacing": 0.7, "volume__field_of_view": 15.0}]
+)
+def test_no_peak_is_lost_between_voxels(fields, tmp_path):
+    """Slices and pixels of the detector that are finer than the scan's voxels."""
+    path = tmp_path / "scan.nii.gz"
+    write_oblique(path)
+    scorer = judge("nifti", **fields).scorer
+    peak = {}
+
+    def one_pixel(images):
+        for scores in Brightness.score_batches(scorer, images):
+            pixel = np.zeros_like(scores.pixel)
+            pixel[0, SIZE // 2, SIZE // 2] = 1.0
+            peak["highest"] = 1.0
+            yield dataclasses.replace(scores, pixel=pixel)
+
+    scorer.score_batches = one_pixel
+    score_files(Judge(scorer, None, 0.05), path, tmp_path / "out")
+    found = nib.load(tmp_path / "out/maps/scan_map.nii.gz").get_fdata()
+    assert peak and found.max() > 0.5
+
+
+def test_texts_of_the_header_stay_behind(tmp_path):
+    path = tmp_path / "scan.nii.gz"
+    write_oblique(path)
+    image = nib.load(path)
+    image.header["db_name"] = b"Miller"
+    image.header.extensions.append(nib.nifti1.Nifti1Extension("comment", b"Miller^Anna"))
+    nib.save(image, path)
+    score_files(judge("nifti"), path, tmp_path / "out")
+    content = gzip.decompress((tmp_path / "out/maps/scan_map.nii.gz").read_bytes())
+    assert b"Miller" in gzip.decompress(path.read_bytes()) and b"Miller" not in content
 
 
 @pytest.mark.parametrize("turn", [lambda voxels, affine: (voxels, affine), reoriented])

@@ -127,6 +127,10 @@ class TwoNetworks:
     num_latents: int = 0
 
     @property
+    def score_weights(self):
+        return {}
+
+    @property
     def networks(self):
         return {"generator": "generator/.*", "critic": "critic/.*"}
 

@@ -115,6 +115,11 @@ def like_file(path: Path, voxels: Float[np.ndarray, "x y z"]) -> nib.Nifti1Image
         header = given.header.copy()
         header.set_slope_inter(1, 0)
         header.set_data_dtype(turned.dtype)
+        # Texts, which may name the patient.
+        header.extensions.clear()
+        for field in ("db_name", "aux_file", "intent_name", "descrip"):
+            if field in header:
+                header[field] = b""
         return type(given)(turned, given.affine, header)
 
 

@@ -93,7 +93,7 @@ def _other_names(root):
 @pytest.mark.parametrize(
     ("spoil", "expected"),
     [
-        (_no_mask, r"anomalous/00001\.png: has no mask in .*ground_truth/anomalous, while others"),
+        (_no_mask, r"anomalous/00001\.png: has no mask in .*ground_truth/anomalous, while other"),
         (_no_masks, r"anomalous/00000\.png: has no mask; .*put them into ground_truth/anomalous/"),
         (_other_names, r"^config\.data\.root '.*': has no folder train; expected train/good/, "),
     ],
