@@ -21,10 +21,10 @@ from PIL import Image
 _LAUNCH = Path(__file__).parent.parent / "launch.py"
 
 
-def write_images(folder: Path, count: int) -> Path:
+def write_images(folder: Path, count: int, seed: int) -> Path:
     """Noise, smooth enough to be no constant."""
     folder.mkdir(parents=True)
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     for number in range(count):
         pixels = rng.integers(0, 256, (64, 64), np.uint8)
         Image.fromarray(pixels).save(folder / f"{number:06d}.png")
@@ -46,15 +46,16 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         root = Path(temporary)
-        for place, count in (("train/good", 64), ("test/good", 8), ("test/other", 8)):
-            write_images(root / "data" / place, count)
+        places = (("train/good", 64), ("test/good", 8), ("test/other", 8))
+        for seed, (place, count) in enumerate(places):
+            write_images(root / "data" / place, count, seed)
         run = f"--workdir={root / 'run'}"
         launch(
             "--config=ae:smoke", run, "--config.data.name=folder",
             f"--config.data.root={root / 'data'}", "--config.data.image_size=64",
         )  # fmt: skip
         for count in options.images:
-            folder = write_images(root / f"in{count}", count)
+            folder = write_images(root / f"in{count}", count, seed=len(places))
             seconds, memory = launch(
                 "--mode=score", run, f"--input={folder}", f"--output={root / f'out{count}'}",
                 "--maps=none", "--rate=0.5",
