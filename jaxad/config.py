@@ -382,29 +382,14 @@ def flatten(config: ConfigDict, prefix: str = "config") -> dict[str, Any]:
 
 
 #: Fields that say where something lies.
-_PATHS = ("config.data.root", "config.data.test.root", "config.train.feature_cache")
-# Beside them what is done with bad files: who is learnt from is in splits.json.
-_PLACES = (*_PATHS, "config.data.on_error")
-
-
-def without_places(config: ConfigDict) -> ConfigDict:
-    """The config without paths of the machine, which may name people."""
-    found = config.copy_and_resolve_references().unlock()
-    for path in (*_PATHS, "config.model.weights"):  # of an encoder; elsewhere they are numbers
-        *groups, field = path.removeprefix("config.").split(".")
-        group = found
-        for name in groups:
-            group = group[name]
-        if isinstance(group.get(field), str):
-            group[field] = ""
-    return found.lock()
+PATHS = ("config.data.root", "config.data.test.root", "config.train.feature_cache")
+_PLACES = (*PATHS, "config.data.on_error")  # splits.json tells who is learnt from
 
 
 def difference(ours: ConfigDict, theirs: ConfigDict) -> list[str]:
     """The fields in which two configs differ, each as `path: theirs -> ours`.
 
-    Where data and features lie does not count: it is not what they are. Nor does what is done with
-    bad files: who was learnt from is checked by itself (`jaxad.data.membership`).
+    Where data and features lie does not count, nor what is done with bad files.
     """
     left, right = flatten(from_json(to_json(ours))), flatten(theirs)
     absent = "(absent)"

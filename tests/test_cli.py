@@ -227,27 +227,6 @@ def test_options_are_of_one_mode(fail, tmp_path):
     assert "--normals: --mode=evaluate has no use for it; it is of calibrate." in line
 
 
-def test_what_score_needs_and_may_take(fail, tmp_path, monkeypatch):
-    from jaxad import run
-
-    Workdir(tmp_path).claim(config_lib.get_config("pchvae:smoke"))
-    workdir, score = f"--workdir={tmp_path}", "--mode=score"
-    assert fail(workdir, score).startswith("error: --input: missing; --mode=score needs it")
-    assert fail(workdir, score, "--input=x").startswith("error: --output: missing")
-    line = fail(workdir, score, "--input=x", "--output=y", "--rate=much")
-    assert line == "error: --rate=much: is no number."
-    file = tmp_path / "detector.jaxad"
-    file.write_bytes(b"x")
-    line = fail(f"--workdir={file}", score, SMOKE, "--input=x", "--output=y")
-    assert line == "error: --config: an exported file has its own; leave it out."
-    seen = []
-    monkeypatch.setattr(
-        run, "MODES", {"score": lambda config, path, **options: seen.append((config, options))}
-    )
-    assert cli.main([f"--workdir={file}", score, "--input=x", "--output=y"]) == 0
-    assert seen == [(None, {"input": "x", "output": "y", "rate": "", "maps": ""})]
-
-
 @pytest.mark.parametrize("group", ["optim.networks", "train.updates"])
 def test_fields_of_networks_that_a_config_does_not_set_are_told_apart_from_typos(fail, group):
     line = fail("--config=fanogan:smoke", "--workdir=x", f"--config.{group}.discriminator.b1=0.5")

@@ -2,7 +2,6 @@
 
 import csv
 import dataclasses
-import gzip
 import json
 import os
 
@@ -15,7 +14,7 @@ from jaxad import config as config_lib
 from jaxad.errors import UserError
 from jaxad.evaluate.calibration import StoredCalibration
 from jaxad.evaluate.evidence import NormalEvidence
-from jaxad.score import files, maps
+from jaxad.score import files
 from jaxad.score import judge as judge_lib
 from jaxad.score.files import score_files
 from jaxad.score.judge import Judge, load_judge
@@ -77,6 +76,27 @@ def write_images(folder, count=6):
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels).save(path)
     return folder
+
+
+OBLIQUE = nib.affines.from_matvec(
+    nib.eulerangles.euler2mat(0.3, -0.2, 0.15) @ np.diag([-1.2, 1.0, 2.5]), [30.0, -12.0, 7.0]
+)
+
+
+def write_oblique(path, turn=lambda voxels, affine: (voxels, affine)):
+    """A head with a bright lesion, and where the lesion is in mm."""
+    shape = (36, 44, 20)
+    index = np.indices(shape)
+    voxels = (index.sum(axis=0) % 7 + 20).astype(np.int16)
+    voxels[:3], voxels[-3:], voxels[:, :3], voxels[:, -3:] = 0, 0, 0, 0
+    lesion = (slice(20, 27), slice(10, 17), slice(8, 12))
+    voxels[lesion] = 200
+    centre = OBLIQUE @ [23.0, 13.0, 9.5, 1.0]
+    voxels, affine = turn(voxels, OBLIQUE)
+    image = nib.Nifti1Image(voxels, affine)
+    image.set_qform(affine, code=1)
+    nib.save(image, path)
+    return centre[:3]
 
 
 @pytest.fixture
@@ -280,145 +300,7 @@ def test_scores_of_something_else_are_not_mixed(images, tmp_path):
         score_files(judge(), images, out, name="a")
 
 
-# --- Maps.
-
-
-def test_overlays_show_the_image_and_the_map_beside_it(images, tmp_path):
-    score_files(judge(), images, tmp_path / "out")
-    with Image.open(tmp_path / "out/maps/patient0/0_map.png") as picture:
-        pixels = np.asarray(picture)
-    assert pixels.shape == (256, 512, 3)
-    left, right = pixels[:, :256].astype(int), pixels[:, 256:].astype(int)
-    assert (np.ptp(left, axis=-1) == 0).all()  # grey
-    # The corner is above what normal images reach, so it is as bright as can be; black stays.
-    corner, rest = right[4:12, 4:12].mean(axis=(0, 1)), right[128:, 128:].mean(axis=(0, 1))
-    assert rest.max() < 3 and corner[0] > 200 and corner[2] < corner[0]
-
-
-def test_maps_of_anomalous_images_alone(images, tmp_path):
-    stored = normals()
-    high = StoredCalibration("val", True, 7, stored.ids, stored.groups, stored.scores + 1.6,
-                             stored.evidence)  # fmt: skip
-    score_files(Judge(Brightness("folder"), high, 0.05), images, tmp_path / "out",
-                which_maps="anomalous")  # fmt: skip
-    found = rows(tmp_path / "out/scores.csv")
-    called = {row["id"].replace(".png", "_map.png") for row in found if row["anomalous"] == "1"}
-    folder = tmp_path / "out/maps"
-    written = {path.relative_to(folder).as_posix() for path in folder.rglob("*.png")}
-    assert 0 < len(called) < 6 and written == called
-    with pytest.raises(UserError, match="--maps=anomalous: without a calibration nothing is"):
-        score_files(judge(stored=False), images, tmp_path / "b", which_maps="anomalous")
-    with pytest.raises(UserError, match="--maps=some: is not one of all, anomalous, none"):
-        score_files(judge(), images, tmp_path / "b", which_maps="some")
-
-
-@pytest.mark.parametrize("name", ["../../etc/x", "/etc/x", "..", "a/../../b", "ok/x.nii.gz"])
-def test_maps_stay_in_their_folder(name, tmp_path):
-    path = maps.Places(tmp_path, [name]).of(name, "_map.png").resolve()
-    assert path.is_relative_to(tmp_path) and path != tmp_path
-
-
-def test_no_two_maps_have_one_place(tmp_path):
-    names = ["p1.001", "p1.002", "a.png", "a.jpg", "s.nii", "s.nii.gz", "b/c.png", "x" * 300,
-             "x" * 299 + "y"]  # fmt: skip
-    places = maps.Places(tmp_path, names)
-    found = [places.of(name, "_map.png") for name in names]
-    assert len(set(found)) == len(names)
-    assert found[6] == tmp_path / "b/c_map.png" and found[0].name == "p1.001_map.png"
-    for path in found:
-        path.parent.mkdir(exist_ok=True)
-        path.touch()  # no name is too long
-
-
-OBLIQUE = nib.affines.from_matvec(
-    nib.eulerangles.euler2mat(0.3, -0.2, 0.15) @ np.diag([-1.2, 1.0, 2.5]), [30.0, -12.0, 7.0]
-)
-
-
-def write_oblique(path, turn=lambda voxels, affine: (voxels, affine)):
-    """A head with a bright lesion, and where the lesion is in mm."""
-    shape = (36, 44, 20)
-    index = np.indices(shape)
-    voxels = (index.sum(axis=0) % 7 + 20).astype(np.int16)
-    voxels[:3], voxels[-3:], voxels[:, :3], voxels[:, -3:] = 0, 0, 0, 0
-    lesion = (slice(20, 27), slice(10, 17), slice(8, 12))
-    voxels[lesion] = 200
-    centre = OBLIQUE @ [23.0, 13.0, 9.5, 1.0]
-    voxels, affine = turn(voxels, OBLIQUE)
-    image = nib.Nifti1Image(voxels, affine)
-    image.set_qform(affine, code=1)
-    nib.save(image, path)
-    return centre[:3]
-
-
-def reoriented(voxels, affine):
-    """The same scan, its axes in another order and direction."""
-    image = nib.Nifti1Image(voxels, affine)
-    turned = image.as_reoriented(nib.orientations.axcodes2ornt(("S", "L", "A")))
-    return np.asarray(turned.dataobj), turned.affine
-
-
-@pytest.mark.parametrize(
-    "fields", [{"volume__spacing": 0.5}, {"volume__spacing": 0.7, "volume__field_of_view": 15.0}]
-)
-def test_no_peak_is_lost_between_voxels(fields, tmp_path):
-    """Slices and pixels of the detector that are finer than the scan's voxels."""
-    path = tmp_path / "scan.nii.gz"
-    write_oblique(path)
-    scorer = judge("nifti", **fields).scorer
-    peak = {}
-
-    def one_pixel(images):
-        for scores in Brightness.score_batches(scorer, images):
-            pixel = np.zeros_like(scores.pixel)
-            pixel[0, SIZE // 2, SIZE // 2] = 1.0
-            peak["highest"] = 1.0
-            yield dataclasses.replace(scores, pixel=pixel)
-
-    scorer.score_batches = one_pixel
-    score_files(Judge(scorer, None, 0.05), path, tmp_path / "out")
-    found = nib.load(tmp_path / "out/maps/scan_map.nii.gz").get_fdata()
-    assert peak and found.max() > 0.5
-
-
-def test_texts_of_the_header_stay_behind(tmp_path):
-    path = tmp_path / "scan.nii.gz"
-    write_oblique(path)
-    image = nib.load(path)
-    image.header["db_name"] = b"Miller"
-    image.header.extensions.append(nib.nifti1.Nifti1Extension("comment", b"Miller^Anna"))
-    nib.save(image, path)
-    score_files(judge("nifti"), path, tmp_path / "out")
-    content = gzip.decompress((tmp_path / "out/maps/scan_map.nii.gz").read_bytes())
-    assert b"Miller" in gzip.decompress(path.read_bytes()) and b"Miller" not in content
-
-
-@pytest.mark.parametrize("turn", [lambda voxels, affine: (voxels, affine), reoriented])
-@pytest.mark.parametrize(
-    "fields",
-    [
-        {},
-        {"volume__plane": "sagittal", "preprocess__square": "crop"},
-        {"volume__plane": "coronal", "volume__spacing": 2.0, "volume__field_of_view": 60.0},
-        {"volume__spacing": 1.5, "preprocess__square": "stretch"},
-    ],
-)
-def test_the_map_of_a_scan_lies_on_it_in_world_coordinates(fields, turn, tmp_path):
-    path = tmp_path / "a scan.nii.gz"
-    centre = write_oblique(path, turn)
-    score_files(judge("nifti", **fields), path, tmp_path / "out")
-    scan, found = nib.load(path), nib.load(tmp_path / "out/maps/a scan_map.nii.gz")
-    assert found.shape == scan.shape and found.get_data_dtype() == np.float32
-    np.testing.assert_array_equal(found.affine, scan.affine)
-    assert int(found.header["qform_code"]) == 1
-    values = found.get_fdata()
-    bright = values > 0.9 * values.max()
-    places = nib.affines.apply_affine(found.affine, np.argwhere(bright))
-    # The lesion is 8.4 x 7 x 10 mm; a pixel of the detector is up to 2 mm wide.
-    assert np.abs(places.mean(axis=0) - centre).max() < 1.5
-    lesion = np.asarray(scan.dataobj) == 200
-    dice = 2 * (bright & lesion).sum() / (bright.sum() + lesion.sum())
-    assert dice > 0.6
+# --- Scans.
 
 
 def test_all_slices_of_a_scan_are_scored_with_their_positions(tmp_path):

@@ -1,0 +1,28 @@
+"""The command line of `--mode=score`."""
+
+from jaxad import cli, run
+from jaxad import config as config_lib
+from jaxad.workdir import Workdir
+
+
+def test_what_score_needs_and_may_take(tmp_path, monkeypatch, capsys):
+    def fail(*arguments):
+        assert cli.main(arguments) == 2
+        return capsys.readouterr().err.strip()
+
+    Workdir(tmp_path).claim(config_lib.get_config("pchvae:smoke"))
+    workdir, score = f"--workdir={tmp_path}", "--mode=score"
+    assert fail(workdir, score).startswith("error: --input: missing; --mode=score needs it")
+    assert fail(workdir, score, "--input=x").startswith("error: --output: missing")
+    line = fail(workdir, score, "--input=x", "--output=y", "--rate=much")
+    assert line == "error: --rate=much: is no number."
+    file = tmp_path / "detector.jaxad"
+    file.write_bytes(b"x")
+    line = fail(f"--workdir={file}", score, "--config=pchvae:smoke", "--input=x", "--output=y")
+    assert line == "error: --config: an exported file has its own; leave it out."
+    seen = []
+    monkeypatch.setattr(
+        run, "MODES", {"score": lambda config, path, **options: seen.append((config, options))}
+    )
+    assert cli.main([f"--workdir={file}", score, "--input=x", "--output=y"]) == 0
+    assert seen == [(None, {"input": "x", "output": "y", "rate": "", "maps": ""})]
