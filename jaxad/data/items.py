@@ -53,8 +53,8 @@ class Reading:
         preparation: of pixels.
         cutting: of volumes.
         on_error: `raise`, or `skip` bad files and count them.
-        measure: whether the range of values in images is told, which costs a tenth of reading a
-            colour photograph; that of scans is always told.
+        measure: whether the range of values in images is told, which takes time; that of scans is
+            always told.
     """
 
     kind: Kind

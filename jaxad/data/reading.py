@@ -20,8 +20,8 @@ from jaxad.types import FilesRead, Split
 #: Fewer are read by threads of this process.
 _FEW = {"image": 200, "scan": 12}
 
-#: Images that a process reads at a time: to hand over some costs as much as to read one or two,
-#: and at the end processes wait for the last.
+#: Images that a process reads at a time, at least and at most: handing them over costs time, and
+#: at the end processes wait for the last.
 _CHUNKS = (8, 96)
 
 #: Names of bad files that are told one by one.

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from jaxad.errors import UserError
-from jaxad.workdir import write_json
+from jaxad.workdir import atomic_write, write_json
 
 SCORES, ERRORS, PATIENTS = "scores.csv", "errors.csv", "patients.csv"
 _PROGRESS = "progress.json"
@@ -91,9 +91,8 @@ class Tables:
     def write_patients(self, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
         """Writes `patients.csv`."""
         lines = [_line(columns), *map(_line, rows)]
-        temporary = self._folder / f".{PATIENTS}"
-        temporary.write_text("".join(lines), encoding="utf-8", errors="surrogateescape")
-        temporary.replace(self._folder / PATIENTS)
+        with atomic_write(self._folder / PATIENTS, "wb") as file:
+            file.write("".join(lines).encode("utf-8", errors="surrogateescape"))
 
     def _open(self, name: str, mode: str = "r") -> IO[str]:
         # Names of files need not be UTF-8.
