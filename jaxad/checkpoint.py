@@ -51,18 +51,21 @@ class Checkpoints:
             ]
         )
         self._folder = folder
+        if not read_only:
+            folder.mkdir(parents=True, exist_ok=True)
         try:
             self._manager = ocp.CheckpointManager(
                 folder.absolute(),
                 item_names=("variables", "training"),
                 options=ocp.CheckpointManagerOptions(
-                    create=not read_only,
+                    create=False,
                     read_only=read_only,
                     cleanup_tmp_directories=not read_only,
                     preservation_policy=None if read_only else policies,
                     best_fn=_validation_loss,
                     best_mode="min",
                     enable_async_checkpointing=not read_only,
+                    multiprocessing_options=_this_process_alone(),
                 ),
             )
         except (ValueError, KeyError) as error:
@@ -143,6 +146,14 @@ class Checkpoints:
                 f"checkpoint '{self._folder / str(step)}' does not fit its config or is damaged "
                 f"({first_line}); move this one folder away to fall back to an older checkpoint."
             ) from error
+
+
+def _this_process_alone() -> ocp.options.MultiprocessingOptions:
+    """Every process has the whole state: the first one saves, each reads by itself."""
+    mine = jax.process_index()
+    return ocp.options.MultiprocessingOptions(
+        primary_host=mine, active_processes={mine}, barrier_sync_key_prefix=f"process-{mine}"
+    )
 
 
 def _validation_loss(metrics: Mapping[str, float]) -> float:

@@ -14,6 +14,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from jaxad import config as config_lib
+from jaxad import processes
 from jaxad.errors import RunError, UserError
 from jaxad.workdir import Workdir
 
@@ -29,13 +30,17 @@ MODES = {
     "inspect": "look at the data: counts, bad files, what splits share, a contact sheet",
 }
 
-#: Flags that one mode alone takes -> whether it needs them.
+#: Modes that several processes can do as one run.
+_OF_SEVERAL = ("fit", "train", "evaluate")
+
+#: Flags that some modes take -> whether these need them.
 OPTIONS: Mapping[str, Mapping[str, bool]] = {
+    **{mode: dict.fromkeys(processes.FLAGS, False) for mode in _OF_SEVERAL},
     "calibrate": {"normals": True},
     "score": {"input": True, "output": True, "rate": False, "maps": False},
 }
 
-_OPTION_NAMES = tuple(name for names in OPTIONS.values() for name in names)
+_OPTION_NAMES = tuple(dict.fromkeys(name for names in OPTIONS.values() for name in names))
 
 #: Groups whose fields are a system's networks: there are others than a config has set.
 _OPEN_GROUPS = ("config.optim.networks", "config.train.updates")
@@ -57,6 +62,8 @@ _USAGE = """jaxad: anomaly detection in medical images, learnt from normal image
   --output    score: a folder for scores.csv, patients.csv, errors.csv and maps/.
   --rate      score: false positives among normal patients, as 0.05; by default the run's.
   --maps      score: of which images: all (default), anomalous or none.
+  --cluster, --coordinator_address, --num_processes, --process_id, --heartbeat_seconds
+              fit, train, evaluate: one of several processes; see docs/launching.md.
   --config.optim.learning_rate=3e-4   any field of the config by its path.
   --help      this text; with --config also the config's fields.
 """
@@ -123,9 +130,8 @@ def _own_flags() -> flags.FlagValues:
     flags.DEFINE_string("config", None, "config name or file", flag_values=values)
     flags.DEFINE_string("workdir", None, "folder of the run", flag_values=values)
     flags.DEFINE_string("mode", "fit", "what to do", flag_values=values)
-    for of_mode in OPTIONS.values():
-        for name in of_mode:
-            flags.DEFINE_string(name, None, "see --help", flag_values=values)
+    for name in _OPTION_NAMES:
+        flags.DEFINE_string(name, None, "see --help", flag_values=values)
     flags.DEFINE_bool("help", False, "show the help", flag_values=values)
     return values
 
@@ -256,7 +262,11 @@ def _run(arguments: Sequence[str], program: str) -> int:
         Workdir(workdir).check_writable()
     else:
         Workdir(workdir).check(config)
-    _import_run().MODES[mode](config, workdir, **options)
+    run = _import_run()
+    if mode in _OF_SEVERAL:
+        processes.join(**options)
+        options = {}
+    run.MODES[mode](config, workdir, **options)
     return 0
 
 

@@ -88,6 +88,10 @@ def base() -> ConfigDict:
     config.train.num_epochs = 10.0
     config.train.log_every_steps = 25
     config.train.checkpoint_every_steps = 250  # validation loss, then a checkpoint
+    # Updates that are sent to the devices at once; worth it where one takes little time.
+    config.train.steps_per_dispatch = 1
+    # Parts in which each device takes its batch, one after another: less memory, the same gradient.
+    config.train.accumulate_steps = 1
     config.train.keep_last = 2  # checkpoints kept beside the best one
     # Network -> (start, end, every): the part of the run in which it trains, at every so many-th
     # update; without: in all of it. See jaxad.train.phases.
@@ -384,17 +388,20 @@ def flatten(config: ConfigDict, prefix: str = "config") -> dict[str, Any]:
 #: Fields that say where something lies.
 PATHS = ("config.data.root", "config.data.test.root", "config.train.feature_cache")
 _PLACES = (*PATHS, "config.data.on_error")  # splits.json tells who is learnt from
+#: Fields that say on which machine a run is trained, and not what it computes.
+_LAYOUT = ("config.cpu_devices", "config.parallel", "config.train.steps_per_dispatch")
 
 
 def difference(ours: ConfigDict, theirs: ConfigDict) -> list[str]:
     """The fields in which two configs differ, each as `path: theirs -> ours`.
 
-    Where data and features lie does not count, nor what is done with bad files.
+    Where data and features lie does not count, nor what is done with bad files or how the run is
+    spread over devices.
     """
     left, right = flatten(from_json(to_json(ours))), flatten(theirs)
     absent = "(absent)"
     return [
         f"{path}: {right.get(path, absent)!r} -> {left.get(path, absent)!r}"
         for path in sorted(left.keys() | right.keys())
-        if path not in _PLACES and left.get(path, absent) != right.get(path, absent)
+        if path not in (*_PLACES, *_LAYOUT) and left.get(path, absent) != right.get(path, absent)
     ]

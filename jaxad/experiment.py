@@ -70,6 +70,8 @@ _RANGES: dict[str, tuple[float, float]] = {
     "train.num_epochs": (1e-9, 1e9),
     "train.log_every_steps": (1, 2**31),
     "train.checkpoint_every_steps": (1, 2**31),
+    "train.steps_per_dispatch": (1, 10**4),
+    "train.accumulate_steps": (1, 2**20),
     "train.keep_last": (1, 2**31),
     "evaluate.batch_size": (1, 2**20),
     "evaluate.bootstrap_resamples": (1, 10**6),
@@ -95,6 +97,12 @@ def check(config: ConfigDict) -> None:
             raise UserError(f"{path}: {fields[path]} is not between {least:g} and {largest:g}.")
     parallel = make_parallel(config.parallel)
     parallel.check_batch_size("config.data.batch_size", config.data.batch_size)
+    each, parts = config.data.batch_size // len(parallel.devices), config.train.accumulate_steps
+    if each % parts:
+        raise UserError(
+            f"config.train.accumulate_steps: {each} images a device do not come in {parts} equal "
+            "parts; choose a divisor."
+        )
     model = make_model(config)
     try:
         variables = jax.eval_shape(model.init_variables, jax.random.key(0))
@@ -104,6 +112,11 @@ def check(config: ConfigDict) -> None:
             f"config.model: no model '{config.model.name}' can be built of these sizes "
             f"({first_line}); compare them with its config file."
         ) from error
+    if parts > 1 and "codebook" in variables:
+        raise UserError(
+            f"config.train.accumulate_steps: '{config.model.name}' moves its codebooks by the "
+            "whole batch; leave it at 1."
+        )
     optimisers(config, model, variables["params"], phases(config, model, _ANY_NUMBER_OF_STEPS))
     if isinstance(model, PretrainedModel):
         model.pretrained_variables(jax.random.key(0))  # tells what is wrong with the weights

@@ -1,7 +1,8 @@
-"""Two ways to spread one program over the devices: `jit` over a mesh, and `pmap`.
+"""Two ways to spread one program over all devices: `jit` of `shard_map`, and `pmap`.
 
-Both take the same functions. In `jit` mode a function sees global arrays and the compiler places
-the collectives; in `pmap` mode it sees one device's part and an axis name to reduce over.
+Both take the same functions, which see one device's part of the batch and an axis name to reduce
+over; where there is one device, the part is the whole and there is no axis. The collectives are
+those that the functions ask for and no others: the compiler places none.
 """
 
 import collections
@@ -13,7 +14,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxad.errors import UserError
 from jaxad.types import Tree
@@ -28,7 +29,7 @@ class Parallel:
 
     Attributes:
         mode: `jit` or `pmap`.
-        devices: all devices of all processes.
+        devices: all devices of all processes, those of a process beside each other.
     """
 
     mode: str
@@ -37,17 +38,27 @@ class Parallel:
     @property
     def axis_name(self) -> str | None:
         """The axis that functions reduce over; None where they see the global batch."""
-        return _AXIS if self.mode == "pmap" else None
+        return _AXIS if len(self.devices) > 1 else None
+
+    @property
+    def is_local(self) -> bool:
+        """Whether all devices are this process's."""
+        return len(self._local_devices) == len(self.devices)
+
+    def local(self) -> "Parallel":
+        """The same over this process's devices alone."""
+        return Parallel(self.mode, tuple(self._local_devices))
 
     @property
     def _local_devices(self) -> list[jax.Device]:
         return [d for d in self.devices if d.process_index == jax.process_index()]
 
+    @property
+    def _mesh(self) -> Mesh:
+        return _mesh(self.devices)
+
     def _sharding(self, *axes: str) -> NamedSharding:
-        mesh = jax.make_mesh(
-            (len(self.devices),), (_AXIS,), axis_types=(AxisType.Auto,), devices=self.devices
-        )
-        return NamedSharding(mesh, PartitionSpec(*axes))
+        return NamedSharding(self._mesh, PartitionSpec(*axes))
 
     def check_batch_size(self, field: str, batch_size: int) -> None:
         """Raises a UserError where the devices cannot share a batch evenly."""
@@ -60,11 +71,7 @@ class Parallel:
     @property
     def _one_part_each(self) -> NamedSharding:
         """pmap's layout: the first axis is this process's devices."""
-        devices = self._local_devices
-        mesh = jax.make_mesh(
-            (len(devices),), (_AXIS,), axis_types=(AxisType.Auto,), devices=devices
-        )
-        return NamedSharding(mesh, PartitionSpec(_AXIS))
+        return NamedSharding(_mesh(self._local_devices), PartitionSpec(_AXIS))
 
     def round_up(self, batch_size: int) -> int:
         """The least multiple of the number of devices that is not below `batch_size`."""
@@ -98,7 +105,7 @@ class Parallel:
 
     def get_per_example(self, tree: Tree) -> Tree:
         """Per-example results of the global batch, in order, as NumPy arrays [B, ...]."""
-        if jax.process_count() > 1:
+        if not self.is_local:
             from jax.experimental import multihost_utils
 
             tree = multihost_utils.process_allgather(tree, tiled=True)
@@ -114,17 +121,23 @@ class Parallel:
         donate = (0,) if donate_state else ()
         if self.mode == "pmap":
             return jax.pmap(function, axis_name=_AXIS, donate_argnums=donate, devices=self.devices)
-        whole, split = self._sharding(), self._sharding(_AXIS)
-        return jax.jit(
-            function, donate_argnums=donate, in_shardings=(whole, split), out_shardings=whole
-        )
+        return jax.jit(self._mapped(function, PartitionSpec()), donate_argnums=donate)
 
     def compile_per_example(self, function: Callable[..., Any]) -> Callable[[Tree, Tree], Any]:
         """Compiles f(state, batch) whose results have the batch as their first axis."""
         if self.mode == "pmap":
             return jax.pmap(function, axis_name=_AXIS, devices=self.devices)
-        whole, split = self._sharding(), self._sharding(_AXIS)
-        return jax.jit(function, in_shardings=(whole, split), out_shardings=split)
+        return jax.jit(self._mapped(function, PartitionSpec(_AXIS)))
+
+    def _mapped(self, function: Callable[..., Any], out: PartitionSpec) -> Callable[..., Any]:
+        return jax.shard_map(
+            function,
+            mesh=self._mesh,
+            in_specs=(PartitionSpec(), PartitionSpec(_AXIS)),
+            out_specs=out,
+            # As in pmap: a gradient is one device's own until the function sums it.
+            check_vma=False,
+        )
 
     def prefetch(self, batches: Iterable[dict[str, np.ndarray]], depth: int = 2) -> Iterator[Tree]:
         """Batches on the devices; `depth` of them, the one in use included, are there at once."""
@@ -136,6 +149,11 @@ class Parallel:
         yield from queue
 
 
+def _mesh(devices: Sequence[jax.Device]) -> Mesh:
+    """Devices in their order: `jax.make_mesh` may choose another one."""
+    return Mesh(np.asarray(devices), (_AXIS,), axis_types=(AxisType.Auto,))
+
+
 def make_parallel(mode: str, devices: Sequence[jax.Device] | None = None) -> Parallel:
     """The parallelism that `config.parallel` names, over all devices unless told which.
 
@@ -144,12 +162,9 @@ def make_parallel(mode: str, devices: Sequence[jax.Device] | None = None) -> Par
     """
     if mode not in MODES:
         raise UserError(f"config.parallel: unknown mode '{mode}'; known: {', '.join(MODES)}.")
-    if jax.process_count() > 1:
-        raise UserError(
-            f"this is one of {jax.process_count()} processes: jaxad runs in one process so far, "
-            "over all devices of its host; start it without jax.distributed."
-        )
-    return Parallel(mode, tuple(jax.devices() if devices is None else devices))
+    found = jax.devices() if devices is None else devices
+    # A process's devices beside each other: its part of a batch is one piece of it, in order.
+    return Parallel(mode, tuple(sorted(found, key=lambda device: device.process_index)))
 
 
 def split_cpu(count: int) -> None:

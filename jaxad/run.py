@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from jaxad import experiment, exported
+from jaxad import experiment, exported, processes
 from jaxad.compilation import keep_programs
 from jaxad.data.inspection import inspect as inspect_data
 from jaxad.data.replay import read_normals
@@ -42,6 +42,7 @@ def evaluate(config: ConfigDict, workdir: str | os.PathLike[str]) -> bool:
     run = Workdir(workdir)
     run.check(config)
     _start(config)
+    processes.check_shared(run.path)
     data_set = DataSet(config.data)
     data_set.check()
     with run.lock():
@@ -67,6 +68,7 @@ def _start(config: ConfigDict) -> None:
     """What JAX is to know before anything runs."""
     split_cpu(config.cpu_devices)
     keep_programs()
+    processes.silence_others()
 
 
 def _open_to_train(config: ConfigDict, workdir: str | os.PathLike[str]) -> tuple[Workdir, DataSet]:
@@ -74,6 +76,7 @@ def _open_to_train(config: ConfigDict, workdir: str | os.PathLike[str]) -> tuple
     run = Workdir(workdir)
     run.check(config)
     _start(config)
+    processes.check_shared(run.path)
     # What cannot be is told before data are generated for it, and what is wrong with a test split
     # before hours of training.
     experiment.check(config)
@@ -84,7 +87,9 @@ def _open_to_train(config: ConfigDict, workdir: str | os.PathLike[str]) -> tuple
 
 def _evaluate(run: Workdir, data_set: DataSet) -> None:
     evaluate_splits(run, data_set)
-    print(f"report: {write_report(run)}", flush=True)
+    if processes.is_first():
+        print(f"report: {write_report(run)}", flush=True)
+    processes.meet("evaluated")
 
 
 def study(config: ConfigDict, workdir: str | os.PathLike[str]) -> bool:

@@ -1,7 +1,7 @@
 """The folder of a run: its files, and writing them so that nothing half-written is read back."""
 
 import contextlib
-import fcntl
+import io
 import json
 import os
 import tempfile
@@ -12,12 +12,21 @@ from typing import IO, Any
 from ml_collections import ConfigDict
 
 from jaxad import config as config_lib
+from jaxad import locks, processes
 from jaxad.errors import UserError
 
 
 @contextlib.contextmanager
 def atomic_write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
-    """Opens a temporary file beside `path` and renames it to `path` when the block succeeds."""
+    """Opens a temporary file beside `path` and renames it to `path` when the block succeeds.
+
+    Of several processes the first alone writes; what the others would write is the same and goes
+    nowhere.
+    """
+    if not processes.is_first():
+        with io.BytesIO() if "b" in mode else io.StringIO() as nowhere:
+            yield nowhere
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
@@ -104,19 +113,20 @@ class Workdir:
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
-        """Holds the folder against other processes.
+        """Holds the folder against other runs; of several processes the first one does.
 
         Raises:
             UserError: another process works in it.
         """
+        if not processes.is_first():
+            yield
+            return
         with (self.path / ".lock").open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
+            if not locks.try_lock(file):
                 raise UserError(
                     f"workdir '{self.path}': another process is at work there; wait for it or "
                     "choose another --workdir."
-                ) from error
+                )
             yield
 
     def claim(self, config: ConfigDict) -> None:

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from tqdm import tqdm
 
 from jaxad import detector as detector_lib
+from jaxad import processes
 from jaxad.data import membership
 from jaxad.data.preprocess import to_unit_interval
 from jaxad.data.sources import DataSet
@@ -51,7 +52,8 @@ def evaluate_splits(
         split = data_set.split(name)
         folder = workdir.evaluation(name)
         # A folder with metrics is a finished evaluation: they go first and come last.
-        (folder / "metrics.json").unlink(missing_ok=True)
+        if processes.is_first():
+            (folder / "metrics.json").unlink(missing_ok=True)
         columns, maps = _collect(detector, split, f"score {name}")
         evaluation = _SplitEvaluation(detector.config, train, split)
         corrected = evaluation.corrected(columns["score"], train_scores)
@@ -215,7 +217,10 @@ class _SplitEvaluation:
 
 
 def _bar(split: Split, description: str) -> Any:
-    return tqdm(total=len(split), desc=description, unit="image", dynamic_ncols=True)
+    return tqdm(
+        total=len(split), desc=description, unit="image", dynamic_ncols=True,
+        disable=not processes.is_first(),
+    )  # fmt: skip
 
 
 def _image_scores(detector: Detector, split: Split, description: str) -> Scalars:

@@ -6,24 +6,21 @@ everything that they depend on: the encoder's variables, the images, and how bot
 training reads them; scores are always computed from the image.
 """
 
-import contextlib
 import dataclasses
-import fcntl
 import hashlib
 import json
 import os
 import shutil
-import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import IO
 
 import jax
 import ml_dtypes
 import numpy as np
 from tqdm import tqdm
 
+from jaxad import locks
 from jaxad.data.pipeline import eval_batches
 from jaxad.errors import UserError
 from jaxad.parallel import Parallel
@@ -86,7 +83,8 @@ class FeatureCache:
         target = self.folder.expanduser() / self._key(split, shape)
         try:
             target.mkdir(parents=True, exist_ok=True)
-            with _locked(target / ".lock", name, self.stop_requested) as held:
+            waiting = f"feature cache: {name}: another process computes the same features, waiting."
+            with locks.turn(target / ".lock", waiting, self.stop_requested) as held:
                 if not held:
                     return None
                 return self._open(_Files(target, DTYPES[self.dtype], shape), split, name)
@@ -287,27 +285,6 @@ def _size_text(size: int) -> str:
 
 def _say(text: str) -> None:
     print(f"feature cache: {text}", flush=True)
-
-
-@contextlib.contextmanager
-def _locked(path: Path, name: str, stop_requested: Callable[[], bool]) -> Iterator[bool]:
-    """Waits until no other process builds the same features; False when told to stop meanwhile."""
-    with path.open("w") as file:
-        held = _try_lock(file)
-        if not held:
-            _say(f"{name}: another process computes the same features, waiting for it.")
-        while not held and not stop_requested():
-            time.sleep(0.2)
-            held = _try_lock(file)
-        yield held
-
-
-def _try_lock(file: IO[str]) -> bool:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _check_sum(features: np.ndarray) -> int:

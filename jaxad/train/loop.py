@@ -1,6 +1,7 @@
 """The training loop: from configs and folders to checkpoints and metrics."""
 
 import contextlib
+import itertools
 import signal
 import threading
 import time
@@ -10,14 +11,16 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
+from jaxad import processes
 from jaxad.checkpoint import VALIDATION_LOSS, Checkpoints
 from jaxad.data import membership, pipeline
 from jaxad.data.sources import DataSet
 from jaxad.errors import RunError, UserError
-from jaxad.train.phases import Phase
+from jaxad.train.phases import Phase, dispatches
 from jaxad.train.program import Program, cached_features, make_program, train_batches
 from jaxad.train.state import TrainState
 from jaxad.train.writer import MetricsWriter
@@ -27,7 +30,15 @@ from jaxad.workdir import Workdir
 
 @contextlib.contextmanager
 def stop_request() -> Iterator[Callable[[], bool]]:
-    """Yields a function that tells whether SIGTERM came since; who asks ends what it does."""
+    """Yields a function that tells whether SIGTERM came since; who asks ends what it does.
+
+    Of several processes each must ask equally often: JAX carries the notice that one of them got to
+    the others, and tells all of them at the same time of asking.
+    """
+    if jax.process_count() > 1:
+        asked = itertools.count()
+        yield lambda: multihost_utils.reached_preemption_sync_point(next(asked))
+        return
     requested = threading.Event()
 
     def request(signum: int, frame: FrameType | None) -> None:
@@ -49,11 +60,12 @@ class _Window:
     def __init__(self, program: Program, seeds: Sequence[int]) -> None:
         self._program = program
         self._seeds = seeds
-        self._pending: list[tuple[int, Tree]] = []
+        self._pending: list[tuple[int, int, Tree]] = []
         self._start = time.monotonic()
 
-    def add(self, step: int, metrics: Tree) -> None:
-        self._pending.append((step, metrics))
+    def add(self, step: int, count: int, metrics: Tree) -> None:
+        """Of `count` updates, the last of which is number `step`."""
+        self._pending.append((step, count, metrics))
 
     def read(self, last_good: int | None) -> list[dict[str, float]]:
         """Means over the window, and steps per second, of each seed; empties it.
@@ -62,11 +74,14 @@ class _Window:
             RunError: a value is not finite; names the first such step and term.
         """
         rows = []
-        for step, metrics in self._pending:
-            by_seed = self._program.unstack(self._program.parallel.get_replicated(metrics))
-            for seed, row in zip(self._seeds, by_seed, strict=True):
-                _check_finite(step, seed, row, last_good)
-            rows.append(by_seed)
+        for last, count, metrics in self._pending:
+            found = self._program.parallel.get_replicated(metrics)
+            for number in range(count):
+                one = found if count == 1 else jax.tree.map(lambda x, n=number: x[n], found)
+                by_seed = self._program.unstack(one)
+                for seed, row in zip(self._seeds, by_seed, strict=True):
+                    _check_finite(last - count + 1 + number, seed, row, last_good)
+                rows.append(by_seed)
         rate = len(rows) / (time.monotonic() - self._start)
         self._pending = []
         self._start = time.monotonic()
@@ -117,7 +132,7 @@ def _validate(
     batches = pipeline.eval_batches(
         split.images,
         {"label": split.labels, **({} if features is None else {"features": features})},
-        batch_size=batch_size,
+        batch_size=program.parallel.round_up(batch_size),
         process_index=jax.process_index(),
         process_count=jax.process_count(),
     )
@@ -144,7 +159,9 @@ class _Member:
     def __init__(self, workdir: Workdir, keep_last: int, stack: contextlib.ExitStack):
         self.workdir = workdir
         self.checkpoints = stack.enter_context(
-            Checkpoints(workdir.checkpoints, keep_last=keep_last)
+            Checkpoints(
+                workdir.checkpoints, keep_last=keep_last, read_only=not processes.is_first()
+            )
         )
         self._stack = stack
         self.writer: MetricsWriter
@@ -153,7 +170,8 @@ class _Member:
         self.writer = self._stack.enter_context(MetricsWriter(self.workdir, start_step))
 
     def save(self, step: int, state: TrainState, metrics: dict[str, float]) -> None:
-        self.checkpoints.save(step, state.variables, _training(state), metrics)
+        if processes.is_first():
+            self.checkpoints.save(step, state.variables, _training(state), metrics)
 
 
 def train(config: ConfigDict, workdir: Workdir, data_set: DataSet) -> bool:
@@ -216,13 +234,23 @@ def train_seeds(
             return True
         state = parallel.put_replicated(program.stack(states))
         splits = {"train": train_split, "val": validation_split}
-        features = cached_features(config, program, states, splits, stop_requested)
+        alone = jax.process_count() == 1
+        features = cached_features(
+            config, program, states, splits, stop_requested if alone else lambda: False
+        )
         if stop_requested():
             print("SIGTERM: stopped before the first step; the same command goes on.", flush=True)
             return False
+        plan = list(
+            dispatches(
+                program.phases, start_step, config.train.steps_per_dispatch,
+                (config.train.log_every_steps, config.train.checkpoint_every_steps),
+            )
+        )  # fmt: skip
         batches = train_batches(
-            config, seeds, train_split, start_step, num_steps, features.get("train")
-        )
+            config, seeds, train_split, start_step, [count for _, count in plan],
+            features.get("train"),
+        )  # fmt: skip
         # Nothing of the configs can be wrong any more: the folders become these runs'.
         for one, of_seed in zip(members, configs, strict=True):
             one.workdir.claim(of_seed)
@@ -232,15 +260,15 @@ def train_seeds(
         window = _Window(program, seeds)
         bar = stack.enter_context(_progress_bar(config, len(seeds), start_step, num_steps))
         step, stopping = start_step, False
-        compiled: set[Phase] = set()
-        for batch in parallel.prefetch(batches):
-            phase, called = program.phases.at(step), time.monotonic()
+        compiled: set[tuple[Phase, int]] = set()
+        for dispatch, batch in zip(plan, parallel.prefetch(batches), strict=True):
+            called = time.monotonic()
             with jax.transfer_guard("disallow"):
-                state, metrics = program.updates[phase](state, batch)
-            step += 1
-            window.add(step, metrics)
-            if phase not in compiled:
-                compiled.add(phase)
+                state, metrics = program.updates[dispatch](state, batch)
+            step += dispatch[1]
+            window.add(step, dispatch[1], metrics)
+            if dispatch not in compiled:
+                compiled.add(dispatch)
                 window.leave_out(time.monotonic() - called)
             stopping = stop_requested()
             saving = stopping or step == num_steps
@@ -277,6 +305,7 @@ def train_seeds(
                 window.restart_clock()
         for one in members:
             one.checkpoints.wait()
+        processes.meet("trained")  # now every process finds the last checkpoint
         stopping = stopping or stop_requested()
     if stopping:
         folders = ", ".join(f"'{workdir.checkpoints}'" for workdir in workdirs)
@@ -311,7 +340,7 @@ def _progress_bar(config: ConfigDict, members: int, start_step: int, num_steps: 
         unit="image",
         unit_scale=True,
         dynamic_ncols=True,
-        disable=jax.process_index() != 0,
+        disable=not processes.is_first(),
     )
 
 

@@ -7,7 +7,7 @@ an uninterrupted one would be.
 
 import dataclasses
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from jaxad.errors import UserError
@@ -106,6 +106,35 @@ def check_phases(phases: Phases) -> None:
             f"config.train.updates: update {idle + 1} of {num_steps} would train no network; "
             "let the parts of the run meet, and one network train at every update of each."
         )
+
+
+def dispatches(
+    phases: Phases, start_step: int, size: int, boundaries: Sequence[int]
+) -> Iterator[tuple[Phase, int]]:
+    """How the updates from `start_step` on are sent to the devices, as (phase, how many at once).
+
+    `size` at once where they are of one phase and no boundary falls between them, else one by one.
+    Which updates go together is decided by their numbers alone, so that a run that resumes computes
+    what an uninterrupted one does, in the same programs.
+
+    Args:
+        phases: of the run.
+        start_step: updates done before.
+        size: of a dispatch, at least 1.
+        boundaries: after every so many updates the host has something to do.
+    """
+    step = start_step
+    while step < phases.num_steps:
+        last = step + size - 1
+        together = (
+            step % size == 0
+            and last < phases.num_steps
+            and all(step // every == last // every for every in boundaries)
+            and len({phases.at(number) for number in range(step, last + 1)}) == 1
+        )
+        count = size if together else 1
+        yield phases.at(step), count
+        step += count
 
 
 def _part(name: str, value: Any, num_steps: int) -> _Part:

@@ -7,10 +7,12 @@ each seed computes what it would compute alone.
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 from ml_collections import ConfigDict
@@ -24,6 +26,8 @@ from jaxad.train.phases import Phase, Phases, check_phases
 from jaxad.train.state import TrainState, create_state, initial_variables
 from jaxad.train.step import train_step, validation_sums
 from jaxad.types import Model, PretrainedModel, Split, Tree
+
+Update = Callable[[Tree, Tree], tuple[Tree, Tree]]
 
 
 def num_train_steps(config: ConfigDict, num_examples: int) -> int:
@@ -42,7 +46,9 @@ class Program:
         num_steps: updates in the run.
         phases: which networks each update trains.
         schedules: by network, its updates done -> learning rate of its next.
-        updates: by phase, (state, batch) -> (state, metrics); donates the state.
+        updates: by phase and number of updates at once, (state, batch) -> (state, metrics); donates
+            the state. Several updates take their batches stacked on the second axis, behind the one
+            that devices share, and give their metrics stacked on the first.
         validation: (state, batch) -> (sums, number of examples).
         initial_states: one per seed.
     """
@@ -52,7 +58,7 @@ class Program:
     num_steps: int
     phases: Phases
     schedules: Mapping[str, optax.Schedule]
-    updates: Mapping[Phase, Callable[[Tree, Tree], tuple[Tree, Tree]]]
+    updates: Mapping[tuple[Phase, int], Update]
     validation: Callable[[Tree, Tree], tuple[Tree, Tree]]
     initial_states: tuple[TrainState, ...]
 
@@ -96,15 +102,18 @@ def make_program(config: ConfigDict, seeds: Sequence[int], num_examples: int) ->
     variables = [initial_variables(model, seed) for seed in seeds]
     optimisers = experiment.optimisers(config, model, variables[0]["params"], phases)
 
-    def update(phase: Phase) -> Callable[[Tree, Tree], tuple[Tree, Tree]]:
+    def update(phase: Phase, count: int) -> Update:
         step = functools.partial(
             train_step,
             model=model,
             optimisers={name: optimisers[name] for name in phase},
             axis_name=parallel.axis_name,
+            accumulate=config.train.accumulate_steps,
         )
         if len(seeds) > 1:
             step = jax.vmap(step, in_axes=(0, 1))
+        if count > 1:
+            step = functools.partial(_several, step)
         return parallel.compile_reduce(step, donate_state=True)
 
     validation = functools.partial(validation_sums, model=model, axis_name=parallel.axis_name)
@@ -123,12 +132,21 @@ def make_program(config: ConfigDict, seeds: Sequence[int], num_examples: int) ->
             for name in model.networks
         },
         # Compiled when they are first called.
-        updates={phase: update(phase) for phase in {phases.at(step) for step in range(num_steps)}},
+        updates={
+            (phase, count): update(phase, count)
+            for phase in {phases.at(step) for step in range(num_steps)}
+            for count in {1, config.train.steps_per_dispatch}
+        },
         validation=parallel.compile_reduce(validation),
         initial_states=tuple(
             create_state(one, optimisers, seed) for one, seed in zip(variables, seeds, strict=True)
         ),
     )
+
+
+def _several(step: Update, state: Tree, batches: Tree) -> tuple[Tree, Tree]:
+    """One update after another, of batches stacked on their second axis."""
+    return jax.lax.scan(step, state, jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), batches))
 
 
 def cached_features(
@@ -161,7 +179,8 @@ def cached_features(
         dtype=config.train.feature_cache_dtype,
         model=model,
         variables=states[0].variables,
-        parallel=program.parallel,
+        # Every process by itself: they take turns where they share the folder.
+        parallel=program.parallel.local(),
         batch_size=config.evaluate.batch_size,
         stop_requested=stop_requested,
     )
@@ -178,13 +197,22 @@ def train_batches(
     seeds: Sequence[int],
     split: Split,
     start_step: int,
-    stop_step: int,
+    counts: Iterable[int],
     features: np.ndarray | None = None,
 ) -> Iterator[pipeline.HostBatch]:
-    """The batches of steps `start_step` to `stop_step - 1`; of S > 1 seeds [B, S, ...].
+    """The batches of the updates from `start_step` on, as `Program.updates` take them.
 
     Each seed gets the order and augmentation that it would have alone.
+
+    Args:
+        config: of the run.
+        seeds: of the program.
+        split: to learn from.
+        start_step: updates done before.
+        counts: of updates in each dispatch.
+        features: of every example of the split, where they were computed before.
     """
+    counts = list(counts)
     streams = [
         pipeline.train_batches(
             split,
@@ -192,15 +220,20 @@ def train_batches(
             seed=seed,
             augmentation=experiment.augmentation(config),
             start_step=start_step,
-            stop_step=stop_step,
+            stop_step=start_step + sum(counts),
             features=features,
             process_index=jax.process_index(),
             process_count=jax.process_count(),
         )
         for seed in seeds
     ]
-    if len(streams) == 1:
-        yield from streams[0]
-        return
-    for batches in zip(*streams, strict=True):
-        yield {name: np.stack([batch[name] for batch in batches], axis=1) for name in batches[0]}
+    steps = map(_stacked, zip(*streams, strict=True))
+    for count in counts:
+        yield _stacked(list(itertools.islice(steps, count)))
+
+
+def _stacked(batches: Sequence[pipeline.HostBatch]) -> pipeline.HostBatch:
+    """Several batches as one, on the second axis; one as it is."""
+    if len(batches) == 1:
+        return batches[0]
+    return {name: np.stack([batch[name] for batch in batches], axis=1) for name in batches[0]}

@@ -1,15 +1,16 @@
 """The one train step, for every system and both parallel modes.
 
-`axis_name=None` is the global view: the batch is the global batch, and the compiler puts the
-collectives in. With an axis name the batch is one device's part and the same means are taken by
-`psum`. Nothing else differs.
+With an axis name the batch is one device's part, and all that devices tell each other is one sum
+of everything that is to be summed (what a model's batch norm and codebooks need comes on top).
+`axis_name=None` is the view of a lone device, whose batch is the global one. Nothing else differs.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
 import optax
+from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from jaxad.train.optim import matches
@@ -17,13 +18,19 @@ from jaxad.train.state import TrainState
 from jaxad.types import Batch, ExampleKeys, LossAux, Model, PerExample, Tree
 
 Metrics = dict[str, Float[Array, ""]]
+#: Gradients by network, losses and terms, and the number of examples: each summed over examples.
+_Sums = tuple[dict[str, Tree], Metrics, Float[Array, ""]]
 
 #: Folded into the seed for validation, so that its noise is not that of a training step.
 _VALIDATION_STREAM = 0x7FFFFFFF
 
 
 def _sum_over(axis_name: str | None, tree: Tree) -> Tree:
-    return tree if axis_name is None else jax.lax.psum(tree, axis_name)
+    """Sums over the devices, as one vector: one message, and not one an array."""
+    if axis_name is None:
+        return tree
+    flat, restore = ravel_pytree(tree)
+    return restore(jax.lax.psum(flat, axis_name))
 
 
 def _masked_sum(per_example: PerExample, valid: Bool[Array, " batch"]) -> Float[Array, ""]:
@@ -43,6 +50,7 @@ def train_step(
     model: Model,
     optimisers: Mapping[str, optax.GradientTransformation],
     axis_name: str | None = None,
+    accumulate: int = 1,
 ) -> tuple[TrainState, Metrics]:
     """One update. Pure; the caller compiles it and donates the state.
 
@@ -54,6 +62,8 @@ def train_step(
             state and optimisers' states of the others stay as they are. All gradients are taken
             before any network moves.
         axis_name: the mapped axis that the batch is spread over, None in the global view.
+        accumulate: in how many parts, one after another, a device takes its batch: the gradient is
+            the same, and only one part's activations are held. Batch norm sees one part at a time.
 
     Returns:
         The state after the update, and means over the global batch: `loss/<network>` of those that
@@ -61,40 +71,41 @@ def train_step(
         clipping.
     """
     step_key = jax.random.fold_in(jax.random.key(state.seed), state.step)
-    keys = example_keys(step_key, batch["_index"])
-    valid = batch["_valid"]
-    count = _sum_over(axis_name, jnp.sum(valid))
 
-    def network_loss(params: Tree, network: str) -> tuple[Float[Array, ""], LossAux]:
-        losses, aux = model.losses({"params": params, **state.mutable}, batch, keys, train=True)
-        return _masked_sum(losses[network], valid), aux
+    def sums_of(mutable: Tree, part: Batch) -> tuple[Tree, _Sums]:
+        keys, valid = example_keys(step_key, part["_index"]), part["_valid"]
 
-    gradients: dict[str, Tree] = {}
-    sums: Metrics = {}
-    mutable = state.mutable
-    for network in optimisers:
-        pattern = model.networks[network]
-        (loss, aux), gradient = jax.value_and_grad(network_loss, has_aux=True)(
-            state.params, network
-        )
-        gradients[network] = jax.tree.map(
-            lambda mine, new: new if mine else jnp.zeros_like(new),
-            matches(state.params, [pattern]),
-            gradient,
-        )
-        mutable = {
-            name: jax.tree.map(_chosen, matches(tree, [pattern]), aux.mutable[name], tree)
-            for name, tree in mutable.items()
-        }
-        sums[f"loss/{network}"] = loss
-        for name, term in aux.terms.items():
-            if _is_term_of(name, network):
-                sums[f"term/{name}"] = _masked_sum(term, valid)
+        def network_loss(params: Tree, network: str) -> tuple[Float[Array, ""], LossAux]:
+            losses, aux = model.losses({"params": params, **mutable}, part, keys, train=True)
+            return _masked_sum(losses[network], valid), aux
 
+        gradients: dict[str, Tree] = {}
+        sums: Metrics = {}
+        moved = mutable
+        for network in optimisers:
+            pattern = model.networks[network]
+            (loss, aux), gradient = jax.value_and_grad(network_loss, has_aux=True)(
+                state.params, network
+            )
+            gradients[network] = jax.tree.map(
+                lambda mine, new: new if mine else jnp.zeros_like(new),
+                matches(state.params, [pattern]),
+                gradient,
+            )
+            moved = {
+                name: jax.tree.map(_chosen, matches(tree, [pattern]), aux.mutable[name], tree)
+                for name, tree in moved.items()
+            }
+            sums[f"loss/{network}"] = loss
+            for name, term in aux.terms.items():
+                if _is_term_of(name, network):
+                    sums[f"term/{name}"] = _masked_sum(term, valid)
+        return moved, (gradients, sums, jnp.sum(valid).astype(loss.dtype))
+
+    mutable, totals = _accumulated(sums_of, state.mutable, batch, accumulate)
     # The mean is taken outside of the differentiation: sums over devices are exact there.
-    gradients, metrics = jax.tree.map(
-        lambda total: total / count.astype(total.dtype), _sum_over(axis_name, (gradients, sums))
-    )
+    gradients, sums, count = _sum_over(axis_name, totals)
+    gradients, metrics = jax.tree.map(lambda total: total / count, (gradients, sums))
     metrics["grad_norm"] = optax.tree.norm(gradients)
     params, opt_state = state.params, dict(state.opt_state)
     for network, gradient in gradients.items():
@@ -109,6 +120,23 @@ def train_step(
         mutable=mutable,
         opt_state=opt_state,
     ), metrics
+
+
+def _accumulated(
+    sums_of: Callable[[Tree, Batch], tuple[Tree, _Sums]], mutable: Tree, batch: Batch, count: int
+) -> tuple[Tree, _Sums]:
+    """The sums over a batch that is taken in `count` parts, and what they leave of `mutable`."""
+    if count == 1:
+        return sums_of(mutable, batch)
+    parts = jax.tree.map(lambda x: x.reshape(count, -1, *x.shape[1:]), batch)
+    _, like = jax.eval_shape(sums_of, mutable, jax.tree.map(lambda x: x[0], parts))
+    nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), like)
+
+    def add(carry: tuple[Tree, _Sums], part: Batch) -> tuple[tuple[Tree, _Sums], None]:
+        mutable, found = sums_of(carry[0], part)
+        return (mutable, jax.tree.map(jnp.add, carry[1], found)), None
+
+    return jax.lax.scan(add, (mutable, nothing), parts)[0]
 
 
 def _chosen(mine: bool, new: Array, old: Array) -> Array:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 
+from jaxad import processes
 from jaxad.host_tensorflow import tensorflow
 from jaxad.workdir import Workdir, atomic_write
 
@@ -26,10 +27,13 @@ class MetricsWriter:
     """Appends metrics of increasing steps. A context manager.
 
     A run that resumes at `start_step` does the later steps again: their lines are dropped first,
-    so that each step appears once.
+    so that each step appears once. Of several processes the first one writes.
     """
 
     def __init__(self, workdir: Workdir, start_step: int):
+        self._is_open = processes.is_first()
+        if not self._is_open:
+            return
         rows = read_metrics(workdir.metrics)
         kept = [row for row in rows if row["step"] <= start_step]
         with atomic_write(workdir.metrics) as file:
@@ -47,11 +51,14 @@ class MetricsWriter:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._lines.close()
-        self._events.close()
+        if self._is_open:
+            self._lines.close()
+            self._events.close()
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
         """Writes one line and one event per metric; `step` counts updates done."""
+        if not self._is_open:
+            return
         self._lines.write(json.dumps({"step": step, **metrics}) + "\n")
         self._lines.flush()
         summary = tensorflow().summary

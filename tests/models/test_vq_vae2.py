@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from collectives import messages
 
 from jaxad import models
 from jaxad.errors import UserError
@@ -111,6 +112,15 @@ def test_the_train_step_updates_codebooks_alike_in_every_layout():
                 )
             )
             state = parallel.put_replicated(create_state(variables, optimisers, 0))
+            text = (
+                step.lower(state, parallel.put_batch(batch_of(16, "float64"))).compile().as_text()
+            )
+            if devices > 1:
+                # One sum of the gradients; of a codebook no more than its vectors or its counts.
+                parameters = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
+                largest = max(leaf.size for leaf in jax.tree.leaves(variables["codebook"]))
+                sizes = sorted(messages(text))
+                assert sizes[-1] > parameters and max(sizes[:-1]) <= largest
             for _ in range(2):  # the first draws the codebooks from the batch
                 state, _ = step(state, parallel.put_batch(batch_of(16, "float64")))
             found.append(parallel.get_replicated(state))

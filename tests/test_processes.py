@@ -1,0 +1,263 @@
+"""Several processes over loopback are one run: the same losses, rows and checkpoints."""
+
+import csv
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+import jaxad
+from jaxad import processes
+from jaxad.errors import UserError
+from jaxad.train.writer import read_metrics
+
+ROOT = Path(__file__).parent.parent
+STEPS = 50
+#: Of 40 training images in batches of 8; evaluated in batches of 16, the last one padded.
+TRAIN, TEST = 40, 37
+
+
+@pytest.fixture(scope="module")
+def npz_root(tmp_path_factory):
+    root, rng = tmp_path_factory.mktemp("npz"), np.random.default_rng(0)
+    for name, count in (("train", TRAIN), ("val", 16), ("test_a", TEST)):
+        np.savez(
+            root / f"{name}.npz",
+            image=rng.uniform(size=(count, 16, 16)).astype("float32"),
+            **({"label": np.arange(count) % 2} if name == "test_a" else {}),
+        )
+    return root
+
+
+def free_port():
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
+
+
+class Cluster:
+    """`count` launched processes with so many CPU devices each."""
+
+    def __init__(self, environment, count, devices, *arguments):
+        address = f"127.0.0.1:{free_port()}"
+        self.members = []
+        for index in range(count):
+            flags = [
+                f"--coordinator_address={address}", f"--num_processes={count}",
+                f"--process_id={index}", "--heartbeat_seconds=10",
+            ]  # fmt: skip
+            self.members.append(
+                subprocess.Popen(
+                    [sys.executable, ROOT / "launch.py", *arguments, *(flags if count > 1 else [])],
+                    env=environment
+                    | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"},
+                    stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                )
+            )  # fmt: skip
+
+    def end(self):
+        """(exit code, stdout, stderr) of each."""
+        found = []
+        try:
+            for one in self.members:
+                out, errors = one.communicate(timeout=240)
+                found.append((one.returncode, out, errors))
+        finally:
+            for one in self.members:
+                one.kill()
+        return found
+
+
+def arguments(root, workdir, *more):
+    return [
+        "--config=pchvae:smoke", f"--workdir={workdir}", "--config.data.name=npz",
+        f"--config.data.root={root}", "--config.data.image_size=16", "--config.data.batch_size=8",
+        "--config.model.depths=(0,0,0,0)", f"--config.train.num_epochs={STEPS * 8 / TRAIN}",
+        "--config.train.log_every_steps=1", "--config.train.checkpoint_every_steps=20",
+        "--config.evaluate.batch_size=16", "--config.optim.warmup_steps=5", *more,
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def fits(launch_environment, npz_root, tmp_path_factory):
+    """Fits a run on `count` processes of `devices` devices, once; the run's folder."""
+    made = {}
+
+    def fit(count, devices):
+        if (count, devices) not in made:
+            workdir = tmp_path_factory.mktemp("fits") / f"{count}x{devices}"
+            found = Cluster(launch_environment, count, devices, *arguments(npz_root, workdir)).end()
+            assert [code for code, _, _ in found] == [0] * count, found
+            for _, out, errors in found[1:]:
+                told = [line for line in out.splitlines() if not line.startswith("[Gloo]")]
+                assert not told and "score" not in errors  # the first one tells
+            made[count, devices] = workdir
+        return made[count, devices]
+
+    return fit
+
+
+def losses(workdir):
+    rows = [r for r in read_metrics(workdir / "metrics.jsonl") if "train/loss/model" in r]
+    assert [row["step"] for row in rows] == list(range(1, STEPS + 1))
+    return [row["train/loss/model"] for row in rows]
+
+
+def scores(workdir):
+    with (workdir / "eval/test_a/scores.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == len({row["id"] for row in rows}) == TEST
+    return [row["id"] for row in rows], np.array([float(row["score"]) for row in rows])
+
+
+def variables(workdir):
+    return jax.tree.leaves(jaxad.load(workdir).variables)
+
+
+def assert_same_run(ours, theirs):
+    np.testing.assert_allclose(losses(ours), losses(theirs), rtol=1e-5)
+    (our_ids, our_scores), (their_ids, their_scores) = scores(ours), scores(theirs)
+    assert our_ids == their_ids
+    np.testing.assert_allclose(our_scores, their_scores, rtol=1e-4)
+
+
+def test_two_processes_of_two_devices_are_one_run(fits, launch_environment):
+    """Fitted together or alone, and the same checkpoint evaluated by either."""
+    together, alone = fits(2, 2), fits(1, 1)
+    assert_same_run(together, alone)
+    before = scores(together)
+    found = Cluster(launch_environment, 1, 1, "--mode=evaluate", f"--workdir={together}").end()
+    assert found[0][0] == 0, found
+    assert scores(together)[0] == before[0]
+    np.testing.assert_array_equal(scores(together)[1], before[1])
+
+
+@pytest.mark.long
+def test_four_devices_of_one_process_are_the_same_run(fits):
+    assert_same_run(fits(1, 4), fits(1, 1))
+    assert_same_run(fits(1, 4), fits(2, 2))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("mode", ["jit", "pmap"])
+@pytest.mark.parametrize("counts", [(2, 1), (1, 2)], ids=["2 to 1", "1 to 2"])
+def test_a_run_goes_on_with_another_number_of_processes(
+    counts, mode, fits, launch_environment, npz_root, tmp_path
+):
+    """A notice to one process after some steps; all save the same step, and others go on."""
+    whole = fits(1, 1)
+    first = Cluster(
+        launch_environment, counts[0], 2,
+        *arguments(npz_root, tmp_path, "--mode=train", f"--config.parallel={mode}"),
+    )  # fmt: skip
+    wait_for_step(first, tmp_path, 5)
+    first.members[-1].send_signal(signal.SIGTERM)
+    found = first.end()
+    assert [code for code, _, _ in found] == [0] * counts[0], found
+    assert "SIGTERM: saved step" in found[0][1]
+    stopped = jaxad.load(tmp_path).step
+    assert 5 <= stopped < STEPS
+    found = Cluster(
+        launch_environment, counts[1], 2,
+        *arguments(npz_root, tmp_path, f"--config.parallel={mode}"),
+    ).end()  # fmt: skip
+    assert [code for code, _, _ in found] == [0] * counts[1], found
+    assert_same_run(tmp_path, whole)
+    for ours, theirs in zip(variables(tmp_path), variables(whole), strict=True):
+        scale = np.abs(theirs).max()
+        np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-3 * scale)
+
+
+def wait_for_step(cluster, workdir, step):
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        assert all(one.poll() is None for one in cluster.members), cluster.end()
+        rows = read_metrics(workdir / "metrics.jsonl")
+        if rows and rows[-1]["step"] >= step:
+            return
+        time.sleep(0.01)
+    raise AssertionError(f"step {step} never came")
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("lost", [0, 1])
+def test_where_one_process_dies_the_other_ends_and_says_why(
+    lost, launch_environment, npz_root, tmp_path
+):
+    cluster = Cluster(
+        launch_environment, 2, 2,
+        *arguments(npz_root, tmp_path, "--mode=train", "--config.train.num_epochs=4000"),
+    )  # fmt: skip
+    wait_for_step(cluster, tmp_path, 25)
+    cluster.members[lost].send_signal(signal.SIGKILL)
+    started = time.monotonic()
+    found = cluster.end()
+    assert time.monotonic() - started < 60  # a heartbeat is missed after 10 s
+    assert found[1 - lost][0] not in (0, None)
+    assert "another task died" in found[1 - lost][2] or "failed:" in found[1 - lost][2]
+    # What was saved is there, and the same command goes on, here in one process.
+    saved = jaxad.load(tmp_path).step
+    assert saved >= 20 and saved % 20 == 0
+
+
+@pytest.mark.long
+def test_a_second_run_of_two_processes_is_refused_the_folder(
+    launch_environment, npz_root, tmp_path
+):
+    command = arguments(npz_root, tmp_path, "--mode=train", "--config.train.num_epochs=4000")
+    first = Cluster(launch_environment, 2, 1, *command)
+    wait_for_step(first, tmp_path, 1)
+    found = Cluster(launch_environment, 2, 1, *command).end()
+    for one in first.members:
+        one.kill()
+    first.end()
+    assert found[0][0] == 2 and "another process is at work there" in found[0][2]
+    assert found[1][0] != 0
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"process_id": "1"}, "--coordinator_address: missing; processes that find each other by"),
+        ({"heartbeat_seconds": "9"}, "--heartbeat_seconds: this is one process"),
+        ({"cluster": "slrum"}, "--cluster=slrum: no such cluster; known: auto, slurm"),
+        (
+            {"coordinator_address": "a:1", "num_processes": "2", "process_id": "2"},
+            "--process_id=2: of 2 processes the last has number 1",
+        ),
+        (
+            {"coordinator_address": "a:1", "num_processes": "two", "process_id": "0"},
+            "--num_processes=two: is no whole number of at least 1",
+        ),
+        (
+            {"coordinator_address": "nowhere", "num_processes": "2", "process_id": "1"},
+            "--coordinator_address=nowhere: is not host:port",
+        ),
+    ],
+)
+def test_flags_that_do_not_say_enough(given, words):
+    with pytest.raises(UserError, match=words):
+        processes.join(**given)
+
+
+def test_an_address_where_nothing_listens(monkeypatch):
+    monkeypatch.setattr(processes, "_START_SECONDS", 0)
+    address = f"127.0.0.1:{free_port()}"
+    with pytest.raises(UserError, match=f"{address}: nothing listens there.*start process 0"):
+        processes.join(coordinator_address=address, num_processes="2", process_id="1")
+
+
+def test_one_process_is_the_first_and_waits_for_nobody(tmp_path):
+    processes.join()
+    assert processes.is_first()
+    processes.meet("here")
+    processes.check_shared(tmp_path)
+    processes.silence_others()
+    assert os.listdir(tmp_path) == []
