@@ -92,6 +92,8 @@ def base() -> ConfigDict:
     config.train.steps_per_dispatch = 1
     # Parts in which each device takes its batch, one after another: less memory, the same gradient.
     config.train.accumulate_steps = 1
+    # Less memory for more time: of the forward pass only products and convolutions are kept.
+    config.train.rematerialise = False
     config.train.keep_last = 2  # checkpoints kept beside the best one
     # Network -> (start, end, every): the part of the run in which it trains, at every so many-th
     # update; without: in all of it. See jaxad.train.phases.

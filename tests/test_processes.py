@@ -1,7 +1,6 @@
 """Several processes over loopback are one run: the same losses, rows and checkpoints."""
 
 import csv
-import os
 import signal
 import socket
 import subprocess
@@ -62,17 +61,19 @@ class Cluster:
                 )
             )  # fmt: skip
 
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        for one in self.members:
+            one.kill()
+            one.communicate()
+
     def end(self):
         """(exit code, stdout, stderr) of each."""
-        found = []
-        try:
-            for one in self.members:
-                out, errors = one.communicate(timeout=240)
-                found.append((one.returncode, out, errors))
-        finally:
-            for one in self.members:
-                one.kill()
-        return found
+        with self:
+            told = [one.communicate(timeout=280) for one in self.members]
+            return [(one.returncode, *texts) for one, texts in zip(self.members, told, strict=True)]
 
 
 def arguments(root, workdir, *more):
@@ -153,13 +154,13 @@ def test_a_run_goes_on_with_another_number_of_processes(
 ):
     """A notice to one process after some steps; all save the same step, and others go on."""
     whole = fits(1, 1)
-    first = Cluster(
+    with Cluster(
         launch_environment, counts[0], 2,
         *arguments(npz_root, tmp_path, "--mode=train", f"--config.parallel={mode}"),
-    )  # fmt: skip
-    wait_for_step(first, tmp_path, 5)
-    first.members[-1].send_signal(signal.SIGTERM)
-    found = first.end()
+    ) as first:  # fmt: skip
+        wait_for_step(first, tmp_path, 5)
+        first.members[-1].send_signal(signal.SIGTERM)
+        found = first.end()
     assert [code for code, _, _ in found] == [0] * counts[0], found
     assert "SIGTERM: saved step" in found[0][1]
     stopped = jaxad.load(tmp_path).step
@@ -176,7 +177,7 @@ def test_a_run_goes_on_with_another_number_of_processes(
 
 
 def wait_for_step(cluster, workdir, step):
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 240
     while time.monotonic() < deadline:
         assert all(one.poll() is None for one in cluster.members), cluster.end()
         rows = read_metrics(workdir / "metrics.jsonl")
@@ -191,14 +192,14 @@ def wait_for_step(cluster, workdir, step):
 def test_where_one_process_dies_the_other_ends_and_says_why(
     lost, launch_environment, npz_root, tmp_path
 ):
-    cluster = Cluster(
+    with Cluster(
         launch_environment, 2, 2,
         *arguments(npz_root, tmp_path, "--mode=train", "--config.train.num_epochs=4000"),
-    )  # fmt: skip
-    wait_for_step(cluster, tmp_path, 25)
-    cluster.members[lost].send_signal(signal.SIGKILL)
-    started = time.monotonic()
-    found = cluster.end()
+    ) as cluster:  # fmt: skip
+        wait_for_step(cluster, tmp_path, 25)
+        cluster.members[lost].send_signal(signal.SIGKILL)
+        started = time.monotonic()
+        found = cluster.end()
     assert time.monotonic() - started < 60  # a heartbeat is missed after 10 s
     assert found[1 - lost][0] not in (0, None)
     assert "another task died" in found[1 - lost][2] or "failed:" in found[1 - lost][2]
@@ -212,12 +213,9 @@ def test_a_second_run_of_two_processes_is_refused_the_folder(
     launch_environment, npz_root, tmp_path
 ):
     command = arguments(npz_root, tmp_path, "--mode=train", "--config.train.num_epochs=4000")
-    first = Cluster(launch_environment, 2, 1, *command)
-    wait_for_step(first, tmp_path, 1)
-    found = Cluster(launch_environment, 2, 1, *command).end()
-    for one in first.members:
-        one.kill()
-    first.end()
+    with Cluster(launch_environment, 2, 1, *command) as first:
+        wait_for_step(first, tmp_path, 1)
+        found = Cluster(launch_environment, 2, 1, *command).end()
     assert found[0][0] == 2 and "another process is at work there" in found[0][2]
     assert found[1][0] != 0
 
@@ -260,4 +258,4 @@ def test_one_process_is_the_first_and_waits_for_nobody(tmp_path):
     processes.meet("here")
     processes.check_shared(tmp_path)
     processes.silence_others()
-    assert os.listdir(tmp_path) == []
+    assert not list(tmp_path.iterdir())

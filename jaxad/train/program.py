@@ -109,6 +109,7 @@ def make_program(config: ConfigDict, seeds: Sequence[int], num_examples: int) ->
             optimisers={name: optimisers[name] for name in phase},
             axis_name=parallel.axis_name,
             accumulate=config.train.accumulate_steps,
+            rematerialise=config.train.rematerialise,
         )
         if len(seeds) > 1:
             step = jax.vmap(step, in_axes=(0, 1))

@@ -51,6 +51,7 @@ def train_step(
     optimisers: Mapping[str, optax.GradientTransformation],
     axis_name: str | None = None,
     accumulate: int = 1,
+    rematerialise: bool = False,
 ) -> tuple[TrainState, Metrics]:
     """One update. Pure; the caller compiles it and donates the state.
 
@@ -64,6 +65,8 @@ def train_step(
         axis_name: the mapped axis that the batch is spread over, None in the global view.
         accumulate: in how many parts, one after another, a device takes its batch: the gradient is
             the same, and only one part's activations are held. Batch norm sees one part at a time.
+        rematerialise: whether the gradient keeps of the forward pass what products and convolutions
+            gave, and computes all else again.
 
     Returns:
         The state after the update, and means over the global batch: `loss/<network>` of those that
@@ -79,6 +82,10 @@ def train_step(
             losses, aux = model.losses({"params": params, **mutable}, part, keys, train=True)
             return _masked_sum(losses[network], valid), aux
 
+        if rematerialise:
+            network_loss = jax.checkpoint(
+                network_loss, policy=jax.checkpoint_policies.dots_saveable, static_argnums=(1,)
+            )
         gradients: dict[str, Tree] = {}
         sums: Metrics = {}
         moved = mutable

@@ -147,6 +147,26 @@ def test_a_finished_run_is_left_alone(config, tmp_path):
     assert steps[-1] == STEPS
 
 
+def test_several_updates_a_dispatch_are_the_same_updates(config, wholes, tmp_path):
+    """Three at once where neither log nor checkpoint falls between: of 8, 1 to 3, 4 to 6, 7, 8."""
+    config.train.log_every_steps = EVERY
+    whole = wholes / "pchvae of one update a dispatch"
+    assert run(config, whole)
+    config.train.steps_per_dispatch = 3
+    assert run(config, tmp_path)
+    losses = [
+        {row["step"]: row["train/loss/model"] for row in read_metrics(folder / "metrics.jsonl")
+         if "train/loss/model" in row}
+        for folder in (whole, tmp_path)
+    ]  # fmt: skip
+    assert list(losses[1]) == [3, 6, STEPS] == list(losses[0])
+    np.testing.assert_allclose(list(losses[1].values()), list(losses[0].values()), rtol=1e-5)
+    (_, expected), (_, found) = variables(whole), variables(tmp_path)
+    for ours, theirs in zip(found, expected, strict=True):
+        scale = np.abs(theirs).max()
+        np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-3 * scale)
+
+
 def test_both_parallel_modes_log_the_same_losses(config, tmp_path):
     losses = []
     for mode in ("jit", "pmap"):

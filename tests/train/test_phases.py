@@ -3,7 +3,7 @@
 import pytest
 
 from jaxad.errors import UserError
-from jaxad.train.phases import check_phases, make_phases
+from jaxad.train.phases import check_phases, dispatches, make_phases
 
 GAN = {"critic": (0.0, 0.5, 1), "generator": (0.0, 0.5, 3), "encoder": (0.5, 1.0, 1)}
 
@@ -58,3 +58,32 @@ def test_what_a_long_run_can_do_is_not_refused_for_its_shape():
 def test_states_are_compared_once_every_network_has_been_trained():
     phases = make_phases(GAN, ("encoder", "generator", "critic"), 14)
     assert [step for step in range(15) if phases.all_begun(step)] == list(range(8, 15))
+
+
+def test_updates_go_together_within_a_phase_and_between_boundaries():
+    phases = make_phases({}, ("model",), 14)
+    counts = [count for _, count in dispatches(phases, 0, 4, (8, 10))]
+    # 0-3, 4-7; the host logs after 10, which falls inside of 8-11; 12-15 would pass the end.
+    assert counts == [4, 4, 1, 1, 1, 1, 1, 1]
+    staged = make_phases(GAN, ("encoder", "generator", "critic"), 14)
+    found = list(dispatches(staged, 0, 2, (100,)))
+    assert sum(count for _, count in found) == 14
+    step = 0
+    for phase, count in found:
+        assert {staged.at(number) for number in range(step, step + count)} == {phase}
+        assert count == 1 or step % 2 == 0
+        step += count
+    # Updates 8 to 13, counted from 0, are one stage; the first seven alternate.
+    assert [count for _, count in found[-3:]] == [2, 2, 2]
+
+
+@pytest.mark.parametrize("start", range(15))
+def test_a_run_that_resumes_sends_its_updates_as_one_that_did_not_stop(start):
+    phases = make_phases({}, ("model",), 14)
+    whole, step = {}, 0
+    for _, count in dispatches(phases, 0, 4, (10,)):
+        whole[step] = count
+        step += count
+    if start in whole:
+        rest = [count for _, count in dispatches(phases, start, 4, (10,))]
+        assert rest == [count for first, count in whole.items() if first >= start]

@@ -103,17 +103,16 @@ def test_layouts_agree_in_float32_and_one_sum_of_gradients_crosses_devices(norm)
     assert messages(alone) == []
 
 
-def test_a_batch_in_parts_gives_the_same_update():
+@pytest.mark.parametrize("saving", [{"accumulate": 4}, {"rematerialise": True}])
+def test_what_saves_memory_gives_the_same_update(saving):
     """In float64 to rounding, noise included: it follows the example, not the part."""
     with jax.enable_x64(True):
         model = build(dtype=np.float64)
         variables = jax.tree.map(lambda x: x.astype(np.float64), initial_variables(build(), 0))
         optimisers = {"model": optax.sgd(1.0)}
         found = []
-        for parts in (1, 4):
-            step = functools.partial(
-                train_step, model=model, optimisers=optimisers, accumulate=parts
-            )
+        for settings in ({}, saving):
+            step = functools.partial(train_step, model=model, optimisers=optimisers, **settings)
             batch = make_batch(np.float64)
             batch["_valid"][-3:] = False
             state = create_state(variables, optimisers, seed=3)
