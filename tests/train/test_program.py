@@ -34,7 +34,7 @@ def cached(config, seeds, split):
 
 def test_batches_bring_the_features_of_their_images(config, split):
     features = cached(config, [0], split)["train"]
-    batch = next(train_batches(config, [0], split, 0, 1, features))
+    batch = next(train_batches(config, [0], split, 0, [1], features))
     assert batch["features"].dtype == np.float16
     for image, own in zip(batch["image"], batch["features"], strict=True):
         (row,) = np.flatnonzero((split.images == np.round(255 * image)).all(axis=(1, 2, 3)))
@@ -43,7 +43,7 @@ def test_batches_bring_the_features_of_their_images(config, split):
 
 def test_seeds_share_the_features_of_a_pretrained_encoder(config, split):
     features = cached(config, [0, 1], split)["train"]
-    batch = next(train_batches(config, [0, 1], split, 0, 1, features))
+    batch = next(train_batches(config, [0, 1], split, 0, [1], features))
     assert batch["features"].shape == (8, 2, 2, 2, 112)  # B, S, rows, columns, channels
 
 
