@@ -103,7 +103,7 @@ def base() -> ConfigDict:
     config.train.feature_cache_dtype = "float16"  # or "bfloat16"
 
     config.evaluate = ConfigDict()
-    config.evaluate.batch_size = 64
+    config.evaluate.batch_size = 64  # of each device
     config.evaluate.bootstrap_resamples = 1000
     config.evaluate.false_positive_rate = 0.05  # of decisions from normal images alone
     config.evaluate.num_examples = 6  # most and least anomalous slices kept for the report

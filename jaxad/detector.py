@@ -40,8 +40,9 @@ class Detector(Scorer):
         self.step = step
         self.image_shape = experiment.image_shape(config)
         self._parallel = make_parallel(config.parallel)
-        # Batches are padded anyway: a multiple of the devices of this machine.
-        self._batch_size = self._parallel.round_up(config.evaluate.batch_size)
+        # As many images for each device, however many there are: the same program scores them, to
+        # the bit.
+        self._batch_size = config.evaluate.batch_size * len(self._parallel.devices)
         model = experiment.make_model(config, self._parallel.axis_name)
         self.num_latents = model.num_latents
         self.score_weights = model.score_weights

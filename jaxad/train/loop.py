@@ -132,7 +132,7 @@ def _validate(
     batches = pipeline.eval_batches(
         split.images,
         {"label": split.labels, **({} if features is None else {"features": features})},
-        batch_size=program.parallel.round_up(batch_size),
+        batch_size=batch_size * len(program.parallel.devices),
         process_index=jax.process_index(),
         process_count=jax.process_count(),
     )

@@ -1,0 +1,73 @@
+"""What the gradient of a batch keeps of the forward pass, with and without rematerialisation.
+
+    python benchmarks/kept_activations.py pchvae=64 aeflow=32 aeflow:paper=8
+
+MiB of arrays that a device holds between both passes, as JAX's autodiff counts them before anything
+is compiled. What a compiler then needs beside them is not in it, and on a CPU XLA undoes the
+rematerialisation: it joins equal computations again.
+"""
+
+import argparse
+import contextlib
+import io
+import re
+from typing import Any
+
+import jax
+import jax.ad_checkpoint
+import jax.numpy as jnp
+import numpy as np
+
+from jaxad import experiment
+from jaxad.config import get_config
+from jaxad.types import LossAux
+
+
+def kept(function: Any, *arguments: Any) -> float:
+    """MiB that the gradient of a function keeps, but for its arguments."""
+    text = io.StringIO()
+    with contextlib.redirect_stdout(text):
+        jax.ad_checkpoint.print_saved_residuals(function, *arguments)
+    total = 0
+    for kind, shape, origin in re.findall(r"^(\w+)\[([\d,]*)\](.*)$", text.getvalue(), re.M):
+        if "from the argument" not in origin:
+            width = {"bool": 1}.get(kind) or int(re.sub(r"\D", "", kind)) // 8
+            total += width * int(np.prod([int(n) for n in shape.split(",") if n] or [1]))
+    return total / 2**20
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("systems", nargs="+", help="config=batch size, as pchvae=64")
+    print("| config | batch | kept, MiB | rematerialised, MiB |\n|---|---|---|---|")
+    for name, size in (one.rsplit("=", 1) for one in parser.parse_args().systems):
+        config = get_config(name).unlock()
+        if isinstance(config.model.get("weights"), str):
+            config.model.weights = "random"
+        model, count = experiment.make_model(config), int(size)
+        variables = dict(jax.eval_shape(model.init_variables, jax.random.key(0)))
+        params = variables.pop("params")
+        batch = {
+            "image": jax.ShapeDtypeStruct((count, *model.image_shape), jnp.float32),
+            "label": jax.ShapeDtypeStruct((count,), jnp.int32),
+            "_valid": jax.ShapeDtypeStruct((count,), jnp.bool_),
+            "_index": jax.ShapeDtypeStruct((count,), jnp.int32),
+        }
+
+        def losses(
+            params: Any, others: Any, batch: Any, model: Any = model, count: int = count
+        ) -> tuple[jax.Array, LossAux]:
+            keys = jax.random.split(jax.random.key(0), count)
+            found, aux = model.losses({"params": params, **others}, batch, keys, train=True)
+            return sum(one.sum() for one in found.values()), aux
+
+        policy = jax.checkpoint_policies.dots_saveable
+        plain, again = (
+            kept(lambda *a, one=one: one(*a)[0], params, variables, batch)
+            for one in (losses, jax.checkpoint(losses, policy=policy))
+        )
+        print(f"| {name} | {size} | {plain:.0f} | {again:.0f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
