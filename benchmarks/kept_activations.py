@@ -9,6 +9,7 @@ rematerialisation: it joins equal computations again.
 
 import argparse
 import contextlib
+import functools
 import io
 import re
 from typing import Any
@@ -20,6 +21,8 @@ import numpy as np
 
 from jaxad import experiment
 from jaxad.config import get_config
+from jaxad.train.state import create_state
+from jaxad.train.step import train_step
 from jaxad.types import LossAux
 
 
@@ -39,8 +42,10 @@ def kept(function: Any, *arguments: Any) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("systems", nargs="+", help="config=batch size, as pchvae=64")
+    parser.add_argument("--parts", type=int, help="tell XLA's temporaries of a batch in parts, too")
+    options = parser.parse_args()
     print("| config | batch | kept, MiB | rematerialised, MiB |\n|---|---|---|---|")
-    for name, size in (one.rsplit("=", 1) for one in parser.parse_args().systems):
+    for name, size in (one.rsplit("=", 1) for one in options.systems):
         config = get_config(name).unlock()
         if isinstance(config.model.get("weights"), str):
             config.model.weights = "random"
@@ -67,6 +72,21 @@ def main() -> None:
             for one in (losses, jax.checkpoint(losses, policy=policy))
         )
         print(f"| {name} | {size} | {plain:.0f} | {again:.0f} |", flush=True)
+        if options.parts:
+            schedule = experiment.phases(config, model, num_steps=1)
+            optimisers = experiment.optimisers(config, model, params, schedule)
+            state = jax.eval_shape(
+                lambda own, rest, using=optimisers: create_state({"params": own, **rest}, using, 0),
+                params,
+                variables,
+            )
+            for parts in (1, options.parts):
+                step = functools.partial(
+                    train_step, model=model, optimisers=optimisers, accumulate=parts
+                )
+                compiled = jax.jit(step).lower(state, batch).compile()
+                size_in_mib = compiled.memory_analysis().temp_size_in_bytes / 2**20
+                print(f"{name}, batch {size} in {parts}: XLA's temporaries {size_in_mib:.0f} MiB")
 
 
 if __name__ == "__main__":
