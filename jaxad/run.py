@@ -1,7 +1,7 @@
 """What a launch does, by mode; the command line and notebooks both come here."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from ml_collections import ConfigDict
@@ -85,6 +85,28 @@ def _open_to_train(config: ConfigDict, workdir: str | os.PathLike[str]) -> tuple
 def _evaluate(run: Workdir, data_set: DataSet) -> None:
     evaluate_splits(run, data_set)
     print(f"report: {write_report(run)}", flush=True)
+
+
+def report(
+    config: ConfigDict,
+    workdir: str | os.PathLike[str],
+    *,
+    compare: str | Sequence[str | os.PathLike[str]] = "",
+) -> bool:
+    """Writes the report of a run again, from the files in its folder alone.
+
+    Args:
+        config: the run's.
+        workdir: its folder.
+        compare: folders of other runs to set beside it; as text separated by commas.
+    """
+    run = Workdir(workdir)
+    run.check(config)
+    folders = compare.split(",") if isinstance(compare, str) else compare
+    others = [Workdir(str(folder).strip()) for folder in folders if str(folder).strip()]
+    with run.lock():
+        print(f"report: {write_report(run, others)}", flush=True)
+    return True
 
 
 def study(config: ConfigDict, workdir: str | os.PathLike[str]) -> bool:
@@ -203,6 +225,7 @@ MODES: Mapping[str, Callable[..., bool]] = {
     "fit": fit,
     "train": train,
     "evaluate": evaluate,
+    "report": report,
     "calibrate": calibrate,
     "study": study,
     "inspect": inspect,

@@ -29,7 +29,7 @@ from jaxad.scorer import SCORE
 from jaxad.workdir import Workdir
 
 #: Of the slices that several runs kept, how many are shown.
-_SHOWN = 6
+_SHOWN = 4
 
 
 def read_others(ours: RunFiles, others: Sequence[Workdir]) -> dict[str, RunFiles]:

@@ -69,7 +69,7 @@ def interactive_view(files: SplitFiles, rate: float) -> dict[str, Any] | None:
         },
         "rate": rate,
         "calibration": _calibration(files),
-        "has_positions": table.positions is not None,
+        "has_normal_patients": bool((units[PATIENT].labels == 0).any()),
         "patients": _patients(table, names.tolist(), groups, units[PATIENT]),
         "data": _data(table, names.tolist(), groups, units, rate),
     }
@@ -186,7 +186,6 @@ def _histogram(unit: Unit) -> dict[str, Any]:
     top = max(float(share.max()) for share in shares.values())
     xs = np.linspace(0, _WIDTH, len(edges))
     ticks = [tick for tick in MaxNLocator(6).tick_values(low, high) if low <= tick <= high]
-    # As many decimals as the ticks' own distance needs, whatever their size.
     return {
         "width": _WIDTH,
         "height": _HEIGHT,
