@@ -88,8 +88,8 @@ def read_score_table(path: Path) -> ScoreTable:
     """
     with path.open(encoding="utf-8", newline="") as file:
         reader = csv.DictReader(file, strict=True)
+        names = list(reader.fieldnames or ())
         rows = list(reader)
-    names = list(reader.fieldnames or ())
     missing = [name for name in (*_HEADING, SCORE) if name not in names]
     if missing:
         raise ValueError(f"it has no column '{missing[0]}'")

@@ -55,7 +55,7 @@ def cases_view(files: SplitFiles) -> dict[str, Any] | None:
 
 def panel(column: Column, row: int) -> dict[str, Any]:
     """One image of a case and, where it has one, its scale."""
-    view = {"title": column.title, "source": cell(column, row), "scale": None}
+    view: dict[str, Any] = {"title": column.title, "source": cell(column, row), "scale": None}
     if column.images.ndim == 3:
         view["scale"] = {
             "low": f"{column.low:g}",

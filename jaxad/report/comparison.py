@@ -99,7 +99,7 @@ def _split_view(runs: Mapping[str, RunFiles], split: str) -> dict[str, Any]:
     ]
     notes = [f"{name}: {found}" for name, found in pairs.items() if isinstance(found, str)]
     notes += [f"{name}: it was not evaluated on {split}." for name in runs if name not in there]
-    view = {
+    view: dict[str, Any] = {
         "name": split,
         "reference": first,
         "metrics": [

@@ -19,7 +19,7 @@ from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup
 
 from jaxad import config as config_lib
-from jaxad.evaluate.examples import Examples
+from jaxad.evaluate.examples import LEAST, MOST, Examples
 from jaxad.report import figures
 from jaxad.report.cases import cases_view, sheet
 from jaxad.report.comparison import comparison_view, read_others, system_of
@@ -145,9 +145,9 @@ def _split_view(run: RunFiles, files: SplitFiles) -> dict[str, Any]:
 
 
 def _save_sheets(workdir: Workdir, split: str, examples: Examples) -> None:
-    """Writes a contact sheet of every kind: for papers and slides; the page shows the cases."""
-    for kind, chosen in examples.kinds.items():
-        if chosen.any():
+    """Writes contact sheets for papers and slides; the page shows the cases."""
+    for kind in (MOST, LEAST):
+        if examples.kinds[kind].any():
             save_figure(workdir, f"{split}_{kind}", sheet(examples, kind))
 
 
