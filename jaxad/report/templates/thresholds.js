@@ -16,7 +16,7 @@ function place(ascending, value, isAfter = false) {
 // The score above which, and only there, p <= rate: jaxad.evaluate.conformal.PValueSteps.threshold.
 function thresholdOf(steps, rate) {
   let last = steps.p_values.length - 1;
-  while (!(steps.p_values[last] > rate)) last -= 1;
+  while (last > 0 && steps.p_values[last] <= rate) last -= 1;  // the first p is 1
   return steps.scores[last];
 }
 
@@ -57,9 +57,9 @@ eachSplit(".decider", (root, split) => {
   const settings = Object.fromEntries(all(".setting", root).map((one) => [one.dataset.by, one]));
   const inputs = (by) => all("input", settings[by]);
   const hasRate = "rate" in settings;
-  // Per cent as text: "1.7" is 0.017 to the last bit, 1.7 / 100 need not be.
+  // Per cent as text: "1.7" is 0.017 to the last bit, 1.7 / 100 need not be; "1e1" has its own e.
   let asked = String(significant(100 * split.rate, 12));
-  const rateOf = (text) => Number(`${text}e-2`);
+  const rateOf = (text) => (/e/i.test(text) ? Number(text) / 100 : Number(`${text}e-2`));
   const smallest = hasRate ? split.units.patient.steps.p_values.at(-1) : NaN;
   const granted = () => Math.max(rateOf(asked), smallest);
   const unitNow = () => chosen(`unit-${number}`);
