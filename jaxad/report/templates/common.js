@@ -13,16 +13,20 @@ function eachSplit(selector, callback) {
 // What is chosen among radio buttons of this name.
 const chosen = (name) => document.querySelector(`input[name="${name}"]:checked`)?.value;
 
-// Every section shows the same split.
-function showSplit(number) {
-  for (const split of all(".split")) split.hidden = split.dataset.split !== number;
-  for (const input of all('input[name^="split-"]')) input.checked = input.value === number;
+// Every section that has it shows the same split.
+function showSplit(number, sections = all("section")) {
+  for (const section of sections) {
+    const inputs = all('input[name^="split-"]', section);
+    if (!inputs.some((input) => input.value === number)) continue;
+    for (const input of inputs) input.checked = input.value === number;
+    for (const split of all(".split", section)) split.hidden = split.dataset.split !== number;
+  }
 }
-for (const input of all('input[name^="split-"]')) {
-  input.addEventListener("change", () => showSplit(input.value));
+for (const section of all("section")) {
+  const inputs = all('input[name^="split-"]', section);
+  if (inputs.length) showSplit(inputs[0].value, [section]);
+  for (const input of inputs) input.addEventListener("change", () => showSplit(input.value));
 }
-const first = document.querySelector('input[name^="split-"]');
-if (first) showSplit(first.value);
 
 // Numbers as the page writes them.
 const significant = (value, digits) => Number(value.toPrecision(digits));
