@@ -11,6 +11,7 @@ Importing the package is cheap; what a function needs is imported when it is cal
 """
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from jaxad.evaluate.conformal import Calibration
     from jaxad.scorer import Scorer
 
-__all__ = ["__version__", "fit", "get_config", "load", "load_calibration"]
+__all__ = ["__version__", "fit", "get_config", "load", "load_calibration", "write_report"]
 __version__ = "0.1.0"
 
 
@@ -61,3 +62,16 @@ def load_calibration(
     from jaxad.evaluate import decisions
 
     return decisions.load_calibration(path, checkpoint)
+
+
+def write_report(
+    workdir: str | os.PathLike[str], compare: Sequence[str | os.PathLike[str]] = ()
+) -> Path:
+    """Writes `report.html` of a run from its files, beside other runs; gives its path.
+
+    See `jaxad.report.page.write_report`.
+    """
+    from jaxad.report import page
+    from jaxad.workdir import Workdir
+
+    return page.write_report(Workdir(workdir), [Workdir(other) for other in compare])

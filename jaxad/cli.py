@@ -23,6 +23,7 @@ MODES = {
     "fit": "train, evaluate every test split, write the report",
     "train": "train only",
     "evaluate": "evaluate the last checkpoint of a workdir and write the report",
+    "report": "write a workdir's report again from its files, beside other runs (--compare)",
     "calibrate": "set the thresholds of a workdir's decisions by other normal images (--normals)",
     "study": "do every run of a config of configs/studies/ and write one table",
     "export": "write the last checkpoint of a workdir to one file that scores by itself",
@@ -36,6 +37,7 @@ _OF_SEVERAL = ("fit", "train", "evaluate")
 #: Flags that some modes take -> whether these need them.
 OPTIONS: Mapping[str, Mapping[str, bool]] = {
     **{mode: dict.fromkeys(processes.FLAGS, False) for mode in _OF_SEVERAL},
+    "report": {"compare": False},
     "calibrate": {"normals": True},
     "score": {"input": True, "output": True, "rate": False, "maps": False},
 }
@@ -57,6 +59,7 @@ _USAGE = """jaxad: anomaly detection in medical images, learnt from normal image
               Variants: none (recommended), demo (minutes), smoke (seconds), paper.
   --workdir   the run's folder; the same command in the same folder resumes.
   --mode      {modes}.
+  --compare   report: other runs' folders, as runs/b,runs/c.
   --normals   calibrate: normal images, an .npz file or what the run's data are (folder, scan).
   --input     score: an image, a scan, a DICOM series, a folder or a table of them.
   --output    score: a folder for scores.csv, patients.csv, errors.csv and maps/.
@@ -239,7 +242,7 @@ def _run(arguments: Sequence[str], program: str) -> int:
     is_file = mode == "score" and Path(workdir).expanduser().is_file()
     if is_file and config is not None:
         raise UserError("--config: an exported file has its own; leave it out.")
-    if mode in ("evaluate", "calibrate", "export", "score") and not is_file:
+    if mode in ("evaluate", "report", "calibrate", "export", "score") and not is_file:
         # Also with a config: data must not be generated for a folder that holds no run.
         saved = Workdir(workdir).read_config()
         config = saved if config is None else config

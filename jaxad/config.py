@@ -106,7 +106,7 @@ def base() -> ConfigDict:
     config.evaluate.batch_size = 64  # of each device
     config.evaluate.bootstrap_resamples = 1000
     config.evaluate.false_positive_rate = 0.05  # of decisions from normal images alone
-    config.evaluate.num_examples = 6  # most and least anomalous slices kept for the report
+    config.evaluate.num_examples = 6  # slices of each kind that are kept for the report
     return config
 
 

@@ -1,7 +1,7 @@
 """What a launch does, by mode; the command line and notebooks both come here."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from ml_collections import ConfigDict
@@ -90,6 +90,28 @@ def _evaluate(run: Workdir, data_set: DataSet) -> None:
     if processes.is_first():
         print(f"report: {write_report(run)}", flush=True)
     processes.meet("evaluated")
+
+
+def report(
+    config: ConfigDict,
+    workdir: str | os.PathLike[str],
+    *,
+    compare: str | Sequence[str | os.PathLike[str]] = "",
+) -> bool:
+    """Writes the report of a run again, from the files in its folder alone.
+
+    Args:
+        config: the run's.
+        workdir: its folder.
+        compare: folders of other runs to set beside it; as text separated by commas.
+    """
+    run = Workdir(workdir)
+    run.check(config)
+    folders = compare.split(",") if isinstance(compare, str) else compare
+    others = [Workdir(str(folder).strip()) for folder in folders if str(folder).strip()]
+    with run.lock():
+        print(f"report: {write_report(run, others)}", flush=True)
+    return True
 
 
 def study(config: ConfigDict, workdir: str | os.PathLike[str]) -> bool:
@@ -208,6 +230,7 @@ MODES: Mapping[str, Callable[..., bool]] = {
     "fit": fit,
     "train": train,
     "evaluate": evaluate,
+    "report": report,
     "calibrate": calibrate,
     "study": study,
     "inspect": inspect,

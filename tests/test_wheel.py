@@ -19,7 +19,8 @@ def test_configs_and_command_travel_with_the_wheel(tmp_path: Path):
     (wheel,) = tmp_path.glob("jaxad-*.whl")
     names = zipfile.ZipFile(wheel).namelist()
     assert {"jaxad/configs/pchvae.py", "jaxad/configs/studies/pchvae_table1.py"} <= set(names)
-    assert "jaxad/report/template.html.jinja" in names
+    for name in ("page.html.jinja", "style.css", "cases.js"):
+        assert f"jaxad/report/templates/{name}" in names
     # Nothing but the package reaches site-packages.
     assert {name.split("/")[0].split("-")[0] for name in names} == {"jaxad"}
 

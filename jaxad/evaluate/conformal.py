@@ -17,6 +17,7 @@ follows a Beta law (`realised_rate_law`). No rate below 1 / (n + 1) can be had.
 """
 
 import dataclasses
+import functools
 import math
 from typing import Any
 
@@ -35,6 +36,34 @@ def group_maxima(scores: Scalars, groups: GroupNumbers) -> Float[np.ndarray, " g
     found = np.full(int(groups.max()) + 1, -np.inf)
     np.maximum.at(found, groups, scores)
     return found
+
+
+@dataclasses.dataclass(frozen=True)
+class PValueSteps:
+    """A p-value as a falling step function of a score.
+
+    Attributes:
+        scores: where it falls, ascending.
+        p_values: of a score up to and with each of `scores`, the first of equal ones, and last of
+            one above all.
+    """
+
+    scores: Scalars
+    p_values: Float[np.ndarray, " n+1"]
+
+    def at(self, scores: Float[np.ndarray, " m"]) -> Float[np.ndarray, " m"]:
+        """The p-values of scores.
+
+        Raises:
+            UserError: a score is not finite.
+        """
+        _check_finite(scores)
+        return self.p_values[np.searchsorted(self.scores, scores, side="left")]
+
+    def threshold(self, rate: float) -> float:
+        """The score above which, and only there, p <= rate; the rate is in [the least p, 1)."""
+        # p of the lowest score is 1.
+        return float(self.scores[np.flatnonzero(self.p_values > rate)[-1]])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,9 +98,7 @@ class Calibration:
         Raises:
             UserError: a score is not finite.
         """
-        _check_finite(scores)
-        above = np.concatenate([self._weight_from, [0.0]])
-        return self._p_value(above[np.searchsorted(self.scores, scores, side="left")])
+        return self.image_steps.at(scores)
 
     def patient_p_values(
         self, patient_scores: Float[np.ndarray, " groups"]
@@ -81,22 +108,23 @@ class Calibration:
         Raises:
             UserError: a score is not finite.
         """
-        _check_finite(patient_scores)
-        lower = np.searchsorted(self.patient_scores, patient_scores, side="left")
-        return self._p_value((self.num_patients - lower).astype(np.float64))
+        return self.patient_steps.at(patient_scores)
 
-    @property
-    def _weight_from(self) -> Scalars:
-        """The weight of each score and of those above it."""
-        return np.cumsum(self.weights[::-1])[::-1]
+    @functools.cached_property
+    def image_steps(self) -> "PValueSteps":
+        """The p-value of an image as a function of its score."""
+        weight_from = np.cumsum(self.weights[::-1])[::-1]
+        return PValueSteps(self.scores, self._p_value(np.append(weight_from, 0.0)))
+
+    @functools.cached_property
+    def patient_steps(self) -> "PValueSteps":
+        """The p-value of a patient as a function of its score."""
+        as_high = np.arange(self.num_patients, -1, -1, dtype=np.float64)
+        return PValueSteps(self.patient_scores, self._p_value(as_high))
 
     def _p_value(self, patients_as_high: Scalars) -> Scalars:
         # Rounded: sums of weights such as 1/3 miss by some bits, and p <= rate is to be exact.
         return np.round((1 + patients_as_high) / (self.num_patients + 1), 12)
-
-    def _patients_called(self, rate: float) -> int:
-        """Of the calibration patients and a new one, at most how many have p <= rate."""
-        return int(np.sum(self._p_value(np.arange(self.num_patients, dtype=np.float64)) <= rate))
 
     def patient_threshold(self, rate: float) -> float:
         """A patient whose score is above it is called anomalous: exactly where p <= rate.
@@ -105,7 +133,7 @@ class Calibration:
             UserError: the rate is below what the patients can support.
         """
         self._check(rate)
-        return float(self.patient_scores[self.num_patients - self._patients_called(rate)])
+        return self.patient_steps.threshold(rate)
 
     def image_threshold(self, rate: float) -> float:
         """An image whose score is above it is called anomalous: exactly where p <= rate.
@@ -114,10 +142,7 @@ class Calibration:
             UserError: see `patient_threshold`.
         """
         self._check(rate)
-        # From the highest score down: the first at which too much weight would lie above.
-        too_much = np.flatnonzero(self._p_value(self._weight_from) > rate)
-        # p of the lowest score is 1, and the rate is less.
-        return float(self.scores[too_much[-1]])
+        return self.image_steps.threshold(rate)
 
     def realised_rate_law(self, rate: float) -> Any:
         """Of the patients' rate of false positives given the calibration set (no ties).
@@ -125,7 +150,7 @@ class Calibration:
         The rate is one minus the distribution function at the k-th smallest of n scores: Beta.
         """
         self._check(rate)
-        called = self._patients_called(rate)
+        called = int(np.sum(self.patient_steps.p_values[1:] <= rate))
         return stats.beta(called, self.num_patients + 1 - called)
 
     def _check(self, rate: float) -> None:

@@ -1,7 +1,6 @@
 """Evaluates a run: every test split to `eval/<split>/`."""
 
-import csv
-from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,20 +15,18 @@ from jaxad.data.sources import DataSet
 from jaxad.detector import Detector
 from jaxad.errors import RunError
 from jaxad.evaluate import calibration as calibration_lib
-from jaxad.evaluate import decisions, metrics
+from jaxad.evaluate import decisions, examples, metrics
 from jaxad.evaluate.calibration import StoredCalibration
 from jaxad.evaluate.evidence import NormalEvidence
 from jaxad.evaluate.positions import position_corrected
+from jaxad.evaluate.score_table import CORRECTED_SCORE, write_score_table
 from jaxad.evaluate.trivial import PIXEL_STATISTICS, TrivialScores
 from jaxad.scorer import SCORE, score_columns
 from jaxad.types import Split
-from jaxad.workdir import Workdir, atomic_write, write_json
+from jaxad.workdir import Workdir, write_json
 
 Scalars = Float[np.ndarray, " n"]
 TrainScalars = Float[np.ndarray, " m"]
-
-#: The last column of `scores.csv`, where slices have positions.
-CORRECTED_SCORE = "score_position_corrected"
 
 
 def evaluate_splits(
@@ -58,7 +55,7 @@ def evaluate_splits(
         evaluation = _SplitEvaluation(detector.config, train, split)
         corrected = evaluation.corrected(columns["score"], train_scores)
         added = {} if corrected is None else {CORRECTED_SCORE: corrected}
-        _write_scores(folder, split, {**columns, **added})
+        write_score_table(folder / "scores.csv", split, {**columns, **added})
         _check_finite(name, "score", split, columns["score"])
         _check_finite(name, "anomaly map", split, maps.sum(axis=(1, 2)))
         _warn_of_constants(name, columns)
@@ -67,6 +64,7 @@ def evaluate_splits(
         found["checkpoint_step"] = detector.step
         found["num_parameters"] = detector.num_parameters
         found["num_latents"] = detector.num_latents
+        found["score_weights"] = dict(detector.score_weights)
         pixel_statistics = trivial.of(name)[PIXEL_STATISTICS]
         found["decisions"] = evaluation.decisions(columns["score"], stored, pixel_statistics)
         train_trivial = trivial.of("train")
@@ -261,53 +259,15 @@ def _collect(
     return joined, np.concatenate(maps)
 
 
-def _write_scores(folder: Any, split: Split, columns: dict[str, Scalars]) -> None:
-    """`scores.csv`: one row an image; floats as the shortest text that reads back the same."""
-    with atomic_write(folder / "scores.csv") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["id", "group", "position", "label", *columns])
-        for row in range(len(split)):
-            position = "" if split.positions is None else int(split.positions[row])
-            values = [str(column[row]) for column in columns.values()]
-            label = int(split.labels[row])
-            writer.writerow([split.ids[row], split.groups[row], position, label, *values])
-
-
-def _write_examples(folder: Any, detector: Detector, split: Split, scores: Scalars) -> None:
-    """`examples.npz`: the most and the least anomalous slices with all that was seen in them."""
+def _write_examples(folder: Path, detector: Detector, split: Split, scores: Scalars) -> None:
+    """`examples.npz`: a few telling slices with all that was seen in them."""
     count = min(int(detector.config.evaluate.num_examples), len(split) // 2)
     if not count:
         return
-    order = np.argsort(-scores, kind="stable")
-    most = _first_of_groups(order, split.groups, count)
-    least = _first_of_groups(order[::-1], split.groups, count)
-    chosen = np.asarray(most + least)
-    images = to_unit_interval(split.images[chosen])
+    kinds = examples.choose(scores, split.labels, split.groups, count)
+    images = to_unit_interval(split.images[examples.rows_of(kinds)])
     seen = detector.score(images)
-    arrays = {
-        "id": np.asarray([split.ids[row] for row in chosen]),
-        "kind": np.asarray(["most"] * len(most) + ["least"] * len(least)),
-        "label": split.labels[chosen],
-        "score": seen.image,
-        "image": images,
-        "pixel": seen.pixel,
-        **{f"reconstruction_{name}": value for name, value in seen.reconstructions.items()},
-        **{f"map_{name}": value for name, value in seen.maps.items()},
-    }
-    if split.masks is not None:
-        arrays["mask"] = split.masks[chosen]
-    with atomic_write(folder / "examples.npz", "wb") as file:
-        np.savez_compressed(file, **arrays)
-
-
-def _first_of_groups(order: np.ndarray, groups: Sequence[str], count: int) -> list[int]:
-    """The first `count` rows in this order, one a patient: neighbouring slices look alike."""
-    chosen: dict[str, int] = {}
-    for row in order:
-        chosen.setdefault(groups[row], int(row))
-        if len(chosen) == count:
-            break
-    return list(chosen.values())
+    examples.write_examples(folder / "examples.npz", split, kinds, images, seen)
 
 
 def _print_summary(name: str, found: dict[str, Any]) -> None:

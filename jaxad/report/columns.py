@@ -1,4 +1,4 @@
-"""Columns of contact sheets: what a system makes of images, on scales that people can read."""
+"""Columns of contact sheets and cases: what a system makes of images, on readable scales."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from jaxtyping import Float
 
+from jaxad.evaluate.examples import Examples
 from jaxad.report.figures import Column
 
 #: Headings of reconstructions, in the order of a sheet; others follow by their own names.
@@ -62,45 +63,45 @@ def reconstruction_columns(
     return columns
 
 
-def sheet_columns(examples: Mapping[str, np.ndarray]) -> dict[str, Column]:
-    """The columns of a run's contact sheets by what they show, on scales that all sheets share.
-
-    Args:
-        examples: the arrays of examples.npz.
-    """
-    image, pixel = examples["image"], examples["pixel"]
-    prefix = "reconstruction_"
-    reconstructions = {
-        name.removeprefix(prefix): array
-        for name, array in examples.items()
-        if name.startswith(prefix)
-    }
-    columns = {"input": Column("input", as_shown(image))}
-    columns.update(reconstruction_columns(reconstructions))
-    maps = {
-        name.removeprefix("map_"): array
-        for name, array in examples.items()
-        if name.startswith("map_")
-    } or {"pixel": pixel}
-    if "reconstruction" in reconstructions:
-        difference = image - reconstructions["reconstruction"]
-        residual = abs(difference).mean(axis=-1)
-        high = rounded_up(float(np.quantile(residual, 0.995)))
-        columns["residual"] = Column("residual", residual, 0.0, high, "magma", outline=True)
-        shown = (residual, (difference**2).mean(axis=-1))
+def sheet_columns(examples: Examples) -> dict[str, Column]:
+    """The columns of a run's slices by what they show, on scales that all slices share."""
+    columns = {"input": Column("input", as_shown(examples.images))}
+    columns.update(reconstruction_columns(examples.reconstructions))
+    maps = dict(examples.maps) or {"pixel": examples.pixel}
+    if "reconstruction" in examples.reconstructions:
+        reconstruction = examples.reconstructions["reconstruction"]
+        columns["residual"] = residual_column("residual", examples.images, reconstruction)
+        squares = ((examples.images - reconstruction) ** 2).mean(axis=-1)
+        shown = (columns["residual"].images, squares)
         maps = {
             name: array
             for name, array in maps.items()
             if not any(_proportional(array, other) for other in shown)
         }
     for name, array in maps.items():
-        low, high = scale_of_map(array)
         # A level's map is not its reconstruction.
         key = f"map_{name}" if name in columns else name
-        columns[key] = Column(MAPS.get(name, name), array, low, high, "viridis", outline=True)
-    if "mask" in examples:
-        columns["mask"] = Column("mask", examples["mask"])
+        columns[key] = map_column(MAPS.get(name, name), array)
+    if examples.masks is not None:
+        columns["mask"] = Column("mask", examples.masks)
     return columns
+
+
+def residual_column(
+    title: str,
+    images: Float[np.ndarray, "m h w channels"],
+    reconstructions: Float[np.ndarray, "m h w channels"],
+) -> Column:
+    """|image - reconstruction|."""
+    residual = abs(images - reconstructions).mean(axis=-1)
+    high = rounded_up(float(np.quantile(residual, 0.995)))
+    return Column(title, residual, 0.0, high, "magma", outline=True)
+
+
+def map_column(title: str, maps: Float[np.ndarray, "m h w"]) -> Column:
+    """Anomaly maps."""
+    low, high = scale_of_map(maps)
+    return Column(title, maps, low, high, "viridis", outline=True)
 
 
 def scale_of_map(maps: Float[np.ndarray, "m h w"]) -> tuple[float, float]:

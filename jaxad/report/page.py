@@ -1,112 +1,108 @@
 """`report.html`: one self-contained page of a run, made from the files in its folder alone.
 
-This file reads and draws; `template.html.jinja` holds the words. Whatever a run does not have (an
-evaluation, masks, slice positions) the page names instead of failing.
+This file puts the sections together; `templates/` holds the words, the styles and the scripts.
+Whatever a run does not have (an evaluation, masks, slice positions) the page names instead of
+failing. Without scripts it says the same, but for what a reader sets.
 """
 
 import base64
-import csv
-import dataclasses
+import hashlib
 import importlib.metadata
 import json
-import math
 import platform
-import re
-import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from jaxtyping import Float, Int
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from matplotlib.figure import Figure
+from jinja2.utils import htmlsafe_json_dumps
+from markupsafe import Markup
 
 from jaxad import config as config_lib
-from jaxad.errors import UserError
+from jaxad.evaluate.examples import LEAST, MOST, Examples
 from jaxad.report import figures
-from jaxad.report.columns import sheet_columns
+from jaxad.report.cases import cases_view, sheet
+from jaxad.report.comparison import comparison_view, read_others, system_of
+from jaxad.report.curves import curves_view
 from jaxad.report.decisions import decision_rows
-from jaxad.report.figures import Column, ComparedScore, Curve
-from jaxad.report.names import METRICS, SYSTEMS
-from jaxad.train.writer import read_metrics
+from jaxad.report.interactive import interactive_view
+from jaxad.report.names import METRICS
+from jaxad.report.pictures import figure_view, save_figure
+from jaxad.report.run_files import RunFiles, SplitFiles, read_run
+from jaxad.report.training import training_view
+from jaxad.report.trivial import compared_rows, lead
 from jaxad.workdir import Workdir, atomic_write
 
-#: A test split without `scores.csv`: no rows, labels or scores.
-_NO_SCORES: tuple[list[Any], np.ndarray, np.ndarray] = ([], np.zeros(0, int), np.zeros(0))
-#: Names of the trivial scores, for the table and the figure of it.
-TRIVIAL = {
-    "mean": "Mean intensity",
-    "standard_deviation": "Standard deviation",
-    "area": "Area of the foreground",
-    "total_variation": "Total variation",
-    "pixel_gaussian": "Gaussian at each pixel",
-}
+#: Runs before the page is shown, and after.
+_FIRST_SCRIPTS = ("theme.js",)
+_SCRIPTS = ("common.js", "cases.js", "thresholds.js", "patients.js")
 
 
-def write_report(workdir: Workdir) -> Path:
+def write_report(workdir: Workdir, compare: Sequence[Workdir] = ()) -> Path:
     """Writes `report.html` and, as files of their own, its figures in `figures/`.
+
+    Args:
+        workdir: the run.
+        compare: other runs to set beside it.
 
     Returns:
         The page's path.
 
     Raises:
-        UserError: the folder is no run's, or a file in it is damaged.
+        UserError: a folder is no run's, or a file in it is damaged.
     """
-    config = workdir.read_config()
-    evaluations = workdir.path / "eval"
-    folders = sorted(evaluations.iterdir()) if evaluations.is_dir() else []
+    run = read_run(workdir)
+    compared = comparison_view(read_others(run, compare)) if compare else None
     environment = Environment(
-        loader=PackageLoader("jaxad.report", "."),
+        loader=PackageLoader("jaxad.report"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    page = environment.get_template("template.html.jinja").render(
-        model=str(config.get("model", {}).get("name", "")),
-        data_name=str(config.get("data", {}).get("name", "")),
+    splits = [
+        {"number": number, **_split_view(run, files)}
+        for number, files in enumerate(run.splits.values())
+    ]
+    page = environment.get_template("page.html.jinja").render(
+        model=str(run.config.get("model", {}).get("name", "")),
+        system=system_of(run),
+        data_name=str(run.config.get("data", {}).get("name", "")),
         folder=workdir.path.resolve().name,
-        seed=config.get("seed"),
-        splits=[_split_view(workdir, folder.name) for folder in folders if folder.is_dir()],
-        training=_training_view(workdir),
-        config=config_lib.to_json(config),
-        systems=SYSTEMS,
+        seed=run.config.get("seed"),
+        splits=splits,
+        compared=compared,
+        training=training_view(workdir),
+        config=config_lib.to_json(run.config),
         metric_names=METRICS,
         versions=_versions(),
+        style=_source(environment, "style.css"),
+        first_script=_source(environment, *_FIRST_SCRIPTS),
+        script=_source(environment, *_SCRIPTS),
+        digest=_digest,
+        data=_embedded({"splits": [view["reader"] and view["reader"]["data"] for view in splits]}),
     )
     with atomic_write(workdir.report) as file:
         file.write(page)
     return workdir.report
 
 
-def _read(path: Path, reader: Callable[[Path], Any]) -> Any:
-    """What the reader makes of the file, None where there is no file."""
-    try:
-        return reader(path)
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, KeyError, EOFError, csv.Error, zipfile.BadZipFile) as error:
-        raise UserError(f"'{path}' cannot be read ({error!r}); evaluate the run again.") from error
+def _source(environment: Environment, *names: str) -> Markup:
+    """Files of `templates/` as they are."""
+    assert environment.loader is not None
+    sources = [environment.loader.get_source(environment, name)[0] for name in names]
+    return Markup("\n".join(sources))
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8"))
+def _digest(script: str) -> str:
+    """What a content security policy calls the one script that may run."""
+    found = hashlib.sha256(script.encode()).digest()
+    return f"'sha256-{base64.b64encode(found).decode('ascii')}'"
 
 
-def _read_scores(
-    path: Path,
-) -> tuple[list[dict[str, str]], Int[np.ndarray, " n"], Float[np.ndarray, " n"]]:
-    """The rows of scores.csv, their labels and their scores."""
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    labels = np.array([int(row["label"]) for row in rows], np.int64)
-    return rows, labels, np.array([float(row["score"]) for row in rows], np.float64)
-
-
-def _read_arrays(path: Path) -> dict[str, np.ndarray]:
-    with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-        return {name: archive[name] for name in archive.files}
+def _embedded(value: Any) -> Markup:
+    """JSON for inside of a script element: no text in it can end the element."""
+    return htmlsafe_json_dumps(value, allow_nan=False, separators=(",", ":"))
 
 
 def _versions() -> dict[str, str]:
@@ -120,178 +116,40 @@ def _versions() -> dict[str, str]:
     return versions
 
 
-def _save(workdir: Workdir, name: str, figure: Figure, alt: str) -> dict[str, Any]:
-    """Writes figures/<name>.png and gives what the page needs to embed it."""
-    png = figures.to_png(figure)
-    file_name = re.sub(r"[^A-Za-z0-9_.-]+", "_", name) + ".png"
-    with atomic_write(workdir.figures / file_name, "wb") as file:
-        file.write(png)
-    width, height = figures.css_size(figure)
-    source = "data:image/png;base64," + base64.b64encode(png).decode("ascii")
-    return {"source": source, "width": width, "height": height, "alt": alt}
-
-
-def _training_view(workdir: Workdir) -> dict[str, Any]:
-    """Curves by metric (losses, terms, the rest), and what is said of them."""
-    rows = read_metrics(workdir.metrics)
-    curves: dict[str, dict[str, Curve]] = {}
-    for key in dict.fromkeys(key for row in rows for key in row):
-        phase, _, name = key.partition("/")
-        if phase in ("train", "validation") and name:
-            steps = np.array([row["step"] for row in rows if key in row])
-            values = np.array([row[key] for row in rows if key in row], np.float64)
-            curves.setdefault(name, {})[phase] = Curve(steps, values)
-    speed = curves.pop("images_per_second", {}).get("train")
-
-    def rank(name: str) -> int:
-        return 0 if name.startswith("loss/") else 1 if name.startswith("term/") else 2
-
-    names = sorted(curves, key=rank)
-    drawn = [figures.training_curve(name, **curves[name]) for name in names]
-    losses = [(row["validation_loss"], row["step"]) for row in rows if "validation_loss" in row]
-    return {
-        "steps": max((row["step"] for row in rows), default=0),
-        "best": min(losses, default=None),
-        "images_per_second": None if speed is None else float(np.median(speed.values)),
-        "names": names,
-        "curves": [
-            _save(workdir, f"training_{name}", figure, f"{name} over the steps of training.")
-            for name, figure in zip(names, drawn, strict=True)
-        ],
-    }
-
-
-def _split_view(workdir: Workdir, split: str) -> dict[str, Any]:
+def _split_view(run: RunFiles, files: SplitFiles) -> dict[str, Any]:
     """What the page says and shows of one test split."""
-    folder = workdir.evaluation(split)
-    metrics = _read(folder / "metrics.json", _read_json) or {}
-    table, labels, scores = _read(folder / "scores.csv", _read_scores) or _NO_SCORES
-    examples = _read(folder / "examples.npz", _read_arrays)
+    metrics = files.metrics
+    curves, notes = curves_view(run.workdir, files)
     view: dict[str, Any] = {
-        "name": split,
+        "name": files.name,
         "metrics": {name: value for name, value in metrics.items() if _is_metric(value)},
         "numbers": {k: v for k, v in metrics.items() if isinstance(v, int | float)},
         "json": json.dumps(metrics, indent=2) if metrics else "",
-        "compared": _compared(metrics) if metrics.get("trivial") else [],
+        "compared": compared_rows(metrics) if metrics.get("trivial") else [],
         "decisions": decision_rows(metrics),
-        "curves": [],
-        "notes": [],
-        "sheets": [],
+        "curves": curves,
+        "notes": notes,
+        "cases": cases_view(files),
+        "reader": interactive_view(files, run.rate),
     }
     if view["compared"]:
-        figure = figures.comparison([row["score"] for row in view["compared"]])
-        alt = f"AUROC of the model and of the trivial scores on {split}, as in the table."
-        view["lead"] = _lead([row["score"] for row in view["compared"]])
-        view["comparison"] = _save(workdir, f"{split}_comparison", figure, alt)
-    if table:
-        view["curves"], view["notes"] = _score_figures(workdir, split, labels, scores)
-    if examples is not None and len(examples["id"]):
-        view["columns"] = sheet_columns(examples)
-        view["sheets"] = [
-            _sheet(workdir, split, kind, view["columns"], examples, table)
-            for kind in ("most", "least")
-            if (examples["kind"] == kind).any()
-        ]
+        scores = [row["score"] for row in view["compared"]]
+        alt = f"AUROC of the model and of the trivial scores on {files.name}, as in the table."
+        figure = figures.comparison(scores)
+        view["lead"] = lead(scores)
+        view["comparison"] = figure_view(run.workdir, f"{files.name}_comparison", figure, alt)
+    if view["cases"] is not None:
+        assert files.examples is not None
+        _save_sheets(run.workdir, files.name, files.examples)
     return view
+
+
+def _save_sheets(workdir: Workdir, split: str, examples: Examples) -> None:
+    """Writes contact sheets for papers and slides; the page shows the cases."""
+    for kind in (MOST, LEAST):
+        if examples.kinds[kind].any():
+            save_figure(workdir, f"{split}_{kind}", sheet(examples, kind))
 
 
 def _is_metric(value: Any) -> bool:
     return isinstance(value, Mapping) and "value" in value
-
-
-def _compared(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The model, then the trivial scores, best first: `raw`, `corrected` and, to draw, `score`."""
-
-    def triple(metric: Mapping[str, Any] | None) -> tuple[float, float, float] | None:
-        if metric is None or metric["value"] is None:
-            return None
-        value, low, high = metric["value"], metric.get("low"), metric.get("high")
-        return (value, value if low is None else low, value if high is None else high)
-
-    def row(name: str, scores: Mapping[str, Any], is_model: bool) -> dict[str, Any]:
-        raw, corrected = scores.get("auroc"), scores.get("auroc_position_corrected")
-        if name.startswith("pca_"):
-            name = f"PCA residual, {name.removeprefix('pca_')} components"
-        name = TRIVIAL.get(name, name.replace("_", " "))
-        score = ComparedScore(name, is_model, triple(raw), triple(corrected))
-        return {"raw": raw, "corrected": corrected, "score": score}
-
-    def rank(row: Mapping[str, Any]) -> float:
-        return -(row["score"].corrected or row["score"].raw or (-math.inf,))[0]
-
-    trivial = [row(name, scores, False) for name, scores in metrics["trivial"].items()]
-    return [row("The model", metrics, True), *sorted(trivial, key=rank)]
-
-
-def _lead(scores: Sequence[ComparedScore]) -> dict[str, Any] | None:
-    """The model's AUROC and the best trivial score's, corrected where the model's is."""
-    kind = "corrected" if scores[0].corrected else "raw"
-    pairs = [(getattr(score, kind), score.name) for score in scores]
-    rivals = [pair for pair in pairs[1:] if pair[0]]
-    if not pairs[0][0] or not rivals:
-        return None
-    theirs, name = max(rivals)
-    return {"kind": kind, "ours": pairs[0][0], "theirs": theirs, "name": name}
-
-
-def _score_figures(
-    workdir: Workdir, split: str, labels: Int[np.ndarray, " n"], scores: Float[np.ndarray, " n"]
-) -> tuple[list[dict[str, Any]], list[str]]:
-    """ROC, precision-recall and histogram where they are defined, and notes where they are not."""
-    notes = []
-    finite = np.isfinite(scores)
-    if not finite.all():
-        notes.append(f"Left out: {(~finite).sum():,} slices whose score is not finite.")
-    labels, scores = labels[finite], scores[finite]
-    if not len(scores):
-        return [], notes
-    made: dict[str, Figure] = {}
-    if len(np.unique(labels)) == 2:
-        made["ROC curve"] = figures.roc_curve(labels, scores)
-        made["Precision-recall curve"] = figures.precision_recall_curve(labels, scores)
-    else:
-        kind = "anomalous" if labels[0] else "normal"
-        notes.append(
-            f"Every slice of this split is {kind}: ROC and precision-recall curves, and the "
-            "metrics made from them, are not defined."
-        )
-    if scores.min() == scores.max():
-        notes.append("Every slice has the same score: it tells nothing apart.")
-    made["Histogram of the scores"] = figures.score_histogram(labels, scores)
-    views = [
-        _save(workdir, f"{split}_{title.split()[0].lower()}", figure, f"{title}, {split}.")
-        for title, figure in made.items()
-    ]
-    return views, notes
-
-
-def _sheet(
-    workdir: Workdir,
-    split: str,
-    kind: str,
-    columns: Mapping[str, Column],
-    examples: Mapping[str, np.ndarray],
-    table: Sequence[Mapping[str, str]],
-) -> dict[str, Any]:
-    """The contact sheet of the most or the least anomalous slices, and their rows of scores.csv."""
-    chosen = np.flatnonzero(examples["kind"] == kind)
-    sign = -1 if kind == "most" else 1
-    chosen = chosen[np.argsort(sign * examples["score"][chosen], kind="stable")]
-    described = zip(*(examples[name][chosen] for name in ("id", "label", "score")), strict=True)
-    labels = []
-    for name, label, score in described:
-        kind_of_slice = "anomalous" if label else "normal"
-        labels.append(f"{_shortened(str(name))}\n{kind_of_slice}\nscore {score:,.5g}")
-    shown = [dataclasses.replace(c, images=c.images[chosen]) for c in columns.values()]
-    masks = examples["mask"][chosen] if "mask" in examples else None
-    figure = figures.contact_sheet(shown, labels, masks)
-    alt = f"The {kind} anomalous slices of {split}: " + ", ".join(c.title for c in shown)
-    by_id = {row["id"]: row for row in table}
-    rows = [by_id[name] for name in examples["id"][chosen].tolist() if name in by_id]
-    return {"kind": kind, "rows": rows, **_save(workdir, f"{split}_{kind}", figure, alt + ".")}
-
-
-def _shortened(name: str, length: int = 20) -> str:
-    """The name, its middle left out where it is longer than `length`."""
-    half = length // 2 - 1
-    return name if len(name) <= length else f"{name[:half]}…{name[-half:]}"

@@ -10,7 +10,6 @@ from ml_collections import ConfigDict
 from jaxad.data.sources import DataSet
 from jaxad.errors import UserError
 from jaxad.evaluate import metrics
-from jaxad.evaluate.evaluation import CORRECTED_SCORE
 from jaxad.evaluate.paired import (
     METRICS,
     Difference,
@@ -21,6 +20,7 @@ from jaxad.evaluate.paired import (
     value,
 )
 from jaxad.evaluate.positions import position_corrected
+from jaxad.evaluate.score_table import CORRECTED_SCORE, read_score_table
 from jaxad.evaluate.trivial import LINEAR_BASELINE, PIXEL_STATISTICS, TrivialScores
 from jaxad.study.plan import PlannedRun, Size, sizes
 from jaxad.train.writer import read_metrics
@@ -194,22 +194,13 @@ def _read(run: PlannedRun, name: str, split: Split) -> ScoredSplit:
     path = run.workdir.evaluation(name) / "scores.csv"
     remedy = f"remove '{run.workdir.report}' and start again: the run is evaluated anew."
     try:
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
-        # As the float32 that was written: a score on a threshold stays on it.
-        columns = {
-            column: np.array([row[column] for row in rows], np.float32).astype(np.float64)
-            for column in ("score", "mse")
-            if column in rows[0]
-        }
-        if CORRECTED_SCORE in rows[0]:
-            columns[CORRECTED_SCORE] = np.array([float(row[CORRECTED_SCORE]) for row in rows])
-        seen = [(row["id"], row["group"], int(row["label"])) for row in rows]
-    except (OSError, ValueError, TypeError, KeyError, IndexError, csv.Error) as error:
+        table = read_score_table(path)
+    except (OSError, ValueError, KeyError, csv.Error) as error:
         raise UserError(f"'{path}' cannot be read ({error!r}); {remedy}") from error
+    seen = list(zip(table.ids, table.groups, table.labels.tolist(), strict=True))
     if seen != list(zip(split.ids, split.groups, split.labels.tolist(), strict=True)):
         raise UserError(f"'{path}' is of other images than '{name}' holds now; {remedy}")
-    return ScoredSplit(split.labels.astype(np.int64), metrics.group_numbers(split.groups), columns)
+    return table.scored()
 
 
 def _baseline(data_set: DataSet, trivial: TrivialScores, name: str, score: str) -> ScoredSplit:

@@ -8,7 +8,12 @@ from matplotlib.figure import Figure
 from jaxad import detector as detector_lib
 from jaxad.data.preprocess import to_unit_interval
 from jaxad.report import figures
-from jaxad.report.columns import as_shown, reconstruction_columns, rounded_up, scale_of_map
+from jaxad.report.columns import (
+    as_shown,
+    map_column,
+    reconstruction_columns,
+    residual_column,
+)
 from jaxad.report.figures import Column
 from jaxad.study.plan import PlannedRun
 from jaxad.study.tables import title
@@ -85,9 +90,6 @@ def _reconstructions(name: str, images: np.ndarray, scores: Scores) -> Iterable[
 def _maps(name: str, images: np.ndarray, scores: Scores) -> Iterable[Column]:
     """|x - reconstruction|, or the anomaly map."""
     if "reconstruction" in scores.reconstructions:
-        shown = abs(images - np.asarray(scores.reconstructions["reconstruction"])).mean(axis=-1)
-        high = rounded_up(float(np.quantile(shown, 0.995)))
-        return [Column(f"{title(name)}, residual", shown, 0.0, high, "magma", outline=True)]
-    shown = np.asarray(scores.pixel)
-    low, high = scale_of_map(shown)
-    return [Column(f"{title(name)}, map", shown, low, high, "viridis", outline=True)]
+        reconstructions = np.asarray(scores.reconstructions["reconstruction"])
+        return [residual_column(f"{title(name)}, residual", images, reconstructions)]
+    return [map_column(f"{title(name)}, map", np.asarray(scores.pixel))]

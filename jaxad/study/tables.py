@@ -8,9 +8,10 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from ml_collections import ConfigDict
 
-from jaxad.evaluate.paired import METRICS, Difference
+from jaxad.evaluate.paired import METRICS
 from jaxad.evaluate.trivial import LINEAR_BASELINE, PIXEL_STATISTICS
 from jaxad.report.names import SYSTEMS
+from jaxad.report.texts import difference, number, p_value
 from jaxad.study.audit import BEST, FOLDS, NORMALS, Audit
 from jaxad.study.results import Row, Spread, Table
 
@@ -39,17 +40,11 @@ def title(experiment: str) -> str:
     return SYSTEMS.get(experiment, experiment.replace("_", " "))
 
 
-def _number(metric: str, number: float) -> str:
-    if math.isnan(number):
-        return "–"
-    return f"{number:.5f}" if metric == "mse" else f"{number:.3f}"
-
-
 def _spread(metric: str, spread: Spread | None) -> str:
     if spread is None:
         return "–"
-    text = _number(metric, spread.mean)
-    return text if math.isnan(spread.deviation) else f"{text} ± {_number(metric, spread.deviation)}"
+    text = number(metric, spread.mean)
+    return text if math.isnan(spread.deviation) else f"{text} ± {number(metric, spread.deviation)}"
 
 
 def _published(metric: str, pair: Sequence[float] | None) -> str:
@@ -57,12 +52,6 @@ def _published(metric: str, pair: Sequence[float] | None) -> str:
         return "–"
     mean, deviation = pair
     return f"{mean:.5f} ± {deviation:.4f}" if metric == "mse" else f"{mean:.4f} ± {deviation:.4f}"
-
-
-def _difference(metric: str, found: Difference) -> str:
-    value, low, high = (_number(metric, x) for x in (found.value, found.low, found.high))
-    sign = "+" if found.value > 0 else ""
-    return f"{sign}{value} [{low}, {high}]"
 
 
 def _line(cells: Sequence[str]) -> str:
@@ -112,7 +101,7 @@ def _differences(table: Table) -> Iterator[str]:
         cells = [title(row.experiment)]
         for name in names:
             found = row.differences.get(name)
-            cells += ["–", "–"] if found is None else [_difference(name, found), _p(found)]
+            cells += ["–", "–"] if found is None else [difference(name, found), p_value(found)]
         yield _line(cells)
 
 
@@ -128,7 +117,7 @@ def _ensembles(table: Table) -> Iterator[str]:
         cells = [title(row.experiment)]
         for name in names:
             found = row.differences[name]
-            cells += [_spread(name, row.found[name]), _difference(name, found), _p(found)]
+            cells += [_spread(name, row.found[name]), difference(name, found), p_value(found)]
         yield _line(cells)
 
 
@@ -164,10 +153,6 @@ def _audit(audit: Audit) -> Iterator[str]:
         for _, threshold, figure in _AUDITED:
             cells.append(_spread(figure, row.figures.get(threshold, {}).get(figure)))
         yield _line(cells)
-
-
-def _p(found: Difference) -> str:
-    return "–" if math.isnan(found.p_value) else f"{found.p_value:.3g}"
 
 
 def markdown(

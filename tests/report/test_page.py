@@ -1,111 +1,31 @@
 """The report says what the files of a run say, whatever of them is missing."""
 
-import csv
+import base64
+import hashlib
+import html
 import json
 import re
 
 import numpy as np
 import pytest
+from fake_runs import (
+    HOSTILE,
+    add_calibration,
+    add_examples,
+    add_scores,
+    add_split,
+    add_training,
+    interval,
+    make_metrics,
+    make_workdir,
+)
+from markupsafe import escape
 
-from jaxad.config import base
 from jaxad.errors import UserError
 from jaxad.report import write_report
 from jaxad.workdir import Workdir, write_json
 
-HOSTILE = "<script>alert('$x^{$')</script>"
-SECTIONS = ("summary", "trivial", "training", "curves", "slices", "run")
-
-
-def interval(value, spread=0.031):
-    return {"value": value, "low": value - spread, "high": value + spread}
-
-
-def make_metrics(**changes):
-    names = ("mean", "standard_deviation", "area", "total_variation", "pixel_gaussian", "pca_64")
-    trivial = {
-        name: {
-            "auroc": interval(0.5012 + 0.0211 * i),
-            "auroc_position_corrected": interval(0.5119 + 0.0212 * i),
-        }
-        for i, name in enumerate(names)
-    }
-    metrics = {
-        "auroc": interval(0.7234),
-        "auroc_position_corrected": interval(0.7561),
-        "average_precision": interval(0.6123),
-        "mse": interval(0.002831, 0.000071),
-        "pixel_auroc": interval(0.8437),
-        "pixel_average_precision": interval(0.2239),
-        "best_dice": interval(0.3141),
-        "num_images": 1234,
-        "num_anomalous": 43,
-        "trivial": trivial,
-    }
-    return metrics | changes
-
-
-def make_workdir(path, name="pchvae", data="icbm_synth"):
-    config = base()
-    config.model.name = name
-    config.data.name = data
-    workdir = Workdir(path)
-    workdir.claim(config)
-    return workdir
-
-
-def add_training(workdir, losses=("model",), lines=4):
-    rows = []
-    for step in range(10, 10 * lines + 1, 10):
-        row = {f"train/loss/{loss}": 100.0 / step for loss in losses}
-        row |= {"train/term/nll": -5.0 * step, "train/grad_norm": 3.0}
-        row |= {"train/images_per_second": 512.0, "train/learning_rate": 1e-3}
-        rows.append({"step": step, **row})
-    rows.append({"step": 10 * lines, "validation/loss/model": 2.5, "validation_loss": 2.5})
-    workdir.metrics.write_text("".join(json.dumps(row) + "\n" for row in rows))
-
-
-def add_scores(workdir, split, labels, scores, ids=None):
-    folder = workdir.evaluation(split)
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "scores.csv").open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["id", "group", "position", "label", "score", "nll"])
-        for i, (label, score) in enumerate(zip(labels, scores, strict=True)):
-            name = ids[i] if ids else f"slice-{i}"
-            writer.writerow([name, f"group-{i // 4}", "", label, float(score), 1.25])
-
-
-def add_examples(workdir, split, names, channels=1, proportional=None, mask=True, ids=None):
-    generator = np.random.default_rng(0)
-    shape = (4, 16, 16, channels)
-    image = generator.random(shape, np.float32)
-    arrays = {f"reconstruction_{name}": generator.random(shape, np.float32) for name in names}
-    pixel = generator.normal(size=shape[:3]).astype(np.float32)
-    if "reconstruction" in names if proportional is None else proportional:
-        pixel = 30 * ((image - arrays["reconstruction_reconstruction"]) ** 2).mean(axis=-1)
-    if mask:
-        arrays["mask"] = (pixel > np.median(pixel)).astype(np.uint8)
-    folder = workdir.evaluation(split)
-    folder.mkdir(parents=True, exist_ok=True)
-    np.savez(
-        folder / "examples.npz",
-        id=np.array(ids or [f"slice-{i}" for i in range(4)]),
-        kind=np.array(["most", "most", "least", "least"]),
-        label=np.array([1, 0, 0, 1], np.int32),
-        score=np.array([9.5, 8.5, 1.5, 2.5], np.float32),
-        image=image,
-        pixel=pixel,
-        **arrays,
-    )
-
-
-def add_split(workdir, split, **examples):
-    labels = np.repeat([0, 1], 20)
-    ids = examples.get("ids")
-    ids = [*ids, *(f"slice-{i}" for i in range(len(ids), 40))] if ids else None
-    add_scores(workdir, split, labels, np.random.default_rng(0).normal(labels), ids)
-    write_json(workdir.evaluation(split) / "metrics.json", make_metrics())
-    add_examples(workdir, split, **examples)
+SECTIONS = ("summary", "trivial", "slices", "thresholds", "patients", "curves", "training", "run")
 
 
 def read(workdir):
@@ -113,9 +33,16 @@ def read(workdir):
 
 
 def visible(page):
-    """The text of the page, without tags, styles, embedded figures and the raw JSON."""
-    page = re.sub(r"(?s)<style>.*?</style>|<pre>.*?</pre>|<img[^>]*>", " ", page)
+    """The text of the page, without tags, styles, scripts, embedded figures and the raw JSON."""
+    page = re.sub(r"(?s)<(style|script|pre)[ >].*?</\1>|<img[^>]*>", " ", page)
     return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", page))
+
+
+def explained(page):
+    """The images that the page explains."""
+    return re.findall(
+        r"<dt>(.*?)</dt><dd>", page.partition('<dl class="columns">')[2].partition("</dl>")[0]
+    )
 
 
 @pytest.fixture(scope="module")
@@ -126,6 +53,7 @@ def full(tmp_path_factory):
     names = ["high", "low", "zero", "reconstruction"]
     ids = [HOSTILE, "slice-1", "slice-2", "slice-3"]
     add_split(workdir, "test_objects", names=names, ids=ids)
+    add_calibration(workdir, np.linspace(-1, 2, 40), [f"n{i // 2}" for i in range(40)])
     return workdir, read(workdir)
 
 
@@ -153,17 +81,44 @@ def test_page_needs_no_other_file(full):
     references = re.findall(r"""(?:src|href|url)\s*[=(]\s*["']?([^"'\s>)]+)""", full[1])
     assert references
     assert all(name.startswith(("#", "data:image/png;base64,")) for name in references)
-    assert "<script" not in full[1] and "@import" not in full[1] and "<link" not in full[1]
+    assert "@import" not in full[1] and "<link" not in full[1]
+
+
+def test_the_policy_lets_our_scripts_run_and_no_other(full):
+    policy = re.search(r'Content-Security-Policy" content="([^"]*)"', full[1])[1]
+    assert policy.startswith("default-src 'none'; img-src data:;")
+    scripts = re.findall(r"(?s)<script>(.*?)</script>", full[1])
+    digests = [base64.b64encode(hashlib.sha256(one.encode()).digest()).decode() for one in scripts]
+    assert len(scripts) == 2
+    assert re.findall(r"'sha256-([^']*)'", html.unescape(policy)) == digests
 
 
 def test_hostile_ids_are_text(full):
     assert "&lt;script&gt;alert" in full[1]
+    assert full[1].count("<script") == full[1].count("</script>") == 3
+    data = re.search(r'(?s)<script type="application/json" id="data">(.*?)</script>', full[1])[1]
+    assert HOSTILE in json.loads(data)["splits"][0]["slices"]["id"]
 
 
 def test_the_figures_lie_in_their_folder_too(full):
-    names = {path.name for path in full[0].figures.iterdir()}
-    assert {"training_loss_model.png", "test_objects_most.png", "test_objects_roc.png"} <= names
-    assert len(names) == full[1].count("<img ")
+    files = {path.name: path.read_bytes() for path in full[0].figures.iterdir()}
+    names = ("training_loss_model", "test_objects_roc", "test_objects_most", "test_objects_least")
+    assert {f"{name}.png" for name in names} <= set(files)
+    shown = re.findall(r'plot"><img src="data:image/png;base64,([^"]*)"', full[1])
+    assert len(shown) == 7
+    assert {base64.b64decode(one) for one in shown} <= set(files.values())
+
+
+def test_a_slice_of_several_kinds_is_on_the_page_once(full):
+    cases = re.findall(r'<article class="case"([^>]*)>\n<h4>(.*?)</h4>', full[1])
+    ranks = {name: dict(re.findall(r'data-rank-(\w+)="(\d+)"', text)) for text, name in cases}
+    assert ranks == {
+        str(escape(HOSTILE)): {"most": "0", "misses": "1"},
+        "slice-1": {"most": "1", "false_alarms": "0"},
+        "slice-2": {"least": "0"},
+        "slice-3": {"least": "1", "misses": "0"},
+    }
+    assert "least anomalous; a miss: anomalous, with one of the lowest scores" in visible(full[1])
 
 
 def test_what_the_data_and_the_software_are_not(full):
@@ -195,10 +150,10 @@ def test_model_is_compared_with_the_best_trivial_score(full):
 
 
 def test_columns_of_pchvae(full):
-    columns = re.findall(r"<dt>(.*?)</dt>", full[1])
-    assert columns == [
-        *("input", "high level", "low level", "x_zero", "reconstruction", "residual", "mask")
+    assert explained(full[1]) == [
+        *("input", "high level", "low level", "x_zero", "reconstruction", "residual")
     ]
+    assert "Blue outlines" in full[1]
 
 
 def test_the_same_run_gives_the_same_page(tmp_path):
@@ -261,9 +216,9 @@ def test_splits_with_other_metrics_stand_side_by_side(tmp_path):
         ({"names": ["reconstruction"], "mask": False}, ["input", "reconstruction", "residual"]),
         (
             {"names": ["reconstruction", "top_only"], "channels": 3, "proportional": False},
-            ["input", "top only", "reconstruction", "residual", "anomaly map", "mask"],
+            ["input", "top only", "reconstruction", "residual", "anomaly map"],
         ),
-        ({"names": []}, ["input", "anomaly map", "mask"]),
+        ({"names": []}, ["input", "anomaly map"]),
         ({"names": ["low", "reconstruction"], "channels": 3, "mask": False}, None),
     ],
 )
@@ -272,7 +227,7 @@ def test_other_systems(tmp_path, examples, columns):
     add_examples(workdir, "test_a", **examples)
     page = read(workdir)
     if columns:
-        assert re.findall(r"<dt>(.*?)</dt>", page) == columns
+        assert explained(page) == columns
     assert ("no reconstruction, so there is no residual" in page) == (not examples["names"])
     assert (workdir.figures / "test_a_least.png").exists()
 

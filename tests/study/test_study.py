@@ -13,7 +13,7 @@ from jaxad import config as config_lib
 from jaxad.data.sources import DataSet
 from jaxad.errors import RunError, UserError
 from jaxad.evaluate import evaluation
-from jaxad.evaluate.evaluation import CORRECTED_SCORE
+from jaxad.evaluate.score_table import CORRECTED_SCORE
 from jaxad.evaluate.trivial import LINEAR_BASELINE, PIXEL_STATISTICS, TrivialScores
 from jaxad.study import results, runner
 from jaxad.study.audit import make_audit

@@ -1,0 +1,86 @@
+"""Pictures inside the page: figures and images as data URIs, masks as outlines."""
+
+import base64
+import io
+import re
+from typing import Any
+
+import matplotlib
+import numpy as np
+from jaxtyping import UInt8
+from matplotlib.figure import Figure
+from PIL import Image
+
+from jaxad.report import figures
+from jaxad.report.figures import Column
+from jaxad.workdir import Workdir, atomic_write
+
+_SHADES = 256
+
+
+def save_figure(workdir: Workdir, name: str, figure: Figure) -> bytes:
+    """Writes a figure to `figures/<name>.png`; its bytes."""
+    png = figures.to_png(figure)
+    file_name = re.sub(r"[^A-Za-z0-9_.-]+", "_", name) + ".png"
+    with atomic_write(workdir.figures / file_name, "wb") as file:
+        file.write(png)
+    return png
+
+
+def figure_view(workdir: Workdir, name: str, figure: Figure, alt: str) -> dict[str, Any]:
+    """Writes a figure and gives what the page needs to embed it."""
+    width, height = figures.css_size(figure)
+    source = data_uri(save_figure(workdir, name, figure))
+    return {"source": source, "width": width, "height": height, "alt": alt}
+
+
+def data_uri(png: bytes) -> str:
+    """A PNG file as an address that needs no file."""
+    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
+
+
+def cell(column: Column, row: int) -> str:
+    """One image of a column, pixel for pixel in its colours, as a data URI."""
+    values = column.images[row].astype(np.float64)
+    is_rgb = values.ndim == 3
+    low = 0.0 if is_rgb else column.low
+    shares = np.clip((values - low) / (column.high - low), 0, 1)
+    image = Image.fromarray(np.rint(shares * (_SHADES - 1)).astype(np.uint8))
+    if not is_rgb and column.colormap != "gray":
+        # The shades with a palette: a third of the bytes of colours.
+        image.putpalette(_colours(column.colormap).tobytes())
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", optimize=True)
+    return data_uri(buffer.getvalue())
+
+
+def _colours(colormap: str) -> UInt8[np.ndarray, "shades 3"]:
+    shades = np.arange(_SHADES) / (_SHADES - 1)
+    return np.asarray(matplotlib.colormaps[colormap](shades, bytes=True))[:, :3]
+
+
+def gradient(colormap: str) -> str:
+    """A colour map from left to right, as CSS."""
+    stops = _colours(colormap)[:: (_SHADES - 1) // 15]
+    return f"linear-gradient(to right, {', '.join(_hexadecimal(stop) for stop in stops)})"
+
+
+def _hexadecimal(colour: UInt8[np.ndarray, " 3"]) -> str:
+    return "#" + bytes(colour.tolist()).hex()
+
+
+def outline(mask: UInt8[np.ndarray, "height width"]) -> str:
+    """The borders of a mask's regions, along the edges of pixels, as an SVG path; "" of none."""
+    framed = np.pad(mask > 0, 1)
+    parts = []
+    for command, changes in (
+        ("h", framed[1:, 1:-1] != framed[:-1, 1:-1]),
+        ("v", (framed[1:-1, 1:] != framed[1:-1, :-1]).T),
+    ):
+        # Runs of changes along each line between pixels.
+        steps = np.diff(np.pad(changes, ((0, 0), (1, 1))).astype(np.int8), axis=1)
+        starts, ends = np.argwhere(steps == 1), np.argwhere(steps == -1)
+        for (line, start), (_, end) in zip(starts.tolist(), ends.tolist(), strict=True):
+            place = f"{start} {line}" if command == "h" else f"{line} {start}"
+            parts.append(f"M{place}{command}{end - start}")
+    return "".join(parts)

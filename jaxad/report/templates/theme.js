@@ -1,0 +1,26 @@
+"use strict";
+// Before the page is drawn: whether scripts run, and whether a reader chose light or dark.
+document.documentElement.classList.add("js");
+const stored = {
+  // Pages that are opened as files may have no storage.
+  get: () => { try { return localStorage.getItem("jaxad-theme"); } catch { return null; } },
+  set: (value) => { try { localStorage.setItem("jaxad-theme", value); } catch { /* forgotten */ } },
+};
+const isDark = () => {
+  const chosen = document.documentElement.dataset.theme;
+  return chosen ? chosen === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
+};
+if (["light", "dark"].includes(stored.get())) {
+  document.documentElement.dataset.theme = stored.get();
+}
+document.addEventListener("DOMContentLoaded", () => {
+  const button = document.getElementById("theme");
+  const show = () => button.setAttribute("aria-pressed", String(isDark()));
+  button.addEventListener("click", () => {
+    document.documentElement.dataset.theme = isDark() ? "light" : "dark";
+    stored.set(document.documentElement.dataset.theme);
+    show();
+  });
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", show);
+  show();
+});

@@ -1,0 +1,153 @@
+"use strict";
+// Thresholds by a reader. p-values come from the page; here they are looked up and calls counted.
+
+// Where a value would stand among ascending ones: before equal ones, or after them.
+function place(ascending, value, isAfter = false) {
+  let low = 0;
+  let high = ascending.length;
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if (ascending[middle] < value || (isAfter && ascending[middle] === value)) low = middle + 1;
+    else high = middle;
+  }
+  return low;
+}
+
+// The score above which, and only there, p <= rate: jaxad.evaluate.conformal.PValueSteps.threshold.
+function thresholdOf(steps, rate) {
+  let last = steps.p_values.length - 1;
+  while (last > 0 && steps.p_values[last] <= rate) last -= 1;  // the first p is 1
+  return steps.scores[last];
+}
+
+// Counts and figures of one threshold; NaN where a figure is undefined.
+function figuresAt({ label, score: scores }, threshold) {
+  const counts = { hits: 0, misses: 0, alarms: 0, rejections: 0 };
+  label.forEach((one, row) => {
+    const isCalled = scores[row] > threshold;
+    counts[one ? (isCalled ? "hits" : "misses") : (isCalled ? "alarms" : "rejections")] += 1;
+  });
+  const { hits, misses, alarms, rejections } = counts;
+  return {
+    ...counts,
+    sensitivity: hits / (hits + misses),
+    specificity: rejections / (rejections + alarms),
+    precision: hits / (hits + alarms),
+    f1: (2 * hits) / (2 * hits + misses + alarms),
+  };
+}
+
+// Over normal patients, the mean share of what is called of each.
+function realisedRate(split, unit, threshold) {
+  const patients = split.units.patient;
+  const { score: scores } = split.units[unit];
+  const sizes = patients.label.map(() => 0);
+  const called = patients.label.map(() => 0);
+  scores.forEach((value, row) => {
+    const patient = unit === "image" ? split.slices.patient[row] : row;
+    sizes[patient] += 1;
+    called[patient] += value > threshold;
+  });
+  const shares = called.map((count, row) => count / sizes[row]).filter((_, row) => !patients.label[row]);
+  return shares.reduce((sum, share) => sum + share, 0) / shares.length;
+}
+
+eachSplit(".decider", (root, split) => {
+  const number = root.closest(".split").dataset.split;
+  const settings = Object.fromEntries(all(".setting", root).map((one) => [one.dataset.by, one]));
+  const inputs = (by) => all("input", settings[by]);
+  const hasRate = "rate" in settings;
+  // Per cent as text: "1.7" is 0.017 to the last bit, 1.7 / 100 need not be; "1e1" has its own e.
+  let asked = String(significant(100 * split.rate, 12));
+  const rateOf = (text) => (/e/i.test(text) ? Number(text) / 100 : Number(`${text}e-2`));
+  const smallest = hasRate ? split.units.patient.steps.p_values.at(-1) : NaN;
+  const granted = () => Math.max(rateOf(asked), smallest);
+  const unitNow = () => chosen(`unit-${number}`);
+  const byNow = () => chosen(`by-${number}`) ?? "score";
+  const largest = (unit) => split.units[unit].score.reduce((a, b) => Math.max(a, b));
+  const own = Object.fromEntries(["image", "patient"].map((unit) => [
+    unit,
+    hasRate ? thresholdOf(split.units[unit].steps, granted()) : split.units[unit].best ?? largest(unit),
+  ]));
+  const thresholdNow = (unit) =>
+    (byNow() === "rate" ? thresholdOf(split.units[unit].steps, granted()) : own[unit]);
+
+  function origin(unit, threshold) {
+    const what = unit === "image" ? "slices of new normal patients" : "new normal patients";
+    if (byNow() === "rate") {
+      const normals = root.dataset.normals;
+      const text = granted() > rateOf(asked)
+        ? `${percent(rateOf(asked))} asked for; granted ${percent(granted())}, the least that ${normals} support.`
+        : `${percent(granted())} asked for and granted, from ${normals}.`;
+      return `${text} Anomalous above ${score(threshold)}. Every user has this threshold.`;
+    }
+    const steps = split.units[unit].steps;
+    const rate = steps && steps.p_values[place(steps.scores, threshold, true)];
+    const text = threshold === split.units[unit].best
+      ? "The best F1 on these very labels: nobody has this threshold."
+      : "Set by hand on a labelled test split: nobody has this threshold beforehand.";
+    return steps ? `${text} Fixed beforehand, it would call at most ${percent(rate)} of ${what}, on average.` : text;
+  }
+
+  function show() {
+    const unit = unitNow();
+    const threshold = thresholdNow(unit);
+    for (const [by, setting] of Object.entries(settings)) setting.hidden = by !== byNow();
+    if (byNow() === "rate") for (const input of inputs("rate")) if (input !== document.activeElement) input.value = asked;
+    const histogram = root.querySelector(`.histogram[data-unit="${unit}"]`);
+    for (const one of all(".histogram", root)) one.hidden = one !== histogram;
+    const drawing = histogram.querySelector("svg");
+    const [low, high, width] = ["low", "high", "width"].map((key) => Number(drawing.dataset[key]));
+    const x = Math.max(0, Math.min(1, (threshold - low) / (high - low))) * width;
+    drawing.querySelector(".threshold").setAttribute("transform", `translate(${x} 0)`);
+    drawing.querySelector(".threshold text").setAttribute("text-anchor", x < 40 ? "start" : x > width - 40 ? "end" : "middle");
+    const [slider, exact] = inputs("score");
+    slider.min = low - 0.01 * (high - low);
+    slider.max = high + 0.01 * (high - low);
+    for (const input of [slider, exact]) if (input !== document.activeElement) input.value = threshold;
+    settings.score.querySelector(".best").hidden = split.units[unit].best === null;
+    const found = { ...figuresAt(split.units[unit], threshold), realised: realisedRate(split, unit, threshold) };
+    const counts = ["hits", "misses", "alarms", "rejections"];
+    for (const element of all("[data-figure]", root)) {
+      const name = element.dataset.figure;
+      const value = found[name];
+      element.value = String(value);
+      if (Number.isNaN(value)) element.textContent = "–";
+      else if (counts.includes(name)) element.textContent = value.toLocaleString("en");
+      else element.textContent = name === "realised" ? percent(value) : value.toFixed(3);
+    }
+    root.dataset.threshold = String(threshold);
+    root.querySelector(".origin").textContent = origin(unit, threshold);
+    root.dispatchEvent(new CustomEvent("thresholds", {
+      bubbles: true,
+      detail: {
+        number,
+        image: thresholdNow("image"),
+        patient: thresholdNow("patient"),
+        from: byNow() === "rate" ? `threshold for ${percent(rateOf(asked))} false positives asked for` : "threshold set above",
+      },
+    }));
+  }
+
+  for (const input of all('input[type="radio"]', root)) input.addEventListener("change", show);
+  for (const by of Object.keys(settings)) {
+    for (const input of inputs(by)) {
+      input.addEventListener("input", () => {
+        const isRate = by === "rate";
+        const value = Number(input.value);
+        // Half-written numbers change nothing.
+        if (input.value === "" || (isRate && !(value > 0 && value < 100))) return;
+        if (isRate) asked = input.value;
+        else own[unitNow()] = value;
+        show();
+      });
+      input.addEventListener("blur", show);
+    }
+  }
+  settings.score.querySelector(".best").addEventListener("click", () => {
+    own[unitNow()] = split.units[unitNow()].best;
+    show();
+  });
+  // The patients listen once every script has run.
+  document.addEventListener("DOMContentLoaded", show);
+});

@@ -1,0 +1,120 @@
+"""Runs side by side: differences of the same images alone, however they are ordered."""
+
+import numpy as np
+import pytest
+from fake_runs import HOSTILE, add_examples, add_scores, add_split, make_metrics, make_workdir
+
+import jaxad
+from jaxad import cli
+from jaxad.errors import UserError
+from jaxad.evaluate import paired
+from jaxad.evaluate.score_table import read_score_table
+from jaxad.report.comparison import comparison_view, read_others
+from jaxad.report.run_files import read_run
+from jaxad.report.texts import difference, p_value
+from jaxad.workdir import write_json
+
+LABELS = np.tile([0, 1], 20)
+IDS = [f"slice-{i}" for i in range(40)]
+
+
+def make_run(path, seed, order=None, labels=LABELS, ids=IDS, groups=None):
+    """A run whose scores are noise of a seed; rows in another order where one is given."""
+    order = np.arange(40) if order is None else order
+    workdir = make_workdir(path)
+    scores = np.random.default_rng(seed).normal(LABELS)
+    groups = groups or [f"group-{i // 4}" for i in range(40)]
+    add_scores(
+        workdir, "test_a", np.asarray(labels)[order], scores[order],
+        [ids[i] for i in order], [groups[i] for i in order],
+    )  # fmt: skip
+    write_json(workdir.evaluation("test_a") / "metrics.json", make_metrics())
+    return workdir
+
+
+def compare(ours, *others):
+    runs = read_others(read_run(ours), others)
+    return comparison_view(runs)["splits"][0]
+
+
+def test_differences_are_paired_whatever_the_order_of_rows(tmp_path):
+    ours = make_run(tmp_path / "a", 0)
+    theirs = make_run(tmp_path / "b", 1, order=np.random.default_rng(2).permutation(40))
+    split = compare(ours, theirs)
+    assert not split["notes"] and split["measured"] == ["mse", "auroc", "average_precision"]
+    plain = make_run(tmp_path / "c", 1)
+    one, two = (
+        read_score_table(run.evaluation("test_a") / "scores.csv").scored() for run in (ours, plain)
+    )
+    (row,) = split["differences"]
+    for metric, cells in zip(split["measured"], row["cells"], strict=True):
+        found = paired.difference(metric, [two], [one], 1000, resample_runs=False)
+        assert cells == (difference(metric, found), p_value(found))
+    assert (ours.figures / "test_a_compared_roc.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"ids": [*IDS[:-1], "other"]}, "evaluated on other images"),
+        ({"ids": [*IDS[:-1], IDS[0]]}, "evaluated on other images"),
+        ({"labels": 1 - LABELS}, "their labels are not"),
+        ({"groups": [f"g{i}" for i in range(40)]}, "their patients are not"),
+    ],
+)
+def test_other_images_labels_or_patients_show_no_difference(tmp_path, changes, words):
+    split = compare(make_run(tmp_path / "a", 0), make_run(tmp_path / "b", 1, **changes))
+    assert words in split["notes"][0] and split["differences"] == split["slices"] == []
+    assert [row["name"] for row in split["rows"]] == ["a", "b"]
+
+
+def test_a_split_that_the_other_lacks_is_named(tmp_path):
+    ours, theirs = make_run(tmp_path / "a", 0), make_run(tmp_path / "b", 1)
+    (theirs.evaluation("test_a")).rename(theirs.evaluation("test_b"))
+    split = compare(ours, theirs)
+    assert split["notes"] == ["b: it was not evaluated on test_a."]
+
+
+def test_names_tell_runs_apart(tmp_path):
+    runs = [make_run(tmp_path / name / "seed_0", 0) for name in ("x", "y")]
+    assert list(read_others(read_run(runs[0]), runs[1:])) == ["x/seed_0", "y/seed_0"]
+
+
+def test_the_same_slices_stand_side_by_side_and_hostile_names_are_text(tmp_path):
+    folders = [make_workdir(tmp_path / name) for name in ("a", "b")]
+    for workdir in folders:
+        add_split(workdir, "test_a", names=["reconstruction"], ids=[HOSTILE, *IDS[1:4]])
+    add_examples(folders[1], "test_a", [], ids=[HOSTILE, "gone", "slice-2", "slice-3"])
+    slices = compare(*folders)["slices"]
+    assert {one["id"] for one in slices} == {HOSTILE, "slice-2", "slice-3"}
+    assert [panel["title"] for panel in slices[0]["panels"]] == [
+        "input", "a: reconstruction", "a: residual", "b: anomaly map",
+    ]  # fmt: skip
+    page = jaxad.write_report(folders[0].path, [folders[1].path]).read_text()
+    assert page.count("<script") == 3 and '<section id="comparison">' in page
+    # Alone again: nothing of the comparison stays.
+    assert '<section id="comparison">' not in jaxad.write_report(folders[0].path).read_text()
+
+
+def test_folders_that_cannot_be_compared_end_in_one_line(tmp_path, capsys):
+    ours = make_run(tmp_path / "a", 0)
+    empty = make_workdir(tmp_path / "trained only")
+    for others, words in (
+        (f"{tmp_path / 'nowhere'}", "holds no config.json"),
+        (f"{tmp_path / 'a/'}", "is there twice"),
+        (f"{empty.path}", "has no scores to compare"),
+    ):
+        code = cli.main(["--mode=report", f"--workdir={ours.path}", f"--compare={others}"])
+        assert code == 2
+        error = capsys.readouterr().err
+        assert words in error and error.count("\n") == 1
+    with pytest.raises(UserError, match="holds no config"):
+        jaxad.write_report(tmp_path / "nowhere")
+
+
+def test_the_command_writes_the_report_again(tmp_path, capsys):
+    ours, theirs = make_run(tmp_path / "a", 0), make_run(tmp_path / "b", 1)
+    command = ["--mode=report", f"--workdir={ours.path}", f"--compare={theirs.path}"]
+    assert cli.main(command) == 0
+    assert str(ours.report) in capsys.readouterr().out
+    assert "b" in ours.report.read_text()
