@@ -1,7 +1,6 @@
 """TensorFlow as a host library: the input pipeline and TensorBoard files, never the accelerator."""
 
 import functools
-import os
 from types import ModuleType
 
 
@@ -11,7 +10,6 @@ def tensorflow() -> ModuleType:
 
     TensorFlow would otherwise reserve the memory of every GPU that JAX is about to use.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     import tensorflow as tf
 
     tf.config.set_visible_devices([], "GPU")
