@@ -42,8 +42,10 @@ __all__ = [
 ]
 __version__ = "0.1.0"
 
-# What a function needs may import TensorFlow, which would tell how it starts.
+# What a function needs may import TensorFlow, to read data: it would tell how it starts, and that
+# it computes with oneDNN, which it does not here.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
 
 def get_config(name: str) -> "ConfigDict":
