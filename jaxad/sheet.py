@@ -17,7 +17,7 @@ def contact_sheet(
     images: Shaped[np.ndarray, "n height width channels"],
     scores: Scores,
     *,
-    masks: Shaped[np.ndarray, "n height width"] | None = None,
+    masks: Shaped[np.ndarray, "m height width"] | None = None,
     titles: Sequence[str] | None = None,
     columns: Sequence[str] | None = None,
 ) -> Figure:
@@ -28,7 +28,7 @@ def contact_sheet(
     Args:
         images: that were scored, uint8, uint16 or float in [0, 1].
         scores: what the detector's `score` gave for them.
-        masks: non-zero where an image is anomalous.
+        masks: N of them, non-zero where an image is anomalous.
         titles: N texts, beside the rows; by default the scores.
         columns: which, in their order: `input`, the names of `scores.reconstructions`, `residual`,
             those of `scores.maps` (`map_<name>` where a reconstruction has that name) and `mask`;
