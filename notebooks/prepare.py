@@ -59,7 +59,7 @@ if importlib.util.find_spec("jaxad") is None:
             pip_install(f"jax[{extra}]=={version}")"""
 
 #: Of a cell's metadata, what is not left behind by running or by an editor.
-_KEPT = ("cellView", "tags")
+_KEPT = ("cellView", "jupyter", "tags")
 
 
 def read_source(root: Path = ROOT) -> str:
@@ -108,9 +108,9 @@ def prepare(notebook: NotebookNode, source: str, name: str) -> NotebookNode:
     head = nbformat.v4.new_markdown_cell(
         f"{title}\n\n{badge(source, name)}\n\n{text.strip()}", id="title"
     )
-    install = nbformat.v4.new_code_cell(
-        install_code(source), id="install", metadata={"cellView": "form", "tags": ["install"]}
-    )
+    # Colab and JupyterLab show the cell folded.
+    folded = {"cellView": "form", "jupyter": {"source_hidden": True}, "tags": ["install"]}
+    install = nbformat.v4.new_code_cell(install_code(source), id="install", metadata=folded)
     own = [one for one in notebook.cells[1:] if "install" not in one.metadata.get("tags", [])]
     metadata = {
         "accelerator": "GPU",  # what Colab starts with; the notebooks run without, too
