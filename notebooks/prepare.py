@@ -39,19 +39,21 @@ def pip_install(*arguments):
 
 
 if importlib.util.find_spec("jaxad") is None:
-    before = {one.name.lower(): one.version for one in importlib.metadata.distributions()}
+    before = {str(one.name).lower(): one.version for one in importlib.metadata.distributions()}
     pip_install("--no-deps", "git+SOURCE")
     importlib.invalidate_caches()
     needed = []
-    for text in importlib.metadata.requires("jaxad"):
-        one = Requirement(text)
-        # The runtime's own TensorFlow does as well as one without GPU.
-        is_there = one.name == "tensorflow-cpu" and before.get("tensorflow", "0") in one.specifier
-        if not is_there and (one.marker is None or one.marker.evaluate({"extra": ""})):
-            one.marker = None
-            needed.append(str(one))
+    for one in map(Requirement, importlib.metadata.requires("jaxad")):
+        if one.marker is not None and not one.marker.evaluate({"extra": ""}):
+            continue
+        # The runtime's JAX is kept, and its TensorFlow, which does as well as one without GPU.
+        is_there = before.get(one.name.removesuffix("-cpu"), "0") in one.specifier
+        if one.name == "jax" and is_there:
+            needed.append(f"jax=={before['jax']}")
+        elif one.name != "tensorflow-cpu" or not is_there:
+            needed.append(f"{one.name}{one.specifier}")
     pip_install(*needed)
-    # JAX is kept where it is new enough; else what drives the GPU or TPU is renewed with it.
+    # Where JAX was too old, what drives the GPU or TPU is renewed with it.
     version = importlib.metadata.version("jax")
     plugins = {"jax-cuda12-plugin": "cuda12", "jax-cuda13-plugin": "cuda13", "libtpu": "tpu"}
     for plugin, extra in plugins.items():

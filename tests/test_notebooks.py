@@ -116,7 +116,7 @@ REQUIRES = [
         (
             {"jax": "0.9", "jax-cuda12-plugin": "0.9", "tensorflow": "2.19.0"},
             {"jax": "0.9"},
-            ["jax>=0.8", "numpy>=2.0"],
+            ["jax==0.9", "numpy>=2.0"],
         ),
         # An old JAX: what drives the TPU is renewed with it.
         (
