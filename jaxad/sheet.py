@@ -1,5 +1,6 @@
 """Scored images as a figure, for notebooks."""
 
+import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -62,4 +63,7 @@ def contact_sheet(
             if wanted
             else f"contact sheet: no columns; there are {', '.join(found)}."
         )
-    return figures.contact_sheet([found[name] for name in wanted], titles, masks)
+    figure = figures.contact_sheet([found[name] for name in wanted], titles, masks)
+    # What IPython asks for: it draws figures by itself only once pyplot was imported.
+    figure._repr_png_ = functools.partial(figures.to_png, figure)  # type: ignore[attr-defined]
+    return figure

@@ -41,6 +41,13 @@ def test_a_row_an_image_and_the_columns_that_are_asked_for(scored):
     np.testing.assert_allclose(shown, images[0, ..., 0] / 255, atol=1e-6)
 
 
+def test_a_notebook_shows_it_without_pyplot(scored):
+    from IPython.core.formatters import PNGFormatter
+
+    shown = PNGFormatter()(jaxad.contact_sheet(*scored, columns=["input"]))
+    assert shown.startswith(b"\x89PNG")
+
+
 def test_all_columns_by_default_and_masks_outlined_on_maps(scored):
     images, scores = scored
     masks = np.zeros((3, 16, 16), bool)
