@@ -2,7 +2,6 @@
 
 import contextlib
 import difflib
-import os
 import signal
 import sys
 import threading
@@ -278,7 +277,6 @@ def _run(arguments: Sequence[str], program: str) -> int:
 
 def _import_run() -> Any:
     """What takes seconds."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from jaxad import run
 
     return run

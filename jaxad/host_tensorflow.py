@@ -11,7 +11,9 @@ def tensorflow() -> ModuleType:
 
     TensorFlow would otherwise reserve the memory of every GPU that JAX is about to use.
     """
+    # It would tell how it starts, and that it computes with oneDNN, which it does not here.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
     import tensorflow as tf
 
     tf.config.set_visible_devices([], "GPU")

@@ -304,6 +304,17 @@ def _cycle(imports: tuple[Import, ...]) -> list[str]:
     return next(filter(None, (search(module, []) for module in graph)), [])
 
 
+def test_no_function_of_the_package_has_the_name_of_a_module():
+    # Importing the module would put it in the function's place.
+    exported = next(
+        ast.literal_eval(line.value)
+        for line in ast.parse(MODULES["jaxad"].read_text()).body
+        if isinstance(line, ast.Assign) and ast.unparse(line.targets[0]) == "__all__"
+    )
+    assert "fit" in exported
+    assert not {f"jaxad.{name}" for name in exported} & MODULES.keys()
+
+
 def test_no_import_cycles_at_module_level():
     cycle = _cycle(all_imports())
     assert not cycle, " -> ".join(cycle)

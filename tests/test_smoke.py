@@ -204,6 +204,31 @@ def test_the_loaded_detector_scores_as_the_evaluation_did_alone_or_in_a_batch(sm
     assert set(scores.reconstructions) == {"high", "low", "zero", "reconstruction"}
 
 
+def test_what_scores_mean_is_the_same_in_python_and_in_the_tables_of_scored_files(
+    smoke_run, tmp_path
+):
+    detector = jaxad.load(smoke_run)
+    split = jaxad.load_data(detector.config).split("test_objects")
+    path = tmp_path / "images.npz"
+    np.savez(path, image=split.images[:8], id=split.ids[:8], group=split.groups[:8])
+    assert jaxad.score_files(smoke_run, path, tmp_path / "out", rate=0.4, maps="none")
+    assert not (tmp_path / "out/maps").exists()
+    with (tmp_path / "out/scores.csv").open() as file:
+        table = list(csv.DictReader(file))
+    told = jaxad.explain(smoke_run, detector.score(split.images[:8]), rate=0.4)
+    assert list(told) == list(table[0])[3:]  # after id, group and position
+    for name, values in told.items():
+        written = [row[name] for row in table]
+        if name == "driver":
+            assert values.tolist() == written
+        else:
+            np.testing.assert_allclose(np.array(written, np.float64), values, rtol=1e-4)
+    assert told["anomalous"].tolist() == (told["p_value"] <= 0.4).astype(int).tolist()
+    parts = sum(told[f"from_{name}"] for name in detector.score_weights)
+    # The score minus the normal patients' mean: the same difference for every image.
+    np.testing.assert_allclose(np.ptp(told["score"] - parts), 0, atol=1e-2 * told["score"].mean())
+
+
 def test_images_that_cannot_be_scored_are_named(smoke_run):
     detector = jaxad.load(smoke_run)
     images = np.zeros((3, 64, 64, 1), np.float32)

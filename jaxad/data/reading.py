@@ -9,7 +9,7 @@ from typing import Any
 import joblib
 import numpy as np
 from jaxtyping import UInt8
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from jaxad.data.items import Item, Reading, Rows, left_out, read_item
 from jaxad.data.preparation import to_depth

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 from ml_collections import ConfigDict
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from jaxad.data import replay
 from jaxad.data.items import Item, Reading, Rows

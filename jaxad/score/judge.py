@@ -77,29 +77,48 @@ class Judge:
     def _explains(self) -> bool:
         return self.stored is not None and self.stored.evidence is not None
 
-    def rows(self, columns: Mapping[str, Shaped[np.ndarray, " n"]]) -> list[dict[str, Any]]:
-        """What is said of images, by their score and its components.
+    def table(
+        self, columns: Mapping[str, Shaped[np.ndarray, " n"]]
+    ) -> dict[str, Shaped[np.ndarray, " n"]]:
+        """What is said of images, by their score and its components; see `columns`.
+
+        What only normal images could tell is missing where there are none.
 
         Raises:
             UserError: a score is not finite.
         """
-        scores = np.asarray(columns[SCORE], np.float64)
-        found: dict[str, Sequence[Any]] = {SCORE: [f"{score:.9g}" for score in scores]}
-        blank = [""] * len(scores)
-        found["p_value"], found["anomalous"], found["driver"] = blank, blank, blank
+        found: dict[str, np.ndarray] = {SCORE: np.asarray(columns[SCORE])}
         if self.stored is not None:
+            scores = np.asarray(columns[SCORE], np.float64)
             p_values = self.stored.calibration.image_p_values(scores)
-            found["p_value"] = [f"{value:.6g}" for value in p_values]
-            found["anomalous"] = (p_values <= self.rate).astype(int).tolist()
-            if self.stored.evidence is not None:
+            found["p_value"] = p_values
+            found["anomalous"] = (p_values <= self.rate).astype(np.int32)
+            if self._explains:
                 parts = contributions(columns, self.scorer.score_weights, self._means)
-                found["driver"] = drivers(parts)
-                for name, values in parts.items():
-                    found[f"from_{name}"] = [f"{value:.6g}" for value in values]
-        for name, values in columns.items():
-            if name != SCORE:
-                found[name] = [f"{value:.9g}" for value in values]
-        return [dict(zip(found, cells, strict=True)) for cells in zip(*found.values(), strict=True)]
+                found["driver"] = np.asarray(drivers(parts))
+                found.update({f"from_{name}": values for name, values in parts.items()})
+        found.update({name: np.asarray(columns[name]) for name in columns if name != SCORE})
+        return found
+
+    def rows(self, columns: Mapping[str, Shaped[np.ndarray, " n"]]) -> list[dict[str, Any]]:
+        """`table` as rows of texts, for a file; cells that it lacks are empty.
+
+        Raises:
+            UserError: a score is not finite.
+        """
+        table = self.table(columns)
+        blank = [""] * len(table[SCORE])
+        cells: dict[str, Sequence[Any]] = dict.fromkeys(
+            (SCORE, "p_value", "anomalous", "driver"), blank
+        )
+        for name, values in table.items():
+            if name == "p_value" or name.startswith("from_"):
+                cells[name] = [f"{value:.6g}" for value in values]
+            elif values.dtype.kind == "f":
+                cells[name] = [f"{value:.9g}" for value in values]
+            else:
+                cells[name] = values.tolist()
+        return [dict(zip(cells, row, strict=True)) for row in zip(*cells.values(), strict=True)]
 
     def patient(self, score: float) -> tuple[Any, Any]:
         """p-value and decision of a patient, by the largest of his scores."""

@@ -18,7 +18,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 from threadpoolctl import threadpool_limits
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from jaxad.data.brain.slices import SPLITS, make_slices
 from jaxad.data.brain.template import NUM_SLICES

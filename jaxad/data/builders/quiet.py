@@ -1,6 +1,7 @@
 """TensorFlow Datasets without its nested progress bars and its notes on every opening."""
 
 import contextlib
+import io
 from collections.abc import Iterator
 
 import tensorflow_datasets as tfds
@@ -9,13 +10,17 @@ from absl import logging
 
 @contextlib.contextmanager
 def silent_tfds() -> Iterator[None]:
-    """Hides the progress bars of TFDS, and what it logs below an error."""
+    """Hides the progress bars of TFDS, what it logs below an error, and what it prints.
+
+    In notebooks it prints that data are downloaded, which they are not.
+    """
     verbosity = logging.get_verbosity()
     logging.set_verbosity(logging.ERROR)
     # TFDS can be told to show or to hide bars but not asked which it does; it shows by default.
     tfds.display_progress_bar(False)
     try:
-        yield
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
     finally:
         tfds.display_progress_bar(True)
         logging.set_verbosity(verbosity)

@@ -1,0 +1,191 @@
+"""The Colab notebooks: all of one make, committed without outputs, and run from top to bottom."""
+
+import ast
+import importlib.util
+import re
+import types
+from importlib import metadata
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+ROOT = Path(__file__).parent.parent
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+NAMES = ["aeflow", "quickstart", "reproduce", "your_own_data"]
+
+#: What the small setting assigns in the cell tagged `parameters`.
+SMALL = {
+    "quickstart": {"config_name": "pchvae:smoke"},
+    "aeflow": {"config_name": "aeflow:smoke"},
+    "your_own_data": {
+        "config_name": "pchvae:smoke", "num_epochs": 1.0, "num_subjects": (4, 2, 3, 4),
+    },
+    "reproduce": {
+        "study_name": "studies/pchvae_table1:smoke", "systems": ("highvae", "pchvae"),
+    },
+}  # fmt: skip
+
+#: A line of a progress bar, in any of its states.
+BAR = re.compile(r".+: +\d+%\|.*\| \S+/\S+ \[.*\]")
+
+
+def _load_prepare():
+    spec = importlib.util.spec_from_file_location("prepare", ROOT / "notebooks/prepare.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+prepare = _load_prepare()
+
+
+def _read(name):
+    return nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4)
+
+
+def test_the_notebooks_are_these():
+    assert [path.stem for path in NOTEBOOKS] == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_notebook_is_as_prepare_writes_it(name):
+    path = ROOT / "notebooks" / f"{name}.ipynb"
+    source = prepare.read_source()
+    text = path.read_text(encoding="utf-8")
+    assert text == prepare.prepared_text(path, source), "run python notebooks/prepare.py"
+    notebook = _read(name)
+    nbformat.validate(notebook)
+    title, install = notebook.cells[:2]
+    assert f"blob/main/notebooks/{name}.ipynb)" in title.source
+    assert f'"git+{source}"' in install.source
+    # By itself too, should prepare.py forget: nothing that running leaves, no path of a machine.
+    for cell in notebook.cells:
+        assert not cell.get("outputs") and cell.get("execution_count") is None
+    assert "/home/" not in text and "/tmp/" not in text
+
+
+def test_readme_links_to_every_notebook_at_the_projects_address():
+    source, readme = prepare.read_source(), (ROOT / "README.md").read_text(encoding="utf-8")
+    assert readme == prepare.prepared_readme(readme, source)
+    for name in NAMES:
+        assert prepare.badge(source, name) in readme
+
+
+def test_another_address_reaches_all_of_it():
+    ours, theirs = prepare.read_source(), "https://github.com/clinic/ad"
+    notebook = prepare.prepare(_read("quickstart"), theirs, "quickstart")
+    assert ours not in nbformat.writes(notebook)
+    assert "git+https://github.com/clinic/ad" in notebook.cells[1].source
+    link = "https://colab.research.google.com/github/clinic/ad/blob/main/notebooks/quickstart.ipynb"
+    assert link in notebook.cells[0].source
+    assert link in prepare.prepared_readme((ROOT / "README.md").read_text(encoding="utf-8"), theirs)
+    assert prepare.prepare(notebook, ours, "quickstart") == _read("quickstart")
+    with pytest.raises(SystemExit, match="GitHub"):
+        prepare.prepare(_read("quickstart"), "https://example.org/ad", "quickstart")
+
+
+def test_running_and_editors_leave_nothing():
+    notebook = _read("quickstart")
+    cell = notebook.cells[2]
+    cell.execution_count = 3
+    cell.outputs = [nbformat.v4.new_output("stream", text="seen")]
+    cell.metadata["execution"] = {"shell.execute_reply": "2020-01-01"}
+    notebook.metadata["widgets"] = {}
+    source = prepare.read_source()
+    assert prepare.prepare(notebook, source, "quickstart") == _read("quickstart")
+
+
+REQUIRES = [
+    "jax>=0.8",
+    "numpy>=2.0",
+    'tensorflow-cpu>=2.19; sys_platform == "linux"',
+    'tensorflow>=2.19; sys_platform != "linux"',
+    'pytest>=8.3; extra == "test"',
+    'jax[cuda12]>=0.8; extra == "cuda"',
+]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "installed"),
+    [
+        # A bare runtime.
+        ({}, {"jax": "0.9"}, ["jax>=0.8", "numpy>=2.0", "tensorflow-cpu>=2.19"]),
+        # A JAX for GPUs that is new enough, and a TensorFlow: both stay.
+        (
+            {"jax": "0.9", "jax-cuda12-plugin": "0.9", "tensorflow": "2.19.0"},
+            {"jax": "0.9"},
+            ["jax==0.9", "numpy>=2.0"],
+        ),
+        # An old JAX: what drives the TPU is renewed with it.
+        (
+            {"jax": "0.7", "libtpu": "0.0.20", "tensorflow": "2.18.0"},
+            {"jax": "0.9"},
+            ["jax>=0.8", "numpy>=2.0", "tensorflow-cpu>=2.19", "jax[tpu]==0.9"],
+        ),
+    ],
+)
+def test_the_install_cell_keeps_what_the_runtime_has(before, after, installed, monkeypatch):
+    commands = []
+    there = [types.SimpleNamespace(name=name, version=version) for name, version in before.items()]
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr(metadata, "distributions", lambda: there)
+    monkeypatch.setattr(metadata, "requires", lambda name: REQUIRES)
+    monkeypatch.setattr(metadata, "version", lambda name: after[name])
+    monkeypatch.setattr("sys.platform", "linux")
+    monkeypatch.setattr("subprocess.run", lambda command, check: commands.append(command))
+    code = prepare.install_code("https://github.com/clinic/ad")
+    exec(code, {})
+    assert all(command[1:5] == ["-m", "pip", "install", "--quiet"] for command in commands)
+    first, *others = (command[5:] for command in commands)
+    assert first == ["--no-deps", "git+https://github.com/clinic/ad"]
+    assert [one for command in others for one in command] == installed
+
+
+def test_the_install_cell_does_nothing_where_jaxad_is(monkeypatch):
+    monkeypatch.setattr("subprocess.run", None)  # calling it would fail
+    exec(prepare.install_code("https://github.com/clinic/ad"), {})
+
+
+def _at_small_setting(name):
+    """The notebook, values in its cell of parameters replaced."""
+    notebook = _read(name)
+    (cell,) = (one for one in notebook.cells if "parameters" in one.metadata.get("tags", []))
+    assigned = {
+        target.id for line in ast.parse(cell.source).body for target in getattr(line, "targets", [])
+    }
+    assert SMALL[name].keys() <= assigned  # or it would run at its real setting
+    lines = [f"{key} = {value!r}" for key, value in SMALL[name].items()]
+    cell.source = "\n".join([cell.source, *lines])
+    return notebook
+
+
+def _check_outputs(notebook):
+    """Nothing is left on the page but what readers are to see."""
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            text = output.get("text", "") if output.output_type == "stream" else ""
+            assert "Warning" not in text and "WARNING" not in text, text
+            if output.get("name") == "stderr":
+                for line in re.split(r"[\r\n]+", text):
+                    assert not line.strip() or BAR.fullmatch(line.strip()), line
+            if "<Figure" in output.get("data", {}).get("text/plain", ""):
+                assert "image/png" in output.data  # a figure that is shown, not told of
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_notebook_runs_from_top_to_bottom(
+    name, tmp_path, monkeypatch, launch_environment, data_root
+):
+    for key, value in launch_environment.items():
+        monkeypatch.setenv(key, value)
+    monkeypatch.setenv("TFDS_DATA_DIR", str(data_root))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))  # the working directory is another one
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
+    notebook = _at_small_setting(name)
+    resources = {"metadata": {"path": str(tmp_path)}}
+    NotebookClient(notebook, timeout=300, kernel_name="python3", resources=resources).execute()
+    _check_outputs(notebook)
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    assert sum("image/png" in output.get("data", {}) for output in outputs) >= 3

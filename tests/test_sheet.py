@@ -1,0 +1,74 @@
+"""Contact sheets of scored images, as notebooks draw them."""
+
+import numpy as np
+import pytest
+
+import jaxad
+from jaxad.errors import UserError
+from jaxad.types import Scores
+
+
+@pytest.fixture
+def scored(rng):
+    images = rng.integers(0, 255, (3, 16, 16, 1), np.uint8)
+    high, low = (rng.uniform(-1, 1, (3, 16, 16, 1)).astype(np.float32) for _ in range(2))
+    pixel, other = (rng.uniform(0, 1, (3, 16, 16)).astype(np.float32) for _ in range(2))
+    scores = Scores(
+        np.array([1.0, 2.5, 3.0], np.float32),
+        pixel,
+        {},
+        {"high": high, "low": low, "reconstruction": high + low},
+        {"residual": pixel, "high": other},
+    )
+    return images, scores
+
+
+def _headings(figure):
+    return [text.get_text() for text in figure.texts]
+
+
+def _cells(figure):
+    return [axes for axes in figure.axes if axes.get_label() == "cell"]
+
+
+def test_a_row_an_image_and_the_columns_that_are_asked_for(scored):
+    images, scores = scored
+    figure = jaxad.contact_sheet(images, scores, columns=["low", "input"])
+    assert _headings(figure) == ["low level", "input", "score 1", "score 2.5", "score 3"]
+    cells = _cells(figure)
+    assert len(cells) == 6
+    shown = cells[3].images[0].get_array()  # the first of the second column
+    np.testing.assert_allclose(shown, images[0, ..., 0] / 255, atol=1e-6)
+
+
+def test_a_notebook_shows_it_without_pyplot(scored):
+    from IPython.core.formatters import PNGFormatter
+
+    shown = PNGFormatter()(jaxad.contact_sheet(*scored, columns=["input"]))
+    assert shown.startswith(b"\x89PNG")
+
+
+def test_all_columns_by_default_and_masks_outlined_on_maps(scored):
+    images, scores = scored
+    masks = np.zeros((3, 16, 16), bool)
+    masks[1, 3:7, 3:7] = True
+    figure = jaxad.contact_sheet(images, scores, masks=masks, titles=["a", "b", "c"])
+    expected = ["input", "high level", "low level", "reconstruction", "residual"]
+    assert _headings(figure)[:5] == expected
+    assert _headings(figure)[-4:] == ["mask", "a", "b", "c"]
+    outlined = [axes for axes in _cells(figure) if axes.collections]
+    assert len(outlined) == len({"residual", "map: input - high", "residual map"})
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"columns": ["input", "lo"]}, "no column 'lo'; there are input, high, low"),
+        ({"columns": []}, "no columns; there are input"),
+        ({"titles": ["a"]}, "3 images, 3 scores, 1 titles; give as many of each"),
+        ({"masks": np.zeros((2, 16, 16))}, "3 images, 3 scores, 3 titles, 2 masks"),
+    ],
+)
+def test_what_cannot_be_drawn_is_named(scored, fields, message):
+    with pytest.raises(UserError, match=message):
+        jaxad.contact_sheet(*scored, **fields)
