@@ -54,6 +54,6 @@ def test_a_save_that_was_killed_does_not_count(folder):
 def test_variables_of_another_shape_are_named_with_their_folder(folder):
     with (
         Checkpoints(folder, read_only=True) as checkpoints,
-        pytest.raises(UserError, match="checkpoints/5' does not fit its config or is damaged"),
+        pytest.raises(UserError, match="checkpoints/5' does not fit its config .*other'"),
     ):
         checkpoints.restore_variables(5, {"params": {"other": jnp.zeros(2)}})
