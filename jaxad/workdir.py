@@ -14,12 +14,15 @@ from ml_collections import ConfigDict
 from jaxad import config as config_lib
 from jaxad.errors import UserError
 
+#: Where `atomic_write` leaves its temporary file if it is killed.
+_LEFTOVERS = (".*.tmp", "eval/*/.*.tmp", "figures/.*.tmp", "maps/**/.*.tmp")
+
 
 @contextlib.contextmanager
 def atomic_write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
     """Opens a temporary file beside `path` and renames it to `path` when the block succeeds."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    handle, temporary = tempfile.mkstemp(".tmp", f".{path.name}.", path.parent)
     try:
         encoding = None if "b" in mode else "utf-8"
         with os.fdopen(handle, mode, encoding=encoding, newline="" if encoding else None) as file:
@@ -31,9 +34,11 @@ def atomic_write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
         os.umask(umask)
         Path(temporary).chmod(0o666 & ~umask)
         Path(temporary).replace(path)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(FileNotFoundError):
             Path(temporary).unlink()
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(path)  # a full disk does not say of which file
         raise
 
 
@@ -104,7 +109,7 @@ class Workdir:
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
-        """Holds the folder against other processes.
+        """Holds the folder against other processes; what a killed one left half-written goes.
 
         Raises:
             UserError: another process works in it.
@@ -117,6 +122,9 @@ class Workdir:
                     f"workdir '{self.path}': another process is at work there; wait for it or "
                     "choose another --workdir."
                 ) from error
+            for pattern in _LEFTOVERS:
+                for leftover in self.path.glob(pattern):
+                    leftover.unlink()
             yield
 
     def claim(self, config: ConfigDict) -> None:
