@@ -37,7 +37,7 @@ _DIGESTS = "digests"
 #: permission, too many open files) say nothing of the file.
 _LOST = (errno.ENOENT, errno.EIO, errno.EISDIR, errno.ENOTDIR)
 
-#: How long Orbax's other reads go on after one of them failed.
+#: How long Orbax's other tasks go on after one of them failed.
 _ECHO_SECONDS = 0.5
 
 
@@ -89,6 +89,8 @@ class Checkpoints:
         )
         self._folder = folder
         self._read_only = read_only
+        self._quiet = contextlib.ExitStack()
+        self._quiet.enter_context(_without_echoes())
         try:
             self._manager = _Manager(
                 folder.absolute(),
@@ -104,6 +106,7 @@ class Checkpoints:
                 ),
             )
         except (ValueError, KeyError, OSError) as error:
+            self._quiet.close()
             raise UserError(
                 f"checkpoints in '{folder}' cannot be opened ({_reason(error)}); make it a folder "
                 "that can be read"
@@ -125,6 +128,10 @@ class Checkpoints:
         except RunError:
             if kind is None:  # else what ended the block is told
                 raise
+        finally:
+            if kind is not None:
+                _await_echoes()
+            self._quiet.close()
 
     @property
     def last_step(self) -> int | None:
@@ -313,14 +320,18 @@ class Checkpoints:
             UserError: it may not, or the system has no room for it.
         """
         try:
-            with _without_echoes():
-                return self._manager.restore(step, args=ocp.args.Composite(**arguments))
-        except _NotRead as failure:
-            if failure.number in (None, *_LOST):
-                raise _Damaged(str(failure)) from failure
-            raise UserError(
-                f"checkpoint '{self._folder / str(step)}' cannot be read ({failure}); mend that."
-            ) from failure
+            return self._manager.restore(step, args=ocp.args.Composite(**arguments))
+        except MemoryError:
+            raise
+        except Exception as error:  # a damaged file makes anything of Orbax
+            reason, number = _reason(error), _error_number(error)
+        # The error is forgotten by now, and with it what Orbax's tasks hold.
+        _await_echoes()
+        if number in (None, *_LOST):
+            raise _Damaged(reason)
+        raise UserError(
+            f"checkpoint '{self._folder / str(step)}' cannot be read ({reason}); mend that."
+        )
 
     def _misfit(self, step: int, reason: str) -> UserError:
         return UserError(
@@ -333,47 +344,31 @@ def _validation_loss(metrics: Mapping[str, float]) -> float:
     return metrics[VALIDATION_LOSS]
 
 
-class _NotRead(Exception):
-    """Why Orbax could not read.
-
-    Attributes:
-        number: of the system's error, if it was one.
-    """
-
-    def __init__(self, error: Exception):
-        super().__init__(_reason(error))
-        self.number = _error_number(error)
-
-
 @contextlib.contextmanager
 def _without_echoes() -> Iterator[None]:
-    """Makes one error of a failed read: what Orbax reads beside it would fail late and aloud.
-
-    Raises:
-        _NotRead: for any error but a lack of memory.
-    """
+    """Makes one error of a failed read or write: what Orbax does beside it fails late and aloud."""
     logger, hook = logging.getLogger("asyncio"), sys.unraisablehook
-    disabled = logger.disabled
 
     def drop_closed_loops(told: Any) -> None:
-        if not isinstance(told.exc_value, RuntimeError):
+        if str(told.exc_value) != "Event loop is closed":
             hook(told)
 
-    failure = None
-    logger.disabled, sys.unraisablehook = True, drop_closed_loops
+    def is_asked_for(record: logging.LogRecord) -> bool:
+        return "exception was never retrieved" not in record.getMessage()
+
+    sys.unraisablehook = drop_closed_loops
+    logger.addFilter(is_asked_for)
     try:
-        try:
-            yield
-        except MemoryError:
-            raise
-        except Exception as error:  # a damaged file makes anything of Orbax
-            failure = _NotRead(error)
-        if failure is not None:
-            time.sleep(_ECHO_SECONDS)
-            gc.collect()  # tasks whose errors nobody asked for say so when they go
-            raise failure
+        yield
     finally:
-        logger.disabled, sys.unraisablehook = disabled, hook
+        sys.unraisablehook = hook
+        logger.removeFilter(is_asked_for)
+
+
+def _await_echoes() -> None:
+    """Lets the other tasks of a failed read or write end, while their errors are dropped."""
+    time.sleep(_ECHO_SECONDS)
+    gc.collect()
 
 
 def _error_number(error: Exception) -> int | None:

@@ -1,10 +1,12 @@
 """Training metrics as JSON lines and as TensorBoard events."""
 
+import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 
+from jaxad.errors import RunError
 from jaxad.host_tensorflow import tensorflow
 from jaxad.workdir import Workdir, atomic_write
 
@@ -36,7 +38,9 @@ class MetricsWriter:
             file.writelines(json.dumps(row) + "\n" for row in kept)
         # Open for the life of the writer: closed in __exit__.
         self._lines = workdir.metrics.open("a", encoding="utf-8")  # noqa: SIM115
-        self._events = tensorflow().summary.create_file_writer(str(workdir.path / "tensorboard"))
+        self._folder = workdir.path / "tensorboard"
+        with self._told():
+            self._events = tensorflow().summary.create_file_writer(str(self._folder))
 
     def __enter__(self) -> "MetricsWriter":
         return self
@@ -47,15 +51,34 @@ class MetricsWriter:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._lines.close()
-        self._events.close()
+        try:
+            with contextlib.closing(self._lines), self._told():
+                self._events.close()
+        except RunError:
+            if kind is None:  # else what ended the block is told
+                raise
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Writes one line and one event per metric; `step` counts updates done."""
+        """Writes one line and one event per metric; `step` counts updates done.
+
+        Raises:
+            OSError, RunError: there is no room for them.
+        """
         self._lines.write(json.dumps({"step": step, **metrics}) + "\n")
         self._lines.flush()
         summary = tensorflow().summary
-        with self._events.as_default(step=step):
+        with self._told(), self._events.as_default(step=step):
             for name, value in metrics.items():
                 summary.scalar(name, value)
-        self._events.flush()
+            self._events.flush()
+
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except tensorflow().errors.OpError as error:
+            reason = str(error.message).partition("; ")[2].splitlines() or ["it failed"]
+            raise RunError(
+                f"'{self._folder}' cannot be written ({reason[0]}); what was saved is whole. Once "
+                "the disk takes more, the same command goes on."
+            ) from error

@@ -28,26 +28,27 @@ from jaxad import cli
 _CHANGES = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate")
 
 
-def _kill_at(number: int, folder: str, log: Path) -> None:
-    """Ends this process without notice just before its n-th change of files below a folder."""
+def _watch_changes(folder: str, log: Path, kill_at: int) -> None:
+    """Notes changes of files below a folder; ends this process just before the n-th."""
     seen = 0
+    log_file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
         nonlocal seen
-        is_write = event == "open" and isinstance(arguments[1], str) and arguments[1][:1] in "wax"
-        if not (is_write or event in _CHANGES):
+        if event == "open":
+            is_change = bool(arguments[2] & (os.O_WRONLY | os.O_RDWR))
+        else:
+            is_change = event in _CHANGES
+        if not is_change or isinstance(arguments[0], int):
             return
-        path = arguments[0]
-        if isinstance(path, int):
-            return
-        if not os.path.abspath(os.fsdecode(path)).startswith(folder):  # noqa: PTH100
+        path = os.fsdecode(arguments[0])
+        if not path.startswith(folder):
             return
         seen += 1
-        if seen == number:
-            os.write(log_file, f"{event} {os.fsdecode(path)}\n".encode())
+        os.write(log_file, f"{event} {path}\n".encode())
+        if seen == kill_at:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    log_file = os.open(log, os.O_WRONLY | os.O_CREAT)
     sys.addaudithook(hook)
 
 
@@ -61,8 +62,9 @@ def _child(task: dict[str, Any]) -> int:
         resource.setrlimit(resource.RLIMIT_FSIZE, (task["largest_file"], hard))
     if task["setup"]:
         exec(task["setup"], {})  # a fault to inject, as the test wrote it
-    if task["kill_at"]:
-        _kill_at(task["kill_at"], task["below"], Path(task["output"]).with_suffix(".killed"))
+    if task["below"]:
+        changes = Path(task["output"]).with_suffix(".changes")
+        _watch_changes(task["below"], changes, task["kill_at"])
     return cli.main(task["arguments"])
 
 
