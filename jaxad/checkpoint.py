@@ -87,6 +87,8 @@ class Checkpoints:
                 checkpoint_managers.BestN(get_metric_fn=_validation_loss, reverse=True, n=1),
             ]
         )
+        if folder.exists() and not folder.is_dir():  # Orbax finds no checkpoints there
+            raise UserError(f"checkpoints in '{folder}': is no folder; move it away.")
         self._folder = folder
         self._read_only = read_only
         self._quiet = contextlib.ExitStack()

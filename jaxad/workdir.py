@@ -25,7 +25,8 @@ def atomic_write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
     handle, temporary = tempfile.mkstemp(".tmp", f".{path.name}.", path.parent)
     try:
         encoding = None if "b" in mode else "utf-8"
-        with os.fdopen(handle, mode, encoding=encoding, newline="" if encoding else None) as file:
+        newline = "" if encoding else None
+        with naming(path), os.fdopen(handle, mode, encoding=encoding, newline=newline) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -34,11 +35,20 @@ def atomic_write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
         os.umask(umask)
         Path(temporary).chmod(0o666 & ~umask)
         Path(temporary).replace(path)
-    except BaseException as error:
+    except BaseException:
         with contextlib.suppress(FileNotFoundError):
             Path(temporary).unlink()
-        if isinstance(error, OSError) and error.filename is None:
-            error.filename = str(path)  # a full disk does not say of which file
+        raise
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Lets an error of the system name the file: that a disk is full is told without one."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
         raise
 
 

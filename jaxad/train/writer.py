@@ -8,7 +8,7 @@ from types import TracebackType
 
 from jaxad.errors import RunError
 from jaxad.host_tensorflow import tensorflow
-from jaxad.workdir import Workdir, atomic_write
+from jaxad.workdir import Workdir, atomic_write, naming
 
 
 def read_metrics(path: Path) -> list[dict[str, int | float]]:
@@ -36,6 +36,7 @@ class MetricsWriter:
         kept = [row for row in rows if row["step"] <= start_step]
         with atomic_write(workdir.metrics) as file:
             file.writelines(json.dumps(row) + "\n" for row in kept)
+        self._path = workdir.metrics
         # Open for the life of the writer: closed in __exit__.
         self._lines = workdir.metrics.open("a", encoding="utf-8")  # noqa: SIM115
         self._folder = workdir.path / "tensorboard"
@@ -64,8 +65,9 @@ class MetricsWriter:
         Raises:
             OSError, RunError: there is no room for them.
         """
-        self._lines.write(json.dumps({"step": step, **metrics}) + "\n")
-        self._lines.flush()
+        with naming(self._path):
+            self._lines.write(json.dumps({"step": step, **metrics}) + "\n")
+            self._lines.flush()
         summary = tensorflow().summary
         with self._told(), self._events.as_default(step=step):
             for name, value in metrics.items():

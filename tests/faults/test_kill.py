@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -28,8 +29,9 @@ LAUNCH = HERE.parent.parent / "launch.py"
 
 KILLS = int(os.environ.get("JAXAD_KILLS", "50"))
 KILLS_OF_A_RUN = 5
-#: Kills that wait for a save; the others come at any time, which seldom is inside one.
-WAIT_FOR_SAVE = 0.4
+#: Moments to kill at; any time would seldom be inside a save. Of a run the last may be at its end.
+MOMENTS = ("start-up", "update", "update", "save", "save")
+LAST_MOMENTS = ("save", "end", "end")
 LEAST_INSIDE_SAVES = KILLS // 10
 
 #: Functions on the stacks of a process, innermost meaning first -> where it is.
@@ -151,34 +153,48 @@ def check_same(killed: Run, whole: Run) -> None:
     assert not list(killed.workdir.rglob(".*.tmp"))
 
 
-def kill_once(run: Run, generator: random.Random, startup: float) -> tuple[str, str] | None:
-    """Starts the run and kills it: how the moment was chosen and where it was; None: it ended."""
-    waits = generator.random() < WAIT_FOR_SAVE
-    seconds = generator.uniform(0, 0.05) if waits else generator.uniform(0.2, 2.5 * startup)
-    earlier = before = run.saves_begun()
-    process, began = run.start(), time.monotonic()
-    while process.poll() is None:
-        now = time.monotonic()
-        if waits and now - began > startup / 2:
-            begun = run.saves_begun()
-            if begun - before:
-                time.sleep(seconds)
-                break
-            before = begun  # what an earlier kill left goes meanwhile
-        elif not waits and now - began >= seconds:
-            break
-        time.sleep(0.0005 if waits else 0.01)
-    if process.poll() is not None:
-        _, errors = process.communicate()
+def wait(moment: str, run: Run, alive: Callable[[], bool], startup: float, draw: random.Random):
+    """Returns at a random moment of a kind, or when the process has ended."""
+    began, first, before = time.monotonic(), run.step(), run.saves_begun()
+
+    def until(reached: Callable[[], bool], seconds: float) -> None:
+        while alive() and not reached():
+            time.sleep(0.0005)
+        ends = time.monotonic() + draw.uniform(0, seconds)
+        while alive() and time.monotonic() < ends:
+            time.sleep(0.0005)
+
+    def save_begins() -> bool:
+        nonlocal before
+        begun, earlier = run.saves_begun(), before
+        before = begun  # what an earlier kill left goes meanwhile
+        return bool(begun - earlier)
+
+    system = run.system
+    if moment == "start-up":
+        until(lambda: time.monotonic() > began + draw.uniform(0, startup), 0)
+    elif moment == "update":
+        target = first + draw.uniform(0, system.steps / KILLS_OF_A_RUN)
+        until(lambda: first < run.step() >= target, 0.3)
+    elif moment == "save":
+        until(save_begins, 0.1)
+    else:
+        until(lambda: run.step() == system.steps, 15)
+
+
+def kill_once(run: Run, moment: str, startup: float, draw: random.Random) -> str | None:
+    """Starts the run and kills it at such a moment; where it was, None where it came to its end."""
+    earlier = run.saves_begun()
+    process = run.start()
+    wait(moment, run, lambda: process.poll() is None, startup, draw)
+    if process.poll() is None:
+        phase = run.phase(process)
+        process.send_signal(signal.SIGKILL)
+    _, errors = process.communicate()
+    if process.returncode != -signal.SIGKILL:
         assert process.returncode == 0, errors
         return None
-    phase = run.phase(process)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    if process.returncode != -signal.SIGKILL:
-        return None
-    left = run.saves_begun() - earlier
-    return ("waits for a save" if waits else "any moment"), ("inside a save" if left else phase)
+    return "inside a save" if run.saves_begun() - earlier else phase
 
 
 @pytest.mark.long
@@ -192,7 +208,7 @@ def test_fifty_kills(launch_environment, data_root, tmp_path):
         name = f"{name}-{system.config.partition(':')[0]}"
         return Run(system, tmp_path / name, data_root, launch_environment)
 
-    generator = random.Random(0)
+    draw = random.Random(0)
     wholes, startups = {}, {}
     print()
     for config in CONFIGS:
@@ -215,14 +231,16 @@ def test_fifty_kills(launch_environment, data_root, tmp_path):
         system = systems[runs % len(systems)]
         runs += 1
         run = run_of(system, f"run-{runs}")
-        for _ in range(KILLS_OF_A_RUN):
-            found = kill_once(run, generator, startups[system])
-            if found is None:
+        for place in range(KILLS_OF_A_RUN):
+            is_last = place == KILLS_OF_A_RUN - 1
+            moment = draw.choice(LAST_MOMENTS if is_last else MOMENTS)
+            phase = kill_once(run, moment, startups[system], draw)
+            if phase is None:
                 say(f"run {runs} ({system.config}) came to its end before the next kill")
                 break
             number += 1
-            where[found[1]] += 1
-            say(f"kill {number}: run {runs} ({system.config}), {found[0]}: {found[1]}, "
+            where[phase] += 1
+            say(f"kill {number}: run {runs} ({system.config}): {phase} (it was to be: {moment}), "
                 f"last logged step {run.step()} of {system.steps}")  # fmt: skip
         run.finish()
         check_same(run, wholes[system])
