@@ -155,7 +155,7 @@ def check_same(killed: Run, whole: Run) -> None:
 
 def wait(moment: str, run: Run, alive: Callable[[], bool], startup: float, draw: random.Random):
     """Returns at a random moment of a kind, or when the process has ended."""
-    began, first, before = time.monotonic(), run.step(), run.saves_begun()
+    first, before = run.step(), run.saves_begun()
 
     def until(reached: Callable[[], bool], seconds: float) -> None:
         while alive() and not reached():
@@ -172,7 +172,7 @@ def wait(moment: str, run: Run, alive: Callable[[], bool], startup: float, draw:
 
     system = run.system
     if moment == "start-up":
-        until(lambda: time.monotonic() > began + draw.uniform(0, startup), 0)
+        until(lambda: True, startup)
     elif moment == "update":
         target = first + draw.uniform(0, system.steps / KILLS_OF_A_RUN)
         until(lambda: first < run.step() >= target, 0.3)
