@@ -282,8 +282,10 @@ def _sigterm_interrupts() -> Iterator[None]:
         signal.signal(signal.SIGTERM, previous)
 
 
-#: What may not be: the user names another folder, or allows it.
-_NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
+#: What may not be: the user names another folder, allows it, or moves away what is in the way.
+_NOT_ALLOWED = (
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.EISDIR, errno.ENOTDIR,
+)  # fmt: skip
 
 
 def _system_error(error: OSError) -> tuple[str, int] | None:
@@ -293,7 +295,7 @@ def _system_error(error: OSError) -> tuple[str, int] | None:
         remedy = "what was saved is whole; once the disk takes more, the same command goes on."
         return f"failed: {where}{error.strerror}; {remedy}", 1
     if error.errno in _NOT_ALLOWED:
-        return f"error: {where}{error.strerror}; allow it, or name another folder.", 2
+        return f"error: {where}{error.strerror}; mend that, or name another folder.", 2
     return None
 
 

@@ -40,6 +40,7 @@ class MetricsWriter:
         # Open for the life of the writer: closed in __exit__.
         self._lines = workdir.metrics.open("a", encoding="utf-8")  # noqa: SIM115
         self._folder = workdir.path / "tensorboard"
+        self._folder.mkdir(exist_ok=True)  # TensorFlow would not say what is in the way
         with self._told():
             self._events = tensorflow().summary.create_file_writer(str(self._folder))
 
