@@ -1,6 +1,5 @@
 """The command line: every mistake is one line that names the thing and the remedy."""
 
-import errno
 import importlib.util
 import os
 import re
@@ -173,18 +172,11 @@ def test_there_is_nothing_to_evaluate_in_a_folder_without_a_run(
     [
         (UserError("the user's."), 2, "error: the user's."),
         (RunError("the run's."), 1, "failed: the run's."),
-        (OSError(errno.ENOSPC, "No space left on device", "a.csv"), 1, "failed: 'a.csv': No space "
-         "left on device; what was saved is whole; once the disk takes more, the same command goes "
-         "on."),
-        (OSError(errno.EACCES, "Permission denied", "a.csv"), 2,
-         "error: 'a.csv': Permission denied; mend that, or name another folder."),
-        (OSError(errno.EROFS, "Read-only file system"), 2,
-         "error: Read-only file system; mend that, or name another folder."),
         (KeyboardInterrupt(), 1, "interrupted; the same command goes on from what is saved."),
         (None, 0, ""),
     ],
-    ids=["user", "run", "disk-full", "not-allowed", "read-only", "interrupt", "success"],
-)  # fmt: skip
+    ids=["user", "run", "interrupt", "success"],
+)
 @pytest.mark.parametrize("mode", cli.MODES)
 def test_exit_codes(capsys, tmp_path, monkeypatch, mode, error, code, line):
     from jaxad import run
@@ -252,12 +244,11 @@ def test_a_bug_of_ours_is_not_hidden(tmp_path, monkeypatch):
     from jaxad import run
 
     def work(config, workdir):
-        raise error
+        raise ZeroDivisionError
 
     monkeypatch.setattr(run, "MODES", {"fit": work})
-    for error in (ZeroDivisionError(), OSError(errno.EBADF, "Bad file descriptor")):
-        with pytest.raises(type(error)):
-            cli.main([SMOKE, f"--workdir={tmp_path}"])
+    with pytest.raises(ZeroDivisionError):
+        cli.main([SMOKE, f"--workdir={tmp_path}"])
 
 
 def test_help_tells_the_modes_and_with_a_config_its_fields(capsys):

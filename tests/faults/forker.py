@@ -89,6 +89,7 @@ def main() -> None:
             finally:
                 os._exit(code)
         print(json.dumps({"process": process}), flush=True)
+    os._exit(0)  # TensorFlow takes seconds to go
 
 
 if __name__ == "__main__":

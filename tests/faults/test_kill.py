@@ -120,10 +120,12 @@ class Run:
         """Where the process is; from its stacks, which it writes when it is asked to."""
         if not self._stacks.exists():
             return "start-up"
-        self._stacks.write_text("")
         process.send_signal(signal.SIGUSR1)
-        time.sleep(0.01)
-        stacks = self._stacks.read_text()
+        stacks, before, deadline = "", None, time.monotonic() + 5
+        while (not stacks or stacks != before) and time.monotonic() < deadline:
+            before = stacks
+            time.sleep(0.02)
+            stacks = self._stacks.read_text()
         return next((name for function, name in PHASES if f"in {function}\n" in stacks), "start-up")
 
 

@@ -50,7 +50,7 @@ def modes(tiny: Path, trained: Path, tmp_path: Path):
 @pytest.mark.parametrize(
     ("mode", "shares"),
     [
-        *((mode, (0.3, 0.6)) for mode in ("train", "evaluate", "export", "score")),
+        *((mode, (0.3, 0.6)) for mode in ("train", "export", "score")),
         *(
             pytest.param(mode, (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8), marks=pytest.mark.long)
             for mode in ("train", "evaluate", "export", "score", "study")
