@@ -1,12 +1,20 @@
 """Checkpoints of a run. The only importer of Orbax.
 
-A checkpoint has two items: `variables` (all that scoring needs) and `training` (step, seed and
-optimiser state). Orbax writes into a temporary folder and renames it when it is complete, so that
-a run killed inside a save finds the checkpoint before it.
+A checkpoint has three items: `variables` (all that scoring needs), `training` (step, seed and
+optimiser state) and `digests` of every array in the other two. Orbax writes into a temporary folder
+and renames it when it is complete, so that a run killed inside a save finds the checkpoint before
+it. It does not notice a flipped bit in an array: the digests are compared whenever one is read.
 """
 
+import contextlib
+import errno
+import gc
 import logging
-from collections.abc import Mapping
+import os
+import re
+import sys
+import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -16,11 +24,36 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
+from jaxad import digests
 from jaxad.errors import RunError, UserError
 from jaxad.types import Tree
 
 #: The metric by which the best checkpoint is kept: lower is better.
 VALIDATION_LOSS = "validation_loss"
+
+_DIGESTS = "digests"
+
+#: What an array's file that is gone or lies on a bad disk ends in; other errors of the system (no
+#: permission, too many open files) say nothing of the file.
+_LOST = (errno.ENOENT, errno.EIO, errno.EISDIR, errno.ENOTDIR)
+
+#: How long Orbax's other tasks go on after one of them failed.
+_ECHO_SECONDS = 0.5
+
+
+class _Damaged(UserError):
+    """A checkpoint that cannot be used; the message is the reason alone."""
+
+
+class _Manager(ocp.CheckpointManager):
+    """Orbax's, to which one checkpoint whose metrics are damaged is no reason to open none."""
+
+    def metrics(self, step: int) -> Any:
+        """Those of a step; None where there are none: it is no candidate for the best."""
+        try:
+            return super().metrics(step)
+        except (OSError, ValueError):
+            return None
 
 
 def _as_template(tree: Tree) -> Tree:
@@ -40,23 +73,32 @@ class Checkpoints:
         Args:
             folder: where the checkpoints are.
             keep_last: how many of the newest to keep beside the best.
-            read_only: for scoring; never creates, cleans or deletes anything.
+            read_only: for scoring; never creates, cleans, renames or deletes anything.
+
+        Raises:
+            UserError: it cannot be read, or not be written.
         """
-        # Orbax tells of every phase of every save at INFO and of defaults at WARNING.
-        logging.getLogger("absl").setLevel(logging.ERROR)
+        # Orbax tells of every phase of every save at INFO, of defaults at WARNING, and at ERROR
+        # with a traceback of what it raises as well.
+        logging.getLogger("absl").setLevel(logging.CRITICAL)
         policies = checkpoint_managers.AnyPreservationPolicy(
             [
                 checkpoint_managers.LatestN(keep_last),
                 checkpoint_managers.BestN(get_metric_fn=_validation_loss, reverse=True, n=1),
             ]
         )
+        if folder.exists() and not folder.is_dir():  # Orbax finds no checkpoints there
+            raise UserError(f"checkpoints in '{folder}': is no folder; move it away.")
         self._folder = folder
-        if not read_only:
-            folder.mkdir(parents=True, exist_ok=True)
+        self._read_only = read_only
+        self._quiet = contextlib.ExitStack()
+        self._quiet.enter_context(_without_echoes())
         try:
-            self._manager = ocp.CheckpointManager(
+            if not read_only:
+                folder.mkdir(parents=True, exist_ok=True)
+            self._manager = _Manager(
                 folder.absolute(),
-                item_names=("variables", "training"),
+                item_names=("variables", "training", _DIGESTS),
                 options=ocp.CheckpointManagerOptions(
                     create=False,
                     read_only=read_only,
@@ -68,10 +110,12 @@ class Checkpoints:
                     multiprocessing_options=_this_process_alone(),
                 ),
             )
-        except (ValueError, KeyError) as error:
+        except (ValueError, KeyError, OSError) as error:
+            self._quiet.close()
             raise UserError(
-                f"checkpoints in '{folder}' cannot be read ({error}); one of them is damaged: move "
-                "its folder away."
+                f"checkpoints in '{folder}' cannot be opened ({_reason(error)}); make it a folder "
+                "that can be read"
+                + ("." if read_only else " and written, or choose another --workdir.")
             ) from error
 
     def __enter__(self) -> "Checkpoints":
@@ -83,11 +127,20 @@ class Checkpoints:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._manager.close()
+        try:
+            with self._saving():
+                self._manager.close()
+        except RunError:
+            if kind is None:  # else what ended the block is told
+                raise
+        finally:
+            if kind is not None:
+                _await_echoes()
+            self._quiet.close()
 
     @property
     def last_step(self) -> int | None:
-        """The newest complete checkpoint; None where there is none."""
+        """The newest complete checkpoint, damaged or not; None where there is none."""
         return self._manager.latest_step()
 
     @property
@@ -106,15 +159,22 @@ class Checkpoints:
         """Starts to save; returns once the arrays are copied, so that they may be donated.
 
         Without metrics (a run told to stop does not validate first) it is no candidate for best.
+
+        Raises:
+            RunError: this save, or the one before it, failed: the disk is full, say.
         """
-        saved = self._manager.save(
-            step,
-            args=ocp.args.Composite(
-                variables=ocp.args.StandardSave(variables),
-                training=ocp.args.StandardSave(training),
-            ),
-            metrics=dict(metrics) or None,
-        )
+        trees = {"variables": variables, "training": training}
+        noted = {name: digests.of_tree(tree) for name, tree in trees.items()}
+        sealed = digests.seal({**noted, "metrics": dict(metrics) or None})
+        with self._saving():
+            saved = self._manager.save(
+                step,
+                args=ocp.args.Composite(
+                    **{name: ocp.args.StandardSave(tree) for name, tree in trees.items()},
+                    **{_DIGESTS: ocp.args.JsonSave(sealed)},
+                ),
+                metrics=dict(metrics) or None,
+            )
         if not saved:  # Orbax does not save a step before its newest one.
             raise RunError(
                 f"checkpoint {step} was not saved in '{self._folder}', which holds step "
@@ -122,30 +182,167 @@ class Checkpoints:
             )
 
     def wait(self) -> None:
-        """Until every save is complete on disk."""
-        self._manager.wait_until_finished()
+        """Until every save is complete on disk.
+
+        Raises:
+            RunError: one failed.
+        """
+        with self._saving():
+            self._manager.wait_until_finished()
+
+    @contextlib.contextmanager
+    def _saving(self) -> Iterator[None]:
+        try:
+            yield
+        # TensorStore raises ValueError for all that goes wrong with files.
+        except (ValueError, OSError) as error:
+            raise RunError(
+                f"a checkpoint could not be saved in '{self._folder}' ({_reason(error)}); what was "
+                "saved before is whole. Once the disk takes more, the same command goes on from "
+                "there."
+            ) from error
 
     def restore_variables(self, step: int, like: Tree) -> Tree:
-        """The variables of a step as NumPy arrays; `like` gives their shapes and types."""
-        return self._restore(step, {"variables": like})["variables"]
+        """The variables of a step as NumPy arrays; `like` gives their shapes and types.
 
-    def restore(self, step: int, variables: Tree, training: Tree) -> tuple[Tree, Tree]:
-        """Variables and training state of a step as NumPy arrays, shaped like the arguments."""
-        restored = self._restore(step, {"variables": variables, "training": training})
-        return restored["variables"], restored["training"]
+        Raises:
+            UserError: it is damaged, cannot be read, or does not fit.
+        """
+        try:
+            return self._restore(step, {"variables": like})["variables"]
+        except _Damaged as damage:
+            raise UserError(
+                f"checkpoint '{self._folder / str(step)}' is damaged ({damage}); there are steps "
+                f"{self.steps}: use another."
+            ) from damage
 
-    def _restore(self, step: int, likes: Mapping[str, Tree]) -> Mapping[str, Any]:
+    def restore_newest_variables(self, like: Tree) -> tuple[int, Tree]:
+        """The newest step that is undamaged and its variables; see `restore_newest`."""
+        step, found = self._restore_newest({"variables": like})
+        return step, found["variables"]
+
+    def restore_newest(self, variables: Tree, training: Tree) -> tuple[int, Tree, Tree]:
+        """The newest step that is undamaged, its variables and its training state.
+
+        Damaged ones that are newer are told on stderr and, unless the folder is read only, set
+        aside: renamed so that they count no more.
+
+        Args:
+            variables: gives shapes and types.
+            training: gives shapes and types.
+
+        Raises:
+            UserError: none is undamaged (nothing is set aside then), one cannot be read or does
+                not fit.
+        """
+        step, found = self._restore_newest({"variables": variables, "training": training})
+        return step, found["variables"], found["training"]
+
+    def _restore_newest(self, likes: Mapping[str, Tree]) -> tuple[int, Mapping[str, Tree]]:
+        damages: dict[int, _Damaged] = {}
+        for step in reversed(self.steps):
+            try:
+                found = self._restore(step, likes)
+            except _Damaged as damage:
+                damages[step] = damage
+                continue
+            for bad, reason in damages.items():
+                self._pass_over(bad, reason, step)
+            return step, found
+        told = "; ".join(f"step {step}: {reason}" for step, reason in damages.items())
+        raise UserError(
+            f"every checkpoint in '{self._folder}' is damaged ({told}); put a copy back, or move "
+            "the folder away to begin anew."
+        )
+
+    def _pass_over(self, step: int, damage: _Damaged, instead: int) -> None:
+        """Tells that a checkpoint is damaged, and sets it aside where that is ours to do."""
+        path, told = self._folder / str(step), ""
+        if not self._read_only:
+            aside = path.with_name(f"{step}.damaged")
+            number = 1
+            while aside.exists():
+                number += 1
+                aside = path.with_name(f"{step}.damaged-{number}")
+            path.rename(aside)
+            self._manager.reload()
+            told = f" and set aside as '{aside.name}'"
+        print(
+            f"warning: checkpoint '{path}' is damaged ({damage}){told}; step {instead} is taken "
+            "instead.",
+            file=sys.stderr,
+            flush=True,
+        )
+
+    def _restore(self, step: int, likes: Mapping[str, Tree]) -> Mapping[str, Tree]:
+        """Items of a step as NumPy arrays.
+
+        Raises:
+            _Damaged: they are not what was saved.
+            UserError: they cannot be read, or are of other shapes than `likes`.
+        """
+        noted = self._noted(step)
+        for name, like in likes.items() if noted is not None else ():
+            difference = digests.kind_difference(noted[name], like)
+            if difference:
+                raise self._misfit(step, difference)
         arguments = {
             name: ocp.args.StandardRestore(_as_template(like)) for name, like in likes.items()
         }
         try:
+            found = self._read(step, arguments)
+        except _Damaged as damage:
+            if noted is None:  # by an older version: who knows
+                raise self._misfit(step, str(damage)) from damage
+            raise
+        for name in likes if noted is not None else ():
+            place = digests.first_changed(noted[name], found[name])
+            if place is not None:
+                raise _Damaged(f"{name}{place} is not what was saved")
+        return found
+
+    def _noted(self, step: int) -> Any:
+        """What was noted of a step when it was saved; None in what an older version wrote.
+
+        Raises:
+            _Damaged: it cannot be read, or the step has other metrics.
+        """
+        if not (self._folder / str(step) / _DIGESTS).exists():
+            return None
+        found = self._read(step, {_DIGESTS: ocp.args.JsonRestore()})[_DIGESTS]
+        noted = digests.unseal(found)
+        if noted is None:
+            raise _Damaged(f"its {_DIGESTS} are not what was saved")
+        if self._manager.metrics(step) != noted["metrics"]:
+            raise _Damaged("its metrics are not what was saved")
+        return noted
+
+    def _read(self, step: int, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Items as Orbax restores them.
+
+        Raises:
+            _Damaged: it does not.
+            UserError: it may not, or the system has no room for it.
+        """
+        try:
             return self._manager.restore(step, args=ocp.args.Composite(**arguments))
-        except (ValueError, KeyError, OSError) as error:
-            first_line = str(error).strip().splitlines()[0]
-            raise UserError(
-                f"checkpoint '{self._folder / str(step)}' does not fit its config or is damaged "
-                f"({first_line}); move this one folder away to fall back to an older checkpoint."
-            ) from error
+        except MemoryError:
+            raise
+        except Exception as error:  # a damaged file makes anything of Orbax
+            reason, number = _reason(error), _error_number(error)
+        # The error is forgotten by now, and with it what Orbax's tasks hold.
+        _await_echoes()
+        if number in (None, *_LOST):
+            raise _Damaged(reason)
+        raise UserError(
+            f"checkpoint '{self._folder / str(step)}' cannot be read ({reason}); mend that."
+        )
+
+    def _misfit(self, step: int, reason: str) -> UserError:
+        return UserError(
+            f"checkpoint '{self._folder / str(step)}' does not fit its config ({reason}); use the "
+            "version of jaxad that wrote it, or move this one folder away to use an older one."
+        )
 
 
 def _this_process_alone() -> ocp.options.MultiprocessingOptions:
@@ -158,3 +355,45 @@ def _this_process_alone() -> ocp.options.MultiprocessingOptions:
 
 def _validation_loss(metrics: Mapping[str, float]) -> float:
     return metrics[VALIDATION_LOSS]
+
+
+@contextlib.contextmanager
+def _without_echoes() -> Iterator[None]:
+    """Makes one error of a failed read or write: what Orbax does beside it fails late and aloud."""
+    logger, hook = logging.getLogger("asyncio"), sys.unraisablehook
+
+    def drop_closed_loops(told: Any) -> None:
+        if str(told.exc_value) != "Event loop is closed":
+            hook(told)
+
+    def is_asked_for(record: logging.LogRecord) -> bool:
+        return "exception was never retrieved" not in record.getMessage()
+
+    sys.unraisablehook = drop_closed_loops
+    logger.addFilter(is_asked_for)
+    try:
+        yield
+    finally:
+        sys.unraisablehook = hook
+        logger.removeFilter(is_asked_for)
+
+
+def _await_echoes() -> None:
+    """Lets the other tasks of a failed read or write end, while their errors are dropped."""
+    time.sleep(_ECHO_SECONDS)
+    gc.collect()
+
+
+def _error_number(error: Exception) -> int | None:
+    """Of the system's error, also where TensorStore tells it in words."""
+    told = re.search(r"os_error_code='(\d+)'", str(error))
+    return int(told[1]) if told is not None else getattr(error, "errno", None)
+
+
+def _reason(error: Exception) -> str:
+    """Why, in a few words: TensorStore's messages run to pages."""
+    number = _error_number(error)
+    if number is not None:
+        return os.strerror(number)
+    first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return first_line.partition(" [tensorstore_spec")[0].rpartition('": ')[2][:200]

@@ -2,6 +2,7 @@
 
 import contextlib
 import difflib
+import errno
 import signal
 import sys
 import threading
@@ -14,7 +15,7 @@ from ml_collections import ConfigDict, config_flags
 
 from jaxad import config as config_lib
 from jaxad import processes
-from jaxad.errors import RunError, UserError
+from jaxad.errors import NO_ROOM, RunError, UserError
 from jaxad.workdir import Workdir
 
 #: Every mode with what it does; `jaxad.run.MODES` holds the functions.
@@ -295,6 +296,23 @@ def _sigterm_interrupts() -> Iterator[None]:
         signal.signal(signal.SIGTERM, previous)
 
 
+#: What may not be: the user names another folder, allows it, or moves away what is in the way.
+_NOT_ALLOWED = (
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.EISDIR, errno.ENOTDIR,
+)  # fmt: skip
+
+
+def _system_error(error: OSError) -> tuple[str, int] | None:
+    """What to tell of the system's error and the exit code; None where it is a bug of ours."""
+    where = "" if error.filename is None else f"'{error.filename}': "
+    if error.errno in NO_ROOM:
+        remedy = "what was saved is whole; once the disk takes more, the same command goes on."
+        return f"failed: {where}{error.strerror}; {remedy}", 1
+    if error.errno in _NOT_ALLOWED:
+        return f"error: {where}{error.strerror}; mend that, or name another folder.", 2
+    return None
+
+
 def main(arguments: Sequence[str] | None = None) -> Any:
     """Runs the command line.
 
@@ -315,6 +333,12 @@ def main(arguments: Sequence[str] | None = None) -> Any:
     except RunError as error:
         print(f"failed: {error}", file=sys.stderr)
         return 1
+    except OSError as error:
+        told = _system_error(error)
+        if told is None:
+            raise
+        print(told[0], file=sys.stderr)
+        return told[1]
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from what is saved.", file=sys.stderr)
         return 1

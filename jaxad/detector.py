@@ -96,35 +96,40 @@ def load(
 
     Args:
         path: the run's workdir.
-        checkpoint: `last`, `best` (least validation loss) or a step that is still there.
+        checkpoint: `last`, `best` (least validation loss) or a step that is still there. Of damaged
+            last ones the one before is taken, which a line on stderr says.
 
     Raises:
-        UserError: no run, no checkpoint there, or none of this name.
+        UserError: no run, no checkpoint there, none of this name, or it is damaged.
     """
     workdir = Workdir(Path(path))
     config = workdir.read_config()
-    step = checkpoint_step(workdir, checkpoint)
-    model = experiment.make_model(config)
-    like = jax.eval_shape(model.init_variables, jax.random.key(0))
-    with Checkpoints(workdir.checkpoints, read_only=True) as checkpoints:
-        return Detector(config, checkpoints.restore_variables(step, like), step)
+    step, variables = _restored(workdir, config, checkpoint)
+    return Detector(config, variables, step)
 
 
 def checkpoint_step(workdir: Workdir, checkpoint: Literal["last", "best"] | int) -> int:
-    """The step of a run's checkpoint.
+    """The step of the checkpoint that `load` takes; it is read to see whether it is damaged.
 
     Raises:
-        UserError: no checkpoint there, or none of this name.
+        UserError: see `load`.
     """
+    return _restored(workdir, workdir.read_config(), checkpoint)[0]
+
+
+def _restored(
+    workdir: Workdir, config: ConfigDict, checkpoint: Literal["last", "best"] | int
+) -> tuple[int, Tree]:
+    """Step and variables of a checkpoint."""
     if not workdir.checkpoints.is_dir():
         raise UserError(f"workdir '{workdir.path}': no checkpoint yet; train there first.")
     with Checkpoints(workdir.checkpoints, read_only=True) as checkpoints:
-        steps: dict[str | int, int | None] = {
+        named: dict[str | int, int | None] = {
             "last": checkpoints.last_step,
             "best": checkpoints.best_step,
             **{step: step for step in checkpoints.steps},
         }
-        step = steps.get(checkpoint)
+        step = named.get(checkpoint)
         if step is None:
             raise UserError(
                 f"workdir '{workdir.path}': no checkpoint {checkpoint!r}; there are 'last', "
@@ -132,4 +137,7 @@ def checkpoint_step(workdir: Workdir, checkpoint: Literal["last", "best"] | int)
                 if checkpoints.steps
                 else f"workdir '{workdir.path}': no checkpoint yet; train there first."
             )
-    return step
+        like = jax.eval_shape(experiment.make_model(config).init_variables, jax.random.key(0))
+        if checkpoint == "last":
+            return checkpoints.restore_newest_variables(like)
+        return step, checkpoints.restore_variables(step, like)

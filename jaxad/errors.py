@@ -1,5 +1,10 @@
 """The ways in which a run ends early, each told in one line."""
 
+import errno
+
+#: Errors of the system: a disk takes no more. The run failed, and goes on once it does.
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+
 
 class UserError(Exception):
     """A mistake of the user.

@@ -8,13 +8,15 @@
 - `config.json`, `card.json`, `calibration.json`: for preprocessing, for people, for decisions;
 - `golden.npz`: images with the scores that the run's own detector gave them.
 
-Nothing in it is unpickled. Importing this module imports neither flax nor TensorFlow.
+Nothing in it is unpickled, and a program that calls anything but `CUSTOM_CALLS` (Python, say) is
+refused. Importing this module imports neither flax nor TensorFlow.
 """
 
 import functools
 import hashlib
 import io
 import json
+import re
 import struct
 import zipfile
 import zlib
@@ -49,6 +51,9 @@ CARD = "card.json"
 CALIBRATION = "calibration.json"
 GOLDEN = "golden.npz"
 
+#: What programs may call beside StableHLO's own operations: checks of shapes, notes on layouts.
+CUSTOM_CALLS = frozenset(["shape_assertion", "Sharding"])
+
 #: How far a golden score may lie off: other processors round otherwise.
 _TOLERANCE = 1e-3
 
@@ -75,6 +80,7 @@ class ExportedDetector(Scorer):
         self._config_json = members[CONFIG].decode()
         self._weights = jax.device_put([weights[str(place)] for place in range(len(weights))])
         program = jax.export.deserialize(bytearray(members[PROGRAM]))
+        check_calls(program.mlir_module())
         self._compiled = jax.jit(lambda weights, images: program.call(weights, images))
         # Where only image scores are wanted the compiler drops all that they do not need.
         self._compiled_image_only = jax.jit(
@@ -137,6 +143,22 @@ def load(path: Path) -> ExportedDetector:
                 "again, or update jax."
             )
     return detector
+
+
+def check_calls(program: str) -> None:
+    """Checks what a program in StableHLO's text calls.
+
+    Raises:
+        ValueError: anything that is not of `CUSTOM_CALLS`.
+    """
+    for line in program.splitlines():
+        if "custom_call" not in line:
+            continue
+        name = re.search(r'custom_call(?:"\(.*call_target_name = "| *@"?)([\w.$-]+)', line)
+        if name is None or name[1] not in CUSTOM_CALLS:
+            raise ValueError(
+                f"its program calls '{line.strip()[:60] if name is None else name[1]}'"
+            )
 
 
 def digest(content: bytes) -> str:

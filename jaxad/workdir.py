@@ -16,6 +16,9 @@ from jaxad import config as config_lib
 from jaxad import locks, processes
 from jaxad.errors import UserError
 
+#: Where `atomic_write` leaves its temporary file if it is killed.
+_LEFTOVERS = (".*.tmp", "eval/*/.*.tmp", "figures/.*.tmp", "maps/**/.*.tmp")
+
 
 @contextlib.contextmanager
 def atomic_write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
@@ -29,10 +32,11 @@ def atomic_write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
             yield nowhere
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    handle, temporary = tempfile.mkstemp(".tmp", f".{path.name}.", path.parent)
     try:
         encoding = None if "b" in mode else "utf-8"
-        with os.fdopen(handle, mode, encoding=encoding, newline="" if encoding else None) as file:
+        newline = "" if encoding else None
+        with naming(path), os.fdopen(handle, mode, encoding=encoding, newline=newline) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -49,6 +53,17 @@ def _umask() -> int:
     umask = os.umask(0)
     os.umask(umask)
     return umask
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Lets an error of the system name the file: that a disk is full is told without one."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
@@ -135,7 +150,9 @@ class Workdir:
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
-        """Holds the folder against other runs; of several processes the first one does.
+        """Holds the folder against other runs; what a killed one left half-written goes.
+
+        Of several processes the first one holds it.
 
         Raises:
             UserError: another process works in it.
@@ -144,11 +161,21 @@ class Workdir:
             yield
             return
         with (self.path / ".lock").open("w") as file:
-            if not locks.try_lock(file):
+            try:
+                held = locks.try_lock(file)
+            except OSError as error:
+                raise UserError(
+                    f"workdir '{self.path}': its file system has no locks ({error.strerror}); "
+                    "choose another --workdir."
+                ) from error
+            if not held:
                 raise UserError(
                     f"workdir '{self.path}': another process is at work there; wait for it or "
                     "choose another --workdir."
                 )
+            for pattern in _LEFTOVERS:
+                for leftover in self.path.glob(pattern):
+                    leftover.unlink()
             yield
 
     def claim(self, config: ConfigDict) -> None:

@@ -1,9 +1,12 @@
-"""Checkpoints: the last few and the best are kept, damage is named, nothing half-written counts."""
+"""Checkpoints: the last few and the best are kept, damage is found, nothing half-written counts."""
+
+import shutil
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxad import checkpoint
 from jaxad.checkpoint import VALIDATION_LOSS, Checkpoints
 from jaxad.errors import UserError
 
@@ -54,6 +57,148 @@ def test_a_save_that_was_killed_does_not_count(folder):
 def test_variables_of_another_shape_are_named_with_their_folder(folder):
     with (
         Checkpoints(folder, read_only=True) as checkpoints,
-        pytest.raises(UserError, match="checkpoints/5' does not fit its config or is damaged"),
+        pytest.raises(UserError, match="checkpoints/5' does not fit its config .*other'"),
     ):
         checkpoints.restore_variables(5, {"params": {"other": jnp.zeros(2)}})
+
+
+# --- Damage.
+
+
+def flip(path):
+    """Another bit in the middle of a file."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 4
+    path.write_bytes(content)
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def remove(path):
+    path.unlink()
+
+
+@pytest.fixture
+def patient(monkeypatch):
+    """Waits less for Orbax after a damaged file: there is little to read."""
+    monkeypatch.setattr(checkpoint, "_ECHO_SECONDS", 0.1)
+
+
+def files_below(folder):
+    return sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+
+
+def array_file(step_folder, item="variables"):
+    """The file that holds an item's arrays: where there are few, the one that is read."""
+    return max((step_folder / item / "d").iterdir(), key=lambda path: path.stat().st_size)
+
+
+@pytest.mark.parametrize(
+    "damage", [flip, *(pytest.param(one, marks=pytest.mark.long) for one in (cut, remove))]
+)
+def test_no_damage_to_any_file_gives_other_arrays(folder, tmp_path, patient, capsys, damage):
+    """What is read is as it was saved: of the newest checkpoint, or of the one before it."""
+    found = set()
+    for place in files_below(folder / "5"):
+        copy = tmp_path / "copy"
+        shutil.copytree(folder, copy)
+        damage(copy / "5" / place)
+        with Checkpoints(copy, read_only=True) as checkpoints:
+            step, variables, training = checkpoints.restore_newest(*trees(0))
+        np.testing.assert_array_equal(variables["params"]["w"], np.full(3, step))
+        assert training["step"] == step
+        printed = capsys.readouterr().err
+        assert (step == 5) == (printed == "")
+        if step != 5:
+            assert printed.startswith(f"warning: checkpoint '{copy / '5'}' is damaged (")
+            assert printed.endswith("); step 4 is taken instead.\n")
+            assert printed.count("\n") == 1
+        found.add(step)
+        assert files_below(copy) == [  # nothing is changed by reading
+            one for one in files_below(folder) if damage is not remove or one != "5" / place
+        ]
+        shutil.rmtree(copy)
+    assert found == {4, 5}
+
+
+def test_a_flipped_bit_in_an_array_is_found(tmp_path, patient, capsys):
+    """Orbax does not find it: the arrays' own file has no check sums."""
+    weights = np.random.default_rng(0).normal(size=(50, 300)).astype(np.float32)
+    tree = {"params": {"w": weights}}
+    with Checkpoints(tmp_path, keep_last=2) as checkpoints:
+        for step in (1, 2):
+            checkpoints.save(step, tree, {"step": jnp.asarray(step)}, {VALIDATION_LOSS: 1.0})
+    files = [path for path in (tmp_path / "2/variables").rglob("*") if path.is_file()]
+    flip(max(files, key=lambda path: path.stat().st_size))
+    with Checkpoints(tmp_path, read_only=True) as checkpoints:
+        step, variables = checkpoints.restore_newest_variables(tree)
+        assert "variables['params']['w'] is not what was saved" in capsys.readouterr().err
+        assert step == 1
+        np.testing.assert_array_equal(variables["params"]["w"], weights)
+        with pytest.raises(UserError, match=r"checkpoint '.*2' is damaged \(.*there are steps"):
+            checkpoints.restore_variables(2, tree)
+
+
+def test_a_damaged_checkpoint_is_set_aside_and_its_step_saved_again(folder, patient, capsys):
+    shutil.copytree(folder / "4", folder / "5.damaged")  # of an earlier time
+    flip(array_file(folder / "5"))
+    with Checkpoints(folder, keep_last=3) as checkpoints:
+        step, variables, _ = checkpoints.restore_newest(*trees(0))
+        assert step == checkpoints.last_step == 4
+        checkpoints.save(5, *trees(5), {VALIDATION_LOSS: LOSSES[5]})
+    assert "and set aside as '5.damaged-2'; step 4 is taken instead" in capsys.readouterr().err
+    with Checkpoints(folder, keep_last=3) as checkpoints:
+        assert checkpoints.steps == [2, 3, 4, 5]
+        assert checkpoints.restore_newest(*trees(0))[0] == 5
+    assert (folder / "5.damaged").is_dir() and (folder / "5.damaged-2").is_dir()
+
+
+def test_where_every_checkpoint_is_damaged_none_is_touched(folder, patient):
+    for step in (2, 3, 4, 5):
+        flip(array_file(folder / str(step)))
+    before = files_below(folder)
+    with (
+        Checkpoints(folder, keep_last=3) as checkpoints,
+        pytest.raises(UserError, match=r"every checkpoint in .* is damaged \(step 5: .*; step 4: "),
+    ):
+        checkpoints.restore_newest(*trees(0))
+    assert files_below(folder) == before
+
+
+def test_another_model_is_no_damage(folder):
+    """A newer version's would else set every checkpoint aside."""
+    other = {"params": {"w": jnp.zeros(2)}}
+    with (
+        Checkpoints(folder, keep_last=3) as checkpoints,
+        pytest.raises(UserError, match=r"does not fit .*'w'\] is float32\[3\], .* float32\[2\]"),
+    ):
+        checkpoints.restore_newest(other, trees(0)[1])
+    assert not list(folder.glob("*damaged*"))
+
+
+def test_checkpoints_of_a_version_without_digests_are_read(folder):
+    shutil.rmtree(folder / "5/digests")
+    with Checkpoints(folder, keep_last=3) as checkpoints:
+        assert checkpoints.restore_newest(*trees(0))[0] == 5
+        flip(array_file(folder / "5"))
+        with pytest.raises(UserError, match="checkpoint '.*5' does not fit its config"):
+            checkpoints.restore_newest(*trees(0))
+
+
+def test_a_folder_that_is_a_file_is_named(tmp_path):
+    (tmp_path / "checkpoints").write_text("")
+    with pytest.raises(UserError, match=r"checkpoints in '.*checkpoints': is no folder"):
+        Checkpoints(tmp_path / "checkpoints")
+
+
+def test_a_file_that_may_not_be_read_is_no_damage(folder, monkeypatch, patient):
+    def restore(*arguments, **options):
+        raise ValueError("PERMISSION_DENIED: Error opening 'w' [os_error_code='13']")
+
+    with Checkpoints(folder, keep_last=3) as checkpoints:
+        monkeypatch.setattr(checkpoints._manager, "restore", restore)
+        with pytest.raises(UserError, match=r"5' cannot be read \(Permission denied\); mend that"):
+            checkpoints.restore_newest(*trees(0))
+    assert not list(folder.glob("*damaged*"))

@@ -1,5 +1,6 @@
 """The folder of a run: nothing half-written is left, and a run's folder is its own."""
 
+import errno
 import os
 import stat
 
@@ -74,6 +75,45 @@ def test_permissions_follow_the_umask(tmp_path, umask, permissions):
     finally:
         os.umask(before)
     assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == permissions
+
+
+def test_a_full_disk_is_told_with_the_name_of_the_file(tmp_path, monkeypatch):
+    path = tmp_path / "file"
+    path.write_text("old")
+
+    def fsync(file):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(OSError) as raised, atomic_write(path) as file:
+        file.write("new")
+    assert (raised.value.errno, raised.value.filename) == (errno.ENOSPC, str(path))
+    assert path.read_text() == "old"
+    assert _names(tmp_path) == ["file"]
+
+
+def test_what_a_killed_process_left_goes_with_the_next_lock(tmp_path):
+    places = [".a.json.x1.tmp", "eval/test/.b.csv.x2.tmp", "figures/.c.png.x3.tmp",
+              "maps/d/e/.f.png.x4.tmp"]  # fmt: skip
+    kept = ["a.tmp", ".hidden", "checkpoints/.g.tmp", "other/.h.x5.tmp"]
+    for place in (*places, *kept):
+        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / place).write_text("half")
+    with Workdir(tmp_path).lock():
+        assert not any((tmp_path / place).exists() for place in places)
+        assert all((tmp_path / place).exists() for place in kept)
+        # Of a process that is not there to be locked out nothing is removed.
+        (tmp_path / places[0]).write_text("half")
+        with pytest.raises(UserError), Workdir(tmp_path).lock():
+            pass
+        assert (tmp_path / places[0]).exists()
+
+
+def test_temporary_files_are_those_that_the_lock_removes(tmp_path):
+    with atomic_write(tmp_path / "file") as file:
+        file.write("new")
+        (name,) = _names(tmp_path)
+        assert name.startswith(".file.") and name.endswith(".tmp")
 
 
 def test_line_ends_are_not_translated(tmp_path):

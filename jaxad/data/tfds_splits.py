@@ -1,12 +1,16 @@
 """Splits of TFDS builders whose features are those of a Batch: image, label, mask, id, ..."""
 
+import contextlib
 import functools
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from jaxad.errors import UserError
+from jaxad import locks
+from jaxad.errors import NO_ROOM, RunError, UserError
 from jaxad.host_tensorflow import tensorflow
 from jaxad.types import FilesRead, Split
 
@@ -16,6 +20,8 @@ def open_builder(
 ) -> dict[str, functools.partial[Split]]:
     """Prepares a builder's data (once; then it is cached) and says how to read its splits.
 
+    Of processes that want the same data at once, one makes them. What a killed one left is removed.
+
     Args:
         builder_class: a `tfds.core.DatasetBuilder` class.
         builder_config: the builder config to prepare.
@@ -23,7 +29,8 @@ def open_builder(
         manual_dir: where the files are that the user fetched, for builders that need some.
 
     Raises:
-        UserError: the data folder cannot be written.
+        UserError: the data folder cannot be read or written.
+        RunError: there is no room for the data.
     """
     tensorflow()  # hides the accelerators before TFDS uses it
     from google.protobuf.json_format import ParseError
@@ -33,29 +40,57 @@ def open_builder(
     remedy = "$TFDS_DATA_DIR" if manual_dir else "--config.data.root or $TFDS_DATA_DIR"
     from jaxad.data.builders.quiet import silent_tfds
 
-    try:
-        with silent_tfds():
-            builder = builder_class(
-                config=builder_config, data_dir=local if root else None, file_format="array_record"
-            )
-    except (OSError, ValueError, ParseError) as error:
-        name = f"{builder_class.name}/{builder_config.name}"
-        raise UserError(
-            f"cached data '{name}' in data folder '{root or 'of TFDS'}' cannot be read "
-            f"({_first_line(error)}); delete that folder to make them again, or choose another "
-            f"with {remedy}."
-        ) from error
+    def make() -> Any:
+        try:
+            with silent_tfds():
+                return builder_class(
+                    config=builder_config,
+                    data_dir=local if root else None,
+                    file_format="array_record",
+                )
+        except (OSError, ValueError, ParseError) as error:
+            name = f"{builder_class.name}/{builder_config.name}"
+            raise UserError(
+                f"cached data '{name}' in data folder '{root or 'of TFDS'}' cannot be read "
+                f"({_first_line(error)}); delete that folder to make them again, or choose another "
+                f"with {remedy}."
+            ) from error
+
     import tensorflow_datasets as tfds
 
     download = tfds.download.DownloadConfig(manual_dir=manual_dir) if manual_dir else None
-    try:
-        builder.download_and_prepare(download_config=download)
-    except OSError as error:
-        raise UserError(
-            f"data folder '{builder.data_dir}' cannot be written ({_first_line(error)}); choose "
-            f"another with {remedy}."
-        ) from error
+    builder = make()
+    if not builder.data_path.exists():
+        try:
+            with _alone(str(builder.data_path.parent)):
+                builder = make()  # another process may have made the data meanwhile
+                builder.download_and_prepare(download_config=download)
+        except OSError as error:
+            if error.errno in NO_ROOM:
+                raise RunError(
+                    f"data folder '{builder.data_dir}' takes no more ({_first_line(error)}); make "
+                    f"room, or choose another with {remedy}."
+                ) from error
+            raise UserError(
+                f"data folder '{builder.data_dir}' cannot be written ({_first_line(error)}); "
+                f"choose another with {remedy}."
+            ) from error
     return {name: functools.partial(_read, builder, name) for name in builder.info.splits}
+
+
+@contextlib.contextmanager
+def _alone(folder: str) -> Iterator[None]:
+    """Keeps other processes from making data in a folder; waits for one that does."""
+    if "://" in folder:  # storage without locks
+        yield
+        return
+    path = Path(folder)
+    path.mkdir(parents=True, exist_ok=True)
+    waiting = f"data: another process makes data in '{path}', waiting for it."
+    with locks.turn(path / ".lock", waiting):
+        for leftover in path.glob("incomplete.*"):
+            shutil.rmtree(leftover)
+        yield
 
 
 def _first_line(error: Exception) -> str:

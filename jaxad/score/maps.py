@@ -59,6 +59,7 @@ def _short(name: str) -> str:
 
 
 def _fitting(part: str) -> str:
+    part = part.replace("\0", "")
     content = part.encode(errors="surrogateescape")
     if len(content) <= _LONGEST:
         return part

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from jaxad.errors import UserError
-from jaxad.workdir import atomic_write, write_json
+from jaxad.workdir import atomic_write, naming, write_json
 
 SCORES, ERRORS, PATIENTS = "scores.csv", "errors.csv", "patients.csv"
 _PROGRESS = "progress.json"
@@ -49,7 +49,8 @@ class Tables:
         for name, head in ((SCORES, self._columns), (ERRORS, _ERROR_COLUMNS)):
             path = folder / name
             if not self.num_done:
-                path.write_text(_line(head), encoding="utf-8", errors="surrogateescape")
+                with naming(path):
+                    path.write_text(_line(head), encoding="utf-8", errors="surrogateescape")
             elif not path.exists() or path.stat().st_size < sizes[name]:
                 raise UserError(f"'{path}': is shorter than it was; choose another --output.")
             else:
@@ -65,9 +66,8 @@ class Tables:
             ERRORS: [list(error) for error in errors],
         }
         for name, cells in lines.items():
-            with (self._folder / name).open(
-                "a", encoding="utf-8", errors="surrogateescape", newline=""
-            ) as file:
+            path = self._folder / name
+            with naming(path), self._open(name, "a") as file:
                 file.write("".join(map(_line, cells)))
                 file.flush()
                 os.fsync(file.fileno())
@@ -76,16 +76,12 @@ class Tables:
 
     def rows(self) -> Iterable[dict[str, str]]:
         """Those of `scores.csv`, one by one."""
-        with (self._folder / SCORES).open(
-            encoding="utf-8", errors="surrogateescape", newline=""
-        ) as file:
+        with self._open(SCORES) as file:
             yield from csv.DictReader(file)
 
     def num_errors(self) -> int:
         """Lines of `errors.csv`."""
-        with (self._folder / ERRORS).open(
-            encoding="utf-8", errors="surrogateescape", newline=""
-        ) as file:
+        with self._open(ERRORS) as file:
             return sum(1 for _ in csv.DictReader(file))
 
     def write_patients(self, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:

@@ -222,11 +222,7 @@ def train_seeds(
     with contextlib.ExitStack() as stack:
         members = [_Member(workdir, config.train.keep_last, stack) for workdir in workdirs]
         stop_requested = stop_requested or stack.enter_context(stop_request())
-        last_good = _common_step(members)
-        states = program.initial_states
-        if last_good is not None:
-            pairs = zip(members, states, strict=True)
-            states = tuple(_restore(one.checkpoints, last_good, like) for one, like in pairs)
+        last_good, states = _restored(members, program.initial_states)
         start_step = last_good or 0
         if start_step >= num_steps:
             for workdir in workdirs:
@@ -370,10 +366,24 @@ def _save(
         one.save(step, of_seed, row)
 
 
-def _restore(checkpoints: Checkpoints, step: int, like: TrainState) -> TrainState:
-    variables, training = checkpoints.restore(step, like.variables, _training(like))
-    return TrainState(
-        params=variables["params"],
-        mutable={name: tree for name, tree in variables.items() if name != "params"},
-        **training,
-    )
+def _restored(
+    members: Sequence[_Member], initial: Sequence[TrainState]
+) -> tuple[int | None, Sequence[TrainState]]:
+    """Step and states of the newest undamaged checkpoints; the initial states without any."""
+    if _common_step(members) is None:
+        return None, initial
+    pairs = zip(members, initial, strict=True)
+    steps, states = zip(*(_restore(one.checkpoints, like) for one, like in pairs), strict=True)
+    if len(set(steps)) > 1:
+        # A RunError: a study then trains the members one by one.
+        raise RunError(
+            f"after damage these runs go on from different steps, {sorted(set(steps))}; train them "
+            "one by one."
+        )
+    return steps[0], states
+
+
+def _restore(checkpoints: Checkpoints, like: TrainState) -> tuple[int, TrainState]:
+    step, variables, training = checkpoints.restore_newest(like.variables, _training(like))
+    mutable = {name: tree for name, tree in variables.items() if name != "params"}
+    return step, TrainState(params=variables["params"], mutable=mutable, **training)

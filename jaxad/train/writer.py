@@ -1,13 +1,15 @@
 """Training metrics as JSON lines and as TensorBoard events."""
 
+import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 
 from jaxad import processes
+from jaxad.errors import RunError
 from jaxad.host_tensorflow import tensorflow
-from jaxad.workdir import Workdir, atomic_write
+from jaxad.workdir import Workdir, atomic_write, naming
 
 
 def read_metrics(path: Path) -> list[dict[str, int | float]]:
@@ -38,9 +40,13 @@ class MetricsWriter:
         kept = [row for row in rows if row["step"] <= start_step]
         with atomic_write(workdir.metrics) as file:
             file.writelines(json.dumps(row) + "\n" for row in kept)
+        self._path = workdir.metrics
         # Open for the life of the writer: closed in __exit__.
         self._lines = workdir.metrics.open("a", encoding="utf-8")  # noqa: SIM115
-        self._events = tensorflow().summary.create_file_writer(str(workdir.path / "tensorboard"))
+        self._folder = workdir.path / "tensorboard"
+        self._folder.mkdir(exist_ok=True)  # TensorFlow would not say what is in the way
+        with self._told():
+            self._events = tensorflow().summary.create_file_writer(str(self._folder))
 
     def __enter__(self) -> "MetricsWriter":
         return self
@@ -51,18 +57,39 @@ class MetricsWriter:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self._is_open:
-            self._lines.close()
-            self._events.close()
-
-    def write(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Writes one line and one event per metric; `step` counts updates done."""
         if not self._is_open:
             return
-        self._lines.write(json.dumps({"step": step, **metrics}) + "\n")
-        self._lines.flush()
+        try:
+            with contextlib.closing(self._lines), self._told():
+                self._events.close()
+        except RunError:
+            if kind is None:  # else what ended the block is told
+                raise
+
+    def write(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Writes one line and one event per metric; `step` counts updates done.
+
+        Raises:
+            OSError, RunError: there is no room for them.
+        """
+        if not self._is_open:
+            return
+        with naming(self._path):
+            self._lines.write(json.dumps({"step": step, **metrics}) + "\n")
+            self._lines.flush()
         summary = tensorflow().summary
-        with self._events.as_default(step=step):
+        with self._told(), self._events.as_default(step=step):
             for name, value in metrics.items():
                 summary.scalar(name, value)
-        self._events.flush()
+            self._events.flush()
+
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except tensorflow().errors.OpError as error:
+            reason = str(error.message).partition("; ")[2].splitlines() or ["it failed"]
+            raise RunError(
+                f"'{self._folder}' cannot be written ({reason[0]}); what was saved is whole. Once "
+                "the disk takes more, the same command goes on."
+            ) from error

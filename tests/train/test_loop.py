@@ -17,6 +17,7 @@ from jaxad.config import get_config
 from jaxad.data.sources import DataSet
 from jaxad.errors import RunError, UserError
 from jaxad.experiment import make_model
+from jaxad.train import loop
 from jaxad.train.loop import train, train_seeds
 from jaxad.train.program import num_train_steps
 from jaxad.train.state import initial_variables
@@ -250,3 +251,27 @@ def test_seeds_trained_as_one_program_are_the_seeds_trained_alone(config, tmp_pa
     shutil.rmtree(together[1] / "checkpoints" / str(STEPS))  # killed between their saves
     with pytest.raises(UserError, match="have not come equally far; train them one by one"):
         train_seeds(configs, folders, DataSet(config.data))
+
+
+def test_seeds_of_one_program_that_go_on_from_different_steps_after_damage():
+    """A RunError: a study then trains its seeds one by one."""
+
+    class Restored(Checkpoints):
+        last_step = 9
+
+        def __init__(self, step):
+            self.step = step
+
+        def restore_newest(self, variables, training):
+            return self.step, variables, training
+
+    def members(*steps):
+        found = [object.__new__(loop._Member) for _ in steps]
+        for one, step in zip(found, steps, strict=True):
+            one.checkpoints = Restored(step)
+        return found
+
+    state = loop.TrainState(step=0, seed=0, params={}, mutable={}, opt_state={})
+    assert loop._restored(members(9, 9), [state, state])[0] == 9
+    with pytest.raises(RunError, match=r"after damage .* steps, \[6, 9\]; train them one by one"):
+        loop._restored(members(9, 6), [state, state])

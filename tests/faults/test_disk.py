@@ -1,0 +1,77 @@
+"""A disk that takes no more, or nothing at all: one line, and nothing that was saved is lost.
+
+The system lets no file grow beyond a size (RLIMIT_FSIZE), which ends in the same way as a full disk
+and needs no rights.
+"""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+GOES_ON = "nce the disk takes more, the same command goes on"
+
+
+def digests(workdir: Path, step: int) -> bytes:
+    """Of all arrays of a checkpoint."""
+    return (workdir / f"checkpoints/{step}/digests/metadata").read_bytes()
+
+
+def test_a_checkpoint_for_which_there_is_no_room(forker, tiny, trained, tmp_path):
+    workdir = shutil.copytree(trained, tmp_path / "run")
+    shutil.rmtree(workdir / "checkpoints/12")
+    arguments = [f"--config={tiny / 'tiny.py'}", f"--workdir={workdir}", "--mode=train"]
+    # The log and the config fit, the checkpoint's 13 kB of metadata do not.
+    line = forker.run(*arguments, largest_file=10_000).only_line(1)
+    assert line.startswith(
+        f"failed: a checkpoint could not be saved in '{workdir / 'checkpoints'}' (File too large)"
+    )
+    assert GOES_ON in line
+    kept = [path.name for path in (workdir / "checkpoints").iterdir() if path.name.isdigit()]
+    assert "9" in kept and "12" not in kept
+    assert digests(workdir, 9) == digests(trained, 9)
+    ended = forker.run(*arguments)
+    assert ended.code == 0, ended.printed
+    assert digests(workdir, 12) == digests(trained, 12)
+    assert not list((workdir / "checkpoints").glob("*tmp*"))
+
+
+def test_files_for_which_there_is_no_room(forker, tiny, trained, tmp_path):
+    def arguments(name):
+        source = tiny / "test_squares.npz"
+        output = f"--output={tmp_path / name}"
+        return [f"--workdir={trained}", "--mode=score", f"--input={source}", output]
+
+    line = forker.run(*arguments("scores"), largest_file=3_000).only_line(1)
+    assert line.startswith(f"failed: '{tmp_path / 'scores/maps/'}")  # maps are the largest
+    assert "_map.png': File too large;" in line and GOES_ON in line
+    assert not list((tmp_path / "scores/maps").iterdir())
+    for name in ("scores", "whole"):
+        ended = forker.run(*arguments(name))
+        assert ended.code == 0, ended.printed
+    for path in (tmp_path / "whole").rglob("*.*"):
+        if path.is_file():
+            place = path.relative_to(tmp_path / "whole")
+            assert (tmp_path / "scores" / place).read_bytes() == path.read_bytes(), place
+
+
+@pytest.mark.parametrize(
+    ("mode", "in_the_way"),
+    [("train", "checkpoints"), ("train", "tensorboard"), ("evaluate", "eval"), ("export", ".lock")],
+)
+def test_what_cannot_be_written_is_named(forker, tiny, trained, tmp_path, mode, in_the_way):
+    """A file where a folder is to be, or the other way round: root may write anywhere."""
+    workdir = tmp_path / "run"
+    if mode == "train":
+        workdir.mkdir()
+    else:
+        shutil.copytree(trained, workdir)
+    place = workdir / in_the_way
+    place.unlink(missing_ok=True)
+    if in_the_way == ".lock":
+        place.mkdir()
+    else:
+        place.write_text("")
+    config = [f"--config={tiny / 'tiny.py'}"] if mode == "train" else []
+    ended = forker.run(*config, f"--workdir={workdir}", f"--mode={mode}")
+    assert str(place) in ended.only_line(2)

@@ -1,0 +1,76 @@
+"""Of processes that want one folder at once, one has it and the other is told so."""
+
+import shutil
+
+import pytest
+
+#: Who gets a lock keeps it for a while, and then ends: both have started by then.
+HOLD = """
+import fcntl, os, time
+real = fcntl.flock
+def flock(file, operation):
+    real(file, operation)
+    time.sleep(2)
+    os._exit(0)
+fcntl.flock = flock
+"""
+
+#: Ends the process at the second split.
+KILL_IN_GENERATION = """
+import os, signal
+from jaxad.data.builders import icbm_synth
+real = icbm_synth._subject_examples
+def examples(seed, split, number, image_size):
+    if split != "train":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return real(seed, split, number, image_size)
+icbm_synth._subject_examples = examples
+"""
+
+
+@pytest.mark.parametrize("mode", ["train", "evaluate", "export", "score", "study"])
+def test_of_two_processes_one_is_refused(mode, forker, tiny, trained, tmp_path):
+    folder = tmp_path / "run"
+    arguments = [f"--workdir={folder}", f"--mode={mode}"]
+    if mode == "train":
+        arguments += [f"--config={tiny / 'tiny.py'}"]
+    elif mode == "study":
+        arguments += [f"--config={tiny / 'study.py'}"]
+    elif mode == "score":
+        arguments = [f"--workdir={trained}", "--mode=score", f"--output={folder}"]
+        arguments += [f"--input={tiny / 'test_squares.npz'}"]
+    else:
+        shutil.copytree(trained, folder)
+    children = [forker.start(*arguments, setup=HOLD) for _ in range(2)]
+    first, second = sorted((forker.finish(child) for child in children), key=lambda one: one.code)
+    assert first.code == 0, first.printed
+    line = second.only_line(2)
+    assert f"workdir '{folder}': another process is at work there" in line
+
+
+def test_one_of_two_processes_makes_the_data(forker, tmp_path):
+    """Both go on with them."""
+    arguments = [
+        "--config=pchvae:smoke", "--mode=inspect", f"--config.data.root={tmp_path / 'data'}",
+        "--config.data.num_subjects=(1,1,1,1)",
+    ]  # fmt: skip
+    children = [forker.start(*arguments, f"--workdir={tmp_path / name}") for name in "ab"]
+    for child in children:
+        ended = forker.finish(child)
+        assert ended.code == 0, ended.printed
+    assert (tmp_path / "a/inspect.png").read_bytes() == (tmp_path / "b/inspect.png").read_bytes()
+    assert not list((tmp_path / "data").rglob("incomplete.*"))
+
+
+def test_data_that_were_being_made_when_the_process_was_killed(forker, tmp_path):
+    """They are made again; those of a killed process are removed."""
+    root = tmp_path / "data"
+    arguments = [
+        "--config=pchvae:smoke", "--mode=inspect", f"--config.data.root={root}",
+        "--config.data.num_subjects=(1,1,1,1)", f"--workdir={tmp_path / 'run'}",
+    ]  # fmt: skip
+    assert forker.run(*arguments, setup=KILL_IN_GENERATION).code == -9
+    assert list(root.rglob("incomplete.*"))
+    ended = forker.run(*arguments)
+    assert ended.code == 0, ended.printed
+    assert not list(root.rglob("incomplete.*"))

@@ -1,0 +1,55 @@
+"""Metrics on disk: no line is there twice, a torn one not at all, a full disk is one line."""
+
+import errno
+import json
+
+import pytest
+
+from jaxad.errors import RunError
+from jaxad.host_tensorflow import tensorflow
+from jaxad.train.writer import MetricsWriter, read_metrics
+from jaxad.workdir import Workdir
+
+
+def test_a_resumed_run_writes_each_step_once(tmp_path):
+    run = Workdir(tmp_path)
+    with MetricsWriter(run, 0) as writer:
+        for step in (1, 2, 3):
+            writer.write(step, {"loss": float(step)})
+    with run.metrics.open("a") as file:
+        file.write('{"step": 4, "lo')  # a kill in the middle of a line
+    with MetricsWriter(run, 2) as writer:
+        writer.write(3, {"loss": 30.0})
+    assert [(row["step"], row["loss"]) for row in read_metrics(run.metrics)] == [
+        (1, 1.0), (2, 2.0), (3, 30.0),
+    ]  # fmt: skip
+    assert all(json.loads(line) for line in run.metrics.read_text().splitlines())
+
+
+def test_a_disk_without_room_for_events_is_one_line(tmp_path, monkeypatch):
+    message = "/run/tensorboard/events.1; No space left on device\n\tFailed to flush 6 events"
+    tf = tensorflow()
+
+    def scalar(name, value):
+        raise tf.errors.ResourceExhaustedError(None, None, message)
+
+    with MetricsWriter(Workdir(tmp_path), 0) as writer:
+        monkeypatch.setattr(tf.summary, "scalar", scalar)
+        with pytest.raises(RunError, match=r"tensorboard' cannot be written \(No space left on de"):
+            writer.write(1, {"loss": 1.0})
+
+
+def test_a_disk_without_room_for_a_line_names_the_file(tmp_path):
+    class Full:
+        def write(self, text):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        def close(self):
+            pass
+
+    with MetricsWriter(Workdir(tmp_path), 0) as writer:
+        lines, writer._lines = writer._lines, Full()
+        with pytest.raises(OSError) as raised:
+            writer.write(1, {"loss": 1.0})
+        lines.close()
+    assert raised.value.filename == str(tmp_path / "metrics.jsonl")
