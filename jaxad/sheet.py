@@ -3,12 +3,14 @@
 import functools
 from collections.abc import Sequence
 
+import jax
 import numpy as np
 from jaxtyping import Shaped
 from matplotlib.figure import Figure
 
 from jaxad.data.preprocess import to_unit_interval
 from jaxad.errors import UserError
+from jaxad.evaluate.examples import Examples
 from jaxad.report import figures
 from jaxad.report.columns import sheet_columns
 from jaxad.types import Scores
@@ -45,16 +47,22 @@ def contact_sheet(
     if len(set(counts.values())) > 1:
         told = ", ".join(f"{count} {name}" for name, count in counts.items())
         raise UserError(f"contact sheet: {told}; give as many of each.")
-    examples = {
-        "image": to_unit_interval(images),
-        "pixel": np.asarray(scores.pixel),
-        **{f"reconstruction_{key}": np.asarray(a) for key, a in scores.reconstructions.items()},
-        **{f"map_{key}": np.asarray(a) for key, a in scores.maps.items()},
-    }
     if masks is not None:
         masks = (np.asarray(masks) != 0).astype(np.uint8)
-        examples["mask"] = masks
-    found = sheet_columns(examples)
+    seen = jax.tree.map(np.asarray, scores)
+    found = sheet_columns(
+        Examples(
+            ids=tuple(titles),
+            labels=np.zeros(len(images), np.int64),  # no column shows them
+            scores=seen.image,
+            images=to_unit_interval(images),
+            pixel=seen.pixel,
+            reconstructions=seen.reconstructions,
+            maps=seen.maps,
+            masks=masks,
+            kinds={},
+        )
+    )
     wanted = list(found) if columns is None else list(columns)
     unknown = next((name for name in wanted if name not in found), None)
     if unknown is not None or not wanted:
