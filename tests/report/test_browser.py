@@ -4,6 +4,22 @@ import shutil
 
 import numpy as np
 import pytest
+from browser import (
+    CONTRAST,
+    WIDTHS,
+    assert_fits,
+    choose,
+    every,
+    find_browser,
+    one,
+    opened,
+    seen,
+    set_media,
+    set_size,
+    start,
+    texts,
+    write,
+)
 from fake_runs import (
     HOSTILE,
     add_calibration,
@@ -13,9 +29,6 @@ from fake_runs import (
     make_metrics,
     make_workdir,
 )
-from selenium import webdriver
-from selenium.webdriver.chrome.service import Service
-from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select
 from sklearn import metrics as sklearn_metrics
@@ -29,21 +42,6 @@ from jaxad.report import write_report
 from jaxad.workdir import Workdir, write_json
 
 FIRST = '#patients .split[data-split="0"]'
-WIDTHS = {"desktop": (1280, 900), "phone": (390, 844)}
-# `--no-sandbox`: containers run as root. The rest keeps Chromium from the network.
-ARGUMENTS = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-    "--disable-dev-shm-usage",
-)  # fmt: skip
-
-
-def find_browser():
-    """Chromium (or Chrome) and its driver; None where one of them is missing."""
-    names = ("chromium", "chromium-browser", "google-chrome")
-    browser = next(filter(None, map(shutil.which, names)), None)
-    driver = shutil.which("chromedriver")
-    return (browser, driver) if browser and driver else None
 
 
 @pytest.fixture(scope="module")
@@ -51,13 +49,7 @@ def driver(tmp_path_factory):
     found = find_browser()
     if found is None:
         pytest.skip("there is no chromium with chromedriver on the PATH")
-    options = webdriver.ChromeOptions()
-    options.binary_location = found[0]
-    for argument in (*ARGUMENTS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    # With its path: Selenium looks for no other, and downloads none.
-    browser = webdriver.Chrome(options=options, service=Service(found[1]))
+    browser = start(*found, tmp_path_factory.mktemp("profile"))
     yield browser
     browser.quit()
 
@@ -93,27 +85,6 @@ def run(tmp_path_factory):
     return workdir
 
 
-def set_media(driver, **features):
-    named = [{"name": name.replace("_", "-"), "value": value} for name, value in features.items()]
-    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "", "features": named})
-
-
-def set_size(driver, width, height):
-    sizes = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500}
-    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", sizes)
-
-
-def opened(driver, path, width="desktop"):
-    """The page as if for the first time."""
-    set_size(driver, *WIDTHS[width])
-    set_media(driver, prefers_color_scheme="light")
-    driver.get(path.as_uri())
-    driver.execute_script("localStorage.clear()")
-    driver.refresh()
-    driver.get_log("browser")
-    return driver
-
-
 @pytest.fixture(params=WIDTHS)
 def page(driver, run, request):
     yield opened(driver, run.report, request.param)
@@ -125,42 +96,6 @@ def page(driver, run, request):
 def desktop(driver, run):
     yield opened(driver, run.report)
     assert driver.get_log("browser") == []
-
-
-def assert_fits(driver):
-    sizes = "return [document.documentElement.scrollWidth, document.documentElement.clientWidth]"
-    wanted, there = driver.execute_script(sizes)
-    assert wanted == there
-
-
-def one(root, selector):
-    return root.find_element(By.CSS_SELECTOR, selector)
-
-
-def every(root, selector):
-    return root.find_elements(By.CSS_SELECTOR, selector)
-
-
-def seen(root, selector):
-    return [element for element in every(root, selector) if element.is_displayed()]
-
-
-def choose(root, name, value):
-    one(root, f'input[name="{name}"][value="{value}"]').find_element(By.XPATH, "..").click()
-
-
-def write(element, text):
-    element.send_keys(Keys.CONTROL, "a")
-    element.send_keys(text)
-
-
-def texts(driver, selector):
-    """Of elements that are seen; one call, where there are many."""
-    return driver.execute_script(
-        "return [...document.querySelectorAll(arguments[0])]"
-        ".filter((one) => one.checkVisibility()).map((one) => one.innerText)",
-        selector,
-    )
 
 
 def cases(driver):
@@ -363,33 +298,6 @@ def test_decisions_on_patients_follow_the_threshold(desktop, run):
         assert f"{100 * rate:g} % false positives" in one(desktop, "#patients .at").text
 
 
-#: The ratio of contrast (WCAG 2) of the text of elements that are seen, the least of each selector.
-CONTRAST = """
-const canvas = document.createElement("canvas").getContext("2d", {willReadFrequently: true});
-const channels = (colour) => {
-  canvas.clearRect(0, 0, 1, 1); canvas.fillStyle = colour; canvas.fillRect(0, 0, 1, 1);
-  return [...canvas.getImageData(0, 0, 1, 1).data];
-};
-const luminance = (colour) => {
-  const [r, g, b] = channels(colour).slice(0, 3).map((v) => v / 255)
-    .map((v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4));
-  return 0.2126 * r + 0.7152 * g + 0.0722 * b;
-};
-const background = (element) => {
-  for (let at = element; at; at = at.parentElement) {
-    const colour = getComputedStyle(at).backgroundColor;
-    if (channels(colour)[3] === 255) return colour;
-  }
-  return "white";
-};
-return Object.fromEntries(arguments[0].map((selector) => [selector, Math.min(
-  ...[...document.querySelectorAll(selector)].filter((one) => one.checkVisibility()).map((one) => {
-    const style = getComputedStyle(one);
-    const colour = one instanceof SVGElement ? style.fill : style.color;
-    const [a, b] = [luminance(colour), luminance(background(one))];
-    return (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
-  }))]));
-"""
 TEXTS = ["body", ".muted", ".caption", "a", ".label", ".wrong", "thead th", ".choice span",
          "tr.model .interval", "summary", "#theme", ".name", "svg text"]  # fmt: skip
 
