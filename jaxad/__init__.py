@@ -212,7 +212,9 @@ def export_detector(workdir: str | os.PathLike[str]) -> Path:
 
 
 def run_study(config: "ConfigDict", workdir: str | os.PathLike[str]) -> bool:
-    """Does every run of a study that is not finished and writes its tables; see `jaxad.run.study`.
+    """Does every run of a study that is not finished and writes its tables, as `--mode=study`.
+
+    `table.md` is written and, unlike there, not printed.
 
     Args:
         config: of many runs, such as `get_config("studies/pchvae_table1:demo")`.
@@ -227,4 +229,4 @@ def run_study(config: "ConfigDict", workdir: str | os.PathLike[str]) -> bool:
     """
     from jaxad import run
 
-    return run.study(config, workdir)
+    return run.study(config, workdir, print_table=False)

@@ -114,12 +114,12 @@ def report(
     return True
 
 
-def study(config: ConfigDict, workdir: str | os.PathLike[str]) -> bool:
+def study(config: ConfigDict, workdir: str | os.PathLike[str], *, print_table: bool = True) -> bool:
     """Trains and evaluates every run of a study and writes its tables."""
     from jaxad.study.runner import run_study
 
     keep_programs()
-    return run_study(config, workdir)
+    return run_study(config, workdir, print_table=print_table)
 
 
 def calibrate(

@@ -29,9 +29,9 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
 _LONGEST_FILES = (
-    "test_smoke.py", "test_study.py", "test_loop.py", "test_likelihood_flows.py",
-    "test_ae_flow.py", "test_hierarchical_vae.py", "test_export.py", "test_baselines.py",
-    "test_step.py", "test_own_files.py", "test_gans.py",
+    "test_notebooks.py", "test_smoke.py", "test_study.py", "test_loop.py",
+    "test_likelihood_flows.py", "test_ae_flow.py", "test_hierarchical_vae.py", "test_export.py",
+    "test_baselines.py", "test_step.py", "test_own_files.py", "test_gans.py",
 )  # fmt: skip
 
 

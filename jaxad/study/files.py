@@ -26,6 +26,8 @@ def write_results(
     finished: Finished,
     data_set: DataSet,
     trivial: TrivialScores,
+    *,
+    print_table: bool = True,
 ) -> None:
     """`table.md`, `table.csv`, `audit.csv`, figures, sheets, and heat maps where asked for."""
     found_tables, audits = [], []
@@ -46,7 +48,9 @@ def write_results(
     _write(folder, "audit.csv", audit.comma_separated(audits))
     text = tables.markdown(config, found_tables, audits, pictures)
     _write(folder, "table.md", text)
-    print(f"\n{text}\ntables: {folder.path / 'table.md'}, {folder.path / 'table.csv'}", flush=True)
+    if print_table:
+        print(f"\n{text}")
+    print(f"tables: {folder.path / 'table.md'}, {folder.path / 'table.csv'}", flush=True)
 
 
 def _pictures(

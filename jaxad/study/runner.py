@@ -23,7 +23,9 @@ from jaxad.train.program import num_train_steps
 from jaxad.workdir import Workdir, atomic_write
 
 
-def run_study(config: ConfigDict, workdir: str | os.PathLike[str]) -> bool:
+def run_study(
+    config: ConfigDict, workdir: str | os.PathLike[str], *, print_table: bool = True
+) -> bool:
     """Trains and evaluates every run that is not finished, then writes the tables.
 
     A run is finished once its report is written; what a kill leaves behind goes on from its last
@@ -32,6 +34,7 @@ def run_study(config: ConfigDict, workdir: str | os.PathLike[str]) -> bool:
     Args:
         config: see `jaxad.config.study`.
         workdir: the study's folder; made if it is not there.
+        print_table: whether `table.md` is printed, too.
 
     Returns:
         True when all is done, False when SIGTERM ended it early.
@@ -80,7 +83,7 @@ def run_study(config: ConfigDict, workdir: str | os.PathLike[str]) -> bool:
             if (done := [run for run in of_experiment if work.is_finished(run)])
         }
         if finished:
-            write_results(config, folder, finished, data_set, work.trivial)
+            write_results(config, folder, finished, data_set, work.trivial, print_table=print_table)
     if work.failures:
         raise RunError(f"{len(work.failures)} runs failed: {' | '.join(work.failures)}")
     return True
