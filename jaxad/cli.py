@@ -28,6 +28,7 @@ MODES = {
     "export": "write the last checkpoint of a workdir to one file that scores by itself",
     "score": "score files with a workdir or an exported file: tables and maps (--input, --output)",
     "inspect": "look at the data: counts, bad files, what splits share, a contact sheet",
+    "profile": "time updates, trace them and compare with what the devices can do (--steps)",
 }
 
 #: Modes that several processes can do as one run.
@@ -38,6 +39,7 @@ OPTIONS: Mapping[str, Mapping[str, bool]] = {
     **{mode: dict.fromkeys(processes.FLAGS, False) for mode in _OF_SEVERAL},
     "calibrate": {"normals": True},
     "score": {"input": True, "output": True, "rate": False, "maps": False},
+    "profile": {"steps": False},
 }
 
 _OPTION_NAMES = tuple(dict.fromkeys(name for names in OPTIONS.values() for name in names))
@@ -62,6 +64,7 @@ _USAGE = """jaxad: anomaly detection in medical images, learnt from normal image
   --output    score: a folder for scores.csv, patients.csv, errors.csv and maps/.
   --rate      score: false positives among normal patients, as 0.05; by default the run's.
   --maps      score: of which images: all (default), anomalous or none.
+  --steps     profile: updates to time in each phase, each way (30).
   --cluster, --coordinator_address, --num_processes, --process_id, --heartbeat_seconds
               fit, train, evaluate: one of several processes; see docs/launching.md.
   --config.optim.learning_rate=3e-4   any field of the config by its path.
@@ -243,7 +246,7 @@ def _run(arguments: Sequence[str], program: str) -> int:
         # Also with a config: data must not be generated for a folder that holds no run.
         saved = Workdir(workdir).read_config()
         config = saved if config is None else config
-    if config is None and mode == "inspect" and Workdir(workdir).config.exists():
+    if config is None and mode in ("inspect", "profile") and Workdir(workdir).config.exists():
         config = Workdir(workdir).read_config()
     if is_file:
         _import_run().MODES[mode](None, workdir, **options)

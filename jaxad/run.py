@@ -204,6 +204,36 @@ def _number(flag: str, text: str | float) -> float:
         raise UserError(f"--{flag}={text}: is no number.") from error
 
 
+def profile(config: ConfigDict, workdir: str | os.PathLike[str], *, steps: str | int = "") -> bool:
+    """Profiles the updates of a run; writes `profile/` in the folder, which stays no run's.
+
+    Args:
+        config: of the run.
+        workdir: a folder, which may be a run's of this config.
+        steps: updates to time in each phase, each way; 30 by default.
+    """
+    from jaxad.train.profile_table import lines
+    from jaxad.train.profiling import profile_training
+
+    count = 30.0 if steps == "" else _number("steps", steps)
+    if count < 1 or count != int(count):
+        raise UserError(f"--steps={steps}: is no whole number from 1 on.")
+    run = Workdir(workdir)
+    run.check(config)
+    split_cpu(config.cpu_devices)  # and nothing else: a program that is kept takes no compiling
+    experiment.check(config)
+    data_set = DataSet(config.data)
+    data_set.check()
+    with run.lock(), run.replaced(run.profile) as folder:
+        found = profile_training(config, data_set.split("train"), folder, int(count))
+        text = lines(found)
+        write_json(folder / "profile.json", found.as_json())
+        with atomic_write(folder / "profile.txt") as file:
+            file.write("\n".join(text) + "\n")
+    print("\n".join([*text, "", f"profile: {run.profile}"]), flush=True)
+    return True
+
+
 MODES: Mapping[str, Callable[..., bool]] = {
     "fit": fit,
     "train": train,
@@ -213,4 +243,5 @@ MODES: Mapping[str, Callable[..., bool]] = {
     "inspect": inspect,
     "export": export,
     "score": score,
+    "profile": profile,
 }

@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -36,14 +37,18 @@ def atomic_write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
             file.flush()
             os.fsync(file.fileno())
         # mkstemp makes files private; give them what the user's umask gives others.
-        umask = os.umask(0)
-        os.umask(umask)
-        Path(temporary).chmod(0o666 & ~umask)
+        Path(temporary).chmod(0o666 & ~_umask())
         Path(temporary).replace(path)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
             Path(temporary).unlink()
         raise
+
+
+def _umask() -> int:
+    umask = os.umask(0)
+    os.umask(umask)
+    return umask
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
@@ -91,6 +96,10 @@ class Workdir:
     def figures(self) -> Path:
         return self.path / "figures"
 
+    @property
+    def profile(self) -> Path:
+        return self.path / "profile"
+
     def evaluation(self, split: str) -> Path:
         return self.path / "eval" / split
 
@@ -110,6 +119,19 @@ class Workdir:
             ) from error
         except (OSError, ValueError) as error:
             raise UserError(f"'{self.config}' cannot be read ({error}).") from error
+
+    @contextlib.contextmanager
+    def replaced(self, folder: Path) -> Iterator[Path]:
+        """Yields a temporary folder that takes the place of `folder` when the block succeeds."""
+        temporary = Path(tempfile.mkdtemp(dir=self.path, prefix=f".{folder.name}."))
+        try:
+            yield temporary
+            if folder.exists():
+                shutil.rmtree(folder)
+            temporary.chmod(0o777 & ~_umask())
+            temporary.replace(folder)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
