@@ -197,7 +197,7 @@ def score(
     return True
 
 
-def _number(flag: str, text: str | float) -> float:
+def _number(flag: str, text: str | int | float) -> float:
     try:
         return float(text)
     except ValueError as error:

@@ -66,7 +66,7 @@ def _share_rows(title: str, shares: Mapping[str, float]) -> Iterator[tuple[str, 
         yield ("" if number else title), f"{share:6.1%}  {name}"
 
 
-def _known(value: float | None, text: Callable[[float], str]) -> str:
+def _known(value: int | float | None, text: Callable[[float], str]) -> str:
     return UNKNOWN if value is None else text(value)
 
 
@@ -79,5 +79,5 @@ def _rate(flops_per_second: float) -> str:
     return f"{flops_per_second / 1e9:,.3g} GFLOP/s"
 
 
-def _bytes(count: float) -> str:
+def _bytes(count: int | float) -> str:
     return f"{count / 1e6:,.3f} MB"

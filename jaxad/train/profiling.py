@@ -137,7 +137,7 @@ def profile_training(config: ConfigDict, split: Split, folder: Path, steps: int)
     updates = dict.fromkeys(first_steps, 0)
     for step in range(program.num_steps):
         updates[program.phases.at(step)] += 1
-    needed = len(first_steps) * (WARM_STEPS + TRACED_STEPS + 2 * steps) + 1
+    needed = len(first_steps) * (1 + WARM_STEPS + 2 * steps + TRACED_STEPS)
     batches = train_batches(config, [int(config.seed)], sample, 0, needed, features)
     peak = measured_peak(parallel, config.precision)
     state = parallel.put_replicated(program.stack(program.initial_states))

@@ -1,0 +1,56 @@
+"""Predicts updates on 1 to 1,024 accelerators from the programs that training compiles.
+
+    python benchmarks/scaling.py --costs costs.json > tables.md
+    python benchmarks/scaling.py --validate pchvae ae
+
+The first lowers every system's updates over eight virtual CPU devices, reads operations, bytes and
+all-reduces from what XLA made of them (kept in `costs.json`; what is there is not compiled again)
+and prints the tables of docs/scaling.md. Nothing is run. The second times updates on this machine
+and compares them with the same model. The model is in `scaling_model.py`.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import scaling_programs
+import scaling_tables
+import scaling_validation
+
+from jaxad.workdir import write_json
+
+SYSTEMS = (
+    "pchvae", "chvae", "highvae", "lowvae", "vqvae2", "ae", "fanogan", "ganomaly", "aeflow",
+    "differnet", "fastflow",
+)  # fmt: skip
+VARIANTS = ("", ":paper")
+
+
+def collect(path: Path) -> dict[str, Any]:
+    """The costs of every config, from the file where they are there."""
+    found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    for name in [system + variant for variant in VARIANTS for system in SYSTEMS]:
+        if name not in found:
+            found[name] = scaling_programs.costs_of(name)
+            write_json(path, found)
+    return json.loads(path.read_text())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--costs", type=Path, default=Path("scaling_costs.json"))
+    parser.add_argument("--validate", nargs="+", metavar="CONFIG")
+    options = parser.parse_args()
+    if options.validate:
+        scaling_validation.run(options.validate)
+        return
+    jax.config.update("jax_num_cpu_devices", scaling_programs.DEVICES)
+    # Costs are counted before machine code is made: no time is spent on making it fast.
+    jax.config.update("jax_disable_most_optimizations", True)
+    scaling_tables.show(collect(options.costs))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,122 @@
+"""The tables of docs/scaling.md."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import scaling_model as model
+
+STRONG = (2, 4, 8, 16, 32, 64)
+WEAK = (8, 64, 256, 1024)
+CRITICAL = (1, 8, 64, 1024)
+
+
+def show(costs: Mapping[str, Mapping[str, Any]]) -> None:
+    works = {name: model.read_work(found["phases"]) for name, found in costs.items()}
+    check()
+    print("## What the programs cost\n")
+    show_costs(costs, works)
+    for chip in model.CHIPS:
+        print(f"\n## {chip.name}\n")
+        show_chip(chip, costs, works)
+    print("\n## Where scaling stops\n")
+    show_critical(works)
+
+
+def check() -> None:
+    """What must hold whatever the figures are."""
+    work = model.Work(1.0, model.Line(0.0, 1e9), model.Line(1e6, 1e6), (1_000_000,), 100)
+    for chip in model.CHIPS:
+        times = [model.all_reduce_seconds(chip, 1e6, 2**power) for power in range(11)]
+        assert times[0] == 0 and times == sorted(times), chip.name
+        assert model.strong_efficiency(chip, [work], 64, 1) == 1
+        weak = [model.weak_efficiency(chip, [work], 64, 2**power) for power in range(11)]
+        assert weak == sorted(weak, reverse=True), chip.name
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    for row in [header, ["---"] * len(header), *rows]:
+        print(f"| {' | '.join(row)} |")
+
+
+def mean(works: Sequence[model.Work], value: Callable[[model.Work], float]) -> float:
+    """Over the run's updates."""
+    return sum(work.share * value(work) for work in works)
+
+
+def show_costs(
+    costs: Mapping[str, Mapping[str, Any]], works: Mapping[str, Sequence[model.Work]]
+) -> None:
+    rows = []
+    for name, found in costs.items():
+        of_name = works[name]
+        reduced = mean(of_name, lambda work: sum(work.all_reduces))
+        off = max(
+            model.fit_line({int(b): point[what] for b, point in phase["points"].items()})[1]
+            for phase in found["phases"].values()
+            for what in ("flops", "bytes")
+        )
+        rows.append(
+            [
+                f"`{name}`",
+                f"{found['image_size']}, {found['batch_size']}",
+                digits(found["parameters"] / 1e6),
+                digits(mean(of_name, lambda work: work.flops.each) / 1e9),
+                digits(mean(of_name, lambda work: work.bytes.each) / 1e6),
+                digits(mean(of_name, lambda work: work.bytes.fixed) / 1e6),
+                digits(reduced / 1e6),
+                digits(reduced / (4 * found["parameters"])),
+                digits(mean(of_name, lambda work: len(work.all_reduces)), 3),
+                f"{mean(of_name, lambda work: work.kernels):,.0f}",
+                f"{off:.1%}",
+            ]
+        )
+    table(
+        [
+            "config", "side, batch", "parameters, M", "GFLOP an image", "MB an image", "MB fixed",
+            "all-reduced, MB", "of the parameters' bytes", "all-reduces", "kernels", "off the line",
+        ],
+        rows,
+    )  # fmt: skip
+
+
+def show_chip(
+    chip: model.Chip,
+    costs: Mapping[str, Mapping[str, Any]],
+    works: Mapping[str, Sequence[model.Work]],
+) -> None:
+    rows = []
+    for name, found in costs.items():
+        batch, of_name = found["batch_size"], works[name]
+        strong = [model.strong_efficiency(chip, of_name, batch, chips) for chips in STRONG]
+        weak = [model.weak_efficiency(chip, of_name, batch, chips) for chips in WEAK]
+        rows.append(
+            [
+                f"`{name}`",
+                str(batch),
+                digits(1e3 * model.step_seconds(chip, of_name, batch, 1)),
+                *("" if part is None else f"{part:.0%}" for part in strong),
+                *(f"{part:.0%}" for part in weak),
+            ]
+        )
+    header = ["config", "batch", "ms on 1", *(f"shared by {chips}" for chips in STRONG)]
+    table([*header, *(f"each of {chips:,}" for chips in WEAK)], rows)
+
+
+def show_critical(works: Mapping[str, Sequence[model.Work]]) -> None:
+    rows = [
+        [
+            f"`{name}`",
+            *(
+                ", ".join(digits(model.critical_images(chip, of_name, chips)) for chips in CRITICAL)
+                for chip in model.CHIPS
+            ),
+        ]
+        for name, of_name in works.items()
+    ]
+    table(["config", *(chip.name for chip in model.CHIPS)], rows)
+
+
+def digits(value: float, count: int = 2) -> str:
+    """So many significant digits, without exponents."""
+    rounded = float(f"{value:.{count}g}")
+    return f"{rounded:,.0f}" if rounded >= 10 ** (count - 1) else f"{rounded:.{count}g}"

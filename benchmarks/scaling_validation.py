@@ -1,0 +1,72 @@
+"""The model's roofline against updates timed on this machine, whose peaks are measured first."""
+
+import statistics
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scaling_programs
+
+from jaxad.parallel import make_parallel
+from jaxad.program_costs import program_costs
+from jaxad.train.profiling import measured_peak
+
+#: Numbers in the array that is copied: 256 MB, more than any cache holds.
+COPIED = 2**26
+REPEATS = 7
+
+
+def memory_bandwidth() -> float:
+    """Bytes/s of reading an array and writing another."""
+    array = jnp.zeros(COPIED, jnp.float32)
+    copy = jax.jit(lambda x: x + 1)
+    jax.block_until_ready(copy(array))
+    return 2 * array.nbytes / min(seconds(lambda: copy(array)) for _ in range(REPEATS))
+
+
+def seconds(task: Any) -> float:
+    start = time.perf_counter()
+    jax.block_until_ready(task())
+    return time.perf_counter() - start
+
+
+def random_batch(shapes: dict[str, Any]) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(0)
+    batch = {
+        name: rng.uniform(size=shape.shape).astype(shape.dtype) for name, shape in shapes.items()
+    }
+    count = len(batch["label"])
+    return {**batch, "_valid": np.ones(count, bool), "_index": np.arange(count, dtype=np.int32)}
+
+
+def run(names: list[str]) -> None:
+    """Prints a row for every phase of every config, at the config's batch."""
+    peak = measured_peak(make_parallel("jit"), "float32").flops_per_second
+    bandwidth = memory_bandwidth()
+    print(f"peak {peak / 1e9:.0f} GFLOP/s, memory {bandwidth / 1e9:.1f} GB/s\n")
+    print("| config | updates of | arithmetic, ms | memory, ms | measured, ms | measured / model |")
+    print("|---|---|---|---|---|---|")
+    for name in names:
+        config, program = scaling_programs.make(name)
+        shapes = scaling_programs.batch_shapes(config, program, config.data.batch_size)
+        batch = program.parallel.put_batch(random_batch(shapes))
+        for phase, update in program.updates.items():
+            state = program.parallel.put_replicated(program.initial_states[0])
+            compiled = update.lower(state, batch).compile()  # type: ignore[attr-defined]
+            costs = program_costs(compiled)
+            assert costs.flops is not None and costs.bytes_accessed is not None
+            times = []
+            for _ in range(REPEATS + 1):
+                start = time.perf_counter()
+                state, metrics = update(state, batch)
+                jax.block_until_ready((state, metrics))
+                times.append(time.perf_counter() - start)
+            arithmetic, memory = costs.flops / peak, costs.bytes_accessed / bandwidth
+            measured = statistics.median(times[1:])
+            print(
+                f"| `{name}` | {', '.join(phase)} | {1e3 * arithmetic:.3g} | {1e3 * memory:.3g} | "
+                f"{1e3 * measured:.3g} | {measured / max(arithmetic, memory):.2f} |",
+                flush=True,
+            )
