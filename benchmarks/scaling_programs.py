@@ -54,7 +54,7 @@ def costs_of(name: str) -> dict[str, Any]:
     (state,) = program.initial_states
     steps = [program.phases.at(step) for step in range(program.num_steps)]
     phases = {}
-    for phase, update in program.updates.items():
+    for (phase, _), update in program.updates.items():
         points = {}
         for images in PER_DEVICE:
             batch = batch_shapes(config, program, images * DEVICES)

@@ -52,7 +52,7 @@ def run(names: list[str]) -> None:
         config, program = scaling_programs.make(name)
         shapes = scaling_programs.batch_shapes(config, program, config.data.batch_size)
         batch = program.parallel.put_batch(random_batch(shapes))
-        for phase, update in program.updates.items():
+        for (phase, _), update in program.updates.items():
             state = program.parallel.put_replicated(program.initial_states[0])
             compiled = update.lower(state, batch).compile()  # type: ignore[attr-defined]
             costs = program_costs(compiled)

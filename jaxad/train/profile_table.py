@@ -35,7 +35,8 @@ def lines(profile: Profile) -> list[str]:
 
 def _phase_rows(phase: PhaseProfile, updates: int) -> Iterator[tuple[str, str]]:
     costs = phase.costs
-    yield "updates of", f"{', '.join(phase.networks)} ({phase.updates:,} of {updates:,})"
+    at_once = f", {phase.at_once} at once" if phase.at_once > 1 else ""
+    yield "updates of", f"{', '.join(phase.networks)} ({phase.updates:,} of {updates:,}{at_once})"
     yield "step", _spread(phase.step)
     yield "input wait", _spread(phase.input_wait)
     yield "host to device", _spread(phase.host_to_device)

@@ -22,7 +22,7 @@ from jaxad import experiment
 from jaxad.data.pipeline import HostBatch
 from jaxad.parallel import Parallel
 from jaxad.program_costs import ProgramCosts, program_costs
-from jaxad.train.phases import Phase
+from jaxad.train.phases import Phase, dispatches
 from jaxad.train.program import Program, cached_features, make_program, train_batches
 from jaxad.train.trace_shares import operation_seconds, shares
 from jaxad.types import Split, Tree
@@ -64,12 +64,13 @@ class PhaseProfile:
     Attributes:
         networks: that these updates train.
         updates: how many of the run's are of this phase.
+        at_once: how many of them a dispatch usually holds; all figures are of one.
         compile_seconds: of the step's program.
         step: seconds of an update, its batch being there.
         input_wait: seconds until the pipeline's next batch is there, an update after the last.
         host_to_device: seconds in which a batch is copied to the devices.
         images_per_second: where updates, copies and pipeline overlap.
-        costs: of one device.
+        costs: of one device; operations and bytes of a batch that is taken in one part.
         achieved: FLOP/s of all devices in the median step; None where FLOPs are not known.
         fraction_of_peak: `achieved` of the measured peak.
         kinds: share of the operations' time by JAX's primitive; empty where it is not known.
@@ -78,6 +79,7 @@ class PhaseProfile:
 
     networks: Phase
     updates: int
+    at_once: int
     compile_seconds: float
     step: Times
     input_wait: Times
@@ -123,28 +125,29 @@ def profile_training(config: ConfigDict, split: Split, folder: Path, steps: int)
         config: the run.
         split: to train on.
         folder: where traces are written, `<network>+<network>/plugins/profile/...`.
-        steps: to time in each phase, each way.
+        steps: dispatches to time in each phase, each way.
 
     Raises:
         UserError: the config asks for something that cannot be.
     """
-    program = make_program(config, [int(config.seed)], len(split))
+    seeds = [int(config.seed)]
+    program = make_program(config, seeds, len(split))
+    counted = program
+    if config.train.accumulate_steps > 1:
+        # The parts are a loop, whose body XLA counts once: counted is the batch in one part.
+        whole = config.copy_and_resolve_references()
+        whole.train.accumulate_steps = 1
+        counted = make_program(whole, seeds, len(split))
     sample, features = _sample(config, program, split)
-    parallel = program.parallel
-    first_steps: dict[Phase, int] = {}
-    for step in range(program.num_steps):
-        first_steps.setdefault(program.phases.at(step), step)
-    updates = dict.fromkeys(first_steps, 0)
-    for step in range(program.num_steps):
-        updates[program.phases.at(step)] += 1
-    needed = len(first_steps) * (1 + WARM_STEPS + 2 * steps + TRACED_STEPS)
-    batches = train_batches(config, [int(config.seed)], sample, 0, needed, features)
-    peak = measured_peak(parallel, config.precision)
-    state = parallel.put_replicated(program.stack(program.initial_states))
+    updates, usual = _plan(config, program)
+    needed = [count for count in usual.values() for _ in range(_dispatches(steps))]
+    batches = train_batches(config, seeds, sample, 0, needed, features)
+    peak = measured_peak(program.parallel, config.precision)
+    state = program.parallel.put_replicated(program.stack(program.initial_states))
     phases = []
-    for phase, count in updates.items():
-        measured = _Measured(program, phase, batches, folder / "+".join(phase))
-        state, found = measured.profile(state, steps, count, peak, config.data.batch_size)
+    for phase, count in usual.items():
+        measured = _Measured(program, counted, phase, count, batches, folder / "+".join(phase))
+        state, found = measured.profile(state, steps, updates[phase], peak, config.data.batch_size)
         phases.append(found)
     (params,) = (one.params for one in program.initial_states)
     seconds = sum(one.updates / one.images_per_second for one in phases)
@@ -157,15 +160,40 @@ def profile_training(config: ConfigDict, split: Split, folder: Path, steps: int)
     )
 
 
+def _dispatches(steps: int) -> int:
+    """How many dispatches one phase's profile takes, the one among them that only has a shape."""
+    return 1 + WARM_STEPS + 2 * steps + TRACED_STEPS
+
+
+def _plan(config: ConfigDict, program: Program) -> tuple[dict[Phase, int], dict[Phase, int]]:
+    """Of each phase the run's updates, and how many of them a dispatch usually holds."""
+    boundaries = (config.train.log_every_steps, config.train.checkpoint_every_steps)
+    found: dict[Phase, dict[int, int]] = {}
+    for phase, count in dispatches(program.phases, 0, config.train.steps_per_dispatch, boundaries):
+        of_phase = found.setdefault(phase, {})
+        of_phase[count] = of_phase.get(count, 0) + count
+    updates = {phase: sum(of_phase.values()) for phase, of_phase in found.items()}
+    usual = {phase: max(of_phase, key=of_phase.__getitem__) for phase, of_phase in found.items()}
+    return updates, usual
+
+
 class _Measured:
-    """One phase's updates, fed by the pipeline."""
+    """One phase's updates, `count` at once, fed by the pipeline."""
 
     def __init__(
-        self, program: Program, phase: Phase, batches: Iterator[HostBatch], trace: Path
+        self,
+        program: Program,
+        counted: Program,
+        phase: Phase,
+        count: int,
+        batches: Iterator[HostBatch],
+        trace: Path,
     ) -> None:
-        self._update = program.updates[phase]
+        self._update = program.updates[phase, count]
+        self._counted = counted.updates[phase, 1]
         self._parallel = program.parallel
         self._phase = phase
+        self._count = count
         self._batches = batches
         self._trace = trace
 
@@ -173,29 +201,40 @@ class _Measured:
         self, state: Tree, steps: int, updates: int, peak: Peak, batch_size: int
     ) -> tuple[Tree, PhaseProfile]:
         """The state after all of it, and what was found."""
-        batch = self._parallel.put_batch(next(self._batches))
+        host_batch = next(self._batches)
+        batch = self._parallel.put_batch(host_batch)
         start = time.perf_counter()
         # `_update` finds this program; it is not compiled twice.
         compiled = self._update.lower(state, batch).compile()  # type: ignore[attr-defined]
         compile_seconds = time.perf_counter() - start
+        costs = program_costs(compiled)
+        if self._counted is not self._update:
+            one = {
+                name: array[:, 0] if self._count > 1 else array
+                for name, array in host_batch.items()
+            }
+            counted = self._counted.lower(  # type: ignore[attr-defined]
+                state, self._parallel.put_batch(one)
+            ).compile()
+            costs = dataclasses.replace(program_costs(counted), peak_memory=costs.peak_memory)
         state, _ = self._one_by_one(state, WARM_STEPS)
         state, (waits, copies, times) = self._one_by_one(state, steps)
         state, seconds = self._overlapping(state, steps)
         state = self._traced(state)
-        costs = program_costs(compiled)
         kinds, layers = shares(operation_seconds(self._trace), compiled.as_text() or "")
-        step = _times(times)
+        step = _times(times, self._count)
         achieved = None
         if costs.flops is not None:
             achieved = costs.flops * len(self._parallel.devices) / step.median
         return state, PhaseProfile(
             networks=self._phase,
             updates=updates,
+            at_once=self._count,
             compile_seconds=compile_seconds,
             step=step,
-            input_wait=_times(waits),
-            host_to_device=_times(copies),
-            images_per_second=steps * batch_size / seconds,
+            input_wait=_times(waits, self._count),
+            host_to_device=_times(copies, self._count),
+            images_per_second=steps * self._count * batch_size / seconds,
             costs=costs,
             achieved=achieved,
             fraction_of_peak=None if achieved is None else achieved / peak.flops_per_second,
@@ -246,8 +285,10 @@ class _Measured:
         return state
 
 
-def _times(seconds: Sequence[float]) -> Times:
-    return Times(statistics.median(seconds), min(seconds), max(seconds))
+def _times(seconds: Sequence[float], count: int) -> Times:
+    """Of one update where each time is of `count`."""
+    each = [one / count for one in seconds]
+    return Times(statistics.median(each), min(each), max(each))
 
 
 def _sample(config: ConfigDict, program: Program, split: Split) -> tuple[Split, np.ndarray | None]:
