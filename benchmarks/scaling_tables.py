@@ -25,12 +25,13 @@ def show(costs: Mapping[str, Mapping[str, Any]]) -> None:
 def check() -> None:
     """What must hold whatever the figures are."""
     work = model.Work(1.0, model.Line(0.0, 1e9), model.Line(1e6, 1e6), (1_000_000,), 100)
+    counts = [2**power for power in range(11)]
     for chip in model.CHIPS:
-        times = [model.all_reduce_seconds(chip, 1e6, 2**power) for power in range(11)]
-        assert times[0] == 0 and times == sorted(times), chip.name
+        # Of more bytes than none, two chips of a torus may take longer than four: fewer links.
+        latencies = [model.all_reduce_seconds(chip, 0, chips) for chips in counts]
+        assert latencies[0] == 0 and latencies == sorted(latencies), chip.name
         assert model.strong_efficiency(chip, [work], 64, 1) == 1
-        weak = [model.weak_efficiency(chip, [work], 64, 2**power) for power in range(11)]
-        assert weak == sorted(weak, reverse=True), chip.name
+        assert all(model.weak_efficiency(chip, [work], 64, chips) <= 1 for chips in counts)
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -67,7 +68,7 @@ def show_costs(
                 digits(reduced / (4 * found["parameters"])),
                 digits(mean(of_name, lambda work: len(work.all_reduces)), 3),
                 f"{mean(of_name, lambda work: work.kernels):,.0f}",
-                f"{off:.1%}",
+                "" if ":" in name else f"{off:.1%}",
             ]
         )
     table(
