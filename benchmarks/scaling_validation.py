@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 import scaling_programs
 
-from jaxad.parallel import make_parallel
 from jaxad.program_costs import program_costs
 from jaxad.train.profiling import measured_peak
 
@@ -46,9 +45,7 @@ def run(names: list[str]) -> None:
     Peaks are measured again beside each row, and the fastest of several repeats is taken of peaks
     and of updates: other work on the machine makes both slower.
     """
-    print(
-        "| config | updates of | GFLOP/s | GB/s | arithmetic, ms | memory, ms | update, ms | ratio |"
-    )
+    print("| config | updates of | GFLOP/s | GB/s | arithmetic, ms | memory, ms | ms | ratio |")
     print("|---|---|---|---|---|---|---|---|")
     for name in names:
         config, program = scaling_programs.make(name)
