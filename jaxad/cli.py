@@ -266,6 +266,8 @@ def _run(arguments: Sequence[str], program: str) -> int:
     # A folder that cannot be used is told before the imports that take seconds.
     if mode in ("study", "inspect"):
         Workdir(workdir).check_writable()
+    elif mode == "score":  # what it reads need not be writable
+        Workdir(workdir).check_config(config)
     else:
         Workdir(workdir).check(config)
     run = _import_run()

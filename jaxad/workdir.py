@@ -201,6 +201,14 @@ class Workdir:
             UserError: the folder cannot be written, or holds a run of another config.
         """
         self.check_writable()
+        self.check_config(config)
+
+    def check_config(self, config: ConfigDict) -> None:
+        """Checks that the folder holds no run of another config.
+
+        Raises:
+            UserError: it does, or a study.
+        """
         if (self.path / "study.json").exists():
             raise UserError(f"workdir '{self.path}' holds a study; choose another --workdir.")
         if self.config.exists():

@@ -54,13 +54,11 @@ def test_evaluation_takes_the_one_before_and_changes_no_checkpoint(forker, workd
     assert steps(workdir) == before
 
 
-@pytest.mark.parametrize("mode", ["train", "evaluate"])
-def test_where_all_are_damaged_one_line_says_so_and_nothing_is_changed(mode, forker, tiny, workdir):
+def test_where_all_are_damaged_one_line_says_so_and_nothing_is_changed(forker, tiny, workdir):
     before = steps(workdir)
     for step in before:
         flip_arrays(workdir / "checkpoints" / step)
-    config = [f"--config={tiny / 'tiny.py'}"] if mode == "train" else []
-    ended = forker.run(*config, f"--workdir={workdir}", f"--mode={mode}")
+    ended = forker.run(f"--config={tiny / 'tiny.py'}", f"--workdir={workdir}", "--mode=train")
     line = ended.only_line(2)
     assert f"every checkpoint in '{workdir / 'checkpoints'}' is damaged (step 12: " in line
     assert line.endswith("put a copy back, or move the folder away to begin anew.")

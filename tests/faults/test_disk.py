@@ -75,3 +75,34 @@ def test_what_cannot_be_written_is_named(forker, tiny, trained, tmp_path, mode, 
     config = [f"--config={tiny / 'tiny.py'}"] if mode == "train" else []
     ended = forker.run(*config, f"--workdir={workdir}", f"--mode={mode}")
     assert str(place) in ended.only_line(2)
+
+
+#: Opening files to write in a folder fails as on a read-only disk, where root may not write either.
+READ_ONLY = """
+import errno, os
+below = {folder!r}
+
+def refusing(real):
+    def call(path, *arguments, **options):
+        is_change = arguments[0] & (os.O_WRONLY | os.O_RDWR)
+        if is_change and os.fsdecode(path).startswith(below):
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), os.fsdecode(path))
+        return real(path, *arguments, **options)
+    return call
+
+os.open = refusing(os.open)
+"""
+
+
+def test_a_read_only_run_scores_and_is_not_evaluated(forker, tiny, trained, tmp_path):
+    setup = READ_ONLY.format(folder=str(trained))
+    own = f"--workdir={trained}"
+    output = f"--output={tmp_path / 'scores'}"
+    source = f"--input={tiny / 'test_squares.npz'}"
+    ended = forker.run(own, "--mode=score", source, output, setup=setup)
+    assert ended.code == 0, ended.printed
+    line = forker.run(own, "--mode=evaluate", setup=setup).only_line(2)
+    assert f"workdir '{trained}' cannot be written (Read-only file system)" in line
+    line = forker.run(own, "--mode=score", source, f"--output={trained / 'x'}", setup=setup)
+    assert "cannot be written (Read-only file system)" in line.only_line(2)
+    (trained / "x").rmdir()

@@ -2,6 +2,7 @@
 
 import errno
 import os
+from types import SimpleNamespace
 
 import pytest
 
@@ -13,15 +14,14 @@ from jaxad.workdir import Workdir
 @pytest.fixture
 def run_into(monkeypatch, tmp_path, capsys):
     """Runs a mode that ends in an error of the system; the exit code and what was printed."""
-    from jaxad import run
-
     Workdir(tmp_path).claim(config_lib.get_config("pchvae:smoke"))
 
     def go(number, *name):
         def work(config, workdir):
             raise OSError(number, os.strerror(number), *name)
 
-        monkeypatch.setattr(run, "MODES", {"evaluate": work})
+        run = SimpleNamespace(MODES={"evaluate": work})
+        monkeypatch.setattr(cli, "_import_run", lambda: run)  # what takes seconds
         code = cli.main([f"--workdir={tmp_path}", "--mode=evaluate"])
         return code, capsys.readouterr().err
 
