@@ -1,6 +1,7 @@
 """Scored images as a figure, for notebooks."""
 
 import functools
+import textwrap
 from collections.abc import Sequence
 
 import jax
@@ -14,6 +15,9 @@ from jaxad.evaluate.examples import Examples
 from jaxad.report import figures
 from jaxad.report.columns import sheet_columns
 from jaxad.types import Scores
+
+#: As many fit left of a sheet's rows.
+_LABEL_CHARACTERS = 20
 
 
 def contact_sheet(
@@ -71,7 +75,19 @@ def contact_sheet(
             if wanted
             else f"contact sheet: no columns; there are {', '.join(found)}."
         )
-    figure = figures.contact_sheet([found[name] for name in wanted], titles, masks)
+    labels = [_wrapped(title) for title in titles]
+    figure = figures.contact_sheet([found[name] for name in wanted], labels, masks)
     # What IPython asks for: it draws figures by itself only once pyplot was imported.
-    figure._repr_png_ = functools.partial(figures.to_png, figure)  # type: ignore[attr-defined]
+    figure._repr_png_ = functools.partial(_png, figure)  # type: ignore[attr-defined]
     return figure
+
+
+def _wrapped(title: str) -> str:
+    """A title in lines that fit beside the images."""
+    return "\n".join(textwrap.fill(line, _LABEL_CHARACTERS) for line in title.split("\n"))
+
+
+def _png(figure: Figure) -> tuple[bytes, dict[str, int]]:
+    """The picture, and how wide it is to be shown: it has more pixels than that."""
+    width, height = figures.css_size(figure)
+    return figures.to_png(figure), {"width": width, "height": height}

@@ -77,11 +77,11 @@ def test_readme_links_to_every_notebook_at_the_projects_address():
 
 
 def test_another_address_reaches_all_of_it():
-    ours, theirs = prepare.read_source(), "https://github.com/clinic/ad"
+    ours, theirs = prepare.read_source(), "https://github.com/another-owner/of-it"
     notebook = prepare.prepare(_read("quickstart"), theirs, "quickstart")
     assert ours not in nbformat.writes(notebook)
-    assert "git+https://github.com/clinic/ad" in notebook.cells[1].source
-    link = "https://colab.research.google.com/github/clinic/ad/blob/main/notebooks/quickstart.ipynb"
+    assert "git+https://github.com/another-owner/of-it" in notebook.cells[1].source
+    link = "https://colab.research.google.com/github/another-owner/of-it/blob/main/notebooks/quickstart.ipynb"
     assert link in notebook.cells[0].source
     assert link in prepare.prepared_readme((ROOT / "README.md").read_text(encoding="utf-8"), theirs)
     assert prepare.prepare(notebook, ours, "quickstart") == _read("quickstart")
@@ -138,17 +138,17 @@ def test_the_install_cell_keeps_what_the_runtime_has(before, after, installed, m
     monkeypatch.setattr(metadata, "version", lambda name: after[name])
     monkeypatch.setattr("sys.platform", "linux")
     monkeypatch.setattr("subprocess.run", lambda command, check: commands.append(command))
-    code = prepare.install_code("https://github.com/clinic/ad")
+    code = prepare.install_code("https://github.com/another-owner/of-it")
     exec(code, {})
     assert all(command[1:5] == ["-m", "pip", "install", "--quiet"] for command in commands)
     first, *others = (command[5:] for command in commands)
-    assert first == ["--no-deps", "git+https://github.com/clinic/ad"]
+    assert first == ["--no-deps", "git+https://github.com/another-owner/of-it"]
     assert [one for command in others for one in command] == installed
 
 
 def test_the_install_cell_does_nothing_where_jaxad_is(monkeypatch):
     monkeypatch.setattr("subprocess.run", None)  # calling it would fail
-    exec(prepare.install_code("https://github.com/clinic/ad"), {})
+    exec(prepare.install_code("https://github.com/another-owner/of-it"), {})
 
 
 def _at_small_setting(name):

@@ -44,8 +44,12 @@ def test_a_row_an_image_and_the_columns_that_are_asked_for(scored):
 def test_a_notebook_shows_it_without_pyplot(scored):
     from IPython.core.formatters import PNGFormatter
 
-    shown = PNGFormatter()(jaxad.contact_sheet(*scored, columns=["input"]))
-    assert shown.startswith(b"\x89PNG")
+    figure = jaxad.contact_sheet(*scored, columns=["input"], titles=["a" * 25, "b c", "d\ne"])
+    png, size = PNGFormatter()(figure)
+    assert png.startswith(b"\x89PNG")
+    # Four bytes each in the header: two pixels of the picture for one on the page.
+    assert int.from_bytes(png[16:20]) == 2 * size["width"]
+    assert _headings(figure)[1:] == ["a" * 20 + "\n" + "a" * 5, "b c", "d\ne"]
 
 
 def test_all_columns_by_default_and_masks_outlined_on_maps(scored):
