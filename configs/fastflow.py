@@ -2,7 +2,8 @@
 
 from ml_collections import ConfigDict
 
-from jaxad.config import aeflow_protocol, check_variant
+from jaxad.config import check_variant
+from jaxad.protocols import aeflow_protocol
 
 
 def get_config(variant: str = "") -> ConfigDict:

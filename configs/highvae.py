@@ -2,7 +2,8 @@
 
 from ml_collections import ConfigDict
 
-from jaxad.config import check_variant, pchvae_protocol
+from jaxad.config import check_variant
+from jaxad.protocols import pchvae_protocol
 
 
 def get_config(variant: str = "") -> ConfigDict:

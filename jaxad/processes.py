@@ -91,6 +91,8 @@ def join(
             cluster_detection_method=None if cluster in ("", "auto") else cluster,
             initialization_timeout=_START_SECONDS,
             heartbeat_timeout_seconds=heartbeat,
+            # Who ends with an error waits no longer than that for the others, which then end too.
+            shutdown_timeout_seconds=heartbeat,
         )
     except (ValueError, RuntimeError, KeyError) as error:
         first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -196,7 +196,7 @@ def test_where_one_process_dies_the_other_ends_and_says_why(
         launch_environment, 2, 2,
         *arguments(npz_root, tmp_path, "--mode=train", "--config.train.num_epochs=4000"),
     ) as cluster:  # fmt: skip
-        wait_for_step(cluster, tmp_path, 25)
+        wait_for_step(cluster, tmp_path, 45)  # a save waits for the one before
         cluster.members[lost].send_signal(signal.SIGKILL)
         started = time.monotonic()
         found = cluster.end()
