@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from jaxad import experiment
 from jaxad.compilation import keep_programs
 from jaxad.detector import score_batch
+from jaxad.host_memory import keep_freed_memory
 from jaxad.parallel import Parallel, make_parallel, split_cpu
 from jaxad.train.state import create_state, initial_variables
 from jaxad.train.step import train_step
@@ -47,6 +48,7 @@ def tasks(
 ) -> dict[str, Task]:
     """What is measured, by name; each is one batch."""
     split_cpu(devices)
+    keep_freed_memory()
     one = ConfigDict(config)
     parallel = make_parallel("jit")
     model = experiment.make_model(one)
@@ -83,6 +85,7 @@ def first_update(config: dict[str, Any], devices: int, images: np.ndarray) -> fl
     start = time.perf_counter()
     split_cpu(devices)
     keep_programs()
+    keep_freed_memory()
     one = ConfigDict(config)
     parallel = make_parallel("jit")
     model = experiment.make_model(one)
