@@ -1,240 +1,227 @@
-"""AE-FLOW in PyTorch with torchvision and FrEIA against ours: the same network, shapes and weights'
-scale, in turn in one run.
+"""jaxad against PyTorch on a CPU: the same network, losses, optimiser and shapes, in turn.
 
-    pip install -e '.[benchmark]' && python benchmarks/versus_torch.py
+    pip install -e '.[benchmark]' && python benchmarks/versus_torch.py --system=pchvae
 
-PyTorch runs in its best CPU setting: channels_last, every core, no gradients where none are needed.
-Measured are the encoder's forward pass, an update of flow and decoder from features that are there
-(what training with the feature cache does), an update from images, and the score of images.
+First it is checked that both compute the same with the same weights, and fit as many numbers
+(`agreement.py`). Each side then is a process of its own; what is measured runs in turn, first one
+side and then the next, and ratios are of such pairs. PyTorch runs in its best CPU setting: channels
+last, every core, its fused Adam, inference mode for scores, no batch norm in a frozen encoder.
+Images are noise in memory, without augmentation. Peaks of memory (the largest resident set) and the
+time to the first update, from the end of the imports, are of fresh processes.
 """
 
 import argparse
+import multiprocessing
+import os
+import resource
 import statistics
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection
+from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-import torch
-import torch.nn.functional as F
-from FrEIA.framework import SequenceINN
-from FrEIA.modules import AllInOneBlock
-from torch import nn
-from torch.fx.experimental.optimization import fuse
-from torchvision.models import wide_resnet50_2
 
-from jaxad import experiment
-from jaxad.config import get_config
-from jaxad.parallel import make_parallel, split_cpu
-from jaxad.train.state import create_state, initial_variables
-from jaxad.train.step import train_step
-
-CHANNELS = 1024
-Task = Callable[[], object]
+_MEMORY_UPDATES = 10
+_SECONDS = 1.0  # that a measurement takes at least
 
 
-class ResNetSubnet(nn.Module):
-    """AE-FLOW's second subnet."""
-
-    def __init__(self, inputs: int, outputs: int):
-        super().__init__()
-        self.conv = nn.Conv2d(inputs, outputs, 3, padding=1)
-        self.norm = nn.BatchNorm2d(outputs)
-        self.shortcut = nn.Conv2d(inputs, outputs, 1)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.relu(self.norm(self.conv(x))) + self.shortcut(x)
+def _images(config: dict[str, Any], count: int) -> np.ndarray:
+    size, channels = config["data"]["image_size"], config["data"]["channels"]
+    return np.random.default_rng(0).uniform(size=(count, size, size, channels)).astype(np.float32)
 
 
-def conv_subnet(inputs: int, outputs: int) -> nn.Module:
-    """AE-FLOW's first subnet, which is FastFlow's."""
-    return nn.Sequential(
-        nn.Conv2d(inputs, inputs, 3, padding=1), nn.ReLU(), nn.Conv2d(inputs, outputs, 1)
-    )
+def _tasks(side: dict[str, Any], config: dict[str, Any], variables: Any) -> Any:
+    """What is measured of a side, and what waits until it is computed."""
+    train = _images(config, config["data"]["batch_size"])
+    score = _images(config, config["evaluate"]["batch_size"])
+    if side["devices"]:
+        import jaxad_tasks
+
+        return jaxad_tasks.tasks(config, side["devices"], train, score), jaxad_tasks.wait
+    from torch_systems import training
+
+    return training.tasks(config, variables, train, score), lambda result: result
 
 
-class TorchAEFlow(nn.Module):
-    """The paper's network."""
-
-    def __init__(self, subnet: str, size: int):
-        super().__init__()
-        network = wide_resnet50_2(weights=None).eval()
-        self.encoder = nn.Sequential(
-            network.conv1, network.bn1, network.relu, network.maxpool,
-            network.layer1, network.layer2, network.layer3,
-        ).requires_grad_(False)  # fmt: skip
-        self.flow = SequenceINN(CHANNELS, size // 16, size // 16)
-        for _ in range(8):
-            self.flow.append(
-                AllInOneBlock,
-                subnet_constructor=conv_subnet if subnet == "conv" else ResNetSubnet,
-                affine_clamping=2.0,
-                global_affine_type="SOFTPLUS",
-            )
-        parts: list[nn.Module] = []
-        inputs = CHANNELS
-        for width in (512, 256, 64):
-            parts += [nn.ConvTranspose2d(inputs, width, 2, 2), nn.ReLU()]
-            parts += [nn.Conv2d(width, width, 3, padding=1), nn.ReLU()]
-            inputs = width
-        self.decoder = nn.Sequential(*parts, nn.ConvTranspose2d(inputs, 3, 2, 2))
-
-    def train(self, mode: bool = True) -> "TorchAEFlow":
-        super().train(mode)
-        self.encoder.eval()
-        return self
+def _serve(pipe: Connection, side: dict[str, Any], config: dict[str, Any], variables: Any) -> None:
+    """Runs what it is asked for: (name, how often) -> seconds; None ends it."""
+    tasks, wait = _tasks(side, config, variables)
+    pipe.send(list(tasks))
+    while (asked := pipe.recv()) is not None:
+        name, count = asked
+        start = time.perf_counter()
+        for _ in range(count):
+            result = tasks[name]()
+        wait(result)
+        pipe.send(time.perf_counter() - start)
 
 
-def torch_ssim(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    """SSIM with a Gaussian window of 11, two one-dimensional convolutions a channel."""
-    places = torch.arange(11) - 5.0
-    window = torch.exp(-0.5 * (places / 1.5) ** 2)
-    window = (window / window.sum()).reshape(1, 1, 1, -1)
-
-    def blur(z: torch.Tensor) -> torch.Tensor:
-        z = z.reshape(-1, 1, *z.shape[2:])
-        return F.conv2d(F.conv2d(z, window), window.transpose(2, 3))
-
-    a, b = blur(x), blur(y)
-    variance_a, variance_b = blur(x * x) - a * a, blur(y * y) - b * b
-    covariance = blur(x * y) - a * b
-    similarity = (2 * a * b + 1e-4) * (2 * covariance + 9e-4)
-    similarity /= (a * a + b * b + 1e-4) * (variance_a + variance_b + 9e-4)
-    return similarity.reshape(len(x), -1).mean(dim=1)
+def _memory() -> float:
+    """The largest resident set of this process so far, MiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def torch_tasks(subnet: str, images: np.ndarray, fold: bool) -> dict[str, Task]:
-    """What is measured, in PyTorch."""
-    torch.set_num_threads(torch.get_num_threads())
-    size = images.shape[1]
-    network = TorchAEFlow(subnet, size).to(memory_format=torch.channels_last).train()
-    if fold:
-        network.encoder = fuse(network.encoder).to(memory_format=torch.channels_last)
-    x = torch.from_numpy(images.transpose(0, 3, 1, 2).copy())
-    x = x.contiguous(memory_format=torch.channels_last)
-    trained = [*network.flow.parameters(), *network.decoder.parameters()]
-    trained = [parameter for parameter in trained if parameter.requires_grad]
-    optimiser = torch.optim.Adam(trained, lr=2e-4, weight_decay=1e-5)
-    dimensions = CHANNELS * (size // 16) ** 2
-
-    def encode() -> torch.Tensor:
-        with torch.no_grad():
-            return network.encoder(x)
-
-    features = encode()
-
-    def update(z: torch.Tensor) -> float:
-        optimiser.zero_grad(set_to_none=True)
-        z_prime, log_det = network.flow(z)
-        flow = (0.5 * (z_prime**2).sum(dim=(1, 2, 3)) - log_det) / dimensions
-        loss = 0.5 * flow.mean() + 0.5 * F.mse_loss(network.decoder(z_prime), x)
-        loss.backward()
-        optimiser.step()
-        return float(loss)
-
-    def score() -> torch.Tensor:
-        network.eval()
-        with torch.no_grad():
-            z_prime, _ = network.flow(network.encoder(x))
-            log_density = -0.5 * (z_prime**2).sum(dim=(1, 2, 3)) / dimensions
-            found = -0.9 * torch.exp(log_density) - 0.1 * torch_ssim(x, network.decoder(z_prime))
-        network.train()
-        return found
-
-    matrix = torch.randn(2048, 2048)
-    return {
-        "matrix product": lambda: matrix @ matrix,
-        "encoder": encode,
-        "update from features": lambda: update(features),
-        "update from images": lambda: update(encode()),
-        "score": score,
-    }
+def _serve_peak(
+    pipe: Connection, side: dict[str, Any], config: dict[str, Any], variables: Any, task: str
+) -> None:
+    """MiB at the peak of a process that does nothing but one task."""
+    tasks, wait = _tasks(side, config, variables)
+    for _ in range(_MEMORY_UPDATES):
+        wait(tasks[task]())
+    pipe.send(_memory())
 
 
-def jax_tasks(subnet: str, images: np.ndarray) -> dict[str, Task]:
-    """What is measured, with the functions that training and evaluation call."""
-    config = get_config("aeflow:paper")
-    config.data.image_size, config.data.channels = images.shape[1], images.shape[3]
-    config.model.weights, config.model.subnet = "random", subnet
-    config.data.batch_size = len(images)
-    parallel = make_parallel("jit")
-    model = experiment.make_model(config)
-    variables = initial_variables(model, 0)
-    phases = experiment.phases(config, model, num_steps=1)
-    optimisers = experiment.optimisers(config, model, variables["params"], phases)
-    step = parallel.compile_reduce(
-        lambda state, batch: train_step(state, batch, model=model, optimisers=optimisers),
-        donate_state=True,
-    )
-    held = {"state": parallel.put_replicated(create_state(variables, optimisers, 0))}
-    count = len(images)
-    batch = {
-        "image": images,
-        "label": np.zeros(count, np.int32),
-        "_valid": np.ones(count, bool),
-        "_index": np.arange(count, dtype=np.int32),
-    }
-    # A copy: the step donates its state.
-    frozen = parallel.put_replicated(jax.tree.map(jnp.copy, variables))
-    encode = parallel.compile_per_example(lambda v, b: model.features(v, b["image"]))
-    score = parallel.compile_per_example(lambda v, b: model.score(v, b["image"]).image)
-    from_images = parallel.put_batch(batch)
-    features = np.asarray(encode(frozen, from_images))
-    from_features = parallel.put_batch({**batch, "features": features.astype(np.float16)})
+def _serve_first(
+    pipe: Connection, side: dict[str, Any], config: dict[str, Any], variables: Any
+) -> None:
+    """Seconds to the first update."""
+    images = _images(config, config["data"]["batch_size"])
+    if side["devices"]:
+        import jaxad_tasks
 
-    def update(placed: dict[str, jax.Array]) -> float:
-        held["state"], metrics = step(held["state"], placed)
-        return float(metrics["loss/model"])
+        pipe.send(jaxad_tasks.first_update(config, side["devices"], images))
+    else:
+        from torch_systems import training
 
-    matrix = jax.device_put(np.random.default_rng(0).standard_normal((2048, 2048), np.float32))
-    product = jax.jit(jnp.matmul)
-    return {
-        "matrix product": lambda: jax.block_until_ready(product(matrix, matrix)),
-        "encoder": lambda: jax.block_until_ready(encode(frozen, from_images)),
-        "update from features": lambda: update(from_features),
-        "update from images": lambda: update(from_images),
-        "score": lambda: jax.block_until_ready(score(frozen, from_images)),
-    }
+        pipe.send(training.first_update(config, variables, images))
+
+
+def _serve_check(pipe: Connection, config: dict[str, Any]) -> None:
+    import agreement
+
+    pipe.send(agreement.check(config, _images(config, 8)))
+
+
+def _serve_config(pipe: Connection, name: str, changes: dict[str, Any]) -> None:
+    from jaxad.config import get_config
+
+    config = get_config(name)
+    config.update_from_flattened_dict(changes)
+    pipe.send(config.to_dict())
+
+
+def _start(function: Callable[..., None], *arguments: Any) -> Connection:
+    """A process of its own, which imports what it needs and no more."""
+    ours, theirs = _CONTEXT.Pipe()
+    _CONTEXT.Process(target=function, args=(theirs, *arguments), daemon=True).start()
+    theirs.close()
+    return ours
+
+
+def _answer(function: Callable[..., None], *arguments: Any) -> Any:
+    return _start(function, *arguments).recv()
+
+
+_CONTEXT = multiprocessing.get_context("spawn")
+
+
+def row(name: str, found: list[list[float]], digits: int, higher: bool) -> str:
+    """A line of the table: medians, and PyTorch's ratio to each of our sides.
+
+    Args:
+        name: of the line.
+        found: by repeat, what each side got; PyTorch first.
+        digits: of the medians.
+        higher: whether more is better; ratios are above 1 where jaxad is better.
+    """
+    cells = [f"{statistics.median(values):,.{digits}f}" for values in zip(*found, strict=True)]
+    for side in range(1, len(found[0])):
+        ratios = [one[side] / one[0] if higher else one[0] / one[side] for one in found]
+        cells.append(f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})")
+    return f"| {name} | {' | '.join(cells)} |"
+
+
+def throughput(
+    sides: dict[str, Any], config: dict[str, Any], variables: Any, repeats: int, only: str
+) -> Iterator[str]:
+    """Lines of images per second, all sides in turn."""
+    pipes = [_start(_serve, side, config, variables) for side in sides.values()]
+    names = [pipe.recv() for pipe in pipes][0]
+    sizes = {"score": config["evaluate"]["batch_size"], "matrix product": 1}
+    for name in [name for name in names if only in ("", name)]:
+        for pipe in pipes:  # compiled and warmed up
+            pipe.send((name, 2))
+            pipe.recv()
+        pipes[0].send((name, 1))
+        count = max(1, round(_SECONDS / pipes[0].recv()))
+        size, found = sizes.get(name, config["data"]["batch_size"]), []
+        for _ in range(repeats):
+            seconds = []
+            for pipe in pipes:
+                pipe.send((name, count))
+                seconds.append(pipe.recv())
+            found.append([count * size / taken for taken in seconds])
+        unit = "1/s" if name == "matrix product" else "images/s"
+        yield row(f"{name}, {unit}", found, 1 if found[0][0] < 100 else 0, higher=True)
+    for pipe in pipes:
+        pipe.send(None)
+
+
+def fresh(
+    sides: dict[str, Any], config: dict[str, Any], variables: Any, repeats: int
+) -> Iterator[str]:
+    """Lines of what fresh processes need: memory, and the time to the first update."""
+    cached = "encoder" in variables
+    for name in ("train from images" if cached else "train", "score"):
+        found = [
+            [_answer(_serve_peak, side, config, variables, name) for side in sides.values()]
+            for _ in range(repeats)
+        ]
+        yield row(f"peak memory, {name}, MiB", found, 0, higher=False)
+    by_cache: dict[str, list[list[float]]] = {"empty": [], "filled": []}
+    for _ in range(repeats):
+        with tempfile.TemporaryDirectory() as folder:
+            os.environ["XDG_CACHE_HOME"] = folder
+            for times in by_cache.values():
+                times.append(
+                    [_answer(_serve_first, one, config, variables) for one in sides.values()]
+                )
+    for cache, times in by_cache.items():
+        yield row(f"first update, {cache} cache of programs, s", times, 2, higher=False)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--subnet", default="conv", choices=("conv", "resnet"))
-    parser.add_argument("--size", type=int, default=256)
-    parser.add_argument("--batch_size", type=int, default=8)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--devices", type=int, default=1, help="CPU devices that share a batch")
-    parser.add_argument("--fold", action="store_true", help="PyTorch's encoder without batch norms")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--system", default="pchvae", help="a config: pchvae, vqvae2, fastflow, "
+                        "aeflow; the paper's size is aeflow:paper")  # fmt: skip
+    parser.add_argument("--batch_size", type=int, default=0, help="of training; 0: the config's")
+    parser.add_argument("--score_batch_size", type=int, default=0, help="0: the config's")
+    parser.add_argument("--size", type=int, default=0, help="of images; 0: the config's")
+    parser.add_argument("--subnet", default="", choices=("", "conv", "resnet"), help="of flows")
+    parser.add_argument("--devices", default="1,2", help="CPU devices that share a batch")
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--fresh_repeats", type=int, default=3, help="of fresh processes; 0: none")
     parser.add_argument("--only", default="", help="one of the tasks")
     options = parser.parse_args()
-    split_cpu(options.devices)
-    shape = (options.batch_size, options.size, options.size, 3)
-    images = np.random.default_rng(0).uniform(size=shape).astype(np.float32)
-    sides = {
-        "PyTorch": torch_tasks(options.subnet, images, options.fold),
-        "jaxad": jax_tasks(options.subnet, images),
+
+    changes: dict[str, Any] = {
+        "data.batch_size": options.batch_size,
+        "evaluate.batch_size": options.score_batch_size,
+        "data.image_size": options.size,
+        "model.subnet": options.subnet,
+        # Those of Wide-ResNet-50-2 would have to be downloaded.
+        "model.weights": "random" if ":paper" in options.system else "",
     }
-    names = [options.only] if options.only else list(sides["jaxad"])
-    print(f"{options}, torch {torch.__version__} on {torch.get_num_threads()} threads, "
-          f"jax {jax.__version__}")  # fmt: skip
-    print("| | PyTorch, s | jaxad, s | PyTorch / jaxad | min | max |\n|---|---|---|---|---|---|")
-    for name in names:
-        times: dict[str, list[float]] = {side: [] for side in sides}
-        for side in sides:
-            sides[side][name]()  # compiled, warmed up
-        for _ in range(options.repeats):
-            for side in sides:
-                start = time.perf_counter()
-                sides[side][name]()
-                times[side].append(time.perf_counter() - start)
-        ratios = [a / b for a, b in zip(times["PyTorch"], times["jaxad"], strict=True)]
-        medians = " | ".join(f"{statistics.median(times[side]):.3f}" for side in sides)
-        print(
-            f"| {name} | {medians} | {statistics.median(ratios):.2f} | {min(ratios):.2f} | "
-            f"{max(ratios):.2f} |",
-            flush=True,
-        )
+    config = _answer(_serve_config, options.system, {k: v for k, v in changes.items() if v})
+    variables = _answer(_serve_check, config)
+    sides: dict[str, Any] = {"PyTorch": {"devices": 0}}
+    for count in map(int, options.devices.split(",")):
+        sides[f"jaxad, {count} device{'s' if count > 1 else ''}"] = {"devices": count}
+    load = os.getloadavg()[0]
+    print(f"{options.system}, {config['data']['image_size']} px, batches of "
+          f"{config['data']['batch_size']} (train) and {config['evaluate']['batch_size']} (score); "
+          f"load before: {load:.1f}\n")  # fmt: skip
+    columns = [*sides, *(f"ratio, {name} (min to max)" for name in list(sides)[1:])]
+    print(f"| | {' | '.join(columns)} |\n|{'---|' * (len(columns) + 1)}", flush=True)
+    for line in throughput(sides, config, variables, options.repeats, options.only):
+        print(line, flush=True)
+    if options.fresh_repeats:
+        for line in fresh(sides, config, variables, options.fresh_repeats):
+            print(line, flush=True)
 
 
 if __name__ == "__main__":

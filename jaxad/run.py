@@ -14,6 +14,7 @@ from jaxad.data.sources import DataSet, is_published, published
 from jaxad.errors import UserError
 from jaxad.evaluate.evaluation import calibrate as calibrate_run
 from jaxad.evaluate.evaluation import evaluate_splits
+from jaxad.host_memory import keep_freed_memory
 from jaxad.parallel import split_cpu
 from jaxad.report.figures import to_png
 from jaxad.report.inspection import contact_sheet
@@ -65,10 +66,11 @@ def fit(config: ConfigDict, workdir: str | os.PathLike[str]) -> bool:
 
 
 def _start(config: ConfigDict) -> None:
-    """What JAX is to know before anything runs."""
+    """What JAX and the C library are to know before anything runs."""
     split_cpu(config.cpu_devices)
     keep_programs()
     processes.silence_others()
+    keep_freed_memory()
 
 
 def _open_to_train(config: ConfigDict, workdir: str | os.PathLike[str]) -> tuple[Workdir, DataSet]:
@@ -119,6 +121,7 @@ def study(config: ConfigDict, workdir: str | os.PathLike[str], *, print_table: b
     from jaxad.study.runner import run_study
 
     keep_programs()
+    keep_freed_memory()
     return run_study(config, workdir, print_table=print_table)
 
 
@@ -210,6 +213,7 @@ def score(
     if config is not None:
         split_cpu(config.cpu_devices)
     keep_programs()
+    keep_freed_memory()
     judge = load_judge(path, None if rate == "" else _number("rate", rate))
     source, target = Path(input).expanduser(), Path(output).expanduser()
     name = f"{path.resolve()} at step {judge.scorer.step}"

@@ -12,6 +12,8 @@ import flax.linen as nn
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from jaxad.nn.convolution import conv_general_dilated
+
 NORMS = ("none", "group", "batch")
 
 FeatureMap = Float[Array, "batch height width channels"]
@@ -33,6 +35,11 @@ def depth_to_space(x: FeatureMap, factor: int) -> Float[Array, "batch rows colum
     x = x.reshape(batch, height, width, factor, factor, channels)
     x = x.transpose(0, 1, 3, 2, 4, 5)
     return x.reshape(batch, height * factor, width * factor, channels)
+
+
+def conv3x3(features: int, dtype: DTypeLike) -> nn.Conv:
+    """A 3x3 convolution that keeps height and width, without slow paths on a CPU."""
+    return nn.Conv(features, (3, 3), dtype=dtype, conv_general_dilated=conv_general_dilated)
 
 
 class Norm(nn.Module):
@@ -75,8 +82,7 @@ class Residual(nn.Module):
     def __call__(self, x: FeatureMap) -> FeatureMap:
         for _ in range(self.depth):
             y = Norm(self.norm, self.train, self.axis_name, self.dtype)(x)
-            y = nn.Conv(x.shape[-1], (3, 3), dtype=self.dtype)(self.activation(y))
-            x = x + y
+            x = x + conv3x3(x.shape[-1], self.dtype)(self.activation(y))
         return x
 
 
@@ -90,7 +96,7 @@ class Bottleneck(nn.Module):
     @nn.compact
     def __call__(self, x: FeatureMap) -> FeatureMap:
         for _ in range(self.depth):
-            y = nn.Conv(self.hidden, (3, 3), dtype=self.dtype)(nn.relu(x))
+            y = conv3x3(self.hidden, self.dtype)(nn.relu(x))
             x = x + nn.Dense(x.shape[-1], dtype=self.dtype)(nn.relu(y))
         return nn.relu(x)
 

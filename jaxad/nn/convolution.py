@@ -1,6 +1,6 @@
 """Two-dimensional convolutions without slow paths on a CPU: a hook for `flax.linen.Conv`.
 
-Three kinds run far below the rest where XLA compiles for a CPU, and are written otherwise here
+Five kinds run far below the rest where XLA compiles for a CPU, and are written otherwise here
 (`benchmarks/convolutions.py`); every other convolution is XLA's. They are written so on every
 backend; on an accelerator they were not measured.
 
@@ -10,6 +10,10 @@ backend; on an accelerator they were not measured.
   with a window as large as the image. Here it is three products, each of the taps of a column: the
   image is laid out once with its channels outermost, so that the taps copy whole rows of it. The
   copies take about three times the image's memory.
+- A 3x3 convolution to less than 16 features is one matrix product to three times as many, of which
+  three shifted thirds are summed.
+- A convolution whose features are no multiple of 16 is one of more features, of which the last are
+  left out: XLA's takes up to twice as long for 60 as for 64.
 - A depthwise convolution is a sum of shifted images, each times a number per channel: one pass over
   memory, no matrix product. So is its gradient in the image.
 """
@@ -31,17 +35,52 @@ DepthwiseKernel = Float[Array, "_ _ 1 channels"]
 DepthwiseOutput = Float[Array, "batch rows columns channels"]
 Pads = tuple[tuple[int, int], ...]
 
-#: At 32 channels the products take as long as XLA's convolution, at 56 two thirds of its time.
-FEWEST_CHANNELS = 48
+#: At 48 channels the products take as long as XLA's convolution, at 60 two thirds of its time.
+FEWEST_CHANNELS = 56
+
+#: Features that XLA's convolution computes at once on a CPU: a vector of 16 floats.
+_LANES = 16
+#: With fewer features, more of them cost what they save.
+_FEWEST_FEATURES = 48
 
 _NUMBERS = ("NHWC", "HWIO", "NHWC")
 
 
+def _xla(
+    x: FeatureMap,
+    kernel: Float[Array, "_ _ _ features"],
+    strides: Sequence[int],
+    padding: str | Sequence[tuple[int, int]],
+    precision: jax.lax.PrecisionLike,
+    groups: int = 1,
+) -> Output:
+    """XLA's convolution, of features filled up to whole vectors where that pays."""
+    features = kernel.shape[3]
+    missing = -features % _LANES if features >= _FEWEST_FEATURES and groups == 1 else 0
+    if missing:
+        kernel = jnp.pad(kernel, ((0, 0), (0, 0), (0, 0), (0, missing)))
+    y = jax.lax.conv_general_dilated(
+        x, kernel, strides, padding, dimension_numbers=_NUMBERS, feature_group_count=groups,
+        precision=precision,
+    )  # fmt: skip
+    return y[..., :features] if missing else y
+
+
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _convolve(x: FeatureMap, kernel: Kernel, precision: jax.lax.PrecisionLike) -> SameOutput:
-    return jax.lax.conv_general_dilated(
-        x, kernel, (1, 1), "SAME", dimension_numbers=_NUMBERS, precision=precision
-    )
+    if kernel.shape[3] < _LANES:
+        return _narrow(x, kernel, precision)
+    return _xla(x, kernel, (1, 1), "SAME", precision)
+
+
+def _narrow(x: FeatureMap, kernel: Kernel, precision: jax.lax.PrecisionLike) -> SameOutput:
+    """One product of each place's row of three with the taps of all rows, then their sum."""
+    height, width, channels = x.shape[1:]
+    padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    beside = jnp.concatenate([padded[:, :, tap : tap + width] for tap in range(3)], axis=-1)
+    taps = kernel.reshape(3, 3 * channels, -1)
+    rows = jnp.einsum("bhwk,rkf->bhwrf", beside, taps, precision=precision)
+    return rows[:, :height, :, 0] + rows[:, 1:-1, :, 1] + rows[:, 2:, :, 2]
 
 
 def _forward(
@@ -56,6 +95,16 @@ def _backward(
     x, kernel = saved
     # Correlation's adjoint: the kernel turned by half a turn, its channels and features exchanged.
     of_x = _convolve(gradient, kernel[::-1, ::-1].swapaxes(2, 3), precision)
+    if min(kernel.shape[2:]) >= FEWEST_CHANNELS:
+        return of_x, _products(x, gradient, precision)
+    transposed = jax.linear_transpose(
+        lambda kernel: _xla(x, kernel, (1, 1), "SAME", precision), kernel
+    )
+    return of_x, transposed(gradient)[0]
+
+
+def _products(x: FeatureMap, gradient: SameOutput, precision: jax.lax.PrecisionLike) -> Kernel:
+    """The weight gradient as a product for the taps of each column."""
     height, width, channels = x.shape[1:]
     padded = jnp.pad(x.transpose(3, 0, 1, 2), ((0, 0), (0, 0), (1, 1), (1, 1)))
     columns = [
@@ -69,8 +118,7 @@ def _backward(
         )
         for column in range(3)
     ]
-    of_kernel = jnp.stack(columns).reshape(3, 3, channels, -1).swapaxes(0, 1)
-    return of_x, of_kernel
+    return jnp.stack(columns).reshape(3, 3, channels, -1).swapaxes(0, 1)
 
 
 _convolve.defvjp(_forward, _backward)
@@ -185,7 +233,7 @@ def conv_general_dilated(
     """`jax.lax.conv_general_dilated` as `flax.linen.Conv` calls it, without dilations.
 
     To be given to `flax.linen.Conv(..., conv_general_dilated=...)`, whose channels are last; so
-    `dimension_numbers` are not looked at. Wide 3x3 and depthwise ones differentiate in reverse, any
+    `dimension_numbers` are not looked at. 3x3 and depthwise ones differentiate in reverse, any
     number of times, not forward.
 
     Raises:
@@ -202,9 +250,6 @@ def conv_general_dilated(
     if kernel.shape[:2] == (1, 1) and feature_group_count == 1 and _is_unpadded(padding):
         return _pointwise(x, kernel, strides, precision)
     plain = kernel.shape[:2] == (3, 3) and tuple(strides) == (1, 1) and padding == "SAME"
-    if plain and feature_group_count == 1 and min(kernel.shape[2:]) >= FEWEST_CHANNELS:
+    if plain and feature_group_count == 1:
         return _convolve(x, kernel, precision)
-    return jax.lax.conv_general_dilated(
-        x, kernel, strides, padding, dimension_numbers=_NUMBERS,
-        feature_group_count=feature_group_count, precision=precision,
-    )  # fmt: skip
+    return _xla(x, kernel, strides, padding, precision, feature_group_count)

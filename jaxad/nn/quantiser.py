@@ -51,7 +51,13 @@ def nearest(vectors: Float[Array, "n dimension"], codebook: Codebook) -> Int[Arr
     """The code nearest to each vector, the first of several."""
     # |v - e|^2 without |v|^2, which is the same for every code.
     products = jnp.matmul(vectors, codebook.T, precision=jax.lax.Precision.HIGHEST)
-    return jnp.argmin(jnp.sum(codebook**2, axis=1)[None] - 2 * products, axis=1)
+    distances = jnp.sum(codebook**2, axis=1)[None] - 2 * products
+    # The least place that has the least distance: argmin, whose pairs XLA does not vectorise. A NaN
+    # is the least, as it is for argmin.
+    least = jnp.min(distances, axis=1, keepdims=True)
+    places = jnp.arange(len(codebook), dtype=jnp.int32)
+    is_least = (distances == least) | jnp.isnan(distances)
+    return jnp.min(jnp.where(is_least, places, len(codebook) - 1), axis=1)
 
 
 def perplexity(counts: Counts) -> Float[Array, ""]:

@@ -1,0 +1,21 @@
+"""PyTorch twins of jaxad's systems: the same networks and losses, in PyTorch's best CPU setting."""
+
+import importlib
+from typing import Any
+
+from torch_systems.twin import Twin
+
+#: `config.model.name` -> module and class.
+_TWINS = {
+    "pchvae": ("pchvae", "PchVAE"),
+    "vqvae2": ("vqvae2", "VQVAE2"),
+    "fastflow": ("fastflow", "FastFlow"),
+    "aeflow": ("aeflow", "AEFlow"),
+}
+SYSTEMS = tuple(_TWINS)
+
+
+def make_twin(config: dict[str, Any]) -> Twin:
+    """The twin of the system that a config names, as plain dicts; its weights are torch's own."""
+    module, name = _TWINS[config["model"]["name"]]
+    return getattr(importlib.import_module(f"torch_systems.{module}"), name)(config)
