@@ -32,4 +32,4 @@ def keep_freed_memory() -> bool:
     except (OSError, AttributeError, TypeError):
         return False
     settings = {_ARENA_MAX: 1, _MMAP_MAX: 0, _TRIM_THRESHOLD: _KEPT_BYTES, _TOP_PAD: _GROWTH_BYTES}
-    return all([library.mallopt(name, value) for name, value in settings.items()])
+    return 0 not in [library.mallopt(name, value) for name, value in settings.items()]
