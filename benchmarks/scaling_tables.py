@@ -95,12 +95,31 @@ def show_chip(
                 f"`{name}`",
                 str(batch),
                 digits(1e3 * model.step_seconds(chip, of_name, batch, 1)),
+                bound(chip, of_name, batch),
                 *("" if part is None else f"{part:.0%}" for part in strong),
                 *(f"{part:.0%}" for part in weak),
             ]
         )
-    header = ["config", "batch", "ms on 1", *(f"shared by {chips}" for chips in STRONG)]
+    header = [
+        "config",
+        "batch",
+        "ms on 1",
+        "most of it",
+        *(f"shared by {chips}" for chips in STRONG),
+    ]
     table([*header, *(f"each of {chips:,}" for chips in WEAK)], rows)
+
+
+def bound(chip: model.Chip, works: Sequence[model.Work], images: int) -> str:
+    """What one chip spends most of an update on."""
+    seconds = {
+        "arithmetic": mean(works, lambda work: work.flops.at(images))
+        / chip.peak
+        / model.ARITHMETIC,
+        "memory": mean(works, lambda work: work.bytes.at(images)) / chip.memory / model.MEMORY,
+        "launches": mean(works, lambda work: work.kernels) * chip.launch,
+    }
+    return max(seconds, key=lambda name: seconds[name])
 
 
 def show_critical(works: Mapping[str, Sequence[model.Work]]) -> None:

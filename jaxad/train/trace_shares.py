@@ -15,6 +15,8 @@ _ORIGIN = re.compile(r'op_name="([^"]*)"')
 #: Their time is that of the operations inside them.
 _HOLDERS = ("while", "call", "conditional")
 _COLLECTIVES = ("all-reduce", "all-gather", "all-to-all", "reduce-scatter", "collective-permute")
+#: Names in an operation's path that are JAX's own.
+_STRUCTURE = {"shard_map", "while", "body", "cond", "closed_call", "checkpoint", "remat"}
 
 #: What comes from no layer: losses, optimiser, random numbers.
 NO_LAYER = "(no layer)"
@@ -93,7 +95,7 @@ def primitive(origin: str) -> str:
 
 def layer(origin: str) -> str:
     """The modules in `jit(train_step)/transpose(jvp(Net))/stem/conv_general_dilated`."""
-    parts = origin.split("/")[:-1]
+    parts = [part for part in origin.split("/")[:-1] if part not in _STRUCTURE]
     # A method by its name: `Modules.encode` is `encode`.
     modules = [part.rpartition(".")[2] for part in parts if "(" not in part and ")" not in part]
     if not modules:

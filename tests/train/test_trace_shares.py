@@ -36,6 +36,8 @@ def test_nothing_is_known_of_a_trace_without_operations(tmp_path):
     [
         ("jit(step)/jvp(Modules.split)/Modules.encode/stem/layers_0/add", "encode/stem/layers_0"),
         ("jit(step)/transpose(jvp(Net))/head/mul", "head backward"),
+        ("jit(step)/shard_map/transpose(jvp(Net))/head/mul", "head backward"),
+        ("jit(step)/shard_map/while/body/threefry2x32", NO_LAYER),
         ("jit(step)/mul", NO_LAYER),
         ("", NO_LAYER),
     ],
