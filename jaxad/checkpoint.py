@@ -150,8 +150,26 @@ class Checkpoints:
 
     @property
     def best_step(self) -> int | None:
-        """The checkpoint of least validation loss among those kept; None where there is none."""
-        return self._manager.best_step()
+        """The checkpoint of least validation loss among those kept; None where there is none.
+
+        One whose metrics are not what was saved is no candidate, which a line on stderr says.
+        """
+        losses: dict[int, float] = {}
+        for step in self.steps:
+            try:
+                noted = self._noted(step)
+            except _Damaged as damage:
+                print(
+                    f"checkpoint '{self._folder / str(step)}' is damaged ({damage}): it is no "
+                    "candidate for the best.",
+                    file=sys.stderr,
+                    flush=True,
+                )
+                continue
+            metrics = self._manager.metrics(step) if noted is None else noted["metrics"]
+            if metrics and VALIDATION_LOSS in metrics:
+                losses[step] = metrics[VALIDATION_LOSS]
+        return min(losses, key=lambda step: (losses[step], -step), default=None)
 
     def save(
         self, step: int, variables: Tree, training: Tree, metrics: Mapping[str, float]

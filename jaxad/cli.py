@@ -6,6 +6,7 @@ import errno
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -331,16 +332,29 @@ def main(arguments: Sequence[str] | None = None) -> Any:
             return _run(sys.argv[1:] if arguments is None else arguments, program)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
+        code = 2
     except RunError as error:
         print(f"failed: {error}", file=sys.stderr)
-        return 1
+        code = 1
     except OSError as error:
         told = _system_error(error)
         if told is None:
+            _end_traceback()
             raise
         print(told[0], file=sys.stderr)
-        return told[1]
+        code = told[1]
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from what is saved.", file=sys.stderr)
-        return 1
+        code = 1
+    except Exception:
+        _end_traceback()
+        raise
+    processes.leave(code)
+    return code
+
+
+def _end_traceback() -> None:
+    """Ends one of several processes with what Python tells of an error that nobody expected."""
+    if processes.are_several():
+        traceback.print_exc()
+        processes.leave(1)

@@ -90,7 +90,8 @@ def base() -> ConfigDict:
     config.train.checkpoint_every_steps = 250  # validation loss, then a checkpoint
     # Updates that are sent to the devices at once; worth it where one takes little time.
     config.train.steps_per_dispatch = 1
-    # Parts in which each device takes its batch, one after another: less memory, the same gradient.
+    # Parts in which each device takes its batch, one after another: less memory, the same gradient
+    # but for batch norm, which sees one part at a time.
     config.train.accumulate_steps = 1
     # Less memory for more time: of the forward pass only products and convolutions are kept.
     config.train.rematerialise = False
@@ -321,6 +322,20 @@ PATHS = ("config.data.root", "config.data.test.root", "config.train.feature_cach
 _PLACES = (*PATHS, "config.data.on_error")  # splits.json tells who is learnt from
 #: Fields that say on which machine a run is trained, and not what it computes.
 _LAYOUT = ("config.cpu_devices", "config.parallel", "config.train.steps_per_dispatch")
+
+
+def without_places(config: ConfigDict) -> ConfigDict:
+    """The config without paths of the machine, which may name people: of what leaves it."""
+    found = config.copy_and_resolve_references().unlock()
+    # Of an encoder; elsewhere weights are numbers.
+    for path in (*PATHS, "config.model.weights"):
+        *groups, field = path.removeprefix("config.").split(".")
+        group: Any = found
+        for name in groups:
+            group = group.get(name, ConfigDict())
+        if isinstance(group.get(field), str):
+            group[field] = ""
+    return found.lock()
 
 
 def difference(ours: ConfigDict, theirs: ConfigDict) -> list[str]:

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float
 from ml_collections import ConfigDict
 
-from jaxad import experiment
+from jaxad import experiment, processes
 from jaxad.checkpoint import Checkpoints
 from jaxad.data.pipeline import eval_batches
 from jaxad.errors import UserError
@@ -83,6 +83,8 @@ class Detector(Scorer):
         )
         done = 0
         for batch in self._parallel.prefetch(batches):
+            if processes.notice():  # between batches, as Ctrl-C would
+                raise KeyboardInterrupt
             scores = self._parallel.get_per_example(compiled(self._variables, batch))
             valid = min(self._batch_size, len(images) - done)
             done += valid
@@ -126,7 +128,7 @@ def _restored(
     with Checkpoints(workdir.checkpoints, read_only=True) as checkpoints:
         named: dict[str | int, int | None] = {
             "last": checkpoints.last_step,
-            "best": checkpoints.best_step,
+            "best": checkpoints.best_step if checkpoint == "best" else None,
             **{step: step for step in checkpoints.steps},
         }
         step = named.get(checkpoint)

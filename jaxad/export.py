@@ -11,7 +11,6 @@ from typing import Any
 import jax
 import jax.export
 import numpy as np
-from ml_collections import ConfigDict
 
 from jaxad import config as config_lib
 from jaxad import detector as detector_lib
@@ -70,7 +69,7 @@ def pack(
     members = {
         exported.PROGRAM: program(detector),
         exported.WEIGHTS: _npz(_leaves(detector)),
-        exported.CONFIG: config_lib.to_json(_without_paths(detector.config)).encode(),
+        exported.CONFIG: config_lib.to_json(config_lib.without_places(detector.config)).encode(),
         exported.CARD: _json(about),
         exported.GOLDEN: _npz(_golden(detector)),
     }
@@ -139,22 +138,6 @@ def card(run: Workdir, detector: Detector) -> dict[str, Any]:
         },
         "platforms": list(PLATFORMS),
     }
-
-
-def _without_paths(config: ConfigDict) -> ConfigDict:
-    """The config without paths of the machine, which may name people."""
-    found = config.copy_and_resolve_references().unlock()
-    for path in (
-        *config_lib.PATHS,
-        "config.model.weights",
-    ):  # of an encoder; elsewhere they are numbers
-        *groups, field = path.removeprefix("config.").split(".")
-        group = found
-        for name in groups:
-            group = group[name]
-        if isinstance(group.get(field), str):
-            group[field] = ""
-    return found.lock()
 
 
 def _leaves(detector: Detector) -> dict[str, np.ndarray]:

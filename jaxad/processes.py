@@ -4,11 +4,13 @@ JAX's own runtime connects them and notices when one is lost. Every process runs
 its part of each batch; all that is written is written by the first one, in a folder that all see.
 """
 
+import itertools
 import os
 import socket
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from jaxad.errors import UserError
 
@@ -21,6 +23,7 @@ FLAGS = (
 
 #: Seconds for which processes wait for each other at the start, and after a last sign of life.
 _START_SECONDS, _HEARTBEAT_SECONDS = 300, 60
+_asked = itertools.count()
 
 
 def join(
@@ -34,7 +37,7 @@ def join(
     """Makes this process one of several, where the flags say so; returns when all are there.
 
     Call it before JAX starts. From then on SIGTERM is a notice of preemption, which all processes
-    hear of (`jaxad.train.loop.stop_request`), and all but the first are silent.
+    hear of by asking (`notice`), and all but the first are silent.
 
     Args:
         cluster: one of `CLUSTERS`: JAX reads from the scheduler's environment who takes part.
@@ -103,6 +106,24 @@ def join(
         ) from error
 
 
+def leave(code: int) -> None:
+    """Ends one of several processes that failed, at once; returns where this is the only one.
+
+    An ordinary end waits for the others, which wait for this process where it will not come. They
+    hear that it is gone and end too.
+    """
+    if are_several():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def are_several() -> bool:
+    """Whether this process was joined with others; imports nothing."""
+    jax = sys.modules.get("jax")
+    return jax is not None and jax.distributed.is_initialized()
+
+
 def is_first() -> bool:
     """Whether this process is the one that writes."""
     import jax
@@ -129,6 +150,44 @@ def meet(where: str) -> None:
         multihost_utils.sync_global_devices(where)
 
 
+def notice() -> bool:
+    """Whether SIGTERM came to any of several processes; False where this is the only one.
+
+    Every process must ask equally often: JAX carries the notice to all, and tells them at the same
+    time of asking.
+    """
+    import jax
+
+    if not jax.distributed.is_initialized():
+        return False
+    from jax.experimental import multihost_utils
+
+    return multihost_utils.reached_preemption_sync_point(next(_asked))
+
+
+def of_first(tree: Any) -> Any:
+    """The first process's NumPy arrays, in all; others give arrays of the same shapes and types."""
+    import jax
+
+    if not jax.distributed.is_initialized():
+        return tree
+    from jax.experimental import multihost_utils
+
+    return multihost_utils.broadcast_one_to_all(tree)
+
+
+def of_all(value: int) -> list[int]:
+    """The number that each process gives, in their order."""
+    import jax
+
+    if not jax.distributed.is_initialized():
+        return [value]
+    import numpy as np
+    from jax.experimental import multihost_utils
+
+    return multihost_utils.process_allgather(np.asarray(value, np.int32)).reshape(-1).tolist()
+
+
 def check_shared(folder: Path) -> None:
     """Checks that every process sees the folder that the first one writes to.
 
@@ -140,20 +199,19 @@ def check_shared(folder: Path) -> None:
     if not jax.distributed.is_initialized() or jax.process_count() == 1:
         return
     import numpy as np
-    from jax.experimental import multihost_utils
 
     meet(f"before {folder}")
-    token = multihost_utils.broadcast_one_to_all(np.uint32(time.time_ns() % 2**32))
+    token = of_first(np.uint32(time.time_ns() % 2**32))
     sign = folder / f".shared-{int(token)}"
     if is_first():
         folder.mkdir(parents=True, exist_ok=True)
         sign.touch()
     meet(f"signed {folder}")
-    seen = multihost_utils.process_allgather(np.asarray(sign.exists()))
+    seen = of_all(sign.exists())
     if is_first():
         sign.unlink(missing_ok=True)
-    if not seen.all():
-        blind = ", ".join(str(number) for number in np.flatnonzero(~seen))
+    if not all(seen):
+        blind = ", ".join(str(number) for number, sees in enumerate(seen) if not sees)
         raise UserError(
             f"workdir '{folder}': not seen by process {blind}; choose a folder that all hosts "
             "share."

@@ -17,17 +17,17 @@ from jaxad import locks, processes
 from jaxad.errors import UserError
 
 #: Where `atomic_write` leaves its temporary file if it is killed.
-_LEFTOVERS = (".*.tmp", "eval/*/.*.tmp", "figures/.*.tmp", "maps/**/.*.tmp")
+_LEFTOVERS = (".*.tmp", ".shared-*", "eval/*/.*.tmp", "figures/.*.tmp", "maps/**/.*.tmp")
 
 
 @contextlib.contextmanager
-def atomic_write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
+def atomic_write(path: Path, mode: str = "w", *, by_all: bool = False) -> Iterator[IO[Any]]:
     """Opens a temporary file beside `path` and renames it to `path` when the block succeeds.
 
-    Of several processes the first alone writes; what the others would write is the same and goes
-    nowhere.
+    Of several processes the first alone writes, unless the file is each one's own (`by_all`); what
+    the others would write is the same and goes nowhere.
     """
-    if not processes.is_first():
+    if not by_all and not processes.is_first():
         with io.BytesIO() if "b" in mode else io.StringIO() as nowhere:
             yield nowhere
         return
@@ -66,9 +66,9 @@ def naming(path: Path) -> Iterator[None]:
         raise
 
 
-def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Writes JSON atomically. Keys keep their order."""
-    with atomic_write(path) as file:
+def write_json(path: Path, value: Mapping[str, Any], *, by_all: bool = False) -> None:
+    """Writes JSON as `atomic_write` writes. Keys keep their order."""
+    with atomic_write(path, by_all=by_all) as file:
         json.dump(value, file, indent=2, allow_nan=False)
         file.write("\n")
 

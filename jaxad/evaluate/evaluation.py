@@ -40,6 +40,12 @@ def evaluate_splits(
         trivial: of the same data, where another run has computed them.
     """
     detector = detector_lib.load(workdir.path)
+    steps = processes.of_all(detector.step)
+    if len(set(steps)) > 1:
+        raise RunError(
+            f"workdir '{workdir.path}': processes see other newest checkpoints, {steps}; evaluate "
+            "once the file system shows all of them the same."
+        )
     membership.check(workdir, data_set)
     trivial = TrivialScores(data_set) if trivial is None else trivial
     train = data_set.split("train")

@@ -221,7 +221,7 @@ class _Files:
 
     def write_sums(self, sums: dict[int, int]) -> None:
         values = {str(start): value for start, value in sums.items()}
-        write_json(self._index, {"version": VERSION, "sums": values})
+        write_json(self._index, {"version": VERSION, "sums": values}, by_all=True)
 
     def is_good(self, start: int, sums: dict[int, int]) -> bool:
         """Whether the part that begins at this example is there and undamaged."""

@@ -1,7 +1,6 @@
 """The training loop: from configs and folders to checkpoints and metrics."""
 
 import contextlib
-import itertools
 import signal
 import threading
 import time
@@ -11,7 +10,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
@@ -32,12 +30,10 @@ from jaxad.workdir import Workdir
 def stop_request() -> Iterator[Callable[[], bool]]:
     """Yields a function that tells whether SIGTERM came since; who asks ends what it does.
 
-    Of several processes each must ask equally often: JAX carries the notice that one of them got to
-    the others, and tells all of them at the same time of asking.
+    Of several processes each must ask equally often (`jaxad.processes.notice`).
     """
     if jax.process_count() > 1:
-        asked = itertools.count()
-        yield lambda: multihost_utils.reached_preemption_sync_point(next(asked))
+        yield processes.notice
         return
     requested = threading.Event()
 
@@ -369,7 +365,19 @@ def _save(
 def _restored(
     members: Sequence[_Member], initial: Sequence[TrainState]
 ) -> tuple[int | None, Sequence[TrainState]]:
-    """Step and states of the newest undamaged checkpoints; the initial states without any."""
+    """Step and states of the newest undamaged checkpoints; the initial states without any.
+
+    Of several processes the first one reads them: another might find other files, or find them
+    while a damaged one is set aside.
+    """
+    step, states = _read(members, initial) if processes.is_first() else (None, initial)
+    step = int(processes.of_first(np.int32(-1 if step is None else step)))
+    return (None, initial) if step < 0 else (step, processes.of_first(tuple(states)))
+
+
+def _read(
+    members: Sequence[_Member], initial: Sequence[TrainState]
+) -> tuple[int | None, Sequence[TrainState]]:
     if _common_step(members) is None:
         return None, initial
     pairs = zip(members, initial, strict=True)

@@ -17,7 +17,7 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
-from jaxad import experiment
+from jaxad import experiment, processes
 from jaxad.data import pipeline
 from jaxad.parallel import Parallel, make_parallel
 from jaxad.train.feature_cache import FeatureCache, default_folder
@@ -186,7 +186,9 @@ def cached_features(
         stop_requested=stop_requested,
     )
     found = {name: cache.features(split, name) for name, split in splits.items()}
-    return {name: array for name, array in found.items() if array is not None}
+    # All processes or none: features were rounded, and a program with them is another one.
+    there = {name: processes.of_all(array is not None) for name, array in found.items()}
+    return {name: array for name, array in found.items() if array is not None and all(there[name])}
 
 
 def _equal(one: Tree, other: Tree) -> bool:
