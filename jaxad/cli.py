@@ -339,22 +339,31 @@ def main(arguments: Sequence[str] | None = None) -> Any:
     except OSError as error:
         told = _system_error(error)
         if told is None:
-            _end_traceback()
+            _end_unexpected(error)
             raise
         print(told[0], file=sys.stderr)
         code = told[1]
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from what is saved.", file=sys.stderr)
         code = 1
-    except Exception:
-        _end_traceback()
+    except Exception as error:
+        _end_unexpected(error)
         raise
     processes.leave(code)
     return code
 
 
-def _end_traceback() -> None:
-    """Ends one of several processes with what Python tells of an error that nobody expected."""
-    if processes.are_several():
+def _end_unexpected(error: Exception) -> None:
+    """Ends one of several processes with an error that nobody expected: the loss of another, say."""
+    if not processes.are_several():
+        return
+    if type(error).__name__ == "JaxRuntimeError":  # what a sum over devices ends in
+        first_line = (str(error).strip().splitlines() or ["no reason"])[0][:200]
+        print(
+            f"failed: the devices do not answer ({first_line}): another process has ended, or "
+            "the network; see what the others say, then start all again.",
+            file=sys.stderr,
+        )
+    else:
         traceback.print_exc()
-        processes.leave(1)
+    processes.leave(1)

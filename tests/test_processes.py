@@ -217,7 +217,10 @@ def test_where_one_process_dies_the_other_ends_and_says_why(
         cluster.members[lost].send_signal(signal.SIGKILL)
         found = cluster.end()  # it waits long enough for a heartbeat that is missed after 10 s
     assert found[1 - lost][0] not in (0, None)
-    assert "JAX distributed service detected fatal errors" in found[1 - lost][2]
+    # What comes first: the sum over devices that fails, or the heartbeat that is missed.
+    said = found[1 - lost][2]
+    assert "failed: the devices do not answer" in said or "service detected fatal errors" in said
+    assert "Traceback" not in said
     # What was saved is there, and the same command goes on, here in one process.
     saved = jaxad.load(tmp_path).step
     assert saved >= 20 and saved % 20 == 0
