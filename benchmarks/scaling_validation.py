@@ -51,8 +51,8 @@ def run(names: list[str]) -> None:
         config, program = scaling_programs.make(name)
         shapes = scaling_programs.batch_shapes(config, program, config.data.batch_size)
         batch = program.parallel.put_batch(random_batch(shapes))
+        state = program.parallel.put_replicated(program.initial_states[0])
         for (phase, _), update in program.updates.items():
-            state = program.parallel.put_replicated(program.initial_states[0])
             compiled = update.lower(state, batch).compile()  # type: ignore[attr-defined]
             costs = program_costs(compiled)
             assert costs.flops is not None and costs.bytes_accessed is not None
