@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import scaling_programs
 
+from jaxad.host_memory import keep_freed_memory
 from jaxad.program_costs import program_costs
 from jaxad.train.profiling import measured_peak
 
@@ -43,14 +44,15 @@ def run(names: list[str]) -> None:
     Peaks are measured again beside each row, and the fastest of several repeats is taken of peaks
     and of updates: other work on the machine makes both slower.
     """
+    keep_freed_memory()  # as training does
     print("| config | updates of | GFLOP/s | GB/s | arithmetic, ms | memory, ms | ms | ratio |")
     print("|---|---|---|---|---|---|---|---|")
     for name in names:
         config, program = scaling_programs.make(name)
         shapes = scaling_programs.batch_shapes(config, program, config.data.batch_size)
         batch = program.parallel.put_batch(random_batch(shapes))
+        state = program.parallel.put_replicated(program.initial_states[0])
         for (phase, _), update in program.updates.items():
-            state = program.parallel.put_replicated(program.initial_states[0])
             compiled = update.lower(state, batch).compile()  # type: ignore[attr-defined]
             costs = program_costs(compiled)
             assert costs.flops is not None and costs.bytes_accessed is not None

@@ -246,7 +246,9 @@ def profile(config: ConfigDict, workdir: str | os.PathLike[str], *, steps: str |
         raise UserError(f"--steps={steps}: is no whole number from 1 on.")
     run = Workdir(workdir)
     run.check(config)
-    split_cpu(config.cpu_devices)  # and nothing else: a program that is kept takes no compiling
+    # As in training, but that no program is kept: its compile time is measured.
+    split_cpu(config.cpu_devices)
+    keep_freed_memory()
     experiment.check(config)
     data_set = DataSet(config.data)
     data_set.check()

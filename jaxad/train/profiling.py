@@ -143,17 +143,18 @@ def profile_training(config: ConfigDict, split: Split, folder: Path, steps: int)
     needed = [count for count in usual.values() for _ in range(_dispatches(steps))]
     batches = train_batches(config, seeds, sample, 0, needed, features)
     peak = measured_peak(program.parallel, config.precision)
+    (initial,) = program.initial_states  # on a single device the first update takes them over
+    parameters = sum(int(np.size(leaf)) for leaf in jax.tree.leaves(initial.params))
     state = program.parallel.put_replicated(program.stack(program.initial_states))
     phases = []
     for phase, count in usual.items():
         measured = _Measured(program, counted, phase, count, batches, folder / "+".join(phase))
         state, found = measured.profile(state, steps, updates[phase], peak, config.data.batch_size)
         phases.append(found)
-    (params,) = (one.params for one in program.initial_states)
     seconds = sum(one.updates / one.images_per_second for one in phases)
     return Profile(
         about=_about(config, program, features is not None),
-        parameters=sum(int(np.size(leaf)) for leaf in jax.tree.leaves(params)),
+        parameters=parameters,
         peak=peak,
         phases=tuple(phases),
         images_per_second=program.num_steps / seconds,
