@@ -1,5 +1,5 @@
-"""Weight gradients of 3x3 convolutions, depthwise and 1x1 convolutions: XLA's own against those of
-`jaxad.nn.convolution`, in turn in one run, with the matrix-product ceiling.
+"""3x3 convolutions, their weight gradients, depthwise and 1x1 convolutions: XLA's own against those
+of `jaxad.nn.convolution`, in turn in one run, with the matrix-product ceiling.
 
     python benchmarks/convolutions.py
 """
@@ -24,6 +24,18 @@ WIDE = (
     (8, 16, 512, 512),
     (32, 32, 32, 32),
     (32, 8, 56, 112),
+    (16, 16, 60, 60),
+)
+#: Batch, side, channels, features: those of FastFlow, AE-FLOW and VQ-VAE-2 that fill no vectors,
+#: and of pchVAE and a decoder that do.
+FORWARD = (
+    (32, 32, 12, 12),
+    (32, 16, 20, 20),
+    (32, 8, 56, 56),
+    (16, 16, 60, 60),
+    (16, 16, 16, 60),
+    (16, 8, 48, 48),
+    (32, 32, 32, 32),
 )
 #: The paper's batch, of which only the memory is asked.
 LARGE = (64, 128, 64, 64)
@@ -68,6 +80,12 @@ def weight_gradient(
     gradient = normal((batch, side, side, outputs))
     compiled = gradient_of(function)
     return lambda: compiled(x, kernel, gradient)
+
+
+def forward(function: Convolution, batch: int, side: int, inputs: int, outputs: int) -> Task:
+    x, kernel = normal((batch, side, side, inputs)), normal((3, 3, inputs, outputs))
+    compiled = jax.jit(partial(function, strides=(1, 1)))
+    return lambda: compiled(x, kernel)
 
 
 def temporaries(function: Convolution, batch: int, side: int, inputs: int, outputs: int) -> int:
@@ -117,6 +135,7 @@ def main() -> None:
     print(f"temporaries of the weight gradient of {LARGE}: XLA {megabytes[0]:.0f} MB, here "
           f"{megabytes[1]:.0f} MB")  # fmt: skip
     parts = (
+        ("3x3: batch, side, channels, features", forward, FORWARD),
         ("weight gradient: batch, side, channels, features", weight_gradient, WIDE),
         ("depthwise: batch, side, channels, kernel, stride", depthwise, DEPTHWISE),
         ("1x1: batch, side, channels, features, stride", pointwise, POINTWISE),

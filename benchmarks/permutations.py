@@ -1,51 +1,63 @@
-"""What the permutation of a flow's channels costs, and what other ways of writing it would.
+"""What the permutation of a flow's channels costs as a gather and as a product with its matrix.
 
 python benchmarks/permutations.py
 """
 
+import argparse
 import statistics
 import time
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxad.nn.flow.permutations import ChannelPermutation, ChannelReversal
+from jaxad.nn.flow.permutations import gather_channels, multiply_channels
 
-SHAPE = (8, 16, 16, 1024)
+#: Batch, side, channels: FastFlow's levels and AE-FLOW's default, then wider ones to the paper's.
+SHAPES = ((32, 32, 24), (32, 16, 40), (32, 8, 112), (8, 32, 256), (8, 16, 512), (8, 16, 1024))
+WAYS = {
+    "gather": gather_channels,
+    "product": lambda x, order, inverse: multiply_channels(x, order),
+    "indexing": lambda x, order, inverse: x[..., order],
+}
 
 
-def milliseconds(task: Callable[[jax.Array], jax.Array], x: jax.Array) -> float:
+def milliseconds(task: jax.stages.Wrapped, *arguments: jax.Array) -> float:
     start = time.perf_counter()
-    jax.block_until_ready(task(x))
+    jax.block_until_ready(task(*arguments))
     return 1e3 * (time.perf_counter() - start)
 
 
 def main() -> None:
-    x = jnp.asarray(np.random.default_rng(0).normal(size=SHAPE), jnp.float32)
-    order = jax.random.permutation(jax.random.key(0), SHAPE[-1])
-    matrix = jnp.eye(SHAPE[-1])[order]
-    permute, reverse = ChannelPermutation(order).forward, ChannelReversal().forward
-    tasks = {
-        "copy (times 2)": lambda x: 2 * x,
-        "permutation": permute,
-        "permutation, gradient": jax.grad(lambda x: jnp.sum(permute(x) * x)),
-        "indexing, gradient by autodiff": jax.grad(lambda x: jnp.sum(x[..., order] * x)),
-        "product with its matrix": lambda x: x @ matrix.T,
-        "reversal": reverse,
-    }
-    compiled = {name: jax.jit(task) for name, task in tasks.items()}
-    times: dict[str, list[float]] = {name: [] for name in tasks}
-    for round_number in range(16):
-        for name, task in compiled.items():
-            elapsed = milliseconds(task, x)
-            if round_number:  # the first one compiles
-                times[name].append(elapsed)
-    print(f"{SHAPE}, jax {jax.__version__} on {jax.default_backend()}")
-    print("| | ms | min | max |\n|---|---|---|---|")
-    for name, found in times.items():
-        print(f"| {name} | {statistics.median(found):.1f} | {min(found):.1f} | {max(found):.1f} |")
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--repeats", type=int, default=15)
+    options = parser.parse_args()
+    print(f"jax {jax.__version__} on {jax.default_backend()}; ms (min to max)\n\n"
+          f"| batch, side, channels | | {' | '.join(WAYS)} |\n"
+          f"|---|---|{'---|' * len(WAYS)}")  # fmt: skip
+    for batch, side, channels in SHAPES:
+        shape = (batch, side, side, channels)
+        x = jnp.asarray(np.random.default_rng(0).normal(size=shape), jnp.float32)
+        # An argument, as in training: of a constant order XLA compiles something else.
+        order = jax.random.permutation(jax.random.key(0), channels)
+        inverse = jnp.argsort(order)
+        tasks = {
+            "value": {name: jax.jit(way) for name, way in WAYS.items()},
+            "value and gradient": {
+                name: jax.jit(jax.grad(lambda x, o, i, way=way: jnp.sum(jnp.sin(way(x, o, i)))))
+                for name, way in WAYS.items()
+            },
+        }
+        for kind, ways in tasks.items():
+            found = [
+                [milliseconds(task, x, order, inverse) for task in ways.values()]
+                for _ in range(options.repeats + 1)
+            ][1:]  # the first one compiles
+            cells = [
+                f"{statistics.median(times):.1f} ({min(times):.1f} to {max(times):.1f})"
+                for times in zip(*found, strict=True)
+            ]
+            print(f"| {batch}, {side}, {channels} | {kind} | {' | '.join(cells)} |", flush=True)
 
 
 if __name__ == "__main__":

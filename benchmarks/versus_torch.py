@@ -1,6 +1,6 @@
 """jaxad against PyTorch on a CPU: the same network, losses, optimiser and shapes, in turn.
 
-    pip install -e '.[benchmark]' && python benchmarks/versus_torch.py --system=pchvae
+    pip install -e . torch FrEIA && python benchmarks/versus_torch.py --system=pchvae
 
 First it is checked that both compute the same with the same weights, and fit as many numbers
 (`agreement.py`). Each side then is a process of its own; what is measured runs in turn, first one
@@ -8,6 +8,9 @@ side and then the next, and ratios are of such pairs. PyTorch runs in its best C
 last, every core, its fused Adam, inference mode for scores, no batch norm in a frozen encoder.
 Images are noise in memory, without augmentation. Peaks of memory (the largest resident set) and the
 time to the first update, from the end of the imports, are of fresh processes.
+
+On a machine that others use, one core and its time tell more than the wall's clock:
+`taskset -c 0 python benchmarks/versus_torch.py --clock=cpu --devices=1 --fresh_repeats=0`.
 """
 
 import argparse
@@ -23,6 +26,7 @@ from typing import Any
 
 import numpy as np
 
+_CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 _MEMORY_UPDATES = 10
 _SECONDS = 1.0  # that a measurement takes at least
 
@@ -48,14 +52,15 @@ def _tasks(side: dict[str, Any], config: dict[str, Any], variables: Any) -> Any:
 def _serve(pipe: Connection, side: dict[str, Any], config: dict[str, Any], variables: Any) -> None:
     """Runs what it is asked for: (name, how often) -> seconds; None ends it."""
     tasks, wait = _tasks(side, config, variables)
+    clock = _CLOCKS[side["clock"]]
     pipe.send(list(tasks))
     while (asked := pipe.recv()) is not None:
         name, count = asked
-        start = time.perf_counter()
+        start = clock()
         for _ in range(count):
             result = tasks[name]()
         wait(result)
-        pipe.send(time.perf_counter() - start)
+        pipe.send(clock() - start)
 
 
 def _memory() -> float:
@@ -193,9 +198,12 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=0, help="of images; 0: the config's")
     parser.add_argument("--subnet", default="", choices=("", "conv", "resnet"), help="of flows")
     parser.add_argument("--devices", default="1,2", help="CPU devices that share a batch")
+    parser.add_argument("--clock", default="wall", choices=list(_CLOCKS), help="cpu: processor "
+                        "time of a side's process, of one core (see above)")  # fmt: skip
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--fresh_repeats", type=int, default=3, help="of fresh processes; 0: none")
-    parser.add_argument("--only", default="", help="one of the tasks")
+    parser.add_argument("--only", default="", help="one of the tasks, or fresh: what fresh "
+                        "processes need")  # fmt: skip
     options = parser.parse_args()
 
     changes: dict[str, Any] = {
@@ -203,23 +211,28 @@ def main() -> None:
         "evaluate.batch_size": options.score_batch_size,
         "data.image_size": options.size,
         "model.subnet": options.subnet,
-        # Those of Wide-ResNet-50-2 would have to be downloaded.
+        # The weights of Wide-ResNet-50-2 would have to be downloaded.
         "model.weights": "random" if ":paper" in options.system else "",
     }
     config = _answer(_serve_config, options.system, {k: v for k, v in changes.items() if v})
     variables = _answer(_serve_check, config)
-    sides: dict[str, Any] = {"PyTorch": {"devices": 0}}
+    sides: dict[str, Any] = {"PyTorch": {"devices": 0, "clock": options.clock}}
     for count in map(int, options.devices.split(",")):
-        sides[f"jaxad, {count} device{'s' if count > 1 else ''}"] = {"devices": count}
+        sides[f"jaxad, {count} device{'s' if count > 1 else ''}"] = {
+            "devices": count, "clock": options.clock,
+        }  # fmt: skip
     load = os.getloadavg()[0]
-    print(f"{options.system}, {config['data']['image_size']} px, batches of "
-          f"{config['data']['batch_size']} (train) and {config['evaluate']['batch_size']} (score); "
-          f"load before: {load:.1f}\n")  # fmt: skip
+    print(
+        f"{options.system}, {config['data']['image_size']} px, batches of "
+        f"{config['data']['batch_size']} (train) and {config['evaluate']['batch_size']} (score); "
+        f"{len(os.sched_getaffinity(0))} cores, {options.clock} clock, load before: {load:.1f}\n"
+    )  # fmt: skip
     columns = [*sides, *(f"ratio, {name} (min to max)" for name in list(sides)[1:])]
     print(f"| | {' | '.join(columns)} |\n|{'---|' * (len(columns) + 1)}", flush=True)
-    for line in throughput(sides, config, variables, options.repeats, options.only):
-        print(line, flush=True)
-    if options.fresh_repeats:
+    if options.only != "fresh":
+        for line in throughput(sides, config, variables, options.repeats, options.only):
+            print(line, flush=True)
+    if options.fresh_repeats and options.only in ("", "fresh"):
         for line in fresh(sides, config, variables, options.fresh_repeats):
             print(line, flush=True)
 

@@ -12,14 +12,15 @@ import os
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX, _ARENA_MAX = -1, -2, -4, -8
 #: As much as mallopt can be told to keep at the heap's end; it takes an int.
 _KEPT_BYTES = 2**31 - 1
-#: What the heap grows by: that of a whole arena of a thread, so that none is given back.
+#: What the heap grows by at least; pages that nobody touches take no memory.
 _GROWTH_BYTES = 2**26
 
 
 def keep_freed_memory() -> bool:
     """Lets this process keep what it frees, up to 2 GiB, rather than give it back to the system.
 
-    Its peak stays what it was. What the user says of malloc in `GLIBC_TUNABLES` stays.
+    Other threads get no heaps of their own any more, so that it belongs before JAX starts. What the
+    user says of malloc in `GLIBC_TUNABLES` stays.
 
     Returns:
         Whether the C library was told.
@@ -31,5 +32,8 @@ def keep_freed_memory() -> bool:
         library.gnu_get_libc_version  # noqa: B018 - only glibc has it
     except (OSError, AttributeError, TypeError):
         return False
-    settings = {_ARENA_MAX: 1, _MMAP_MAX: 0, _TRIM_THRESHOLD: _KEPT_BYTES, _TOP_PAD: _GROWTH_BYTES}
-    return 0 not in [library.mallopt(name, value) for name, value in settings.items()]
+    library.mallopt(_ARENA_MAX, 1)  # of other arenas large pieces are the system's all the same
+    library.mallopt(_MMAP_MAX, 0)
+    library.mallopt(_TRIM_THRESHOLD, _KEPT_BYTES)
+    library.mallopt(_TOP_PAD, _GROWTH_BYTES)
+    return True

@@ -17,8 +17,12 @@ def conv(features: int, ours: bool) -> nn.Conv:
     return nn.Conv(features, (3, 3), precision="highest", **given)
 
 
-# Either side of the number of channels from which on the products are used; no side is square.
-@pytest.mark.parametrize(("channels", "features"), [(48, 64), (64, 48), (48, 47), (3, 64), (2, 3)])
+# Either side of the number of channels from which on the products are used, of whole vectors of
+# features, and of few of them; no side is square.
+@pytest.mark.parametrize(
+    ("channels", "features"),
+    [(56, 64), (64, 56), (56, 55), (60, 60), (16, 60), (3, 64), (20, 12), (12, 20), (2, 3)],
+)
 def test_value_and_gradients_are_those_of_xla(channels, features):
     rng = np.random.default_rng(0)
     x = jnp.asarray(rng.normal(size=(2, 5, 7, channels)))
@@ -38,14 +42,15 @@ def test_value_and_gradients_are_those_of_xla(channels, features):
     assert float(value(True, params, x)) == pytest.approx(float(value(False, params, x)), rel=1e-5)
 
 
-def test_the_gradient_has_a_gradient():
+@pytest.mark.parametrize("channels", [56, 24, 6])
+def test_the_gradient_has_a_gradient(channels):
     """Gradient penalties differentiate twice."""
     rng = np.random.default_rng(0)
-    x = jnp.asarray(rng.normal(size=(1, 4, 4, 48)))
-    params = conv(48, ours=True).init(jax.random.key(0), x)
+    x = jnp.asarray(rng.normal(size=(1, 4, 4, channels)))
+    params = conv(channels, ours=True).init(jax.random.key(0), x)
 
     def penalty(params, ours: bool):
-        slope = jax.grad(lambda x: jnp.sum(conv(48, ours).apply(params, x) ** 2))(x)
+        slope = jax.grad(lambda x: jnp.sum(conv(channels, ours).apply(params, x) ** 2))(x)
         return jnp.sum(slope**2)
 
     for ours, theirs in zip(
@@ -54,6 +59,31 @@ def test_the_gradient_has_a_gradient():
         strict=True,
     ):
         np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-4 * float(abs(theirs).max()))
+
+
+@pytest.mark.parametrize("channels", [56, 24, 6])
+def test_seeds_train_side_by_side(channels):
+    """`vmap` over kernels and images, as several seeds of one program have it."""
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.normal(size=(2, 1, 4, 5, channels)))
+    kernels = jnp.asarray(rng.normal(size=(2, 3, 3, channels, channels)))
+
+    def slopes(x, kernel):
+        return jax.grad(
+            lambda *at: jnp.sum(conv_general_dilated(*at, (1, 1), "SAME") ** 2), argnums=(0, 1)
+        )(x, kernel)
+
+    alone = [slopes(*one) for one in zip(x, kernels, strict=True)]
+    for together, *parts in zip(jax.vmap(slopes)(x, kernels), *alone, strict=True):
+        scale = float(jnp.abs(together).max())
+        np.testing.assert_allclose(together, jnp.stack(parts), rtol=1e-4, atol=1e-5 * scale)
+
+
+@pytest.mark.parametrize(("features", "computed"), [(60, 64), (64, 64), (40, 40)])
+def test_features_fill_whole_vectors_where_there_are_many(features, computed):
+    x, kernel = jnp.zeros((1, 5, 5, 8)), jnp.zeros((3, 3, 8, features))
+    traced = str(jax.make_jaxpr(lambda x, k: conv_general_dilated(x, k, (1, 1), "SAME"))(x, kernel))
+    assert f"f32[1,5,5,{computed}] = conv_general_dilated" in traced
 
 
 def test_it_is_used_where_there_are_many_channels():

@@ -20,6 +20,7 @@ from jaxad.nn.flow import (
     from_freia,
     standard_normal_log_density,
 )
+from jaxad.nn.flow.permutations import MOST_CHANNELS_OF_PRODUCT, ChannelPermutation
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 SHAPE = (2, 2, 3, 5)  # an odd number of channels: the halves differ
@@ -176,6 +177,19 @@ def test_the_gradient_through_a_permutation_is_the_inverse_permutation():
     step = 1e-3
     difference = (loss(z + step * direction) - loss(z - step * direction)) / (2 * step)
     np.testing.assert_allclose(jnp.vdot(jax.grad(loss)(z), direction), difference, rtol=1e-2)
+
+
+# Either side of the number of channels up to which it is a product.
+@pytest.mark.parametrize("channels", [MOST_CHANNELS_OF_PRODUCT, MOST_CHANNELS_OF_PRODUCT + 1])
+def test_a_permutation_moves_channels_exactly(rng, channels):
+    order = rng.permutation(channels)
+    x = rng.normal(size=(2, 3, 4, channels)).astype(np.float32)
+    direction = rng.normal(size=x.shape).astype(np.float32)
+    bijector = ChannelPermutation(jnp.asarray(order))
+    y, back = jax.vjp(bijector.forward, jnp.asarray(x))
+    np.testing.assert_array_equal(y, x[..., order])
+    np.testing.assert_array_equal(bijector.inverse(y), x)
+    np.testing.assert_array_equal(back(jnp.asarray(direction))[0][..., order], direction)
 
 
 def test_density_at_a_place_is_scipys(rng):

@@ -169,6 +169,15 @@ def test_ties_go_to_the_first_code():
     assert float(moving_average(jnp.array(4.0), jnp.array(0.0), 0.75)) == 3.0
 
 
+def test_the_nearest_code_is_argmin_s(rng):
+    vectors = rng.normal(size=(50, 3)).astype(np.float32)
+    codebook = rng.normal(size=(7, 3)).astype(np.float32)
+    vectors[3], codebook[5] = np.nan, codebook[2]  # no number; a tie
+    distances = np.sum((vectors[:, None] - codebook[None]) ** 2, axis=-1)
+    expected = distances.argmin(axis=1)
+    np.testing.assert_array_equal(nearest(jnp.asarray(vectors), jnp.asarray(codebook)), expected)
+
+
 @pytest.mark.parametrize("updates", [0, 1], ids=["first update", "later"])
 def test_jit_over_a_mesh_and_pmap_update_the_codebook_alike(updates):
     """As one device would with the whole batch, replaced codes included."""

@@ -12,39 +12,45 @@ FeatureMap = Float[Array, "batch rows columns features"]
 LogDet = Float[Array, "batch rows columns"]
 
 
-#: Up to so many channels a product with the permutation's matrix takes less time than a gather of
-#: single numbers, on a CPU half to a third (`benchmarks/permutations.py`).
+#: Up to so many channels a product with the permutation's matrix takes less time on a CPU than a
+#: gather of single numbers (`benchmarks/permutations.py`).
 MOST_CHANNELS_OF_PRODUCT = 128
 
 
 @jax.custom_vjp
-def _gather_channels(
+def gather_channels(
     x: FeatureMap, order: Int[Array, " features"], inverse: Int[Array, " features"]
 ) -> FeatureMap:
     """x[..., order]; its gradient is a gather as well, where autodiff would scatter."""
     return jnp.take(x, order, axis=-1, mode="clip")
 
 
-def _gather_forward(x: FeatureMap, order: Array, inverse: Array) -> tuple[FeatureMap, Array]:
-    return _gather_channels(x, order, inverse), inverse
+def _forward(x: FeatureMap, order: Array, inverse: Array) -> tuple[FeatureMap, Array]:
+    return gather_channels(x, order, inverse), inverse
 
 
-def _gather_backward(inverse: Array, gradient: FeatureMap) -> tuple[FeatureMap, None, None]:
+def _backward(inverse: Array, gradient: FeatureMap) -> tuple[FeatureMap, None, None]:
     return jnp.take(gradient, inverse, axis=-1, mode="clip"), None, None
 
 
-_gather_channels.defvjp(_gather_forward, _gather_backward)
+gather_channels.defvjp(_forward, _backward)
+
+
+def multiply_channels(x: FeatureMap, order: Int[Array, " features"]) -> FeatureMap:
+    """x[..., order] as a product with the permutation's matrix.
+
+    Exact for finite numbers; one that is not makes NaN of all channels of its place.
+    """
+    matrix = jax.nn.one_hot(order, x.shape[-1], dtype=x.dtype, axis=0)
+    return jnp.matmul(x, matrix, precision="highest")
 
 
 def _take_channels(
     x: FeatureMap, order: Int[Array, " features"], inverse: Int[Array, " features"]
 ) -> FeatureMap:
-    """x[..., order], exactly; of finite numbers, as a product spreads a NaN over its place."""
-    channels = x.shape[-1]
-    if channels > MOST_CHANNELS_OF_PRODUCT:
-        return _gather_channels(x, order, inverse)
-    matrix = jax.nn.one_hot(order, channels, dtype=x.dtype, axis=0)
-    return jnp.matmul(x, matrix, precision="highest")
+    if x.shape[-1] > MOST_CHANNELS_OF_PRODUCT:
+        return gather_channels(x, order, inverse)
+    return multiply_channels(x, order)
 
 
 class ChannelPermutation(distrax.Bijector):
