@@ -354,7 +354,7 @@ def main(arguments: Sequence[str] | None = None) -> Any:
 
 
 def _end_unexpected(error: Exception) -> None:
-    """Ends one of several processes with an error that nobody expected: the loss of another, say."""
+    """Ends one of several processes with an error that nobody expected, as the loss of another."""
     if not processes.are_several():
         return
     if type(error).__name__ == "JaxRuntimeError":  # what a sum over devices ends in
