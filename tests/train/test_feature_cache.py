@@ -105,8 +105,8 @@ def test_other_images_weights_or_types_are_other_features(cache, model_and_varia
 def test_a_killed_build_goes_on_where_it_was(cache, monkeypatch):
     split = split_of()
 
-    def stop_at_second_part(path, value, original=feature_cache.write_json):
-        original(path, value)
+    def stop_at_second_part(path, value, *, by_all, original=feature_cache.write_json):
+        original(path, value, by_all=by_all)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
