@@ -86,7 +86,9 @@ def test_page_needs_no_other_file(full):
 
 def test_the_policy_lets_our_scripts_run_and_no_other(full):
     policy = re.search(r'Content-Security-Policy" content="([^"]*)"', full[1])[1]
-    assert policy.startswith("default-src 'none'; base-uri 'none'; form-action 'none'; img-src data:;")
+    assert policy.startswith(
+        "default-src 'none'; base-uri 'none'; form-action 'none'; img-src data:;"
+    )
     scripts = re.findall(r"(?s)<script>(.*?)</script>", full[1])
     digests = [base64.b64encode(hashlib.sha256(one.encode()).digest()).decode() for one in scripts]
     assert len(scripts) == 2
