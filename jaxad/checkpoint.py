@@ -7,13 +7,8 @@ it. It does not notice a flipped bit in an array: the digests are compared whene
 """
 
 import contextlib
-import errno
-import gc
 import logging
-import os
-import re
 import sys
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -24,7 +19,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
-from jaxad import digests
+from jaxad import digests, storage_errors
 from jaxad.errors import RunError, UserError
 from jaxad.types import Tree
 
@@ -32,13 +27,6 @@ from jaxad.types import Tree
 VALIDATION_LOSS = "validation_loss"
 
 _DIGESTS = "digests"
-
-#: What an array's file that is gone or lies on a bad disk ends in; other errors of the system (no
-#: permission, too many open files) say nothing of the file.
-_LOST = (errno.ENOENT, errno.EIO, errno.EISDIR, errno.ENOTDIR)
-
-#: How long Orbax's other tasks go on after one of them failed.
-_ECHO_SECONDS = 0.5
 
 
 class _Damaged(UserError):
@@ -92,7 +80,7 @@ class Checkpoints:
         self._folder = folder
         self._read_only = read_only
         self._quiet = contextlib.ExitStack()
-        self._quiet.enter_context(_without_echoes())
+        self._quiet.enter_context(storage_errors.without_echoes())
         try:
             if not read_only:
                 folder.mkdir(parents=True, exist_ok=True)
@@ -113,8 +101,8 @@ class Checkpoints:
         except (ValueError, KeyError, OSError) as error:
             self._quiet.close()
             raise UserError(
-                f"checkpoints in '{folder}' cannot be opened ({_reason(error)}); make it a folder "
-                "that can be read"
+                f"checkpoints in '{folder}' cannot be opened ({storage_errors.reason(error)}); "
+                "make it a folder that can be read"
                 + ("." if read_only else " and written, or choose another --workdir.")
             ) from error
 
@@ -135,7 +123,7 @@ class Checkpoints:
                 raise
         finally:
             if kind is not None:
-                _await_echoes()
+                storage_errors.await_echoes()
             self._quiet.close()
 
     @property
@@ -215,9 +203,9 @@ class Checkpoints:
         # TensorStore raises ValueError for all that goes wrong with files.
         except (ValueError, OSError) as error:
             raise RunError(
-                f"a checkpoint could not be saved in '{self._folder}' ({_reason(error)}); what was "
-                "saved before is whole. Once the disk takes more, the same command goes on from "
-                "there."
+                f"a checkpoint could not be saved in '{self._folder}' "
+                f"({storage_errors.reason(error)}); what was saved before is whole. Once the disk "
+                "takes more, the same command goes on from there."
             ) from error
 
     def restore_variables(self, step: int, like: Tree) -> Tree:
@@ -347,10 +335,10 @@ class Checkpoints:
         except MemoryError:
             raise
         except Exception as error:  # a damaged file makes anything of Orbax
-            reason, number = _reason(error), _error_number(error)
+            reason, number = storage_errors.reason(error), storage_errors.error_number(error)
         # The error is forgotten by now, and with it what Orbax's tasks hold.
-        _await_echoes()
-        if number in (None, *_LOST):
+        storage_errors.await_echoes()
+        if number in (None, *storage_errors.LOST):
             raise _Damaged(reason)
         raise UserError(
             f"checkpoint '{self._folder / str(step)}' cannot be read ({reason}); mend that."
@@ -373,45 +361,3 @@ def _this_process_alone() -> ocp.options.MultiprocessingOptions:
 
 def _validation_loss(metrics: Mapping[str, float]) -> float:
     return metrics[VALIDATION_LOSS]
-
-
-@contextlib.contextmanager
-def _without_echoes() -> Iterator[None]:
-    """Makes one error of a failed read or write: what Orbax does beside it fails late and aloud."""
-    logger, hook = logging.getLogger("asyncio"), sys.unraisablehook
-
-    def drop_closed_loops(told: Any) -> None:
-        if str(told.exc_value) != "Event loop is closed":
-            hook(told)
-
-    def is_asked_for(record: logging.LogRecord) -> bool:
-        return "exception was never retrieved" not in record.getMessage()
-
-    sys.unraisablehook = drop_closed_loops
-    logger.addFilter(is_asked_for)
-    try:
-        yield
-    finally:
-        sys.unraisablehook = hook
-        logger.removeFilter(is_asked_for)
-
-
-def _await_echoes() -> None:
-    """Lets the other tasks of a failed read or write end, while their errors are dropped."""
-    time.sleep(_ECHO_SECONDS)
-    gc.collect()
-
-
-def _error_number(error: Exception) -> int | None:
-    """Of the system's error, also where TensorStore tells it in words."""
-    told = re.search(r"os_error_code='(\d+)'", str(error))
-    return int(told[1]) if told is not None else getattr(error, "errno", None)
-
-
-def _reason(error: Exception) -> str:
-    """Why, in a few words: TensorStore's messages run to pages."""
-    number = _error_number(error)
-    if number is not None:
-        return os.strerror(number)
-    first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return first_line.partition(" [tensorstore_spec")[0].rpartition('": ')[2][:200]

@@ -347,6 +347,7 @@ def main(arguments: Sequence[str] | None = None) -> Any:
         print("interrupted; the same command goes on from what is saved.", file=sys.stderr)
         code = 1
     except Exception as error:
+        # Raised again: only the other processes, which must not wait for this one, are told first.
         _end_unexpected(error)
         raise
     processes.leave(code)

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxad import checkpoint
+from jaxad import storage_errors
 from jaxad.checkpoint import VALIDATION_LOSS, Checkpoints
 from jaxad.errors import UserError
 
@@ -83,7 +83,16 @@ def remove(path):
 @pytest.fixture
 def patient(monkeypatch):
     """Waits less for Orbax after a damaged file: there is little to read."""
-    monkeypatch.setattr(checkpoint, "_ECHO_SECONDS", 0.1)
+    monkeypatch.setattr(storage_errors, "_ECHO_SECONDS", 0.1)
+
+
+def test_damaged_metrics_do_not_make_another_checkpoint_the_best(folder, capsys):
+    """The worst one's loss made the least of all: the best stays the best, and it is said."""
+    (metrics,) = (folder / "3" / "metrics").rglob("metrics")
+    metrics.write_text(metrics.read_text().replace("4.0", "0.5"))
+    with Checkpoints(folder, read_only=True) as checkpoints:
+        assert checkpoints.best_step == 2
+    assert "checkpoints/3' is damaged (its metrics are not" in capsys.readouterr().err
 
 
 def files_below(folder):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from jaxad import cli
+from jaxad import cli, processes
 from jaxad import config as config_lib
 from jaxad.data.sources import DATA_SETS
 from jaxad.errors import RunError, UserError
@@ -198,9 +198,8 @@ def test_exit_codes(capsys, tmp_path, monkeypatch, mode, error, code, line):
         config = config_lib.get_config("pchvae:smoke")
         config.seed = 3
         Workdir(tmp_path).claim(config)
-    options = cli.OPTIONS.get(mode, {})
-    given = {name: "x.npz" for name, needed in options.items() if needed}
-    taken = () if mode in ("fit", "train", "evaluate") else options  # those take processes' flags
+    given = {name: "x.npz" for name, needed in cli.OPTIONS.get(mode, {}).items() if needed}
+    taken = set(cli.OPTIONS.get(mode, ())) - set(processes.FLAGS)  # those are of the launch
     arguments = [name, f"--{changed}=3", f"--workdir={tmp_path}", f"--mode={mode}"]
     arguments += [f"--{option}={value}" for option, value in given.items()]
     assert cli.main(arguments) == code

@@ -21,6 +21,7 @@ from fake_runs import (
 )
 from markupsafe import escape
 
+from jaxad.config import get_config
 from jaxad.errors import UserError
 from jaxad.report import write_report
 from jaxad.workdir import Workdir, write_json
@@ -93,6 +94,15 @@ def test_the_policy_lets_our_scripts_run_and_no_other(full):
     digests = [base64.b64encode(hashlib.sha256(one.encode()).digest()).decode() for one in scripts]
     assert len(scripts) == 2
     assert re.findall(r"'sha256-([^']*)'", html.unescape(policy)) == digests
+
+
+def test_paths_of_the_machine_stay_on_it(tmp_path):
+    config = get_config("ae")
+    config.data.root = config.train.feature_cache = "/home/Mrs. Miller"
+    workdir = Workdir(tmp_path)
+    workdir.claim(config)
+    page = read(workdir)
+    assert "Miller" not in page and "feature_cache" in page
 
 
 def test_hostile_ids_are_text(full):

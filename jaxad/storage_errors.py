@@ -1,0 +1,61 @@
+"""What Orbax and TensorStore raise when files fail, in a few words and once."""
+
+import contextlib
+import errno
+import gc
+import logging
+import os
+import re
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+#: What an array's file that is gone or lies on a bad disk ends in; other errors of the system (no
+#: permission, too many open files) say nothing of the file.
+LOST = (errno.ENOENT, errno.EIO, errno.EISDIR, errno.ENOTDIR)
+
+#: How long Orbax's other tasks go on after one of them failed.
+_ECHO_SECONDS = 0.5
+
+
+@contextlib.contextmanager
+def without_echoes() -> Iterator[None]:
+    """Makes one error of a failed read or write: what Orbax does beside it fails late and aloud."""
+    logger, hook = logging.getLogger("asyncio"), sys.unraisablehook
+
+    def drop_closed_loops(told: Any) -> None:
+        if str(told.exc_value) != "Event loop is closed":
+            hook(told)
+
+    def is_asked_for(record: logging.LogRecord) -> bool:
+        return "exception was never retrieved" not in record.getMessage()
+
+    sys.unraisablehook = drop_closed_loops
+    logger.addFilter(is_asked_for)
+    try:
+        yield
+    finally:
+        sys.unraisablehook = hook
+        logger.removeFilter(is_asked_for)
+
+
+def await_echoes() -> None:
+    """Lets the other tasks of a failed read or write end, while their errors are dropped."""
+    time.sleep(_ECHO_SECONDS)
+    gc.collect()
+
+
+def error_number(error: Exception) -> int | None:
+    """Of the system's error, also where TensorStore tells it in words."""
+    told = re.search(r"os_error_code='(\d+)'", str(error))
+    return int(told[1]) if told is not None else getattr(error, "errno", None)
+
+
+def reason(error: Exception) -> str:
+    """Why, in a few words: TensorStore's messages run to pages."""
+    number = error_number(error)
+    if number is not None:
+        return os.strerror(number)
+    first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return first_line.partition(" [tensorstore_spec")[0].rpartition('": ')[2][:200]
