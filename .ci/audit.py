@@ -18,8 +18,10 @@ from dependencies import closure
 
 #: What pip-audit ends in where it reaches nothing.
 _NO_NETWORK = re.compile(
-    r"ConnectionError|ConnectTimeout|ReadTimeout|ProxyError|SSLError|Max retries|Name or service|"
-    r"resolve|unreachable|refused|timed out|HTTPError|[45]\d\d (Client|Server) Error",
+    r"ConnectionError|ConnectTimeout|ReadTimeout|ProxyError|SSLError|Max retries|"
+    r"Name or service not known|(name|address).{0,20} resol|Network is unreachable|"
+    r"Connection refused|timed out|"
+    r"\b(403|404|407|429) Client Error|\b5\d\d Server Error",
     re.IGNORECASE,
 )
 

@@ -1,4 +1,4 @@
-"""jaxad against PyTorch on a CPU: the same network, losses, optimiser and shapes, in turn.
+"""jaxad against PyTorch: the same network, losses, optimiser and shapes, in turn.
 
     pip install -e . torch FrEIA && python benchmarks/versus_torch.py --system=pchvae
 
@@ -44,9 +44,15 @@ def _tasks(side: dict[str, Any], config: dict[str, Any], variables: Any) -> Any:
         import jaxad_tasks
 
         return jaxad_tasks.tasks(config, side["devices"], train, score), jaxad_tasks.wait
+    import torch
     from torch_systems import training
 
-    return training.tasks(config, variables, train, score), lambda result: result
+    def wait(result: Any) -> Any:
+        if side["place"] == "cuda":
+            torch.cuda.synchronize()
+        return result
+
+    return training.tasks(config, variables, train, score, side["place"]), wait
 
 
 def _serve(pipe: Connection, side: dict[str, Any], config: dict[str, Any], variables: Any) -> None:
@@ -90,12 +96,14 @@ def _serve_first(
     else:
         from torch_systems import training
 
-        pipe.send(training.first_update(config, variables, images))
+        pipe.send(training.first_update(config, variables, images, side["place"]))
 
 
 def _serve_check(pipe: Connection, config: dict[str, Any]) -> None:
     import agreement
+    import jax
 
+    jax.config.update("jax_platforms", "cpu")  # accelerators round products otherwise
     pipe.send(agreement.check(config, _images(config, 8)))
 
 
@@ -198,6 +206,9 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=0, help="of images; 0: the config's")
     parser.add_argument("--subnet", default="", choices=("", "conv", "resnet"), help="of flows")
     parser.add_argument("--devices", default="1,2", help="CPU devices that share a batch")
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="of PyTorch; "
+                        "JAX takes what it finds. cuda: with --devices=1 and --fresh_repeats=0, "
+                        "both sides with TF32, cuDNN choosing among its kernels")  # fmt: skip
     parser.add_argument("--clock", default="wall", choices=list(_CLOCKS), help="cpu: processor "
                         "time of a side's process, of one core (see above)")  # fmt: skip
     parser.add_argument("--repeats", type=int, default=7)
@@ -216,7 +227,9 @@ def main() -> None:
     }
     config = _answer(_serve_config, options.system, {k: v for k, v in changes.items() if v})
     variables = _answer(_serve_check, config)
-    sides: dict[str, Any] = {"PyTorch": {"devices": 0, "clock": options.clock}}
+    sides: dict[str, Any] = {
+        "PyTorch": {"devices": 0, "clock": options.clock, "place": options.device}
+    }
     for count in map(int, options.devices.split(",")):
         sides[f"jaxad, {count} device{'s' if count > 1 else ''}"] = {
             "devices": count, "clock": options.clock,
@@ -225,7 +238,8 @@ def main() -> None:
     print(
         f"{options.system}, {config['data']['image_size']} px, batches of "
         f"{config['data']['batch_size']} (train) and {config['evaluate']['batch_size']} (score); "
-        f"{len(os.sched_getaffinity(0))} cores, {options.clock} clock, load before: {load:.1f}\n"
+        f"{options.device}, {len(os.sched_getaffinity(0))} cores, {options.clock} clock, load "
+        f"before: {load:.1f}\n"
     )  # fmt: skip
     columns = [*sides, *(f"ratio, {name} (min to max)" for name in list(sides)[1:])]
     print(f"| | {' | '.join(columns)} |\n|{'---|' * (len(columns) + 1)}", flush=True)

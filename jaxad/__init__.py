@@ -124,19 +124,27 @@ def write_report(
     from jaxad.report import page
     from jaxad.workdir import Workdir
 
-    return page.write_report(Workdir(workdir), [Workdir(other) for other in compare])
+    run = Workdir(Path(workdir).expanduser())
+    run.read_config()  # no run, no lock in its folder
+    with run.lock():
+        return page.write_report(run, [Workdir(Path(other).expanduser()) for other in compare])
 
 
 def explain(
-    path: str | os.PathLike[str], scores: "Scores", rate: float | None = None
+    path: str | os.PathLike[str],
+    scores: "Scores",
+    rate: float | None = None,
+    checkpoint: Literal["last", "best"] | int = "last",
 ) -> "dict[str, Shaped[np.ndarray, ' n']]":
     """What scores mean against normal images: p-values, decisions and what drove each score.
 
     Args:
-        path: a run's folder (its last checkpoint) or an exported file.
+        path: a run's folder or an exported file.
         scores: of N images, as its detector gave them.
         rate: of false positives among normal patients; by default the run's, or the smallest that
             its normal images support.
+        checkpoint: that gave the scores, as in `load`. Where another one was evaluated there are no
+            p-values and decisions, which a line on stderr says.
 
     Returns:
         Columns by name, each [N], as `--mode=score` writes them: `score`, `p_value`, `anomalous`,
@@ -148,7 +156,7 @@ def explain(
     from jaxad.score.judge import load_judge
     from jaxad.scorer import score_columns
 
-    return load_judge(Path(path).expanduser(), rate).table(score_columns(scores))
+    return load_judge(Path(path).expanduser(), rate, checkpoint).table(score_columns(scores))
 
 
 def contact_sheet(

@@ -16,8 +16,10 @@ from jaxad import config as config_lib
 from jaxad import locks, processes
 from jaxad.errors import UserError
 
-#: Where `atomic_write` leaves its temporary file if it is killed.
-_LEFTOVERS = (".*.tmp", ".shared-*", "eval/*/.*.tmp", "figures/.*.tmp", "maps/**/.*.tmp")
+#: Where `atomic_write` and `Workdir.replaced` leave what they write if they are killed.
+_LEFTOVERS = (
+    ".*.tmp", ".shared-*", "eval/*/.*.tmp", "figures/.*.tmp", "maps/**/.*.tmp", ".profile.*"
+)  # fmt: skip
 
 
 @contextlib.contextmanager
@@ -141,12 +143,14 @@ class Workdir:
         temporary = Path(tempfile.mkdtemp(dir=self.path, prefix=f".{folder.name}."))
         try:
             yield temporary
-            if folder.exists():
-                shutil.rmtree(folder)
             temporary.chmod(0o777 & ~_umask())
+            before = temporary.with_name(f"{temporary.name}.before")
+            if folder.exists():  # away by one rename, not file by file
+                folder.replace(before)
             temporary.replace(folder)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+            shutil.rmtree(temporary.with_name(f"{temporary.name}.before"), ignore_errors=True)
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
@@ -175,7 +179,10 @@ class Workdir:
                 )
             for pattern in _LEFTOVERS:
                 for leftover in self.path.glob(pattern):
-                    leftover.unlink()
+                    if leftover.is_dir():
+                        shutil.rmtree(leftover)
+                    else:
+                        leftover.unlink()
             yield
 
     def claim(self, config: ConfigDict) -> None:

@@ -126,6 +126,8 @@ def report(*vulnerabilities, **fields):
         ("", "Traceback\nrequests.exceptions.ConnectionError: Failed to resolve 'pypi.org'", 0,
          "skipped: no network (requests.exceptions.ConnectionError"),
         ("", "requests.exceptions.HTTPError: 503 Server Error", 0, "skipped: no network"),
+        ("", "HTTPError: 400 Client Error: Bad Request", 1, "pip-audit failed: HTTPError: 400"),
+        ("", "cannot resolve: a refused B", 1, "pip-audit failed: cannot resolve"),
         ("", "No module named pip_audit", 1, "pip-audit failed: No module named pip_audit"),
         ("", "", 1, "pip-audit failed: no answer"),
     ],

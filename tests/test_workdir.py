@@ -94,8 +94,8 @@ def test_a_full_disk_is_told_with_the_name_of_the_file(tmp_path, monkeypatch):
 
 def test_what_a_killed_process_left_goes_with_the_next_lock(tmp_path):
     places = [".a.json.x1.tmp", "eval/test/.b.csv.x2.tmp", "figures/.c.png.x3.tmp",
-              "maps/d/e/.f.png.x4.tmp"]  # fmt: skip
-    kept = ["a.tmp", ".hidden", "checkpoints/.g.tmp", "other/.h.x5.tmp"]
+              "maps/d/e/.f.png.x4.tmp", ".profile.x5/trace.pb"]  # fmt: skip
+    kept = ["a.tmp", ".hidden", "checkpoints/.g.tmp", "other/.h.x5.tmp", "profile/table.json"]
     for place in (*places, *kept):
         (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / place).write_text("half")

@@ -25,18 +25,21 @@ def learning_rate(optim: Config, num_steps: int, step: int) -> float:
     return 0.5 * (1 + math.cos(math.pi * done))
 
 
-def placed(images: np.ndarray) -> torch.Tensor:
+def placed(images: np.ndarray, device: str = "cpu") -> torch.Tensor:
     """Images [B, H, W, C] as [B, C, H, W], channels last in memory."""
-    return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(
-        memory_format=torch.channels_last
+    return torch.from_numpy(images).permute(0, 3, 1, 2).to(
+        device, memory_format=torch.channels_last
     )  # fmt: skip
 
 
-def loaded_twin(config: Config, variables: Tree) -> Twin:
+def loaded_twin(config: Config, variables: Tree, device: str = "cpu") -> Twin:
     """A twin with jaxad's weights."""
+    if device == "cuda":  # as JAX multiplies float32 there, unless it is told otherwise
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+        torch.backends.cudnn.benchmark = True
     twin = make_twin(config)
     twin.load(variables)
-    return twin.to(memory_format=torch.channels_last)
+    return twin.to(device, memory_format=torch.channels_last)
 
 
 def make_update(twin: Twin, config: Config, num_steps: int) -> Callable[..., torch.Tensor]:
@@ -66,12 +69,16 @@ def make_update(twin: Twin, config: Config, num_steps: int) -> Callable[..., tor
 
 
 def tasks(
-    config: Config, variables: Tree, train_images: np.ndarray, score_images: np.ndarray
+    config: Config,
+    variables: Tree,
+    train_images: np.ndarray,
+    score_images: np.ndarray,
+    device: str,
 ) -> dict[str, Task]:
     """What is measured, by name; each is one batch."""
-    twin = loaded_twin(config, variables)
+    twin = loaded_twin(config, variables, device)
     update = make_update(twin, config, num_steps=10_000)
-    x, y = placed(train_images), placed(score_images)
+    x, y = placed(train_images, device), placed(score_images, device)
 
     def trained(features: torch.Tensor | None = None) -> torch.Tensor:
         twin.train()
@@ -88,7 +95,7 @@ def tasks(
         with torch.inference_mode():
             return twin.score(y)
 
-    matrix = torch.randn(2048, 2048)
+    matrix = torch.randn(2048, 2048, device=device)
     found: dict[str, Task] = {"matrix product": lambda: matrix @ matrix}
     if hasattr(twin, "encoder"):
         with torch.no_grad():
@@ -101,9 +108,9 @@ def tasks(
     return {**found, "score": score}
 
 
-def first_update(config: Config, variables: Tree, images: np.ndarray) -> float:
+def first_update(config: Config, variables: Tree, images: np.ndarray, device: str) -> float:
     """Seconds from weights and a batch in memory to the end of the first update."""
     start = time.perf_counter()
-    twin = loaded_twin(config, variables).train()
-    float(make_update(twin, config, num_steps=10_000)(placed(images)))
+    twin = loaded_twin(config, variables, device).train()
+    float(make_update(twin, config, num_steps=10_000)(placed(images, device)))
     return time.perf_counter() - start

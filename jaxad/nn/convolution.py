@@ -2,7 +2,7 @@
 
 Five kinds run far below the rest where XLA compiles for a CPU, and are written otherwise here
 (`benchmarks/convolutions.py`); every other convolution is XLA's. They are written so on every
-backend; on an accelerator they were not measured.
+backend: updates of pchVAE and VQ-VAE-2 take no longer on a GPU with them (`docs/performance.md`).
 
 - A 1x1 convolution is a matrix product of every place's channels.
 - The weight gradient of a wide 3x3 convolution sums x at every place times the output's gradient at

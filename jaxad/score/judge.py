@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Shaped
@@ -128,18 +128,21 @@ class Judge:
         return f"{p_value:.6g}", int(p_value <= self.rate)
 
 
-def load_judge(path: Path, rate: float | None) -> Judge:
-    """The judge of a run's last checkpoint, or of an exported file.
+def load_judge(
+    path: Path, rate: float | None, checkpoint: Literal["last", "best"] | int = "last"
+) -> Judge:
+    """The judge of a run's checkpoint, or of an exported file.
 
     Args:
         path: the run's folder, or the file.
         rate: of false positives; None: the run's own, or the smallest that its normal images
             support, which is told.
+        checkpoint: see `jaxad.load`; decisions are of the one that was evaluated.
 
     Raises:
         UserError: see `jaxad.load`; or the normal images cannot support the rate.
     """
-    scorer = jaxad.load(path)
+    scorer = jaxad.load(path, checkpoint)
     stored = (
         scorer.calibration
         if isinstance(scorer, ExportedDetector)

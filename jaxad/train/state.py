@@ -1,5 +1,6 @@
 """Everything that training changes, in one tree."""
 
+import contextlib
 import dataclasses
 from collections.abc import Mapping
 
@@ -42,10 +43,24 @@ def initial_variables(model: Model, seed: int) -> dict[str, Tree]:
     Raises:
         UserError: the encoder's weights cannot be read.
     """
-    variables = dict(jax.jit(model.init_variables)(jax.random.key(seed)))
-    if isinstance(model, PretrainedModel):
-        variables.update(model.pretrained_variables(jax.random.key(seed)))
+    with _on_host():
+        variables = dict(jax.jit(model.init_variables)(jax.random.key(seed)))
+        if isinstance(model, PretrainedModel):
+            variables.update(model.pretrained_variables(jax.random.key(seed)))
     return variables
+
+
+def _on_host() -> contextlib.AbstractContextManager[None]:
+    """Inside, JAX computes on the host's processor, unless JAX_PLATFORMS leaves it out.
+
+    One small random array after another: on an H100 compiling FastFlow's took 30 s. Accelerators
+    also round them otherwise.
+    """
+    try:
+        host = jax.local_devices(backend="cpu")[0]
+    except RuntimeError:
+        return contextlib.nullcontext()
+    return jax.default_device(host)
 
 
 def create_state(

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -13,15 +14,24 @@ from jaxad.workdir import Workdir, atomic_write, naming
 
 
 def read_metrics(path: Path) -> list[dict[str, int | float]]:
-    """The lines of a `metrics.jsonl`, oldest first; a torn last line is left out."""
+    """The lines of a `metrics.jsonl`, oldest first; a torn last line is left out.
+
+    Damaged ones before it are left out too, which a line on stderr says.
+    """
     rows: list[dict[str, int | float]] = []
     if not path.exists():
         return rows
-    for line in path.read_text(encoding="utf-8").splitlines():
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    damaged = []
+    for number, line in enumerate(lines, 1):
         try:
             rows.append(json.loads(line))
         except json.JSONDecodeError:
-            continue  # a kill in the middle of a line; the steps after it are done again
+            damaged.append(number)
+    if damaged and damaged[-1] == len(lines):
+        damaged.pop()  # a kill in the middle of a line; the steps after it are done again
+    if damaged:
+        print(f"warning: '{path}': damaged lines are left out: {damaged}.", file=sys.stderr)
     return rows
 
 

@@ -4,13 +4,20 @@ import shutil
 
 import pytest
 
-#: Who gets a lock keeps it for a while, and then ends: both have started by then.
+#: Who gets a lock keeps it until another one has asked for it, and then ends.
 HOLD = """
-import fcntl, os, time
+import fcntl, os, pathlib, time
 real = fcntl.flock
 def flock(file, operation):
-    real(file, operation)
-    time.sleep(2)
+    refused = pathlib.Path(f"{file.name}.refused")
+    try:
+        real(file, operation)
+    except BlockingIOError:
+        refused.touch()
+        raise
+    end = time.monotonic() + 120
+    while not refused.exists() and time.monotonic() < end:
+        time.sleep(0.01)
     os._exit(0)
 fcntl.flock = flock
 """

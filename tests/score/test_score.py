@@ -189,7 +189,7 @@ def test_an_npz_file_is_scored(tmp_path):
     ],
 )
 def test_what_a_calibration_cannot_do_is_told(stored, line, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(judge_lib.jaxad, "load", lambda path: Brightness("folder"))
+    monkeypatch.setattr(judge_lib.jaxad, "load", lambda path, checkpoint: Brightness("folder"))
     monkeypatch.setattr(judge_lib.calibration_lib, "read", lambda workdir: stored)
     found = load_judge(tmp_path, None)
     told = capsys.readouterr().err

@@ -1,0 +1,311 @@
+"""What a GPU or TPU does with the programs: do they agree with the CPU's, and how fast are they?
+
+    python benchmarks/accelerator.py agreement pchvae vqvae2 fastflow aeflow
+    python benchmarks/accelerator.py throughput pchvae --settings=float32,bfloat16
+
+`agreement` computes scores, losses and their gradients of one batch on the CPU and on the
+accelerator, and says how far they lie apart; float32 at the backend's default precision (TF32 on a
+GPU, passes of bfloat16 on a TPU) and at the highest. `throughput` times updates and scores, each
+setting's in turn in one process; batches are on the device, as `jaxad.parallel.prefetch` puts them.
+"""
+
+import argparse
+import contextlib
+import dataclasses
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.ndimage
+from ml_collections import ConfigDict
+
+from jaxad import experiment
+from jaxad.config import get_config
+from jaxad.detector import score_batch
+from jaxad.models import ae_flow
+from jaxad.nn import blocks, convolution
+from jaxad.nn.backbones import efficientnet_lite, wide_resnet
+from jaxad.nn.flow import network
+from jaxad.train.program import make_program
+from jaxad.train.state import initial_variables
+from jaxad.types import Model, PretrainedModel, Tree
+
+_UPDATES = 10_000
+_SECONDS = 1.0  # that a measurement takes at least
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """What an update is compiled with.
+
+    Attributes:
+        changes: of the config.
+        precision: of float32's products; None is the backend's default.
+        seeds: trained by one program.
+        xla: whether convolutions are XLA's own instead of `jaxad.nn.convolution`'s.
+    """
+
+    changes: dict[str, Any] = dataclasses.field(default_factory=dict)
+    precision: str | None = None
+    seeds: int = 1
+    xla: bool = False
+
+
+SETTINGS = {
+    "float32": Setting(),
+    "highest": Setting(precision="highest"),
+    "bfloat16": Setting({"precision": "bfloat16"}),
+    "xla": Setting(xla=True),
+    "xla-bfloat16": Setting({"precision": "bfloat16"}, xla=True),
+    "scan16": Setting({"train.steps_per_dispatch": 16}),
+    "seeds4": Setting(seeds=4),
+    "rematerialised": Setting({"train.rematerialise": True}),
+}
+
+
+def smooth_images(config: ConfigDict, count: int) -> np.ndarray:
+    """Images of blurred noise, float32 [B, H, W, C] in [0, 1]."""
+    size, channels = config.data.image_size, config.data.channels
+    noise = np.random.default_rng(0).normal(size=(count, size, size, channels))
+    blurred = scipy.ndimage.gaussian_filter(noise, (0, 3, 3, 0))
+    return np.clip(0.5 + 2 * blurred, 0, 1).astype(np.float32)
+
+
+def as_batch(images: np.ndarray) -> dict[str, np.ndarray]:
+    """As the pipeline gives it."""
+    count = len(images)
+    return {
+        "image": images,
+        "label": np.zeros(count, np.int32),
+        "_valid": np.ones(count, bool),
+        "_index": np.arange(count, dtype=np.int32),
+    }
+
+
+@contextlib.contextmanager
+def xla_convolutions(wanted: bool) -> Iterator[None]:
+    """Inside, layers that are made take XLA's own convolutions, if wanted."""
+    if not wanted:
+        yield
+        return
+    modules = (ae_flow, blocks, efficientnet_lite, network, wide_resnet)
+    for module in modules:
+        module.conv_general_dilated = jax.lax.conv_general_dilated
+    try:
+        yield
+    finally:
+        for module in modules:
+            module.conv_general_dilated = convolution.conv_general_dilated
+
+
+def changed(name: str, changes: dict[str, Any]) -> ConfigDict:
+    config = get_config(name)
+    if name.endswith(":paper") and "weights" in config.model and "backbone" in config.model:
+        config.model.weights = "random"  # Wide-ResNet-50-2's would have to be downloaded
+    config.update_from_flattened_dict(changes)
+    return config
+
+
+def computed(model: Model, variables: Tree, images: np.ndarray, precision: str | None) -> Tree:
+    """Scores, maps, losses and gradients of one batch on the default device."""
+    variables = jax.tree.map(jnp.asarray, variables)
+    batch, keys = as_batch(images), jax.random.split(jax.random.key(0), len(images))
+
+    def losses(params: Tree) -> tuple[jax.Array, Tree]:
+        found, _ = model.losses({**variables, "params": params}, batch, keys, train=True)
+        return sum(loss.mean() for loss in found.values()), found
+
+    def everything(params: Tree) -> Tree:
+        (_, found), gradient = jax.value_and_grad(losses, has_aux=True)(params)
+        scores = score_batch(model, {**variables, "params": params}, images)
+        return {"score": scores.image, "map": scores.pixel, "losses": found, "gradient": gradient}
+
+    with jax.default_matmul_precision(precision):
+        return jax.device_get(jax.jit(everything)(variables["params"]))
+
+
+def flat(tree: Tree) -> np.ndarray:
+    return np.concatenate([np.ravel(np.asarray(x, np.float64)) for x in jax.tree.leaves(tree)])
+
+
+def distances(ours: Tree, theirs: Tree) -> list[float]:
+    """Largest relative distance of scores, maps and losses; of gradients, that of the vectors."""
+    found = []
+    for name in ("score", "map", "losses"):
+        a, b = flat(ours[name]), flat(theirs[name])
+        found.append(float(np.max(np.abs(a - b) / np.maximum(np.abs(b), np.ptp(b)))))
+    a, b = flat(ours["gradient"]), flat(theirs["gradient"])
+    return [*found, float(np.linalg.norm(a - b) / np.linalg.norm(b))]
+
+
+def agreement(name: str) -> Iterator[str]:
+    """A row for each precision."""
+    config = changed(name, {})
+    model = experiment.make_model(config)
+    images = smooth_images(config, 16)
+    with jax.default_device(jax.devices("cpu")[0]):
+        variables = jax.device_get(initial_variables(model, 0))
+        expected = computed(model, variables, images, "highest")
+    for precision in (None, "highest"):
+        start = time.perf_counter()
+        found = computed(model, variables, images, precision)
+        cells = " | ".join(f"{one:.1e}" for one in distances(found, expected))
+        seconds = time.perf_counter() - start
+        yield f"| {name} | {precision or 'default'} | {cells} | {seconds:.0f} |"
+
+
+@dataclasses.dataclass
+class Measured:
+    """A compiled dispatch of updates, or scores of a batch.
+
+    Attributes:
+        run: sends it to the device.
+        images: that each seed learns from.
+        updates: that it holds, one after another.
+        seeds: that it trains.
+        flops: of one update; 0 where the backend does not tell.
+        temporaries: MiB beside arguments and results.
+        compile_seconds: of its program, less where JAX's cache had it.
+    """
+
+    run: Callable[[], Tree]
+    images: int
+    updates: int
+    seeds: int
+    flops: float
+    temporaries: float
+    compile_seconds: float
+
+
+def compiled(function: Any, *arguments: Tree) -> tuple[Any, dict[str, float]]:
+    start = time.perf_counter()
+    made = function.lower(*arguments).compile()
+    seconds = time.perf_counter() - start
+    costs = made.cost_analysis() or {}
+    memory = made.memory_analysis()
+    return made, {
+        "flops": float(costs.get("flops", 0)),
+        "temporaries": memory.temp_size_in_bytes / 2**20,
+        "compile_seconds": seconds,
+    }
+
+
+def update(name: str, setting: Setting, changes: dict[str, Any]) -> Measured:
+    """The update of the run's first phase, with features where training would cache them."""
+    config = changed(name, {**changes, **setting.changes})
+    size, count = config.data.batch_size, config.train.steps_per_dispatch
+    with xla_convolutions(setting.xla), jax.default_matmul_precision(setting.precision):
+        program = make_program(config, range(setting.seeds), size * _UPDATES)
+        batch = as_batch(smooth_images(config, size))
+        state = program.parallel.put_replicated(program.stack(program.initial_states))
+        if isinstance(program.model, PretrainedModel):
+            encode = program.parallel.compile_per_example(
+                lambda v, b: program.model.features(v, b["image"])
+            )
+            one = program.initial_states[0].variables
+            features = np.asarray(encode(one, program.parallel.put_batch(batch)))
+            batch["features"] = features.astype(config.train.feature_cache_dtype)
+        for axis in (setting.seeds, count):
+            if axis > 1:
+                batch = {key: np.stack([x] * axis, axis=1) for key, x in batch.items()}
+        placed = program.parallel.put_batch(batch)
+        made, costs = compiled(program.updates[program.phases.at(0), count], state, placed)
+    held = {"state": state}
+
+    def run() -> Tree:
+        held["state"], metrics = made(held["state"], placed)
+        return metrics
+
+    return Measured(run, size * count, count, setting.seeds, **costs)
+
+
+def score(name: str, setting: Setting, changes: dict[str, Any]) -> Measured:
+    config = changed(name, {**changes, **setting.changes})
+    with xla_convolutions(setting.xla):
+        model = experiment.make_model(config)
+        variables = jax.device_put(initial_variables(model, 0))
+        images = jnp.asarray(smooth_images(config, config.evaluate.batch_size))
+        function = jax.jit(lambda v, x: score_batch(model, v, x).image)
+        made, costs = compiled(function, variables, images)
+    return Measured(lambda: made(variables, images), len(images), 1, 1, **costs)
+
+
+def throughput(
+    name: str, settings: list[str], changes: dict[str, Any], repeats: int, compile_only: bool
+) -> Iterator[str]:
+    """A row for each setting's update and score."""
+    made: dict[str, Measured] = {}
+    for setting in settings:
+        made[f"update, {setting}"] = update(name, SETTINGS[setting], changes)
+        if SETTINGS[setting].changes.keys() <= {"precision"} and SETTINGS[setting].seeds == 1:
+            made[f"score, {setting}"] = score(name, SETTINGS[setting], changes)
+    if compile_only:
+        yield from (f"{name}, {what}: compiled in {m.compile_seconds:.1f} s"
+                    for what, m in made.items())  # fmt: skip
+        return
+    counts, times = {}, {what: [] for what in made}
+    for what, one in made.items():
+        for _ in range(3):
+            jax.block_until_ready(one.run())
+        counts[what] = max(1, round(_SECONDS / timed(one, 10)))
+    for _ in range(repeats):
+        for what, one in made.items():
+            times[what].append(timed(one, counts[what]) / one.updates)
+    for what, one in made.items():
+        seconds = statistics.median(times[what])
+        images = one.seeds * one.images / one.updates  # of an update
+        low, high = images / max(times[what]), images / min(times[what])
+        yield (
+            f"| {name} | {what} | {1e3 * seconds:.2f} | {images / seconds:,.0f} "
+            f"({low:,.0f} to {high:,.0f}) | {one.flops / seconds / 1e12:.2f} "
+            f"| {one.temporaries:.0f} | {one.compile_seconds:.0f} |"
+        )
+
+
+def timed(one: Measured, count: int) -> float:
+    """Seconds of a dispatch, of so many that do not wait for each other."""
+    start = time.perf_counter()
+    for _ in range(count):
+        result = one.run()
+    jax.block_until_ready(result)
+    return (time.perf_counter() - start) / count
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("part", choices=("agreement", "throughput"))
+    parser.add_argument("systems", nargs="+", help="configs, such as pchvae or aeflow:paper")
+    parser.add_argument("--settings", default=",".join(SETTINGS), help=f"of {', '.join(SETTINGS)}")
+    parser.add_argument("--batch_size", type=int, default=0, help="of training; 0: the config's")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--compile_only", action="store_true", help="fills JAX's cache of programs")
+    options = parser.parse_args()
+    print(f"jax {jax.__version__} on {jax.devices()[0].device_kind}\n")
+    heads = {
+        "agreement": "| config | products | score | map | losses | gradient | compile and run, s |",
+        "throughput": "| config | program | ms | images/s (min to max) | TFLOP/s | temporaries, "
+        "MiB | compile, s |",
+    }  # fmt: skip
+    head = heads[options.part]
+    print(f"{head}\n|{'---|' * (head.count('|') - 1)}", flush=True)
+    changes = {"data.batch_size": options.batch_size} if options.batch_size else {}
+    for name in options.systems:
+        rows = (
+            agreement(name)
+            if options.part == "agreement"
+            else throughput(
+                name, options.settings.split(","), changes, options.repeats, options.compile_only
+            )
+        )
+        for line in rows:
+            print(line, flush=True)
+
+
+if __name__ == "__main__":
+    main()
