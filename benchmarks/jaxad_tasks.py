@@ -43,13 +43,19 @@ def _make_step(
     return parallel.compile_reduce(step, donate_state=True), state
 
 
+def _start(config: ConfigDict, devices: int) -> None:
+    """As `jaxad.run` starts."""
+    split_cpu(devices)
+    config.cpu_devices = devices
+    keep_freed_memory(experiment.pixels_at_once(config))
+
+
 def tasks(
     config: dict[str, Any], devices: int, train_images: np.ndarray, score_images: np.ndarray
 ) -> dict[str, Task]:
     """What is measured, by name; each is one batch."""
-    split_cpu(devices)
-    keep_freed_memory()
     one = ConfigDict(config)
+    _start(one, devices)
     parallel = make_parallel("jit")
     model = experiment.make_model(one)
     variables = initial_variables(model, one.seed)
@@ -83,10 +89,9 @@ def tasks(
 def first_update(config: dict[str, Any], devices: int, images: np.ndarray) -> float:
     """Seconds from a config and a batch in memory to the end of the first update."""
     start = time.perf_counter()
-    split_cpu(devices)
     keep_programs()
-    keep_freed_memory()
     one = ConfigDict(config)
+    _start(one, devices)
     parallel = make_parallel("jit")
     model = experiment.make_model(one)
     step, state = _make_step(one, parallel, model, initial_variables(model, one.seed))

@@ -25,6 +25,12 @@ def image_shape(config: ConfigDict) -> tuple[int, int, int]:
     return (config.data.image_size, config.data.image_size, config.data.channels)
 
 
+def pixels_at_once(config: ConfigDict) -> int:
+    """Pixels of the images that a device of a CPU learns from at once; asked before `check`."""
+    parts = max(1, config.cpu_devices * config.train.accumulate_steps)
+    return int(config.data.batch_size * config.data.image_size**2 // parts)
+
+
 def make_model(config: ConfigDict, axis_name: str | None = None) -> Model:
     """The system that `config.model` names, in `config.precision`.
 

@@ -1,5 +1,6 @@
 """What a launch does, by mode; the command line and notebooks both come here."""
 
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -70,7 +71,7 @@ def _start(config: ConfigDict) -> None:
     split_cpu(config.cpu_devices)
     keep_programs()
     processes.silence_others()
-    keep_freed_memory()
+    keep_freed_memory(experiment.pixels_at_once(config))
 
 
 def _open_to_train(config: ConfigDict, workdir: str | os.PathLike[str]) -> tuple[Workdir, DataSet]:
@@ -121,7 +122,6 @@ def study(config: ConfigDict, workdir: str | os.PathLike[str], *, print_table: b
     from jaxad.study.runner import run_study
 
     keep_programs()
-    keep_freed_memory()
     return run_study(config, workdir, print_table=print_table)
 
 
@@ -210,10 +210,12 @@ def score(
     from jaxad.score.judge import load_judge
 
     path = Path(workdir).expanduser()
+    pixels = math.inf  # of an exported file, which is not open yet
     if config is not None:
         split_cpu(config.cpu_devices)
+        pixels = experiment.pixels_at_once(config)
     keep_programs()
-    keep_freed_memory()
+    keep_freed_memory(pixels)
     judge = load_judge(path, None if rate == "" else _number("rate", rate))
     source, target = Path(input).expanduser(), Path(output).expanduser()
     name = f"{path.resolve()} at step {judge.scorer.step}"
@@ -248,7 +250,7 @@ def profile(config: ConfigDict, workdir: str | os.PathLike[str], *, steps: str |
     run.check(config)
     # As in training, but that no program is kept: its compile time is measured.
     split_cpu(config.cpu_devices)
-    keep_freed_memory()
+    keep_freed_memory(experiment.pixels_at_once(config))
     experiment.check(config)
     data_set = DataSet(config.data)
     data_set.check()

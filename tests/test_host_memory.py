@@ -9,10 +9,13 @@ import pytest
 
 MODULE = Path(__file__).parent.parent / "jaxad" / "host_memory.py"
 
+#: Pixels of 16 images of 128 x 128, and of 8 of 64 x 64: default batches of AE-FLOW and pchVAE.
+LARGE, SMALL = 16 * 128**2, 8 * 64**2
+
 # Prints whether the C library was told, and pages that are fetched anew for the last of the pieces.
 SCRIPT = f"""
-import resource, runpy
-print(runpy.run_path({str(MODULE)!r})["keep_freed_memory"]())
+import resource, runpy, sys
+print(runpy.run_path({str(MODULE)!r})["keep_freed_memory"](int(sys.argv[1])))
 for _ in range(3):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     piece = b"x" * 100_000_000
@@ -21,10 +24,10 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
-def told_and_fetched(**environment: str) -> tuple[str, int]:
+def told_and_fetched(pixels: int = LARGE, **environment: str) -> tuple[str, int]:
     variables = {name: value for name, value in os.environ.items() if name != "GLIBC_TUNABLES"}
     found = subprocess.run(
-        [sys.executable, "-c", SCRIPT],
+        [sys.executable, "-c", SCRIPT, str(pixels)],
         env={**variables, **environment}, capture_output=True, text=True, check=True,
     )  # fmt: skip
     told, fetched = found.stdout.split()
@@ -37,6 +40,13 @@ def test_a_piece_is_used_again():
     if told == "False":
         pytest.skip("the C library is not glibc")
     assert fetched < 1000  # of 24414 pages
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="of glibc alone")
+def test_for_small_pieces_nothing_is_changed():
+    told, fetched = told_and_fetched(SMALL)
+    assert told == "False"
+    assert fetched > 20_000
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="of glibc alone")

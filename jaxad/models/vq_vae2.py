@@ -59,7 +59,7 @@ class Modules(nn.Module):
 
     def _stack(self, x: AnyMap) -> FeatureMap:
         """A 3x3 convolution and the residual stack."""
-        x = nn.Conv(self.channels, (3, 3), dtype=self.dtype)(x)
+        x = blocks.conv3x3(self.channels, self.dtype)(x)
         return blocks.Bottleneck(self.residual_blocks, self.residual_channels, self.dtype)(x)
 
     def _quantise(

@@ -14,6 +14,7 @@ from jaxad.data.sources import DataSet
 from jaxad.errors import RunError, UserError
 from jaxad.evaluate.evaluation import evaluate_splits
 from jaxad.evaluate.trivial import TrivialScores
+from jaxad.host_memory import keep_freed_memory
 from jaxad.parallel import split_cpu
 from jaxad.report.page import write_report
 from jaxad.study.files import write_results
@@ -57,6 +58,7 @@ def run_study(
         if run.workdir.config.exists():
             _check_resumes(run, folder)
     split_cpu(runs[0].config.cpu_devices)
+    keep_freed_memory(max(experiment.pixels_at_once(run.config) for run in runs))
     for of_experiment in planned.values():
         experiment.check(of_experiment[0].config)  # the others differ in their seed alone
     with folder.lock(), stop_request() as stop_requested:
