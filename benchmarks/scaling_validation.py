@@ -1,6 +1,5 @@
 """The model's roofline against updates timed on this machine, whose peaks are measured first."""
 
-import math
 import time
 from typing import Any
 
@@ -45,7 +44,7 @@ def run(names: list[str]) -> None:
     Peaks are measured again beside each row, and the fastest of several repeats is taken of peaks
     and of updates: other work on the machine makes both slower.
     """
-    keep_freed_memory(math.inf)  # as training does where pieces are large
+    keep_freed_memory(None)  # as training does where pieces are large
     print("| config | updates of | GFLOP/s | GB/s | arithmetic, ms | memory, ms | ms | ratio |")
     print("|---|---|---|---|---|---|---|---|")
     for name in names:

@@ -21,19 +21,20 @@ _KEPT_BYTES = 2**31 - 1
 _GROWTH_BYTES = 2**26
 
 
-def keep_freed_memory(pixels: float) -> bool:
+def keep_freed_memory(pixels: int | None) -> bool:
     """Lets this process keep what it frees, up to 2 GiB, rather than give it back to the system.
 
     Other threads get no heaps of their own any more, so that it belongs before JAX starts. What the
     user says of malloc in `GLIBC_TUNABLES` stays.
 
     Args:
-        pixels: that a device learns from at once; where they are few, nothing is changed.
+        pixels: that a device learns from at once; where they are few, nothing is changed. None:
+            not known.
 
     Returns:
         Whether the C library was told.
     """
-    if pixels * _BYTES_PER_PIXEL < _LARGE_BYTES:
+    if pixels is not None and pixels * _BYTES_PER_PIXEL < _LARGE_BYTES:
         return False
     if "glibc.malloc" in os.environ.get("GLIBC_TUNABLES", ""):
         return False

@@ -1,6 +1,5 @@
 """What a launch does, by mode; the command line and notebooks both come here."""
 
-import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -210,7 +209,7 @@ def score(
     from jaxad.score.judge import load_judge
 
     path = Path(workdir).expanduser()
-    pixels = math.inf  # of an exported file, which is not open yet
+    pixels = None  # of an exported file, which is not open yet
     if config is not None:
         split_cpu(config.cpu_devices)
         pixels = experiment.pixels_at_once(config)
