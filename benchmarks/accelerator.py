@@ -4,7 +4,8 @@
     python benchmarks/accelerator.py throughput pchvae --settings=float32,bfloat16
 
 `agreement` computes scores, losses and their gradients of one batch on the CPU and on the
-accelerator, and says how far they lie apart; float32 at the backend's default precision (TF32 on a
+accelerator, and says how far they lie apart, relative to the value or, if that is larger, to the
+range of all values of its kind; float32 at the backend's default precision (TF32 on a
 GPU, passes of bfloat16 on a TPU) and at the highest. `throughput` times updates and scores, each
 setting's in turn in one process; batches are on the device, as `jaxad.parallel.prefetch` puts them.
 """
@@ -206,7 +207,7 @@ def update(name: str, setting: Setting, changes: dict[str, Any]) -> Measured:
             encode = program.parallel.compile_per_example(
                 lambda v, b: program.model.features(v, b["image"])
             )
-            one = program.initial_states[0].variables
+            one = program.parallel.put_replicated(program.initial_states[0].variables)
             features = np.asarray(encode(one, program.parallel.put_batch(batch)))
             batch["features"] = features.astype(config.train.feature_cache_dtype)
         for axis in (setting.seeds, count):
@@ -227,7 +228,7 @@ def score(name: str, setting: Setting, changes: dict[str, Any]) -> Measured:
     config = changed(name, {**changes, **setting.changes})
     with xla_convolutions(setting.xla):
         model = experiment.make_model(config)
-        variables = jax.device_put(initial_variables(model, 0))
+        variables = jax.device_put(initial_variables(model, 0), jax.devices()[0])
         images = jnp.asarray(smooth_images(config, config.evaluate.batch_size))
         function = jax.jit(lambda v, x: score_batch(model, v, x).image)
         made, costs = compiled(function, variables, images)

@@ -41,8 +41,10 @@ def _tasks(side: dict[str, Any], config: dict[str, Any], variables: Any) -> Any:
     train = _images(config, config["data"]["batch_size"])
     score = _images(config, config["evaluate"]["batch_size"])
     if side["devices"]:
+        import jax
         import jaxad_tasks
 
+        assert jax.default_backend() == {"cpu": "cpu", "cuda": "gpu"}[side["place"]]
         return jaxad_tasks.tasks(config, side["devices"], train, score), jaxad_tasks.wait
     import torch
     from torch_systems import training
@@ -157,15 +159,17 @@ def throughput(
         for pipe in pipes:  # compiled and warmed up
             pipe.send((name, 2))
             pipe.recv()
-        pipes[0].send((name, 1))
-        count = max(1, round(_SECONDS / pipes[0].recv()))
+        counts = []
+        for pipe in pipes:
+            pipe.send((name, 3))
+            counts.append(max(1, round(3 * _SECONDS / pipe.recv())))
         size, found = sizes.get(name, config["data"]["batch_size"]), []
         for _ in range(repeats):
             seconds = []
-            for pipe in pipes:
+            for pipe, count in zip(pipes, counts, strict=True):
                 pipe.send((name, count))
-                seconds.append(pipe.recv())
-            found.append([count * size / taken for taken in seconds])
+                seconds.append(pipe.recv() / count)
+            found.append([size / taken for taken in seconds])
         unit = "1/s" if name == "matrix product" else "images/s"
         yield row(f"{name}, {unit}", found, 1 if found[0][0] < 100 else 0, higher=True)
     for pipe in pipes:
@@ -208,7 +212,7 @@ def main() -> None:
     parser.add_argument("--devices", default="1,2", help="CPU devices that share a batch")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="of PyTorch; "
                         "JAX takes what it finds. cuda: with --devices=1 and --fresh_repeats=0, "
-                        "both sides with TF32, cuDNN choosing among its kernels")  # fmt: skip
+                        "training with TF32, cuDNN choosing among its kernels")  # fmt: skip
     parser.add_argument("--clock", default="wall", choices=list(_CLOCKS), help="cpu: processor "
                         "time of a side's process, of one core (see above)")  # fmt: skip
     parser.add_argument("--repeats", type=int, default=7)
@@ -216,6 +220,8 @@ def main() -> None:
     parser.add_argument("--only", default="", help="one of the tasks, or fresh: what fresh "
                         "processes need")  # fmt: skip
     options = parser.parse_args()
+    if options.device == "cuda" and options.devices != "1":
+        parser.error("--device=cuda: also give --devices=1")
 
     changes: dict[str, Any] = {
         "data.batch_size": options.batch_size,
@@ -232,7 +238,7 @@ def main() -> None:
     }
     for count in map(int, options.devices.split(",")):
         sides[f"jaxad, {count} device{'s' if count > 1 else ''}"] = {
-            "devices": count, "clock": options.clock,
+            "devices": count, "clock": options.clock, "place": options.device,
         }  # fmt: skip
     load = os.getloadavg()[0]
     print(

@@ -124,10 +124,10 @@ def write_report(
     from jaxad.report import page
     from jaxad.workdir import Workdir
 
-    run = Workdir(Path(workdir).expanduser())
+    run = Workdir(workdir)
     run.read_config()  # no run, no lock in its folder
     with run.lock():
-        return page.write_report(run, [Workdir(Path(other).expanduser()) for other in compare])
+        return page.write_report(run, [Workdir(other) for other in compare])
 
 
 def explain(

@@ -12,7 +12,7 @@ from jaxad import models
 from jaxad.config import flatten
 from jaxad.data.augment import Augmentation
 from jaxad.errors import UserError
-from jaxad.parallel import make_parallel
+from jaxad.parallel import make_parallel, on_host
 from jaxad.train.optim import OptimSettings, make_optimiser
 from jaxad.train.phases import Phases, make_phases
 from jaxad.types import Model, PretrainedModel, Tree
@@ -26,7 +26,10 @@ def image_shape(config: ConfigDict) -> tuple[int, int, int]:
 
 
 def pixels_at_once(config: ConfigDict) -> int:
-    """Pixels of the images that a device of a CPU learns from at once; asked before `check`."""
+    """Pixels of the images that a device of one process's CPU learns from at once.
+
+    It is asked before `check`, and before JAX knows of other processes.
+    """
     parts = max(1, config.cpu_devices * config.train.accumulate_steps)
     return int(config.data.batch_size * config.data.image_size**2 // parts)
 
@@ -125,7 +128,8 @@ def check(config: ConfigDict) -> None:
         )
     optimisers(config, model, variables["params"], phases(config, model, _ANY_NUMBER_OF_STEPS))
     if isinstance(model, PretrainedModel):
-        model.pretrained_variables(jax.random.key(0))  # tells what is wrong with the weights
+        with on_host():
+            model.pretrained_variables(jax.random.key(0))  # tells what is wrong with the weights
 
 
 def phases(config: ConfigDict, model: Model, num_steps: int) -> Phases:

@@ -2,8 +2,9 @@
 
 XLA allocates the temporaries of a program in one piece at every call. glibc takes so large a piece
 anew from the system each time and gives it back, and the system clears every page of it again: of
-a step of FastFlow or AE-FLOW a third of its time. Smaller pieces glibc keeps by itself, and there
-it is better let alone: threads that share a heap wait for each other. See docs/performance.md.
+a step of FastFlow or AE-FLOW up to a third of its time. Smaller pieces glibc keeps by itself, and
+there it is better let alone: threads that share a heap wait for each other. See
+docs/performance.md.
 """
 
 import ctypes

@@ -167,6 +167,15 @@ def make_parallel(mode: str, devices: Sequence[jax.Device] | None = None) -> Par
     return Parallel(mode, tuple(sorted(found, key=lambda device: device.process_index)))
 
 
+def on_host() -> contextlib.AbstractContextManager[None]:
+    """Inside, JAX computes on the host's processor, unless JAX_PLATFORMS leaves it out."""
+    try:
+        host = jax.local_devices(backend="cpu")[0]
+    except RuntimeError:
+        return contextlib.nullcontext()
+    return jax.default_device(host)
+
+
 def split_cpu(count: int) -> None:
     """Makes JAX see the CPU as so many devices, where JAX has not started yet.
 

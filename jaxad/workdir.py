@@ -141,16 +141,18 @@ class Workdir:
     def replaced(self, folder: Path) -> Iterator[Path]:
         """Yields a temporary folder that takes the place of `folder` when the block succeeds."""
         temporary = Path(tempfile.mkdtemp(dir=self.path, prefix=f".{folder.name}."))
+        before = temporary.with_name(f"{temporary.name}.before")
         try:
             yield temporary
             temporary.chmod(0o777 & ~_umask())
-            before = temporary.with_name(f"{temporary.name}.before")
             if folder.exists():  # away by one rename, not file by file
                 folder.replace(before)
             temporary.replace(folder)
         finally:
+            if before.exists() and not folder.exists():
+                before.replace(folder)
             shutil.rmtree(temporary, ignore_errors=True)
-            shutil.rmtree(temporary.with_name(f"{temporary.name}.before"), ignore_errors=True)
+            shutil.rmtree(before, ignore_errors=True)
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:

@@ -71,3 +71,19 @@ def test_what_is_wrong_with_one_network_is_named(change, words):
             group[field] = value
     with pytest.raises(UserError, match=words):
         experiment.check(config)
+
+
+@pytest.mark.parametrize(
+    ("changes", "pixels"),
+    [
+        ({}, 8 * 64**2),  # 16 images on two devices
+        ({"cpu_devices": 1}, 16 * 64**2),
+        ({"train.accumulate_steps": 4}, 2 * 64**2),
+        ({"data.image_size": 128}, 8 * 128**2),
+        ({"cpu_devices": 0}, 16 * 64**2),  # what `check` refuses later
+    ],
+)
+def test_pixels_that_a_device_learns_from_at_once(changes, pixels):
+    config = get_config("pchvae")
+    config.update_from_flattened_dict(changes)
+    assert experiment.pixels_at_once(config) == pixels

@@ -229,6 +229,19 @@ def test_what_scores_mean_is_the_same_in_python_and_in_the_tables_of_scored_file
     np.testing.assert_allclose(np.ptp(told["score"] - parts), 0, atol=1e-2 * told["score"].mean())
 
 
+def test_another_checkpoint_s_scores_are_not_judged_by_the_last_one(smoke_run, capsys):
+    steps = [
+        int(path.name) for path in (smoke_run / "checkpoints").iterdir() if path.name.isdigit()
+    ]
+    earlier = min(steps)
+    assert earlier < max(steps)
+    detector = jaxad.load(smoke_run, earlier)
+    scores = detector.score(np.zeros((2, *detector.image_shape), np.float32))
+    told = jaxad.explain(smoke_run, scores, rate=0.4, checkpoint=earlier)
+    assert f"is of checkpoint {max(steps)}, not of {earlier}" in capsys.readouterr().err
+    assert "score" in told and not {"p_value", "anomalous"} & set(told)
+
+
 def test_images_that_cannot_be_scored_are_named(smoke_run):
     detector = jaxad.load(smoke_run)
     images = np.zeros((3, 64, 64, 1), np.float32)

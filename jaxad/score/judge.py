@@ -148,13 +148,16 @@ def load_judge(
         if isinstance(scorer, ExportedDetector)
         else calibration_lib.read(Workdir(path))
     )
-    remedy = "--mode=evaluate or --mode=calibrate makes one"
     if stored is None:
-        _tell(f"there is no calibration: scores come without p-values and decisions; {remedy}.")
+        _tell(
+            "there is no calibration: scores come without p-values and decisions; --mode=evaluate "
+            "or --mode=calibrate makes one."
+        )
     elif stored.checkpoint_step != scorer.step:
         _tell(
             f"the calibration is of checkpoint {stored.checkpoint_step}, not of {scorer.step}: "
-            f"scores come without p-values and decisions; {remedy}."
+            "scores come without p-values and decisions; --mode=evaluate or --mode=calibrate makes "
+            "one of the last checkpoint."
         )
         stored = None
     elif stored.evidence is None:

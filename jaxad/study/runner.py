@@ -58,7 +58,8 @@ def run_study(
         if run.workdir.config.exists():
             _check_resumes(run, folder)
     split_cpu(runs[0].config.cpu_devices)
-    keep_freed_memory(max(experiment.pixels_at_once(run.config) for run in runs))
+    at_once = min(int(config.seeds_per_program), len(config.seeds))
+    keep_freed_memory(at_once * max(experiment.pixels_at_once(run.config) for run in runs))
     for of_experiment in planned.values():
         experiment.check(of_experiment[0].config)  # the others differ in their seed alone
     with folder.lock(), stop_request() as stop_requested:

@@ -372,7 +372,10 @@ def _restored(
     """
     step, states = _read(members, initial) if processes.is_first() else (None, initial)
     step = int(processes.of_first(np.int32(-1 if step is None else step)))
-    return (None, initial) if step < 0 else (step, processes.of_first(tuple(states)))
+    if step < 0:
+        # Each host computed them: another kind of processor may round otherwise.
+        return None, processes.of_first(jax.device_get(tuple(initial)))
+    return step, processes.of_first(tuple(states))
 
 
 def _read(

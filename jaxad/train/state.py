@@ -1,6 +1,5 @@
 """Everything that training changes, in one tree."""
 
-import contextlib
 import dataclasses
 from collections.abc import Mapping
 
@@ -8,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxad.parallel import on_host
 from jaxad.types import Model, PretrainedModel, Tree
 
 
@@ -40,27 +40,17 @@ class TrainState:
 def initial_variables(model: Model, seed: int) -> dict[str, Tree]:
     """Fresh variables, the same for the same seed; a pretrained encoder's are read.
 
+    They are computed on the host: on an H100 compiling FastFlow's took 30 s, and accelerators round
+    otherwise.
+
     Raises:
         UserError: the encoder's weights cannot be read.
     """
-    with _on_host():
+    with on_host():
         variables = dict(jax.jit(model.init_variables)(jax.random.key(seed)))
         if isinstance(model, PretrainedModel):
             variables.update(model.pretrained_variables(jax.random.key(seed)))
     return variables
-
-
-def _on_host() -> contextlib.AbstractContextManager[None]:
-    """Inside, JAX computes on the host's processor, unless JAX_PLATFORMS leaves it out.
-
-    One small random array after another: on an H100 compiling FastFlow's took 30 s. Accelerators
-    also round them otherwise.
-    """
-    try:
-        host = jax.local_devices(backend="cpu")[0]
-    except RuntimeError:
-        return contextlib.nullcontext()
-    return jax.default_device(host)
 
 
 def create_state(
