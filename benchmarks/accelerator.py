@@ -22,6 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.ndimage
+from jaxad_tasks import as_batch
 from ml_collections import ConfigDict
 
 from jaxad import experiment
@@ -74,17 +75,6 @@ def smooth_images(config: ConfigDict, count: int) -> np.ndarray:
     noise = np.random.default_rng(0).normal(size=(count, size, size, channels))
     blurred = scipy.ndimage.gaussian_filter(noise, (0, 3, 3, 0))
     return np.clip(0.5 + 2 * blurred, 0, 1).astype(np.float32)
-
-
-def as_batch(images: np.ndarray) -> dict[str, np.ndarray]:
-    """As the pipeline gives it."""
-    count = len(images)
-    return {
-        "image": images,
-        "label": np.zeros(count, np.int32),
-        "_valid": np.ones(count, bool),
-        "_index": np.arange(count, dtype=np.int32),
-    }
 
 
 @contextlib.contextmanager

@@ -22,7 +22,8 @@ from jaxad.types import Model, PretrainedModel, Tree
 Task = Callable[[], object]
 
 
-def _as_batch(images: np.ndarray) -> dict[str, np.ndarray]:
+def as_batch(images: np.ndarray) -> dict[str, np.ndarray]:
+    """As the pipeline gives it."""
     count = len(images)
     return {
         "image": images,
@@ -64,7 +65,7 @@ def tasks(
     step, state = _make_step(one, parallel, model, variables)
     held = {"state": state}
     score = parallel.compile_per_example(lambda v, b: score_batch(model, v, b["image"]).image)
-    batch, to_score = _as_batch(train_images), parallel.put_batch(_as_batch(score_images))
+    batch, to_score = as_batch(train_images), parallel.put_batch(as_batch(score_images))
     placed = parallel.put_batch(batch)
 
     def trained(batch: Tree) -> Tree:
@@ -95,7 +96,7 @@ def first_update(config: dict[str, Any], devices: int, images: np.ndarray) -> fl
     parallel = make_parallel("jit")
     model = experiment.make_model(one)
     step, state = _make_step(one, parallel, model, initial_variables(model, one.seed))
-    _, metrics = step(state, parallel.put_batch(_as_batch(images)))
+    _, metrics = step(state, parallel.put_batch(as_batch(images)))
     float(metrics["loss/model"])
     return time.perf_counter() - start
 

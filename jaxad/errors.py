@@ -23,3 +23,8 @@ class RunError(Exception):
 
     The message is one line; the command line prints it without a traceback and exits with code 1.
     """
+
+
+def first_line(error: BaseException) -> str:
+    """What a library said went wrong, in one line; the error's kind where it said nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from jaxad import models
 from jaxad.config import flatten
 from jaxad.data.augment import Augmentation
-from jaxad.errors import UserError
+from jaxad.errors import UserError, first_line
 from jaxad.parallel import make_parallel, on_host
 from jaxad.train.optim import OptimSettings, make_optimiser
 from jaxad.train.phases import Phases, make_phases
@@ -116,10 +116,10 @@ def check(config: ConfigDict) -> None:
     try:
         variables = jax.eval_shape(model.init_variables, jax.random.key(0))
     except (ValueError, TypeError, ZeroDivisionError) as error:
-        first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        line = first_line(error)
         raise UserError(
             f"config.model: no model '{config.model.name}' can be built of these sizes "
-            f"({first_line}); compare them with its config file."
+            f"({line}); compare them with its config file."
         ) from error
     if parts > 1 and "codebook" in variables:
         raise UserError(

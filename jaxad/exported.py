@@ -31,7 +31,7 @@ import numpy as np
 from jaxtyping import Float
 
 from jaxad.data.pipeline import eval_batches
-from jaxad.errors import UserError
+from jaxad.errors import UserError, first_line
 from jaxad.scorer import Scorer
 from jaxad.types import Scores
 
@@ -194,7 +194,7 @@ def _members(path: Path) -> dict[str, bytes]:
 
 
 def _line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+    return first_line(error)[:200]
 
 
 def _arrays(content: bytes) -> dict[str, np.ndarray]:

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from jaxad.errors import UserError
+from jaxad.errors import UserError, first_line
 
 #: How JAX finds out by itself who takes part, as `--cluster` names it.
 CLUSTERS = ("auto", "slurm", "ompi", "mpi4py", "tpu", "gcetpu", "gketpu", "k8s")
@@ -98,8 +98,8 @@ def join(
             shutdown_timeout_seconds=heartbeat,
         )
     except (ValueError, RuntimeError, KeyError) as error:
-        first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        missing = f"{first_line} is not set" if isinstance(error, KeyError) else first_line
+        line = first_line(error)
+        missing = f"{line} is not set" if isinstance(error, KeyError) else line
         raise UserError(
             f"{f'--cluster={cluster}' if cluster else '--coordinator_address'}: the processes do "
             f"not find each other ({missing}); name them by {', '.join(given)}."

@@ -11,6 +11,8 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+from jaxad.errors import first_line
+
 #: What an array's file that is gone or lies on a bad disk ends in; other errors of the system (no
 #: permission, too many open files) say nothing of the file.
 LOST = (errno.ENOENT, errno.EIO, errno.EISDIR, errno.ENOTDIR)
@@ -57,5 +59,4 @@ def reason(error: Exception) -> str:
     number = error_number(error)
     if number is not None:
         return os.strerror(number)
-    first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return first_line.partition(" [tensorstore_spec")[0].rpartition('": ')[2][:200]
+    return first_line(error).partition(" [tensorstore_spec")[0].rpartition('": ')[2][:200]

@@ -3,6 +3,8 @@
 Layers have the names of `jaxad.nn.backbones`, whose folded weights they take.
 """
 
+import abc
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -21,7 +23,7 @@ _STAGES = ((3, 1, 128, 256), (4, 2, 256, 512), (6, 2, 512, 1024))
 _LAST_STAGE = {4: 1, 8: 2, 16: 3}
 
 
-class Encoder(nn.Module):
+class Encoder(nn.Module, abc.ABC):
     """Images in [0, 1] to the features of each of the strides asked for.
 
     Attributes:
@@ -46,9 +48,9 @@ class Encoder(nn.Module):
         """Adds a convolution; `name` is jaxad's."""
         self.convs[name] = Conv(name, inputs, outputs, size, **how)
 
+    @abc.abstractmethod
     def levels(self, x: torch.Tensor) -> dict[int, torch.Tensor]:
         """Stride -> features of normalised images."""
-        raise NotImplementedError
 
     def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
         x = (images.expand(-1, 3, -1, -1) - self.image_mean) / self.image_deviation

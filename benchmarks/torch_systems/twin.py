@@ -40,7 +40,7 @@ class Twin(nn.Module, abc.ABC):
         """Takes jaxad's variables, as NumPy arrays."""
 
 
-class Layer(nn.Module):
+class Layer(nn.Module, abc.ABC):
     """A layer that knows where jaxad keeps its weights.
 
     Attributes:
@@ -49,9 +49,9 @@ class Layer(nn.Module):
 
     path: str
 
+    @abc.abstractmethod
     def take(self, weights: Tree) -> None:
         """Copies kernel and bias of jaxad's layer."""
-        raise NotImplementedError
 
 
 def _copy(target: torch.Tensor, source: np.ndarray) -> None:

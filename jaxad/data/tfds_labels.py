@@ -13,7 +13,7 @@ from jaxad.data.folders import Splitting
 from jaxad.data.preparation import Preparation
 from jaxad.data.prepare_images import prepare_image
 from jaxad.data.tree import pick
-from jaxad.errors import UserError
+from jaxad.errors import UserError, first_line
 from jaxad.host_tensorflow import tensorflow
 from jaxad.types import Split
 
@@ -84,9 +84,9 @@ def open_labelled(
         builder.download_and_prepare()
     # TFDS raises what it finds: unknown names, no network, checksums, manual downloads.
     except Exception as error:
-        first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        line = first_line(error)
         raise UserError(
-            f"config.data.name: tfds:{name} cannot be had ({first_line[:300]}); see "
+            f"config.data.name: tfds:{name} cannot be had ({line[:300]}); see "
             "https://www.tensorflow.org/datasets/catalog for names, and $TFDS_DATA_DIR or "
             "config.data.root for where data lie."
         ) from error

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from jaxad import locks
-from jaxad.errors import NO_ROOM, RunError, UserError
+from jaxad.errors import NO_ROOM, RunError, UserError, first_line
 from jaxad.host_tensorflow import tensorflow
 from jaxad.types import FilesRead, Split
 
@@ -94,7 +94,7 @@ def _alone(folder: str) -> Iterator[None]:
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return first_line(error)
 
 
 def _read(builder: Any, split: str) -> Split:

@@ -205,7 +205,7 @@ class _Measured:
         host_batch = next(self._batches)
         batch = self._parallel.put_batch(host_batch)
         start = time.perf_counter()
-        # `_update` finds this program; it is not compiled twice.
+        # `_update`, which is jitted, finds this program; it is not compiled twice.
         compiled = self._update.lower(state, batch).compile()  # type: ignore[attr-defined]
         compile_seconds = time.perf_counter() - start
         costs = program_costs(compiled)

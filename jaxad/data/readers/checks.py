@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
-from jaxad.errors import DataError
+from jaxad.errors import DataError, first_line
 
 #: The most that a file may become in memory. A damaged header can promise any size.
 MOST_BYTES = 4 * 2**30
@@ -89,7 +89,7 @@ def readable(path: Path, kind: str) -> Iterator[None]:
         raise DataError(f"{path}: permission denied; make it readable or leave it out.") from error
     # Damaged bytes make decoders fail in every way (struct.error, IndexError, zlib.error, ...).
     except Exception as error:
-        first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        line = first_line(error)
         raise DataError(
-            f"{path}: not a readable {kind} ({first_line[:200]}); copy it again or leave it out."
+            f"{path}: not a readable {kind} ({line[:200]}); copy it again or leave it out."
         ) from error

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxad.errors import UserError
+from jaxad.errors import UserError, first_line
 from jaxad.nn.backbones.torch_file import read_torch_file
 
 #: How `config.model.weights` names a repository of the hub: `hub:timm/wide_resnet50_2.tv_in1k`.
@@ -70,8 +70,8 @@ def _from_hub(name: str) -> Path:
     # Of the hub, its HTTP library (another one by version), the network or the disk: all are the
     # same to the user, and the message carries the cause.
     except Exception as error:
-        first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        line = first_line(error)
         raise UserError(
-            f"config.model.weights: {HUB}{name} could not be had ({first_line}); check the name "
+            f"config.model.weights: {HUB}{name} could not be had ({line}); check the name "
             "and the network, or name a file."
         ) from error
