@@ -1,8 +1,6 @@
 """Launches jaxad from a checkout; see `python launch.py --help`."""
 
-import sys
-
-from jaxad.cli import main
+from jaxad.cli import launch
 
 if __name__ == "__main__":
-    sys.exit(main())
+    launch()

@@ -1,303 +1,17 @@
-"""The command line: flags, overrides and error lines. Nothing heavy is imported before a run."""
+"""The command line: exit codes, error lines and signals.
 
-import contextlib
-import difflib
-import errno
-import signal
-import sys
-import threading
-import traceback
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
-
-from absl import flags
-from ml_collections import ConfigDict, config_flags
-
-from jaxad import config as config_lib
-from jaxad import processes
-from jaxad.errors import NO_ROOM, RunError, UserError
-from jaxad.workdir import Workdir
-
-#: Every mode with what it does; `jaxad.run.MODES` holds the functions.
-MODES = {
-    "fit": "train, evaluate every test split, write the report",
-    "train": "train only",
-    "evaluate": "evaluate the last checkpoint of a workdir and write the report",
-    "report": "write a workdir's report again from its files, beside other runs (--compare)",
-    "calibrate": "set the thresholds of a workdir's decisions by other normal images (--normals)",
-    "study": "do every run of a config of configs/studies/ and write one table",
-    "export": "write the last checkpoint of a workdir to one file that scores by itself",
-    "score": "score files with a workdir or an exported file: tables and maps (--input, --output)",
-    "inspect": "look at the data: counts, bad files, what splits share, a contact sheet",
-    "profile": "time updates, trace them and compare with what the devices can do (--steps)",
-}
-
-#: Modes that several processes can do as one run.
-_OF_SEVERAL = ("fit", "train", "evaluate")
-
-#: Flags that some modes take -> whether these need them.
-OPTIONS: Mapping[str, Mapping[str, bool]] = {
-    **{mode: dict.fromkeys(processes.FLAGS, False) for mode in _OF_SEVERAL},
-    "report": {"compare": False},
-    "calibrate": {"normals": True},
-    "score": {"input": True, "output": True, "rate": False, "maps": False},
-    "profile": {"steps": False},
-}
-
-_OPTION_NAMES = tuple(dict.fromkeys(name for names in OPTIONS.values() for name in names))
-
-#: Groups whose fields are a system's networks: there are others than a config has set.
-_OPEN_GROUPS = ("config.optim.networks", "config.train.updates")
-
-#: Tuples of whole numbers that are empty by default.
-_OF_NUMBERS = ("config.data.volume.slices", "config.model.decoder_widths")
-
-_USAGE = """jaxad: anomaly detection in medical images, learnt from normal images only.
-
-  {program} --config=CONFIG --workdir=FOLDER [--mode=MODE] [--config.FIELD=VALUE ...]
-
-  --config    a config's name or file, with a variant after a colon:
-              pchvae:demo or configs/pchvae.py:demo.
-              Variants: none (recommended), demo (minutes), smoke (seconds), paper.
-  --workdir   the run's folder; the same command in the same folder resumes.
-  --mode      {modes}.
-  --compare   report: other runs' folders, as runs/b,runs/c.
-  --normals   calibrate: normal images, an .npz file or what the run's data are (folder, scan).
-  --input     score: an image, a scan, a DICOM series, a folder or a table of them.
-  --output    score: a folder for scores.csv, patients.csv, errors.csv and maps/.
-  --rate      score: false positives among normal patients, as 0.05; by default the run's.
-  --maps      score: of which images: all (default), anomalous or none.
-  --steps     profile: updates to time in each phase, each way (30).
-  --cluster, --coordinator_address, --num_processes, --process_id, --heartbeat_seconds
-              fit, train, evaluate: one of several processes; see docs/launching.md.
-  --config.optim.learning_rate=3e-4   any field of the config by its path.
-  --help      this text; with --config also the config's fields.
+Signals are handled before anything else is imported, so that none arrives amid an import.
 """
 
+import errno
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
 
-def _closest(name: str, known: Sequence[str]) -> str:
-    """` did you mean ...?` or nothing."""
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f" did you mean '{close[0]}'?" if close else ""
-
-
-def _help(program: str) -> str:
-    modes = "; ".join(f"{name}: {text}" for name, text in MODES.items())
-    return _USAGE.format(program=program, modes=modes)
-
-
-def _check_overrides(arguments: Sequence[str], config: ConfigDict) -> None:
-    """Raises a UserError for the first `--config.x` that is not a field, naming the nearest."""
-    fields = config_lib.flatten(config)
-    for argument in arguments:
-        name = argument.lstrip("-").split("=", 1)[0].removeprefix("no")
-        if not argument.startswith("-") or not name.startswith("config."):
-            continue
-        if name in fields:
-            continue
-        if any(field.startswith(f"{name}.") for field in fields):
-            raise UserError(f"--{name}: is a group of fields; set one of them, as --{name}.FIELD=.")
-        opened = next((group for group in _OPEN_GROUPS if name.startswith(f"{group}.")), None)
-        if opened is not None:
-            raise UserError(
-                f"--{name}: this config sets no such field, and the command line adds none; set it "
-                f"in Python or in a config file of your own, under {opened}."
-            )
-        raise UserError(f"--{name}: no such field;{_closest(name, list(fields))}")
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
-
-
-def _split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Our own flags, and the overrides of the config with their values.
-
-    absl takes `--flag=value` and `--flag value`; both forms reach here.
-    """
-    own: list[str] = []
-    overrides: list[str] = []
-    target = own
-    for argument in arguments:
-        if argument.startswith("-") and not _is_number(argument):
-            name = argument.lstrip("-")
-            is_override = name.startswith(("config.", "noconfig."))
-            target = overrides if is_override else own
-        target.append(argument)
-    return own, overrides
-
-
-def _own_flags() -> flags.FlagValues:
-    values = flags.FlagValues()
-    flags.DEFINE_string("config", None, "config name or file", flag_values=values)
-    flags.DEFINE_string("workdir", None, "folder of the run", flag_values=values)
-    flags.DEFINE_string("mode", "fit", "what to do", flag_values=values)
-    for name in _OPTION_NAMES:
-        flags.DEFINE_string(name, None, "see --help", flag_values=values)
-    flags.DEFINE_bool("help", False, "show the help", flag_values=values)
-    return values
-
-
-def _override(config: ConfigDict, overrides: Sequence[str]) -> ConfigDict:
-    """The config with overrides applied, each parsed to its field's type."""
-    _check_overrides(overrides, config)
-    defaults_text = config_lib.to_json(config)
-    values = flags.FlagValues()
-    argv = ["jaxad", *overrides]
-    config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=argv)
-    try:
-        rest = values(argv)
-    except (flags.Error, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise UserError(" ".join(str(error).split())) from error
-    if len(rest) > 1:
-        raise UserError(f"'{rest[1]}': not understood; write --config.FIELD=VALUE.")
-    changed = values["config"].value
-    defaults = config_lib.flatten(config_lib.from_json(defaults_text))
-    for field, value in config_lib.flatten(changed).items():
-        if isinstance(value, tuple):
-            _check_tuple(field, value, defaults[field])
-    return changed
-
-
-def _check_tuple(field: str, value: tuple[Any, ...], default: tuple[Any, ...]) -> None:
-    """Raises a UserError where a tuple holds another kind of thing than its default.
-
-    Tuples that are empty by default hold strings, but for `_OF_NUMBERS`. How many there must be,
-    who takes them knows and says.
-    """
-    kinds = {type(item) for item in default} or {int if field in _OF_NUMBERS else str}
-    allowed = (*kinds, int) if float in kinds else tuple(kinds)
-    if not all(isinstance(item, allowed) for item in value):
-        example = default or ((20, 40) if field in _OF_NUMBERS else ("stem/.*",))
-        raise UserError(f"--{field}={value!r}: not understood; write it as --{field}='{example}'.")
-
-
-class Arguments(NamedTuple):
-    """A command line: `config` is resolved, None if none is named; `options` are the mode's own."""
-
-    mode: str
-    config: ConfigDict | None
-    workdir: str | None
-    wants_help: bool
-    options: dict[str, str]
-
-
-def parse(arguments: Sequence[str]) -> Arguments:
-    """What a command line says.
-
-    Raises:
-        UserError: an argument that is not understood, with the nearest one that is.
-    """
-    own, overrides = _split_arguments(arguments)
-    values = _own_flags()
-    try:
-        rest = values(["jaxad", *own])
-    except flags.UnrecognizedFlagError as error:
-        hint = _closest(error.flagname, ["config", "workdir", "mode", "help", *_OPTION_NAMES])
-        raise UserError(f"--{error.flagname}: no such flag;{hint} see --help.") from error
-    except flags.Error as error:
-        raise UserError(" ".join(str(error).split())) from error
-    if len(rest) > 1:
-        raise UserError(f"'{rest[1]}': not understood; flags are written --name=value.")
-    if values.mode not in MODES:
-        raise UserError(
-            f"--mode={values.mode}: no such mode;{_closest(values.mode, list(MODES))} "
-            f"known: {', '.join(MODES)}."
-        )
-    config = None
-    if values.config is not None:
-        config = _override(config_lib.get_config(values.config), overrides)
-    elif overrides:
-        raise UserError(f"{overrides[0]}: there is no config to override; name one with --config.")
-    options = _options(values.mode, {name: values[name].value for name in _OPTION_NAMES})
-    return Arguments(values.mode, config, values.workdir, values.help, options)
-
-
-def _options(mode: str, given: Mapping[str, str | None]) -> dict[str, str]:
-    """Those of the flags that the mode takes; there must be no others."""
-    for name, value in given.items():
-        takes = name in OPTIONS.get(mode, ())
-        if value and not takes:
-            modes = ", ".join(other for other, names in OPTIONS.items() if name in names)
-            raise UserError(f"--{name}: --mode={mode} has no use for it; it is of {modes}.")
-    return {name: given[name] or "" for name in OPTIONS.get(mode, ())}
-
-
-def _run(arguments: Sequence[str], program: str) -> int:
-    mode, config, workdir, wants_help, options = parse(arguments)
-    if wants_help:
-        print(_help(program))
-        if config is not None:
-            for field, value in config_lib.flatten(config).items():
-                print(f"  --{field}={value}")
-        return 0
-    if not workdir:
-        raise UserError("--workdir: missing; name the run's folder, as --workdir=runs/demo.")
-    if "://" in workdir:
-        raise UserError(f"--workdir={workdir}: not a local folder; name one on this machine.")
-    for name, needed in OPTIONS.get(mode, {}).items():
-        if needed and not options[name]:
-            raise UserError(f"--{name}: missing; --mode={mode} needs it, see --help.")
-    is_file = mode == "score" and Path(workdir).expanduser().is_file()
-    if is_file and config is not None:
-        raise UserError("--config: an exported file has its own; leave it out.")
-    if mode in ("evaluate", "report", "calibrate", "export", "score") and not is_file:
-        # Also with a config: data must not be generated for a folder that holds no run.
-        saved = Workdir(workdir).read_config()
-        config = saved if config is None else config
-    if config is None and mode in ("inspect", "profile") and Workdir(workdir).config.exists():
-        config = Workdir(workdir).read_config()
-    if is_file:
-        _import_run().MODES[mode](None, workdir, **options)
-        return 0
-    if config is None:
-        raise UserError("--config: missing; name one, as --config=pchvae:demo.")
-    if config_lib.is_study(config) != (mode == "study"):
-        raise UserError(
-            f"--mode={mode}: this config is of one run; name a study, as "
-            "--config=studies/pchvae_table1:demo."
-            if mode == "study"
-            else f"--mode={mode}: this config is a study of many runs; use --mode=study."
-        )
-    # A folder that cannot be used is told before the imports that take seconds.
-    if mode in ("study", "inspect"):
-        Workdir(workdir).check_writable()
-    elif mode == "score":  # what it reads need not be writable
-        Workdir(workdir).check_config(config)
-    else:
-        Workdir(workdir).check(config)
-    run = _import_run()
-    if mode in _OF_SEVERAL:
-        processes.join(**options)
-        options = {}
-    run.MODES[mode](config, workdir, **options)
-    return 0
-
-
-def _import_run() -> Any:
-    """What takes seconds."""
-    from jaxad import run
-
-    return run
-
-
-@contextlib.contextmanager
-def _sigterm_interrupts() -> Iterator[None]:
-    """SIGTERM is Ctrl-C, but in training, which saves first: temporary files are removed."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # Python delivers signals to the main thread alone.
-        return
-    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)
-
+from jaxad import interrupts, processes
+from jaxad.errors import NO_ROOM, RunError, UserError
 
 #: What may not be: the user names another folder, allows it, or moves away what is in the way.
 _NOT_ALLOWED = (
@@ -328,8 +42,10 @@ def main(arguments: Sequence[str] | None = None) -> Any:
     program = Path(sys.argv[0]).name if sys.argv[0].endswith(".py") else "jaxad"
     program = f"python {program}" if program.endswith(".py") else program
     try:
-        with _sigterm_interrupts():
-            return _run(sys.argv[1:] if arguments is None else arguments, program)
+        with interrupts.handled():
+            from jaxad import command
+
+            return command.run(sys.argv[1:] if arguments is None else arguments, program)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         code = 2
@@ -344,14 +60,26 @@ def main(arguments: Sequence[str] | None = None) -> Any:
         print(told[0], file=sys.stderr)
         code = told[1]
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on from what is saved.", file=sys.stderr)
-        code = 1
+        print(interrupts.MESSAGE, file=sys.stderr)
+        code = interrupts.EXIT_CODE
     except Exception as error:
-        # Raised again: only the other processes, which must not wait for this one, are told first.
-        _end_unexpected(error)
-        raise
+        if interrupts.requested():  # the signal also reached a worker, whose end is the error
+            print(interrupts.MESSAGE, file=sys.stderr)
+            code = interrupts.EXIT_CODE
+        else:
+            # Raised again once the other processes know, which must not wait for this one.
+            _end_unexpected(error)
+            raise
     processes.leave(code)
     return code
+
+
+def launch() -> NoReturn:
+    """Runs the command line of this process and ends the process with its exit code."""
+    interrupts.install()
+    code = main()
+    interrupts.finish(code)
+    sys.exit(code)
 
 
 def _end_unexpected(error: Exception) -> None:

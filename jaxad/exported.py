@@ -30,6 +30,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
+from jaxad import interrupts
 from jaxad.data.pipeline import eval_batches
 from jaxad.errors import UserError, first_line
 from jaxad.scorer import Scorer
@@ -113,6 +114,7 @@ class ExportedDetector(Scorer):
 
     def _batches(self, images: np.ndarray, compiled: Any) -> Iterator[Any]:
         for batch in eval_batches(images, {}, batch_size=self._batch_size):
+            interrupts.check()
             found = compiled(self._weights, jnp.asarray(batch["image"]))
             valid = int(batch["_valid"].sum())
             yield jax.tree.map(lambda array, count=valid: np.asarray(array)[:count], found)

@@ -3,9 +3,11 @@
 import contextlib
 import fcntl
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
+
+from jaxad import interrupts
 
 
 def try_lock(file: IO[str]) -> bool:
@@ -18,21 +20,19 @@ def try_lock(file: IO[str]) -> bool:
 
 
 @contextlib.contextmanager
-def turn(
-    path: Path, waiting: str, stop_requested: Callable[[], bool] = lambda: False
-) -> Iterator[bool]:
-    """Waits until no other process holds the lock; yields False when told to stop meanwhile.
+def wait_for_lock(path: Path, waiting: str) -> Iterator[None]:
+    """Waits until no other process holds the lock, and holds it inside.
 
     Args:
         path: of the lock's file, made if it is not there.
-        waiting: what to tell where there is another process.
-        stop_requested: tells whether to stop waiting.
+        waiting: what to print where another process holds it.
     """
     with path.open("w") as file:
         held = try_lock(file)
         if not held:
             print(waiting, flush=True)
-        while not held and not stop_requested():
+        while not held:
+            interrupts.check()
             time.sleep(0.2)
             held = try_lock(file)
-        yield held
+        yield

@@ -3,12 +3,16 @@
 Both take the same functions, which see one device's part of the batch and an axis name to reduce
 over; where there is one device, the part is the whole and there is no axis. The collectives are
 those that the functions ask for and no others: the compiler places none.
+
+Every program is sent to the devices through `Dispatched`, which bounds how many are under way.
 """
 
 import collections
 import contextlib
 import dataclasses
+import functools
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -18,9 +22,81 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxad.errors import UserError
 from jaxad.types import Tree
+from jaxad.watchdog import Watchdog
 
 MODES = ("jit", "pmap")
 _AXIS = "data"
+
+#: Programs that may be under way at once. On a CPU two keep the devices busy. XLA runs all CPU
+#: devices of a process on one pool of threads; with more than 32 programs under way, launches wait
+#: on the threads that the partners in an all-reduce need, and the process hangs. On accelerators
+#: the bound limits the memory of batches that wait.
+_MOST_ON_CPU, _MOST_ON_ACCELERATORS = 2, 16
+
+_REMEDIES = {
+    "cpu": (
+        "If it does not go on, press Ctrl-C twice and start the same command again with "
+        "--config.cpu_devices=1."
+    ),
+    "": (
+        "Look at the devices and at the other processes of this run; if it does not go on, press "
+        "Ctrl-C twice and start the same command again."
+    ),
+}
+
+
+class InFlight:
+    """The results that the devices still compute; there are never more than `most`.
+
+    Args:
+        most: how many programs may be under way.
+        platform: of the devices, such as `cpu`.
+    """
+
+    def __init__(self, most: int, platform: str) -> None:
+        self._most = most
+        self._results: collections.deque[jax.Array] = collections.deque()
+        self._watchdog = Watchdog(_REMEDIES.get(platform, _REMEDIES[""]))
+
+    def add(self, results: Tree) -> None:
+        """Notes a program's results; returns once no more than `most` programs are under way."""
+        # All results of a program are there at once; the smallest takes the least memory.
+        leaves = [leaf for leaf in jax.tree.leaves(results) if isinstance(leaf, jax.Array)]
+        if leaves:
+            self._results.append(min(leaves, key=lambda leaf: leaf.nbytes))
+        while len(self._results) > self._most:
+            self._wait()
+
+    def wait(self) -> None:
+        """Returns when no program is under way."""
+        while self._results:
+            self._wait()
+
+    def _wait(self) -> None:
+        result = self._results.popleft()
+        if not result.is_deleted():
+            with self._watchdog.waiting():
+                result.block_until_ready()
+
+
+class Dispatched:
+    """A compiled f(state, batch) that waits while too many programs are under way."""
+
+    def __init__(self, compiled: Any, in_flight: InFlight, donates_state: bool) -> None:
+        self._compiled = compiled
+        self._in_flight = in_flight
+        self._donates_state = donates_state
+
+    def __call__(self, state: Tree, batch: Tree) -> Any:
+        """Sends the program to the devices; its results may not be there yet."""
+        results = self._compiled(state, batch)
+        # The next call takes the new state over; what else there is can be waited for.
+        self._in_flight.add(results[1] if self._donates_state else results)
+        return results
+
+    def lower(self, state: Tree, batch: Tree) -> Any:
+        """Lowers the function for these arguments, as `jax.jit(f).lower` does."""
+        return self._compiled.lower(state, batch)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +110,12 @@ class Parallel:
 
     mode: str
     devices: tuple[jax.Device, ...]
+
+    @functools.cached_property
+    def in_flight(self) -> InFlight:
+        """What these devices compute for `compile_reduce` and `compile_per_example`."""
+        platform = self.devices[0].platform
+        return InFlight(_MOST_ON_CPU if platform == "cpu" else _MOST_ON_ACCELERATORS, platform)
 
     @property
     def axis_name(self) -> str | None:
@@ -99,12 +181,14 @@ class Parallel:
 
     def get_replicated(self, tree: Tree) -> Tree:
         """A replicated tree as NumPy arrays."""
+        self.in_flight.wait()
         if self.mode == "pmap":
             tree = jax.tree.map(lambda x: x.addressable_shards[0].data[0], tree)
         return jax.device_get(tree)
 
     def get_per_example(self, tree: Tree) -> Tree:
         """Per-example results of the global batch, in order, as NumPy arrays [B, ...]."""
+        self.in_flight.wait()
         if not self.is_local:
             from jax.experimental import multihost_utils
 
@@ -116,18 +200,30 @@ class Parallel:
 
     def compile_reduce(
         self, function: Callable[..., Any], *, donate_state: bool = False
-    ) -> Callable[[Tree, Tree], Any]:
-        """Compiles f(state, batch) whose results are the same on every device."""
+    ) -> Dispatched:
+        """Compiles f(state, batch) whose results are the same on every device.
+
+        Args:
+            function: to compile.
+            donate_state: whether the state's memory becomes the results'; f then returns
+                (new state, others).
+        """
         donate = (0,) if donate_state else ()
         if self.mode == "pmap":
-            return jax.pmap(function, axis_name=_AXIS, donate_argnums=donate, devices=self.devices)
-        return jax.jit(self._mapped(function, PartitionSpec()), donate_argnums=donate)
+            compiled = jax.pmap(
+                function, axis_name=_AXIS, donate_argnums=donate, devices=self.devices
+            )
+        else:
+            compiled = jax.jit(self._mapped(function, PartitionSpec()), donate_argnums=donate)
+        return Dispatched(compiled, self.in_flight, donate_state)
 
-    def compile_per_example(self, function: Callable[..., Any]) -> Callable[[Tree, Tree], Any]:
+    def compile_per_example(self, function: Callable[..., Any]) -> Dispatched:
         """Compiles f(state, batch) whose results have the batch as their first axis."""
         if self.mode == "pmap":
-            return jax.pmap(function, axis_name=_AXIS, devices=self.devices)
-        return jax.jit(self._mapped(function, PartitionSpec(_AXIS)))
+            compiled = jax.pmap(function, axis_name=_AXIS, devices=self.devices)
+        else:
+            compiled = jax.jit(self._mapped(function, PartitionSpec(_AXIS)))
+        return Dispatched(compiled, self.in_flight, donates_state=False)
 
     def _mapped(self, function: Callable[..., Any], out: PartitionSpec) -> Callable[..., Any]:
         return jax.shard_map(
@@ -186,3 +282,24 @@ def split_cpu(count: int) -> None:
         return
     with contextlib.suppress(RuntimeError):  # JAX has started: it keeps the devices it has.
         jax.config.update("jax_num_cpu_devices", count)
+
+
+def warn_of_crowded_cpu() -> None:
+    """Prints a warning where there are more CPU devices than cores; call it once JAX may start."""
+    devices = jax.local_devices()
+    cores = num_cores()
+    if devices[0].platform == "cpu" and len(devices) > cores:
+        print(
+            f"warning: {len(devices)} CPU devices share {cores} core{'s' * (cores > 1)}, which is "
+            f"slower than one device a core; --config.cpu_devices={cores} uses the cores as they "
+            "are.",
+            file=sys.stderr,
+            flush=True,
+        )
+
+
+def num_cores() -> int:
+    """Cores that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -6,12 +6,14 @@ its part of each batch; all that is written is written by the first one, in a fo
 
 import itertools
 import os
+import signal
 import socket
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
+from jaxad import interrupts
 from jaxad.errors import UserError, first_line
 
 #: How JAX finds out by itself who takes part, as `--cluster` names it.
@@ -24,6 +26,8 @@ FLAGS = (
 #: Seconds for which processes wait for each other at the start, and after a last sign of life.
 _START_SECONDS, _HEARTBEAT_SECONDS = 300, 60
 _asked = itertools.count()
+#: The signal that was passed on to the other processes.
+_passed_on: list[str] = []
 
 
 def join(
@@ -151,15 +155,19 @@ def meet(where: str) -> None:
 
 
 def notice() -> bool:
-    """Whether SIGTERM came to any of several processes; False where this is the only one.
+    """Whether any of several processes is to end; False where this is the only one.
 
     Every process must ask equally often: JAX carries the notice to all, and tells them at the same
-    time of asking.
+    time of asking. JAX takes SIGTERM for a notice; any other signal that ends a run is passed on
+    as one.
     """
     import jax
 
     if not jax.distributed.is_initialized():
         return False
+    if interrupts.requested() and not _passed_on:
+        _passed_on.append(interrupts.name())
+        signal.raise_signal(signal.SIGTERM)
     from jax.experimental import multihost_utils
 
     return multihost_utils.reached_preemption_sync_point(next(_asked))
@@ -233,6 +241,7 @@ def _wait_for(address: str) -> None:
         raise UserError(f"--coordinator_address={address}: is not host:port.")
     deadline = time.monotonic() + _START_SECONDS
     while True:
+        interrupts.check()
         try:
             socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
             return

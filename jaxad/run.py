@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from jaxad import experiment, exported, processes
+from jaxad import experiment, exported, interrupts, processes
 from jaxad.compilation import keep_programs
 from jaxad.data.inspection import inspect as inspect_data
 from jaxad.data.replay import read_normals
@@ -15,7 +15,7 @@ from jaxad.errors import UserError
 from jaxad.evaluate.evaluation import calibrate as calibrate_run
 from jaxad.evaluate.evaluation import evaluate_splits
 from jaxad.host_memory import keep_freed_memory
-from jaxad.parallel import split_cpu
+from jaxad.parallel import split_cpu, warn_of_crowded_cpu
 from jaxad.report.figures import to_png
 from jaxad.report.inspection import contact_sheet
 from jaxad.report.page import write_report
@@ -31,9 +31,10 @@ def train(config: ConfigDict, workdir: str | os.PathLike[str]) -> bool:
         workdir: its folder; made if it is not there.
 
     Returns:
-        True when training is complete, False when SIGTERM ended it early.
+        True when training is complete, False when a signal ended it early.
     """
     run, data_set = _open_to_train(config, workdir)
+    interrupts.check()
     with run.lock():
         return train_run(config, run, data_set)
 
@@ -55,9 +56,10 @@ def fit(config: ConfigDict, workdir: str | os.PathLike[str]) -> bool:
     """Trains, evaluates every test split and writes the report; goes on where it was stopped.
 
     Returns:
-        True when all is done, False when SIGTERM ended training early.
+        True when all is done, False when a signal ended training early.
     """
     run, data_set = _open_to_train(config, workdir)
+    interrupts.check()
     with run.lock():
         if not train_run(config, run, data_set):
             return False
@@ -65,12 +67,15 @@ def fit(config: ConfigDict, workdir: str | os.PathLike[str]) -> bool:
     return True
 
 
-def _start(config: ConfigDict) -> None:
-    """What JAX and the C library are to know before anything runs."""
+def _start(config: ConfigDict, *, keeps_programs: bool = True) -> None:
+    """Configures JAX and the C library; call it before any computation."""
     split_cpu(config.cpu_devices)
-    keep_programs()
+    if keeps_programs:
+        keep_programs()
     processes.silence_others()
     keep_freed_memory(experiment.pixels_at_once(config))
+    warn_of_crowded_cpu()
+    interrupts.check()
 
 
 def _open_to_train(config: ConfigDict, workdir: str | os.PathLike[str]) -> tuple[Workdir, DataSet]:
@@ -209,12 +214,11 @@ def score(
     from jaxad.score.judge import load_judge
 
     path = Path(workdir).expanduser()
-    pixels = None  # of an exported file, which is not open yet
     if config is not None:
-        split_cpu(config.cpu_devices)
-        pixels = experiment.pixels_at_once(config)
-    keep_programs()
-    keep_freed_memory(pixels)
+        _start(config)
+    else:  # an exported file, which is not open yet
+        keep_programs()
+        keep_freed_memory(None)
     judge = load_judge(path, None if rate == "" else _number("rate", rate))
     source, target = Path(input).expanduser(), Path(output).expanduser()
     name = f"{path.resolve()} at step {judge.scorer.step}"
@@ -247,9 +251,7 @@ def profile(config: ConfigDict, workdir: str | os.PathLike[str], *, steps: str |
         raise UserError(f"--steps={steps}: is no whole number from 1 on.")
     run = Workdir(workdir)
     run.check(config)
-    # As in training, but that no program is kept: its compile time is measured.
-    split_cpu(config.cpu_devices)
-    keep_freed_memory(experiment.pixels_at_once(config))
+    _start(config, keeps_programs=False)  # compile times are measured
     experiment.check(config)
     data_set = DataSet(config.data)
     data_set.check()

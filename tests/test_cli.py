@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from jaxad import cli, processes
+from jaxad import cli, command, processes
 from jaxad import config as config_lib
 from jaxad.data.sources import DATA_SETS
 from jaxad.errors import RunError, UserError
@@ -177,7 +177,7 @@ def test_there_is_nothing_to_evaluate_in_a_folder_without_a_run(
     ],
     ids=["user", "run", "interrupt", "success"],
 )
-@pytest.mark.parametrize("mode", cli.MODES)
+@pytest.mark.parametrize("mode", command.MODES)
 def test_exit_codes(capsys, tmp_path, monkeypatch, mode, error, code, line):
     from jaxad import run
 
@@ -198,8 +198,8 @@ def test_exit_codes(capsys, tmp_path, monkeypatch, mode, error, code, line):
         config = config_lib.get_config("pchvae:smoke")
         config.seed = 3
         Workdir(tmp_path).claim(config)
-    given = {name: "x.npz" for name, needed in cli.OPTIONS.get(mode, {}).items() if needed}
-    taken = set(cli.OPTIONS.get(mode, ())) - set(processes.FLAGS)  # those are of the launch
+    given = {name: "x.npz" for name, needed in command.OPTIONS.get(mode, {}).items() if needed}
+    taken = set(command.OPTIONS.get(mode, ())) - set(processes.FLAGS)  # those are of the launch
     arguments = [name, f"--{changed}=3", f"--workdir={tmp_path}", f"--mode={mode}"]
     arguments += [f"--{option}={value}" for option, value in given.items()]
     assert cli.main(arguments) == code
@@ -238,7 +238,7 @@ def test_fields_of_networks_that_a_config_does_not_set_are_told_apart_from_typos
 def test_every_mode_has_its_function():
     from jaxad import run
 
-    assert run.MODES.keys() == cli.MODES.keys()
+    assert run.MODES.keys() == command.MODES.keys()
 
 
 def test_a_bug_of_ours_is_not_hidden(tmp_path, monkeypatch):
@@ -256,7 +256,7 @@ def test_help_tells_the_modes_and_with_a_config_its_fields(capsys):
     assert cli.main(["--help"]) == 0
     plain = capsys.readouterr()
     assert plain.err == ""
-    for word in ("--config", "--workdir", "--mode", *cli.MODES, *config_lib.VARIANTS):
+    for word in ("--config", "--workdir", "--mode", *command.MODES, *config_lib.VARIANTS):
         assert word in plain.out
     assert "--config.seed=" not in plain.out
     assert cli.main([SMOKE, "--help", "--config.seed=9"]) == 0
@@ -290,7 +290,7 @@ def test_override_reaches_the_config(field, text, value, form):
     flag = f"--{field}"
     arguments = [flag, text] if " " in form.format(flag="", text="") else [f"{flag}={text}"]
     # Other flags before and behind: the value belongs to its flag.
-    _, config, workdir, *_ = cli.parse(
+    _, config, workdir, *_ = command.parse(
         [SMOKE, *arguments, "--workdir", "w", "--config.train.keep_last=9"]
     )
     assert workdir == "w"
@@ -312,7 +312,7 @@ def test_override_reaches_the_config(field, text, value, form):
     ],
 )
 def test_override_of_a_bool(argument, value):
-    config = cli.parse([SMOKE, argument])[1]
+    config = command.parse([SMOKE, argument])[1]
     assert config.data.augment.mirror is value
 
 
@@ -325,18 +325,18 @@ def test_override_of_a_bool(argument, value):
     ],
 )
 def test_own_flags(arguments, expected):
-    mode, config, workdir, wants_help, _ = cli.parse(arguments)
+    mode, config, workdir, wants_help, _ = command.parse(arguments)
     assert (mode, workdir, wants_help) == expected
     assert config is None
 
 
 def test_the_last_of_several_overrides_counts():
-    config = cli.parse([SMOKE, "--config.seed=1", "--config.seed=2"])[1]
+    config = command.parse([SMOKE, "--config.seed=1", "--config.seed=2"])[1]
     assert config.seed == 2
 
 
 def test_config_may_stand_behind_its_overrides():
-    config = cli.parse(["--config.seed=1", "--config", "pchvae:smoke"])[1]
+    config = command.parse(["--config.seed=1", "--config", "pchvae:smoke"])[1]
     assert config.seed == 1
     assert config.model.name == "pchvae"
 
@@ -385,7 +385,7 @@ def test_sigterm_outside_of_training_is_an_interruption(capsys, monkeypatch):
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(5)
 
-    monkeypatch.setattr(cli, "_run", work)
+    monkeypatch.setattr(command, "run", work)
     before = signal.getsignal(signal.SIGTERM)
     assert cli.main([]) == 1
     assert "interrupted; the same command" in capsys.readouterr().err

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import UInt8
 from tqdm import tqdm
 
+from jaxad import interrupts
 from jaxad.data.items import Item, Reading, Rows, left_out, read_item
 from jaxad.data.preparation import to_depth
 from jaxad.data.shared import shared_array, take_place
@@ -69,6 +70,7 @@ def read_items(
                     yield Rows(item, image, label, None, *found)
                 place += 1
             bar.update(len(chunk))
+            interrupts.check()
 
 
 def _is_few(items: Sequence[Item], reading: Reading) -> bool:

@@ -87,7 +87,7 @@ def _alone(folder: str) -> Iterator[None]:
     path = Path(folder)
     path.mkdir(parents=True, exist_ok=True)
     waiting = f"data: another process makes data in '{path}', waiting for it."
-    with locks.turn(path / ".lock", waiting):
+    with locks.wait_for_lock(path / ".lock", waiting):
         for leftover in path.glob("incomplete.*"):
             shutil.rmtree(leftover)
         yield

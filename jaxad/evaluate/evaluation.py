@@ -8,7 +8,7 @@ from jaxtyping import Float
 from tqdm import tqdm
 
 from jaxad import detector as detector_lib
-from jaxad import processes
+from jaxad import interrupts, processes
 from jaxad.data import membership
 from jaxad.data.preprocess import to_unit_interval
 from jaxad.data.sources import DataSet
@@ -52,6 +52,7 @@ def evaluate_splits(
     train_scores = _image_scores(detector, train, "score train")
     stored = _calibrated(workdir, detector, data_set)
     for name in data_set.test_split_names:
+        interrupts.check()
         split = data_set.split(name)
         folder = workdir.evaluation(name)
         # A folder with metrics is a finished evaluation: they go first and come last.

@@ -18,6 +18,7 @@ import scipy.stats
 import sklearn.metrics
 from jaxtyping import Bool, Float, Int, UInt8
 
+from jaxad import interrupts
 from jaxad.evaluate import curves
 
 Scalars = Float[np.ndarray, " n"]
@@ -64,6 +65,7 @@ def group_interval(
 
     def of_draws(draws: np.ndarray, axis: int) -> np.ndarray:
         del axis  # scipy puts the sample last
+        interrupts.check()
         flat = draws.reshape(-1, draws.shape[-1])
         rows = np.repeat(np.arange(len(flat)), flat.shape[-1])
         counts = np.zeros((len(flat), num_groups))

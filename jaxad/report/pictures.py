@@ -11,6 +11,7 @@ from jaxtyping import UInt8
 from matplotlib.figure import Figure
 from PIL import Image
 
+from jaxad import interrupts
 from jaxad.report import figures
 from jaxad.report.figures import Column
 from jaxad.workdir import Workdir, atomic_write
@@ -20,6 +21,7 @@ _SHADES = 256
 
 def save_figure(workdir: Workdir, name: str, figure: Figure) -> bytes:
     """Writes a figure to `figures/<name>.png`; its bytes."""
+    interrupts.check()
     png = figures.to_png(figure)
     file_name = re.sub(r"[^A-Za-z0-9_.-]+", "_", name) + ".png"
     with atomic_write(workdir.figures / file_name, "wb") as file:

@@ -2,13 +2,13 @@
 
 import contextlib
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import jax
 from ml_collections import ConfigDict
 
 from jaxad import config as config_lib
-from jaxad import experiment
+from jaxad import experiment, interrupts
 from jaxad.data import membership
 from jaxad.data.sources import DataSet
 from jaxad.errors import RunError, UserError
@@ -19,7 +19,7 @@ from jaxad.parallel import split_cpu
 from jaxad.report.page import write_report
 from jaxad.study.files import write_results
 from jaxad.study.plan import PlannedRun, plan, sizes
-from jaxad.train.loop import stop_request, train_seeds
+from jaxad.train.loop import train_seeds
 from jaxad.train.program import num_train_steps
 from jaxad.workdir import Workdir, atomic_write
 
@@ -38,7 +38,7 @@ def run_study(
         print_table: whether `table.md` is printed, too.
 
     Returns:
-        True when all is done, False when SIGTERM ended it early.
+        True when all is done, False when a signal ended a training early.
 
     Raises:
         UserError: a config cannot be, or a run's folder holds a run of another config.
@@ -62,7 +62,7 @@ def run_study(
     keep_freed_memory(at_once * max(experiment.pixels_at_once(run.config) for run in runs))
     for of_experiment in planned.values():
         experiment.check(of_experiment[0].config)  # the others differ in their seed alone
-    with folder.lock(), stop_request() as stop_requested:
+    with folder.lock():
         with atomic_write(folder.path / "study.json") as file:
             file.write(config_lib.to_json(config.copy_and_resolve_references()))
         # All experiments have the same data (`jaxad.config.study`).
@@ -71,12 +71,13 @@ def run_study(
         for run in runs:
             membership.check(run.workdir, data_set)
         _print_sizes(planned)
-        work = _Work(data_set, TrivialScores(data_set), stop_requested)
+        work = _Work(data_set, TrivialScores(data_set))
         done_before = sum(work.is_finished(run) for run in runs)
         print(f"{done_before} of {len(runs)} runs are finished.", flush=True)
         for of_experiment in planned.values():
             for group in _groups(int(config.seeds_per_program), of_experiment, work):
-                if stop_requested() or not work.do(group):
+                interrupts.check()
+                if not work.do(group):
                     return False
             # Programs of one experiment are of no use to the next.
             jax.clear_caches()
@@ -110,13 +111,10 @@ class _Work:
         failures: one line per run that failed.
     """
 
-    def __init__(
-        self, data_set: DataSet, trivial: TrivialScores, stop_requested: Callable[[], bool]
-    ):
+    def __init__(self, data_set: DataSet, trivial: TrivialScores):
         self.trivial = trivial
         self.failures: list[str] = []
         self._data_set = data_set
-        self._stop_requested = stop_requested
 
     def is_finished(self, run: PlannedRun) -> bool:
         num_steps = num_train_steps(run.config, len(self._data_set.split("train")))
@@ -144,11 +142,9 @@ class _Work:
                 run.workdir.check(run.config)
                 stack.enter_context(run.workdir.lock())
             configs, folders = [run.config for run in group], [run.workdir for run in group]
-            if not train_seeds(configs, folders, self._data_set, self._stop_requested):
+            if not train_seeds(configs, folders, self._data_set):
                 return False
             for run in group:
-                if self._stop_requested():
-                    return False
                 evaluate_splits(run.workdir, self._data_set, self.trivial)
                 write_report(run.workdir)
         return True

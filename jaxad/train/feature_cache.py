@@ -12,7 +12,6 @@ import json
 import os
 import shutil
 import zlib
-from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -20,7 +19,7 @@ import ml_dtypes
 import numpy as np
 from tqdm import tqdm
 
-from jaxad import locks
+from jaxad import interrupts, locks
 from jaxad.data.pipeline import eval_batches
 from jaxad.errors import UserError
 from jaxad.parallel import Parallel
@@ -54,7 +53,6 @@ class FeatureCache:
         variables: of the model, the encoder's read.
         parallel: the devices to compute on.
         batch_size: at which to compute.
-        stop_requested: tells whether to stop computing; what is done stays.
     """
 
     folder: Path
@@ -63,7 +61,6 @@ class FeatureCache:
     variables: Tree
     parallel: Parallel
     batch_size: int
-    stop_requested: Callable[[], bool] = lambda: False
 
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
@@ -84,9 +81,7 @@ class FeatureCache:
         try:
             target.mkdir(parents=True, exist_ok=True)
             waiting = f"feature cache: {name}: another process computes the same features, waiting."
-            with locks.turn(target / ".lock", waiting, self.stop_requested) as held:
-                if not held:
-                    return None
+            with locks.wait_for_lock(target / ".lock", waiting):
                 return self._open(_Files(target, DTYPES[self.dtype], shape), split, name)
         except _NoCache as error:
             _say(f"{name}: {error}; training goes on without the cache.")
@@ -114,7 +109,7 @@ class FeatureCache:
             digest.update(np.ascontiguousarray(split.images[start : start + _CHUNK]).data)
         return digest.hexdigest()
 
-    def _open(self, files: "_Files", split: Split, name: str) -> np.ndarray | None:
+    def _open(self, files: "_Files", split: Split, name: str) -> np.ndarray:
         sums = files.read_sums(name)
         starts = range(0, len(split), _CHUNK)
         bad = [start for start in starts if not files.is_good(start, sums)]
@@ -126,8 +121,7 @@ class FeatureCache:
             files.start()
             _say(f"{name}: {_size_text(files.size)} to '{files.folder}'{there}.")
             try:
-                if not self._compute(files, split, name, bad, sums):
-                    return None
+                self._compute(files, split, name, bad, sums)
             except _NoCache:
                 files.remove()
                 raise
@@ -138,8 +132,8 @@ class FeatureCache:
 
     def _compute(
         self, files: "_Files", split: Split, name: str, starts: list[int], sums: dict[int, int]
-    ) -> bool:
-        """Writes the parts that begin at `starts`; False when it was told to stop."""
+    ) -> None:
+        """Writes the parts that begin at `starts`; what is written stays if it is stopped."""
         compiled = self.parallel.compile_per_example(
             lambda variables, batch: self.model.features(variables, batch["image"])
         )
@@ -159,9 +153,7 @@ class FeatureCache:
                 sums[start] = files.write(start, found.astype(files.dtype))
                 files.write_sums(sums)
                 bar.update(count)
-                if self.stop_requested():
-                    return False
-        return True
+                interrupts.check()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,11 +1,8 @@
 """The training loop: from configs and folders to checkpoints and metrics."""
 
 import contextlib
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from types import FrameType
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -13,7 +10,7 @@ import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from jaxad import processes
+from jaxad import interrupts, processes
 from jaxad.checkpoint import VALIDATION_LOSS, Checkpoints
 from jaxad.data import membership, pipeline
 from jaxad.data.sources import DataSet
@@ -26,28 +23,9 @@ from jaxad.types import Split, Tree
 from jaxad.workdir import Workdir
 
 
-@contextlib.contextmanager
-def stop_request() -> Iterator[Callable[[], bool]]:
-    """Yields a function that tells whether SIGTERM came since; who asks ends what it does.
-
-    Of several processes each must ask equally often (`jaxad.processes.notice`).
-    """
-    if jax.process_count() > 1:
-        yield processes.notice
-        return
-    requested = threading.Event()
-
-    def request(signum: int, frame: FrameType | None) -> None:
-        requested.set()
-
-    if threading.current_thread() is not threading.main_thread():
-        yield requested.is_set  # Python delivers signals to the main thread alone.
-        return
-    previous = signal.signal(signal.SIGTERM, request)
-    try:
-        yield requested.is_set
-    finally:
-        signal.signal(signal.SIGTERM, previous)
+def _stop_requested() -> bool:
+    """Whether a signal asks to save and stop; several processes must all ask equally often."""
+    return processes.notice() if jax.process_count() > 1 else interrupts.requested()
 
 
 class _Window:
@@ -179,7 +157,7 @@ def train(config: ConfigDict, workdir: Workdir, data_set: DataSet) -> bool:
         data_set: has splits `train` and `val`.
 
     Returns:
-        True when the run is complete, False when SIGTERM ended it early (a checkpoint is saved).
+        True when the run is complete, False when a signal ended it early (a checkpoint is saved).
 
     Raises:
         UserError: the config asks for something that cannot be.
@@ -192,15 +170,15 @@ def train_seeds(
     configs: Sequence[ConfigDict],
     workdirs: Sequence[Workdir],
     data_set: DataSet,
-    stop_requested: Callable[[], bool] | None = None,
 ) -> bool:
     """Trains configs that differ in their seed alone, as one program.
+
+    Once the first update is done, a signal that ends the run (`jaxad.interrupts`) saves first.
 
     Args:
         configs: of the runs.
         workdirs: of the runs, whose newest checkpoints are of the same step.
         data_set: see `train`.
-        stop_requested: tells whether to stop; by default, whether SIGTERM came.
 
     Returns:
         See `train`.
@@ -217,7 +195,6 @@ def train_seeds(
     parallel, num_steps = program.parallel, program.num_steps
     with contextlib.ExitStack() as stack:
         members = [_Member(workdir, config.train.keep_last, stack) for workdir in workdirs]
-        stop_requested = stop_requested or stack.enter_context(stop_request())
         last_good, states = _restored(members, program.initial_states)
         start_step = last_good or 0
         if start_step >= num_steps:
@@ -226,13 +203,7 @@ def train_seeds(
             return True
         state = parallel.put_replicated(program.stack(states))
         splits = {"train": train_split, "val": validation_split}
-        alone = jax.process_count() == 1
-        features = cached_features(
-            config, program, states, splits, stop_requested if alone else lambda: False
-        )
-        if stop_requested():
-            print("SIGTERM: stopped before the first step; the same command goes on.", flush=True)
-            return False
+        features = cached_features(config, program, states, splits)
         plan = list(
             dispatches(
                 program.phases, start_step, config.train.steps_per_dispatch,
@@ -260,9 +231,11 @@ def train_seeds(
             step += dispatch[1]
             window.add(step, dispatch[1], metrics)
             if dispatch not in compiled:
+                if not compiled:  # from now on there is something to save
+                    stack.enter_context(interrupts.saves_first())
                 compiled.add(dispatch)
                 window.leave_out(time.monotonic() - called)
-            stopping = stop_requested()
+            stopping = _stop_requested()
             saving = stopping or step == num_steps
             saving = saving or step % config.train.checkpoint_every_steps == 0
             if saving or step % config.train.log_every_steps == 0:
@@ -276,7 +249,7 @@ def train_seeds(
                 bar.set_postfix(loss=f"{_total_loss(means):.5g}", refresh=False)
                 bar.update(step * config.data.batch_size * len(members) - bar.n)
             if stopping:
-                # Saved at once: who sends SIGTERM does not wait for a validation.
+                # Saved at once: whoever stops a run does not wait for a validation.
                 _save(program, members, step, state, [{}] * len(members))
                 break
             if saving:
@@ -298,16 +271,16 @@ def train_seeds(
         for one in members:
             one.checkpoints.wait()
         processes.meet("trained")  # now every process finds the last checkpoint
-        stopping = stopping or stop_requested()
-    if stopping:
-        folders = ", ".join(f"'{workdir.checkpoints}'" for workdir in workdirs)
-        print(
-            f"SIGTERM: saved step {step} of {num_steps} in {folders}; "
-            "the same command goes on from there.",
-            flush=True,
-        )
-        return False
-    return True
+        stopping = stopping or _stop_requested()
+        if stopping:
+            folders = ", ".join(f"'{workdir.checkpoints}'" for workdir in workdirs)
+            print(
+                f"{interrupts.name() or 'SIGTERM'}: saved step {step} of {num_steps} in {folders}; "
+                "the same command goes on from there.",
+                flush=True,
+            )
+            interrupts.answer()
+    return not stopping
 
 
 def _common_step(members: Sequence[_Member]) -> int | None:

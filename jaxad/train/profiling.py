@@ -18,7 +18,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from jaxad import experiment
+from jaxad import experiment, interrupts
 from jaxad.data.pipeline import HostBatch
 from jaxad.parallel import Parallel
 from jaxad.program_costs import ProgramCosts, program_costs
@@ -206,7 +206,7 @@ class _Measured:
         batch = self._parallel.put_batch(host_batch)
         start = time.perf_counter()
         # `_update`, which is jitted, finds this program; it is not compiled twice.
-        compiled = self._update.lower(state, batch).compile()  # type: ignore[attr-defined]
+        compiled = self._update.lower(state, batch).compile()
         compile_seconds = time.perf_counter() - start
         costs = program_costs(compiled)
         if self._counted is not self._update:
@@ -214,9 +214,7 @@ class _Measured:
                 name: array[:, 0] if self._count > 1 else array
                 for name, array in host_batch.items()
             }
-            counted = self._counted.lower(  # type: ignore[attr-defined]
-                state, self._parallel.put_batch(one)
-            ).compile()
+            counted = self._counted.lower(state, self._parallel.put_batch(one)).compile()
             costs = dataclasses.replace(program_costs(counted), peak_memory=costs.peak_memory)
         state, _ = self._one_by_one(state, WARM_STEPS)
         state, (waits, copies, times) = self._one_by_one(state, steps)
@@ -247,6 +245,7 @@ class _Measured:
         """Seconds of each step's wait for input, copy and update, none overlapping another."""
         rows = []
         for _ in range(steps):
+            interrupts.check()
             marks = [time.perf_counter()]
             host_batch = next(self._batches)
             marks.append(time.perf_counter())
@@ -267,6 +266,7 @@ class _Measured:
         """Seconds of all steps, run as training runs them."""
         start = time.perf_counter()
         for batch in self._parallel.prefetch(itertools.islice(self._batches, steps)):
+            interrupts.check()
             with jax.transfer_guard("disallow"):
                 state, _ = self._update(state, batch)
         jax.block_until_ready(state)
@@ -300,7 +300,7 @@ def _sample(config: ConfigDict, program: Program, split: Split) -> tuple[Split, 
         if config.train.feature_cache != "off":
             config.train.feature_cache = folder
         states, splits = program.initial_states, {"train": few}
-        features = cached_features(config, program, states, splits, lambda: False).get("train")
+        features = cached_features(config, program, states, splits).get("train")
         if features is None:
             return split, None
         return few, np.array(features)  # the file goes with the folder

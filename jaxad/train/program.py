@@ -19,7 +19,7 @@ from ml_collections import ConfigDict
 
 from jaxad import experiment, processes
 from jaxad.data import pipeline
-from jaxad.parallel import Parallel, make_parallel
+from jaxad.parallel import Dispatched, Parallel, make_parallel
 from jaxad.train.feature_cache import FeatureCache, default_folder
 from jaxad.train.optim import learning_rate_schedule
 from jaxad.train.phases import Phase, Phases, check_phases
@@ -27,7 +27,7 @@ from jaxad.train.state import TrainState, create_state, initial_variables
 from jaxad.train.step import train_step, validation_sums
 from jaxad.types import Model, PretrainedModel, Split, Tree
 
-Update = Callable[[Tree, Tree], tuple[Tree, Tree]]
+Step = Callable[[Tree, Tree], tuple[Tree, Tree]]
 
 
 def num_train_steps(config: ConfigDict, num_examples: int) -> int:
@@ -58,8 +58,8 @@ class Program:
     num_steps: int
     phases: Phases
     schedules: Mapping[str, optax.Schedule]
-    updates: Mapping[tuple[Phase, int], Update]
-    validation: Callable[[Tree, Tree], tuple[Tree, Tree]]
+    updates: Mapping[tuple[Phase, int], Dispatched]
+    validation: Dispatched
     initial_states: tuple[TrainState, ...]
 
     def learning_rates(self, step: int) -> dict[str, float]:
@@ -102,7 +102,7 @@ def make_program(config: ConfigDict, seeds: Sequence[int], num_examples: int) ->
     variables = [initial_variables(model, seed) for seed in seeds]
     optimisers = experiment.optimisers(config, model, variables[0]["params"], phases)
 
-    def update(phase: Phase, count: int) -> Update:
+    def update(phase: Phase, count: int) -> Dispatched:
         step = functools.partial(
             train_step,
             model=model,
@@ -145,7 +145,7 @@ def make_program(config: ConfigDict, seeds: Sequence[int], num_examples: int) ->
     )
 
 
-def _several(step: Update, state: Tree, batches: Tree) -> tuple[Tree, Tree]:
+def _several(step: Step, state: Tree, batches: Tree) -> tuple[Tree, Tree]:
     """One update after another, of batches stacked on their second axis."""
     return jax.lax.scan(step, state, jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), batches))
 
@@ -155,7 +155,6 @@ def cached_features(
     program: Program,
     states: Sequence[TrainState],
     splits: Mapping[str, Split],
-    stop_requested: Callable[[], bool],
 ) -> dict[str, np.ndarray]:
     """Features of the splits that a frozen encoder sees as they are, by the split's name.
 
@@ -183,7 +182,6 @@ def cached_features(
         # Every process by itself: they take turns where they share the folder.
         parallel=program.parallel.local(),
         batch_size=config.evaluate.batch_size,
-        stop_requested=stop_requested,
     )
     found = {name: cache.features(split, name) for name, split in splits.items()}
     # All processes or none: features were rounded, and a program with them is another one.

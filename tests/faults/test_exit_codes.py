@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from jaxad import cli
+from jaxad import cli, command
 from jaxad import config as config_lib
 from jaxad.workdir import Workdir
 
@@ -21,7 +21,7 @@ def run_into(monkeypatch, tmp_path, capsys):
             raise OSError(number, os.strerror(number), *name)
 
         run = SimpleNamespace(MODES={"evaluate": work})
-        monkeypatch.setattr(cli, "_import_run", lambda: run)  # what takes seconds
+        monkeypatch.setattr(command, "_import_run", lambda: run)  # what takes seconds
         code = cli.main([f"--workdir={tmp_path}", "--mode=evaluate"])
         return code, capsys.readouterr().err
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from jaxad import cli
+from jaxad import command
 from jaxad import config as config_lib
 from jaxad.errors import UserError
 from jaxad.study.plan import plan, sizes
@@ -24,7 +24,7 @@ def test_shipped_studies_share_their_data_and_name_their_reference():
 
 def test_one_field_names_the_weights_of_aeflow_s_experiments():
     arguments = ["--config=studies/aeflow_ablation:paper", "--config.weights=wide.pth"]
-    _, config, *_ = cli.parse(arguments)
+    _, config, *_ = command.parse(arguments)
     weights = {name: config_lib.study_run(config, name, 0).model.weights for name in config.lengths}
     assert weights.pop("random_encoder") == "random"
     assert set(weights.values()) == {"wide.pth"}
@@ -32,7 +32,7 @@ def test_one_field_names_the_weights_of_aeflow_s_experiments():
 
 def test_one_experiment_s_weights_are_its_own():
     own = "--config.experiments.conv_mse.model.weights=narrow.pth"
-    _, config, *_ = cli.parse(["--config=studies/aeflow_ablation:paper", own])
+    _, config, *_ = command.parse(["--config=studies/aeflow_ablation:paper", own])
     found = {name: config_lib.study_run(config, name, 0).model.weights for name in config.lengths}
     assert found.pop("conv_mse") == "narrow.pth" and found.pop("random_encoder") == "random"
     assert set(found.values()) == {""}

@@ -20,6 +20,7 @@ from PIL import Image
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
+from jaxad import interrupts
 from jaxad.data.brain.slices import SPLITS, make_slices
 from jaxad.data.brain.template import NUM_SLICES
 from jaxad.data.builders.quiet import silent_tfds
@@ -173,6 +174,7 @@ class IcbmSynth(tfds.core.GeneratorBasedBuilder):
                 yield number * NUM_SLICES + position, example
             if self._progress is not None:
                 self._progress.update()
+            interrupts.check()
 
 
 def make_examples(

@@ -1,0 +1,267 @@
+"""Signals that end a run: noted when they arrive, acted on where it is safe.
+
+Python raises KeyboardInterrupt between any two instructions, also inside an import or inside a
+callback of a library that swallows it. On the command line a signal therefore only sets a flag
+(`handled`). Code that can stop polls it: `check` raises KeyboardInterrupt; training polls
+`requested`, saves and returns (`saves_first`). A thread ends the process where nothing reacts in
+time. That loses nothing: all files are written so that a process can be killed at any moment.
+
+Imports nothing but the standard library, so that signals are handled before anything else loads.
+"""
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from types import FrameType
+
+#: What the command line says when a signal has ended it.
+MESSAGE = "interrupted; the same command goes on from what is saved."
+#: The exit code of an interrupted command.
+EXIT_CODE = 1
+
+#: SIGHUP: the terminal was closed. Windows has none.
+_SAVED_ON = tuple(
+    getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)
+)  # fmt: skip
+_HANDLED = (signal.SIGINT, *_SAVED_ON)
+
+#: Seconds until the process is ended where nothing reacts to a signal.
+_GRACE_SECONDS = 3.0
+#: Signals that arrive so soon after the first are the same one: a closed terminal sends SIGHUP
+#: twice, and schedulers signal a process and its group.
+_SAME_SECONDS = 0.2
+#: Seconds until it is said what a signal waits for.
+_QUIET_SECONDS = 1.0
+
+
+class _State:
+    """What has arrived.
+
+    Attributes:
+        name: of the first signal, "" before.
+        arrived: when it arrived, on the monotonic clock.
+        since: when the grace period began.
+        saving: how many blocks of `saves_first` are open.
+        answered: whether the signal's work is done and the process is about to end.
+        finished: whether the command is done and only the interpreter has to end.
+        code: the exit code where the process is ended.
+    """
+
+    def __init__(self) -> None:
+        self.name = ""
+        self.arrived = self.since = 0.0
+        self.saving = 0
+        self.answered = False
+        self.finished = False
+        self.code = EXIT_CODE
+
+    def note(self, number: int) -> None:
+        if not self.name:
+            self.arrived = self.since = time.monotonic()
+            self.name = signal.Signals(number).name
+
+
+_state = _State()
+_watcher: "_Watcher | None" = None
+
+
+def requested() -> bool:
+    """Whether a signal that ends the run has arrived."""
+    return bool(_state.name)
+
+
+def name() -> str:
+    """The signal that arrived, such as `SIGTERM`; "" where none has."""
+    return _state.name
+
+
+def check() -> None:
+    """Raises KeyboardInterrupt if a signal has arrived, unless the caller saves first.
+
+    Call it where a long task may end: between files, batches, subjects or figures.
+    """
+    if _state.name and not _state.saving:
+        raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def handled() -> Iterator[None]:
+    """Inside, SIGINT, SIGTERM and SIGHUP set a flag; for the command line alone.
+
+    A second signal ends the process at once, and so does the first one where nothing reacts to it
+    within a few seconds. Signals that the caller's environment ignores (`nohup`, background jobs)
+    stay ignored. Only the main thread can handle signals; in another one this does nothing.
+    """
+    if threading.current_thread() is not threading.main_thread() or _watcher is not None:
+        yield
+        return
+    with contextlib.ExitStack() as stack:
+        _handle(stack)
+        yield
+
+
+def install() -> None:
+    """Handles signals as `handled` does, until the process ends."""
+    if _watcher is None:
+        _handle(contextlib.ExitStack())
+
+
+def _handle(stack: contextlib.ExitStack) -> None:
+    global _watcher
+    _reset()
+    stack.enter_context(_handlers(_HANDLED))
+    _watcher = _Watcher()
+    stack.callback(_close_watcher)
+
+
+def _close_watcher() -> None:
+    global _watcher
+    if _watcher is not None:
+        _watcher.close()
+        _watcher = None
+
+
+@contextlib.contextmanager
+def saves_first() -> Iterator[None]:
+    """Inside, the block polls `requested`, saves its work and returns: nothing else ends it.
+
+    Without `handled` (a notebook, a script) SIGTERM and SIGHUP set the flag inside the block, and
+    Ctrl-C raises KeyboardInterrupt as ever.
+    """
+    is_alone = _watcher is None and not _state.saving
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    with contextlib.ExitStack() as stack:
+        if is_alone:
+            _reset()
+            stack.callback(_reset)
+            if in_main_thread:
+                stack.enter_context(_handlers(_SAVED_ON))
+        _state.saving += 1
+        try:
+            yield
+        finally:
+            _state.saving -= 1
+            _state.since = time.monotonic()
+
+
+def answer() -> None:
+    """Says that the signal's work is done and the process is about to end by itself."""
+    _state.answered = True
+
+
+def finish(code: int) -> None:
+    """Ends the process with this code if a signal has arrived; call it when the command is done.
+
+    Threads of libraries that a signal caught in the middle can make an ordinary end hang or crash.
+    A signal that arrives from now on does not change the exit code.
+    """
+    if _state.name:
+        with contextlib.suppress(OSError, ValueError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code)
+    _state.finished, _state.code = True, code
+
+
+def _reset() -> None:
+    global _state
+    _state = _State()
+
+
+@contextlib.contextmanager
+def _handlers(numbers: Sequence[int]) -> Iterator[None]:
+    """Lets signals set the flag; those that are ignored stay ignored."""
+
+    def note(number: int, frame: FrameType | None) -> None:
+        if _watcher is None:  # else its thread has read the signal already, or is about to
+            _state.note(number)
+
+    taken = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, note) for number in taken}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class _Watcher:
+    """A thread that reads signals as they arrive, also while the main thread is inside C code.
+
+    The C handler of Python writes a signal's number to a pipe at once; the Python handler would
+    have to wait for the main thread.
+    """
+
+    def __init__(self) -> None:
+        self._read_end, self._write_end = os.pipe()
+        os.set_blocking(self._write_end, False)
+        self._terminals = [number for number in (1, 2) if _is_terminal(number)]
+        self._before = signal.set_wakeup_fd(self._write_end, warn_on_full_buffer=False)
+        self._thread = threading.Thread(target=self._watch, name="jaxad-signals", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stops reading; signals that arrived before are noted."""
+        signal.set_wakeup_fd(self._before)
+        os.write(self._write_end, b"\0")  # no signal has number 0
+        self._thread.join()
+        os.close(self._read_end)
+        os.close(self._write_end)
+
+    def _watch(self) -> None:
+        while number := os.read(self._read_end, 1)[0]:
+            if number not in _HANDLED:
+                continue
+            if not _state.name:
+                if number == getattr(signal, "SIGHUP", None):
+                    self._leave_terminal()
+                _state.note(number)
+                threading.Thread(target=_enforce, args=(_state,), daemon=True).start()
+            elif time.monotonic() - _state.arrived > _SAME_SECONDS:
+                _end_now(_state, f"{signal.Signals(number).name}: ended at once.")
+
+    def _leave_terminal(self) -> None:
+        """Sends output to nowhere: writing to a closed terminal would be an error."""
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for number in self._terminals:
+            os.dup2(nowhere, number)
+        os.close(nowhere)
+
+
+def _is_terminal(number: int) -> bool:
+    try:
+        return os.isatty(number)
+    except OSError:
+        return False
+
+
+def _enforce(state: _State) -> None:
+    """Ends the process where nothing reacts to a signal in time; says what training waits for."""
+    is_told = False
+    while not state.answered and state is _state:
+        waited = time.monotonic() - state.since
+        if state.saving and waited > _QUIET_SECONDS and not is_told:
+            is_told = True
+            _write(
+                f"{state.name}: stops and saves after the update under way; a second signal ends "
+                "it at once, without saving."
+            )
+        if not state.saving and waited > _GRACE_SECONDS:
+            _end_now(state, MESSAGE)
+        time.sleep(0.05)
+
+
+def _end_now(state: _State, text: str) -> None:
+    if not state.finished:
+        _write(text)
+    os._exit(state.code)
+
+
+def _write(text: str) -> None:
+    """Writes a line to stderr past Python's buffers, whose locks the main thread may hold."""
+    with contextlib.suppress(OSError):
+        os.write(2, f"\n{text}\n".encode())
