@@ -4,6 +4,7 @@ Signals are handled before anything else is imported, so that none arrives amid 
 """
 
 import errno
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -77,6 +78,9 @@ def main(arguments: Sequence[str] | None = None) -> Any:
 def launch() -> NoReturn:
     """Runs the command line of this process and ends the process with its exit code."""
     interrupts.install()
+    # What cleans up behind an interrupted pool of workers would say at length that it does.
+    filters = os.environ.get("PYTHONWARNINGS", "")
+    os.environ["PYTHONWARNINGS"] = f"{filters},ignore:resource_tracker:UserWarning".lstrip(",")
     code = main()
     interrupts.finish(code)
     sys.exit(code)

@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from types import FrameType
 
 #: What the command line says when a signal has ended it.
@@ -67,6 +68,7 @@ class _State:
 
 _state = _State()
 _watcher: "_Watcher | None" = None
+_until_the_end = contextlib.ExitStack()
 
 
 def requested() -> bool:
@@ -107,7 +109,7 @@ def handled() -> Iterator[None]:
 def install() -> None:
     """Handles signals as `handled` does, until the process ends."""
     if _watcher is None:
-        _handle(contextlib.ExitStack())
+        _handle(_until_the_end)
 
 
 def _handle(stack: contextlib.ExitStack) -> None:
@@ -163,6 +165,7 @@ def finish(code: int) -> None:
         with contextlib.suppress(OSError, ValueError):
             sys.stdout.flush()
             sys.stderr.flush()
+        _end_children()
         os._exit(code)
     _state.finished, _state.code = True, code
 
@@ -258,7 +261,19 @@ def _enforce(state: _State) -> None:
 def _end_now(state: _State, text: str) -> None:
     if not state.finished:
         _write(text)
+    _end_children()
     os._exit(state.code)
+
+
+def _end_children() -> None:
+    """Asks child processes to end, where the system lists them: workers would wait for a while.
+
+    Those that clean up behind the others ignore SIGTERM and end when this process has.
+    """
+    for listing in Path("/proc/self/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            for child in listing.read_text().split():
+                os.kill(int(child), signal.SIGTERM)
 
 
 def _write(text: str) -> None:
