@@ -9,7 +9,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from jaxad import interrupts, processes
 from jaxad.errors import NO_ROOM, RunError, UserError
@@ -31,7 +31,7 @@ def _system_error(error: OSError) -> tuple[str, int] | None:
     return None
 
 
-def main(arguments: Sequence[str] | None = None) -> Any:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line.
 
     Args:
@@ -42,29 +42,31 @@ def main(arguments: Sequence[str] | None = None) -> Any:
     """
     program = Path(sys.argv[0]).name if sys.argv[0].endswith(".py") else "jaxad"
     program = f"python {program}" if program.endswith(".py") else program
-    try:
-        with interrupts.handled():
-            from jaxad import command
+    with interrupts.handled():
+        return _exit_code(sys.argv[1:] if arguments is None else arguments, program)
 
-            return command.run(sys.argv[1:] if arguments is None else arguments, program)
+
+def _exit_code(arguments: Sequence[str], program: str) -> int:
+    """Runs a command and reports what ends it early in one line."""
+    try:
+        from jaxad import command
+
+        return command.run(arguments, program)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         code = 2
     except RunError as error:
         print(f"failed: {error}", file=sys.stderr)
         code = 1
-    except OSError as error:
-        told = _system_error(error)
-        if told is None:
-            _end_unexpected(error)
-            raise
-        print(told[0], file=sys.stderr)
-        code = told[1]
     except KeyboardInterrupt:
         print(interrupts.MESSAGE, file=sys.stderr)
         code = interrupts.EXIT_CODE
     except Exception as error:
-        if interrupts.requested():  # the signal also reached a worker, whose end is the error
+        known = _system_error(error) if isinstance(error, OSError) else None
+        if known is not None:
+            line, code = known
+            print(line, file=sys.stderr)
+        elif interrupts.requested():  # the signal also reached a worker, whose end is the error
             print(interrupts.MESSAGE, file=sys.stderr)
             code = interrupts.EXIT_CODE
         else:

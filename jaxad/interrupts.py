@@ -9,6 +9,7 @@ time. That loses nothing: all files are written so that a process can be killed 
 Imports nothing but the standard library, so that signals are handled before anything else loads.
 """
 
+import atexit
 import contextlib
 import os
 import signal
@@ -107,9 +108,10 @@ def handled() -> Iterator[None]:
 
 
 def install() -> None:
-    """Handles signals as `handled` does, until the process ends."""
+    """Handles signals as `handled` does, until the process ends; call it first in a process."""
     if _watcher is None:
         _handle(_until_the_end)
+        atexit.register(_exit)  # the first that is registered is the last that runs
 
 
 def _handle(stack: contextlib.ExitStack) -> None:
@@ -125,6 +127,7 @@ def _close_watcher() -> None:
     if _watcher is not None:
         _watcher.close()
         _watcher = None
+        _reset()
 
 
 @contextlib.contextmanager
@@ -162,12 +165,27 @@ def finish(code: int) -> None:
     A signal that arrives from now on does not change the exit code.
     """
     if _state.name:
-        with contextlib.suppress(OSError, ValueError):
-            sys.stdout.flush()
-            sys.stderr.flush()
+        _flush()
         _end_children()
         os._exit(code)
     _state.finished, _state.code = True, code
+
+
+def _exit() -> None:
+    """Ends the process with its code, where there is one, before Python takes its handlers away.
+
+    Nothing is left to do by then but the destructors of libraries, in which a signal would decide
+    the exit code.
+    """
+    if _state.finished:
+        _flush()
+        os._exit(_state.code)
+
+
+def _flush() -> None:
+    with contextlib.suppress(OSError, ValueError):
+        sys.stdout.flush()
+        sys.stderr.flush()
 
 
 def _reset() -> None:

@@ -34,7 +34,6 @@ def train(config: ConfigDict, workdir: str | os.PathLike[str]) -> bool:
         True when training is complete, False when a signal ended it early.
     """
     run, data_set = _open_to_train(config, workdir)
-    interrupts.check()
     with run.lock():
         return train_run(config, run, data_set)
 
@@ -59,7 +58,6 @@ def fit(config: ConfigDict, workdir: str | os.PathLike[str]) -> bool:
         True when all is done, False when a signal ended training early.
     """
     run, data_set = _open_to_train(config, workdir)
-    interrupts.check()
     with run.lock():
         if not train_run(config, run, data_set):
             return False
@@ -74,7 +72,6 @@ def _start(config: ConfigDict, *, keeps_programs: bool = True) -> None:
         keep_programs()
     processes.silence_others()
     keep_freed_memory(experiment.pixels_at_once(config))
-    warn_of_crowded_cpu()
     interrupts.check()
 
 
@@ -89,6 +86,8 @@ def _open_to_train(config: ConfigDict, workdir: str | os.PathLike[str]) -> tuple
     experiment.check(config)
     data_set = DataSet(config.data)
     data_set.check()
+    warn_of_crowded_cpu()
+    interrupts.check()
     return run, data_set
 
 
@@ -255,6 +254,7 @@ def profile(config: ConfigDict, workdir: str | os.PathLike[str], *, steps: str |
     experiment.check(config)
     data_set = DataSet(config.data)
     data_set.check()
+    warn_of_crowded_cpu()
     with run.lock(), run.replaced(run.profile) as folder:
         found = profile_training(config, data_set.split("train"), folder, int(count))
         text = lines(found)

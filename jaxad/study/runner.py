@@ -15,7 +15,7 @@ from jaxad.errors import RunError, UserError
 from jaxad.evaluate.evaluation import evaluate_splits
 from jaxad.evaluate.trivial import TrivialScores
 from jaxad.host_memory import keep_freed_memory
-from jaxad.parallel import split_cpu
+from jaxad.parallel import split_cpu, warn_of_crowded_cpu
 from jaxad.report.page import write_report
 from jaxad.study.files import write_results
 from jaxad.study.plan import PlannedRun, plan, sizes
@@ -68,6 +68,7 @@ def run_study(
         # All experiments have the same data (`jaxad.config.study`).
         data_set = DataSet(runs[0].config.data)
         data_set.check()
+        warn_of_crowded_cpu()
         for run in runs:
             membership.check(run.workdir, data_set)
         _print_sizes(planned)

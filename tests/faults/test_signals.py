@@ -251,8 +251,10 @@ def test_without_the_command_line_signals_are_the_caller_s():
 
 SIGNALS = [int(count) for count in os.environ.get("JAXAD_SIGNALS", "20,10").split(",")]
 SMOKE = (
-    "--config=pchvae:smoke", "--config.train.num_epochs=8", "--config.train.checkpoint_every_steps=7",
-)  # fmt: skip
+    "--config=pchvae:smoke",
+    "--config.train.num_epochs=8",
+    "--config.train.checkpoint_every_steps=7",
+)
 
 
 class Command:
@@ -385,7 +387,7 @@ def _write_images(path: Path, data_root: Path) -> None:
     count = 20
     np.savez(
         path,
-        images=np.concatenate([split.images] * count),
+        image=np.concatenate([split.images] * count),
         id=np.asarray([f"{number}-{name}" for number in range(count) for name in split.ids]),
         group=np.asarray([f"{number}-{name}" for number in range(count) for name in split.groups]),
     )

@@ -257,9 +257,9 @@ def test_finished_runs_are_skipped_and_new_seeds_added(finished, npz_root, monke
     trained = []
     original = runner.train_seeds
 
-    def train_seeds(configs, workdirs, data_set, stop_requested):
+    def train_seeds(configs, workdirs, data_set):
         trained.append([str(workdir.path.relative_to(finished)) for workdir in workdirs])
-        return original(configs, workdirs, data_set, stop_requested)
+        return original(configs, workdirs, data_set)
 
     monkeypatch.setattr(runner, "train_seeds", train_seeds)
     assert run_study(make_config(npz_root), finished)
@@ -280,10 +280,10 @@ def test_finished_runs_are_skipped_and_new_seeds_added(finished, npz_root, monke
 def test_one_seed_s_failure_is_not_its_group_s(npz_root, tmp_path, monkeypatch):
     original = runner.train_seeds
 
-    def train_seeds(configs, workdirs, data_set, stop_requested):
+    def train_seeds(configs, workdirs, data_set):
         if any(config.seed == 1 for config in configs):
             raise RunError("step 3: loss is nan")
-        return original(configs, workdirs, data_set, stop_requested)
+        return original(configs, workdirs, data_set)
 
     monkeypatch.setattr(runner, "train_seeds", train_seeds)
     config = make_config(npz_root)

@@ -5,13 +5,14 @@ import errno
 import fcntl
 import json
 import os
+import signal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxad import models
+from jaxad import interrupts, models
 from jaxad.errors import UserError
 from jaxad.parallel import make_parallel
 from jaxad.train import feature_cache
@@ -204,13 +205,14 @@ def test_an_unknown_type_is_told(cache):
         dataclasses.replace(cache, dtype="float8")
 
 
-def test_a_stop_ends_the_wait_for_another_process(cache, capsys):
+def test_a_signal_ends_the_wait_for_another_process(cache, capsys):
     split = split_of()
     features = cache.features(split, "train")
     (folder,) = cache.folder.iterdir()
-    stopping = dataclasses.replace(cache, stop_requested=lambda: True)
     with (folder / ".lock").open("w") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
-        assert stopping.features(split, "train") is None
+        with interrupts.handled(), pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGTERM)
+            cache.features(split, "train")
     assert "another process computes the same features" in capsys.readouterr().out
     np.testing.assert_array_equal(cache.features(split, "train"), features)
