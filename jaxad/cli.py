@@ -13,6 +13,7 @@ from typing import NoReturn
 
 from jaxad import interrupts, processes
 from jaxad.errors import NO_ROOM, RunError, UserError
+from jaxad.streams import outlast_readers
 
 #: What may not be: the user names another folder, allows it, or moves away what is in the way.
 _NOT_ALLOWED = (
@@ -80,6 +81,7 @@ def _exit_code(arguments: Sequence[str], program: str) -> int:
 def launch() -> NoReturn:
     """Runs the command line of this process and ends the process with its exit code."""
     interrupts.install()
+    outlast_readers()
     # What cleans up behind an interrupted pool of workers would say at length that it does.
     filters = os.environ.get("PYTHONWARNINGS", "")
     os.environ["PYTHONWARNINGS"] = f"{filters},ignore:resource_tracker:UserWarning".lstrip(",")

@@ -220,7 +220,6 @@ class _Watcher:
     def __init__(self) -> None:
         self._read_end, self._write_end = os.pipe()
         os.set_blocking(self._write_end, False)
-        self._terminals = [number for number in (1, 2) if _is_terminal(number)]
         self._before = signal.set_wakeup_fd(self._write_end, warn_on_full_buffer=False)
         self._thread = threading.Thread(target=self._watch, name="jaxad-signals", daemon=True)
         self._thread.start()
@@ -238,26 +237,10 @@ class _Watcher:
             if number not in _HANDLED:
                 continue
             if not _state.name:
-                if number == getattr(signal, "SIGHUP", None):
-                    self._leave_terminal()
                 _state.note(number)
                 threading.Thread(target=_enforce, args=(_state,), daemon=True).start()
             elif time.monotonic() - _state.arrived > _SAME_SECONDS:
                 _end_now(_state, f"{signal.Signals(number).name}: ended at once.")
-
-    def _leave_terminal(self) -> None:
-        """Sends output to nowhere: writing to a closed terminal would be an error."""
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        for number in self._terminals:
-            os.dup2(nowhere, number)
-        os.close(nowhere)
-
-
-def _is_terminal(number: int) -> bool:
-    try:
-        return os.isatty(number)
-    except OSError:
-        return False
 
 
 def _enforce(state: _State) -> None:

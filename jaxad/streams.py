@@ -1,0 +1,42 @@
+"""Standard streams that outlast their reader: a closed terminal or pipe must not end a run."""
+
+import errno
+import io
+import sys
+from typing import Any
+
+#: What writing to a terminal or a pipe that is closed ends in.
+_CLOSED = (errno.EIO, errno.EPIPE)
+
+
+class _Lasting(io.FileIO):
+    """A file whose writes go nowhere once the other end is closed."""
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data)
+        except OSError as error:
+            if error.errno not in _CLOSED:
+                raise
+            return memoryview(data).nbytes
+
+
+def outlast_readers() -> None:
+    """Replaces stdout and stderr of this process; for the command line alone.
+
+    A training that was started in a terminal, or whose output is piped to `head`, goes on and saves
+    its work when its reader is gone.
+    """
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed before the process began
+            continue
+        stream.flush()
+        file = _Lasting(stream.fileno(), "w", closefd=False)
+        lasting = io.TextIOWrapper(
+            io.BufferedWriter(file),
+            encoding=stream.encoding,
+            errors=stream.errors,
+            line_buffering=stream.line_buffering,
+        )
+        setattr(sys, name, lasting)
