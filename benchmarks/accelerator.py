@@ -172,13 +172,14 @@ class Measured:
     compile_seconds: float
 
 
-def compiled(function: Any, *arguments: Tree) -> tuple[Any, dict[str, float]]:
+def costs_of(function: Any, *arguments: Tree) -> dict[str, float]:
+    """Compiles a function; a call with such arguments finds its program."""
     start = time.perf_counter()
     made = function.lower(*arguments).compile()
     seconds = time.perf_counter() - start
     costs = made.cost_analysis() or {}
     memory = made.memory_analysis()
-    return made, {
+    return {
         "flops": float(costs.get("flops", 0)),
         "temporaries": memory.temp_size_in_bytes / 2**20,
         "compile_seconds": seconds,
@@ -204,11 +205,13 @@ def update(name: str, setting: Setting, changes: dict[str, Any]) -> Measured:
             if axis > 1:
                 batch = {key: np.stack([x] * axis, axis=1) for key, x in batch.items()}
         placed = program.parallel.put_batch(batch)
-        made, costs = compiled(program.updates[program.phases.at(0), count], state, placed)
+        function = program.updates[program.phases.at(0), count]
+        costs = costs_of(function, state, placed)
     held = {"state": state}
 
     def run() -> Tree:
-        held["state"], metrics = made(held["state"], placed)
+        # As training calls it, with a bound on the programs under way.
+        held["state"], metrics = function(held["state"], placed)
         return metrics
 
     return Measured(run, size * count, count, setting.seeds, **costs)
@@ -221,8 +224,8 @@ def score(name: str, setting: Setting, changes: dict[str, Any]) -> Measured:
         variables = jax.device_put(initial_variables(model, 0), jax.devices()[0])
         images = jnp.asarray(smooth_images(config, config.evaluate.batch_size))
         function = jax.jit(lambda v, x: score_batch(model, v, x).image)
-        made, costs = compiled(function, variables, images)
-    return Measured(lambda: made(variables, images), len(images), 1, 1, **costs)
+        costs = costs_of(function, variables, images)
+    return Measured(lambda: function(variables, images), len(images), 1, 1, **costs)
 
 
 def throughput(
