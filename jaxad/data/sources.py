@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 
 from jaxad.data import settings
 from jaxad.data.folders import read_folder
+from jaxad.data.names import is_table
 from jaxad.data.natural_objects import render_natural_objects
 from jaxad.data.npz import npz_readers
 from jaxad.data.preprocess import check_images
@@ -64,8 +65,7 @@ def _own_files(data: ConfigDict, wish: Wish) -> Readers:
     root, kind = _root(data, "your images or scans"), KINDS[data.name]
     reading = dataclasses.replace(settings.reading(data, kind), measure=wish.measure)
     splitting = settings.splitting(data)
-    is_table = root.suffix.lower() == ".csv"
-    splits = (read_table if is_table else read_folder)(root, kind, splitting)
+    splits = (read_table if is_table(root) else read_folder)(root, kind, splitting)
     return {
         name: functools.partial(read_split, items, reading, f"{data.name} {name}")
         for name, items in splits.items()
