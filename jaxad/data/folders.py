@@ -39,7 +39,12 @@ _LAYOUT = (
     "ground_truth/<name>/, or a .csv file"
 )
 
-_REMEDY = "move masks of test images to ground_truth/<name>/ and all others away"
+#: What to do with a mask among images.
+_REMEDIES: Mapping[Kind, str] = {
+    "image": "move masks of test images to ground_truth/<name>/, and all others away",
+    "nifti": "name the mask of a scan <scan>_mask.nii.gz, beside it, and move all others away",
+    "dicom": "move it away: masks of series are NIfTI files in ground_truth/<name>/",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,7 +148,7 @@ def read_folder(root: Path, kind: Kind, splitting: Splitting) -> dict[str, list[
         raise UserError(f"config.data.root '{root}': no such folder; {_LAYOUT}.")
     splits = _splits_of_folder(root, kind, splitting)
     paths = [path for items in splits.values() for item in items for path in item.paths]
-    refuse_masks(paths, kind, root, _REMEDY)
+    refuse_masks(paths, kind, root, _REMEDIES[kind])
     return splits
 
 

@@ -18,7 +18,7 @@ from jaxad.data import settings
 from jaxad.data.cutting import cut
 from jaxad.data.folders import Splitting, read_any_folder, read_normal_folder
 from jaxad.data.items import Item, Kind, Reading, Rows
-from jaxad.data.masks import leave_out_masks, masks_beside
+from jaxad.data.masks import masks_beside, refuse_masks
 from jaxad.data.names import is_archive, is_table
 from jaxad.data.npz import read_npz
 from jaxad.data.preparation import to_depth
@@ -193,8 +193,7 @@ def _items_at(
     elif kind == "dicom":
         raise UserError(f"{path}: is one file; name the folder of its series.")
     else:
-        if not leave_out_masks([path], kind, path.parent):
-            raise UserError(f"{path}: is a mask; name the image or the scan that it marks.")
+        refuse_masks([path], kind, path.parent, "name what it marks")
         # Nothing says that the file of one scan is named as those of the run were.
         items = [Item(id=path.name, group=path.name, paths=(path,), label=0)]
     return published(data.name).of_site(items, data.modality) if is_published(data.name) else items

@@ -21,6 +21,7 @@ from jaxad.data.preprocess import check_images
 from jaxad.data.reading import read_split, tell_skipped
 from jaxad.data.settings import KINDS, TFDS
 from jaxad.data.tables import read_table
+from jaxad.data.tree import check_not_hidden
 from jaxad.errors import UserError
 from jaxad.types import Split
 
@@ -63,6 +64,7 @@ def _npz(data: ConfigDict, _: Wish) -> Readers:
 def _own_files(data: ConfigDict, wish: Wish) -> Readers:
     """A folder or a table of one's own, read anew each time."""
     root, kind = _root(data, "your images or scans"), KINDS[data.name]
+    check_not_hidden(root)
     reading = dataclasses.replace(settings.reading(data, kind), measure=wish.measure)
     splitting = settings.splitting(data)
     splits = (read_table if is_table(root) else read_folder)(root, kind, splitting)
