@@ -146,28 +146,28 @@ def read_folder(root: Path, kind: Kind, splitting: Splitting) -> dict[str, list[
     """
     if not root.is_dir():
         raise UserError(f"config.data.root '{root}': no such folder; {_LAYOUT}.")
-    splits = _splits_of_folder(root, kind, splitting)
-    paths = [path for items in splits.values() for item in items for path in item.paths]
-    refuse_masks(paths, kind, root, _REMEDIES[kind])
-    return splits
-
-
-def _splits_of_folder(root: Path, kind: Kind, splitting: Splitting) -> dict[str, list[Item]]:
     has_train = any(split_named(path.name) == "train" for path in find_folders(root))
     if kind == "nifti" and not has_train and (flat := _flat(root, splitting)):
         return flat
     places = find_places(root, SUFFIXES[kind], _LAYOUT)
     if "train" not in places:
         raise UserError(f"config.data.root '{root}': has no folder train; {_LAYOUT}.")
-    splits = {"train": _normal_items(root, places["train"], kind, splitting)}
-    if "val" in places:
-        splits["val"] = _normal_items(root, places["val"], kind, splitting)
-    else:
-        splits = with_val(splits, splitting)
+    splits: dict[str, list[Item]] = {
+        name: _normal_items(root, places[name], kind, splitting)
+        for name in ("train", "val")
+        if name in places
+    }
     if "test" in places:
-        items = _test_items(root, places["test"], kind, splitting)
-        splits["test"] = with_masks(items, kind, places["test"], places.get(TRUTH))
-    return splits
+        splits["test"] = _test_items(root, places["test"], kind, splitting)
+    _refuse_masks(root, splits, kind)
+    if "test" in places:
+        splits["test"] = with_masks(splits["test"], kind, places["test"], places.get(TRUTH))
+    return splits if "val" in places else with_val(splits, splitting)
+
+
+def _refuse_masks(root: Path, splits: Mapping[str, list[Item]], kind: Kind) -> None:
+    paths = [path for items in splits.values() for item in items for path in item.paths]
+    refuse_masks(paths, kind, root, _REMEDIES[kind])
 
 
 def read_any_folder(root: Path, kind: Kind, splitting: Splitting) -> list[Item]:
@@ -313,6 +313,7 @@ def _flat(root: Path, splitting: Splitting) -> dict[str, list[Item]]:
         for item in _items(root, found, splitting, label=0)
         for mask in (beside.get(item.paths[0]),)
     ]
+    _refuse_masks(root, {"": items}, kind="nifti")
     return draw_splits(items, splitting)
 
 

@@ -16,8 +16,8 @@ from jaxad.data.readers import dicom, images, volumes
 from jaxad.data.tree import find_files, is_hidden
 from jaxad.errors import DataError, UserError
 
-#: The most values of a label map; scans are labelled by atlases too.
-_MOST_LABELS = {"image": 16, "nifti": 64, "dicom": 64}
+#: So few whole numbers are labels, and more of them where neighbours mostly have the same one.
+_FEW_LABELS, _MOST_LABELS, _SAME = 8, 64, 0.8
 
 #: Of the pixels of a mask that was blurred or compressed, those that are nearly black or white.
 _MOST_PIXELS, _NEARLY = 0.98, 0.1
@@ -171,23 +171,24 @@ def _holds_label_map(path: Path, kind: Kind) -> bool:
     """Whether a file is a mask by its content; what is wrong with one is told when it is read."""
     try:
         if kind == "image":
-            return is_label_map(images.read_image(path), _MOST_LABELS[kind])
+            return is_label_map(images.read_image(path))
         read = dicom.read_series if path.is_dir() else volumes.read_nifti
-        return is_label_map(read(path).voxels, _MOST_LABELS[kind])
+        return is_label_map(read(path).voxels)
     except DataError:
         return False
 
 
-def is_label_map(values: Shaped[np.ndarray, "..."], most: int) -> bool:
+def is_label_map(values: Shaped[np.ndarray, "..."]) -> bool:
     """Whether pixels are labels: a few whole numbers, or nearly all of them black or white.
 
     Args:
-        values: of the pixels.
-        most: different values that a label map has.
+        values: of the pixels of an image, or of the voxels of a scan.
     """
     labels = np.unique(values)
-    if len(labels) <= most and bool((labels == np.rint(labels)).all()):
-        return True
+    if len(labels) <= _MOST_LABELS and bool((labels == np.rint(labels)).all()):
+        is_same = values[1:] == values[:-1]
+        if len(labels) <= _FEW_LABELS or (is_same.size and is_same.mean() >= _SAME):
+            return True
     lowest, extent = float(labels[0]), float(labels[-1]) - float(labels[0])
     shares = (values.astype(np.float64) - lowest) / max(extent, 1e-12)
     black, white = (shares < _NEARLY).mean(), (shares > 1 - _NEARLY).mean()

@@ -94,11 +94,18 @@ def test_a_blurred_mask_is_a_label_map(tmp_path):
     pixels = np.zeros((64, 64), np.uint8)
     pixels[10:40, 20:50] = 255
     Image.fromarray(pixels).save(path, quality=60)
-    assert len(np.unique(read_image(path))) > 16 and is_label_map(read_image(path), 16)
-    assert not is_label_map(read_image(write_grey(tmp_path / "a.png")), 16)
+    assert len(np.unique(read_image(path))) > 16 and is_label_map(read_image(path))
+    assert not is_label_map(read_image(write_grey(tmp_path / "a.png")))
     bright_spot = np.linspace(0, 20, 4096).reshape(64, 64)
     bright_spot[3, 3] = 255
-    assert not is_label_map(bright_spot, 16)
+    assert not is_label_map(bright_spot)
+
+
+def test_many_labels_form_regions_and_grey_values_do_not():
+    regions = np.repeat(np.repeat(np.arange(25).reshape(5, 5), 8, axis=0), 8, axis=1)
+    assert is_label_map(regions)
+    assert not is_label_map(np.indices((40, 40)).sum(axis=0) % 25)
+    assert is_label_map(regions.astype(np.float32)) and not is_label_map(regions + 0.5)
 
 
 @pytest.mark.parametrize(

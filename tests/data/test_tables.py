@@ -134,7 +134,7 @@ def test_columns_and_splits_in_any_letter_case(images, head):
     [
         ("path,label,Label", ["images/0.png,0,1"], "columns 'label' and 'Label' have one name"),
         ("path,PATH,label", ["images/0.png,x,1"], "columns 'path' and 'PATH' have one name"),
-        ("path,label,split", ["images/0.png,0,Training"], "split 'Training' is none .*Write 'train'"),
+        ("path,label,split", ["images/0.png,0,Training"], "'Training' is none .*Write 'train'"),
         ("path,label,split", ["images/0.png,0,testing"], r"line 2: split 'testing' .*Write 'test'"),
         ("path,label,split", ["images/0.png,0,train", "images/1.png,0,Train"],
          "line 3: split 'Train' is 'train' in line 2; write one word in one way"),
