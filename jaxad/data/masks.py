@@ -129,9 +129,12 @@ def _evidence(path: Path, in_folder: str | None, stems: _Stems) -> str | None:
     if named is None:
         return in_folder
     beside = stems(path.parent)
-    marked = next((beside[words] for words in named.marked if words in beside), None)
-    if marked is None and () in named.marked and beside:
-        marked = next(iter(beside.values()))
+    marked = next((beside[words] for words in sorted(named.marked) if words in beside), None)
+    if marked is None and () in named.marked:  # `segmentation` marks whatever lies beside it
+        marked = next(
+            (image for words, image in beside.items() if names.mask_name(" ".join(words)) is None),
+            None,
+        )
     if named.is_weak:  # a crop is named so too: its content decides, where there is an image
         return in_folder if marked is None else ""
     return "" if marked is None else f"'{marked.name}' lies beside it"
@@ -147,8 +150,8 @@ def _stems_of_images(folder: Path, kind: Kind) -> dict[tuple[str, ...], Path]:
         if is_hidden(path.name):
             continue
         fits = path.is_dir() if kind == "dicom" else path.name.lower().endswith(_suffixes(kind))
-        if fits and names.mask_name(names.stem(path)) is None:
-            stems[names.words_of(names.stem(path))] = path
+        if fits:
+            stems.setdefault(names.words_of(names.stem(path)), path)
     return stems
 
 

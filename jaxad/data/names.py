@@ -50,8 +50,9 @@ _GROUND_TRUTH = "groundtruth"
 _MASK_WORDS = frozenset(
     (
         "mask", "masks", "seg", "segs", "segm", "segmentation", "segmentations", "dseg", "probseg",
-        "aseg", "gt", "gts", "label", "labels", "labelmap", "labelmaps", "annotation",
-        "annotations", "annot", "annots", "groundtruth",
+        "aseg", "aparc", "parcellation", "gt", "gts", "truth", "groundtruth", "label", "labels",
+        "labelmap", "labelmaps", "annotation", "annotations", "annot", "annots", "anno", "annos",
+        "msk", "msks",
     )
 )  # fmt: skip
 _WEAK_MASK_WORDS = frozenset(
@@ -196,12 +197,16 @@ def mask_name(name: str) -> MaskName | None:
     words = words_of(name)
     strong = [place for place, word in enumerate(words) if word in _MASK_WORDS]
     weak = [place for place, word in enumerate(words) if word in _WEAK_MASK_WORDS]
-    places = sorted((*strong, *weak)) if strong else weak
-    if not places:
+    if not strong and not weak:
         return None
-    head, tail = words[: places[0]], words[places[-1] + 1 :]
-    marked = {head + tail}
-    if head and all(word.isdigit() for word in tail):
-        marked.add(head)
+    every, own = sorted((*strong, *weak)), strong or weak
+    # Without all of its words for masks, without the last, and without the first.
+    parts = [(every[0], every[-1]), (own[-1], own[-1]), (own[0], own[0])]
+    marked = set()
+    for start, end in parts:
+        head, tail = words[:start], words[end + 1 :]
+        marked.add(head + tail)
+        if head and all(word.isdigit() for word in tail):
+            marked.add(head)
     # `mask_2` marks image `2`, and `mask` whatever lies beside it.
     return MaskName(not strong, frozenset(marked))

@@ -182,12 +182,13 @@ def _inside(table: Path, line: int, text: str) -> tuple[Path, str]:
             f"{table} line {line}: '{text}' is outside of the table's folder; move the table or "
             "the file."
         )
-    if is_hidden(path.name):
+    place = path.relative_to(root)
+    if any(map(is_hidden, place.parts)):
         raise UserError(
-            f"{table} line {line}: '{text}' is a hidden file, such as systems leave beside others; "
-            "name another file, or rename it."
+            f"{table} line {line}: '{text}' is hidden, as what systems leave beside files is; name "
+            "another file, or rename it."
         )
-    return path, path.relative_to(root).as_posix()
+    return path, place.as_posix()
 
 
 def _label(

@@ -39,6 +39,7 @@ def test_a_folder_is_neither_table_nor_archive(tmp_path):
         "x-seg", "x_gt", "x_segmentation", "x_mask_1", "x.mask", "x_mask", "benign (1)_mask_1",
         "X_LABELS", "x ground truth", "x_Ground_Truth", "x-groundtruth", "imageMask", "mask_001",
         "segmentation-0", "x_mask2", "x_annotation", "label", "sub-01_dseg", "x_mask_left",
+        "x_msk", "x_truth",
     ],
 )  # fmt: skip
 def test_words_for_masks(name):
@@ -53,8 +54,7 @@ def test_words_for_masks(name):
         "unmasked",
         "labelled_3",
         "groundwater",
-        "truth",
-        "msk",
+        "truthful",
         "sega",
         "x_t2f",
     ],

@@ -141,7 +141,8 @@ def test_columns_and_splits_in_any_letter_case(images, head):
         ("path,label,split", ["images/0.png,0,test_a", "images/1.png,0,test_A"],
          "line 3: split 'test_A' is 'test_a' in line 2"),
         ("path,label", ["images/0.png,Normal"], "line 2: label 'Normal' is neither 0"),
-        ("path,label", ["images/._0.png,0"], r"line 2: 'images/._0.png' is a hidden file"),
+        ("path,label", ["images/._0.png,0"], r"line 2: 'images/._0.png' is hidden"),
+        ("path,label", [".ipynb_checkpoints/0.png,0"], r"2: '.ipynb_checkpoints/0.png' is hid"),
     ],
 )  # fmt: skip
 def test_words_of_a_table_that_are_not_clear(images, head, rows, message):
