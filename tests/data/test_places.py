@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from test_folders import data_config, mvtec, write_image, write_mask, write_scan  # noqa: F401
 
+from jaxad.data.replay import find_items, read_normals
 from jaxad.data.sources import DataSet
 from jaxad.errors import UserError
 
@@ -185,6 +186,20 @@ def test_folders_beside_scans_in_the_root_are_not_passed_over(tmp_path, name):
     write_scan(tmp_path / name / "more/x.nii.gz", 9)
     with pytest.raises(UserError, match=f"folder '{name}', which would be passed over"):
         DataSet(data_config(tmp_path, "nifti"))
+
+
+@pytest.mark.parametrize("name", ["set.csv", "set.npz", "set.png", "v1.2"])
+def test_a_folder_may_have_a_dot_in_its_name(mvtec, name):  # noqa: F811 - a fixture
+    """It is neither a table nor an archive."""
+    root = mvtec / name
+    root.mkdir()
+    for place in ("train", "test", "ground_truth"):
+        (mvtec / place).rename(root / place)
+    assert sorted(_labels(root)) == [0, 0, 1, 1]
+    data = data_config("elsewhere")
+    assert len(find_items(root / "test", data)) == 4 and len(find_items(root, data)) == 14
+    (root / "train").rename(mvtec / name / "site.csv")
+    assert len(read_normals(root / "site.csv", data)) == 10
 
 
 # --- Arrays.
