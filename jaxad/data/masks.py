@@ -46,9 +46,9 @@ def find_masks(paths: Sequence[Path], kind: Kind, root: Path) -> list[MaskFile]:
     """The masks among files that were gathered as images, scans or DICOM series.
 
     A mask has a word for masks in its name or in that of its folder, and either lies beside the
-    image that the rest of its name names, or holds a label map. Where every file has such a word
-    and none lies beside an image, the word says nothing: they are images, which a warning says
-    where they hold label maps.
+    image that the rest of its name names, or holds a label map. Where all files but those beside an
+    image have such a word, it says nothing: they are images, which a warning says where they hold
+    label maps.
 
     Args:
         paths: of all the files of a data set.
@@ -58,14 +58,15 @@ def find_masks(paths: Sequence[Path], kind: Kind, root: Path) -> list[MaskFile]:
     stems = functools.cache(lambda folder: _stems_of_images(folder, kind))
     of_folder = functools.cache(lambda folder: _evidence_of_folder(folder, root))
     by_path = {path: _evidence(path, of_folder(path.parent), stems) for path in paths}
-    if len(paths) > 1 and set(by_path.values()) == {""}:
-        _warn_of_label_maps(paths, kind)
-        return []
+    others = [evidence for evidence in by_path.values() if not evidence]
+    says_nothing = len(others) > 1 and set(others) == {""}
+    if says_nothing:
+        _warn_of_label_maps([path for path, evidence in by_path.items() if evidence == ""], kind)
     masks = []
     for path, evidence in by_path.items():
         if evidence:
             masks.append(MaskFile(path, evidence))
-        elif evidence == "" and _holds_label_map(path, kind):
+        elif evidence == "" and not says_nothing and _holds_label_map(path, kind):
             masks.append(MaskFile(path, "by its name, and it holds a label map"))
     return masks
 

@@ -151,13 +151,14 @@ def test_masks_are_found_whatever_every_other_name_says(tmp_path):
 @pytest.mark.parametrize(
     ("image", "mask"),
     [("roi_{}", "roi_{}_mask"), ("label_{}", "label_{}_gt"), ("x{}_seg", "x{}_seg_label"),
-     ("seg {}", "mask seg {}")],
+     ("seg {}", "mask seg {}"), ("label_{}", "Ground Truth/label_{}")],
 )  # fmt: skip
-def test_images_whose_own_names_have_the_word_have_masks_too(tmp_path, image, mask):
+@pytest.mark.parametrize("write", [write_grey, lambda path, _: write_mask(path)])
+def test_images_whose_own_names_have_the_word_have_masks_too(tmp_path, image, mask, write):
     paths = []
     for number in range(3):
-        paths.append(write_grey(tmp_path / f"{image.format(number)}.png", number))
-        paths.append(write_grey(tmp_path / f"{mask.format(number)}.png", 9 + number))
+        paths.append(write(tmp_path / f"{image.format(number)}.png", number))
+        paths.append(write(tmp_path / f"{mask.format(number)}.png", 9 + number))
     assert [mask.path for mask in find_masks(paths, "image", tmp_path)] == paths[1::2]
 
 
