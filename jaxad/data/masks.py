@@ -219,8 +219,8 @@ def masks_beside(folder: Path) -> dict[Path, Path]:
         scan = by_name.get((path.parent, name))
         if scan is None:
             raise UserError(
-                f"{path}: is named as a mask, and there is no scan '{name}' beside it; rename one "
-                "of them, or move it away."
+                f"{path}: is named as a mask, and there is no scan '{name}' beside it; "
+                f"{_new_name(path, name, scans)}, or move it away."
             )
         if scan in masks:
             raise UserError(
@@ -229,6 +229,15 @@ def masks_beside(folder: Path) -> dict[Path, Path]:
             )
         masks[scan] = path
     return masks
+
+
+def _new_name(mask: Path, name: str, scans: Sequence[Path]) -> str:
+    """How to name a mask, or its scan, where there is no scan of the name that it marks."""
+    near = (scan for scan in scans if scan.parent == mask.parent and scan.name.startswith(name))
+    scan = next(near, None)
+    if scan is None:
+        return "rename one of them"
+    return f"name it {names.stem(scan)}_mask{names.suffix(mask)} if it marks '{scan.name}'"
 
 
 def part_scans(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:

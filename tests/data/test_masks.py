@@ -172,8 +172,11 @@ def test_the_mask_of_a_scan_is_not_learnt_from(tmp_path, root, ending):
     for number in range(4):
         write_scan(tmp_path / root / f"p{number}-t2f.nii.gz", number)
     mask = write_label_map(tmp_path / root / f"p0{ending}.nii.gz")
-    with pytest.raises(UserError, match=r"is named as a mask, and there is no scan 'p0' beside it"):
+    with pytest.raises(
+        UserError, match=r"is named as a mask, and there is no scan 'p0' beside it"
+    ) as e:
         DataSet(data_config(tmp_path, "nifti"))
+    assert "name it p0-t2f_mask.nii.gz if it marks 'p0-t2f.nii.gz', or move it" in str(e.value)
     mask.rename(mask.with_name(f"p0-t2f{ending}.nii.gz"))
     if root:
         with pytest.raises(UserError, match="marks anomalous pixels of 'train/good/p0-t2f"):
