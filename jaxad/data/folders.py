@@ -2,20 +2,28 @@
 
 import dataclasses
 import re
-import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from jaxad.data.items import Item, Kind
+from jaxad.data.masks import (
+    leave_out_masks,
+    masks_beside,
+    part_scans,
+    refuse_masks,
+    with_masks,
+)
+from jaxad.data.names import (
+    NORMAL_WORDS,
+    folded,
+    is_ground_truth,
+    split_named,
+    suggests_normal,
+)
+from jaxad.data.places import TRUTH, check_flat, check_spellings, find_places
 from jaxad.data.readers import dicom, images, volumes
 from jaxad.data.tree import find_files, find_folders, pick
 from jaxad.errors import UserError
-
-#: Folders of these names hold normal images, where `config.data.normal_classes` names no others.
-NORMAL_FOLDERS = ("good", "normal")
-
-#: What the file of a mask has at the end of its name, before the suffix, in any case.
-_MASK_ENDINGS = ("_mask", "_seg", "_label", "_labels")
 
 #: Images that are not read; passed over they would be missed by nobody.
 _OTHER_IMAGES = (".bmp", ".gif", ".webp", ".jp2", ".heic", ".avif")
@@ -31,6 +39,13 @@ _LAYOUT = (
     "ground_truth/<name>/, or a .csv file"
 )
 
+#: What to do with a mask among images.
+_REMEDIES: Mapping[Kind, str] = {
+    "image": "move masks of test images to ground_truth/<name>/, and all others away",
+    "nifti": "name the mask of a scan <scan>_mask.nii.gz, beside it, and move all others away",
+    "dicom": "move it away: masks of series are NIfTI files in ground_truth/<name>/",
+}
+
 
 @dataclasses.dataclass(frozen=True)
 class Splitting:
@@ -42,7 +57,7 @@ class Splitting:
         seed: of the draw.
         group_pattern: a regular expression over a file's path below the root: what it finds (its
             first group, if it has one) is the patient; "": every file is a patient.
-        normal_classes: names of folders or labels that are normal; empty: `NORMAL_FOLDERS`.
+        normal_classes: names of folders or labels that are normal; empty: `NORMAL_WORDS`.
     """
 
     val_share: float = 0.1
@@ -91,8 +106,29 @@ class Splitting:
         return own or self.group_of(place)
 
     def is_normal(self, name: str) -> bool:
-        """Whether a folder of this name, or a label, is normal."""
-        return name in (self.normal_classes or NORMAL_FOLDERS)
+        """Whether a folder of this name, or a label, is normal; letter case does not count."""
+        return folded(name) in map(folded, self.normal_words)
+
+    @property
+    def normal_words(self) -> tuple[str, ...]:
+        """Names of normal folders and labels."""
+        return self.normal_classes or NORMAL_WORDS
+
+    def check_class(self, folder: Path) -> None:
+        """Raises a UserError for a folder that is named as normal ones are and is not one of them.
+
+        Where `config.data.normal_classes` says which are normal, that is as it should be.
+        """
+        if (
+            not self.normal_classes
+            and suggests_normal(folder.name)
+            and not self.is_normal(folder.name)
+        ):
+            known = (*NORMAL_WORDS, folder.name)
+            raise UserError(
+                f"{folder}: is named as normal images are, and would be anomalous; rename it to "
+                f"{NORMAL_WORDS[0]}, or list what is normal, config.data.normal_classes={known}."
+            )
 
 
 def read_folder(root: Path, kind: Kind, splitting: Splitting) -> dict[str, list[Item]]:
@@ -102,31 +138,42 @@ def read_folder(root: Path, kind: Kind, splitting: Splitting) -> dict[str, list[
     taken), `test/good` and `test/<any other name>`, their masks in `ground_truth/<name>` under the
     same name or with `_mask` at its end. Scans may also lie right in the root, with masks beside
     them (`<name>_mask.nii.gz`, `<name>_seg.nii.gz`): those with a mask are tested, the others are
-    normal.
+    normal. Letter case does not count in these names; see `find_places`.
 
     Raises:
-        UserError: another layout, a class without files, or anomalous ones to learn from.
+        UserError: another layout, a class without files, anomalous ones to learn from, or a mask
+            among the images.
     """
     if not root.is_dir():
         raise UserError(f"config.data.root '{root}': no such folder; {_LAYOUT}.")
-    if not (root / "train").is_dir():
-        if kind == "nifti" and (flat := _flat(root, splitting)):
-            return flat
+    has_train = any(split_named(path.name) == "train" for path in find_folders(root))
+    if kind == "nifti" and not has_train and (flat := _flat(root, splitting)):
+        return flat
+    places = find_places(root, SUFFIXES[kind], _LAYOUT)
+    if "train" not in places:
         raise UserError(f"config.data.root '{root}': has no folder train; {_LAYOUT}.")
-    splits = {"train": _normal_items(root, "train", kind, splitting)}
-    if (root / "val").is_dir():
-        splits["val"] = _normal_items(root, "val", kind, splitting)
-    else:
-        splits = with_val(splits, splitting)
-    if (root / "test").is_dir():
-        splits["test"] = _test_items(root, kind, splitting)
-    return splits
+    splits: dict[str, list[Item]] = {
+        name: _normal_items(root, places[name], kind, splitting)
+        for name in ("train", "val")
+        if name in places
+    }
+    if "test" in places:
+        splits["test"] = _test_items(root, places["test"], kind, splitting)
+    _refuse_masks(root, splits, kind)
+    if "test" in places:
+        splits["test"] = with_masks(splits["test"], kind, places["test"], places.get(TRUTH))
+    return splits if "val" in places else with_val(splits, splitting)
+
+
+def _refuse_masks(root: Path, splits: Mapping[str, list[Item]], kind: Kind) -> None:
+    paths = [path for items in splits.values() for item in items for path in item.paths]
+    refuse_masks(paths, kind, root, _REMEDIES[kind])
 
 
 def read_any_folder(root: Path, kind: Kind, splitting: Splitting) -> list[Item]:
     """Every file below a folder that looks like one to score, those that cannot be among them.
 
-    Masks are passed over where the scan that they mark is there.
+    Masks are left out, which a line on stderr says.
 
     Raises:
         UserError: there is none.
@@ -136,9 +183,7 @@ def read_any_folder(root: Path, kind: Kind, splitting: Splitting) -> list[Item]:
     else:
         others = _OTHER_IMAGES if kind == "image" else ()
         found = find_files(root, (*SUFFIXES[kind], *others))
-    if kind == "nifti":
-        scans = {(path.parent, _plain(stem(path))) for path in found if not _is_mask(path)}
-        found = [path for path in found if not _is_mask(path) or _scan_of(path) not in scans]
+    found = leave_out_masks(found, kind, root)
     if not found:
         raise UserError(f"{root}: holds no {_what(kind)}; name a folder that does.")
     return _items(root, found, splitting, label=0)
@@ -150,13 +195,15 @@ def read_normal_folder(root: Path, kind: Kind, splitting: Splitting) -> list[Ite
     Raises:
         UserError: there is none.
     """
-    if (root / "ground_truth").is_dir():
+    truth = next((path for path in find_folders(root) if is_ground_truth(path.name)), None)
+    if truth is not None:
         raise UserError(
-            f"{root}: holds ground_truth/, so not all in it is normal; name a folder in it."
+            f"{root}: holds {truth.name}/, so not all in it is normal; name a folder in it."
         )
     found = _files(root, kind)
     if not found:
         raise UserError(f"{root}: holds no {_what(kind)}; name a folder of normal ones.")
+    refuse_masks(found, kind, root, "move masks away")
     return _items(root, found, splitting, label=0)
 
 
@@ -184,28 +231,30 @@ def with_val(splits: Mapping[str, list[Item]], splitting: Splitting) -> dict[str
     return {**parts, **{name: items for name, items in splits.items() if name != "train"}}
 
 
-def _normal_items(root: Path, split: str, kind: Kind, splitting: Splitting) -> list[Item]:
-    folders = find_folders(root / split)
+def _normal_items(root: Path, split: Path, kind: Kind, splitting: Splitting) -> list[Item]:
+    folders = find_folders(split)
+    check_spellings(split, splitting.normal_words)
     strange = [folder.name for folder in folders if not splitting.is_normal(folder.name)]
     if strange:
         raise UserError(
-            f"{root / split}: holds '{strange[0]}'; only normal images are learnt from: move it to "
-            f"test/, or rename it to {(splitting.normal_classes or NORMAL_FOLDERS)[0]}."
+            f"{split}: holds '{strange[0]}'; only normal images are learnt from: move it to "
+            f"test/, or rename it to {splitting.normal_words[0]}."
         )
-    found = _files(root / split, kind)
+    found = _files(split, kind)
     if not found:
-        raise UserError(f"{root / split}: holds no {_what(kind)}; {_LAYOUT}.")
+        raise UserError(f"{split}: holds no {_what(kind)}; {_LAYOUT}.")
     items = _items(root, found, splitting, label=0)
     if kind != "nifti":
         return items
     # A mask that marks something says that the scan is not normal, which is told when it is read.
-    beside = masks_beside(root / split)
+    beside = masks_beside(split)
     return [dataclasses.replace(item, mask=beside.get(item.paths[0])) for item in items]
 
 
-def _test_items(root: Path, kind: Kind, splitting: Splitting) -> list[Item]:
-    folders = find_folders(root / "test")
-    loose = [path for path in _files(root / "test", kind) if path.parent == root / "test"]
+def _test_items(root: Path, test: Path, kind: Kind, splitting: Splitting) -> list[Item]:
+    folders = find_folders(test)
+    check_spellings(test, splitting.normal_words)
+    loose = [path for path in _files(test, kind) if path.parent == test]
     if loose:
         raise UserError(
             f"{loose[0]}: lies in test/ itself; put it into test/good/ or test/<another name>/, "
@@ -216,11 +265,12 @@ def _test_items(root: Path, kind: Kind, splitting: Splitting) -> list[Item]:
         found = _files(folder, kind)
         if not found:
             raise UserError(f"{folder}: holds no {_what(kind)}; add some or remove the folder.")
+        splitting.check_class(folder)
         normal = splitting.is_normal(folder.name)
         items += _items(root, found, splitting, label=0 if normal else 1)
     if not items:
-        raise UserError(f"{root / 'test'}: holds no {_what(kind)}; {_LAYOUT}.")
-    return _with_masks(root, items, kind)
+        raise UserError(f"{test}: holds no {_what(kind)}; {_LAYOUT}.")
+    return items
 
 
 def _items(
@@ -241,7 +291,7 @@ def _files(folder: Path, kind: Kind) -> list[Path]:
     if kind == "dicom":
         return sorted({path.parent for path in found if dicom.may_be_dicom(path)})
     if kind == "nifti":
-        return [path for path in found if not _is_mask(path)]
+        return part_scans(found)[0]
     others = find_files(folder, _OTHER_IMAGES)
     if others:
         raise UserError(
@@ -251,89 +301,20 @@ def _files(folder: Path, kind: Kind) -> list[Path]:
     return found
 
 
-def _is_mask(path: Path) -> bool:
-    return stem(path).lower().endswith(_MASK_ENDINGS)
-
-
-def _scan_of(mask: Path) -> tuple[Path, str]:
-    """The folder and the name of the scan that a mask is named after."""
-    name = stem(mask)
-    ending = next(one for one in _MASK_ENDINGS if name.lower().endswith(one))
-    return mask.parent, _plain(name[: -len(ending)])
-
-
-def masks_beside(folder: Path) -> dict[Path, Path]:
-    """Of the scans below a folder that have a mask beside them, the mask.
-
-    Raises:
-        UserError: a mask is of no scan, or a scan has two.
-    """
-    found = find_files(folder, SUFFIXES["nifti"])
-    scans = {(path.parent, _plain(stem(path))): path for path in found if not _is_mask(path)}
-    masks: dict[Path, Path] = {}
-    for path in filter(_is_mask, found):
-        scan = scans.get(_scan_of(path))
-        if scan is None:
-            raise UserError(
-                f"{path}: is named as a mask, and there is no scan '{_scan_of(path)[1]}' beside "
-                "it; rename one of them, or move it away."
-            )
-        if scan in masks:
-            raise UserError(f"{path}: '{scan.name}' has a mask already, '{masks[scan].name}'.")
-        masks[scan] = path
-    return masks
-
-
-def _plain(name: str) -> str:
-    """Names that look alike are the same: systems write umlauts in two ways."""
-    return unicodedata.normalize("NFC", name)
-
-
-def stem(path: Path) -> str:
-    """The name without the suffix, `.nii.gz` as one."""
-    name = path.name
-    for suffix in (*volumes.NIFTI_SUFFIXES[::-1], path.suffix):
-        if suffix and name.lower().endswith(suffix.lower()):
-            return name[: -len(suffix)]
-    return name
-
-
-def _with_masks(root: Path, items: Sequence[Item], kind: Kind) -> list[Item]:
-    """The items with their masks: of `ground_truth/`, or beside a scan."""
-    truth = root / "ground_truth"
-    suffixes = SUFFIXES["nifti"] if kind == "dicom" else SUFFIXES[kind]
-    masks = find_files(truth, suffixes) if truth.is_dir() else []
-    by_place = {(path.relative_to(truth).parent, _plain(stem(path))): path for path in masks}
-    beside = masks_beside(root / "test") if kind == "nifti" else {}
-    found = []
-    for item in items:
-        path = item.paths[0]
-        place = path.relative_to(root / "test").parent
-        names = [_plain(stem(path) + ending) for ending in ("", *_MASK_ENDINGS)]
-        mask = next((by_place[place, name] for name in names if (place, name) in by_place), None)
-        mask = mask or beside.get(path)
-        if mask is None and masks and item.label:
-            raise UserError(
-                f"{path}: has no mask in {truth / place}, while other files have one there or in "
-                f"another folder of ground_truth/ (names count, small and large letters too); add "
-                f"'{stem(path)}_mask', or remove ground_truth/."
-            )
-        # A scan's mask tells which of its slices are anomalous.
-        label = item.label if kind == "image" or mask is None or not item.label else None
-        found.append(dataclasses.replace(item, mask=mask, label=label))
-    return found
-
-
 def _flat(root: Path, splitting: Splitting) -> dict[str, list[Item]]:
     """Scans right in the root, those with a mask to be tested."""
     found = [path for path in _files(root, "nifti") if path.parent == root]
+    if not found:
+        return {}
+    check_flat(root, SUFFIXES["nifti"], _LAYOUT)
     beside = masks_beside(root)
     items = [
         dataclasses.replace(item, mask=mask, label=0 if mask is None else None)
         for item in _items(root, found, splitting, label=0)
         for mask in (beside.get(item.paths[0]),)
     ]
-    return draw_splits(items, splitting) if items else {}
+    _refuse_masks(root, {"": items}, kind="nifti")
+    return draw_splits(items, splitting)
 
 
 def draw_splits(items: Sequence[Item], splitting: Splitting) -> dict[str, list[Item]]:

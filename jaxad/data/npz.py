@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from jaxad.data import names
+from jaxad.data.tree import files_in
 from jaxad.errors import UserError
 from jaxad.types import Split
 
@@ -18,7 +20,15 @@ def npz_readers(root: Path) -> Mapping[str, Callable[[], Split]]:
     Arrays: `image` [N, H, W] or [N, H, W, C] (uint8, uint16 or float in [0, 1]); for test splits
     `label` [N]; optional `mask` [N, H, W], `id` [N], `group` [N], `position` [N].
     """
-    paths = {path.stem: path for path in sorted(root.glob("*.npz"))}
+    paths: dict[str, Path] = {}
+    for path in files_in(root, ".npz") if root.is_dir() else ():
+        name = names.split_of(names.stem(path)) or names.stem(path)
+        if name in paths:
+            raise UserError(
+                f"config.data.root '{root}': {paths[name].name} and {path.name} are both split "
+                f"'{name}'; move one away."
+            )
+        paths[name] = path
     strays = [name for name in paths if name not in ("train", "val") and name[:5] != "test_"]
     if strays:
         raise UserError(
@@ -92,7 +102,9 @@ def read_npz(path: Path, needed: Sequence[str]) -> Split:
     labels = np.asarray(arrays.get("label", np.zeros(count)))
     if not np.isin(labels, (0, 1)).all():
         raise UserError(f"{path}: 'label' holds other values than 0 (normal) and 1 (anomalous).")
-    ids = [str(name) for name in arrays.get("id", [f"{path.stem}-{i}" for i in range(count)])]
+    ids = [
+        str(name) for name in arrays.get("id", [f"{names.stem(path)}-{i}" for i in range(count)])
+    ]
     masks = arrays.get("mask")
     if masks is not None:
         if masks.shape != images.shape[:3]:

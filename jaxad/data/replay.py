@@ -16,8 +16,10 @@ from ml_collections import ConfigDict
 
 from jaxad.data import settings
 from jaxad.data.cutting import cut
-from jaxad.data.folders import Splitting, masks_beside, read_any_folder, read_normal_folder
+from jaxad.data.folders import Splitting, read_any_folder, read_normal_folder
 from jaxad.data.items import Item, Kind, Reading, Rows
+from jaxad.data.masks import masks_beside, refuse_masks
+from jaxad.data.names import is_archive, is_table
 from jaxad.data.npz import read_npz
 from jaxad.data.preparation import to_depth
 from jaxad.data.prepare_images import prepare_image
@@ -25,6 +27,7 @@ from jaxad.data.readers.volumes import turn
 from jaxad.data.reading import read_items, read_split
 from jaxad.data.sources import KINDS, TFDS, check_split, is_published, published, told
 from jaxad.data.tables import read_rows
+from jaxad.data.tree import check_not_hidden
 from jaxad.errors import UserError
 from jaxad.types import Split
 
@@ -182,13 +185,15 @@ def _items_at(
     path: Path, data: ConfigDict, lister: Callable[[Path, Kind, Splitting], list[Item]]
 ) -> list[Item]:
     kind, splitting = KINDS[data.name], settings.splitting(data)
-    if path.suffix.lower() == ".csv":
+    check_not_hidden(path)
+    if is_table(path):
         return [item for _, item in read_rows(path, kind, splitting)]
     if not path.is_file():
         items = lister(path, kind, splitting)
     elif kind == "dicom":
         raise UserError(f"{path}: is one file; name the folder of its series.")
     else:
+        refuse_masks([path], kind, path.parent, "name what it marks")
         # Nothing says that the file of one scan is named as those of the run were.
         items = [Item(id=path.name, group=path.name, paths=(path,), label=0)]
     return published(data.name).of_site(items, data.modality) if is_published(data.name) else items
@@ -213,7 +218,8 @@ def read_normals(path: Path, data: ConfigDict) -> Split:
             f"--normals={path}: lies in the run's own data, '{root}'; give normal images that are "
             "in none of its splits. --mode=evaluate calibrates on its own val."
         )
-    is_npz = path.suffix.lower() == ".npz" or data.name not in KINDS
+    check_not_hidden(path)
+    is_npz = is_archive(path) or data.name not in KINDS
     split = (
         read_npz(path, needed=("group",)) if is_npz else read_files(path, data, with_labels=True)
     )

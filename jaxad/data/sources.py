@@ -14,12 +14,14 @@ from ml_collections import ConfigDict
 
 from jaxad.data import settings
 from jaxad.data.folders import read_folder
+from jaxad.data.names import is_table
 from jaxad.data.natural_objects import render_natural_objects
 from jaxad.data.npz import npz_readers
 from jaxad.data.preprocess import check_images
 from jaxad.data.reading import read_split, tell_skipped
 from jaxad.data.settings import KINDS, TFDS
 from jaxad.data.tables import read_table
+from jaxad.data.tree import check_not_hidden
 from jaxad.errors import UserError
 from jaxad.types import Split
 
@@ -62,10 +64,10 @@ def _npz(data: ConfigDict, _: Wish) -> Readers:
 def _own_files(data: ConfigDict, wish: Wish) -> Readers:
     """A folder or a table of one's own, read anew each time."""
     root, kind = _root(data, "your images or scans"), KINDS[data.name]
+    check_not_hidden(root)
     reading = dataclasses.replace(settings.reading(data, kind), measure=wish.measure)
     splitting = settings.splitting(data)
-    is_table = root.suffix.lower() == ".csv"
-    splits = (read_table if is_table else read_folder)(root, kind, splitting)
+    splits = (read_table if is_table(root) else read_folder)(root, kind, splitting)
     return {
         name: functools.partial(read_split, items, reading, f"{data.name} {name}")
         for name, items in splits.items()

@@ -2,13 +2,15 @@
 
 import csv
 import os
-import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from jaxad.data.folders import Splitting, draw_splits, with_val
 from jaxad.data.items import Item, Kind
+from jaxad.data.masks import refuse_masks
+from jaxad.data.names import folded, split_of, split_suggested
+from jaxad.data.tree import is_hidden
 from jaxad.errors import UserError
 
 _COLUMNS = ("path", "label", "group", "mask", "id", "split")
@@ -44,38 +46,17 @@ def read_rows(table: Path, kind: Kind, splitting: Splitting) -> list[tuple[str, 
     Raises:
         UserError: the file cannot be read, or a row is wrong, which is named by its line.
     """
-    try:
-        with table.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, strict=True)
-            names = tuple(reader.fieldnames or ())
-            rows = [(reader.line_num, _stripped(row)) for row in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(
-            f"{table}: not a readable CSV file ({error}); write it in UTF-8 with a head line."
-        ) from error
-    for needed in ("path", "label"):
-        if needed not in names:
-            raise UserError(
-                f"{table}: has no column '{needed}', but {', '.join(map(repr, names)) or 'none'}; "
-                "its head line is to name path, label and optionally "
-                f"{', '.join(_COLUMNS[2:])}, with commas between."
-            )
-    strange = [name for name in names if name not in _COLUMNS]
-    if strange:
-        raise UserError(
-            f"{table}: column '{strange[0]}' is none of {', '.join(_COLUMNS)}; rename or remove it."
-        )
-    if not rows:
-        raise UserError(f"{table}: has no rows; add one for each image.")
-    items: list[tuple[str, Item]] = []
-    seen: dict[str, int] = {}
-    files: dict[str, int] = {}
+    rows = _read(table)
     lacking = [line for line, row in rows if not row.get("group")]
     if 0 < len(lacking) < len(rows):
         raise UserError(
             f"{table} line {lacking[0]}: has no group, others have one; name the patient of every "
             "row or of none."
         )
+    _check_spellings(table, rows, splitting)
+    items: list[tuple[str, Item]] = []
+    seen: dict[str, int] = {}
+    files: dict[str, int] = {}
     for line, row in rows:
         item = _item(table, line, row, kind, splitting)
         if item.id in seen:
@@ -91,7 +72,83 @@ def read_rows(table: Path, kind: Kind, splitting: Splitting) -> list[tuple[str, 
             )
         seen[item.id] = files[path] = line
         items.append((_split(table, line, row), item))
+    _check_masks(table, [item for _, item in items], kind)
     return items
+
+
+_Row = Mapping[Any, Any]
+
+
+def _read(table: Path) -> list[tuple[int, _Row]]:
+    """The rows of a table with their lines, its columns by their names in small letters."""
+    try:
+        with table.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file, strict=True)
+            columns = [column.strip() for column in reader.fieldnames or ()]
+            reader.fieldnames = [folded(column) for column in columns]
+            _check_columns(table, columns)
+            rows: list[tuple[int, _Row]] = [(reader.line_num, _stripped(row)) for row in reader]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(
+            f"{table}: not a readable CSV file ({error}); write it in UTF-8 with a head line."
+        ) from error
+    if not rows:
+        raise UserError(f"{table}: has no rows; add one for each image.")
+    return rows
+
+
+def _check_columns(table: Path, columns: Sequence[str]) -> None:
+    by_name: dict[str, str] = {}
+    for column in columns:
+        if folded(column) in by_name:
+            raise UserError(
+                f"{table}: the columns '{by_name[folded(column)]}' and '{column}' have one name "
+                "(letter case does not count); rename or remove one of them."
+            )
+        by_name[folded(column)] = column
+    for needed in ("path", "label"):
+        if needed not in by_name:
+            there = ", ".join(map(repr, columns)) or "none"
+            raise UserError(
+                f"{table}: has no column '{needed}', but {there}; "
+                "its head line is to name path, label and optionally "
+                f"{', '.join(_COLUMNS[2:])}, with commas between."
+            )
+    strange = [column for name, column in by_name.items() if name not in _COLUMNS]
+    if strange:
+        raise UserError(
+            f"{table}: column '{strange[0]}' is none of {', '.join(_COLUMNS)}; rename or remove it."
+        )
+
+
+def _check_spellings(table: Path, rows: Sequence[tuple[int, _Row]], splitting: Splitting) -> None:
+    """Raises a UserError where a normal class, or a split, is written in two ways."""
+    for column in ("label", "split"):
+        first: dict[str, tuple[str, int]] = {}
+        for line, row in rows:
+            text = row.get(column) or ""
+            other, where = first.setdefault(folded(text), (text, line))
+            # What config.data.normal_classes has in two spellings is known in both.
+            if other != text and not {other, text} <= set(splitting.normal_classes):
+                raise UserError(
+                    f"{table} line {line}: {column} '{text}' is '{other}' in line {where}; write "
+                    "one word in one way."
+                )
+
+
+def _check_masks(table: Path, items: Sequence[Item], kind: Kind) -> None:
+    """Raises a UserError where the image of a row is a mask."""
+    remedy = "name it in the column mask of its image, or remove its row"
+    by_mask = {item.mask: item for item in items if item.mask is not None}
+    for item in items:
+        marked = by_mask.get(item.paths[0])
+        if marked is not None:
+            raise UserError(
+                f"{table}: '{item.id}' is the mask of '{marked.id}', and an image of its own; "
+                "remove its row, or name another mask."
+            )
+    paths = [path for item in items for path in item.paths]
+    refuse_masks(paths, kind, table.parent.absolute(), remedy)
 
 
 def _stripped(row: Mapping[Any, Any]) -> dict[Any, Any]:
@@ -125,7 +182,13 @@ def _inside(table: Path, line: int, text: str) -> tuple[Path, str]:
             f"{table} line {line}: '{text}' is outside of the table's folder; move the table or "
             "the file."
         )
-    return path, path.relative_to(root).as_posix()
+    place = path.relative_to(root)
+    if any(map(is_hidden, place.parts)):
+        raise UserError(
+            f"{table} line {line}: '{text}' is hidden, as what systems leave beside files is; name "
+            "another file, or rename it."
+        )
+    return path, place.as_posix()
 
 
 def _label(
@@ -151,9 +214,12 @@ def _label(
 def _split(table: Path, line: int, row: Mapping[str | None, str | None]) -> str:
     if "split" not in row:
         return ""
-    name = (row["split"] or "").strip()
-    if name not in ("train", "val", "test") and not re.fullmatch(r"test_[\w-]+", name):
+    name = split_of(row["split"] or "")
+    if not name:
+        meant = split_suggested(row["split"] or "")
+        hint = f" Write '{meant}' for it." if meant else ""
         raise UserError(
-            f"{table} line {line}: split '{name}' is none of train, val, test and test_<name>."
+            f"{table} line {line}: split '{row['split'] or ''}' is none of train, val, test and "
+            f"test_<name>.{hint}"
         )
     return name

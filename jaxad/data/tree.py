@@ -9,6 +9,28 @@ from pathlib import Path
 
 from jaxad.errors import UserError
 
+#: What systems and archives leave beside files, beside what starts with a dot.
+_COMPANIONS = frozenset(
+    (
+        "__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "@eadir", "#recycle", "@recycle",
+        "$recycle.bin", "system volume information", "lost+found", "__pycache__", "icon\r",
+    )
+)  # fmt: skip
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or a folder of this name is no part of a data set, such as `._x.png`."""
+    return name.startswith(".") or name.lower() in _COMPANIONS
+
+
+def check_not_hidden(path: Path) -> None:
+    """Raises a UserError for a hidden file, such as systems leave beside others."""
+    if is_hidden(path.name) and path.is_file():
+        raise UserError(
+            f"{path}: is a hidden file, such as systems leave beside others; name the file that it "
+            "lies beside, or rename it."
+        )
+
 
 def find_files(folder: Path, suffixes: Sequence[str]) -> list[Path]:
     """The files below a folder whose names end so, in the order of their paths.
@@ -20,6 +42,19 @@ def find_files(folder: Path, suffixes: Sequence[str]) -> list[Path]:
     """
     found = [path for path in _walk(folder, ()) if path.name.lower().endswith(tuple(suffixes))]
     return sorted(found, key=lambda path: path.relative_to(folder).parts)
+
+
+def files_in(folder: Path, suffix: str) -> list[Path]:
+    """The files right in a folder whose names end so, in the order of their names; not hidden ones.
+
+    Raises:
+        UserError: the folder cannot be read.
+    """
+    return [
+        path
+        for path in _entries(folder)
+        if path.name.lower().endswith(suffix) and not path.is_dir()
+    ]
 
 
 def find_folders(folder: Path) -> list[Path]:
@@ -36,7 +71,7 @@ def find_folders(folder: Path) -> list[Path]:
 
 def _entries(folder: Path) -> list[Path]:
     try:
-        return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+        return sorted(path for path in folder.iterdir() if not is_hidden(path.name))
     except FileNotFoundError as error:
         raise UserError(f"{folder}: no such folder; name one that is there.") from error
     except NotADirectoryError as error:

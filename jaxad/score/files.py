@@ -13,8 +13,10 @@ from tqdm import tqdm
 
 from jaxad.data import replay
 from jaxad.data.items import Item, Reading, Rows
+from jaxad.data.names import is_archive
 from jaxad.data.npz import read_npz
 from jaxad.data.preprocess import to_unit_interval
+from jaxad.data.tree import check_not_hidden
 from jaxad.errors import UserError
 from jaxad.score import maps
 from jaxad.score.judge import Judge
@@ -106,8 +108,8 @@ def score_files(
     if which_maps not in MAPS:
         raise UserError(f"--maps={which_maps}: is not one of {', '.join(MAPS)}.")
     scorer = judge.scorer
-    is_archive = path.suffix.lower() == ".npz"
-    source = _Archive(path, scorer) if is_archive else _Files(path, scorer.config.data)
+    check_not_hidden(path)
+    source = _Archive(path, scorer) if is_archive(path) else _Files(path, scorer.config.data)
     reading = source.reading if isinstance(source, _Files) else None
     if which_maps == "anomalous" and judge.stored is None:
         raise UserError(

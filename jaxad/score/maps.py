@@ -14,8 +14,8 @@ from PIL import Image
 
 from jaxad.data.cutting import place_back
 from jaxad.data.items import Reading, Rows
-from jaxad.data.readers.images import SUFFIXES as IMAGE_SUFFIXES
-from jaxad.data.readers.volumes import NIFTI_SUFFIXES, like_file
+from jaxad.data.names import stem
+from jaxad.data.readers.volumes import like_file
 from jaxad.workdir import atomic_write
 
 #: Overlays are at least so large: small images are hard to see.
@@ -50,12 +50,8 @@ class Places:
 def _short(name: str) -> str:
     """Of an item's id the parts that may name folders and a file, without a known suffix."""
     parts = [part for part in PurePosixPath(name).parts if part not in ("/", "..", ".")]
-    parts = parts or ["unnamed"]
-    for suffix in (*NIFTI_SUFFIXES[::-1], *IMAGE_SUFFIXES):
-        if parts[-1].lower().endswith(suffix) and len(parts[-1]) > len(suffix):
-            parts[-1] = parts[-1][: -len(suffix)]
-            break
-    return "/".join(_fitting(part) for part in parts)
+    *folders, last = parts or ["unnamed"]
+    return "/".join(_fitting(part) for part in (*folders, stem(Path(last))))
 
 
 def _fitting(part: str) -> str:

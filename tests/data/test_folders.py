@@ -8,8 +8,9 @@ import pytest
 from PIL import Image
 
 from jaxad import config as config_lib
-from jaxad.data.folders import Splitting, draw_splits, read_folder, stem
+from jaxad.data.folders import Splitting, draw_splits, read_folder
 from jaxad.data.items import Item
+from jaxad.data.names import stem
 from jaxad.data.sources import DataSet
 from jaxad.errors import UserError
 
@@ -342,7 +343,7 @@ def test_another_folder_is_tested_too(mvtec, tmp_path_factory):
 def test_a_mask_of_no_scan_is_refused(tmp_path, name, layout):
     """Passed over, the scan that it marks would be taken for a normal one."""
     for number in range(4):
-        write_scan(tmp_path / f"{layout}/scan{number}.nii.gz", number)
+        write_scan(tmp_path / layout / f"scan{number}.nii.gz", number)
     write_scan(tmp_path / layout / name)
     with pytest.raises(UserError, match=f"{name}: is named as a mask, and there is no scan '"):
         DataSet(data_config(tmp_path, "nifti"))

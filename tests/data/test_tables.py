@@ -109,3 +109,85 @@ def test_another_encoding_is_told(images):
     table.write_bytes("path,label\nGrö.png,0\n".encode("latin-1"))
     with pytest.raises(UserError, match="not a readable CSV file .* write it in UTF-8"):
         DataSet(data_config(table))
+
+
+# --- Letter case, synonyms, and masks that are named as images.
+
+
+@pytest.mark.parametrize(
+    "head",
+    ["Path,Label,Group,Mask,Split", "PATH, LABEL,group,mask,SPLIT", "path,label,group,MASK ,Split"],
+)
+def test_columns_and_splits_in_any_letter_case(images, head):
+    rows = [
+        row.replace(",train", ",Train").replace(",val", ",VALIDATION").replace(",test_", ",TEST_")
+        for row in ROWS
+    ]
+    data_set = DataSet(data_config(write_table(images, rows, head)))
+    data_set.check()
+    assert data_set.split_names == ("train", "val", "test_site")
+    assert data_set.split("test_site").masks.any()
+
+
+@pytest.mark.parametrize(
+    ("head", "rows", "message"),
+    [
+        ("path,label,Label", ["images/0.png,0,1"], "columns 'label' and 'Label' have one name"),
+        ("path,PATH,label", ["images/0.png,x,1"], "columns 'path' and 'PATH' have one name"),
+        ("path,label,split", ["images/0.png,0,Training"], "'Training' is none .*Write 'train'"),
+        ("path,label,split", ["images/0.png,0,testing"], r"line 2: split 'testing' .*Write 'test'"),
+        ("path,label,split", ["images/0.png,0,train", "images/1.png,0,Train"],
+         "line 3: split 'Train' is 'train' in line 2; write one word in one way"),
+        ("path,label,split", ["images/0.png,0,test_a", "images/1.png,0,test_A"],
+         "line 3: split 'test_A' is 'test_a' in line 2"),
+        ("path,label", ["images/0.png,Normal"], "line 2: label 'Normal' is neither 0"),
+        ("path,label", ["images/._0.png,0"], r"line 2: 'images/._0.png' is hidden"),
+        ("path,label", [".ipynb_checkpoints/0.png,0"], r"2: '.ipynb_checkpoints/0.png' is hid"),
+    ],
+)  # fmt: skip
+def test_words_of_a_table_that_are_not_clear(images, head, rows, message):
+    with pytest.raises(UserError, match=message) as raised:
+        DataSet(data_config(write_table(images, rows, head)))
+    assert "\n" not in str(raised.value)
+
+
+def test_labels_in_any_letter_case(images):
+    def write(normal):
+        rows = [f"images/{n}.png,{normal(n) if n < 8 else 'Tumour'}" for n in range(10)]
+        return write_table(images, rows, "path,label")
+
+    def tested(table, *classes):
+        split = DataSet(data_config(table, normal_classes=classes)).split("test")
+        return sorted(name for name, label in zip(split.ids, split.labels, strict=True) if label)
+
+    assert tested(write(lambda _: "Normal"), "normal") == ["images/8.png", "images/9.png"]
+    mixed = write(lambda n: "Normal" if n % 2 else "normal")
+    with pytest.raises(UserError, match="line 3: label 'Normal' is 'normal' in line 2; write one"):
+        tested(mixed, "normal")
+    # Whoever lists both means both.
+    assert tested(mixed, "normal", "Normal") == ["images/8.png", "images/9.png"]
+
+
+@pytest.mark.parametrize("name", ["images/3_mask.png", "images/3.mask.png", "images/3-seg.png",
+                                  "masks/far.png", "Ground Truth/far.png"])  # fmt: skip
+def test_a_row_whose_image_is_a_mask_is_refused(images, name):
+    write_mask(images / name)
+    table = write_table(images, [*ROWS, f"{name},1,p99,,test_site"])
+    told = f"{name}: is a mask and no image: .*; name it in the column mask of its image, or remove"
+    with pytest.raises(UserError, match=told):
+        DataSet(data_config(table))
+    row = f"images/8.png,1,p99,{name},test_site"
+    assert DataSet(data_config(write_table(images, [*ROWS, row]))).split("test_site").masks.any()
+
+
+def test_a_mask_of_one_row_is_no_image_of_another(images):
+    write_mask(images / "images/strange.png")
+    rows = [
+        *ROWS,
+        "images/8.png,1,p8,images/strange.png,test_site",
+        "images/strange.png,1,p7,,test_site",
+    ]
+    with pytest.raises(
+        UserError, match="'images/strange.png' is the mask of 'images/8.png', and an"
+    ):
+        DataSet(data_config(write_table(images, rows)))

@@ -144,3 +144,14 @@ def test_the_map_of_a_scan_lies_on_it_in_world_coordinates(fields, turn, tmp_pat
     lesion = np.asarray(scan.dataobj) == 200
     dice = 2 * (bright & lesion).sum() / (bright.sum() + lesion.sum())
     assert dice > 0.6
+
+
+def test_names_with_dots_have_maps_of_their_own(tmp_path):
+    """What follows a dot is part of a name, unless it is the suffix of a file that is read."""
+    ids = ["1.2.840.77.3", "1.2.840.77.4", "a/scan.v1.png", "a/scan.v2.png", "b.nii", "b.nii.gz"]
+    places = maps.Places(tmp_path, ids)
+    written = [places.of(name, "_map.png").relative_to(tmp_path).as_posix() for name in ids]
+    assert written[:4] == [
+        "1.2.840.77.3_map.png", "1.2.840.77.4_map.png", "a/scan.v1_map.png", "a/scan.v2_map.png",
+    ]  # fmt: skip
+    assert len(set(written)) == len(ids)

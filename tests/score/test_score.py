@@ -238,6 +238,23 @@ def test_what_is_no_image_is_named_and_masks_are_not_scored(images, tmp_path):
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("name", ["._x.npz", "._x.png", "Thumbs.db", ".x.nii.gz"])
+def test_a_hidden_file_is_not_scored(tmp_path, name):
+    (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(UserError, match="is a hidden file, such as systems leave beside others"):
+        score_files(judge(), tmp_path / name, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_masks_are_left_out_and_not_scored(images, tmp_path, capsys):
+    for place in ("Ground_Truth/a.png", "patient0/0_mask.png", "patient1/masks/2.png"):
+        (images / place).parent.mkdir(exist_ok=True)
+        Image.fromarray(np.eye(40, dtype=np.uint8) * 255).save(images / place)
+    score_files(judge(), images, tmp_path / "out", which_maps="none")
+    assert len(rows(tmp_path / "out/scores.csv")) == 6
+    assert "left out 3 of 9 files, which are masks" in capsys.readouterr().err
+
+
 def test_a_name_that_is_not_utf_8_is_no_error(images, tmp_path):
     name = os.fsdecode(b"M\xfcller.png")
     (images / "patient0/0.png").rename(images / "patient0" / name)

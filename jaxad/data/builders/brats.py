@@ -5,8 +5,8 @@ from pathlib import Path
 
 from jaxad.data.builders.manual import Choices, Layout, ManualBuilder
 from jaxad.data.cutting import Cutting
-from jaxad.data.folders import stem
 from jaxad.data.items import Item
+from jaxad.data.names import stem
 from jaxad.data.readers.volumes import NIFTI_SUFFIXES
 from jaxad.data.tree import find_files, pick
 from jaxad.errors import UserError

@@ -24,6 +24,7 @@ from jaxad.data.builders.quiet import silent_tfds
 from jaxad.data.cutting import Cutting
 from jaxad.data.folders import Splitting, with_val
 from jaxad.data.items import Item, Kind, Reading
+from jaxad.data.masks import refuse_masks
 from jaxad.data.preparation import Preparation, to_depth
 from jaxad.data.reading import FilesSummary, read_items
 from jaxad.data.tree import fingerprint
@@ -173,9 +174,12 @@ class ManualBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  #
         """The items of all splits, `val` among them, checked against the published sizes.
 
         Raises:
-            UserError: see `layout`; or all data are there and are not those of the paper.
+            UserError: see `layout`; a mask is among the images; or all data are there and are not
+                those of the paper.
         """
         found = dict(cls.layout(root, choices))
+        paths = [path for items in found.values() for item in items for path in item.paths]
+        refuse_masks(paths, cls.KIND, root, "move masks away")
         if cls.UNIT != "slices":
             cls.check_sizes(_counts(found, cls.UNIT), choices)
         if choices.test_only:

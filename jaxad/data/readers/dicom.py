@@ -9,6 +9,7 @@ import numpy as np
 
 from jaxad.data.readers.checks import check_file, check_memory, readable
 from jaxad.data.readers.volumes import Volume, turn
+from jaxad.data.tree import is_hidden
 from jaxad.errors import DataError, UserError
 
 SUFFIXES = (".dcm", ".ima", "")
@@ -24,7 +25,7 @@ def may_be_dicom(path: Path) -> bool:
     """Whether a file is named as one of DICOM."""
     # Many are named by their UID alone: `1.2.840.10008` has the suffix `.10008`.
     named = path.suffix.lower() in SUFFIXES or path.suffix[1:].isdigit()
-    return named and not path.name.startswith(".") and path.name.upper() not in _OTHERS
+    return named and not is_hidden(path.name) and path.name.upper() not in _OTHERS
 
 
 def patient_of(folder: Path) -> str:

@@ -212,3 +212,11 @@ def test_all_data_of_another_size_are_refused(oct_root, monkeypatch):
 )
 def test_no_complaint_of_a_part_or_where_it_was_chosen(oct_root, monkeypatch, sizes, choices):
     assert len(_splits_of_sizes(oct_root, monkeypatch, sizes, **choices)["test"]) == 5
+
+
+def test_a_mask_among_the_images_is_refused(tmp_path):
+    root = trees.oct2017(tmp_path)
+    image = sorted((root / "train/NORMAL").iterdir())[0]
+    image.with_name(f"{image.stem}_mask.jpeg").write_bytes(image.read_bytes())
+    with pytest.raises(UserError, match="_mask.jpeg: is a mask and no image: .*; move masks away"):
+        Oct2017.splits(root, CHOICES)

@@ -9,6 +9,7 @@ import pydicom
 import pytest
 from samples import AXIAL, ORIENTATIONS, series_affine, write_nifti, write_series
 
+from jaxad.data.folders import Splitting, read_any_folder, read_folder
 from jaxad.data.readers.dicom import read_series
 from jaxad.data.readers.volumes import read_nifti
 from jaxad.errors import DataError, UserError
@@ -162,3 +163,67 @@ def test_without_the_extra(series, monkeypatch, library):
         read_series(series)
     assert "\n" not in str(raised.value)
     assert not isinstance(raised.value, DataError)  # no file is at fault: none is skipped
+
+
+# --- Folders of series.
+
+
+@pytest.fixture
+def named_by_uid(tmp_path):
+    """Series whose folders end in a number after a dot, two of them anomalous."""
+    for number in range(1, 5):
+        folder = tmp_path / ("train/good" if number < 3 else "test/ill")
+        folder.mkdir(parents=True, exist_ok=True)
+        name = f"1.2.840.77.{number}"
+        write_series(folder / name, _stored() + np.uint16(number), series=name, PatientID=name)
+    return tmp_path
+
+
+def _write_masks(root, *names):
+    (root / "ground_truth/ill").mkdir(parents=True, exist_ok=True)
+    shape = read_series(root / "test/ill/1.2.840.77.3").voxels.shape
+    for name in names:
+        write_nifti(root / "ground_truth/ill" / name, np.ones(shape, np.uint8))
+
+
+@pytest.mark.parametrize("ending", ["", "_mask", "-seg"])
+def test_series_that_are_named_by_uid_have_masks_of_their_own(named_by_uid, ending):
+    _write_masks(named_by_uid, *(f"1.2.840.77.{n}{ending}.nii.gz" for n in (3, 4)))
+    test = read_folder(named_by_uid, "dicom", Splitting())["test"]
+    assert [item.mask.name for item in test] == [
+        f"1.2.840.77.3{ending}.nii.gz", f"1.2.840.77.4{ending}.nii.gz",
+    ]  # fmt: skip
+
+
+def test_the_mask_of_a_series_is_not_that_of_another(named_by_uid):
+    _write_masks(named_by_uid, "1.2.840.77.3.nii.gz")
+    with pytest.raises(
+        UserError, match=r"77\.4: has no mask .*add '1.2.840.77.4_mask' \(.nii.gz\)"
+    ):
+        read_folder(named_by_uid, "dicom", Splitting())
+    # What the line says helps.
+    _write_masks(named_by_uid, "1.2.840.77.4_mask.nii.gz")
+    test = read_folder(named_by_uid, "dicom", Splitting())["test"]
+    assert len({item.mask for item in test}) == 2
+
+
+def test_a_series_of_labels_is_not_learnt_from(named_by_uid):
+    labels = np.random.default_rng(0).integers(0, 3, (5, 6, 8)).astype(np.uint16)
+    write_series(
+        named_by_uid / "train/good/1.2.840.77.9_seg", labels, rescale=None, PatientID="seg"
+    )
+    with pytest.raises(UserError, match="77.9_seg: is a mask and no image: .* move it away"):
+        read_folder(named_by_uid, "dicom", Splitting())
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["._1.dcm", "Thumbs.db", "desktop.ini", ".DS_Store", "@eaDir/1.dcm", "__MACOSX/1.dcm"],
+)
+def test_companions_of_slices_are_passed_over(series, name):
+    expected = read_series(series).voxels
+    (series / name).parent.mkdir(exist_ok=True)
+    (series / name).write_bytes(b"x")
+    np.testing.assert_array_equal(read_series(series).voxels, expected)
+    assert read_any_folder(series, "dicom", Splitting())[0].paths == (series,)
+    assert len(read_any_folder(series, "dicom", Splitting())) == 1

@@ -1,0 +1,235 @@
+"""Folders by their names: letter case, synonyms, two spellings, what is not understood."""
+
+import shutil
+
+import numpy as np
+import pytest
+from test_folders import data_config, mvtec, write_image, write_mask, write_scan  # noqa: F401
+
+from jaxad.data.replay import find_items, read_normals
+from jaxad.data.sources import DataSet
+from jaxad.errors import UserError
+
+
+def _labels(root, **changes):
+    return DataSet(data_config(root, **changes)).split("test").labels.tolist()
+
+
+def _rename(root, place, name):
+    """Renames by way of another name: letter case alone is no change on some systems."""
+    (root / place).rename((root / place).with_name("between")).rename(
+        (root / place).with_name(name)
+    )
+
+
+# --- Words whose meaning is clear.
+
+
+@pytest.mark.parametrize("name", ["Good", "GOOD", "NORMAL", "Normal"])
+def test_normal_folders_in_any_letter_case(mvtec, name):  # noqa: F811 - a fixture
+    _rename(mvtec, "test/good", name)
+    _rename(mvtec, "train/good", name)
+    assert sorted(_labels(mvtec)) == [0, 0, 1, 1]
+    assert sorted(_labels(mvtec, normal_classes=(name.lower(),))) == [0, 0, 1, 1]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["Ground_Truth", "GROUND_TRUTH", "GroundTruth", "groundtruth", "ground truth", "ground-truth"],
+)
+def test_ground_truth_however_it_is_written(mvtec, name, capsys):  # noqa: F811 - a fixture
+    _rename(mvtec, "ground_truth", name)
+    masks = DataSet(data_config(mvtec)).split("test").masks
+    assert masks.any(axis=(1, 2)).tolist() == [True, True, False, False]
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("val", ["VAL", "valid", "Valid", "validation", "Validation"])
+@pytest.mark.parametrize(("train", "test"), [("Train", "TEST"), ("TRAIN", "Test")])
+def test_splits_in_any_letter_case(mvtec, train, val, test):  # noqa: F811 - a fixture
+    write_image(mvtec / "val/good/v.png", 150)
+    for place, name in (("train", train), ("val", val), ("test", test)):
+        if place != name:
+            _rename(mvtec, place, name)
+    data_set = DataSet(data_config(mvtec))
+    data_set.check()
+    assert data_set.split_names == ("train", "val", "test")
+    assert [len(data_set.split(split)) for split in data_set.split_names] == [10, 1, 4]
+    assert data_set.split("val").ids == (f"{val}/good/v.png",)
+
+
+def test_scans_in_folders_in_any_letter_case(tmp_path):
+    for number in range(4):
+        write_scan(tmp_path / f"Train/NORMAL/{number}.nii.gz", number)
+    write_scan(tmp_path / "Test/Normal/a.nii.gz", 8)
+    write_scan(tmp_path / "Test/tumour/b.nii.gz", 9, lesion=16)
+    test = DataSet(data_config(tmp_path, "nifti")).split("test")
+    assert test.labels.sum() == 1 and len(set(test.groups)) == 2
+
+
+# --- Words whose meaning is not.
+
+
+@pytest.mark.parametrize(
+    "name", ["healthy", "Healthy", "no_finding", "No Finding", "normals", "negative", "good_images"]
+)
+def test_a_folder_that_seems_normal_is_not_anomalous_in_silence(mvtec, name):  # noqa: F811
+    shutil.rmtree(mvtec / "ground_truth")
+    _rename(mvtec, "test/good", name)
+    with pytest.raises(UserError, match=f"test/{name}: is named as normal images are") as raised:
+        DataSet(data_config(mvtec))
+    assert f"config.data.normal_classes=('good', 'normal', '{name}')" in str(raised.value)
+    # Both remedies help.
+    assert sorted(_labels(mvtec, normal_classes=("good", "normal", name))) == [0, 0, 1, 1]
+    assert _labels(mvtec, normal_classes=("good",)) == [1, 1, 1, 1]
+    _rename(mvtec, f"test/{name}", "good")
+    assert sorted(_labels(mvtec)) == [0, 0, 1, 1]
+
+
+@pytest.mark.parametrize("name", ["abnormal", "not_good", "nodule", "unhealthy", "benign"])
+def test_other_classes_are_anomalous(mvtec, name):  # noqa: F811 - a fixture
+    shutil.rmtree(mvtec / "ground_truth")
+    _rename(mvtec, "test/crack", name)
+    assert sorted(_labels(mvtec)) == [0, 0, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("place", "other"),
+    [
+        ("test/good", "Good"),
+        ("train/good", "GOOD"),
+        ("test/good", "gOOd"),
+        ("val/normal", "Normal"),
+    ],
+)
+def test_two_spellings_of_a_class_are_refused(mvtec, place, other):  # noqa: F811 - a fixture
+    write_image(mvtec / place / "x.png", 160)
+    path = write_image((mvtec / place).with_name(other) / "y.png", 161)
+    if len(list((mvtec / place).parent.glob("[gGnN]*"))) < 2:
+        pytest.skip("the file system knows no letter case")
+    with pytest.raises(UserError, match="are two spellings of one word; join them in one folder"):
+        DataSet(data_config(mvtec))
+    path.rename(mvtec / place / "y.png")
+    path.parent.rmdir()
+    DataSet(data_config(mvtec))
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "meaning"),
+    [
+        ("val", "validation", "val"),
+        ("valid", "VAL", "val"),
+        ("Test", "test", "test"),
+        ("train", "TRAIN", "train"),
+        ("ground_truth", "GroundTruth", "ground_truth"),
+    ],
+)
+def test_two_folders_of_one_meaning_are_refused(mvtec, first, second, meaning):  # noqa: F811
+    for name in (first, second):
+        write_image(mvtec / name / "good/x.png", 160)
+    told = f"'({first}|{second})' and '({first}|{second})' are both {meaning}; join them"
+    with pytest.raises(UserError, match=told):
+        DataSet(data_config(mvtec))
+
+
+@pytest.mark.parametrize(
+    ("name", "like", "meant"),
+    [
+        ("train", "training", "train"),
+        ("train", "Train_data", "train"),
+        ("test", "Testing", "test"),
+        ("test", "Test2", "test"),
+        ("test", "tests", "test"),
+        ("val", "validation set", "val"),
+        ("val", "dev", "val"),
+        ("ground_truth", "masks", "ground_truth"),
+        ("ground_truth", "Segmentations", "ground_truth"),
+        ("ground_truth", "GT", "ground_truth"),
+    ],
+)
+def test_a_folder_that_is_nearly_understood_is_refused(mvtec, name, like, meant):  # noqa: F811
+    write_image(mvtec / "val/good/v.png", 150)
+    _rename(mvtec, name, like)
+    told = f"has no folder {meant}; expected .* There is '{like}': rename it to {meant}, or move it"
+    with pytest.raises(UserError, match=told) as raised:
+        DataSet(data_config(mvtec))
+    assert "\n" not in str(raised.value)
+    _rename(mvtec, like, meant)
+    DataSet(data_config(mvtec))
+
+
+@pytest.mark.parametrize("name", ["Test2", "docs", "train_backup", "labels", "testing"])
+def test_a_folder_that_is_not_understood_is_reported(mvtec, name, capsys):  # noqa: F811
+    """Where the folder that it might be is there, a line is enough."""
+    write_image(mvtec / "val/good/v.png", 150)
+    assert DataSet(data_config(mvtec)) and capsys.readouterr().err == ""
+    write_image(mvtec / name / "x.png")
+    DataSet(data_config(mvtec)).check()
+    told = capsys.readouterr().err
+    assert f"passed over '{name}'; expected train/good/" in told and told.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["test_results", "labels"])
+def test_folders_without_images_are_reported_alone(mvtec, name, capsys):  # noqa: F811
+    shutil.rmtree(mvtec / "test")
+    shutil.rmtree(mvtec / "ground_truth")
+    (mvtec / name).mkdir()
+    (mvtec / name / "notes.txt").write_text("x")
+    assert DataSet(data_config(mvtec)).split_names == ("train", "val")
+    assert f"passed over '{name}'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["Training", "test", "masks", "val"])
+def test_folders_beside_scans_in_the_root_are_not_passed_over(tmp_path, name):
+    for number in range(4):
+        write_scan(tmp_path / f"{number}.nii.gz", number)
+    write_scan(tmp_path / name / "more/x.nii.gz", 9)
+    with pytest.raises(UserError, match=f"folder '{name}', which would be passed over"):
+        DataSet(data_config(tmp_path, "nifti"))
+
+
+@pytest.mark.parametrize("name", ["set.csv", "set.npz", "set.png", "v1.2"])
+def test_a_folder_may_have_a_dot_in_its_name(mvtec, name):  # noqa: F811 - a fixture
+    """It is neither a table nor an archive."""
+    root = mvtec / name
+    root.mkdir()
+    for place in ("train", "test", "ground_truth"):
+        (mvtec / place).rename(root / place)
+    assert sorted(_labels(root)) == [0, 0, 1, 1]
+    data = data_config("elsewhere")
+    assert len(find_items(root / "test", data)) == 4 and len(find_items(root, data)) == 14
+    (root / "train").rename(mvtec / name / "site.csv")
+    assert len(read_normals(root / "site.csv", data)) == 10
+
+
+# --- Arrays.
+
+
+def _write_arrays(root, names):
+    for place, name in enumerate(names):
+        images = np.full((4, 16, 16), 0.1 * (place + 1), np.float32)
+        images += np.arange(4)[:, None, None].astype(np.float32) / 100
+        labels = {} if place < 2 else {"label": np.array([0, 1, 0, 1])}
+        np.savez(root / "x.npz", image=images, **labels)
+        (root / "x.npz").rename(root / name)
+    return data_config(root, "npz")
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("Train.npz", "VAL.npz", "Test_a.npz"),
+        ("TRAIN.NPZ", "valid.npz", "TEST_a.npz"),
+        ("train.npz", "Validation.npz", "test_a.Npz"),
+    ],
+)
+def test_names_of_arrays_in_any_letter_case(tmp_path, names):
+    data_set = DataSet(_write_arrays(tmp_path, names))
+    assert set(data_set.split_names) == {"train", "val", "test_a"}
+    assert data_set.split("test_a").labels.sum() == 2
+
+
+def test_two_files_of_one_split(tmp_path):
+    data = _write_arrays(tmp_path, ("train.npz", "val.npz", "test_a.npz", "validation.npz"))
+    with pytest.raises(UserError, match=r"val.npz and validation.npz are both split 'val'; move"):
+        DataSet(data)
