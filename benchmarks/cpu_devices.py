@@ -1,0 +1,106 @@
+"""Is one CPU device a core faster than one device for all? Per system, in alternating processes.
+
+    python benchmarks/cpu_devices.py pchvae aeflow --devices=1,2 --repeats=3
+
+Each measurement is a fresh process that starts as a run does and times updates (from features,
+where training caches them) and scores of one batch. Measure on an idle machine: the load is
+printed.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+
+import accelerator
+import jaxad_tasks
+
+from jaxad.compilation import keep_programs
+from jaxad.config import get_config
+
+_SECONDS = 2.0  # that a window takes at least
+_WINDOWS = 3
+#: What training does, by the name of its task.
+_UPDATES = ("train", "train from features")
+
+
+def measured(name: str, devices: int) -> dict[str, float]:
+    """Images per second of updates and of scores; call it in a process of its own."""
+    config = get_config(name)
+    keep_programs()
+    train = accelerator.smooth_images(config, config.data.batch_size)
+    scored = accelerator.smooth_images(config, devices * config.evaluate.batch_size)
+    tasks = jaxad_tasks.tasks(config.to_dict(), devices, train, scored)
+    update = next(tasks[task] for task in _UPDATES if task in tasks)
+    return {
+        "train": len(train) / seconds_of(update),
+        "score": len(scored) / seconds_of(tasks["score"]),
+    }
+
+
+def seconds_of(task: jaxad_tasks.Task) -> float:
+    """Median seconds of a task, of those that do not wait for each other."""
+
+    def window(count: int) -> float:
+        start = time.perf_counter()
+        for _ in range(count):
+            result = task()
+        jaxad_tasks.wait(result)
+        return (time.perf_counter() - start) / count
+
+    for _ in range(2):
+        window(2)
+    count = max(1, round(_SECONDS / window(3)))
+    return statistics.median(window(count) for _ in range(_WINDOWS))
+
+
+def in_a_process(name: str, devices: int) -> dict[str, float]:
+    """The same in a process of its own, which has its devices before JAX starts."""
+    command = [sys.executable, __file__, name, f"--devices={devices}", "--here"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    if result.returncode:
+        sys.exit(f"{name} on {devices} devices: {result.stderr[-2000:]}")
+    return json.loads(result.stdout.splitlines()[-1])
+
+
+def row(name: str, devices: list[int], repeats: int) -> str:
+    """A line of the table: images per second for each number of devices, and their ratio."""
+    runs: dict[int, list[dict[str, float]]] = {count: [] for count in devices}
+    for repeat in range(repeats):
+        for count in devices if repeat % 2 == 0 else devices[::-1]:
+            runs[count].append(in_a_process(name, count))
+    cells = []
+    for what in ("train", "score"):
+        medians = [statistics.median(run[what] for run in runs[count]) for count in devices]
+        cells += [f"{median:,.0f}" for median in medians]
+        pairs = zip(runs[devices[-1]], runs[devices[0]], strict=True)
+        ratios = sorted(many[what] / few[what] for many, few in pairs)
+        cells.append(f"{statistics.median(ratios):.2f} [{ratios[0]:.2f}, {ratios[-1]:.2f}]")
+    return f"| {name} | {' | '.join(cells)} |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("systems", nargs="+", help="configs, such as pchvae or aeflow:demo")
+    parser.add_argument("--devices", default="1,2", help="numbers of CPU devices to compare")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--here", action="store_true", help="measure in this process (internal)")
+    options = parser.parse_args()
+    devices = [int(count) for count in options.devices.split(",")]
+    if options.here:
+        print(json.dumps(measured(options.systems[0], devices[0])))
+        return
+    print(f"load before: {os.getloadavg()[0]:.2f}\n")
+    heads = [f"{what}, {count}" for what in ("train", "score") for count in (*devices, "ratio")]
+    print(f"| images/s | {' | '.join(heads)} |\n|{'---|' * (1 + len(heads))}", flush=True)
+    for name in options.systems:
+        print(row(name, devices, options.repeats), flush=True)
+
+
+if __name__ == "__main__":
+    main()
