@@ -42,17 +42,24 @@ def free_port():
         return one.getsockname()[1]
 
 
-#: Logs wait: a notice takes JAX up to a second, in which fifty small updates would be done.
+#: Logs and batches to score wait: a notice takes JAX up to a second, in which fifty small updates
+#: would be done.
 SLOWED = """
-import sys, time
+import time
+from jaxad.detector import Detector
 from jaxad.train.writer import MetricsWriter
-write = MetricsWriter.write
+write, batches = MetricsWriter.write, Detector._batches
 def write_slowly(*arguments):
     write(*arguments)
     time.sleep(0.2)
-MetricsWriter.write = write_slowly
-from jaxad.cli import main
-sys.exit(main())
+def score_slowly(*arguments):
+    for batch in batches(*arguments):
+        print("a batch is scored", flush=True)
+        time.sleep(0.5)
+        yield batch
+MetricsWriter.write, Detector._batches = write_slowly, score_slowly
+from jaxad.cli import launch
+launch()
 """
 
 
@@ -197,6 +204,41 @@ def test_a_run_goes_on_with_another_number_of_processes(
     for ours, theirs in zip(variables(tmp_path), variables(whole), strict=True):
         scale = np.abs(theirs).max()
         np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-3 * scale)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("number", "codes"), [(signal.SIGHUP, [0, 0]), (signal.SIGINT, [0, 1])], ids=["HUP", "INT"]
+)
+def test_any_signal_to_one_process_saves_in_all(
+    number, codes, launch_environment, npz_root, tmp_path
+):
+    command = arguments(npz_root, tmp_path, "--mode=train")
+    with Cluster(launch_environment, 2, 1, *command, slowed=True) as cluster:
+        wait_for_step(cluster, tmp_path, 5)
+        cluster.members[1].send_signal(number)
+        found = cluster.end()
+    assert [code for code, _, _ in found] == codes, found
+    assert "saved step" in found[0][1]
+    assert 5 <= jaxad.load(tmp_path).step < STEPS
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_in_an_evaluation_ends_all_and_the_same_command_goes_on(
+    number, fits, launch_environment, npz_root, tmp_path
+):
+    command = arguments(npz_root, tmp_path)
+    with Cluster(launch_environment, 2, 1, *command, slowed=True) as cluster:
+        while "a batch is scored" not in (line := cluster.members[0].stdout.readline()):
+            assert line, cluster.end()
+        cluster.members[1].send_signal(number)
+        found = cluster.end()
+    assert all(code not in (0, None) for code, _, _ in found), found
+    assert not any("Traceback" in errors for _, _, errors in found), found
+    found = Cluster(launch_environment, 2, 1, *command).end()
+    assert [code for code, _, _ in found] == [0, 0], found
+    assert_same_run(tmp_path, fits(1, 1))
 
 
 def wait_for_step(cluster, workdir, step):
