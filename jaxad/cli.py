@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from jaxad import interrupts, processes
-from jaxad.errors import NO_ROOM, RunError, UserError
+from jaxad.errors import NO_ROOM, RunError, UserError, first_line
 from jaxad.streams import outlast_readers
 
 #: What may not be: the user names another folder, allows it, or moves away what is in the way.
@@ -94,11 +94,12 @@ def _end_unexpected(error: Exception) -> None:
     """Ends one of several processes with an error that nobody expected, as the loss of another."""
     if not processes.are_several():
         return
-    if type(error).__name__ == "JaxRuntimeError":  # what a sum over devices ends in
-        first_line = (str(error).strip().splitlines() or ["no reason"])[0][:200]
+    # What a sum or a gathering over devices ends in.
+    if type(error).__name__ == "JaxRuntimeError" or "Gloo" in str(error):
+        reason = first_line(error)[:200]
         print(
-            f"failed: the devices do not answer ({first_line}): another process has ended, or "
-            "the network; see what the others say, then start all again.",
+            f"failed: the devices do not answer ({reason}): another process has ended, or the "
+            "network failed; see what the others say, then start all again.",
             file=sys.stderr,
         )
     else:

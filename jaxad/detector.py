@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float
 from ml_collections import ConfigDict
 
-from jaxad import experiment, interrupts, processes
+from jaxad import experiment, processes
 from jaxad.checkpoint import Checkpoints
 from jaxad.data.pipeline import eval_batches
 from jaxad.errors import UserError
@@ -83,9 +83,7 @@ class Detector(Scorer):
         )
         done = 0
         for batch in self._parallel.prefetch(batches):
-            interrupts.check()
-            if processes.notice():
-                raise KeyboardInterrupt
+            processes.check_signals()
             scores = self._parallel.get_per_example(compiled(self._variables, batch))
             valid = min(self._batch_size, len(images) - done)
             done += valid

@@ -173,6 +173,19 @@ def notice() -> bool:
     return multihost_utils.reached_preemption_sync_point(next(_asked))
 
 
+def check_signals() -> None:
+    """Raises KeyboardInterrupt if a signal is to end this process, or all of several.
+
+    Of several processes each must call it equally often; see `notice`.
+    """
+    import jax
+
+    if not jax.distributed.is_initialized():
+        interrupts.check()
+    elif notice():
+        raise KeyboardInterrupt
+
+
 def of_first(tree: Any) -> Any:
     """The first process's NumPy arrays, in all; others give arrays of the same shapes and types."""
     import jax
