@@ -2,7 +2,7 @@
 
 import contextlib
 import difflib
-import errno
+import io
 import signal
 import sys
 import threading
@@ -15,8 +15,8 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from jaxad import config as config_lib
-from jaxad import processes
-from jaxad.errors import NO_ROOM, RunError, UserError
+from jaxad import paths, processes
+from jaxad.errors import NO_ROOM, NOT_ALLOWED, RunError, UserError
 from jaxad.workdir import Workdir
 
 #: Every mode with what it does; `jaxad.run.MODES` holds the functions.
@@ -243,7 +243,7 @@ def _run(arguments: Sequence[str], program: str) -> int:
     for name, needed in OPTIONS.get(mode, {}).items():
         if needed and not options[name]:
             raise UserError(f"--{name}: missing; --mode={mode} needs it, see --help.")
-    is_file = mode == "score" and Path(workdir).expanduser().is_file()
+    is_file = mode == "score" and paths.expand(workdir, "--workdir").is_file()
     if is_file and config is not None:
         raise UserError("--config: an exported file has its own; leave it out.")
     if mode in ("evaluate", "report", "calibrate", "export", "score") and not is_file:
@@ -299,21 +299,22 @@ def _sigterm_interrupts() -> Iterator[None]:
         signal.signal(signal.SIGTERM, previous)
 
 
-#: What may not be: the user names another folder, allows it, or moves away what is in the way.
-_NOT_ALLOWED = (
-    errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.EISDIR, errno.ENOTDIR,
-)  # fmt: skip
-
-
 def _system_error(error: OSError) -> tuple[str, int] | None:
     """What to tell of the system's error and the exit code; None where it is a bug of ours."""
     where = "" if error.filename is None else f"'{error.filename}': "
     if error.errno in NO_ROOM:
         remedy = "what was saved is whole; once the disk takes more, the same command goes on."
         return f"failed: {where}{error.strerror}; {remedy}", 1
-    if error.errno in _NOT_ALLOWED:
+    if error.errno in NOT_ALLOWED:
         return f"error: {where}{error.strerror}; mend that, or name another folder.", 2
     return None
+
+
+def _let_streams_take_any_text() -> None:
+    r"""What the terminal's encoding cannot show is printed as `\xfc` instead of ending the run."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def main(arguments: Sequence[str] | None = None) -> Any:
@@ -325,6 +326,7 @@ def main(arguments: Sequence[str] | None = None) -> Any:
     Returns:
         The exit code: 0, 1 (the run failed) or 2 (the user's mistake).
     """
+    _let_streams_take_any_text()
     program = Path(sys.argv[0]).name if sys.argv[0].endswith(".py") else "jaxad"
     program = f"python {program}" if program.endswith(".py") else program
     try:

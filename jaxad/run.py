@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 
 from ml_collections import ConfigDict
 
@@ -16,6 +15,7 @@ from jaxad.evaluate.evaluation import calibrate as calibrate_run
 from jaxad.evaluate.evaluation import evaluate_splits
 from jaxad.host_memory import keep_freed_memory
 from jaxad.parallel import split_cpu
+from jaxad.paths import expand
 from jaxad.report.figures import to_png
 from jaxad.report.inspection import contact_sheet
 from jaxad.report.page import write_report
@@ -109,8 +109,10 @@ def report(
     """
     run = Workdir(workdir)
     run.check(config)
-    folders = compare.split(",") if isinstance(compare, str) else compare
-    others = [Workdir(str(folder).strip()) for folder in folders if str(folder).strip()]
+    if isinstance(compare, str):
+        is_one = compare and expand(compare, "--compare").is_dir()  # names may have commas
+        compare = [compare] if is_one else compare.split(",")
+    others = [Workdir(str(folder).strip()) for folder in compare if str(folder).strip()]
     with run.lock():
         print(f"report: {write_report(run, others)}", flush=True)
     return True
@@ -135,7 +137,7 @@ def calibrate(
         normals: an .npz file, or for a run on files a folder, a table or a file; see
             `docs/data.md`. `group`, or `config.data.group_pattern`, tells patients apart.
     """
-    run, path = Workdir(workdir), Path(normals).expanduser()
+    run, path = Workdir(workdir), expand(normals, "--normals")
     run.check(config)
     _start(config)
     split = read_normals(path, config.data)
@@ -208,7 +210,7 @@ def score(
     from jaxad.score.files import score_files
     from jaxad.score.judge import load_judge
 
-    path = Path(workdir).expanduser()
+    path = expand(workdir, "--workdir")
     pixels = None  # of an exported file, which is not open yet
     if config is not None:
         split_cpu(config.cpu_devices)
@@ -216,7 +218,7 @@ def score(
     keep_programs()
     keep_freed_memory(pixels)
     judge = load_judge(path, None if rate == "" else _number("rate", rate))
-    source, target = Path(input).expanduser(), Path(output).expanduser()
+    source, target = expand(input, "--input"), expand(output, "--output")
     name = f"{path.resolve()} at step {judge.scorer.step}"
     if path.is_file():
         name = exported.digest(path.read_bytes())

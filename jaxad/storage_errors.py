@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from jaxad.errors import first_line
+from jaxad.errors import NO_ROOM, NOT_ALLOWED, first_line
 
 #: What an array's file that is gone or lies on a bad disk ends in; other errors of the system (no
 #: permission, too many open files) say nothing of the file.
@@ -52,6 +52,17 @@ def error_number(error: Exception) -> int | None:
     """Of the system's error, also where TensorStore tells it in words."""
     told = re.search(r"os_error_code='(\d+)'", str(error))
     return int(told[1]) if told is not None else getattr(error, "errno", None)
+
+
+def error_number_of_tfds(error: Exception) -> int | None:
+    """Of the system's error behind one of TFDS, which array_record tells in its words alone."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno is not None:
+            return cause.errno
+        cause = cause.__cause__ or cause.__context__
+    numbers = (*NO_ROOM, *NOT_ALLOWED, *LOST)
+    return next((number for number in numbers if os.strerror(number) in str(error)), None)
 
 
 def reason(error: Exception) -> str:

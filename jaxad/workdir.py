@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 from jaxad import config as config_lib
 from jaxad import locks, processes
 from jaxad.errors import UserError
+from jaxad.paths import check_name, expand
 
 #: Where `atomic_write` and `Workdir.replaced` leave what they write if they are killed.
 _LEFTOVERS = (
@@ -79,7 +80,7 @@ class Workdir:
     """Paths inside a run's folder."""
 
     def __init__(self, path: str | os.PathLike[str]):
-        self.path = Path(path).expanduser()
+        self.path = expand(path, "workdir")
 
     @property
     def config(self) -> Path:
@@ -199,7 +200,7 @@ class Workdir:
             for data in (config.data, config.data.test):
                 if data.root and "://" not in data.root:
                     # Found again from any folder.
-                    data.root = str(Path(data.root).expanduser().absolute())
+                    data.root = str(expand(data.root, "config.data.root").absolute())
             with atomic_write(self.config) as file:
                 file.write(config_lib.to_json(config))
 
@@ -230,6 +231,7 @@ class Workdir:
 
     def check_writable(self) -> None:
         """Makes the folder if it is not there; raises a UserError where it cannot be written."""
+        check_name(self.path, "workdir")
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=self.path):

@@ -19,6 +19,7 @@ from jaxad.data.readers import dicom
 from jaxad.data.readers.images import read_image, read_mask, read_plain
 from jaxad.data.readers.volumes import Grid, Volume, read_nifti
 from jaxad.errors import DataError, UserError
+from jaxad.paths import readable
 
 Kind = Literal["image", "nifti", "dicom"]
 
@@ -26,6 +27,9 @@ Kind = Literal["image", "nifti", "dicom"]
 @dataclasses.dataclass(frozen=True)
 class Item:
     """An image, or a scan with all its slices.
+
+    Names of files need not be UTF-8: such bytes of an id and of a group become `\\xff`, so that every
+    table, page and log can hold them.
 
     Attributes:
         id: its name in the data set; a slice's is `<id>-<position>`.
@@ -42,6 +46,10 @@ class Item:
     label: int | None
     mask: Path | None = None
     normal_only: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "id", readable(self.id))
+        object.__setattr__(self, "group", readable(self.group))
 
 
 @dataclasses.dataclass(frozen=True)

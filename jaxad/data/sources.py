@@ -21,6 +21,7 @@ from jaxad.data.reading import read_split, tell_skipped
 from jaxad.data.settings import KINDS, TFDS
 from jaxad.data.tables import read_table
 from jaxad.errors import UserError
+from jaxad.paths import expand, is_undecodable, readable
 from jaxad.types import Split
 
 if TYPE_CHECKING:  # it imports TensorFlow, which takes seconds
@@ -56,7 +57,7 @@ def _icbm_synth(data: ConfigDict, _: Wish) -> Readers:
 
 
 def _npz(data: ConfigDict, _: Wish) -> Readers:
-    return npz_readers(Path(data.root or ".").expanduser())
+    return npz_readers(expand(data.root or ".", "config.data.root"))
 
 
 def _own_files(data: ConfigDict, wish: Wish) -> Readers:
@@ -75,7 +76,7 @@ def _own_files(data: ConfigDict, wish: Wish) -> Readers:
 def _root(data: ConfigDict, what: str) -> Path:
     if not data.root:
         raise UserError(f"config.data.root: missing; name the folder of {what}. See docs/data.md.")
-    return Path(data.root).expanduser()
+    return expand(data.root, "config.data.root")
 
 
 def published(name: str) -> "type[ManualBuilder]":
@@ -102,7 +103,7 @@ def _published(data: ConfigDict, wish: Wish) -> Readers:
     instructions = " ".join((builder.MANUAL_DOWNLOAD_INSTRUCTIONS or "").split())
     if not data.root:
         raise UserError(f"config.data.root: {data.name} needs files of your own. {instructions}")
-    root = Path(data.root).expanduser()
+    root = expand(data.root, "config.data.root")
     if not root.is_dir():
         raise UserError(f"config.data.root '{root}': no such folder. {instructions}")
     choices = Choices(
@@ -280,6 +281,11 @@ class DataSet:
             self._readers = {**self._readers, **others}
         elif data.test.root:
             raise UserError("config.data.test.root: names no data set; set config.data.test.name.")
+        for name in self._readers:
+            if is_undecodable(name):  # it becomes a folder, a heading and a key in JSON
+                raise UserError(
+                    f"{data.name}: the name of split '{readable(name)}' is not UTF-8; rename it."
+                )
         self._may_share = is_published(data.name) and published(data.name).SHARES_PATIENTS
         self._splits: dict[str, Split] = {}
         self._image_shape = (int(data.image_size), int(data.image_size), int(data.channels))

@@ -24,6 +24,7 @@ from jaxad import locks
 from jaxad.data.pipeline import eval_batches
 from jaxad.errors import UserError
 from jaxad.parallel import Parallel
+from jaxad.paths import user_cache
 from jaxad.types import PretrainedModel, Split, Tree
 from jaxad.workdir import write_json
 
@@ -38,9 +39,10 @@ _CHUNK = 256
 _LARGEST_SHARE = 0.5
 
 
-def default_folder() -> Path:
-    """`$XDG_CACHE_HOME/jaxad/features`, by default below ~/.cache."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "jaxad" / "features"
+def default_folder() -> Path | None:
+    """`$XDG_CACHE_HOME/jaxad/features`, by default below ~/.cache; None without a home folder."""
+    base = user_cache()
+    return None if base is None else base / "jaxad" / "features"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +82,7 @@ class FeatureCache:
         or cannot be written, a line says so and training computes features as it goes.
         """
         shape = (len(split), *self._feature_shape())
-        target = self.folder.expanduser() / self._key(split, shape)
+        target = self.folder / self._key(split, shape)
         try:
             target.mkdir(parents=True, exist_ok=True)
             waiting = f"feature cache: {name}: another process computes the same features, waiting."
