@@ -119,16 +119,17 @@ class Checkpoints:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        try:
-            with self._saving():
-                self._manager.close()
-        except RunError:
-            if kind is None:  # else what ended the block is told
-                raise
-        finally:
-            if kind is not None:
-                storage_errors.await_echoes()
-            self._quiet.close()
+        with self._quiet:
+            try:
+                with self._saving():
+                    self._manager.close()
+            except RunError:
+                if kind is None:  # else what ended the block is told
+                    raise
+            finally:
+                if kind is not None:
+                    storage_errors.await_echoes()
+                    self._quiet.pop_all()  # what fails later stays silent
 
     @property
     def last_step(self) -> int | None:

@@ -8,7 +8,9 @@ import os
 import re
 import sys
 import time
+import traceback
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from jaxad.errors import NO_ROOM, NOT_ALLOWED, first_line
@@ -23,7 +25,10 @@ _ECHO_SECONDS = 0.5
 
 @contextlib.contextmanager
 def without_echoes() -> Iterator[None]:
-    """Makes one error of a failed read or write: what Orbax does beside it fails late and aloud."""
+    """Makes one error of a failed read or write: what Orbax does beside it fails late and aloud.
+
+    After an error of the block the rest stays silent for good: it may come when the process ends.
+    """
     logger, hook = logging.getLogger("asyncio"), sys.unraisablehook
 
     def drop_closed_loops(told: Any) -> None:
@@ -31,15 +36,22 @@ def without_echoes() -> Iterator[None]:
             hook(told)
 
     def is_asked_for(record: logging.LogRecord) -> bool:
-        return "exception was never retrieved" not in record.getMessage()
+        is_late = "exception was never retrieved" in record.getMessage()
+        return not (is_late and record.exc_info and _is_of_storage(record.exc_info[1]))
 
     sys.unraisablehook = drop_closed_loops
     logger.addFilter(is_asked_for)
-    try:
-        yield
-    finally:
-        sys.unraisablehook = hook
-        logger.removeFilter(is_asked_for)
+    yield
+    sys.unraisablehook = hook
+    logger.removeFilter(is_asked_for)
+
+
+def _is_of_storage(error: BaseException | None) -> bool:
+    """Whether an error is of TensorStore, or passed through Orbax."""
+    if error is None:
+        return False
+    files = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
+    return "tensorstore_spec" in str(error) or any("orbax" in Path(name).parts for name in files)
 
 
 def await_echoes() -> None:

@@ -208,8 +208,10 @@ class Workdir:
         """Checks that the folder can be written and holds no run of another config.
 
         Raises:
-            UserError: the folder cannot be written, or holds a run of another config.
+            UserError: the folder cannot be written, has a name that checkpoints cannot be written
+                under, or holds a run of another config.
         """
+        check_name(self.path, "workdir")
         self.check_writable()
         self.check_config(config)
 
@@ -231,7 +233,6 @@ class Workdir:
 
     def check_writable(self) -> None:
         """Makes the folder if it is not there; raises a UserError where it cannot be written."""
-        check_name(self.path, "workdir")
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=self.path):

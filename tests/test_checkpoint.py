@@ -187,13 +187,15 @@ def test_another_model_is_no_damage(folder):
     assert not list(folder.glob("*damaged*"))
 
 
-def test_checkpoints_of_a_version_without_digests_are_read(folder):
-    shutil.rmtree(folder / "5/digests")
+@pytest.mark.parametrize("lost", ["digests", "digests/metadata"])
+def test_a_checkpoint_that_lost_its_digests_is_damaged(folder, patient, capsys, lost):
+    place = folder / "5" / lost
+    shutil.rmtree(place) if place.is_dir() else place.unlink()
     with Checkpoints(folder, keep_last=3) as checkpoints:
-        assert checkpoints.restore_newest(*trees(0))[0] == 5
-        flip(array_file(folder / "5"))
-        with pytest.raises(UserError, match="checkpoint '.*5' does not fit its config"):
-            checkpoints.restore_newest(*trees(0))
+        assert checkpoints.restore_newest(*trees(0))[0] == 4
+    printed = capsys.readouterr().err
+    assert printed.startswith(f"warning: checkpoint '{folder / '5'}' is damaged (")
+    assert printed.endswith("and set aside as '5.damaged'; step 4 is taken instead.\n")
 
 
 def test_a_folder_that_is_a_file_is_named(tmp_path):

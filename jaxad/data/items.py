@@ -28,8 +28,8 @@ Kind = Literal["image", "nifti", "dicom"]
 class Item:
     """An image, or a scan with all its slices.
 
-    Names of files need not be UTF-8: such bytes of an id and of a group become `\\xff`, so that every
-    table, page and log can hold them.
+    Names of files need not be UTF-8. Bytes of an id or a group that are not become text such as
+    `\\xff`, so that every table, page and log can hold them.
 
     Attributes:
         id: its name in the data set; a slice's is `<id>-<position>`.

@@ -16,6 +16,7 @@ from jaxad.evaluate.evaluation import evaluate_splits
 from jaxad.evaluate.trivial import TrivialScores
 from jaxad.host_memory import keep_freed_memory
 from jaxad.parallel import split_cpu
+from jaxad.paths import check_name
 from jaxad.report.page import write_report
 from jaxad.study.files import write_results
 from jaxad.study.plan import PlannedRun, plan, sizes
@@ -47,6 +48,7 @@ def run_study(
     if not config_lib.is_study(config):
         raise UserError("--mode=study: this config is of one run; name one of configs/studies/.")
     folder = Workdir(workdir)
+    check_name(folder.path, "workdir")
     folder.check_writable()
     if folder.config.exists():
         raise UserError(

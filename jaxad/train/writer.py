@@ -70,9 +70,9 @@ class MetricsWriter:
         if not self._is_open:
             return
         try:
-            with contextlib.closing(self._lines), self._told():
+            with naming(self._path), contextlib.closing(self._lines), self._told():
                 self._events.close()
-        except RunError:
+        except (RunError, OSError):
             if kind is None:  # else what ended the block is told
                 raise
 
