@@ -17,6 +17,7 @@ from ml_collections import ConfigDict, config_flags
 from jaxad import config as config_lib
 from jaxad import paths, processes
 from jaxad.errors import NO_ROOM, NOT_ALLOWED, RunError, UserError
+from jaxad.user_folders import place_caches_of_others
 from jaxad.workdir import Workdir
 
 #: Every mode with what it does; `jaxad.run.MODES` holds the functions.
@@ -281,6 +282,7 @@ def _run(arguments: Sequence[str], program: str) -> int:
 
 def _import_run() -> Any:
     """What takes seconds."""
+    place_caches_of_others()
     from jaxad import run
 
     return run

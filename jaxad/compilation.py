@@ -8,7 +8,7 @@ from pathlib import Path
 
 import jax
 
-from jaxad.paths import user_cache
+from jaxad.user_folders import user_cache
 
 #: Programs that compile faster are not worth a file.
 _LEAST_SECONDS = 0.2

@@ -3,6 +3,7 @@
 import functools
 import glob
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -44,27 +45,6 @@ def expand(path: str | os.PathLike[str], what: str = "") -> Path:
     return found.absolute() if str(found).startswith("~") else found
 
 
-def user_cache() -> Path | None:
-    """Where programs keep what they can make again; None for a user without a home folder.
-
-    Raises:
-        UserError: `$XDG_CACHE_HOME` names the home folder of nobody.
-    """
-    named = os.environ.get("XDG_CACHE_HOME")
-    if named:
-        return expand(named, "$XDG_CACHE_HOME")
-    home = home_folder()
-    return None if home is None else home / ".cache"
-
-
-def home_folder() -> Path | None:
-    """The user's home folder; None where the system knows none, as in some containers."""
-    try:
-        return Path("~").expanduser()
-    except RuntimeError:
-        return None
-
-
 def check_name(path: Path, what: str) -> None:
     """Checks that the libraries that write checkpoints and data below a folder take its name.
 
@@ -79,13 +59,13 @@ def check_name(path: Path, what: str) -> None:
     """
     full = Path(os.path.abspath(path))  # noqa: PTH100 without `..`, links stay
     if is_undecodable(str(full)):
-        try:
-            os.fsencode(full).decode()
-        except UnicodeDecodeError:
-            remedy = "rename it, or choose another"
-        else:
-            remedy = "set PYTHONUTF8=1, or choose another"
-        raise UserError(f"{what} '{readable(str(full))}': its name is not UTF-8; {remedy}.")
+        name = readable(str(full))
+        if name.encode() == os.fsencode(full):
+            raise UserError(
+                f"{what} '{name}': Python takes names of files for "
+                f"{sys.getfilesystemencoding()} here; set PYTHONUTF8=1, or choose another."
+            )
+        raise UserError(f"{what} '{name}': its name is not UTF-8; rename it, or choose another.")
     if "\\" in str(full):
         raise UserError(
             f"{what} '{path}': its path has a backslash, which TensorStore reads as a "

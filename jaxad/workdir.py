@@ -37,9 +37,10 @@ def atomic_write(path: Path, mode: str = "w", *, by_all: bool = False) -> Iterat
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(".tmp", f".{path.name}.", path.parent)
     try:
-        encoding = None if "b" in mode else "utf-8"
-        newline = "" if encoding else None
-        with naming(path), os.fdopen(handle, mode, encoding=encoding, newline=newline) as file:
+        # Names of files need not be UTF-8; what is written is.
+        as_text = {"encoding": "utf-8", "errors": "backslashreplace", "newline": ""}
+        options: dict[str, Any] = {} if "b" in mode else as_text
+        with naming(path), os.fdopen(handle, mode, **options) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())

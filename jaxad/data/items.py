@@ -221,5 +221,5 @@ def left_out(item: Item, reading: Reading, error: str) -> Rows:
         size="",
         lowest=None,
         highest=None,
-        error=error,
+        error=readable(error),
     )

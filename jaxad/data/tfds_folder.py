@@ -4,13 +4,13 @@ import contextlib
 import os
 import shutil
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from jaxad import locks
 from jaxad.errors import UserError
-from jaxad.paths import check_name, expand, home_folder, take_folders_literally
+from jaxad.paths import check_name, expand, take_folders_literally
+from jaxad.user_folders import home_folder, temporary_folder
 
 #: File systems of one machine, on which no other machine can be at work.
 _LOCAL = ("apfs", "btrfs", "ext2", "ext3", "ext4", "f2fs", "overlay", "tmpfs", "xfs", "zfs")
@@ -48,17 +48,13 @@ def data_folder(root: str, flag: str = "config.data.root") -> str:
 
 def _temporary() -> Path:
     """A folder of this user that the next run finds again."""
-    try:
-        folder = Path(tempfile.gettempdir()) / f"jaxad-{os.getuid()}" / "tensorflow_datasets"
-        folder.parent.mkdir(mode=0o700, exist_ok=True)
-        is_own = folder.parent.stat().st_uid == os.getuid()
-    except OSError:
-        is_own = False
-    if not is_own:
+    base = temporary_folder()
+    if base is None:
         raise UserError(
             "this user has no home folder for data; name a folder in --config.data.root or "
             "$TFDS_DATA_DIR."
         )
+    folder = base / "tensorflow_datasets"
     print(
         f"note: this user has no home folder; data are kept in '{folder}'. $TFDS_DATA_DIR names "
         "another folder.",

@@ -24,8 +24,8 @@ from jaxad import locks
 from jaxad.data.pipeline import eval_batches
 from jaxad.errors import UserError
 from jaxad.parallel import Parallel
-from jaxad.paths import user_cache
 from jaxad.types import PretrainedModel, Split, Tree
+from jaxad.user_folders import user_cache
 from jaxad.workdir import write_json
 
 #: Of the files' layout and of what else the features depend on in this package (normalisation).
