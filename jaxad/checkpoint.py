@@ -177,6 +177,8 @@ class Checkpoints:
             RunError: this save, or the one before it, failed: the disk is full, say. Or what was
                 saved cannot be read back.
         """
+        if self._is_gone():
+            raise self._gone()
         is_first = self.last_step is None
         trees = {"variables": variables, "training": training}
         noted = {name: digests.of_tree(tree) for name, tree in trees.items()}
@@ -227,18 +229,25 @@ class Checkpoints:
             yield
         # TensorStore raises ValueError for all that goes wrong with files.
         except (ValueError, OSError) as error:
-            if not self._folder.is_dir() or storage_errors.error_number(error) == errno.ENOENT:
-                raise RunError(
-                    f"a checkpoint could not be saved in '{self._folder}', which is gone: it was "
-                    "deleted, moved or renamed while the run was writing. Give it its name back, "
-                    "and the same command goes on from what it holds; without it, the same command "
-                    "begins anew."
-                ) from error
+            if self._is_gone() or storage_errors.error_number(error) == errno.ENOENT:
+                raise self._gone() from error
             raise RunError(
                 f"a checkpoint could not be saved in '{self._folder}' "
                 f"({storage_errors.reason(error)}); what was saved before is whole. Once the disk "
                 "takes more, the same command goes on from there."
             ) from error
+
+    def _is_gone(self) -> bool:
+        """Whether the folder was deleted or renamed; Orbax would make another one."""
+        last = self.last_step
+        return not (self._folder if last is None else self._folder / str(last)).is_dir()
+
+    def _gone(self) -> RunError:
+        return RunError(
+            f"a checkpoint could not be saved in '{self._folder}': the folder was deleted, moved "
+            "or renamed while the run was writing. Put it back under its name, and the same command "
+            "goes on from what it holds; without it, the same command begins anew."
+        )
 
     def restore_variables(self, step: int, like: Tree) -> Tree:
         """The variables of a step as NumPy arrays; `like` gives their shapes and types.
