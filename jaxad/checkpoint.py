@@ -233,8 +233,8 @@ class Checkpoints:
                 raise self._gone() from error
             raise RunError(
                 f"a checkpoint could not be saved in '{self._folder}' "
-                f"({storage_errors.reason(error)}); what was saved before is whole. Once the disk "
-                "takes more, the same command goes on from there."
+                f"({storage_errors.reason(error)}); what was saved before is whole. "
+                f"{storage_errors.remedy(storage_errors.error_number(error))} from there."
             ) from error
 
     def _is_gone(self) -> bool:
@@ -245,8 +245,8 @@ class Checkpoints:
     def _gone(self) -> RunError:
         return RunError(
             f"a checkpoint could not be saved in '{self._folder}': the folder was deleted, moved "
-            "or renamed while the run was writing. Put it back under its name, and the same command "
-            "goes on from what it holds; without it, the same command begins anew."
+            "or renamed while the run was writing. Put it back under its name, and the same "
+            "command goes on from what it holds; without it, the same command begins anew."
         )
 
     def restore_variables(self, step: int, like: Tree) -> Tree:
@@ -377,7 +377,8 @@ class Checkpoints:
         if number in (None, *storage_errors.LOST):
             raise _Damaged(reason)
         raise UserError(
-            f"checkpoint '{self._folder / str(step)}' cannot be read ({reason}); mend that."
+            f"checkpoint '{self._folder / str(step)}' cannot be read ({reason}); remove the cause, "
+            "then run the same command again."
         )
 
     def _misfit(self, step: int, reason: str) -> UserError:

@@ -308,7 +308,7 @@ def _system_error(error: OSError) -> tuple[str, int] | None:
         remedy = "what was saved is whole; once the disk takes more, the same command goes on."
         return f"failed: {where}{error.strerror}; {remedy}", 1
     if error.errno in NOT_ALLOWED:
-        return f"error: {where}{error.strerror}; mend that, or name another folder.", 2
+        return f"error: {where}{error.strerror}; change that, or name another folder.", 2
     return None
 
 

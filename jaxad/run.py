@@ -7,6 +7,7 @@ from ml_collections import ConfigDict
 
 from jaxad import experiment, exported, processes
 from jaxad.compilation import keep_programs
+from jaxad.data.folders import SEVERAL_UNDER_ONE_NAME
 from jaxad.data.inspection import inspect as inspect_data
 from jaxad.data.replay import read_normals
 from jaxad.data.sources import DataSet, is_published, published
@@ -161,6 +162,8 @@ def inspect(config: ConfigDict, workdir: str | os.PathLike[str]) -> bool:
         file.write(to_png(contact_sheet(splits)))
     print("\n".join([*found.lines(), f"contact sheet: {folder / 'inspect.png'}"]), flush=True)
     remedy = "Keep each image and each patient in one split."
+    if data_set.is_own:
+        remedy += f" {SEVERAL_UNDER_ONE_NAME}"
     if is_published(config.data.name) and published(config.data.name).SHARES_PATIENTS:
         remedy = "As published; --config.data.regroup=True learns from none that is tested."
     if found.leaks:
@@ -169,7 +172,7 @@ def inspect(config: ConfigDict, workdir: str | os.PathLike[str]) -> bool:
         )
     if found.skipped and config.data.on_error == "raise":
         raise UserError(
-            f"{config.data.name}: {len(found.skipped)} bad files, listed above; mend or remove "
+            f"{config.data.name}: {len(found.skipped)} bad files, listed above; repair or remove "
             "them, or leave them out with --config.data.on_error=skip."
         )
     return True

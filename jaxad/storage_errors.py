@@ -66,8 +66,8 @@ def error_number(error: Exception) -> int | None:
     return int(told[1]) if told is not None else getattr(error, "errno", None)
 
 
-def error_number_of_tfds(error: Exception) -> int | None:
-    """Of the system's error behind one of TFDS, which array_record tells in its words alone."""
+def number_in_words(error: Exception) -> int | None:
+    """Of the system's error behind one of TensorFlow or TFDS, which may tell it in words alone."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, OSError) and cause.errno is not None:
@@ -75,6 +75,13 @@ def error_number_of_tfds(error: Exception) -> int | None:
         cause = cause.__cause__ or cause.__context__
     numbers = (*NO_ROOM, *NOT_ALLOWED, *LOST)
     return next((number for number in numbers if os.strerror(number) in str(error)), None)
+
+
+def remedy(number: int | None) -> str:
+    """What lets a run go on whose files could not be written; the sentence may be continued."""
+    if number in NOT_ALLOWED:
+        return "Make the folder writable, and the same command goes on"
+    return "Once the disk takes more, the same command goes on"
 
 
 def reason(error: Exception) -> str:

@@ -200,12 +200,12 @@ def _read_volume(path: Path) -> Volume:
 def _check_label(item: Item, is_marked: bool) -> None:
     if item.label == 0 and is_marked:
         raise DataError(
-            f"{item.mask}: marks anomalous pixels of '{item.id}', which is labelled normal; mend "
-            "one of them."
+            f"{item.mask}: marks anomalous pixels of '{item.id}', which is labelled normal; "
+            "correct the mask or the label."
         )
     if item.label == 1 and not is_marked:
         raise DataError(
-            f"{item.mask}: is empty, but '{item.id}' is labelled anomalous; mend one of them."
+            f"{item.mask}: is empty, but '{item.id}' is labelled anomalous; correct one of them."
         )
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from jaxad.data import settings
-from jaxad.data.folders import read_folder
+from jaxad.data.folders import SEVERAL_UNDER_ONE_NAME, read_folder
 from jaxad.data.natural_objects import render_natural_objects
 from jaxad.data.npz import npz_readers
 from jaxad.data.preprocess import check_images
@@ -292,6 +292,11 @@ class DataSet:
         self.split_names = tuple(self._readers)
 
     @property
+    def is_own(self) -> bool:
+        """Whether it is of files whose patients the config tells apart."""
+        return self._name in KINDS and not is_published(self._name)
+
+    @property
     def test_split_names(self) -> tuple[str, ...]:
         return tuple(name for name in self.split_names if name.startswith("test"))
 
@@ -310,12 +315,13 @@ class DataSet:
                 first = owner.setdefault(group, name)
                 as_published = self._may_share and "test" in (first, name)
                 if first != name and not as_published:
+                    hint = f" {SEVERAL_UNDER_ONE_NAME}" if self.is_own else ""
                     raise UserError(
                         f"{self._name}: patient '{group}' is in splits '{first}' and "
-                        f"'{name}'; keep each patient in one split."
+                        f"'{name}'; keep each patient in one split.{hint}"
                     )
 
-        if self._name in KINDS and not is_published(self._name):
+        if self.is_own:
             self._check_images()
 
     def _check_images(self) -> None:

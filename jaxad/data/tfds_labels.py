@@ -87,7 +87,7 @@ def open_labelled(
         builder.download_and_prepare()
     # TFDS raises what it finds: unknown names, no network, checksums, manual downloads.
     except Exception as error:
-        line, number = first_line(error), storage_errors.error_number_of_tfds(error)
+        line, number = first_line(error), storage_errors.number_in_words(error)
         if number in NO_ROOM:
             raise RunError(
                 f"data folder '{folder}' takes no more ({os.strerror(number)}); make room, or "

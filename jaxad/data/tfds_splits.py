@@ -48,11 +48,10 @@ def open_builder(
                     file_format="array_record",
                 )
         except (OSError, ValueError, ParseError) as error:
-            name = f"{builder_class.name}/{builder_config.name}"
+            place = f"{folder}/{builder_class.name}/{builder_config.name}"
             raise UserError(
-                f"cached data '{name}' in data folder '{folder}' cannot be read "
-                f"({first_line(error)}); delete that folder to make them again, or choose another "
-                f"with {remedy}."
+                f"cached data in '{place}' cannot be read ({first_line(error)}); delete that "
+                f"folder to make them again, or choose another data folder with {remedy}."
             ) from error
 
     import tensorflow_datasets as tfds
@@ -66,7 +65,7 @@ def open_builder(
                 builder.download_and_prepare(download_config=download)
         # array_record raises RuntimeError for all that goes wrong with files.
         except (OSError, RuntimeError) as error:
-            number = storage_errors.error_number_of_tfds(error)
+            number = storage_errors.number_in_words(error)
             if number is None:
                 raise
             reason = os.strerror(number)

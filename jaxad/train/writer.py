@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 
-from jaxad import processes
+from jaxad import processes, storage_errors
 from jaxad.errors import RunError
 from jaxad.host_tensorflow import tensorflow
 from jaxad.workdir import Workdir, atomic_write, naming
@@ -99,7 +99,8 @@ class MetricsWriter:
             yield
         except tensorflow().errors.OpError as error:
             reason = str(error.message).partition("; ")[2].splitlines() or ["it failed"]
+            remedy = storage_errors.remedy(storage_errors.number_in_words(error))
             raise RunError(
-                f"'{self._folder}' cannot be written ({reason[0]}); what was saved is whole. Once "
-                "the disk takes more, the same command goes on."
+                f"'{self._folder}' cannot be written ({reason[0]}); what was saved is whole. "
+                f"{remedy}."
             ) from error
