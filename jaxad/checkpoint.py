@@ -177,7 +177,7 @@ class Checkpoints:
             RunError: this save, or the one before it, failed: the disk is full, say. Or what was
                 saved cannot be read back.
         """
-        if self._is_gone():
+        if not self._folder.is_dir():  # Orbax would make another one
             raise self._gone()
         is_first = self.last_step is None
         trees = {"variables": variables, "training": training}
@@ -229,18 +229,14 @@ class Checkpoints:
             yield
         # TensorStore raises ValueError for all that goes wrong with files.
         except (ValueError, OSError) as error:
-            if self._is_gone() or storage_errors.error_number(error) == errno.ENOENT:
+            is_missing = storage_errors.error_number(error) == errno.ENOENT
+            if is_missing or "does not exist" in str(error) or not self._folder.is_dir():
                 raise self._gone() from error
             raise RunError(
                 f"a checkpoint could not be saved in '{self._folder}' "
                 f"({storage_errors.reason(error)}); what was saved before is whole. "
                 f"{storage_errors.remedy(storage_errors.error_number(error))} from there."
             ) from error
-
-    def _is_gone(self) -> bool:
-        """Whether the folder was deleted or renamed; Orbax would make another one."""
-        last = self.last_step
-        return not (self._folder if last is None else self._folder / str(last)).is_dir()
 
     def _gone(self) -> RunError:
         return RunError(

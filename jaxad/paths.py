@@ -45,14 +45,15 @@ def expand(path: str | os.PathLike[str], what: str = "") -> Path:
     return found.absolute() if str(found).startswith("~") else found
 
 
-def check_name(path: Path, what: str) -> None:
-    """Checks that the libraries that write checkpoints and data below a folder take its name.
+def check_name(path: Path, what: str, *, for_checkpoints: bool = True) -> None:
+    """Checks that the libraries that write checkpoints or data below a folder take its name.
 
-    They take UTF-8 alone, and TensorStore reads a backslash as a slash.
+    They take UTF-8 alone, and TensorStore, which writes checkpoints, reads a backslash as a slash.
 
     Args:
         path: of the folder.
         what: how the message calls it, with the flag or field to change.
+        for_checkpoints: whether checkpoints are written there.
 
     Raises:
         UserError: they do not.
@@ -66,7 +67,7 @@ def check_name(path: Path, what: str) -> None:
                 f"{sys.getfilesystemencoding()} here; set PYTHONUTF8=1, or choose another."
             )
         raise UserError(f"{what} '{name}': its name is not UTF-8; rename it, or choose another.")
-    if "\\" in str(full):
+    if for_checkpoints and "\\" in str(full):
         raise UserError(
             f"{what} '{path}': its path has a backslash, which TensorStore reads as a "
             "slash; choose another."

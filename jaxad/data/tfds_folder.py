@@ -42,7 +42,7 @@ def data_folder(root: str, flag: str = "config.data.root") -> str:
         folder = home / "tensorflow_datasets"
     else:
         folder = _temporary()
-    check_name(folder, f"{source}: data folder")
+    check_name(folder, f"{source}: data folder", for_checkpoints=False)
     return str(folder)
 
 
