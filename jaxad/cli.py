@@ -305,6 +305,7 @@ def _system_error(error: OSError) -> tuple[str, int] | None:
     """What to tell of the system's error and the exit code; None where it is a bug of ours."""
     where = "" if error.filename is None else f"'{error.filename}': "
     if error.errno in NO_ROOM:
+        where = where or "a file, or where this command prints: "
         remedy = "what was saved is whole; once the disk takes more, the same command goes on."
         return f"failed: {where}{error.strerror}; {remedy}", 1
     if error.errno in NOT_ALLOWED:
