@@ -267,7 +267,7 @@ def _run(arguments: Sequence[str], program: str) -> int:
         )
     # A folder that cannot be used is told before the imports that take seconds.
     if mode in ("study", "inspect"):
-        Workdir(workdir).check_writable()
+        Workdir(workdir).check_writable(for_checkpoints=mode == "study")
     elif mode == "score":  # what it reads need not be writable
         Workdir(workdir).check_config(config)
     else:

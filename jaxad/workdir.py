@@ -212,8 +212,7 @@ class Workdir:
             UserError: the folder cannot be written, has a name that checkpoints cannot be written
                 under, or holds a run of another config.
         """
-        check_name(self.path, "workdir")
-        self.check_writable()
+        self.check_writable(for_checkpoints=True)
         self.check_config(config)
 
     def check_config(self, config: ConfigDict) -> None:
@@ -232,8 +231,17 @@ class Workdir:
                     f"--workdir or undo the difference: {'; '.join(differences)}."
                 )
 
-    def check_writable(self) -> None:
-        """Makes the folder if it is not there; raises a UserError where it cannot be written."""
+    def check_writable(self, *, for_checkpoints: bool = False) -> None:
+        """Makes the folder if it is not there.
+
+        Args:
+            for_checkpoints: whether checkpoints are to be written there.
+
+        Raises:
+            UserError: it cannot be written, or checkpoints cannot in a folder of this name.
+        """
+        if for_checkpoints:
+            check_name(self.path, "workdir")
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=self.path):

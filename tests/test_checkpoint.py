@@ -210,6 +210,8 @@ def test_a_file_that_may_not_be_read_is_no_damage(folder, monkeypatch, patient):
 
     with Checkpoints(folder, keep_last=3) as checkpoints:
         monkeypatch.setattr(checkpoints._manager, "restore", restore)
-        with pytest.raises(UserError, match=r"5' cannot be read \(Permission denied\); remove the cause"):
+        with pytest.raises(
+            UserError, match=r"5' cannot be read \(Permission denied\); remove the cause"
+        ):
             checkpoints.restore_newest(*trees(0))
     assert not list(folder.glob("*damaged*"))

@@ -16,13 +16,15 @@ def parallel(num_workers: int | None = None, *, few: bool = False) -> Iterator[j
 
     Args:
         num_workers: how many; all cores by default.
-        few: whether the tasks take less time than the start of processes: threads do them. They
-            do as well where there can be no processes, which a line on stderr says once.
+        few: whether the tasks take less time than the start of processes: threads do them.
+            Where there can be no processes this thread does all, which a line on stderr says once:
+            joblib's threads need semaphores, too.
     """
-    in_threads = few or not can_start_processes()
-    backend = {"backend": "threading"} if in_threads else {"backend": "loky"}
+    can_share = can_start_processes()
+    count = (num_workers or joblib.cpu_count()) if can_share else 1
+    in_threads = few or not can_share
     limits = {} if in_threads else {"inner_max_num_threads": 1}
-    with joblib.parallel_config(n_jobs=num_workers or joblib.cpu_count(), **backend, **limits):
+    with joblib.parallel_config("threading" if in_threads else "loky", n_jobs=count, **limits):
         yield joblib.Parallel(return_as="generator", batch_size=1, pre_dispatch="3 * n_jobs")
 
 
@@ -39,8 +41,8 @@ def can_start_processes() -> bool:
     except (OSError, ImportError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         print(
-            f"note: no processes can share the work here ({reason}); one process does it, which "
-            "takes longer. Give the container a writable /dev/shm and a folder for temporary files "
+            f"note: no processes can share work on data here ({reason}); one does it, which takes "
+            "longer. Give the container a writable /dev/shm and a folder for temporary files "
             "(TMPDIR).",
             file=sys.stderr,
             flush=True,

@@ -16,7 +16,6 @@ from jaxad.evaluate.evaluation import evaluate_splits
 from jaxad.evaluate.trivial import TrivialScores
 from jaxad.host_memory import keep_freed_memory
 from jaxad.parallel import split_cpu
-from jaxad.paths import check_name
 from jaxad.report.page import write_report
 from jaxad.study.files import write_results
 from jaxad.study.plan import PlannedRun, plan, sizes
@@ -48,8 +47,7 @@ def run_study(
     if not config_lib.is_study(config):
         raise UserError("--mode=study: this config is of one run; name one of configs/studies/.")
     folder = Workdir(workdir)
-    check_name(folder.path, "workdir")
-    folder.check_writable()
+    folder.check_writable(for_checkpoints=True)
     if folder.config.exists():
         raise UserError(
             f"workdir '{folder.path}' holds a single run; choose another --workdir for a study."
