@@ -60,7 +60,7 @@ def test_data_are_made_once_in_a_folder_that_looks_like_a_pattern(forker, tmp_pa
     ]  # fmt: skip
     first, second = (forker.run(*arguments, **environment) for _ in range(2))
     assert first.code == second.code == 0, first.printed + second.printed
-    assert "icbm_synth 32px" in first.printed and "icbm_synth 32px" not in second.printed
+    assert "icbm_synth 64px" in first.printed and "icbm_synth 64px" not in second.printed
     assert (data / "icbm_synth").is_dir()
 
 
@@ -190,8 +190,8 @@ def test_a_terminal_that_shows_no_umlauts(launch_environment, tmp_path, variable
 
 def test_a_folder_that_python_cannot_name(launch_environment, tmp_path):
     """The remedy of the message works."""
-    command = [sys.executable, ROOT / "launch.py", "--mode=evaluate", f"--workdir={tmp_path}/wörk"]
-    command += ["--config=lowvae:smoke"]
+    command = [sys.executable, ROOT / "launch.py", f"--workdir={tmp_path}/wörk"]
+    command += ["--config=lowvae:smoke", "--config.data.image_size=0"]  # is told later
 
     def run(**variables: str) -> str:
         environment = launch_environment | {"LC_ALL": "C"} | variables
@@ -199,6 +199,5 @@ def test_a_folder_that_python_cannot_name(launch_environment, tmp_path):
             command, capture_output=True, env=environment, check=False, text=True
         ).stderr
 
-    (tmp_path / "wörk").mkdir()
     assert "set PYTHONUTF8=1, or choose another" in run(PYTHONUTF8="0")
-    assert "holds no config.json" in run(PYTHONUTF8="1")
+    assert "config.data.image_size: 0 is not between" in run(PYTHONUTF8="1")
