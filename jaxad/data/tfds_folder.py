@@ -32,7 +32,9 @@ def data_folder(root: str, flag: str = "config.data.root") -> str:
         UserError: it names the home folder of nobody, or TFDS cannot take its name.
     """
     take_folders_literally()
-    named, source = (root, flag) if root else (os.environ.get("TFDS_DATA_DIR", ""), "TFDS_DATA_DIR")
+    named, source = root, flag
+    if not root:
+        named, source = os.environ.get("TFDS_DATA_DIR", ""), "$TFDS_DATA_DIR"
     if "://" in named:
         return named
     home = home_folder()

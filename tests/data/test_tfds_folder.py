@@ -28,7 +28,7 @@ def test_what_the_config_names_comes_first(monkeypatch, tmp_path):
     ("root", "variable", "message"),
     [
         ("~nosuchuser/d", "", r"^config\.data\.root: '~nosuchuser/d': there is no user"),
-        ("", "~nosuchuser/d", r"^TFDS_DATA_DIR: '~nosuchuser/d': there is no user"),
+        ("", "~nosuchuser/d", r"^\$TFDS_DATA_DIR: '~nosuchuser/d': there is no user"),
         (
             "/data/\udcff",
             "",
