@@ -13,6 +13,9 @@ from jaxad.user_folders import user_cache
 #: Programs that compile faster are not worth a file.
 _LEAST_SECONDS = 0.2
 
+#: Bytes; a disk that takes fewer is full.
+_LEAST_ROOM = 2**20
+
 
 def keep_programs() -> Path | None:
     """Keeps compiled programs from now on, in `~/.cache/jaxad/compiled` (or `$XDG_CACHE_HOME`).
@@ -38,8 +41,8 @@ def keep_programs() -> Path | None:
     folder = base / "jaxad" / "compiled" / _machine()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):  # JAX would warn at every program
-            pass
+        with tempfile.TemporaryFile(dir=folder) as file:  # JAX would warn at every program
+            file.write(bytes(_LEAST_ROOM))
     except OSError as error:
         _say_not_kept(f"'{folder}': {error.strerror}")
         return None

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from jaxad import config as config_lib
 from jaxad import locks, processes
-from jaxad.errors import UserError
+from jaxad.errors import NO_ROOM, RunError, UserError
 from jaxad.paths import check_name, expand
 
 #: Where `atomic_write` and `Workdir.replaced` leave what they write if they are killed.
@@ -239,6 +239,7 @@ class Workdir:
 
         Raises:
             UserError: it cannot be written, or checkpoints cannot in a folder of this name.
+            RunError: the disk is full.
         """
         if for_checkpoints:
             check_name(self.path, "workdir")
@@ -247,6 +248,11 @@ class Workdir:
             with tempfile.TemporaryFile(dir=self.path):
                 pass
         except OSError as error:
+            if error.errno in NO_ROOM:
+                raise RunError(
+                    f"workdir '{self.path}' takes no more ({error.strerror}); make room, or choose "
+                    "another with --workdir."
+                ) from error
             raise UserError(
                 f"workdir '{self.path}' cannot be written ({error.strerror}); choose another "
                 "with --workdir."

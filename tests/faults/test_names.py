@@ -201,3 +201,12 @@ def test_a_folder_that_python_cannot_name(launch_environment, tmp_path):
 
     assert "set PYTHONUTF8=1, or choose another" in run(PYTHONUTF8="0")
     assert "config.data.image_size: 0 is not between" in run(PYTHONUTF8="1")
+
+
+def test_a_run_with_a_comma_in_its_name_is_compared(forker, trained, tmp_path):
+    other = shutil.copytree(trained, tmp_path / "a,b")
+    ended = forker.run(f"--workdir={trained}", "--mode=report", f"--compare={other}")
+    assert ended.code == 0, ended.printed
+    (trained / "report.html").unlink()
+    line = forker.run(f"--workdir={trained}", "--mode=report", f"--compare={other},x").only_line(2)
+    assert f"workdir '{tmp_path / 'a'}': holds no config.json" in line
