@@ -203,10 +203,13 @@ def test_a_folder_that_python_cannot_name(launch_environment, tmp_path):
     assert "config.data.image_size: 0 is not between" in run(PYTHONUTF8="1")
 
 
-def test_a_run_with_a_comma_in_its_name_is_compared(forker, trained, tmp_path):
+def test_a_run_with_a_comma_in_its_name_is_one_run(forker, trained, tmp_path):
+    """It is asked for its scores, which it lacks; with another run commas are between runs."""
+    run = shutil.copytree(trained, tmp_path / "run")
     other = shutil.copytree(trained, tmp_path / "a,b")
-    ended = forker.run(f"--workdir={trained}", "--mode=report", f"--compare={other}")
+    ended = forker.run(f"--workdir={run}", "--mode=evaluate")
     assert ended.code == 0, ended.printed
-    (trained / "report.html").unlink()
-    line = forker.run(f"--workdir={trained}", "--mode=report", f"--compare={other},x").only_line(2)
+    line = forker.run(f"--workdir={run}", "--mode=report", f"--compare={other}").only_line(2)
+    assert f"'{other}'" in line and "has no scores" in line
+    line = forker.run(f"--workdir={run}", "--mode=report", f"--compare={other},x").only_line(2)
     assert f"workdir '{tmp_path / 'a'}': holds no config.json" in line
