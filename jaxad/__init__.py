@@ -96,13 +96,16 @@ def load(
 
     See `jaxad.detector.load` and `jaxad.exported.load`; a file has one checkpoint, the last.
     """
-    if Path(path).expanduser().is_file():
+    from jaxad.paths import expand
+
+    place = expand(path)
+    if place.is_file():
         from jaxad import exported
 
-        return exported.load(Path(path).expanduser())
+        return exported.load(place)
     from jaxad import detector
 
-    return detector.load(path, checkpoint)
+    return detector.load(place, checkpoint)
 
 
 def load_calibration(
@@ -153,10 +156,11 @@ def explain(
     Raises:
         UserError: no run, or its normal images cannot support the rate.
     """
+    from jaxad.paths import expand
     from jaxad.score.judge import load_judge
     from jaxad.scorer import score_columns
 
-    return load_judge(Path(path).expanduser(), rate, checkpoint).table(score_columns(scores))
+    return load_judge(expand(path), rate, checkpoint).table(score_columns(scores))
 
 
 def contact_sheet(
@@ -194,9 +198,10 @@ def score_files(
         UserError: nothing can be scored, or `output` holds the scores of something else.
     """
     from jaxad import run
+    from jaxad.paths import expand
     from jaxad.workdir import Workdir
 
-    config = None if Path(path).expanduser().is_file() else Workdir(path).read_config()
+    config = None if expand(path).is_file() else Workdir(path).read_config()
     return run.score(
         config, path, input=input, output=output, rate="" if rate is None else rate, maps=maps
     )

@@ -7,6 +7,7 @@ it. It does not notice a flipped bit in an array: the digests are compared whene
 """
 
 import contextlib
+import errno
 import logging
 import sys
 from collections.abc import Iterator, Mapping
@@ -21,6 +22,7 @@ from orbax.checkpoint import checkpoint_managers
 
 from jaxad import digests, storage_errors
 from jaxad.errors import RunError, UserError
+from jaxad.paths import check_name, take_folders_literally
 from jaxad.types import Tree
 
 #: The metric by which the best checkpoint is kept: lower is better.
@@ -75,6 +77,8 @@ class Checkpoints:
                 checkpoint_managers.BestN(get_metric_fn=_validation_loss, reverse=True, n=1),
             ]
         )
+        take_folders_literally()
+        check_name(folder, "checkpoints in")
         if folder.exists() and not folder.is_dir():  # Orbax finds no checkpoints there
             raise UserError(f"checkpoints in '{folder}': is no folder; move it away.")
         self._folder = folder
@@ -115,16 +119,17 @@ class Checkpoints:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        try:
-            with self._saving():
-                self._manager.close()
-        except RunError:
-            if kind is None:  # else what ended the block is told
-                raise
-        finally:
-            if kind is not None:
-                storage_errors.await_echoes()
-            self._quiet.close()
+        with self._quiet:
+            try:
+                with self._saving():
+                    self._manager.close()
+            except RunError:
+                if kind is None:  # else what ended the block is told
+                    raise
+            finally:
+                if kind is not None:
+                    storage_errors.await_echoes()
+                    self._quiet.pop_all()  # what fails later stays silent
 
     @property
     def last_step(self) -> int | None:
@@ -165,10 +170,16 @@ class Checkpoints:
         """Starts to save; returns once the arrays are copied, so that they may be donated.
 
         Without metrics (a run told to stop does not validate first) it is no candidate for best.
+        The first checkpoint in a folder is read back before this returns: where a file system does
+        not keep what is written, a run ends at its first checkpoint and not after its last.
 
         Raises:
-            RunError: this save, or the one before it, failed: the disk is full, say.
+            RunError: this save, or the one before it, failed: the disk is full, say. Or what was
+                saved cannot be read back.
         """
+        if not self._folder.is_dir():  # Orbax would make another one
+            raise self._gone()
+        is_first = self.last_step is None
         trees = {"variables": variables, "training": training}
         noted = {name: digests.of_tree(tree) for name, tree in trees.items()}
         sealed = digests.seal({**noted, "metrics": dict(metrics) or None})
@@ -186,6 +197,22 @@ class Checkpoints:
                 f"checkpoint {step} was not saved in '{self._folder}', which holds step "
                 f"{self.last_step}."
             )
+        if is_first:
+            self.wait()
+            self._check_saved(step, trees)
+
+    def _check_saved(self, step: int, trees: Mapping[str, Tree]) -> None:
+        """Raises a RunError where a checkpoint does not come back as it was saved."""
+        try:
+            with Checkpoints(self._folder, read_only=True) as again:
+                if step not in again.steps:
+                    raise _Damaged("it is not there")
+                again._restore(step, trees)
+        except UserError as error:
+            raise RunError(
+                f"checkpoint '{self._folder / str(step)}' was saved and cannot be read back "
+                f"({error}); the run stops. Choose a --workdir on another file system."
+            ) from error
 
     def wait(self) -> None:
         """Until every save is complete on disk.
@@ -202,11 +229,21 @@ class Checkpoints:
             yield
         # TensorStore raises ValueError for all that goes wrong with files.
         except (ValueError, OSError) as error:
+            is_missing = storage_errors.error_number(error) == errno.ENOENT
+            if is_missing or "does not exist" in str(error) or not self._folder.is_dir():
+                raise self._gone() from error
             raise RunError(
                 f"a checkpoint could not be saved in '{self._folder}' "
-                f"({storage_errors.reason(error)}); what was saved before is whole. Once the disk "
-                "takes more, the same command goes on from there."
+                f"({storage_errors.reason(error)}); what was saved before is whole. "
+                f"{storage_errors.remedy(storage_errors.error_number(error))} from there."
             ) from error
+
+    def _gone(self) -> RunError:
+        return RunError(
+            f"a checkpoint could not be saved in '{self._folder}': the folder was deleted, moved "
+            "or renamed while the run was writing. Put it back under its name, and the same "
+            "command goes on from what it holds; without it, the same command begins anew."
+        )
 
     def restore_variables(self, step: int, like: Tree) -> Tree:
         """The variables of a step as NumPy arrays; `like` gives their shapes and types.
@@ -288,33 +325,28 @@ class Checkpoints:
             UserError: they cannot be read, or are of other shapes than `likes`.
         """
         noted = self._noted(step)
-        for name, like in likes.items() if noted is not None else ():
+        for name, like in likes.items():
             difference = digests.kind_difference(noted[name], like)
             if difference:
                 raise self._misfit(step, difference)
         arguments = {
             name: ocp.args.StandardRestore(_as_template(like)) for name, like in likes.items()
         }
-        try:
-            found = self._read(step, arguments)
-        except _Damaged as damage:
-            if noted is None:  # by an older version: who knows
-                raise self._misfit(step, str(damage)) from damage
-            raise
-        for name in likes if noted is not None else ():
+        found = self._read(step, arguments)
+        for name in likes:
             place = digests.first_changed(noted[name], found[name])
             if place is not None:
                 raise _Damaged(f"{name}{place} is not what was saved")
         return found
 
     def _noted(self, step: int) -> Any:
-        """What was noted of a step when it was saved; None in what an older version wrote.
+        """What was noted of a step when it was saved.
 
         Raises:
-            _Damaged: it cannot be read, or the step has other metrics.
+            _Damaged: it is gone or cannot be read, or the step has other metrics.
         """
         if not (self._folder / str(step) / _DIGESTS).exists():
-            return None
+            raise _Damaged(f"it has no {_DIGESTS}")
         found = self._read(step, {_DIGESTS: ocp.args.JsonRestore()})[_DIGESTS]
         noted = digests.unseal(found)
         if noted is None:
@@ -341,7 +373,8 @@ class Checkpoints:
         if number in (None, *storage_errors.LOST):
             raise _Damaged(reason)
         raise UserError(
-            f"checkpoint '{self._folder / str(step)}' cannot be read ({reason}); mend that."
+            f"checkpoint '{self._folder / str(step)}' cannot be read ({reason}); remove the cause, "
+            "then run the same command again."
         )
 
     def _misfit(self, step: int, reason: str) -> UserError:

@@ -3,7 +3,6 @@
 Signals are handled before anything else is imported, so that none arrives amid an import.
 """
 
-import errno
 import os
 import sys
 import traceback
@@ -12,23 +11,19 @@ from pathlib import Path
 from typing import NoReturn
 
 from jaxad import interrupts, processes
-from jaxad.errors import NO_ROOM, RunError, UserError, first_line
-from jaxad.streams import outlast_readers
-
-#: What may not be: the user names another folder, allows it, or moves away what is in the way.
-_NOT_ALLOWED = (
-    errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.EISDIR, errno.ENOTDIR,
-)  # fmt: skip
+from jaxad.errors import NO_ROOM, NOT_ALLOWED, RunError, UserError, first_line
+from jaxad.streams import outlast_readers, print_any_text
 
 
 def _system_error(error: OSError) -> tuple[str, int] | None:
     """What to tell of the system's error and the exit code; None where it is a bug of ours."""
     where = "" if error.filename is None else f"'{error.filename}': "
     if error.errno in NO_ROOM:
+        where = where or "a file, or where this command prints: "
         remedy = "what was saved is whole; once the disk takes more, the same command goes on."
         return f"failed: {where}{error.strerror}; {remedy}", 1
-    if error.errno in _NOT_ALLOWED:
-        return f"error: {where}{error.strerror}; mend that, or name another folder.", 2
+    if error.errno in NOT_ALLOWED:
+        return f"error: {where}{error.strerror}; change that, or name another folder.", 2
     return None
 
 
@@ -41,6 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0, 1 (the run failed) or 2 (the user's mistake).
     """
+    print_any_text()
     program = Path(sys.argv[0]).name if sys.argv[0].endswith(".py") else "jaxad"
     program = f"python {program}" if program.endswith(".py") else program
     with interrupts.handled():

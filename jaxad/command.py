@@ -5,15 +5,15 @@ Nothing heavy is imported before a run.
 
 import difflib
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from jaxad import config as config_lib
-from jaxad import interrupts, processes
+from jaxad import interrupts, paths, processes
 from jaxad.errors import UserError
+from jaxad.user_folders import place_caches_of_others
 from jaxad.workdir import Workdir
 
 #: Every mode with what it does; `jaxad.run.MODES` holds the functions.
@@ -253,7 +253,7 @@ def run(arguments: Sequence[str], program: str) -> int:
     for name, needed in OPTIONS.get(mode, {}).items():
         if needed and not options[name]:
             raise UserError(f"--{name}: missing; --mode={mode} needs it, see --help.")
-    is_file = mode == "score" and Path(workdir).expanduser().is_file()
+    is_file = mode == "score" and paths.expand(workdir, "--workdir").is_file()
     if is_file and config is not None:
         raise UserError("--config: an exported file has its own; leave it out.")
     if mode in ("evaluate", "report", "calibrate", "export", "score") and not is_file:
@@ -276,7 +276,7 @@ def run(arguments: Sequence[str], program: str) -> int:
         )
     # A folder that cannot be used is told before the imports that take seconds.
     if mode in ("study", "inspect"):
-        Workdir(workdir).check_writable()
+        Workdir(workdir).check_writable(for_checkpoints=mode == "study")
     elif mode == "score":  # what it reads need not be writable
         Workdir(workdir).check_config(config)
     else:
@@ -292,6 +292,7 @@ def run(arguments: Sequence[str], program: str) -> int:
 
 def _import_run() -> Any:
     """The module `jaxad.run`, whose import takes seconds."""
+    place_caches_of_others()
     from jaxad import run
 
     return run

@@ -5,6 +5,11 @@ import errno
 #: Errors of the system: a disk takes no more. The run failed, and goes on once it does.
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
+#: What may not be: the user names another folder, allows it, or moves away what is in the way.
+NOT_ALLOWED = (
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.EISDIR, errno.ENOTDIR,
+)  # fmt: skip
+
 
 class UserError(Exception):
     """A mistake of the user.

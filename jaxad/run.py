@@ -2,12 +2,12 @@
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 
 from ml_collections import ConfigDict
 
 from jaxad import experiment, exported, interrupts, processes
 from jaxad.compilation import keep_programs
+from jaxad.data.folders import SEVERAL_UNDER_ONE_NAME
 from jaxad.data.inspection import inspect as inspect_data
 from jaxad.data.replay import read_normals
 from jaxad.data.sources import DataSet, is_published, published
@@ -16,6 +16,7 @@ from jaxad.evaluate.evaluation import calibrate as calibrate_run
 from jaxad.evaluate.evaluation import evaluate_splits
 from jaxad.host_memory import keep_freed_memory
 from jaxad.parallel import split_cpu, warn_of_crowded_cpu
+from jaxad.paths import expand
 from jaxad.report.figures import to_png
 from jaxad.report.inspection import contact_sheet
 from jaxad.report.page import write_report
@@ -113,8 +114,10 @@ def report(
     """
     run = Workdir(workdir)
     run.check(config)
-    folders = compare.split(",") if isinstance(compare, str) else compare
-    others = [Workdir(str(folder).strip()) for folder in folders if str(folder).strip()]
+    if isinstance(compare, str):
+        is_one = compare and expand(compare, "--compare").is_dir()  # names may have commas
+        compare = [compare] if is_one else compare.split(",")
+    others = [Workdir(str(folder).strip()) for folder in compare if str(folder).strip()]
     with run.lock():
         print(f"report: {write_report(run, others)}", flush=True)
     return True
@@ -139,7 +142,7 @@ def calibrate(
         normals: an .npz file, or for a run on files a folder, a table or a file; see
             `docs/data.md`. `group`, or `config.data.group_pattern`, tells patients apart.
     """
-    run, path = Workdir(workdir), Path(normals).expanduser()
+    run, path = Workdir(workdir), expand(normals, "--normals")
     run.check(config)
     _start(config)
     split = read_normals(path, config.data)
@@ -163,6 +166,8 @@ def inspect(config: ConfigDict, workdir: str | os.PathLike[str]) -> bool:
         file.write(to_png(contact_sheet(splits)))
     print("\n".join([*found.lines(), f"contact sheet: {folder / 'inspect.png'}"]), flush=True)
     remedy = "Keep each image and each patient in one split."
+    if data_set.is_own:
+        remedy += f" {SEVERAL_UNDER_ONE_NAME}"
     if is_published(config.data.name) and published(config.data.name).SHARES_PATIENTS:
         remedy = "As published; --config.data.regroup=True learns from none that is tested."
     if found.leaks:
@@ -171,7 +176,7 @@ def inspect(config: ConfigDict, workdir: str | os.PathLike[str]) -> bool:
         )
     if found.skipped and config.data.on_error == "raise":
         raise UserError(
-            f"{config.data.name}: {len(found.skipped)} bad files, listed above; mend or remove "
+            f"{config.data.name}: {len(found.skipped)} bad files, listed above; repair or remove "
             "them, or leave them out with --config.data.on_error=skip."
         )
     return True
@@ -212,14 +217,14 @@ def score(
     from jaxad.score.files import score_files
     from jaxad.score.judge import load_judge
 
-    path = Path(workdir).expanduser()
+    path = expand(workdir, "--workdir")
     if config is not None:
         _start(config)
     else:  # an exported file, which is not open yet
         keep_programs()
         keep_freed_memory(None)
     judge = load_judge(path, None if rate == "" else _number("rate", rate))
-    source, target = Path(input).expanduser(), Path(output).expanduser()
+    source, target = expand(input, "--input"), expand(output, "--output")
     name = f"{path.resolve()} at step {judge.scorer.step}"
     if path.is_file():
         name = exported.digest(path.read_bytes())

@@ -3,7 +3,6 @@
 import abc
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -12,6 +11,7 @@ from jaxtyping import Float
 
 from jaxad.data.preprocess import check_images, to_unit_interval
 from jaxad.errors import UserError
+from jaxad.paths import expand
 from jaxad.types import Scores, Split
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ class Scorer(abc.ABC):
         """
         from jaxad.data import replay
 
-        return replay.read_files(Path(path).expanduser(), self.config.data)
+        return replay.read_files(expand(path), self.config.data)
 
     def score(self, images: np.ndarray) -> Scores:
         """Scores images; all arrays of the result are NumPy arrays of N rows.

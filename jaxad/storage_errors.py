@@ -8,10 +8,12 @@ import os
 import re
 import sys
 import time
+import traceback
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
-from jaxad.errors import first_line
+from jaxad.errors import NO_ROOM, NOT_ALLOWED, first_line
 
 #: What an array's file that is gone or lies on a bad disk ends in; other errors of the system (no
 #: permission, too many open files) say nothing of the file.
@@ -23,7 +25,10 @@ _ECHO_SECONDS = 0.5
 
 @contextlib.contextmanager
 def without_echoes() -> Iterator[None]:
-    """Makes one error of a failed read or write: what Orbax does beside it fails late and aloud."""
+    """Makes one error of a failed read or write: what Orbax does beside it fails late and aloud.
+
+    After an error of the block the rest stays silent for good: it may come when the process ends.
+    """
     logger, hook = logging.getLogger("asyncio"), sys.unraisablehook
 
     def drop_closed_loops(told: Any) -> None:
@@ -31,15 +36,22 @@ def without_echoes() -> Iterator[None]:
             hook(told)
 
     def is_asked_for(record: logging.LogRecord) -> bool:
-        return "exception was never retrieved" not in record.getMessage()
+        is_late = "exception was never retrieved" in record.getMessage()
+        return not (is_late and record.exc_info and _is_of_storage(record.exc_info[1]))
 
     sys.unraisablehook = drop_closed_loops
     logger.addFilter(is_asked_for)
-    try:
-        yield
-    finally:
-        sys.unraisablehook = hook
-        logger.removeFilter(is_asked_for)
+    yield
+    sys.unraisablehook = hook
+    logger.removeFilter(is_asked_for)
+
+
+def _is_of_storage(error: BaseException | None) -> bool:
+    """Whether an error is of TensorStore, or passed through Orbax."""
+    if error is None:
+        return False
+    files = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
+    return "tensorstore_spec" in str(error) or any("orbax" in Path(name).parts for name in files)
 
 
 def await_echoes() -> None:
@@ -52,6 +64,24 @@ def error_number(error: Exception) -> int | None:
     """Of the system's error, also where TensorStore tells it in words."""
     told = re.search(r"os_error_code='(\d+)'", str(error))
     return int(told[1]) if told is not None else getattr(error, "errno", None)
+
+
+def number_in_words(error: Exception) -> int | None:
+    """Of the system's error behind one of TensorFlow or TFDS, which may tell it in words alone."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno is not None:
+            return cause.errno
+        cause = cause.__cause__ or cause.__context__
+    numbers = (*NO_ROOM, *NOT_ALLOWED, *LOST)
+    return next((number for number in numbers if os.strerror(number) in str(error)), None)
+
+
+def remedy(number: int | None) -> str:
+    """What lets a run go on whose files could not be written; the sentence may be continued."""
+    if number in NOT_ALLOWED:
+        return "Make the folder writable, and the same command goes on"
+    return "Once the disk takes more, the same command goes on"
 
 
 def reason(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""Standard streams that outlast their reader: a closed terminal or pipe must not end a run."""
+"""Standard streams that end no run, whether their reader is gone or their encoding is poor."""
 
 import errno
 import io
@@ -40,3 +40,10 @@ def outlast_readers() -> None:
             line_buffering=stream.line_buffering,
         )
         setattr(sys, name, lasting)
+
+
+def print_any_text() -> None:
+    r"""Lets stdout and stderr print what their encoding lacks as `\xfc`, instead of raising."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")

@@ -14,7 +14,8 @@ from ml_collections import ConfigDict
 
 from jaxad import config as config_lib
 from jaxad import locks, processes
-from jaxad.errors import UserError
+from jaxad.errors import NO_ROOM, RunError, UserError
+from jaxad.paths import check_name, expand
 
 #: Where `atomic_write` and `Workdir.replaced` leave what they write if they are killed.
 _LEFTOVERS = (
@@ -36,9 +37,10 @@ def atomic_write(path: Path, mode: str = "w", *, by_all: bool = False) -> Iterat
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(".tmp", f".{path.name}.", path.parent)
     try:
-        encoding = None if "b" in mode else "utf-8"
-        newline = "" if encoding else None
-        with naming(path), os.fdopen(handle, mode, encoding=encoding, newline=newline) as file:
+        # Names of files need not be UTF-8; what is written is.
+        as_text = {"encoding": "utf-8", "errors": "backslashreplace", "newline": ""}
+        options: dict[str, Any] = {} if "b" in mode else as_text
+        with naming(path), os.fdopen(handle, mode, **options) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -79,7 +81,7 @@ class Workdir:
     """Paths inside a run's folder."""
 
     def __init__(self, path: str | os.PathLike[str]):
-        self.path = Path(path).expanduser()
+        self.path = expand(path, "workdir")
 
     @property
     def config(self) -> Path:
@@ -199,7 +201,7 @@ class Workdir:
             for data in (config.data, config.data.test):
                 if data.root and "://" not in data.root:
                     # Found again from any folder.
-                    data.root = str(Path(data.root).expanduser().absolute())
+                    data.root = str(expand(data.root, "config.data.root").absolute())
             with atomic_write(self.config) as file:
                 file.write(config_lib.to_json(config))
 
@@ -207,9 +209,10 @@ class Workdir:
         """Checks that the folder can be written and holds no run of another config.
 
         Raises:
-            UserError: the folder cannot be written, or holds a run of another config.
+            UserError: the folder cannot be written, has a name that checkpoints cannot be written
+                under, or holds a run of another config.
         """
-        self.check_writable()
+        self.check_writable(for_checkpoints=True)
         self.check_config(config)
 
     def check_config(self, config: ConfigDict) -> None:
@@ -228,13 +231,28 @@ class Workdir:
                     f"--workdir or undo the difference: {'; '.join(differences)}."
                 )
 
-    def check_writable(self) -> None:
-        """Makes the folder if it is not there; raises a UserError where it cannot be written."""
+    def check_writable(self, *, for_checkpoints: bool = False) -> None:
+        """Makes the folder if it is not there.
+
+        Args:
+            for_checkpoints: whether checkpoints are to be written there.
+
+        Raises:
+            UserError: it cannot be written, or checkpoints cannot in a folder of this name.
+            RunError: the disk is full.
+        """
+        if for_checkpoints:
+            check_name(self.path, "workdir")
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=self.path):
                 pass
         except OSError as error:
+            if error.errno in NO_ROOM:
+                raise RunError(
+                    f"workdir '{self.path}' takes no more ({error.strerror}); make room, or choose "
+                    "another with --workdir."
+                ) from error
             raise UserError(
                 f"workdir '{self.path}' cannot be written ({error.strerror}); choose another "
                 "with --workdir."

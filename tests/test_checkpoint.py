@@ -1,5 +1,7 @@
 """Checkpoints: the last few and the best are kept, damage is found, nothing half-written counts."""
 
+import errno
+import os
 import shutil
 
 import jax.numpy as jnp
@@ -8,7 +10,7 @@ import pytest
 
 from jaxad import storage_errors
 from jaxad.checkpoint import VALIDATION_LOSS, Checkpoints
-from jaxad.errors import UserError
+from jaxad.errors import RunError, UserError
 
 LOSSES = {1: 5.0, 2: 1.0, 3: 4.0, 4: 3.0, 5: 2.0}
 
@@ -60,6 +62,76 @@ def test_variables_of_another_shape_are_named_with_their_folder(folder):
         pytest.raises(UserError, match="checkpoints/5' does not fit its config .*other'"),
     ):
         checkpoints.restore_variables(5, {"params": {"other": jnp.zeros(2)}})
+
+
+def test_the_first_checkpoint_is_read_back(tmp_path, monkeypatch, patient):
+    """A folder that does not keep what is written ends the run at once, not after hours."""
+    real, read = Checkpoints._restore, []
+
+    def lossy(self, step, likes):
+        read.append(step)
+        if len(read) == 1:
+            flip(array_file(tmp_path / "a" / str(step)))
+        return real(self, step, likes)
+
+    monkeypatch.setattr(Checkpoints, "_restore", lossy)
+    with (
+        pytest.raises(RunError, match=r"checkpoint '.*a/1' was saved and cannot be read back \("),
+        Checkpoints(tmp_path / "a") as checkpoints,
+    ):
+        checkpoints.save(1, *trees(1), {})
+    with Checkpoints(tmp_path / "b") as checkpoints:
+        for step in (1, 2, 3):
+            checkpoints.save(step, *trees(step), {})
+    with Checkpoints(tmp_path / "b") as checkpoints:
+        checkpoints.save(4, *trees(4), {})
+    assert read == [1, 1]  # the first of each folder alone
+
+
+def test_a_first_checkpoint_that_is_not_there(tmp_path, monkeypatch):
+    """Written elsewhere, as below a name that is read as another."""
+    monkeypatch.setattr(Checkpoints, "steps", [])
+    with (
+        pytest.raises(RunError, match=r"cannot be read back \(it is not there\); the run stops"),
+        Checkpoints(tmp_path / "a") as checkpoints,
+    ):
+        checkpoints.save(1, *trees(1), {})
+
+
+@pytest.mark.parametrize("saved", [0, 1, 3])
+@pytest.mark.parametrize("rename", [True, False])
+def test_a_folder_that_is_gone_is_no_full_disk(tmp_path, saved, rename):
+    folder = tmp_path / "run" / "checkpoints"
+    with (
+        pytest.raises(RunError, match="was deleted, moved or renamed .*Put it back under its name"),
+        Checkpoints(folder) as checkpoints,
+    ):
+        for step in range(saved):
+            checkpoints.save(step, *trees(step), {})
+        checkpoints.wait()
+        if rename:
+            folder.parent.rename(tmp_path / "elsewhere")
+        else:
+            shutil.rmtree(folder.parent)
+        checkpoints.save(9, *trees(9), {})
+    assert not folder.exists()  # none is made in its place
+    if rename:  # the remedy
+        (tmp_path / "elsewhere").rename(folder.parent)
+        with Checkpoints(folder) as checkpoints:
+            checkpoints.save(9, *trees(9), {})
+            assert checkpoints.last_step == 9
+
+
+def test_a_folder_that_may_not_be_written_is_no_full_disk(tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    with (
+        pytest.raises(RunError, match=r"\(Read-only file system\).*Make the folder writable, and"),
+        Checkpoints(tmp_path / "a") as checkpoints,
+    ):
+        monkeypatch.setattr(checkpoints._manager, "save", refuse)
+        checkpoints.save(1, *trees(1), {})
 
 
 # --- Damage.
@@ -187,13 +259,15 @@ def test_another_model_is_no_damage(folder):
     assert not list(folder.glob("*damaged*"))
 
 
-def test_checkpoints_of_a_version_without_digests_are_read(folder):
-    shutil.rmtree(folder / "5/digests")
+@pytest.mark.parametrize("lost", ["digests", "digests/metadata"])
+def test_a_checkpoint_that_lost_its_digests_is_damaged(folder, patient, capsys, lost):
+    place = folder / "5" / lost
+    shutil.rmtree(place) if place.is_dir() else place.unlink()
     with Checkpoints(folder, keep_last=3) as checkpoints:
-        assert checkpoints.restore_newest(*trees(0))[0] == 5
-        flip(array_file(folder / "5"))
-        with pytest.raises(UserError, match="checkpoint '.*5' does not fit its config"):
-            checkpoints.restore_newest(*trees(0))
+        assert checkpoints.restore_newest(*trees(0))[0] == 4
+    printed = capsys.readouterr().err
+    assert printed.startswith(f"warning: checkpoint '{folder / '5'}' is damaged (")
+    assert printed.endswith("and set aside as '5.damaged'; step 4 is taken instead.\n")
 
 
 def test_a_folder_that_is_a_file_is_named(tmp_path):
@@ -208,6 +282,8 @@ def test_a_file_that_may_not_be_read_is_no_damage(folder, monkeypatch, patient):
 
     with Checkpoints(folder, keep_last=3) as checkpoints:
         monkeypatch.setattr(checkpoints._manager, "restore", restore)
-        with pytest.raises(UserError, match=r"5' cannot be read \(Permission denied\); mend that"):
+        with pytest.raises(
+            UserError, match=r"5' cannot be read \(Permission denied\); remove the cause"
+        ):
             checkpoints.restore_newest(*trees(0))
     assert not list(folder.glob("*damaged*"))

@@ -1,5 +1,8 @@
 """Compiled programs are kept, but where the user says otherwise."""
 
+import errno
+import os
+
 import jax
 import pytest
 
@@ -43,3 +46,17 @@ def test_a_home_that_cannot_be_written_is_no_error(fresh, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(fresh / "file"))
     assert compilation.keep_programs() is None
     assert jax.config.jax_compilation_cache_dir is None
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS])
+def test_a_folder_that_takes_nothing_is_said_once(fresh, monkeypatch, capsys, number):
+    """JAX would warn at every program."""
+
+    def refuse(**_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("tempfile.TemporaryFile", refuse)
+    assert compilation.keep_programs() is None
+    assert jax.config.jax_compilation_cache_dir is None
+    printed = capsys.readouterr().err
+    assert os.strerror(number) in printed and printed.count("\n") == 1

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "jaxad"
-FOUNDATION = ("jaxad.errors", "jaxad.types", "jaxad.host_tensorflow")
+FOUNDATION = ("jaxad.errors", "jaxad.paths", "jaxad.types", "jaxad.host_tensorflow")
 
 
 @dataclasses.dataclass(frozen=True)

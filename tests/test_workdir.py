@@ -7,7 +7,7 @@ import stat
 import pytest
 
 from jaxad import config as config_lib
-from jaxad.errors import UserError
+from jaxad.errors import RunError, UserError
 from jaxad.workdir import Workdir, atomic_write, write_json
 
 
@@ -228,3 +228,13 @@ def test_the_folder_of_a_study_is_no_single_run_s(tmp_path):
     with pytest.raises(UserError, match="holds a study; choose another --workdir"):
         Workdir(tmp_path).check(config_lib.get_config("pchvae:smoke"))
     assert [path.name for path in tmp_path.iterdir()] == ["study.json"]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_folder_on_a_full_disk_is_a_run_that_failed(tmp_path, monkeypatch, number):
+    def refuse(**_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("tempfile.TemporaryFile", refuse)
+    with pytest.raises(RunError, match=rf"workdir '.*' takes no more \({os.strerror(number)}\); "):
+        Workdir(tmp_path).check_writable()

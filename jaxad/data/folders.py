@@ -34,6 +34,12 @@ SUFFIXES: Mapping[Kind, tuple[str, ...]] = {
     "dicom": dicom.SUFFIXES,
 }
 
+#: A remedy where there seem to be fewer patients than there are.
+SEVERAL_UNDER_ONE_NAME = (
+    "If one name stands for several patients, as PatientID may in anonymised DICOM files, find "
+    "them in the paths of the files with config.data.group_pattern."
+)
+
 _LAYOUT = (
     "expected train/good/, test/good/ and test/<any other name>/, optionally val/good/ and "
     "ground_truth/<name>/, or a .csv file"
@@ -216,7 +222,8 @@ def with_val(splits: Mapping[str, list[Item]], splitting: Splitting) -> dict[str
     groups = {item.group for item in splits["train"]}
     if len(groups) < 2:
         raise UserError(
-            "split 'train' is of one patient; give at least two, so that one can be validated on."
+            "split 'train' is of one patient; give at least two, so that one can be validated on. "
+            f"{SEVERAL_UNDER_ONE_NAME}"
         )
     chosen, left = pick(groups, (splitting.val_share,), splitting.seed)
     if not left:
@@ -330,7 +337,8 @@ def draw_splits(items: Sequence[Item], splitting: Splitting) -> dict[str, list[I
     if len(normal) < 3:
         raise UserError(
             f"{len(normal)} patients are normal{named}; at least three are needed, to train, to "
-            "validate and to test. Add some, or say in which split each file is."
+            "validate and to test. Add some, or say in which split each file is. "
+            f"{SEVERAL_UNDER_ONE_NAME}"
         )
     more, val, train = pick(normal, (splitting.test_share, splitting.val_share), splitting.seed)
     if not train:

@@ -19,6 +19,7 @@ from jaxad.data.readers import dicom
 from jaxad.data.readers.images import read_image, read_mask, read_plain
 from jaxad.data.readers.volumes import Grid, Volume, read_nifti
 from jaxad.errors import DataError, UserError
+from jaxad.paths import readable
 
 Kind = Literal["image", "nifti", "dicom"]
 
@@ -26,6 +27,9 @@ Kind = Literal["image", "nifti", "dicom"]
 @dataclasses.dataclass(frozen=True)
 class Item:
     """An image, or a scan with all its slices.
+
+    Names of files need not be UTF-8. Bytes of an id or a group that are not become text such as
+    `\\xff`, so that every table, page and log can hold them.
 
     Attributes:
         id: its name in the data set; a slice's is `<id>-<position>`.
@@ -42,6 +46,10 @@ class Item:
     label: int | None
     mask: Path | None = None
     normal_only: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "id", readable(self.id))
+        object.__setattr__(self, "group", readable(self.group))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -192,12 +200,12 @@ def _read_volume(path: Path) -> Volume:
 def _check_label(item: Item, is_marked: bool) -> None:
     if item.label == 0 and is_marked:
         raise DataError(
-            f"{item.mask}: marks anomalous pixels of '{item.id}', which is labelled normal; mend "
-            "one of them."
+            f"{item.mask}: marks anomalous pixels of '{item.id}', which is labelled normal; "
+            "correct the mask or the label."
         )
     if item.label == 1 and not is_marked:
         raise DataError(
-            f"{item.mask}: is empty, but '{item.id}' is labelled anomalous; mend one of them."
+            f"{item.mask}: is empty, but '{item.id}' is labelled anomalous; correct one of them."
         )
 
 
@@ -213,5 +221,5 @@ def left_out(item: Item, reading: Reading, error: str) -> Rows:
         size="",
         lowest=None,
         highest=None,
-        error=error,
+        error=readable(error),
     )

@@ -15,6 +15,7 @@ from jaxad import interrupts
 from jaxad.data.items import Item, Reading, Rows, left_out, read_item
 from jaxad.data.preparation import to_depth
 from jaxad.data.shared import shared_array, take_place
+from jaxad.data.workers import can_start_processes, parallel
 from jaxad.errors import DataError, UserError
 from jaxad.types import FilesRead, Split
 
@@ -51,8 +52,9 @@ def read_items(
     if reading.kind == "image" and not _is_few(items, reading):
         least, most = _CHUNKS
         size = max(least, min(most, len(items) // (8 * joblib.cpu_count())))
-    with _parallel(_is_few(items, reading)) as parallel:
-        chunks = parallel(
+    # Threads wait for each other where every image takes fresh memory.
+    with parallel(few=_is_few(items, reading)) as workers:
+        chunks = workers(
             joblib.delayed(_read_chunk)(items[start : start + size], reading, room, start)
             for start in range(0, len(items), size)
         )
@@ -75,17 +77,6 @@ def read_items(
 
 def _is_few(items: Sequence[Item], reading: Reading) -> bool:
     return len(items) < _FEW["image" if reading.kind == "image" else "scan"]
-
-
-@contextlib.contextmanager
-def _parallel(few: bool) -> Iterator[joblib.Parallel]:
-    """Threads for a few items, processes for more, whose start takes longer than reading a few.
-
-    Threads wait for each other where every image takes fresh memory.
-    """
-    options = {"backend": "threading"} if few else {"backend": "loky", "inner_max_num_threads": 1}
-    with joblib.parallel_config(n_jobs=joblib.cpu_count(), **options):
-        yield joblib.Parallel(return_as="generator", batch_size=1, pre_dispatch="3 * n_jobs")
 
 
 def _read_chunk(
@@ -173,7 +164,7 @@ def read_split(items: Sequence[Item], reading: Reading, name: str) -> Split:
         UserError: none of the files can be.
     """
     side, channels = reading.preparation.image_size, reading.preparation.channels
-    share = reading.kind == "image" and not _is_few(items, reading)
+    share = reading.kind == "image" and not _is_few(items, reading) and can_start_processes()
     with contextlib.ExitStack() as stack:
         room = None
         if share:

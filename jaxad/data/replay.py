@@ -29,6 +29,7 @@ from jaxad.data.sources import KINDS, TFDS, check_split, is_published, published
 from jaxad.data.tables import read_rows
 from jaxad.data.tree import check_not_hidden
 from jaxad.errors import UserError
+from jaxad.paths import expand
 from jaxad.types import Split
 
 
@@ -212,7 +213,7 @@ def read_normals(path: Path, data: ConfigDict) -> Split:
         UserError: it cannot be read, an `.npz` file has no `group`, an image is unusable, or one is
             labelled anomalous.
     """
-    root = Path(data.root).expanduser().resolve() if data.name in KINDS else None
+    root = expand(data.root, "config.data.root").resolve() if data.name in KINDS else None
     if root is not None and root.is_dir() and path.resolve().is_relative_to(root):
         raise UserError(
             f"--normals={path}: lies in the run's own data, '{root}'; give normal images that are "

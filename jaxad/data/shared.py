@@ -21,14 +21,27 @@ def shared_array(shape: Sequence[int], dtype: np.dtype) -> Iterator[np.memmap | 
     somebody holds it.
     """
     num_bytes = int(np.prod(shape)) * dtype.itemsize
+    with contextlib.ExitStack() as stack:
+        array = None
+        for place in _places() if hasattr(os, "posix_fallocate") else ():
+            try:
+                if shutil.disk_usage(place).free < num_bytes:
+                    continue
+                folder = tempfile.TemporaryDirectory(prefix="jaxad-", dir=place)
+                path = Path(stack.enter_context(folder)) / "array"
+                array = np.memmap(path, dtype=dtype, mode="w+", shape=tuple(shape))
+                break
+            except OSError:  # full, or not to be written after all
+                continue
+        yield array
+
+
+def _places() -> list[Path]:
+    """Folders for an array that is soon gone, the fastest first."""
     places = [_MEMORY] if os.access(_MEMORY, os.W_OK) else []
-    for place in (*places, Path(tempfile.gettempdir())):
-        if shutil.disk_usage(place).free >= num_bytes and hasattr(os, "posix_fallocate"):
-            with tempfile.TemporaryDirectory(prefix="jaxad-", dir=place) as folder:
-                path = Path(folder) / "array"
-                yield np.memmap(path, dtype=dtype, mode="w+", shape=tuple(shape))
-            return
-    yield None
+    with contextlib.suppress(FileNotFoundError):  # none can be written
+        places.append(Path(tempfile.gettempdir()))
+    return places
 
 
 def take_place(array: np.memmap, start: int, count: int) -> bool:

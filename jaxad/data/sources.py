@@ -13,7 +13,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from jaxad.data import settings
-from jaxad.data.folders import read_folder
+from jaxad.data.folders import SEVERAL_UNDER_ONE_NAME, read_folder
 from jaxad.data.names import is_table
 from jaxad.data.natural_objects import render_natural_objects
 from jaxad.data.npz import npz_readers
@@ -23,6 +23,7 @@ from jaxad.data.settings import KINDS, TFDS
 from jaxad.data.tables import read_table
 from jaxad.data.tree import check_not_hidden
 from jaxad.errors import UserError
+from jaxad.paths import expand, is_undecodable, readable
 from jaxad.types import Split
 
 if TYPE_CHECKING:  # it imports TensorFlow, which takes seconds
@@ -58,7 +59,7 @@ def _icbm_synth(data: ConfigDict, _: Wish) -> Readers:
 
 
 def _npz(data: ConfigDict, _: Wish) -> Readers:
-    return npz_readers(Path(data.root or ".").expanduser())
+    return npz_readers(expand(data.root or ".", "config.data.root"))
 
 
 def _own_files(data: ConfigDict, wish: Wish) -> Readers:
@@ -77,7 +78,7 @@ def _own_files(data: ConfigDict, wish: Wish) -> Readers:
 def _root(data: ConfigDict, what: str) -> Path:
     if not data.root:
         raise UserError(f"config.data.root: missing; name the folder of {what}. See docs/data.md.")
-    return Path(data.root).expanduser()
+    return expand(data.root, "config.data.root")
 
 
 def published(name: str) -> "type[ManualBuilder]":
@@ -104,7 +105,7 @@ def _published(data: ConfigDict, wish: Wish) -> Readers:
     instructions = " ".join((builder.MANUAL_DOWNLOAD_INSTRUCTIONS or "").split())
     if not data.root:
         raise UserError(f"config.data.root: {data.name} needs files of your own. {instructions}")
-    root = Path(data.root).expanduser()
+    root = expand(data.root, "config.data.root")
     if not root.is_dir():
         raise UserError(f"config.data.root '{root}': no such folder. {instructions}")
     choices = Choices(
@@ -282,10 +283,20 @@ class DataSet:
             self._readers = {**self._readers, **others}
         elif data.test.root:
             raise UserError("config.data.test.root: names no data set; set config.data.test.name.")
+        for name in self._readers:
+            if is_undecodable(name):  # it becomes a folder, a heading and a key in JSON
+                raise UserError(
+                    f"{data.name}: the name of split '{readable(name)}' is not UTF-8; rename it."
+                )
         self._may_share = is_published(data.name) and published(data.name).SHARES_PATIENTS
         self._splits: dict[str, Split] = {}
         self._image_shape = (int(data.image_size), int(data.image_size), int(data.channels))
         self.split_names = tuple(self._readers)
+
+    @property
+    def is_own(self) -> bool:
+        """Whether it is of files whose patients the config tells apart."""
+        return self._name in KINDS and not is_published(self._name)
 
     @property
     def test_split_names(self) -> tuple[str, ...]:
@@ -306,12 +317,13 @@ class DataSet:
                 first = owner.setdefault(group, name)
                 as_published = self._may_share and "test" in (first, name)
                 if first != name and not as_published:
+                    hint = f" {SEVERAL_UNDER_ONE_NAME}" if self.is_own else ""
                     raise UserError(
                         f"{self._name}: patient '{group}' is in splits '{first}' and "
-                        f"'{name}'; keep each patient in one split."
+                        f"'{name}'; keep each patient in one split.{hint}"
                     )
 
-        if self._name in KINDS and not is_published(self._name):
+        if self.is_own:
             self._check_images()
 
     def _check_images(self) -> None:

@@ -2,18 +2,20 @@
 
 import dataclasses
 import functools
+import os
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from jaxad import storage_errors
 from jaxad.data.folders import Splitting
 from jaxad.data.preparation import Preparation
 from jaxad.data.prepare_images import prepare_image
+from jaxad.data.tfds_folder import data_folder
 from jaxad.data.tree import pick
-from jaxad.errors import UserError, first_line
+from jaxad.errors import NO_ROOM, RunError, UserError, first_line
 from jaxad.host_tensorflow import tensorflow
 from jaxad.types import Split
 
@@ -74,17 +76,23 @@ def open_labelled(
     Raises:
         UserError: there is no such data set, it cannot be fetched, it has not one image and one
             label, or no split `train` or `test`.
+        RunError: there is no room for it.
     """
     tensorflow()  # hides the accelerators before TFDS uses it
     import tensorflow_datasets as tfds
 
-    local = root if "://" in root else str(Path(root).expanduser())
+    folder = data_folder(root)
     try:
-        builder = tfds.builder(name, data_dir=local if root else None)
+        builder = tfds.builder(name, data_dir=folder)
         builder.download_and_prepare()
     # TFDS raises what it finds: unknown names, no network, checksums, manual downloads.
     except Exception as error:
-        line = first_line(error)
+        line, number = first_line(error), storage_errors.number_in_words(error)
+        if number in NO_ROOM:
+            raise RunError(
+                f"data folder '{folder}' takes no more ({os.strerror(number)}); make room, or "
+                "choose another with --config.data.root or $TFDS_DATA_DIR."
+            ) from error
         raise UserError(
             f"config.data.name: tfds:{name} cannot be had ({line[:300]}); see "
             "https://www.tensorflow.org/datasets/catalog for names, and $TFDS_DATA_DIR or "

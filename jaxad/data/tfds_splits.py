@@ -1,15 +1,14 @@
 """Splits of TFDS builders whose features are those of a Batch: image, label, mask, id, ..."""
 
-import contextlib
 import functools
-import shutil
-from collections.abc import Iterator
+import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from jaxad import locks
+from jaxad import storage_errors
+from jaxad.data.tfds_folder import alone, data_folder
 from jaxad.errors import NO_ROOM, RunError, UserError, first_line
 from jaxad.host_tensorflow import tensorflow
 from jaxad.types import FilesRead, Split
@@ -35,7 +34,7 @@ def open_builder(
     tensorflow()  # hides the accelerators before TFDS uses it
     from google.protobuf.json_format import ParseError
 
-    local = root if "://" in root else str(Path(root).expanduser())
+    folder = data_folder(root)
     # Where the files are the user's, config.data.root names them, and not TFDS's folder.
     remedy = "$TFDS_DATA_DIR" if manual_dir else "--config.data.root or $TFDS_DATA_DIR"
     from jaxad.data.builders.quiet import silent_tfds
@@ -45,15 +44,14 @@ def open_builder(
             with silent_tfds():
                 return builder_class(
                     config=builder_config,
-                    data_dir=local if root else None,
+                    data_dir=folder,
                     file_format="array_record",
                 )
         except (OSError, ValueError, ParseError) as error:
-            name = f"{builder_class.name}/{builder_config.name}"
+            place = f"{folder}/{builder_class.name}/{builder_config.name}"
             raise UserError(
-                f"cached data '{name}' in data folder '{root or 'of TFDS'}' cannot be read "
-                f"({_first_line(error)}); delete that folder to make them again, or choose another "
-                f"with {remedy}."
+                f"cached data in '{place}' cannot be read ({first_line(error)}); delete that "
+                f"folder to make them again, or choose another data folder with {remedy}."
             ) from error
 
     import tensorflow_datasets as tfds
@@ -62,39 +60,25 @@ def open_builder(
     builder = make()
     if not builder.data_path.exists():
         try:
-            with _alone(str(builder.data_path.parent)):
+            with alone(str(builder.data_path.parent)):
                 builder = make()  # another process may have made the data meanwhile
                 builder.download_and_prepare(download_config=download)
-        except OSError as error:
-            if error.errno in NO_ROOM:
+        # array_record raises RuntimeError for all that goes wrong with files.
+        except (OSError, RuntimeError) as error:
+            number = storage_errors.number_in_words(error)
+            if number is None:
+                raise
+            reason = os.strerror(number)
+            if number in NO_ROOM:
                 raise RunError(
-                    f"data folder '{builder.data_dir}' takes no more ({_first_line(error)}); make "
-                    f"room, or choose another with {remedy}."
+                    f"data folder '{builder.data_dir}' takes no more ({reason}); make room, or "
+                    f"choose another with {remedy}."
                 ) from error
             raise UserError(
-                f"data folder '{builder.data_dir}' cannot be written ({_first_line(error)}); "
-                f"choose another with {remedy}."
+                f"data folder '{builder.data_dir}' cannot be written ({reason}); choose another "
+                f"with {remedy}."
             ) from error
     return {name: functools.partial(_read, builder, name) for name in builder.info.splits}
-
-
-@contextlib.contextmanager
-def _alone(folder: str) -> Iterator[None]:
-    """Keeps other processes from making data in a folder; waits for one that does."""
-    if "://" in folder:  # storage without locks
-        yield
-        return
-    path = Path(folder)
-    path.mkdir(parents=True, exist_ok=True)
-    waiting = f"data: another process makes data in '{path}', waiting for it."
-    with locks.wait_for_lock(path / ".lock", waiting):
-        for leftover in path.glob("incomplete.*"):
-            shutil.rmtree(leftover)
-        yield
-
-
-def _first_line(error: Exception) -> str:
-    return first_line(error)
 
 
 def _read(builder: Any, split: str) -> Split:
@@ -122,7 +106,7 @@ def _read(builder: Any, split: str) -> Split:
             rows = [{**row, "image": decode(row["image"], dtype=np.uint16).numpy()} for row in rows]
     except (OSError, ValueError, IndexError, RuntimeError) as error:
         raise UserError(
-            f"cached data in '{builder.data_dir}' are damaged ({_first_line(error)}); delete that "
+            f"cached data in '{builder.data_dir}' are damaged ({first_line(error)}); delete that "
             "folder to make them again."
         ) from error
 

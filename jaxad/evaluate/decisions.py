@@ -3,7 +3,6 @@
 import dataclasses
 import math
 import os
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -15,6 +14,7 @@ from jaxad.errors import UserError
 from jaxad.evaluate import calibration as calibration_lib
 from jaxad.evaluate import thresholds
 from jaxad.evaluate.conformal import Calibration, group_maxima
+from jaxad.paths import expand
 from jaxad.workdir import Workdir
 
 Scalars = Float[np.ndarray, " n"]
@@ -33,8 +33,9 @@ def load_calibration(
     Raises:
         UserError: no run, no calibration, or it is of another checkpoint.
     """
-    if Path(path).expanduser().is_file():
-        stored = exported.load(Path(path).expanduser()).calibration
+    place = expand(path)
+    if place.is_file():
+        stored = exported.load(place).calibration
         if stored is None:
             raise UserError(
                 f"'{path}': has no calibration; evaluate the run, then export it again."

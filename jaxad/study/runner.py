@@ -47,7 +47,7 @@ def run_study(
     if not config_lib.is_study(config):
         raise UserError("--mode=study: this config is of one run; name one of configs/studies/.")
     folder = Workdir(workdir)
-    folder.check_writable()
+    folder.check_writable(for_checkpoints=True)
     if folder.config.exists():
         raise UserError(
             f"workdir '{folder.path}' holds a single run; choose another --workdir for a study."

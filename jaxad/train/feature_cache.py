@@ -24,6 +24,7 @@ from jaxad.data.pipeline import eval_batches
 from jaxad.errors import UserError
 from jaxad.parallel import Parallel
 from jaxad.types import PretrainedModel, Split, Tree
+from jaxad.user_folders import user_cache
 from jaxad.workdir import write_json
 
 #: Of the files' layout and of what else the features depend on in this package (normalisation).
@@ -37,9 +38,10 @@ _CHUNK = 256
 _LARGEST_SHARE = 0.5
 
 
-def default_folder() -> Path:
-    """`$XDG_CACHE_HOME/jaxad/features`, by default below ~/.cache."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "jaxad" / "features"
+def default_folder() -> Path | None:
+    """`$XDG_CACHE_HOME/jaxad/features`, by default below ~/.cache; None without a home folder."""
+    base = user_cache()
+    return None if base is None else base / "jaxad" / "features"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,7 +79,7 @@ class FeatureCache:
         or cannot be written, a line says so and training computes features as it goes.
         """
         shape = (len(split), *self._feature_shape())
-        target = self.folder.expanduser() / self._key(split, shape)
+        target = self.folder / self._key(split, shape)
         try:
             target.mkdir(parents=True, exist_ok=True)
             waiting = f"feature cache: {name}: another process computes the same features, waiting."

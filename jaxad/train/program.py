@@ -9,7 +9,6 @@ import dataclasses
 import functools
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +19,7 @@ from ml_collections import ConfigDict
 from jaxad import experiment, processes
 from jaxad.data import pipeline
 from jaxad.parallel import Dispatched, Parallel, make_parallel
+from jaxad.paths import expand
 from jaxad.train.feature_cache import FeatureCache, default_folder
 from jaxad.train.optim import learning_rate_schedule
 from jaxad.train.phases import Phase, Phases, check_phases
@@ -162,20 +162,23 @@ def cached_features(
     encoders of their own, there is no cache or no room for it; then features are computed in
     every step.
     """
-    folder, model = config.train.feature_cache, program.model
-    if not isinstance(model, PretrainedModel) or folder == "off":
+    named, model = config.train.feature_cache, program.model
+    if not isinstance(model, PretrainedModel) or named == "off":
         return {}
+    folder = expand(named, "config.train.feature_cache") if named else default_folder()
     why_not = ""
     if not experiment.augmentation(config).is_off:
         why_not = "config.data.augment changes the images at every step"
     encoders = [[state.mutable[name] for name in model.frozen_collections] for state in states]
     if not all(_equal(encoders[0], other) for other in encoders[1:]):
         why_not = "every seed has an encoder of its own"
-    if why_not:
+    if folder is None:
+        why_not = "this user has no home folder; name a folder in config.train.feature_cache"
+    if folder is None or why_not:
         print(f"feature cache: not used, {why_not}.", flush=True)
         return {}
     cache = FeatureCache(
-        folder=Path(folder) if folder else default_folder(),
+        folder=folder,
         dtype=config.train.feature_cache_dtype,
         model=model,
         variables=states[0].variables,

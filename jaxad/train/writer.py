@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 
-from jaxad import processes
+from jaxad import processes, storage_errors
 from jaxad.errors import RunError
 from jaxad.host_tensorflow import tensorflow
 from jaxad.workdir import Workdir, atomic_write, naming
@@ -70,9 +70,9 @@ class MetricsWriter:
         if not self._is_open:
             return
         try:
-            with contextlib.closing(self._lines), self._told():
+            with naming(self._path), contextlib.closing(self._lines), self._told():
                 self._events.close()
-        except RunError:
+        except (RunError, OSError):
             if kind is None:  # else what ended the block is told
                 raise
 
@@ -99,7 +99,8 @@ class MetricsWriter:
             yield
         except tensorflow().errors.OpError as error:
             reason = str(error.message).partition("; ")[2].splitlines() or ["it failed"]
+            remedy = storage_errors.remedy(storage_errors.number_in_words(error))
             raise RunError(
-                f"'{self._folder}' cannot be written ({reason[0]}); what was saved is whole. Once "
-                "the disk takes more, the same command goes on."
+                f"'{self._folder}' cannot be written ({reason[0]}); what was saved is whole. "
+                f"{remedy}."
             ) from error

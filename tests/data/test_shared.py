@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from test_folders import write_image
 
-from jaxad.data import reading
+from jaxad.data import reading, shared
 from jaxad.data.cutting import Cutting
 from jaxad.data.items import Item, Reading
 from jaxad.data.preparation import Preparation
@@ -25,6 +25,27 @@ def test_the_array_outlives_its_file():
         array[1] = 7
     assert not path.parent.exists()
     assert (array[0] == 0).all() and (array[1] == 7).all()
+
+
+def test_a_folder_that_is_full_after_all_is_passed_over(tmp_path, monkeypatch):
+    """Or none can be written: there is no array then, and images are sent."""
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(shared, "_places", lambda: [tmp_path / "file", tmp_path])
+    with shared_array((2, 3), np.dtype(np.uint8)) as array:
+        assert Path(array.filename).is_relative_to(tmp_path)
+    monkeypatch.setattr(shared, "_places", lambda: [tmp_path / "file"])
+    with shared_array((2, 3), np.dtype(np.uint8)) as array:
+        assert array is None
+
+
+def test_no_folder_for_temporary_files(monkeypatch):
+    def none():
+        raise FileNotFoundError("No usable temporary directory found")
+
+    monkeypatch.setattr(shared, "_MEMORY", Path("/nonexistent"))
+    monkeypatch.setattr("tempfile.gettempdir", none)
+    with shared_array((2, 3), np.dtype(np.uint8)) as array:
+        assert array is None
 
 
 def test_an_image_without_a_place_is_sent(tmp_path, monkeypatch):

@@ -55,6 +55,47 @@ def test_files_for_which_there_is_no_room(forker, tiny, trained, tmp_path):
             assert (tmp_path / "scores" / place).read_bytes() == path.read_bytes(), place
 
 
+def test_data_for_which_there_is_no_room(forker, tmp_path):
+    root = tmp_path / "data"
+    arguments = [
+        "--config=pchvae:smoke", "--mode=inspect", f"--workdir={tmp_path / 'w'}",
+        f"--config.data.root={root}", "--config.data.num_subjects=(2,1,1,1)",
+    ]  # fmt: skip
+    # Small JSON files fit, 40 images of 2 kB do not.
+    line = forker.run(*arguments, largest_file=20_000).only_line(1)
+    assert line.startswith(f"failed: data folder '{root / 'icbm_synth'}")
+    assert "takes no more (File too large); make room, or choose another" in line
+    ended = forker.run(*arguments)
+    assert ended.code == 0, ended.printed
+    assert not list(root.rglob("incomplete.*"))
+
+
+#: The folder of a run is renamed before its second checkpoint is saved.
+RENAME = """
+import os
+from jaxad.train import loop
+real, calls = loop._save, []
+def save(*arguments):
+    calls.append(1)
+    if len(calls) == 2:
+        os.rename({folder!r}, {folder!r} + ".moved")
+    return real(*arguments)
+loop._save = save
+"""
+
+
+def test_a_run_whose_folder_was_renamed(forker, tiny, trained, tmp_path):
+    workdir = tmp_path / "run"
+    arguments = [f"--config={tiny / 'tiny.py'}", f"--workdir={workdir}", "--mode=train"]
+    line = forker.run(*arguments, setup=RENAME.format(folder=str(workdir))).only_line(1)
+    assert "was deleted, moved or renamed while the run was writing" in line
+    assert not workdir.exists()
+    (tmp_path / "run.moved").rename(workdir)  # the remedy
+    ended = forker.run(*arguments)
+    assert ended.code == 0, ended.printed
+    assert digests(workdir, 12) == digests(trained, 12)
+
+
 @pytest.mark.parametrize(
     ("mode", "in_the_way"),
     [("train", "checkpoints"), ("train", "tensorboard"), ("evaluate", "eval"), ("export", ".lock")],

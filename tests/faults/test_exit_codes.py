@@ -37,9 +37,18 @@ def test_a_disk_that_takes_no_more_is_a_run_that_failed(run_into, number):
     )
 
 
+def test_a_full_disk_without_a_name(run_into):
+    """As where this command's output goes to a file on it."""
+    assert run_into(errno.ENOSPC) == (
+        1,
+        "failed: a file, or where this command prints: No space left on device; what was saved is "
+        "whole; once the disk takes more, the same command goes on.\n",
+    )
+
+
 @pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS, errno.ENOTDIR, errno.EEXIST])
 def test_what_may_not_be_is_the_user_s_to_mend(run_into, number):
-    told = f"{os.strerror(number)}; mend that, or name another folder.\n"
+    told = f"{os.strerror(number)}; change that, or name another folder.\n"
     assert run_into(number, "a.csv") == (2, f"error: 'a.csv': {told}")
     assert run_into(number) == (2, f"error: {told}")
 

@@ -1,7 +1,9 @@
 """Metrics on disk: no line is there twice, a torn one not at all, a full disk is one line."""
 
 import errno
+import io
 import json
+import os
 
 import pytest
 
@@ -59,4 +61,24 @@ def test_a_disk_without_room_for_a_line_names_the_file(tmp_path):
         with pytest.raises(OSError) as raised:
             writer.write(1, {"loss": 1.0})
         lines.close()
+    assert raised.value.filename == str(tmp_path / "metrics.jsonl")
+
+
+@pytest.mark.parametrize("at", ["write", "close"])
+def test_a_full_disk_names_the_file(tmp_path, at):
+    """Also where what could not be written is tried again when the file is closed."""
+
+    class Full(io.StringIO):
+        def flush(self):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        def close(self):
+            self.flush()
+
+    with pytest.raises(OSError, match="No space left") as raised:  # noqa: SIM117
+        with MetricsWriter(Workdir(tmp_path), 0) as writer:
+            writer._lines.close()
+            writer._lines = Full()
+            if at == "write":
+                writer.write(1, {"loss": 1.0})
     assert raised.value.filename == str(tmp_path / "metrics.jsonl")

@@ -24,6 +24,7 @@ from jaxad import interrupts
 from jaxad.data.brain.slices import SPLITS, make_slices
 from jaxad.data.brain.template import NUM_SLICES
 from jaxad.data.builders.quiet import silent_tfds
+from jaxad.data.workers import can_start_processes, parallel
 from jaxad.errors import UserError
 
 _CITATION = """@article{fonov2011unbiased,
@@ -195,14 +196,12 @@ def make_examples(
         few = sum(config.num_subjects) < _FEW_SUBJECTS
         num_workers = 1 if few else min(joblib.cpu_count(), count)
     keys = [(config.seed, split, number, config.image_size) for number in range(count)]
-    if num_workers == 1:
+    if num_workers == 1 or not can_start_processes():
         with threadpool_limits(1):
             yield from (_subject_examples(*key) for key in keys)
         return
-    with joblib.parallel_config(backend="loky", n_jobs=num_workers, inner_max_num_threads=1):
-        subjects = joblib.Parallel(return_as="generator")(
-            joblib.delayed(_subject_examples)(*key) for key in keys
-        )
+    with parallel(num_workers) as workers:
+        subjects = workers(joblib.delayed(_subject_examples)(*key) for key in keys)
     yield from subjects
 
 

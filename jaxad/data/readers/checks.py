@@ -42,7 +42,7 @@ def check_memory(path: Path, num_bytes: int) -> None:
     if not 0 < num_bytes <= MOST_BYTES:
         raise DataError(
             f"{path}: its header promises {num_bytes:,} bytes, the most that is read is "
-            f"{MOST_BYTES:,}; repair it or leave it out."
+            f"{MOST_BYTES:,}; repair it, save it smaller or leave it out."
         )
 
 
@@ -77,7 +77,9 @@ _silence = _Silence()
 
 
 @contextlib.contextmanager
-def readable(path: Path, kind: str) -> Iterator[None]:
+def readable(
+    path: Path, kind: str, remedy: str = "copy it again or leave it out"
+) -> Iterator[None]:
     """Turns whatever a library raises on a damaged file into a DataError."""
     try:
         # A library that warns of damage goes on to read it, or raises.
@@ -91,5 +93,5 @@ def readable(path: Path, kind: str) -> Iterator[None]:
     except Exception as error:
         line = first_line(error)
         raise DataError(
-            f"{path}: not a readable {kind} ({line[:200]}); copy it again or leave it out."
+            f"{path}: not a readable {kind} ({line[:200].rstrip('.')}); {remedy}."
         ) from error

@@ -78,7 +78,11 @@ def read_series(folder: Path) -> Volume:
         raise DataError(
             f"{folder}: holds {len(series)} DICOM series; give each a folder of its own."
         )
-    with readable(folder, "DICOM series"):
+    remedy = (
+        "its slices must be parallel, evenly spaced and of one size: add those that are missing, "
+        "move away those that are not of the scan, or leave the folder out"
+    )
+    with readable(folder, "DICOM series", remedy):
         # What the pixels measure, not how they are shown: MONOCHROME1 would be inverted.
         volume = highdicom.get_volume_from_series(
             slices, dtype=np.float32, apply_real_world_transform=False, apply_presentation_lut=False

@@ -94,7 +94,7 @@ def read_mask(path: Path, shape: tuple[int, int]) -> Bool[np.ndarray, "h w"]:
     if pixels.shape[:2] != shape:
         raise DataError(
             f"{path}: the mask has shape {pixels.shape[:2]}, its image {shape}; give a mask of the "
-            "image's size or remove it."
+            "image's size, or leave the image out."
         )
     return (pixels != 0).any(axis=-1)
 

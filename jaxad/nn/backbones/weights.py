@@ -7,6 +7,7 @@ import numpy as np
 
 from jaxad.errors import UserError, first_line
 from jaxad.nn.backbones.torch_file import read_torch_file
+from jaxad.paths import expand
 
 #: How `config.model.weights` names a repository of the hub: `hub:timm/wide_resnet50_2.tv_in1k`.
 HUB = "hub:"
@@ -41,7 +42,10 @@ def read_weights(where: str) -> dict[str, np.ndarray]:
     Raises:
         UserError: there is no such file, or it cannot be read.
     """
-    path = _from_hub(where.removeprefix(HUB)) if where.startswith(HUB) else Path(where).expanduser()
+    if where.startswith(HUB):
+        path = _from_hub(where.removeprefix(HUB))
+    else:
+        path = expand(where, "config.model.weights")
     if path.suffix not in _READERS:
         raise UserError(
             f"config.model.weights: '{where}' is no weights file; name a {', '.join(_READERS)} "

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import tensorflow_datasets as tfds
 from ml_collections import ConfigDict
 
 from jaxad import config as config_lib
@@ -18,8 +17,6 @@ def tfds_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Prepared data go to the test's own folder, never to the user's."""
     folder = tmp_path / "prepared"
     monkeypatch.setenv("TFDS_DATA_DIR", str(folder))
-    # TFDS reads the variable once, when it is imported.
-    monkeypatch.setattr(tfds.core.constants, "DATA_DIR", str(folder))
     return folder
 
 

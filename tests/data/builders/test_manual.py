@@ -4,7 +4,6 @@ import os
 
 import numpy as np
 import pytest
-import tensorflow_datasets as tfds
 import trees
 
 from jaxad.data.builders.hcp import Hcp
@@ -155,7 +154,7 @@ def test_a_folder_that_cannot_be_written_is_told_with_what_names_it(
 ):
     """Not config.data.root, which names the user's files."""
     (tmp_path / "file").write_text("")
-    monkeypatch.setattr(tfds.core.constants, "DATA_DIR", str(tmp_path / "file" / "tfds"))
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "file" / "tfds"))
     data = data_config("miic", trees.miic(tmp_path / "miic"), image_size=32)
     with pytest.raises(UserError, match=r"cannot be (read|written) .*with \$TFDS_DATA_DIR\.$"):
         DataSet(data)
