@@ -82,7 +82,7 @@ def launch() -> NoReturn:
     filters = os.environ.get("PYTHONWARNINGS", "")
     os.environ["PYTHONWARNINGS"] = f"{filters},ignore:resource_tracker:UserWarning".lstrip(",")
     code = main()
-    interrupts.finish(code)
+    interrupts.finish(code, at_once=not processes.are_several())
     sys.exit(code)
 
 

@@ -158,13 +158,18 @@ def answer() -> None:
     _state.answered = True
 
 
-def finish(code: int) -> None:
+def finish(code: int, *, at_once: bool = True) -> None:
     """Ends the process with this code if a signal has arrived; call it when the command is done.
 
-    Threads of libraries that a signal caught in the middle can make an ordinary end hang or crash.
     A signal that arrives from now on does not change the exit code.
+
+    Args:
+        code: the exit code.
+        at_once: whether an interrupted process ends here. Threads of libraries that a signal caught
+            in the middle can make an ordinary end hang or crash; but one of several processes has
+            to take leave of the others.
     """
-    if _state.name:
+    if _state.name and at_once:
         _flush()
         _end_children()
         os._exit(code)

@@ -208,15 +208,16 @@ def test_a_run_goes_on_with_another_number_of_processes(
 
 @pytest.mark.long
 @pytest.mark.parametrize(
-    ("number", "codes"), [(signal.SIGHUP, [0, 0]), (signal.SIGINT, [0, 1])], ids=["HUP", "INT"]
+    ("number", "index", "codes"),
+    [(signal.SIGHUP, 1, [0, 0]), (signal.SIGINT, 0, [1, 0]), (signal.SIGINT, 1, [0, 1])],
 )
 def test_any_signal_to_one_process_saves_in_all(
-    number, codes, launch_environment, npz_root, tmp_path
+    number, index, codes, launch_environment, npz_root, tmp_path
 ):
     command = arguments(npz_root, tmp_path, "--mode=train")
     with Cluster(launch_environment, 2, 1, *command, slowed=True) as cluster:
         wait_for_step(cluster, tmp_path, 5)
-        cluster.members[1].send_signal(number)
+        cluster.members[index].send_signal(number)
         found = cluster.end()
     assert [code for code, _, _ in found] == codes, found
     assert "saved step" in found[0][1]
