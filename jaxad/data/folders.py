@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from jaxad.data.items import Item, Kind
-from jaxad.data.masks import (
+from jaxad.data.mask_files import (
     leave_out_masks,
     masks_beside,
     part_scans,

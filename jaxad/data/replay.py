@@ -18,7 +18,7 @@ from jaxad.data import settings
 from jaxad.data.cutting import cut
 from jaxad.data.folders import Splitting, read_any_folder, read_normal_folder
 from jaxad.data.items import Item, Kind, Reading, Rows
-from jaxad.data.masks import masks_beside, refuse_masks
+from jaxad.data.mask_files import masks_beside, refuse_masks
 from jaxad.data.names import is_archive, is_table
 from jaxad.data.npz import read_npz
 from jaxad.data.preparation import to_depth

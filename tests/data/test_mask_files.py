@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from test_folders import data_config, mvtec, write_mask, write_scan  # noqa: F401
 
-from jaxad.data.masks import find_masks, is_label_map
+from jaxad.data.mask_files import find_masks, is_label_map
 from jaxad.data.readers.images import read_image
 from jaxad.data.replay import find_items, read_normals
 from jaxad.data.sources import DataSet
