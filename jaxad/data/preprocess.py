@@ -11,6 +11,29 @@ from jaxad.errors import UserError
 _DIVISORS = {np.dtype(np.uint8): 255.0, np.dtype(np.uint16): 65535.0}
 
 
+def native(array: object, source: str) -> np.ndarray:
+    """Numbers in this machine's order of bytes, as a plain array; no copy where they are already.
+
+    Args:
+        array: anything that NumPy takes; of any order of bytes and layout in memory.
+        source: for the message.
+
+    Raises:
+        UserError: it holds no real numbers, or some of them are masked.
+    """
+    if isinstance(array, np.ma.MaskedArray) and np.ma.is_masked(array):
+        raise UserError(
+            f"{source}: has masked values; fill them in, with numpy.ma.filled(array, 0) for example."
+        )
+    try:
+        numbers = np.asarray(array)
+    except (ValueError, TypeError) as error:  # lists of different lengths
+        raise UserError(f"{source}: is no array ({error}); give one of real numbers.") from error
+    if numbers.dtype.kind not in "buif":
+        raise UserError(f"{source}: is an array of {numbers.dtype}; give real numbers.")
+    return numbers.astype(numbers.dtype.newbyteorder("="), copy=False)
+
+
 def check_images(
     images: np.ndarray, ids: Sequence[str], image_shape: tuple[int, int, int], source: str
 ) -> None:
@@ -34,7 +57,7 @@ def check_images(
             f"{source}: images are {shape[1:]}{first}, the config wants {tuple(image_shape)}; "
             "resize them or, before training, change config.data.image_size."
         )
-    if images.dtype in _DIVISORS:
+    if images.dtype.newbyteorder("=") in _DIVISORS:
         return
     if not np.issubdtype(images.dtype, np.floating):
         raise UserError(
@@ -59,6 +82,6 @@ def check_images(
 
 def to_unit_interval(images: np.ndarray) -> Float[np.ndarray, "*batch"]:
     """Float32 in [0, 1]: uint8 / 255, uint16 / 65535, floats as they are."""
-    scale = _DIVISORS.get(images.dtype)
+    scale = _DIVISORS.get(images.dtype.newbyteorder("="))
     converted = images.astype(np.float32)
     return converted if scale is None else converted / np.float32(scale)

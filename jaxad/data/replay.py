@@ -21,6 +21,7 @@ from jaxad.data.items import Item, Kind, Reading, Rows
 from jaxad.data.npz import read_npz
 from jaxad.data.preparation import to_depth
 from jaxad.data.prepare_images import prepare_image
+from jaxad.data.preprocess import native
 from jaxad.data.readers.volumes import turn
 from jaxad.data.reading import read_items, read_split
 from jaxad.data.sources import KINDS, TFDS, check_split, is_published, published, told
@@ -55,6 +56,7 @@ def prepare_pixels(
     Raises:
         UserError: they cannot be prepared.
     """
+    pixels = native(pixels, "pixels")
     if KINDS.get(data.name, "image") == "image":
         one_in_colour = pixels.ndim == 3 and pixels.shape[-1] == 3
         stack = pixels[None] if pixels.ndim == 2 or one_in_colour else pixels
