@@ -59,7 +59,7 @@ def marked(
         )
     if values.dtype.kind == "f":
         whole = np.rint(values)
-        if (np.abs(values - whole) <= _ROUNDING).all():
+        if highest >= 0.5 and (np.abs(values - whole) <= _ROUNDING).all():
             values = whole
     levels = np.unique(values[values != 0])
     if is_lossy and len(levels) and (len(levels) > 1 or levels[0] < 2 * _MOST_CLASSES):

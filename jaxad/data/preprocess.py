@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Shaped
 
 from jaxad.errors import UserError
 
@@ -78,6 +78,16 @@ def check_images(
             f"{source}: image '{ids[worst]}' has values in [{lowest[worst]:.4g}, "
             f"{highest[worst]:.4g}]; scale images to [0, 1] with background 0."
         )
+
+
+def are_constant(images: Shaped[np.ndarray, "n h w c"]) -> Bool[np.ndarray, " n"]:
+    """Which images are of one colour."""
+    found = np.zeros(len(images), bool)
+    # A few pixels first: those of hardly any image are the same.
+    some = images[:, ::8, ::8]
+    for place in np.flatnonzero((some == some[:, :1, :1]).all(axis=(1, 2, 3))):
+        found[place] = (images[place] == images[place, :1, :1]).all()
+    return found
 
 
 def to_unit_interval(images: np.ndarray) -> Float[np.ndarray, "*batch"]:

@@ -217,7 +217,9 @@ def read_normals(path: Path, data: ConfigDict) -> Split:
         )
     is_npz = path.suffix.lower() == ".npz" or data.name not in KINDS
     split = (
-        read_npz(path, needed=("group",)) if is_npz else read_files(path, data, with_labels=True)
+        read_npz(path, needed=("group",))
+        if is_npz
+        else read_files(path, data, with_labels=True)
     )
     shape = (int(data.image_size), int(data.image_size), int(data.channels))
     check_split(split, f"'{path}'", shape, normal=True)

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from jaxad.data import replay
 from jaxad.data.items import Item, Reading, Rows
 from jaxad.data.npz import read_npz
-from jaxad.data.preprocess import to_unit_interval
+from jaxad.data.preprocess import are_constant, to_unit_interval
 from jaxad.errors import UserError
 from jaxad.score import maps
 from jaxad.score.judge import Judge
@@ -76,6 +76,7 @@ class _Archive(_Source):
         self.items = [Item(name, group, (path,), 0) for name, group in groups]
         if len({item.id for item in self.items}) < len(self.items):
             raise UserError(f"{path}: two images have the same id; give every image its own.")
+        self._is_constant = are_constant(self._split.images)
         self._places = {item.id: place for place, item in enumerate(self.items)}
 
     def read(self, items: Sequence[Item]) -> Iterator[Rows]:
@@ -83,7 +84,9 @@ class _Archive(_Source):
         for item in items:
             place = self._places[item.id]
             image, label = self._split.images[place : place + 1], np.zeros(1, np.int32)
-            yield Rows(item, image, label, None, None, "", None, None)
+            # As for files: an image that shows nothing is no reason not to score the others.
+            error = "is constant; leave it out" if self._is_constant[place] else ""
+            yield Rows(item, image, label, None, None, "", None, None, error=error)
 
 
 def score_files(
