@@ -9,6 +9,7 @@ from pathlib import Path
 from jaxad.data.items import Item, Kind
 from jaxad.data.readers import dicom, images, volumes
 from jaxad.data.tree import find_files, find_folders, pick
+from jaxad.data.unread import no_files, other_suffixes
 from jaxad.errors import UserError
 
 #: Folders of these names hold normal images, where `config.data.normal_classes` names no others.
@@ -16,9 +17,6 @@ NORMAL_FOLDERS = ("good", "normal")
 
 #: What the file of a mask has at the end of its name, before the suffix, in any case.
 _MASK_ENDINGS = ("_mask", "_seg", "_label", "_labels")
-
-#: Images that are not read; passed over they would be missed by nobody.
-_OTHER_IMAGES = (".bmp", ".gif", ".webp", ".jp2", ".heic", ".avif")
 
 SUFFIXES: Mapping[Kind, tuple[str, ...]] = {
     "image": images.SUFFIXES,
@@ -112,7 +110,8 @@ def read_folder(root: Path, kind: Kind, splitting: Splitting) -> dict[str, list[
     if not (root / "train").is_dir():
         if kind == "nifti" and (flat := _flat(root, splitting)):
             return flat
-        raise UserError(f"config.data.root '{root}': has no folder train; {_LAYOUT}.")
+        others = "" if _files(root, kind) else no_files(root, kind)
+        raise UserError(f"config.data.root '{root}': has no folder train{others}; {_LAYOUT}.")
     splits = {"train": _normal_items(root, "train", kind, splitting)}
     if (root / "val").is_dir():
         splits["val"] = _normal_items(root, "val", kind, splitting)
@@ -134,13 +133,13 @@ def read_any_folder(root: Path, kind: Kind, splitting: Splitting) -> list[Item]:
     if kind == "dicom":
         found = _files(root, kind)
     else:
-        others = _OTHER_IMAGES if kind == "image" else ()
-        found = find_files(root, (*SUFFIXES[kind], *others))
+        # Those of other formats among them, each of which is then told to be one.
+        found = find_files(root, (*SUFFIXES[kind], *other_suffixes(kind)))
     if kind == "nifti":
         scans = {(path.parent, _plain(stem(path))) for path in found if not _is_mask(path)}
         found = [path for path in found if not _is_mask(path) or _scan_of(path) not in scans]
     if not found:
-        raise UserError(f"{root}: holds no {_what(kind)}; name a folder that does.")
+        raise UserError(f"{root}: {_none(root, kind)}; name a folder that does.")
     return _items(root, found, splitting, label=0)
 
 
@@ -156,7 +155,7 @@ def read_normal_folder(root: Path, kind: Kind, splitting: Splitting) -> list[Ite
         )
     found = _files(root, kind)
     if not found:
-        raise UserError(f"{root}: holds no {_what(kind)}; name a folder of normal ones.")
+        raise UserError(f"{root}: {_none(root, kind)}; name a folder of normal ones.")
     return _items(root, found, splitting, label=0)
 
 
@@ -194,7 +193,7 @@ def _normal_items(root: Path, split: str, kind: Kind, splitting: Splitting) -> l
         )
     found = _files(root / split, kind)
     if not found:
-        raise UserError(f"{root / split}: holds no {_what(kind)}; {_LAYOUT}.")
+        raise UserError(f"{root / split}: {_none(root / split, kind)}; {_LAYOUT}.")
     items = _items(root, found, splitting, label=0)
     if kind != "nifti":
         return items
@@ -215,11 +214,11 @@ def _test_items(root: Path, kind: Kind, splitting: Splitting) -> list[Item]:
     for folder in folders:
         found = _files(folder, kind)
         if not found:
-            raise UserError(f"{folder}: holds no {_what(kind)}; add some or remove the folder.")
+            raise UserError(f"{folder}: {_none(folder, kind)}; add some or remove the folder.")
         normal = splitting.is_normal(folder.name)
         items += _items(root, found, splitting, label=0 if normal else 1)
     if not items:
-        raise UserError(f"{root / 'test'}: holds no {_what(kind)}; {_LAYOUT}.")
+        raise UserError(f"{root / 'test'}: {_none(root / 'test', kind)}; {_LAYOUT}.")
     return _with_masks(root, items, kind)
 
 
@@ -240,15 +239,7 @@ def _files(folder: Path, kind: Kind) -> list[Path]:
     found = find_files(folder, SUFFIXES[kind])
     if kind == "dicom":
         return sorted({path.parent for path in found if dicom.may_be_dicom(path)})
-    if kind == "nifti":
-        return [path for path in found if not _is_mask(path)]
-    others = find_files(folder, _OTHER_IMAGES)
-    if others:
-        raise UserError(
-            f"{others[0]}: is of a format that is not read ({', '.join(images.SUFFIXES)} are); "
-            "convert it, or move it away."
-        )
-    return found
+    return [path for path in found if kind == "image" or not _is_mask(path)]
 
 
 def _is_mask(path: Path) -> bool:
@@ -364,9 +355,11 @@ def draw_splits(items: Sequence[Item], splitting: Splitting) -> dict[str, list[I
     }
 
 
-def _what(kind: Kind) -> str:
-    return {
+def _none(folder: Path, kind: Kind) -> str:
+    """What a message says of a folder without files to read, and what it holds instead."""
+    what = {
         "image": f"images ({', '.join(images.SUFFIXES)})",
         "nifti": f"scans ({', '.join(volumes.NIFTI_SUFFIXES)})",
         "dicom": "DICOM series",
     }[kind]
+    return f"holds no {what}{no_files(folder, kind)}"

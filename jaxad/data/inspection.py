@@ -75,11 +75,13 @@ class Inspection:
         name: of the data set.
         splits: by name.
         leaks: between them.
+        unread: lines on files that are not read.
     """
 
     name: str
     splits: Mapping[str, SplitFacts]
     leaks: tuple[Leak, ...]
+    unread: tuple[str, ...] = ()
 
     @property
     def skipped(self) -> tuple[str, ...]:
@@ -144,7 +146,8 @@ def inspect(data: ConfigDict) -> tuple[Inspection, DataSet]:
         for second in names[place + 1 :]:
             leaks += _leaks(first, second, splits, hashes, is_own(data.name))
     facts = {name: _facts(split, hashes[name]) for name, split in splits.items()}
-    return Inspection(data.name, facts, tuple(leaks)), data_set
+    unread = tuple(map(str, filter(None, data_set.unread)))
+    return Inspection(data.name, facts, tuple(leaks), unread), data_set
 
 
 def _facts(split: Split, hashes: list[bytes]) -> SplitFacts:

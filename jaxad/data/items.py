@@ -5,6 +5,7 @@ that keeps what was read, a folder that is read anew and a new site's images all
 """
 
 import dataclasses
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
@@ -20,6 +21,7 @@ from jaxad.data.readers import dicom
 from jaxad.data.readers.images import read_image, read_plain
 from jaxad.data.readers.masks import check_orientation, read_mask
 from jaxad.data.readers.volumes import Grid, Volume, read_nifti
+from jaxad.data.unread import conversion, is_other_format
 from jaxad.errors import DataError, UserError
 
 Kind = Literal["image", "nifti", "dicom"]
@@ -116,7 +118,16 @@ def read_item(item: Item, reading: Reading) -> Rows:
     Raises:
         DataError: a file of it cannot be used.
     """
-    return (_read_image_item if reading.kind == "image" else _read_volume_item)(item, reading)
+    try:
+        return (_read_image_item if reading.kind == "image" else _read_volume_item)(item, reading)
+    except DataError as error:
+        for path in item.paths:
+            if is_other_format(path, reading.kind) and not path.is_dir():
+                raise DataError(
+                    f"{path}: is of a format that is not read; convert it to "
+                    f"{conversion(reading.kind)}, or leave it out."
+                ) from error
+        raise
 
 
 def _read_image_item(item: Item, reading: Reading) -> Rows:
@@ -197,6 +208,13 @@ def _read_volume(path: Path) -> Volume:
 def _check_label(item: Item, is_marked: bool) -> None:
     if item.label is not None:
         check_labels(str(item.mask), [item.id], np.array([item.label]), np.array([is_marked]))
+
+
+def files_of(parts: Iterable[Iterable[Item]]) -> set[Path]:
+    """The files, or folders of series, that items are read from, their masks among them."""
+    items = [item for part in parts for item in part]
+    masks = {item.mask for item in items if item.mask is not None}
+    return masks | {path for item in items for path in item.paths}
 
 
 def left_out(item: Item, reading: Reading, error: str) -> Rows:

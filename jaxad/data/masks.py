@@ -105,8 +105,8 @@ def check_labels(
         labels: 1 = anomalous.
         is_marked: whether the mask of each image marks a pixel.
     """
-    normal = [ids[place] for place in np.flatnonzero((labels == 0) & is_marked)]
-    empty = [ids[place] for place in np.flatnonzero((labels == 1) & ~is_marked)]
+    normal = _at(ids, (labels == 0) & is_marked)
+    empty = _at(ids, (labels == 1) & ~is_marked)
     parts = []
     if normal:
         verb = "is" if len(normal) == 1 else "are"
@@ -117,6 +117,10 @@ def check_labels(
     if parts:
         order = " (are masks and labels in one order?)" if len(normal) + len(empty) > 1 else ""
         raise DataError(f"{source}: {', and '.join(parts)}; correct the mask or the label{order}.")
+
+
+def _at(ids: Sequence[str], wanted: Bool[np.ndarray, " n"]) -> list[str]:
+    return [name for name, is_wanted in zip(ids, wanted, strict=True) if is_wanted]
 
 
 def named(ids: Sequence[str]) -> str:
@@ -169,8 +173,8 @@ def check_coverage(split: Split, source: str) -> str:
         first = split.ids[int(chosen[is_wrong.index(True)])]
         raise UserError(
             f"{source}: {sum(is_wrong):,} {of} cover the background, such as that of '{first}', as "
-            "inverted ones do; a mask is not 0 where the image is anomalous: invert them, or remove "
-            "all masks."
+            "inverted ones do; a mask is not 0 where its image is anomalous: invert them, or "
+            "remove all masks."
         )
     median = float(np.median([one.share for one in found]))
     if sum(one.is_foreground for one in found) >= half:
@@ -186,7 +190,7 @@ def _coverage(mask: Bool[np.ndarray, "h w"], image: Shaped[np.ndarray, "h w c"])
     box = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     rim = np.concatenate([box[0], box[-1], box[:, 0], box[:, -1]])
     is_inverted = (
-        box.size >= mask.size / 2 and rim.mean() >= _RIM and 0.5 < box.mean() and not box.all()
+        box.size >= mask.size / 2 and rim.mean() >= _RIM and box.mean() > 0.5 and not box.all()
     )
     foreground = (image != 0).any(axis=-1)
     share = float(foreground.mean())

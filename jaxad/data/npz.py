@@ -172,7 +172,7 @@ def _masks(
         # All at once, with the classes of all; then one by one, to name the first.
         is_marked = marked(masks.transpose(1, 2, 0), source).transpose(2, 0, 1)
     except DataError:
-        parts = [marked(mask, f"{source} of '{name}'") for mask, name in zip(masks, ids, strict=True)]
-        is_marked = np.stack(parts)
-    check_labels(source, ids, labels, is_marked.any(axis=(1, 2)))
+        each = zip(masks, ids, strict=True)
+        is_marked = np.stack([marked(mask, f"{source} of '{name}'") for mask, name in each])
+    check_labels(source, ids, labels, np.asarray(is_marked.any(axis=(1, 2))))
     return np.ascontiguousarray(is_marked, np.uint8)

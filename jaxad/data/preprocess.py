@@ -23,7 +23,7 @@ def native(array: object, source: str) -> np.ndarray:
     """
     if isinstance(array, np.ma.MaskedArray) and np.ma.is_masked(array):
         raise UserError(
-            f"{source}: has masked values; fill them in, with numpy.ma.filled(array, 0) for example."
+            f"{source}: has masked values; fill them in, for example with numpy.ma.filled."
         )
     try:
         numbers = np.asarray(array)

@@ -4,8 +4,9 @@ All that this depends on is in the run's `config.data`, so that what is scored l
 machine, is treated to the bit as what was trained on.
 """
 
+import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,8 @@ from ml_collections import ConfigDict
 
 from jaxad.data import settings
 from jaxad.data.cutting import cut
-from jaxad.data.folders import Splitting, masks_beside, read_any_folder, read_normal_folder
-from jaxad.data.items import Item, Kind, Reading, Rows
+from jaxad.data.folders import masks_beside, read_any_folder, read_normal_folder
+from jaxad.data.items import Item, Kind, Reading, Rows, files_of
 from jaxad.data.npz import read_npz
 from jaxad.data.preparation import to_depth
 from jaxad.data.prepare_images import prepare_image
@@ -26,6 +27,7 @@ from jaxad.data.readers.volumes import turn
 from jaxad.data.reading import read_items, read_split
 from jaxad.data.sources import KINDS, TFDS, check_split, is_published, published, told
 from jaxad.data.tables import read_rows
+from jaxad.data.unread import find_unread, is_other_format, tell_unread
 from jaxad.errors import UserError
 from jaxad.types import Split
 
@@ -161,7 +163,7 @@ def find_items(path: Path, data: ConfigDict, *, normal: bool = False) -> list[It
         )
     if not path.exists():
         raise UserError(f"{path}: no such file or folder; name one that is there.")
-    return _items_at(path, data, read_normal_folder if normal else read_any_folder)
+    return _items_at(path, data, normal)
 
 
 def read_rows_of(items: Sequence[Item], data: ConfigDict) -> Iterator[Rows]:
@@ -180,20 +182,29 @@ def _depth(data: ConfigDict, reading: Reading) -> Any:
     return None if published_one is None else published_one.depth(reading.preparation)
 
 
-def _items_at(
-    path: Path, data: ConfigDict, lister: Callable[[Path, Kind, Splitting], list[Item]]
-) -> list[Item]:
+def _items_at(path: Path, data: ConfigDict, normal: bool) -> list[Item]:
     kind, splitting = KINDS[data.name], settings.splitting(data)
     if path.suffix.lower() == ".csv":
         return [item for _, item in read_rows(path, kind, splitting)]
     if not path.is_file():
-        items = lister(path, kind, splitting)
+        items = (read_normal_folder if normal else read_any_folder)(path, kind, splitting)
+        _tell_unread(path, kind, items, is_strict=normal and data.on_error == "raise")
     elif kind == "dicom":
         raise UserError(f"{path}: is one file; name the folder of its series.")
     else:
         # Nothing says that the file of one scan is named as those of the run were.
         items = [Item(id=path.name, group=path.name, paths=(path,), label=0)]
     return published(data.name).of_site(items, data.modality) if is_published(data.name) else items
+
+
+def _tell_unread(path: Path, kind: Kind, items: Sequence[Item], *, is_strict: bool) -> None:
+    """Tells what is not read of a folder; refuses other formats where that is strict."""
+    read = files_of([[item for item in items if not is_other_format(item.paths[0], kind)]])
+    if kind == "nifti":
+        # What is wrong with masks is told where they are read.
+        with contextlib.suppress(UserError):
+            read |= set(masks_beside(path).values())
+    tell_unread(find_unread(path, kind, read), is_strict=is_strict)
 
 
 def read_normals(path: Path, data: ConfigDict) -> Split:
@@ -217,9 +228,7 @@ def read_normals(path: Path, data: ConfigDict) -> Split:
         )
     is_npz = path.suffix.lower() == ".npz" or data.name not in KINDS
     split = (
-        read_npz(path, needed=("group",))
-        if is_npz
-        else read_files(path, data, with_labels=True)
+        read_npz(path, needed=("group",)) if is_npz else read_files(path, data, with_labels=True)
     )
     shape = (int(data.image_size), int(data.image_size), int(data.channels))
     check_split(split, f"'{path}'", shape, normal=True)

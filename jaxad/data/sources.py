@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from jaxad.data import settings
 from jaxad.data.folders import read_folder
+from jaxad.data.items import files_of
 from jaxad.data.leaks import check_images_apart, check_spelling
 from jaxad.data.masks import check_coverage, named
 from jaxad.data.natural_objects import render_natural_objects
@@ -21,6 +22,7 @@ from jaxad.data.preprocess import are_constant, check_images
 from jaxad.data.reading import read_split, tell_skipped
 from jaxad.data.settings import KINDS, TFDS
 from jaxad.data.tables import read_table
+from jaxad.data.unread import Unread, find_unread, tell_unread
 from jaxad.errors import UserError
 from jaxad.types import Split
 
@@ -38,10 +40,12 @@ class Wish:
     Attributes:
         measure: whether the range of values in all files is told, which takes time.
         test_only: whether every patient is tested, where that is for us to say.
+        tell: takes the files of a folder that are not read.
     """
 
     measure: bool = False
     test_only: bool = False
+    tell: Callable[[Unread], None] = lambda _: None
 
 
 def _icbm_synth(data: ConfigDict, _: Wish) -> Readers:
@@ -56,8 +60,11 @@ def _icbm_synth(data: ConfigDict, _: Wish) -> Readers:
     return tfds_splits.open_builder(IcbmSynth, builder_config, data.root)
 
 
-def _npz(data: ConfigDict, _: Wish) -> Readers:
-    return npz_readers(Path(data.root or ".").expanduser())
+def _npz(data: ConfigDict, wish: Wish) -> Readers:
+    root = Path(data.root or ".").expanduser()
+    readers = npz_readers(root)
+    wish.tell(find_unread(root, "npz", {root / f"{name}.npz" for name in readers}))
+    return readers
 
 
 def _own_files(data: ConfigDict, wish: Wish) -> Readers:
@@ -67,6 +74,8 @@ def _own_files(data: ConfigDict, wish: Wish) -> Readers:
     splitting = settings.splitting(data)
     is_table = root.suffix.lower() == ".csv"
     splits = (read_table if is_table else read_folder)(root, kind, splitting)
+    if not is_table:
+        wish.tell(find_unread(root, kind, files_of(splits.values())))
     return {
         name: functools.partial(read_split, items, reading, f"{data.name} {name}")
         for name, items in splits.items()
@@ -255,6 +264,7 @@ class DataSet:
 
     Attributes:
         split_names: every split; those that are neither `train` nor `val` are test splits.
+        unread: of each folder of the user's own, the files that are not read.
     """
 
     def __init__(self, data: ConfigDict, *, measure: bool = False):
@@ -271,7 +281,8 @@ class DataSet:
         self._name = data.name
         settings.reading(data, "image")  # says what is wrong with a field, used or not
         settings.check_used(data)
-        wish = Wish(measure=measure)
+        self.unread: list[Unread] = []
+        wish = Wish(measure=measure, tell=self.unread.append)
         self._readers = _open(data, wish)
         if data.natural_objects or data.name in _RENDERED:
             self._readers = _with_natural_objects(self._readers, data)
@@ -286,6 +297,8 @@ class DataSet:
             self._readers = {**self._readers, **others}
         elif data.test.root:
             raise UserError("config.data.test.root: names no data set; set config.data.test.name.")
+        for unread in self.unread:
+            tell_unread(unread, is_strict=data.on_error == "raise")
         self._may_share = is_published(data.name) and published(data.name).SHARES_PATIENTS
         self._splits: dict[str, Split] = {}
         self._image_shape = (int(data.image_size), int(data.image_size), int(data.channels))
@@ -356,8 +369,8 @@ def check_split(
     if constant := [split.ids[place] for place in np.flatnonzero(are_constant(split.images))]:
         verb = "is" if len(constant) == 1 else "are"
         raise UserError(
-            f"{source}: {named(constant)} {verb} constant, every pixel has one value; leave out what "
-            "shows nothing."
+            f"{source}: {named(constant)} {verb} constant, every pixel has one value; leave "
+            "out what shows nothing."
         )
     if len(set(split.ids)) != len(split):
         first = next(i for n, i in enumerate(split.ids) if i in split.ids[:n])

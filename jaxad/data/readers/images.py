@@ -14,7 +14,8 @@ from jaxad.errors import DataError
 from jaxad.host_tensorflow import tensorflow
 
 SUFFIXES = (
-    ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".tif", ".tiff", ".bmp", ".pbm", ".pgm", ".ppm", ".pnm",
+    ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".tif", ".tiff", ".bmp", ".pbm", ".pgm", ".ppm",
+    ".pnm",
 )  # fmt: skip
 
 _PNG_MAGIC = b"\x89PNG\r\n\x1a\n"

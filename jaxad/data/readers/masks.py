@@ -1,4 +1,4 @@
-"""Masks in image files: which pixels they mark, and whether they lie on their image as it is seen."""
+"""Masks in image files: which pixels they mark, and which way up they lie on their image."""
 
 from pathlib import Path
 
@@ -46,10 +46,11 @@ def read_mask(path: Path, shape: tuple[int, int]) -> Bool[np.ndarray, "h w"]:
     numbers, opacity = _numbers_and_opacity(path)
     is_black = (pixels == 0).all(axis=-1)
     if numbers is not None and ((numbers == 0) != is_black).any():
-        raise DataError(f"{path}: the mask has a palette whose number 0 is not its black; {_REMEDY}")
+        raise DataError(
+            f"{path}: the mask has a palette whose number 0 is not its black; {_REMEDY}"
+        )
     # Opaque everywhere, it says nothing.
-    is_transparent = None if opacity is None else opacity == 0
-    if is_transparent is not None and (opacity != 255).any() and (is_transparent != is_black).any():
+    if opacity is not None and (opacity != 255).any() and ((opacity == 0) != is_black).any():
         raise DataError(
             f"{path}: the mask has transparent pixels that are not its black ones; {_REMEDY}"
         )
