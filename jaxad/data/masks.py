@@ -70,10 +70,12 @@ def marked(
 
 
 def _uncertain(name: str, levels: Shaped[np.ndarray, " n"]) -> DataError:
+    values = f"{len(levels):,} value{'s' * (len(levels) > 1)} beside 0"
+    if levels[-1] < 2**32:  # else they stand for colours
+        values += f", from {levels[0]:g} to {levels[-1]:g}"
     return DataError(
-        f"{name}: the mask has {len(levels):,} values beside 0, from {levels[0]:g} to "
-        f"{levels[-1]:g}, as JPEG or resizing leaves them, so that its edge is uncertain; save it "
-        "without loss (PNG, not JPEG) and with two values, 0 and 1 or 255."
+        f"{name}: the mask has {values}, as JPEG or resizing leaves them, so that its edge is "
+        "uncertain; save it without loss (PNG, not JPEG) and with two values, 0 and 1 or 255."
     )
 
 

@@ -54,18 +54,21 @@ _MISSING = ("", "nan", "inf", "-inf", "none", "null", "nat", "<na>")
 _NAMES = ("id", "group")
 
 
-def read_npz(path: Path, needed: Sequence[str]) -> Split:
+def read_npz(path: Path, needed: Sequence[str], *, is_labelled: bool = True) -> Split:
     """The split that a file holds; see `npz_readers`.
 
     Args:
         path: of the file.
         needed: arrays that it must have beside `image`.
+        is_labelled: whether labels and masks are used; without labels all images are normal.
 
     Raises:
         UserError: it cannot be read, an array is missing or of the wrong kind, or its masks
             contradict its labels.
     """
     arrays = _arrays(path)
+    if not is_labelled:
+        arrays = {name: array for name, array in arrays.items() if name not in ("label", "mask")}
     if "image" not in arrays:
         raise UserError(f"{path}: has no array 'image', only {sorted(arrays)}.")
     images = native(arrays["image"], f"{path}: 'image'")

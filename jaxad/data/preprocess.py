@@ -30,7 +30,7 @@ def native(array: object, source: str) -> np.ndarray:
     except (ValueError, TypeError) as error:  # lists of different lengths
         raise UserError(f"{source}: is no array ({error}); give one of real numbers.") from error
     if numbers.dtype.kind not in "buif":
-        raise UserError(f"{source}: is an array of {numbers.dtype}; give real numbers.")
+        raise UserError(f"{source}: holds {numbers.dtype}; give real numbers.")
     return numbers.astype(numbers.dtype.newbyteorder("="), copy=False)
 
 

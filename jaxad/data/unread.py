@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Literal
 
-from jaxad.data.readers import dicom, images, volumes
+from jaxad.data.readers import dicom, volumes
 from jaxad.data.tree import find_files
 from jaxad.errors import DataError
 
@@ -43,7 +43,7 @@ _FORMATS: Mapping[Kind, _Formats] = {
     "image": _Formats((*_IMAGES, *_SCANS, *_DICOM, *volumes.NIFTI_SUFFIXES, *_ARRAYS), "PNG"),
     "nifti": _Formats((*_SCANS, *_DICOM, *_ARRAYS), "NIfTI (.nii.gz)"),
     "dicom": _Formats(_SCANS, "NIfTI (.nii.gz), which config.data.name=nifti reads,"),
-    "npz": _Formats((*_ARRAYS, *images.SUFFIXES), ".npz (numpy.savez)"),
+    "npz": _Formats(_ARRAYS, ".npz (numpy.savez)"),
 }
 
 
@@ -85,7 +85,7 @@ class Unread:
 
 
 def find_unread(folder: Path, kind: Kind, used: Collection[Path] = ()) -> Unread:
-    """The files below a folder that are not read; hidden ones do not count.
+    """The files below a folder that are not read, of arrays right in it; hidden ones do not count.
 
     Args:
         folder: where to look.
@@ -100,6 +100,7 @@ def find_unread(folder: Path, kind: Kind, used: Collection[Path] = ()) -> Unread
         path
         for path in find_files(folder, ("",))
         if path not in read
+        and (kind != "npz" or path.parent == folder)
         and not (path.parent in read and dicom.may_be_dicom(path))
         and path.name.upper() not in dicom.OTHERS
     ]

@@ -70,7 +70,7 @@ class _Archive(_Source):
     unit = "image"
 
     def __init__(self, path: Path, scorer: Scorer):
-        self._split = read_npz(path, needed=())
+        self._split = read_npz(path, needed=(), is_labelled=False)
         scorer.check(self._split.images, self._split.ids)
         groups = zip(self._split.ids, self._split.groups, strict=True)
         self.items = [Item(name, group, (path,), 0) for name, group in groups]

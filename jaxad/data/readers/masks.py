@@ -33,7 +33,7 @@ def read_mask(path: Path, shape: tuple[int, int]) -> Bool[np.ndarray, "h w"]:
 
     Raises:
         DataError: it cannot be read, is not of this shape (H, W), or is ambiguous: grey along
-            edges alone, transparent, or of a palette whose first colour is not black.
+            edges alone, transparent, or of a coloured palette whose first colour is not black.
     """
     pixels = read_image(path)
     if pixels.shape[:2] != shape:
@@ -45,7 +45,8 @@ def read_mask(path: Path, shape: tuple[int, int]) -> Bool[np.ndarray, "h w"]:
         is_lossy = file.read(3) == _JPEG_MAGIC
     numbers, opacity = _numbers_and_opacity(path)
     is_black = (pixels == 0).all(axis=-1)
-    if numbers is not None and ((numbers == 0) != is_black).any():
+    is_grey = bool((pixels[..., 1:] == pixels[..., :-1]).all())
+    if numbers is not None and not is_grey and ((numbers == 0) != is_black).any():
         raise DataError(
             f"{path}: the mask has a palette whose number 0 is not its black; {_REMEDY}"
         )
@@ -54,18 +55,15 @@ def read_mask(path: Path, shape: tuple[int, int]) -> Bool[np.ndarray, "h w"]:
         raise DataError(
             f"{path}: the mask has transparent pixels that are not its black ones; {_REMEDY}"
         )
-    return marked(_levels(pixels, numbers, path), str(path), is_lossy=is_lossy)
+    if is_grey:
+        levels = pixels[..., 0]
+    else:
+        levels = _colours(pixels, path) if numbers is None else numbers
+    return marked(levels, str(path), is_lossy=is_lossy)
 
 
-def _levels(
-    pixels: Shaped[np.ndarray, "h w c"], numbers: Shaped[np.ndarray, "h w"] | None, path: Path
-) -> Shaped[np.ndarray, "h w"]:
-    """One number for each grey level or colour, 0 for black."""
-    first = pixels[..., 0]
-    if all((first == pixels[..., channel]).all() for channel in range(1, pixels.shape[-1])):
-        return first
-    if numbers is not None:
-        return numbers
+def _colours(pixels: Shaped[np.ndarray, "h w 3"], path: Path) -> Shaped[np.ndarray, "h w"]:
+    """One number for each colour, 0 for black."""
     if pixels.dtype.kind != "u" or pixels.itemsize > 2:
         raise DataError(f"{path}: the mask has colours of {pixels.dtype}; {_REMEDY}")
     # Above all numbers of classes, so that colours are to fill areas.
