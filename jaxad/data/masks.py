@@ -62,6 +62,11 @@ def marked(
         if highest >= 0.5 and (np.abs(values - whole) <= _ROUNDING).all():
             values = whole
     levels = np.unique(values[values != 0])
+    if len(levels) > 1 and (values != 0).all():
+        raise DataError(
+            f"{name}: the mask has {len(levels):,} values and is nowhere 0; write 0 where nothing "
+            "is anomalous."
+        )
     if is_lossy and len(levels) and (len(levels) > 1 or levels[0] < 2 * _MOST_CLASSES):
         raise _uncertain(name, levels)
     if not _are_classes(levels) and not _are_areas(values, levels):
@@ -140,12 +145,14 @@ class _Coverage:
     Attributes:
         share: of the image.
         is_inverted: it covers the rim and most of what is inside, but not all.
+        is_whole: it covers the image.
         is_background: it covers the image's pixels of 0 and no others.
         is_foreground: it covers the image's other pixels and no others.
     """
 
     share: float
     is_inverted: bool
+    is_whole: bool
     is_background: bool
     is_foreground: bool
 
@@ -171,6 +178,8 @@ def check_coverage(split: Split, source: str) -> str:
     found = [_coverage(split.masks[place] != 0, split.images[place]) for place in chosen]
     half, of = len(found) / 2, f"of {len(found):,} masks that mark anything"
     is_wrong = [one.is_inverted or one.is_background for one in found]
+    if any(is_wrong):  # slices without a lesion, too, are marked as a whole
+        is_wrong = [one.is_whole or wrong for one, wrong in zip(found, is_wrong, strict=True)]
     if sum(is_wrong) >= half:
         first = split.ids[int(chosen[is_wrong.index(True)])]
         raise UserError(
@@ -199,6 +208,7 @@ def _coverage(mask: Bool[np.ndarray, "h w"], image: Shaped[np.ndarray, "h w c"])
     return _Coverage(
         share=float(mask.mean()),
         is_inverted=bool(is_inverted),
+        is_whole=bool(mask.all()),
         is_background=0.05 < share < 0.95 and _overlap(mask, ~foreground) >= _SAME,
         is_foreground=0.05 < share < 0.95 and _overlap(mask, foreground) >= _SAME,
     )
