@@ -54,7 +54,7 @@ class Unread:
     Attributes:
         folder: where they are.
         kind: of the files that are.
-        counts: by suffix, most of them first.
+        counts: by suffix, other formats first, and of these and the rest the most frequent ones.
         first: one of them, below the folder; of another format, where there is such a file.
         has_other_formats: whether some hold data in a format that is not read.
     """
@@ -105,12 +105,15 @@ def find_unread(folder: Path, kind: Kind, used: Collection[Path] = ()) -> Unread
         and path.name.upper() not in dicom.OTHERS
     ]
     others = [path for path in unread if is_other_format(path, kind)]
-    counts = collections.Counter(map(_suffix, unread)).most_common()
+    counts = {
+        **dict(collections.Counter(map(_suffix, others)).most_common()),
+        **dict(collections.Counter(map(_suffix, unread)).most_common()),
+    }
     first = next(iter(others or unread), None)
     return Unread(
         folder=folder,
         kind=kind,
-        counts=dict(counts),
+        counts=counts,
         first="" if first is None else first.relative_to(folder).as_posix(),
         has_other_formats=bool(others),
     )
