@@ -29,7 +29,8 @@ def image_digests(splits: Mapping[str, Split]) -> dict[str, list[bytes]]:
 
 def plain_name(name: str) -> str:
     """A patient's name without what spellings differ in: `P07`, `p7` and `p 7.0` are one."""
-    letters = "".join(unicodedata.normalize("NFKC", name).casefold().split())
+    letters = unicodedata.normalize("NFKC", name).casefold().strip()
+    letters = re.sub(r"(?<!\d)\s+|\s+(?!\d)", "", letters)
     return re.sub(r"(?<![\d.])0+(?=\d)", "", re.sub(r"(?<=\d)\.0+$", "", letters))
 
 

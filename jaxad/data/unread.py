@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Literal
 
-from jaxad.data.readers import dicom, volumes
+from jaxad.data.readers import dicom
 from jaxad.data.tree import find_files
 from jaxad.errors import DataError
 
@@ -26,6 +26,10 @@ _ARRAYS = (".npy", ".mat", ".h5", ".hdf5", ".pkl", ".pt", ".zarr")
 _DICOM = tuple(suffix for suffix in dicom.SUFFIXES if suffix)
 
 
+#: What Windows leaves in folders.
+_SYSTEM = ("THUMBS.DB", "DESKTOP.INI")
+
+
 @dataclasses.dataclass(frozen=True)
 class _Formats:
     """Of one kind of data.
@@ -40,8 +44,8 @@ class _Formats:
 
 
 _FORMATS: Mapping[Kind, _Formats] = {
-    "image": _Formats((*_IMAGES, *_SCANS, *_DICOM, *volumes.NIFTI_SUFFIXES, *_ARRAYS), "PNG"),
-    "nifti": _Formats((*_SCANS, *_DICOM, *_ARRAYS), "NIfTI (.nii.gz)"),
+    "image": _Formats((*_IMAGES, *_SCANS, *_DICOM), "PNG"),
+    "nifti": _Formats(_SCANS, "NIfTI (.nii.gz)"),
     "dicom": _Formats(_SCANS, "NIfTI (.nii.gz), which config.data.name=nifti reads,"),
     "npz": _Formats(_ARRAYS, ".npz (numpy.savez)"),
 }
@@ -102,7 +106,7 @@ def find_unread(folder: Path, kind: Kind, used: Collection[Path] = ()) -> Unread
         if path not in read
         and (kind != "npz" or path.parent == folder)
         and not (path.parent in read and dicom.may_be_dicom(path))
-        and path.name.upper() not in dicom.OTHERS
+        and path.name.upper() not in (*dicom.OTHERS, *_SYSTEM)
     ]
     others = [path for path in unread if is_other_format(path, kind)]
     counts = {

@@ -74,8 +74,8 @@ def test_spellings_of_one_patient_are_told(tmp_path, one, other):
 
 
 def test_other_patients_may_have_similar_names(tmp_path):
-    train = _groups("P1", "P10", "1.05", "2020-01-01")
-    test = _groups("P11", "P100", "1.5", "2020-10-01")
+    train = _groups("P1", "1 2", "1.05", "2020-01-01")
+    test = _groups("P10", "12", "1.5", "2020-10-01")
     _data_set(_write(tmp_path, train=train, test_x=test)).check()
 
 

@@ -56,10 +56,10 @@ def read_mask(path: Path, shape: tuple[int, int]) -> Bool[np.ndarray, "h w"]:
             f"{path}: the mask has transparent pixels that are not its black ones; {_REMEDY}"
         )
     if is_grey:
-        levels = pixels[..., 0]
-    else:
-        levels = _colours(pixels, path) if numbers is None else numbers
-    return marked(levels, str(path), is_lossy=is_lossy)
+        numbers = pixels[..., 0]
+    elif numbers is None:
+        numbers = _colours(pixels, path)
+    return marked(numbers, str(path), is_lossy=is_lossy)
 
 
 def _colours(pixels: Shaped[np.ndarray, "h w 3"], path: Path) -> Shaped[np.ndarray, "h w"]:

@@ -187,16 +187,16 @@ def test_the_tag_is_found_in_every_format(tmp_path, name):
 def test_a_square_image_that_is_turned_alone_is_refused(tmp_path, suffix, image, mask):
     turned = _tagged(tmp_path / f"image{suffix}", image)
     drawn = _tagged(tmp_path / "mask.png", mask)
-    told = rf"mask.png: it is uncertain.*{image or 1} in '.*image{suffix}' and {mask or 1} in '.*mask"
+    told = (
+        rf"mask.png: it is uncertain.*{image or 1} in '.*image{suffix}' and {mask or 1} in '.*mask"
+    )
     with pytest.raises(DataError, match=told):
         check_orientation(turned, drawn, (8, 8))
 
 
 @pytest.mark.parametrize(("image", "mask"), [(0, 0), (1, 0), (3, 3), (6, 6), (0, 1)])
 def test_an_image_and_a_mask_of_one_tag_fit(tmp_path, image, mask):
-    check_orientation(
-        _tagged(tmp_path / "a.jpg", image), _tagged(tmp_path / "m.png", mask), (8, 8)
-    )
+    check_orientation(_tagged(tmp_path / "a.jpg", image), _tagged(tmp_path / "m.png", mask), (8, 8))
 
 
 def test_shapes_tell_which_way_up_a_mask_lies(tmp_path):
