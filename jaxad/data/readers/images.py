@@ -7,7 +7,7 @@ from typing import BinaryIO
 import numpy as np
 import tifffile
 from jaxtyping import Shaped
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, PpmImagePlugin
 
 from jaxad.data.readers.checks import check_file, check_memory, readable
 from jaxad.errors import DataError
@@ -80,6 +80,7 @@ def _open_plain(file: BinaryIO, path: Path) -> Image.Image | None:
     allow_large_images()
     image = Image.open(file, formats=PILLOW_FORMATS)
     check_memory(path, image.width * image.height * 4)
+    _check_depth(image, path)
     if image.mode not in ("L", "RGB"):
         return None
     ImageOps.exif_transpose(image, in_place=True)
@@ -93,6 +94,7 @@ def _read_with_pillow(path: Path) -> Shaped[np.ndarray, "h w c"]:
     with path.open("rb") as file, Image.open(file, formats=PILLOW_FORMATS) as opened:
         # The header is read, the pixels are not yet.
         check_memory(path, opened.width * opened.height * 4)
+        _check_depth(opened, path)
         ImageOps.exif_transpose(opened, in_place=True)  # a copy of every image otherwise
         if opened.mode.startswith("I"):
             # Grey of 16 bits, which some versions of Pillow open as 32-bit integers.
@@ -100,6 +102,16 @@ def _read_with_pillow(path: Path) -> Shaped[np.ndarray, "h w c"]:
         mode = "L" if opened.mode in ("1", "L", "LA") else "RGB"
         pixels = np.asarray(opened if opened.mode == mode else opened.convert(mode))
         return pixels[..., None] if mode == "L" else pixels
+
+
+def _check_depth(image: Image.Image, path: Path) -> None:
+    """Raises a DataError for PNM of deep colour, which Pillow would read as 8-bit."""
+    if not isinstance(image, PpmImagePlugin.PpmImageFile) or image.mode != "RGB":
+        return
+    # The largest value is among them, where it is not 255.
+    arguments = [tile.args for tile in image.tile if isinstance(tile.args, tuple)]
+    if any(isinstance(most, int) and most > 255 for one in arguments for most in one):
+        raise DataError(f"{path}: is PNM of deep colour, which is not read; convert it to PNG.")
 
 
 @functools.cache
