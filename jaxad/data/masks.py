@@ -95,6 +95,8 @@ def _are_areas(values: Shaped[np.ndarray, "..."], levels: Shaped[np.ndarray, " n
     if len(levels) > _MOST_CLASSES:
         return False
     block = np.ones((3, 3) + (1,) * (values.ndim - 2), bool)
+    # Of a scan most is empty.
+    values = values[ndimage.find_objects((values != 0).astype(np.int8))[0]]
     return all(ndimage.binary_erosion(values == level, block).any() for level in levels[:-1])
 
 
