@@ -23,7 +23,7 @@ _NAMED = 3
 _COMPARED = 200
 
 #: The part of the rim that an inverted mask covers.
-_RIM = 0.9
+_RIM = 0.8
 
 #: Intersection over union of a mask with what it is mistaken for.
 _SAME = 0.95

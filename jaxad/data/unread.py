@@ -25,14 +25,13 @@ _SCANS = (
 _ARRAYS = (".npy", ".mat", ".h5", ".hdf5", ".pkl", ".pt", ".zarr")
 _DICOM = tuple(suffix for suffix in dicom.SUFFIXES if suffix)
 
-
 #: What Windows leaves in folders.
 _SYSTEM = ("THUMBS.DB", "DESKTOP.INI")
 
 
 @dataclasses.dataclass(frozen=True)
 class _Formats:
-    """Of one kind of data.
+    """The formats of one kind of data.
 
     Attributes:
         others: suffixes of files that hold such data in a format that is not read.

@@ -59,7 +59,7 @@ def read_image(path: Path) -> Shaped[np.ndarray, "h w c"]:
 
 
 def read_plain(path: Path) -> Image.Image | None:
-    """A PNG or JPEG file of 8-bit grey or RGB as Pillow decodes it; None for all others.
+    """A file of 8-bit grey or RGB, but TIFF, as Pillow decodes it; None for all others.
 
     The pixels are those of `read_image`, without the copies that NumPy takes.
 
