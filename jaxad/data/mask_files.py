@@ -11,7 +11,8 @@ import numpy as np
 from jaxtyping import Shaped
 
 from jaxad.data import names
-from jaxad.data.items import Item, Kind
+from jaxad.data.formats import FORMATS, Kind
+from jaxad.data.items import Item
 from jaxad.data.readers import dicom, images, volumes
 from jaxad.data.tree import find_files, is_hidden
 from jaxad.errors import DataError, UserError
@@ -157,7 +158,8 @@ def _stems_of_images(folder: Path, kind: Kind) -> dict[tuple[str, ...], Path]:
 
 
 def _suffixes(kind: Kind) -> tuple[str, ...]:
-    return images.SUFFIXES if kind == "image" else volumes.NIFTI_SUFFIXES
+    """Of files of masks, and of images or scans."""
+    return FORMATS["image" if kind == "image" else "nifti"].suffixes
 
 
 def _warn_of_label_maps(paths: Sequence[Path], kind: Kind) -> None:
@@ -208,7 +210,7 @@ def masks_beside(folder: Path) -> dict[Path, Path]:
     Raises:
         UserError: a mask is of no scan, or a scan has two.
     """
-    found = find_files(folder, volumes.NIFTI_SUFFIXES)
+    found = find_files(folder, _suffixes("nifti"))
     scans, others = part_scans(found)
     by_name: dict[tuple[Path, str], Path] = {}
     for path in scans:
@@ -261,9 +263,8 @@ def with_masks(items: Sequence[Item], kind: Kind, test: Path, truth: Path | None
         UserError: an anomalous item has no mask while others have one, an item has two, or two
             items have one.
     """
-    suffixes = volumes.NIFTI_SUFFIXES if kind == "dicom" else _suffixes(kind)
     own = {(_place(item, test), _name(item)) for item in items}
-    by_place = {} if truth is None else _by_place(truth, find_files(truth, suffixes), own)
+    by_place = {} if truth is None else _by_place(truth, find_files(truth, _suffixes(kind)), own)
     beside = masks_beside(test) if kind == "nifti" else {}
     marked: dict[Path, Path] = {}
     found = []

@@ -78,7 +78,7 @@ def test_bad_files_are_all_named(mvtec, look):  # noqa: F811 - a fixture
     assert code == 2
     assert "bad file: train: " in out and "02.png: is empty" in out
     assert "07.png: not a readable image" in out
-    assert "error: folder: 2 bad files, listed above; mend or remove them" in err
+    assert "error: folder: 2 bad files, listed above; repair or remove them" in err
     code, out, err, _ = look(mvtec, "--config.data.on_error=skip")
     assert code == 0 and out.count("bad file: train: ") == 2
 
