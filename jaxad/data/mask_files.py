@@ -210,8 +210,7 @@ def masks_beside(folder: Path) -> dict[Path, Path]:
     Raises:
         UserError: a mask is of no scan, or a scan has two.
     """
-    found = find_files(folder, _suffixes("nifti"))
-    scans, others = part_scans(found)
+    scans, others = part_scans(find_files(folder, _suffixes("nifti")))
     by_name: dict[tuple[Path, str], Path] = {}
     for path in scans:
         by_name.setdefault((path.parent, names.plain(names.stem(path))), path)
@@ -267,7 +266,7 @@ def with_masks(items: Sequence[Item], kind: Kind, test: Path, truth: Path | None
     by_place = {} if truth is None else _by_place(truth, find_files(truth, _suffixes(kind)), own)
     beside = masks_beside(test) if kind == "nifti" else {}
     marked: dict[Path, Path] = {}
-    found = []
+    with_mask = []
     for item in items:
         path, place = item.paths[0], _place(item, test)
         masks = by_place.get((place, _name(item)), [])
@@ -293,8 +292,8 @@ def with_masks(items: Sequence[Item], kind: Kind, test: Path, truth: Path | None
             )
         # A scan's mask tells which of its slices are anomalous.
         label = item.label if kind == "image" or mask is None or not item.label else None
-        found.append(dataclasses.replace(item, mask=mask, label=label))
-    return found
+        with_mask.append(dataclasses.replace(item, mask=mask, label=label))
+    return with_mask
 
 
 def _place(item: Item, test: Path) -> Path:

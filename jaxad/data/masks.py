@@ -177,11 +177,12 @@ def check_coverage(split: Split, source: str) -> str:
     if not len(places):
         return ""
     chosen = places[np.linspace(0, len(places) - 1, min(_COMPARED, len(places))).astype(int)]
-    found = [_coverage(split.masks[place] != 0, split.images[place]) for place in chosen]
-    half, of = len(found) / 2, f"of {len(found):,} masks that mark anything"
-    is_wrong = [one.is_inverted or one.is_background for one in found]
+    coverages = [_coverage(split.masks[place] != 0, split.images[place]) for place in chosen]
+    half, of = len(coverages) / 2, f"of {len(coverages):,} masks that mark anything"
+    is_wrong = [coverage.is_inverted or coverage.is_background for coverage in coverages]
     if any(is_wrong):  # slices without a lesion, too, are marked as a whole
-        is_wrong = [one.is_whole or wrong for one, wrong in zip(found, is_wrong, strict=True)]
+        pairs = zip(coverages, is_wrong, strict=True)
+        is_wrong = [coverage.is_whole or wrong for coverage, wrong in pairs]
     if sum(is_wrong) >= half:
         first = split.ids[int(chosen[is_wrong.index(True)])]
         raise UserError(
@@ -189,10 +190,11 @@ def check_coverage(split: Split, source: str) -> str:
             "inverted ones do; a mask is not 0 where its image is anomalous: invert them, or "
             "remove all masks."
         )
-    median = float(np.median([one.share for one in found]))
-    if sum(one.is_foreground for one in found) >= half:
+    median = float(np.median([coverage.share for coverage in coverages]))
+    num_foreground = sum(coverage.is_foreground for coverage in coverages)
+    if num_foreground >= half:
         what = "cover the whole foreground of their image and nothing else"
-        return f"{sum(one.is_foreground for one in found):,} {of} {what}; do they mark anomalies?"
+        return f"{num_foreground:,} {of} {what}; do they mark anomalies?"
     if median > 0.5:
         return f"the masks cover {median:.0%} of an image in the median; do they mark anomalies?"
     return ""

@@ -82,12 +82,12 @@ def check_images(
 
 def are_constant(images: Shaped[np.ndarray, "n h w c"]) -> Bool[np.ndarray, " n"]:
     """Which images are of one colour."""
-    found = np.zeros(len(images), bool)
+    are_equal = np.zeros(len(images), bool)
     # A few pixels first: those of hardly any image are the same.
     some = images[:, ::8, ::8]
     for place in np.flatnonzero((some == some[:, :1, :1]).all(axis=(1, 2, 3))):
-        found[place] = (images[place] == images[place, :1, :1]).all()
-    return found
+        are_equal[place] = (images[place] == images[place, :1, :1]).all()
+    return are_equal
 
 
 def to_unit_interval(images: np.ndarray) -> Float[np.ndarray, "*batch"]:

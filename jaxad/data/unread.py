@@ -104,14 +104,19 @@ def find_unread(
 
 
 def tell_unread(unread: Unread, *, is_strict: bool) -> None:
-    """Tells on stderr what is not read.
+    """Prints what is not read to stderr.
+
+    Args:
+        unread: what is not read.
+        is_strict: whether data in other formats end the run.
 
     Raises:
         DataError: some of it holds data in another format, and that is strict.
     """
     if unread.others and is_strict:
         raise DataError(
-            f"{unread}; {unread.remedy}, or leave them out with --config.data.on_error=skip."
+            f"{unread}; {unread.remedy} and remove the originals, or leave them out with "
+            "--config.data.on_error=skip."
         )
     if unread:
         print(f"note: {unread}.", file=sys.stderr, flush=True)

@@ -148,8 +148,8 @@ def test_images_of_other_formats_end_the_run(mvtec, capsys, names, listed, conve
     with pytest.raises(DataError) as raised:
         DataSet(data_config(mvtec))
     assert str(raised.value) == (
-        f"{mvtec}: {first}; convert {converted} to PNG, or leave them out with "
-        "--config.data.on_error=skip."
+        f"{mvtec}: {first}; convert {converted} to PNG and remove the originals, or leave them out "
+        "with --config.data.on_error=skip."
     )
     DataSet(data_config(mvtec, on_error="skip")).check()
     assert first in capsys.readouterr().err

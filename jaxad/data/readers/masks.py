@@ -107,10 +107,10 @@ def check_orientation(image: Path, mask: Path, shape: tuple[int, int]) -> None:
     turned = [tag for tag in tags.values() if tag != 1]
     if len(turned) == 1 and turned[0] in _TRANSPOSING and shape[0] != shape[1]:
         return  # of the two ways the shape allows for one; another shape is refused later
-    told = " and ".join(f"{tag} in '{path}'" for path, tag in tags.items())
+    listed = " and ".join(f"{tag} in '{path}'" for path, tag in tags.items())
     raise DataError(
         f"{mask}: it is uncertain which way up the mask lies: the EXIF or TIFF tag Orientation is "
-        f"{told}; save both without the tag, as they fit each other, or leave the image out."
+        f"{listed}; save both without the tag, as they fit each other, or leave the image out."
     )
 
 
