@@ -222,10 +222,11 @@ def _write_arrays(root, names):
         ("train.npz", "Validation.npz", "test_a.Npz"),
     ],
 )
-def test_names_of_arrays_in_any_letter_case(tmp_path, names):
+def test_names_of_arrays_in_any_letter_case(tmp_path, names, capsys):
     data_set = DataSet(_write_arrays(tmp_path, names))
     assert set(data_set.split_names) == {"train", "val", "test_a"}
     assert data_set.split("test_a").labels.sum() == 2
+    assert capsys.readouterr().err == ""  # none of them is called unread
 
 
 def test_two_files_of_one_split(tmp_path):

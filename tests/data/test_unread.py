@@ -5,7 +5,7 @@ import shutil
 import numpy as np
 import pytest
 from PIL import Image
-from test_folders import data_config, mvtec, write_image, write_scan  # noqa: F401
+from test_folders import data_config, mvtec, write_image, write_mask, write_scan  # noqa: F401
 
 from jaxad.data.replay import find_items, read_files, read_normals
 from jaxad.data.sources import DataSet
@@ -227,3 +227,15 @@ def test_masks_that_are_left_out_are_not_counted_again(tmp_path, capsys):
     assert len(find_items(tmp_path, data_config("", "nifti"))) == 2
     told = capsys.readouterr().err
     assert "left out 2 of 4 files, which are masks" in told and told.count("\n") == 1
+
+
+def test_masks_of_images_to_score_are_not_counted_again(tmp_path, capsys):
+    for number in range(2):
+        write_image(tmp_path / f"{number}.png")
+    write_mask(tmp_path / "0_mask.PNG")
+    _touch(tmp_path, "a.gif", "b.txt", "._0.png", "__MACOSX/c.gif")
+    items = find_items(tmp_path, data_config("elsewhere"))
+    assert [item.id for item in items] == ["0.png", "1.png", "a.gif"]
+    masks, unread = capsys.readouterr().err.splitlines()
+    assert "left out 1 of 4 files, which are masks" in masks
+    assert "2 files are not read: 1 .gif, 1 .txt; the first: 'a.gif'" in unread
