@@ -11,6 +11,7 @@ from jaxad.data.folders import SEVERAL_UNDER_ONE_NAME
 from jaxad.data.inspection import inspect as inspect_data
 from jaxad.data.replay import read_normals
 from jaxad.data.sources import DataSet, is_published, published
+from jaxad.data.unread import tell_unread
 from jaxad.errors import UserError
 from jaxad.evaluate.evaluation import calibrate as calibrate_run
 from jaxad.evaluate.evaluation import evaluate_splits
@@ -179,6 +180,9 @@ def inspect(config: ConfigDict, workdir: str | os.PathLike[str]) -> bool:
             f"{config.data.name}: {len(found.skipped)} bad files, listed above; repair or remove "
             "them, or leave them out with --config.data.on_error=skip."
         )
+    for unread in data_set.unread:
+        if config.data.on_error == "raise" and unread.others:
+            tell_unread(unread, is_strict=True)
     return True
 
 

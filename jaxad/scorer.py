@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
-from jaxad.data.preprocess import check_images, to_unit_interval
+from jaxad.data.preprocess import check_images, native, to_unit_interval
 from jaxad.errors import UserError
 from jaxad.paths import expand
 from jaxad.types import Scores, Split
@@ -70,7 +70,7 @@ class Scorer(abc.ABC):
         """
         from jaxad.data import replay  # the readers of files: scoring needs none of them
 
-        pixels = np.asarray(pixels)
+        pixels = native(pixels, "pixels")
         if not replay.is_prepared(self.config.data):
             return to_unit_interval(replay.prepare_pixels(pixels, self.config.data, affine))
         if pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape == self.image_shape):
@@ -109,7 +109,7 @@ class Scorer(abc.ABC):
         Raises:
             UserError: see `preprocess`.
         """
-        images = np.asarray(images)
+        images = native(images, "images to score")
         self.check(images)
         if not len(images):
             raise UserError("images to score: there are none; give at least one.")

@@ -5,8 +5,9 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from jaxad.data.items import Item, Kind
-from jaxad.data.masks import (
+from jaxad.data.formats import FORMATS, Kind
+from jaxad.data.items import Item
+from jaxad.data.mask_files import (
     leave_out_masks,
     masks_beside,
     part_scans,
@@ -21,18 +22,10 @@ from jaxad.data.names import (
     suggests_normal,
 )
 from jaxad.data.places import TRUTH, check_flat, check_spellings, find_places
-from jaxad.data.readers import dicom, images, volumes
+from jaxad.data.readers import dicom
 from jaxad.data.tree import find_files, find_folders, pick
+from jaxad.data.unread import instead, none_of
 from jaxad.errors import UserError
-
-#: Images that are not read; passed over they would be missed by nobody.
-_OTHER_IMAGES = (".bmp", ".gif", ".webp", ".jp2", ".heic", ".avif")
-
-SUFFIXES: Mapping[Kind, tuple[str, ...]] = {
-    "image": images.SUFFIXES,
-    "nifti": volumes.NIFTI_SUFFIXES,
-    "dicom": dicom.SUFFIXES,
-}
 
 #: A remedy where there seem to be fewer patients than there are.
 SEVERAL_UNDER_ONE_NAME = (
@@ -155,9 +148,10 @@ def read_folder(root: Path, kind: Kind, splitting: Splitting) -> dict[str, list[
     has_train = any(split_named(path.name) == "train" for path in find_folders(root))
     if kind == "nifti" and not has_train and (flat := _flat(root, splitting)):
         return flat
-    places = find_places(root, SUFFIXES[kind], _LAYOUT)
+    places = find_places(root, FORMATS[kind].suffixes, _LAYOUT)
     if "train" not in places:
-        raise UserError(f"config.data.root '{root}': has no folder train; {_LAYOUT}.")
+        others = "" if _files(root, kind) else instead(root, kind)
+        raise UserError(f"config.data.root '{root}': has no folder train{others}; {_LAYOUT}.")
     splits: dict[str, list[Item]] = {
         name: _normal_items(root, places[name], kind, splitting)
         for name in ("train", "val")
@@ -187,11 +181,10 @@ def read_any_folder(root: Path, kind: Kind, splitting: Splitting) -> list[Item]:
     if kind == "dicom":
         found = _files(root, kind)
     else:
-        others = _OTHER_IMAGES if kind == "image" else ()
-        found = find_files(root, (*SUFFIXES[kind], *others))
+        found = find_files(root, (*FORMATS[kind].suffixes, *FORMATS[kind].others))
     found = leave_out_masks(found, kind, root)
     if not found:
-        raise UserError(f"{root}: holds no {_what(kind)}; name a folder that does.")
+        raise UserError(f"{root}: {none_of(root, kind)}; name a folder that does.")
     return _items(root, found, splitting, label=0)
 
 
@@ -208,7 +201,7 @@ def read_normal_folder(root: Path, kind: Kind, splitting: Splitting) -> list[Ite
         )
     found = _files(root, kind)
     if not found:
-        raise UserError(f"{root}: holds no {_what(kind)}; name a folder of normal ones.")
+        raise UserError(f"{root}: {none_of(root, kind)}; name a folder of normal ones.")
     refuse_masks(found, kind, root, "move masks away")
     return _items(root, found, splitting, label=0)
 
@@ -249,7 +242,7 @@ def _normal_items(root: Path, split: Path, kind: Kind, splitting: Splitting) -> 
         )
     found = _files(split, kind)
     if not found:
-        raise UserError(f"{split}: holds no {_what(kind)}; {_LAYOUT}.")
+        raise UserError(f"{split}: {none_of(split, kind)}; {_LAYOUT}.")
     items = _items(root, found, splitting, label=0)
     if kind != "nifti":
         return items
@@ -271,12 +264,12 @@ def _test_items(root: Path, test: Path, kind: Kind, splitting: Splitting) -> lis
     for folder in folders:
         found = _files(folder, kind)
         if not found:
-            raise UserError(f"{folder}: holds no {_what(kind)}; add some or remove the folder.")
+            raise UserError(f"{folder}: {none_of(folder, kind)}; add some or remove the folder.")
         splitting.check_class(folder)
         normal = splitting.is_normal(folder.name)
         items += _items(root, found, splitting, label=0 if normal else 1)
     if not items:
-        raise UserError(f"{test}: holds no {_what(kind)}; {_LAYOUT}.")
+        raise UserError(f"{test}: {none_of(test, kind)}; {_LAYOUT}.")
     return items
 
 
@@ -292,20 +285,23 @@ def _items(
     return items
 
 
-def _files(folder: Path, kind: Kind) -> list[Path]:
-    """Images or scans below a folder; of DICOM the folders that hold a series."""
-    found = find_files(folder, SUFFIXES[kind])
+def candidates(folder: Path, kind: Kind) -> list[Path]:
+    """Images or scans below a folder, masks among them; of DICOM the folders that hold a series.
+
+    Args:
+        folder: where to look.
+        kind: of the files.
+    """
+    paths = find_files(folder, FORMATS[kind].suffixes)
     if kind == "dicom":
-        return sorted({path.parent for path in found if dicom.may_be_dicom(path)})
-    if kind == "nifti":
-        return part_scans(found)[0]
-    others = find_files(folder, _OTHER_IMAGES)
-    if others:
-        raise UserError(
-            f"{others[0]}: is of a format that is not read ({', '.join(images.SUFFIXES)} are); "
-            "convert it, or move it away."
-        )
-    return found
+        return sorted({path.parent for path in paths if dicom.may_be_dicom(path)})
+    return paths
+
+
+def _files(folder: Path, kind: Kind) -> list[Path]:
+    """The candidates without files that are named as masks of scans."""
+    paths = candidates(folder, kind)
+    return part_scans(paths)[0] if kind == "nifti" else paths
 
 
 def _flat(root: Path, splitting: Splitting) -> dict[str, list[Item]]:
@@ -313,7 +309,7 @@ def _flat(root: Path, splitting: Splitting) -> dict[str, list[Item]]:
     found = [path for path in _files(root, "nifti") if path.parent == root]
     if not found:
         return {}
-    check_flat(root, SUFFIXES["nifti"], _LAYOUT)
+    check_flat(root, FORMATS["nifti"].suffixes, _LAYOUT)
     beside = masks_beside(root)
     items = [
         dataclasses.replace(item, mask=mask, label=0 if mask is None else None)
@@ -351,11 +347,3 @@ def draw_splits(items: Sequence[Item], splitting: Splitting) -> dict[str, list[I
     return {
         name: [item for item in items if item.group in groups] for name, groups in members.items()
     }
-
-
-def _what(kind: Kind) -> str:
-    return {
-        "image": f"images ({', '.join(images.SUFFIXES)})",
-        "nifti": f"scans ({', '.join(volumes.NIFTI_SUFFIXES)})",
-        "dicom": "DICOM series",
-    }[kind]

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
+from jaxad.data.leaks import image_digests, spelt_alike
 from jaxad.data.preprocess import to_unit_interval
-from jaxad.data.sources import DataSet, image_digests
+from jaxad.data.sources import DataSet, is_own
 from jaxad.types import FilesRead, Split
 
 #: Of a finding, the examples that are told.
@@ -74,11 +75,13 @@ class Inspection:
         name: of the data set.
         splits: by name.
         leaks: between them.
+        unread: lines on files that are not read.
     """
 
     name: str
     splits: Mapping[str, SplitFacts]
     leaks: tuple[Leak, ...]
+    unread: tuple[str, ...] = ()
 
     @property
     def skipped(self) -> tuple[str, ...]:
@@ -136,14 +139,15 @@ def inspect(data: ConfigDict) -> tuple[Inspection, DataSet]:
     lenient.on_error = "skip"
     data_set = DataSet(lenient.lock(), measure=True)
     splits = {name: data_set.split(name) for name in data_set.split_names}
-    hashes = {name: image_digests(split) for name, split in splits.items()}
+    hashes = image_digests(splits)
     leaks = []
     names = list(splits)
     for place, first in enumerate(names):
         for second in names[place + 1 :]:
-            leaks += _leaks(first, second, splits, hashes)
+            leaks += _leaks(first, second, splits, hashes, is_own(data.name))
     facts = {name: _facts(split, hashes[name]) for name, split in splits.items()}
-    return Inspection(data.name, facts, tuple(leaks)), data_set
+    unread = tuple(map(str, filter(None, data_set.unread)))
+    return Inspection(data.name, facts, tuple(leaks), unread), data_set
 
 
 def _facts(split: Split, hashes: list[bytes]) -> SplitFacts:
@@ -168,9 +172,13 @@ def _facts(split: Split, hashes: list[bytes]) -> SplitFacts:
 
 
 def _leaks(
-    first: str, second: str, splits: Mapping[str, Split], hashes: Mapping[str, list[bytes]]
+    first: str,
+    second: str,
+    splits: Mapping[str, Split],
+    hashes: Mapping[str, list[bytes]],
+    by_spelling: bool,
 ) -> list[Leak]:
-    """Images and patients that are in both splits."""
+    """Images and patients that are in both splits; with `by_spelling` also other spellings."""
     found = []
     places = collections.defaultdict(list)
     for place, key in enumerate(hashes[first]):
@@ -185,4 +193,8 @@ def _leaks(
     patients = sorted(set(splits[first].groups) & set(splits[second].groups))
     if patients:
         found.append(Leak("patient", (first, second), len(patients), tuple(patients[:_TOLD])))
+    alike = spelt_alike(splits[first].groups, splits[second].groups) if by_spelling else []
+    if alike:
+        examples = tuple(f"{one} = {other}" for one, other in alike[:_TOLD])
+        found.append(Leak("patient", (first, second), len(alike), examples))
     return found

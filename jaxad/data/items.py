@@ -5,23 +5,24 @@ that keeps what was read, a folder that is read anew and a new site's images all
 """
 
 import dataclasses
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from jaxtyping import Int, Shaped, UInt8
 
 from jaxad.data.cutting import Cutting, cut
+from jaxad.data.formats import FORMATS, Kind, is_other_format
 from jaxad.data.framing import Frame
+from jaxad.data.masks import check_labels, marked
 from jaxad.data.preparation import Preparation
 from jaxad.data.prepare_images import extrema_of, prepare_image, prepare_plain
 from jaxad.data.readers import dicom
-from jaxad.data.readers.images import read_image, read_mask, read_plain
+from jaxad.data.readers.images import read_image, read_plain
+from jaxad.data.readers.masks import check_orientation, read_mask
 from jaxad.data.readers.volumes import Grid, Volume, read_nifti
 from jaxad.errors import DataError, UserError
 from jaxad.paths import readable
-
-Kind = Literal["image", "nifti", "dicom"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,7 +123,16 @@ def read_item(item: Item, reading: Reading) -> Rows:
     Raises:
         DataError: a file of it cannot be used.
     """
-    return (_read_image_item if reading.kind == "image" else _read_volume_item)(item, reading)
+    try:
+        return (_read_image_item if reading.kind == "image" else _read_volume_item)(item, reading)
+    except DataError as error:
+        for path in item.paths:
+            if is_other_format(path, reading.kind) and not path.is_dir():
+                raise DataError(
+                    f"{path}: is of a format that is not read; convert it to "
+                    f"{FORMATS[reading.kind].target}, or leave it out."
+                ) from error
+        raise
 
 
 def _read_image_item(item: Item, reading: Reading) -> Rows:
@@ -140,9 +150,10 @@ def _read_image_item(item: Item, reading: Reading) -> Rows:
         extrema = np.array([pixels.min(), pixels.max()]) if reading.measure else None
     label, mask = item.label or 0, None
     if item.mask is not None:
-        marked = read_mask(item.mask, (height, width))
-        _check_label(item, bool(marked.any()))
-        mask = Frame.of((float(height), float(width)), settings).resize_mask(marked)[None]
+        check_orientation(path, item.mask, (height, width))
+        is_marked = read_mask(item.mask, (height, width))
+        _check_label(item, bool(is_marked.any()))
+        mask = Frame.of((float(height), float(width)), settings).resize_mask(is_marked)[None]
         if label and not mask.any():
             raise DataError(
                 f"{item.mask}: what it marks lies outside of what config.data.preprocess.square="
@@ -172,7 +183,9 @@ def _read_volume_item(item: Item, reading: Reading) -> Rows:
             "it that, or name others in config.data.modality."
         )
     if mask is not None:
-        _check_label(item, bool((mask.voxels != 0).any()))
+        voxels = marked(mask.voxels, str(item.mask))
+        mask = dataclasses.replace(mask, voxels=voxels.astype(np.uint8))
+        _check_label(item, bool(voxels.any()))
     slices = cut(volumes, mask, reading.preparation, reading.cutting)
     labels = slices.labels
     if labels is None:
@@ -198,15 +211,15 @@ def _read_volume(path: Path) -> Volume:
 
 
 def _check_label(item: Item, is_marked: bool) -> None:
-    if item.label == 0 and is_marked:
-        raise DataError(
-            f"{item.mask}: marks anomalous pixels of '{item.id}', which is labelled normal; "
-            "correct the mask or the label."
-        )
-    if item.label == 1 and not is_marked:
-        raise DataError(
-            f"{item.mask}: is empty, but '{item.id}' is labelled anomalous; correct one of them."
-        )
+    if item.label is not None:
+        check_labels(str(item.mask), [item.id], np.array([item.label]), np.array([is_marked]))
+
+
+def files_of(parts: Iterable[Iterable[Item]]) -> set[Path]:
+    """The files, or folders of series, that items are read from, their masks among them."""
+    items = [item for part in parts for item in part]
+    masks = {item.mask for item in items if item.mask is not None}
+    return masks | {path for item in items for path in item.paths}
 
 
 def left_out(item: Item, reading: Reading, error: str) -> Rows:

@@ -9,10 +9,14 @@ import re
 import unicodedata
 from pathlib import Path
 
-from jaxad.data.readers import images, volumes
+from jaxad.data.formats import FORMATS
 
 #: Suffixes of files that are read. What else follows a dot is part of the name.
-_SUFFIXES = (*sorted((*volumes.NIFTI_SUFFIXES, *images.SUFFIXES), key=len, reverse=True), ".npz")
+_SUFFIXES = sorted(
+    (*FORMATS["image"].suffixes, *FORMATS["nifti"].suffixes, *FORMATS["npz"].suffixes),
+    key=len,
+    reverse=True,
+)
 
 #: Names of folders, and values of a table's column `split`, by what they mean.
 SPLIT_WORDS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}

@@ -30,7 +30,7 @@ def find_places(root: Path, suffixes: Sequence[str], layout: str) -> dict[str, P
     places: dict[str, Path] = {}
     others = []
     for folder in find_folders(root):
-        meaning = TRUTH if names.is_ground_truth(folder.name) else names.split_named(folder.name)
+        meaning = _meaning(folder.name)
         if not meaning:
             others.append(folder)
         elif meaning in places:
@@ -50,6 +50,21 @@ def find_places(root: Path, suffixes: Sequence[str], layout: str) -> dict[str, P
             )
     _report(root, others, layout)
     return places
+
+
+def passed_over(root: Path) -> list[Path]:
+    """The folders right below a root that `find_places` or `check_flat` reports as passed over.
+
+    Args:
+        root: of a data set that can be read.
+    """
+    folders = find_folders(root)
+    is_flat = all(_meaning(folder.name) != "train" for folder in folders)
+    return [folder for folder in folders if is_flat or not _meaning(folder.name)]
+
+
+def _meaning(name: str) -> str:
+    return TRUTH if names.is_ground_truth(name) else names.split_named(name)
 
 
 def check_flat(root: Path, suffixes: Sequence[str], layout: str) -> None:
@@ -77,12 +92,17 @@ def check_flat(root: Path, suffixes: Sequence[str], layout: str) -> None:
 
 def _report(root: Path, others: Sequence[Path], layout: str) -> None:
     if others:
-        told = ", ".join(f"'{folder.name}'" for folder in others)
+        counted = ", ".join(f"'{folder.name}' ({_num_files(folder)})" for folder in others)
         print(
-            f"warning: config.data.root '{root}': passed over {told}; {layout}.",
+            f"warning: config.data.root '{root}': passed over {counted}; {layout}.",
             file=sys.stderr,
             flush=True,
         )
+
+
+def _num_files(folder: Path) -> str:
+    count = len(find_files(folder, ("",)))
+    return f"{count:,} file{'s' * (count != 1)}"
 
 
 def check_spellings(folder: Path, known: Sequence[str]) -> None:

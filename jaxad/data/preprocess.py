@@ -3,12 +3,35 @@
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Shaped
 
 from jaxad.errors import UserError
 
 #: Integer pixels are divided by the largest value of their type.
 _DIVISORS = {np.dtype(np.uint8): 255.0, np.dtype(np.uint16): 65535.0}
+
+
+def native(array: object, source: str) -> np.ndarray:
+    """Numbers in this machine's order of bytes, as a plain array; no copy where they are already.
+
+    Args:
+        array: anything that NumPy takes; of any order of bytes and layout in memory.
+        source: for the message.
+
+    Raises:
+        UserError: it holds no real numbers, or some of them are masked.
+    """
+    if isinstance(array, np.ma.MaskedArray) and np.ma.is_masked(array):
+        raise UserError(
+            f"{source}: has masked values; fill them in, for example with numpy.ma.filled."
+        )
+    try:
+        numbers = np.asarray(array)
+    except (ValueError, TypeError) as error:  # lists of different lengths
+        raise UserError(f"{source}: is no array ({error}); give one of real numbers.") from error
+    if numbers.dtype.kind not in "buif":
+        raise UserError(f"{source}: holds {numbers.dtype}; give real numbers.")
+    return numbers.astype(numbers.dtype.newbyteorder("="), copy=False)
 
 
 def check_images(
@@ -34,7 +57,7 @@ def check_images(
             f"{source}: images are {shape[1:]}{first}, the config wants {tuple(image_shape)}; "
             "resize them or, before training, change config.data.image_size."
         )
-    if images.dtype in _DIVISORS:
+    if images.dtype.newbyteorder("=") in _DIVISORS:
         return
     if not np.issubdtype(images.dtype, np.floating):
         raise UserError(
@@ -57,8 +80,18 @@ def check_images(
         )
 
 
+def are_constant(images: Shaped[np.ndarray, "n h w c"]) -> Bool[np.ndarray, " n"]:
+    """Which images are of one colour."""
+    are_equal = np.zeros(len(images), bool)
+    # A few pixels first: those of hardly any image are the same.
+    some = images[:, ::8, ::8]
+    for place in np.flatnonzero((some == some[:, :1, :1]).all(axis=(1, 2, 3))):
+        are_equal[place] = (images[place] == images[place, :1, :1]).all()
+    return are_equal
+
+
 def to_unit_interval(images: np.ndarray) -> Float[np.ndarray, "*batch"]:
     """Float32 in [0, 1]: uint8 / 255, uint16 / 65535, floats as they are."""
-    scale = _DIVISORS.get(images.dtype)
+    scale = _DIVISORS.get(images.dtype.newbyteorder("="))
     converted = images.astype(np.float32)
     return converted if scale is None else converted / np.float32(scale)

@@ -5,7 +5,7 @@ machine, is treated to the bit as what was trained on.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +16,20 @@ from ml_collections import ConfigDict
 
 from jaxad.data import settings
 from jaxad.data.cutting import cut
-from jaxad.data.folders import Splitting, read_any_folder, read_normal_folder
-from jaxad.data.items import Item, Kind, Reading, Rows
-from jaxad.data.masks import masks_beside, refuse_masks
+from jaxad.data.folders import candidates, read_any_folder, read_normal_folder
+from jaxad.data.items import Item, Reading, Rows
+from jaxad.data.mask_files import masks_beside, refuse_masks
 from jaxad.data.names import is_archive, is_table
 from jaxad.data.npz import read_npz
 from jaxad.data.preparation import to_depth
 from jaxad.data.prepare_images import prepare_image
+from jaxad.data.preprocess import native
 from jaxad.data.readers.volumes import turn
 from jaxad.data.reading import read_items, read_split
 from jaxad.data.sources import KINDS, TFDS, check_split, is_published, published, told
 from jaxad.data.tables import read_rows
 from jaxad.data.tree import check_not_hidden
+from jaxad.data.unread import find_unread, tell_unread
 from jaxad.errors import UserError
 from jaxad.paths import expand
 from jaxad.types import Split
@@ -59,6 +61,7 @@ def prepare_pixels(
     Raises:
         UserError: they cannot be prepared.
     """
+    pixels = native(pixels, "pixels")
     if KINDS.get(data.name, "image") == "image":
         one_in_colour = pixels.ndim == 3 and pixels.shape[-1] == 3
         stack = pixels[None] if pixels.ndim == 2 or one_in_colour else pixels
@@ -163,7 +166,7 @@ def find_items(path: Path, data: ConfigDict, *, normal: bool = False) -> list[It
         )
     if not path.exists():
         raise UserError(f"{path}: no such file or folder; name one that is there.")
-    return _items_at(path, data, read_normal_folder if normal else read_any_folder)
+    return _items_at(path, data, normal)
 
 
 def read_rows_of(items: Sequence[Item], data: ConfigDict) -> Iterator[Rows]:
@@ -182,15 +185,16 @@ def _depth(data: ConfigDict, reading: Reading) -> Any:
     return None if published_one is None else published_one.depth(reading.preparation)
 
 
-def _items_at(
-    path: Path, data: ConfigDict, lister: Callable[[Path, Kind, Splitting], list[Item]]
-) -> list[Item]:
+def _items_at(path: Path, data: ConfigDict, normal: bool) -> list[Item]:
     kind, splitting = KINDS[data.name], settings.splitting(data)
     check_not_hidden(path)
     if is_table(path):
         return [item for _, item in read_rows(path, kind, splitting)]
     if not path.is_file():
-        items = lister(path, kind, splitting)
+        items = (read_normal_folder if normal else read_any_folder)(path, kind, splitting)
+        # Masks that are left out are reported, or refused, where items are listed.
+        unread = find_unread(path, kind, candidates(path, kind))
+        tell_unread(unread, is_strict=normal and data.on_error == "raise")
     elif kind == "dicom":
         raise UserError(f"{path}: is one file; name the folder of its series.")
     else:

@@ -8,7 +8,8 @@ from ml_collections import ConfigDict
 from jaxad.config import base
 from jaxad.data.cutting import Cutting
 from jaxad.data.folders import Splitting
-from jaxad.data.items import Kind, Reading
+from jaxad.data.formats import Kind
+from jaxad.data.items import Reading
 from jaxad.data.preparation import TAKES, Preparation
 from jaxad.errors import UserError
 

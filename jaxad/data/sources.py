@@ -3,7 +3,6 @@
 import dataclasses
 import difflib
 import functools
-import hashlib
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,14 +13,19 @@ from ml_collections import ConfigDict
 
 from jaxad.data import settings
 from jaxad.data.folders import SEVERAL_UNDER_ONE_NAME, read_folder
+from jaxad.data.items import files_of
+from jaxad.data.leaks import check_images_apart, check_spelling
+from jaxad.data.masks import check_coverage, named
 from jaxad.data.names import is_table
 from jaxad.data.natural_objects import render_natural_objects
 from jaxad.data.npz import npz_readers
-from jaxad.data.preprocess import check_images
+from jaxad.data.places import passed_over
+from jaxad.data.preprocess import are_constant, check_images
 from jaxad.data.reading import read_split, tell_skipped
 from jaxad.data.settings import KINDS, TFDS
 from jaxad.data.tables import read_table
-from jaxad.data.tree import check_not_hidden
+from jaxad.data.tree import check_not_hidden, files_in
+from jaxad.data.unread import Unread, find_unread, tell_unread
 from jaxad.errors import UserError
 from jaxad.paths import expand, is_undecodable, readable
 from jaxad.types import Split
@@ -40,10 +44,12 @@ class Wish:
     Attributes:
         measure: whether the range of values in all files is told, which takes time.
         test_only: whether every patient is tested, where that is for us to say.
+        tell: takes the files of a folder that are not read.
     """
 
     measure: bool = False
     test_only: bool = False
+    tell: Callable[[Unread], None] = lambda _: None
 
 
 def _icbm_synth(data: ConfigDict, _: Wish) -> Readers:
@@ -58,8 +64,11 @@ def _icbm_synth(data: ConfigDict, _: Wish) -> Readers:
     return tfds_splits.open_builder(IcbmSynth, builder_config, data.root)
 
 
-def _npz(data: ConfigDict, _: Wish) -> Readers:
-    return npz_readers(expand(data.root or ".", "config.data.root"))
+def _npz(data: ConfigDict, wish: Wish) -> Readers:
+    root = expand(data.root or ".", "config.data.root")
+    readers = npz_readers(root)
+    wish.tell(find_unread(root, "npz", files_in(root, ".npz")))
+    return readers
 
 
 def _own_files(data: ConfigDict, wish: Wish) -> Readers:
@@ -69,6 +78,8 @@ def _own_files(data: ConfigDict, wish: Wish) -> Readers:
     reading = dataclasses.replace(settings.reading(data, kind), measure=wish.measure)
     splitting = settings.splitting(data)
     splits = (read_table if is_table(root) else read_folder)(root, kind, splitting)
+    if not is_table(root):
+        wish.tell(find_unread(root, kind, files_of(splits.values()), passed_over(root)))
     return {
         name: functools.partial(read_split, items, reading, f"{data.name} {name}")
         for name, items in splits.items()
@@ -164,6 +175,11 @@ def is_published(name: str) -> bool:
     return DATA_SETS.get(name) is _published
 
 
+def is_own(name: str) -> bool:
+    """Whether a data set is the user's, whose splits nobody has published."""
+    return name == "npz" or (name in KINDS and not is_published(name))
+
+
 def _open(data: ConfigDict, wish: Wish) -> Readers:
     """The readers of the data set that the config names.
 
@@ -252,6 +268,7 @@ class DataSet:
 
     Attributes:
         split_names: every split; those that are neither `train` nor `val` are test splits.
+        unread: of each folder of the user's own, the files that are not read.
     """
 
     def __init__(self, data: ConfigDict, *, measure: bool = False):
@@ -268,7 +285,8 @@ class DataSet:
         self._name = data.name
         settings.reading(data, "image")  # says what is wrong with a field, used or not
         settings.check_used(data)
-        wish = Wish(measure=measure)
+        self.unread: list[Unread] = []
+        wish = Wish(measure=measure, tell=self.unread.append)
         self._readers = _open(data, wish)
         if data.natural_objects or data.name in _RENDERED:
             self._readers = _with_natural_objects(self._readers, data)
@@ -288,6 +306,8 @@ class DataSet:
                 raise UserError(
                     f"{data.name}: the name of split '{readable(name)}' is not UTF-8; rename it."
                 )
+        for unread in self.unread:
+            tell_unread(unread, is_strict=data.on_error == "raise")
         self._may_share = is_published(data.name) and published(data.name).SHARES_PATIENTS
         self._splits: dict[str, Split] = {}
         self._image_shape = (int(data.image_size), int(data.image_size), int(data.channels))
@@ -305,8 +325,8 @@ class DataSet:
     def check(self) -> None:
         """Reads and checks every split, and that no patient is in two of them.
 
-        Of files of one's own also that no image that is learnt from is in another split, under
-        whatever name.
+        Of the user's own data also that no image that is learnt from is in another split, under
+        whatever name, and that no patient is, spelt in another way.
 
         Raises:
             UserError: see `split`; or a patient or an image of one split is in another.
@@ -323,29 +343,18 @@ class DataSet:
                         f"'{name}'; keep each patient in one split.{hint}"
                     )
 
-        if self.is_own:
-            self._check_images()
-
-    def _check_images(self) -> None:
-        learnt: dict[bytes, tuple[str, str]] = {}
-        for name in sorted(self.split_names, key=lambda name: name not in ("train", "val")):
-            split = self.split(name)
-            for key, own in zip(image_digests(split), split.ids, strict=True):
-                first, there = learnt.get(key, (name, ""))
-                if first != name:
-                    raise UserError(
-                        f"{self._name}: image '{own}' of '{name}' is '{there}' of '{first}'; keep "
-                        "each image in one split. --mode=inspect names all."
-                    )
-                if name in ("train", "val"):
-                    learnt[key] = (name, own)
+        if is_own(self._name):
+            splits = {name: self.split(name) for name in self.split_names}
+            check_spelling(self._name, splits)
+            check_images_apart(self._name, splits)
 
     def split(self, name: str) -> Split:
         """The split of this name, checked.
 
         Raises:
             UserError: no such split, it is empty, an image is unusable (named by its id), an id
-                appears twice, or the images to learn from hold an anomalous one.
+                appears twice, the images to learn from hold an anomalous one, or masks are
+                inverted.
         """
         if name not in self._readers:
             raise UserError(f"split '{name}': {self._name} has {', '.join(self.split_names)}.")
@@ -355,13 +364,14 @@ class DataSet:
                 split, f"{self._name} split '{name}'", self._image_shape,
                 normal=name in ("train", "val"),
             )  # fmt: skip
+            self._tell_coverage(split, name)
             self._splits[name] = split
         return self._splits[name]
 
-
-def image_digests(split: Split) -> list[bytes]:
-    """Of each image's prepared pixels: the same picture in another format is the same image."""
-    return [hashlib.blake2b(np.ascontiguousarray(one).data).digest() for one in split.images]
+    def _tell_coverage(self, split: Split, name: str) -> None:
+        """Tells what is suspicious of a split's masks; raises where they are inverted."""
+        if note := check_coverage(split, f"{self._name} split '{name}'"):
+            print(f"note: {self._name} {name}: {note}", file=sys.stderr, flush=True)
 
 
 def check_split(
@@ -371,6 +381,12 @@ def check_split(
     if not len(split):
         raise UserError(f"{source}: holds no images.")
     check_images(split.images, split.ids, image_shape, source)
+    if constant := [split.ids[place] for place in np.flatnonzero(are_constant(split.images))]:
+        verb = "is" if len(constant) == 1 else "are"
+        raise UserError(
+            f"{source}: {named(constant)} {verb} constant, every pixel has one value; leave "
+            "out what shows nothing."
+        )
     if len(set(split.ids)) != len(split):
         first = next(i for n, i in enumerate(split.ids) if i in split.ids[:n])
         raise UserError(f"{source}: id '{first}' appears twice; give every image its own.")

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from jaxad.data.folders import Splitting, draw_splits, with_val
-from jaxad.data.items import Item, Kind
-from jaxad.data.masks import refuse_masks
+from jaxad.data.formats import Kind
+from jaxad.data.items import Item
+from jaxad.data.mask_files import refuse_masks
 from jaxad.data.names import folded, split_of, split_suggested
 from jaxad.data.tree import is_hidden
 from jaxad.errors import UserError

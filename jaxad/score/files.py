@@ -15,7 +15,7 @@ from jaxad.data import replay
 from jaxad.data.items import Item, Reading, Rows
 from jaxad.data.names import is_archive
 from jaxad.data.npz import read_npz
-from jaxad.data.preprocess import to_unit_interval
+from jaxad.data.preprocess import are_constant, to_unit_interval
 from jaxad.data.tree import check_not_hidden
 from jaxad.errors import UserError
 from jaxad.score import maps
@@ -72,12 +72,13 @@ class _Archive(_Source):
     unit = "image"
 
     def __init__(self, path: Path, scorer: Scorer):
-        self._split = read_npz(path, needed=())
+        self._split = read_npz(path, needed=(), is_labelled=False)
         scorer.check(self._split.images, self._split.ids)
         groups = zip(self._split.ids, self._split.groups, strict=True)
         self.items = [Item(name, group, (path,), 0) for name, group in groups]
         if len({item.id for item in self.items}) < len(self.items):
             raise UserError(f"{path}: two images have the same id; give every image its own.")
+        self._is_constant = are_constant(self._split.images)
         self._places = {item.id: place for place, item in enumerate(self.items)}
 
     def read(self, items: Sequence[Item]) -> Iterator[Rows]:
@@ -85,7 +86,9 @@ class _Archive(_Source):
         for item in items:
             place = self._places[item.id]
             image, label = self._split.images[place : place + 1], np.zeros(1, np.int32)
-            yield Rows(item, image, label, None, None, "", None, None)
+            # As for files: an image that shows nothing is no reason not to score the others.
+            error = "is constant; leave it out" if self._is_constant[place] else ""
+            yield Rows(item, image, label, None, None, "", None, None, error=error)
 
 
 def score_files(

@@ -363,9 +363,9 @@ def test_masks_are_found_however_their_names_are_written(tmp_path):
 
 
 def test_images_of_formats_that_are_not_read_are_told(mvtec):
-    path = mvtec / "train/good/11.bmp"
+    path = mvtec / "train/good/11.webp"
     Image.fromarray(np.zeros((20, 20), np.uint8)).save(path)
-    with pytest.raises(UserError, match=r"11.bmp: is of a format that is not read .*convert it"):
+    with pytest.raises(UserError, match=r"is not read: 1 .webp; .*11.webp'; convert .webp to PNG"):
         DataSet(data_config(mvtec))
 
 

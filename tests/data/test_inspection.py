@@ -70,6 +70,28 @@ def test_a_patient_in_two_splits_is_a_leak(mvtec, look):  # noqa: F811 - a fixtu
     assert "leak: 2 patients both in train and in test: 0, 1" in out
 
 
+def test_files_in_other_formats_are_counted_before_the_end(mvtec, look):  # noqa: F811
+    others = [mvtec / "train/good/a.gif", mvtec / "train/good/b.webp", mvtec / "test/good/c.dcm"]
+    for path in (*others, mvtec / "notes.txt", mvtec / "README", mvtec / "test/list.xml"):
+        path.write_text("something")
+    counted = f"{mvtec}: 5 files are not read: 1 .dcm, 1 .gif, 1 .webp, 1 .txt, 1 .xml;"
+    code, out, err, workdir = look(mvtec)
+    note, error = err.splitlines()
+    assert code == 2 and "contact sheet" in out
+    assert note == f"note: {counted} the first: 'test/good/c.dcm'."
+    assert error.startswith(f"error: {counted}")
+    assert counted in json.loads((workdir / "inspect.json").read_text())["unread"][0]
+    # Both remedies help.
+    code, _, err, _ = look(mvtec, "--config.data.on_error=skip")
+    assert (code, err.count("\n")) == (0, 1)
+    for number, path in enumerate(others):
+        write_image(path.with_suffix(".png"), 170 + number)
+        path.unlink()
+    code, out, err, _ = look(mvtec)
+    assert (code, err.count("\n")) == (0, 1)
+    assert "2 files are not read: 1 .txt, 1 .xml" in err
+
+
 def test_bad_files_are_all_named(mvtec, look):  # noqa: F811 - a fixture
     (mvtec / "train/good/02.png").write_bytes(b"")
     (mvtec / "train/good/07.png").write_text("no image")

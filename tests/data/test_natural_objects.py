@@ -329,7 +329,7 @@ def _data_config(root, natural_objects, **names):
         split = normal_split(count=12)
         np.savez(
             root / f"{name}.npz",
-            image=split.images,
+            image=np.roll(split.images, number, axis=1),  # no split has an image of another
             label=names.get(name, split.labels),
             group=[f"{number}-{group}" for group in split.groups],
             position=split.positions,

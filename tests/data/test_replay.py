@@ -90,6 +90,33 @@ def test_numbers_of_any_type_and_affines_of_another_shape(tmp_path):
         prepare_pixels(voxels, data, np.eye(3))
 
 
+@pytest.mark.parametrize(
+    ("dtype", "intensity"),
+    [
+        *((dtype, "range") for dtype in ("<u2", ">u2", ">f4", ">f8")),
+        *((dtype, "zscore") for dtype in ("<u2", ">u2", ">i2", ">i4", ">f4", ">f8")),
+        *((dtype, "percentile") for dtype in (">u2", ">i4", ">f8")),
+    ],
+)
+def test_scans_of_any_order_of_bytes_are_the_same(tmp_path, dtype, intensity):
+    voxels = np.zeros((16, 16, 16), "<u2")
+    voxels[2:14, 2:14, 2:14] = np.random.default_rng(0).integers(100, 30000, (12, 12, 12))
+    data = data_config("", "nifti", preprocess__intensity=intensity)
+    # Floats are in [0, 1], where their range is kept.
+    scale = 65535 if intensity == "range" and "f" in dtype else 1
+    written = voxels / scale if scale > 1 else voxels
+    header = nib.Nifti1Header(endianness=dtype[0])
+    header.set_data_dtype(np.dtype(dtype))
+    image = nib.Nifti1Image(written.astype(dtype), np.eye(4), header)
+    nib.save(image, tmp_path / "a.nii.gz")
+    expected = prepare_pixels(voxels, data, None).astype(int)
+    for images in (
+        read_files(tmp_path / "a.nii.gz", data).images,
+        prepare_pixels(written.astype(dtype), data, np.eye(4).astype(">f8")),
+    ):
+        np.testing.assert_allclose(images.astype(int), expected, atol=1)
+
+
 def test_a_run_on_two_modalities_takes_both(tmp_path):
     data = data_config(tmp_path, "brats2017", channels=2, modality="t1,t2")
     data.volume.slices, data.volume.field_of_view = (0, 16), 16.0

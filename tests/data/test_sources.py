@@ -63,7 +63,7 @@ def test_least_split_gets_a_channel_ids_and_groups_of_its_own(tmp_path):
 def test_full_split_is_read_as_it_was_written(tmp_path):
     masks = np.zeros((COUNT, SIZE, SIZE), np.int64)
     masks[1, :2] = 255  # any value above zero is anomalous
-    images = np.zeros((COUNT, SIZE, SIZE, 3), np.float64)
+    images = np.random.default_rng(0).uniform(size=(COUNT, SIZE, SIZE, 3))
     colour = _arrays(image=images)
     full = _arrays(
         image=images,
@@ -141,7 +141,10 @@ def test_icbm_synth_is_told_the_config(monkeypatch):
         ({"label": None}, r"test_x\.npz: has no array 'label' \(0 normal, 1 anomalous\)"),
         ({"label": np.zeros(2)}, r"test_x\.npz: 'label' has 2 rows, 'image' has 3"),
         ({"group": np.zeros(4)}, r"test_x\.npz: 'group' has 4 rows, 'image' has 3"),
-        ({"group": np.array([1.0, np.nan, 2.0])}, r"'group' has NaN; name the patient of every"),
+        (
+            {"group": np.array([1.0, np.nan, 2.0])},
+            r"'group' has nan in row 1; name the patient of every",
+        ),
         ({"group": np.array("ann")}, r"test_x\.npz: 'group' has no rows, 'image' has 3"),
         ({"label": np.zeros((3, 1))}, r"'label' has shape \(3, 1\); give \[N\]"),
         ({"label": np.array([0, 1, 2])}, r"'label' holds other values than 0 .* and 1"),
@@ -289,7 +292,7 @@ def test_data_folder_that_cannot_be_written_is_named(tmp_path):
 
 
 def test_a_patient_in_two_splits_is_named(tmp_path):
-    images = np.zeros((2, 16, 16), np.uint8)
+    images = np.arange(512, dtype=np.uint16).reshape(2, 16, 16)
     for name, groups in {"train": ["a", "b"], "val": ["c", "d"], "test_x": ["e", "b"]}.items():
         np.savez(tmp_path / f"{name}.npz", image=images, label=np.zeros(2), group=np.array(groups))
     data = config_lib.base().data

@@ -178,6 +178,18 @@ def test_an_npz_file_is_scored(tmp_path):
     assert len(rows(tmp_path / "out/patients.csv")) == 2
 
 
+def test_of_an_npz_file_only_images_count_and_constant_ones_are_named(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 65535, (5, SIZE, SIZE)).astype(">u2")
+    pixels[3] = 0
+    masks = np.full(pixels.shape, -1)  # nothing that a split could have
+    np.savez(tmp_path / "a.npz", image=pixels, mask=masks, label=np.full(5, 7))
+    score_files(judge("npz"), tmp_path / "a.npz", tmp_path / "out")
+    expected = np.delete(pixels, 3, axis=0).mean(axis=(1, 2)) / 65535
+    found = [float(row["mean"]) for row in rows(tmp_path / "out/scores.csv")]
+    assert found == pytest.approx(expected.tolist(), rel=1e-5)
+    assert [row["id"] for row in rows(tmp_path / "out/errors.csv")] == ["a-3"]
+
+
 @pytest.mark.parametrize(
     ("stored", "line"),
     [

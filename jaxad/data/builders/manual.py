@@ -23,8 +23,9 @@ from jaxtyping import Shaped
 from jaxad.data.builders.quiet import silent_tfds
 from jaxad.data.cutting import Cutting
 from jaxad.data.folders import Splitting, with_val
-from jaxad.data.items import Item, Kind, Reading
-from jaxad.data.masks import refuse_masks
+from jaxad.data.formats import Kind
+from jaxad.data.items import Item, Reading
+from jaxad.data.mask_files import refuse_masks
 from jaxad.data.preparation import Preparation, to_depth
 from jaxad.data.reading import FilesSummary, read_items
 from jaxad.data.tree import fingerprint

@@ -15,7 +15,7 @@ from jaxad.errors import DataError, UserError
 SUFFIXES = (".dcm", ".ima", "")
 
 #: Files that lie beside series.
-_OTHERS = ("DICOMDIR", "README", "LICENSE", "LICENCE")
+OTHERS = ("DICOMDIR", "README", "LICENSE", "LICENCE")
 
 #: From DICOM's left, posterior, superior to right, anterior, superior.
 _TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -25,7 +25,7 @@ def may_be_dicom(path: Path) -> bool:
     """Whether a file is named as one of DICOM."""
     # Many are named by their UID alone: `1.2.840.10008` has the suffix `.10008`.
     named = path.suffix.lower() in SUFFIXES or path.suffix[1:].isdigit()
-    return named and not is_hidden(path.name) and path.name.upper() not in _OTHERS
+    return named and not is_hidden(path.name) and path.name.upper() not in OTHERS
 
 
 def patient_of(folder: Path) -> str:

@@ -1,4 +1,4 @@
-"""Image files: PNG, JPEG and TIFF, grey and colour, 8 and 16 bit."""
+"""Image files: PNG, JPEG, TIFF, BMP and PNM, grey and colour, 8 and 16 bit."""
 
 import functools
 from pathlib import Path
@@ -6,23 +6,26 @@ from typing import BinaryIO
 
 import numpy as np
 import tifffile
-from jaxtyping import Bool, Shaped
-from PIL import Image, ImageOps
+from jaxtyping import Shaped
+from PIL import Image, ImageOps, PpmImagePlugin
 
 from jaxad.data.readers.checks import check_file, check_memory, readable
 from jaxad.errors import DataError
 from jaxad.host_tensorflow import tensorflow
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
+SUFFIXES = (
+    ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".tif", ".tiff", ".bmp", ".pbm", ".pgm", ".ppm",
+    ".pnm",
+)  # fmt: skip
 
 _PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
-_TIFF_MAGICS = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
+TIFF_MAGICS = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
 
 #: What Pillow may decode; for other kinds, whatever the name says, it starts programs or guesses.
-_PILLOW_FORMATS = ("PNG", "JPEG", "TIFF")
+PILLOW_FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "PPM")
 
 #: The TIFF tag that says where the first row and the first column are.
-_ORIENTATION = 274
+ORIENTATION = 274
 
 
 def read_image(path: Path) -> Shaped[np.ndarray, "h w c"]:
@@ -41,7 +44,7 @@ def read_image(path: Path) -> Shaped[np.ndarray, "h w c"]:
     with readable(path, "image"):
         with path.open("rb") as file:
             head = file.read(26)
-        if head[:4] in _TIFF_MAGICS:
+        if head[:4] in TIFF_MAGICS:
             pixels = _read_tiff(path)
         # Pillow reads 16-bit colour as 8-bit. Byte 24 of a PNG file: bits, byte 25: colour type.
         elif head[:8] == _PNG_MAGIC and head[24:26] in (b"\x10\x02", b"\x10\x04", b"\x10\x06"):
@@ -56,7 +59,7 @@ def read_image(path: Path) -> Shaped[np.ndarray, "h w c"]:
 
 
 def read_plain(path: Path) -> Image.Image | None:
-    """A PNG or JPEG file of 8-bit grey or RGB as Pillow decodes it; None for all others.
+    """A file of 8-bit grey or RGB, but TIFF, as Pillow decodes it; None for all others.
 
     The pixels are those of `read_image`, without the copies that NumPy takes.
 
@@ -67,16 +70,17 @@ def read_plain(path: Path) -> Image.Image | None:
     with readable(path, "image"), path.open("rb") as file:
         head = file.read(26)
         is_deep = head[:8] == _PNG_MAGIC and head[24] == 16
-        if head[:4] in _TIFF_MAGICS or is_deep:
+        if head[:4] in TIFF_MAGICS or is_deep:
             return None
         file.seek(0)
         return _open_plain(file, path)
 
 
 def _open_plain(file: BinaryIO, path: Path) -> Image.Image | None:
-    _allow_large_images()
-    image = Image.open(file, formats=_PILLOW_FORMATS)
+    allow_large_images()
+    image = Image.open(file, formats=PILLOW_FORMATS)
     check_memory(path, image.width * image.height * 4)
+    _check_depth(image, path)
     if image.mode not in ("L", "RGB"):
         return None
     ImageOps.exif_transpose(image, in_place=True)
@@ -84,27 +88,13 @@ def _open_plain(file: BinaryIO, path: Path) -> Image.Image | None:
     return image
 
 
-def read_mask(path: Path, shape: tuple[int, int]) -> Bool[np.ndarray, "h w"]:
-    """Where a mask file is not 0.
-
-    Raises:
-        DataError: it cannot be read, or is not of this shape (H, W).
-    """
-    pixels = read_image(path)
-    if pixels.shape[:2] != shape:
-        raise DataError(
-            f"{path}: the mask has shape {pixels.shape[:2]}, its image {shape}; give a mask of the "
-            "image's size, or leave the image out."
-        )
-    return (pixels != 0).any(axis=-1)
-
-
 def _read_with_pillow(path: Path) -> Shaped[np.ndarray, "h w c"]:
-    _allow_large_images()
+    allow_large_images()
     # Given a name, it maps plain TIFF files into memory, and those that are to be turned wrongly.
-    with path.open("rb") as file, Image.open(file, formats=_PILLOW_FORMATS) as opened:
+    with path.open("rb") as file, Image.open(file, formats=PILLOW_FORMATS) as opened:
         # The header is read, the pixels are not yet.
         check_memory(path, opened.width * opened.height * 4)
+        _check_depth(opened, path)
         ImageOps.exif_transpose(opened, in_place=True)  # a copy of every image otherwise
         if opened.mode.startswith("I"):
             # Grey of 16 bits, which some versions of Pillow open as 32-bit integers.
@@ -114,9 +104,19 @@ def _read_with_pillow(path: Path) -> Shaped[np.ndarray, "h w c"]:
         return pixels[..., None] if mode == "L" else pixels
 
 
+def _check_depth(image: Image.Image, path: Path) -> None:
+    """Raises a DataError for PNM of deep colour, which Pillow would read as 8-bit."""
+    if not isinstance(image, PpmImagePlugin.PpmImageFile) or image.mode != "RGB":
+        return
+    # The largest value is among them, where it is not 255.
+    arguments = [tile.args for tile in image.tile if isinstance(tile.args, tuple)]
+    if any(isinstance(most, int) and most > 255 for one in arguments for most in one):
+        raise DataError(f"{path}: is PNM of deep colour, which is not read; convert it to PNG.")
+
+
 @functools.cache
-def _allow_large_images() -> None:
-    """Pillow's own limit is for the whole process; `check_memory` is ours, and larger."""
+def allow_large_images() -> None:
+    """Lifts Pillow's limit of pixels, for the whole process; `check_memory` has a larger one."""
     Image.MAX_IMAGE_PIXELS = None
 
 
@@ -169,7 +169,7 @@ def _read_deep_tiff(page: tifffile.TiffPage, path: Path) -> Shaped[np.ndarray, "
         if pixels.dtype.kind != "u":
             raise DataError(f"{path}: its white is {pixels.dtype} 0; save it with a black of 0.")
         pixels = np.iinfo(pixels.dtype).max - pixels
-    orientation = page.tags.valueof(_ORIENTATION, 1)
+    orientation = page.tags.valueof(ORIENTATION, 1)
     if orientation in (5, 6, 7, 8):
         pixels = pixels.swapaxes(0, 1)
     if orientation in (3, 4, 7, 8):

@@ -9,6 +9,7 @@ import nibabel as nib
 import numpy as np
 from jaxtyping import Float, Shaped
 
+from jaxad.data.preprocess import native
 from jaxad.data.readers.checks import check_file, check_memory, readable
 from jaxad.errors import DataError
 
@@ -156,7 +157,7 @@ def turn(image: nib.Nifti1Image, path: Path, most_bytes: int) -> Volume:
         raise DataError(f"{path}: its affine tells no orientation ({told}); repair the header.")
     with readable(path, "NIfTI file"):
         turned = nib.as_closest_canonical(image)
-        voxels = np.asarray(turned.dataobj)
+        voxels = native(np.asarray(turned.dataobj), str(path))
     voxels = voxels.reshape(voxels.shape[:3])
     if not np.isfinite(voxels).all():
         raise DataError(f"{path}: has NaN or infinite voxels; repair it or leave it out.")

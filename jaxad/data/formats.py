@@ -1,0 +1,63 @@
+"""Formats of files by kind of data: which are read, and which hold such data and are not read."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+from jaxad.data.readers import dicom, images, volumes
+
+#: What files hold: images, scans, slices of scans.
+Kind = Literal["image", "nifti", "dicom"]
+
+_SCANS = (
+    ".hdr", ".img", ".mha", ".mhd", ".nrrd", ".nhdr", ".mgz", ".mgh", ".mnc", ".nii.bz2", ".nii.xz",
+    ".nii.zst", ".nii.zip",
+)  # fmt: skip
+_IMAGES = (
+    ".gif", ".webp", ".jp2", ".j2k", ".jxl", ".heic", ".heif", ".avif", ".tga", ".psd", ".svs",
+    ".ndpi", ".mrxs", ".scn", ".czi", ".lsm", ".exr", ".pfm",
+    *_SCANS,
+    *filter(None, dicom.SUFFIXES),
+)  # fmt: skip
+_ARRAYS = (".npy", ".mat", ".h5", ".hdf5", ".pkl", ".pt")
+
+
+@dataclasses.dataclass(frozen=True)
+class Formats:
+    """The formats of one kind of data.
+
+    Attributes:
+        name: of such data, for messages.
+        suffixes: of files that are read, in lower case.
+        others: suffixes of files that hold such data in a format that is not read.
+        target: what to convert those to.
+    """
+
+    name: str
+    suffixes: tuple[str, ...]
+    others: tuple[str, ...]
+    target: str
+
+
+FORMATS: Mapping[Kind | Literal["npz"], Formats] = {
+    "image": Formats(f"images ({', '.join(images.SUFFIXES)})", images.SUFFIXES, _IMAGES, "PNG"),
+    "nifti": Formats(
+        f"scans ({', '.join(volumes.NIFTI_SUFFIXES)})",
+        volumes.NIFTI_SUFFIXES,
+        _SCANS,
+        "NIfTI (.nii.gz)",
+    ),
+    "dicom": Formats(
+        "DICOM series",
+        dicom.SUFFIXES,
+        _SCANS,
+        "NIfTI (.nii.gz), which config.data.name=nifti reads",
+    ),
+    "npz": Formats("arrays", (".npz",), _ARRAYS, ".npz (numpy.savez)"),
+}
+
+
+def is_other_format(path: Path, kind: Kind | Literal["npz"]) -> bool:
+    """Whether a file is named as one that holds data in a format that is not read."""
+    return path.name.lower().endswith(FORMATS[kind].others)
