@@ -10,7 +10,7 @@ from jaxad.compilation import keep_programs
 from jaxad.data.folders import SEVERAL_UNDER_ONE_NAME
 from jaxad.data.inspection import inspect as inspect_data
 from jaxad.data.replay import read_normals
-from jaxad.data.sources import DataSet, is_published, published
+from jaxad.data.sources import DataSet, is_of_files, is_published, published
 from jaxad.data.unread import tell_unread
 from jaxad.errors import UserError
 from jaxad.evaluate.evaluation import calibrate as calibrate_run
@@ -167,7 +167,7 @@ def inspect(config: ConfigDict, workdir: str | os.PathLike[str]) -> bool:
         file.write(to_png(contact_sheet(splits)))
     print("\n".join([*found.lines(), f"contact sheet: {folder / 'inspect.png'}"]), flush=True)
     remedy = "Keep each image and each patient in one split."
-    if data_set.is_own:
+    if is_of_files(config.data.name):
         remedy += f" {SEVERAL_UNDER_ONE_NAME}"
     if is_published(config.data.name) and published(config.data.name).SHARES_PATIENTS:
         remedy = "As published; --config.data.regroup=True learns from none that is tested."

@@ -38,7 +38,9 @@ class Watchdog:
         """Wraps a wait for the devices; one that takes too long is reported on stderr."""
         if self._thread is None:
             arguments = (weakref.ref(self),)
-            self._thread = threading.Thread(target=_watch, args=arguments, daemon=True)
+            self._thread = threading.Thread(
+                target=_watch, args=arguments, name="jaxad-watchdog", daemon=True
+            )
             self._thread.start()
         start = self._since = time.monotonic()
         try:

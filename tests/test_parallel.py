@@ -1,7 +1,6 @@
 """Programs sent to the devices: how many are under way, and what is said when one hangs."""
 
 import gc
-import threading
 import time
 import weakref
 
@@ -128,15 +127,15 @@ def test_its_thread_reports_while_the_waiting_one_is_stuck(monkeypatch, capsys):
 
 def test_its_thread_ends_with_it(monkeypatch):
     monkeypatch.setattr(watchdog, "_PERIOD", 0.01)
-    before = threading.active_count()
     dog = Watchdog("")
     with dog.waiting():
-        assert threading.active_count() == before + 1
+        thread = dog._thread
+        assert thread is not None and thread.is_alive() and thread.daemon
     reference = weakref.ref(dog)
     del dog
     gc.collect()
     deadline = time.monotonic() + 5
-    while reference() is not None or threading.active_count() > before:
+    while reference() is not None or thread.is_alive():
         assert time.monotonic() < deadline
         time.sleep(0.02)
 

@@ -175,9 +175,14 @@ def is_published(name: str) -> bool:
     return DATA_SETS.get(name) is _published
 
 
+def is_of_files(name: str) -> bool:
+    """Whether a data set is the user's images or scans, whose paths may name patients."""
+    return name in KINDS and not is_published(name)
+
+
 def is_own(name: str) -> bool:
     """Whether a data set is the user's, whose splits nobody has published."""
-    return name == "npz" or (name in KINDS and not is_published(name))
+    return name == "npz" or is_of_files(name)
 
 
 def _open(data: ConfigDict, wish: Wish) -> Readers:
@@ -314,11 +319,6 @@ class DataSet:
         self.split_names = tuple(self._readers)
 
     @property
-    def is_own(self) -> bool:
-        """Whether it is of files whose patients the config tells apart."""
-        return self._name in KINDS and not is_published(self._name)
-
-    @property
     def test_split_names(self) -> tuple[str, ...]:
         return tuple(name for name in self.split_names if name.startswith("test"))
 
@@ -337,7 +337,7 @@ class DataSet:
                 first = owner.setdefault(group, name)
                 as_published = self._may_share and "test" in (first, name)
                 if first != name and not as_published:
-                    hint = f" {SEVERAL_UNDER_ONE_NAME}" if self.is_own else ""
+                    hint = f" {SEVERAL_UNDER_ONE_NAME}" if is_of_files(self._name) else ""
                     raise UserError(
                         f"{self._name}: patient '{group}' is in splits '{first}' and "
                         f"'{name}'; keep each patient in one split.{hint}"

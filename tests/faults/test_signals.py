@@ -219,18 +219,20 @@ with interrupts.saves_first():
     interrupts.answer()
 interrupts.finish(0)
 """
-    process, terminal = pty.fork()
-    if process == 0:  # the terminal's only process
-        text = (
-            f"import sys, time; sys.path.insert(0, {str(ROOT)!r}); "
-            "from jaxad import interrupts, streams; interrupts.install()\n"
-            "streams.outlast_readers()\n"
-        )
-        os.execv(sys.executable, [sys.executable, "-c", text + body])
+    text = (
+        f"import os, sys, time; sys.path.insert(0, {str(ROOT)!r})\n"
+        "os.open(sys.argv[1], os.O_RDWR)  # what a new session opens first is its terminal\n"
+        "from jaxad import interrupts, streams; interrupts.install(); streams.outlast_readers()\n"
+    )
+    terminal, side = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-c", text + body, os.ttyname(side)],
+        stdin=side, stdout=side, stderr=side, start_new_session=True,
+    )  # fmt: skip
+    os.close(side)
     assert b"working" in os.read(terminal, 100)
     os.close(terminal)
-    status = os.waitpid(process, 0)[1]
-    assert os.waitstatus_to_exitcode(status) == 0
+    assert process.wait(30) == 0
     assert (tmp_path / "saved").read_text() == "SIGHUP"
 
 

@@ -1,8 +1,12 @@
 """When the features of a frozen encoder are computed before, and when not."""
 
+import os
+import signal
+
 import numpy as np
 import pytest
 
+from jaxad import interrupts
 from jaxad.config import get_config
 from jaxad.train.program import cached_features, make_program, train_batches
 from jaxad.types import Split
@@ -29,7 +33,7 @@ def split():
 def cached(config, seeds, split):
     program = make_program(config, seeds, COUNT)
     states = program.initial_states
-    return cached_features(config, program, states, {"train": split}, lambda: False)
+    return cached_features(config, program, states, {"train": split})
 
 
 def test_batches_bring_the_features_of_their_images(config, split):
@@ -71,9 +75,12 @@ def test_the_cache_can_be_switched_off_and_other_systems_have_none(config, split
     assert capsys.readouterr().out == ""
 
 
-def test_a_stop_while_features_are_computed_keeps_what_is_there(config, split, monkeypatch):
+def test_a_stop_while_features_are_computed_keeps_what_is_there(config, split, monkeypatch, capsys):
     monkeypatch.setattr("jaxad.train.feature_cache._CHUNK", 2)
     program = make_program(config, [0], COUNT)
     arguments = (config, program, program.initial_states, {"train": split})
-    assert cached_features(*arguments, lambda: True) == {}
-    assert set(cached_features(*arguments, lambda: False)) == {"train"}
+    with interrupts.handled(), pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGTERM)
+        cached_features(*arguments)
+    assert set(cached_features(*arguments)) == {"train"}
+    assert "parts are there" in capsys.readouterr().out
