@@ -170,8 +170,8 @@ class Checkpoints:
         """Starts to save; returns once the arrays are copied, so that they may be donated.
 
         Without metrics (a run told to stop does not validate first) it is no candidate for best.
-        The first checkpoint in a folder is read back before this returns: where a file system does
-        not keep what is written, a run ends at its first checkpoint and not after its last.
+        The first checkpoint in a folder is read back before this returns: where a file is missing,
+        short or under another name, a run ends at its first checkpoint and not after its last.
 
         Raises:
             RunError: this save, or the one before it, failed: the disk is full, say. Or what was
@@ -208,11 +208,11 @@ class Checkpoints:
                 if step not in again.steps:
                     raise _Damaged("it is not there")
                 again._restore(step, trees)
-        except UserError as error:
+        except _Damaged as damage:
             raise RunError(
                 f"checkpoint '{self._folder / str(step)}' was saved and cannot be read back "
-                f"({error}); the run stops. Choose a --workdir on another file system."
-            ) from error
+                f"({damage}); the run stops. Choose a --workdir on another file system."
+            ) from damage
 
     def wait(self) -> None:
         """Until every save is complete on disk.

@@ -3,6 +3,7 @@
 Signals are handled before anything else is imported, so that none arrives amid an import.
 """
 
+import concurrent.futures
 import os
 import sys
 import traceback
@@ -34,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: without the program's name; those of the process by default.
 
     Returns:
-        The exit code: 0, 1 (the run failed) or 2 (the user's mistake).
+        The exit code: 0, 1 (the run failed or was interrupted) or 2 (the user's mistake).
     """
     print_any_text()
     program = Path(sys.argv[0]).name if sys.argv[0].endswith(".py") else "jaxad"
@@ -63,7 +64,8 @@ def _exit_code(arguments: Sequence[str], program: str) -> int:
         if known is not None:
             line, code = known
             print(line, file=sys.stderr)
-        elif interrupts.requested():  # the signal also reached a worker, whose end is the error
+        elif interrupts.requested() and isinstance(error, concurrent.futures.BrokenExecutor):
+            # The signal also reached the workers, whose end is the error.
             print(interrupts.MESSAGE, file=sys.stderr)
             code = interrupts.EXIT_CODE
         else:
@@ -86,12 +88,15 @@ def launch() -> NoReturn:
     sys.exit(code)
 
 
+#: What a sum or a gathering over devices says when another process is gone.
+_LOST_PROCESS = ("Gloo", "UNAVAILABLE", "DEADLINE_EXCEEDED", "ABORTED", "heartbeat")
+
+
 def _end_unexpected(error: Exception) -> None:
     """Ends one of several processes with an error that nobody expected, as the loss of another."""
     if not processes.are_several():
         return
-    # What a sum or a gathering over devices ends in.
-    if type(error).__name__ == "JaxRuntimeError" or "Gloo" in str(error):
+    if any(word in str(error) for word in _LOST_PROCESS):
         reason = first_line(error)[:200]
         print(
             f"failed: the devices do not answer ({reason}): another process has ended, or the "

@@ -274,7 +274,7 @@ def run(arguments: Sequence[str], program: str) -> int:
             if mode == "study"
             else f"--mode={mode}: this config is a study of many runs; use --mode=study."
         )
-    # A folder that cannot be used is told before the imports that take seconds.
+    # A folder that cannot be used is reported before the imports, which take seconds.
     if mode in ("study", "inspect"):
         Workdir(workdir).check_writable(for_checkpoints=mode == "study")
     elif mode == "score":  # what it reads need not be writable

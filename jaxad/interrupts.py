@@ -11,7 +11,9 @@ Imports nothing but the standard library, so that signals are handled before any
 
 import atexit
 import contextlib
+import fcntl
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -30,13 +32,14 @@ _SAVED_ON = tuple(
     getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)
 )  # fmt: skip
 _HANDLED = (signal.SIGINT, *_SAVED_ON)
+_REPEATED = tuple(number for number in _SAVED_ON if number != signal.SIGTERM)
 
 #: Seconds until the process is ended where nothing reacts to a signal.
 _GRACE_SECONDS = 3.0
-#: Signals that arrive so soon after the first are the same one: a closed terminal sends SIGHUP
-#: twice, and schedulers signal a process and its group.
+#: Signals that arrive so soon after the first are the same one: schedulers signal a process and
+#: its group.
 _SAME_SECONDS = 0.2
-#: Seconds until it is said what a signal waits for.
+#: Seconds after which a message says what a signal waits for.
 _QUIET_SECONDS = 1.0
 
 
@@ -70,6 +73,7 @@ class _State:
 _state = _State()
 _watcher: "_Watcher | None" = None
 _until_the_end = contextlib.ExitStack()
+_temporary: set[Path] = set()
 
 
 def requested() -> bool:
@@ -95,9 +99,10 @@ def check() -> None:
 def handled() -> Iterator[None]:
     """Inside, SIGINT, SIGTERM and SIGHUP set a flag; for the command line alone.
 
-    A second signal ends the process at once, and so does the first one where nothing reacts to it
-    within a few seconds. Signals that the caller's environment ignores (`nohup`, background jobs)
-    stay ignored. Only the main thread can handle signals; in another one this does nothing.
+    A second SIGINT or SIGTERM ends the process at once, and so does the first signal where nothing
+    reacts to it within a few seconds. Signals that the caller's environment ignores (`nohup`,
+    background jobs) stay ignored. Only the main thread can handle signals; in another one this does
+    nothing.
     """
     if threading.current_thread() is not threading.main_thread() or _watcher is not None:
         yield
@@ -117,9 +122,10 @@ def install() -> None:
 def _handle(stack: contextlib.ExitStack) -> None:
     global _watcher
     _reset()
-    stack.enter_context(_handlers(_HANDLED))
+    # Before the handlers, and closed after them, so that no signal falls between.
     _watcher = _Watcher()
     stack.callback(_close_watcher)
+    stack.enter_context(_handlers(_HANDLED))
 
 
 def _close_watcher() -> None:
@@ -131,26 +137,40 @@ def _close_watcher() -> None:
 
 
 @contextlib.contextmanager
-def saves_first() -> Iterator[None]:
+def saves_first(*, sets_handlers: bool = True) -> Iterator[None]:
     """Inside, the block polls `requested`, saves its work and returns: nothing else ends it.
 
     Without `handled` (a notebook, a script) SIGTERM and SIGHUP set the flag inside the block, and
     Ctrl-C raises KeyboardInterrupt as ever.
+
+    Args:
+        sets_handlers: whether to handle SIGTERM and SIGHUP without `handled`; False where somebody
+            else does, as JAX does in one of several processes.
     """
     is_alone = _watcher is None and not _state.saving
     in_main_thread = threading.current_thread() is threading.main_thread()
     with contextlib.ExitStack() as stack:
-        if is_alone:
+        if is_alone and in_main_thread and sets_handlers:
             _reset()
             stack.callback(_reset)
-            if in_main_thread:
-                stack.enter_context(_handlers(_SAVED_ON))
-        _state.saving += 1
+            stack.enter_context(_handlers(_SAVED_ON))
+        state = _state
+        state.saving += 1
         try:
             yield
         finally:
-            _state.saving -= 1
-            _state.since = time.monotonic()
+            state.saving -= 1
+            state.since = time.monotonic()
+
+
+@contextlib.contextmanager
+def removed_at_the_end(folder: Path) -> Iterator[None]:
+    """Inside, the folder is removed if a signal ends the process without unwinding its blocks."""
+    _temporary.add(folder)
+    try:
+        yield
+    finally:
+        _temporary.discard(folder)
 
 
 def answer() -> None:
@@ -188,9 +208,10 @@ def _exit() -> None:
 
 
 def _flush() -> None:
-    with contextlib.suppress(OSError, ValueError):
-        sys.stdout.flush()
-        sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:  # it was closed before the process began
+            with contextlib.suppress(OSError, ValueError):
+                stream.flush()
 
 
 def _reset() -> None:
@@ -223,7 +244,7 @@ class _Watcher:
     """
 
     def __init__(self) -> None:
-        self._read_end, self._write_end = os.pipe()
+        self._read_end, self._write_end = (_above_streams(end) for end in os.pipe())
         os.set_blocking(self._write_end, False)
         self._before = signal.set_wakeup_fd(self._write_end, warn_on_full_buffer=False)
         self._thread = threading.Thread(target=self._watch, name="jaxad-signals", daemon=True)
@@ -244,20 +265,30 @@ class _Watcher:
             if not _state.name:
                 _state.note(number)
                 threading.Thread(target=_enforce, args=(_state,), daemon=True).start()
-            elif time.monotonic() - _state.arrived > _SAME_SECONDS:
+            # A closing terminal sends SIGHUP more than once: that is never somebody's second try.
+            elif number not in _REPEATED and time.monotonic() - _state.arrived > _SAME_SECONDS:
                 _end_now(_state, f"{signal.Signals(number).name}: ended at once.")
+
+
+def _above_streams(end: int) -> int:
+    """The end of a pipe under a number that is no standard stream's, where these are closed."""
+    if end > 2:
+        return end
+    moved = fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 3)
+    os.close(end)
+    return moved
 
 
 def _enforce(state: _State) -> None:
     """Ends the process where nothing reacts to a signal in time; says what training waits for."""
-    is_told = False
+    is_explained = False
     while not state.answered and state is _state:
         waited = time.monotonic() - state.since
-        if state.saving and waited > _QUIET_SECONDS and not is_told:
-            is_told = True
+        if state.saving and waited > _QUIET_SECONDS and not is_explained:
+            is_explained = True
             _write(
-                f"{state.name}: stops and saves after the update under way; a second signal ends "
-                "it at once, without saving."
+                f"{state.name}: stops and saves after the update under way; Ctrl-C or SIGTERM now "
+                "ends it at once, without saving."
             )
         if not state.saving and waited > _GRACE_SECONDS:
             _end_now(state, MESSAGE)
@@ -267,6 +298,8 @@ def _enforce(state: _State) -> None:
 def _end_now(state: _State, text: str) -> None:
     if not state.finished:
         _write(text)
+    for folder in list(_temporary):
+        shutil.rmtree(folder, ignore_errors=True)
     _end_children()
     os._exit(state.code)
 

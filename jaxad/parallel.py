@@ -13,6 +13,7 @@ import dataclasses
 import functools
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -36,7 +37,7 @@ _MOST_ON_CPU, _MOST_ON_ACCELERATORS = 2, 16
 _REMEDIES = {
     "cpu": (
         "If it does not go on, press Ctrl-C twice and start the same command again with "
-        "--config.cpu_devices=1."
+        "XLA_FLAGS=--xla_force_host_platform_device_count=1 before it."
     ),
     "": (
         "Look at the devices and at the other processes of this run; if it does not go on, press "
@@ -48,6 +49,8 @@ _REMEDIES = {
 class InFlight:
     """The results that the devices still compute; there are never more than `most`.
 
+    Threads may share it.
+
     Args:
         most: how many programs may be under way.
         platform: of the devices, such as `cpu`.
@@ -55,28 +58,47 @@ class InFlight:
 
     def __init__(self, most: int, platform: str) -> None:
         self._most = most
+        self._lock = threading.RLock()
         self._results: collections.deque[jax.Array] = collections.deque()
         self._watchdog = Watchdog(_REMEDIES.get(platform, _REMEDIES[""]))
 
-    def add(self, results: Tree) -> None:
-        """Notes a program's results; returns once no more than `most` programs are under way."""
-        # All results of a program are there at once; the smallest takes the least memory.
-        leaves = [leaf for leaf in jax.tree.leaves(results) if isinstance(leaf, jax.Array)]
-        if leaves:
-            self._results.append(min(leaves, key=lambda leaf: leaf.nbytes))
-        while len(self._results) > self._most:
-            self._wait()
+    def send(self, program: Callable[[], Any], tracked: Callable[[Any], Tree]) -> Any:
+        """Sends a program to the devices once there is room for one more.
+
+        Args:
+            program: sends it and returns its results, which may not be there yet.
+            tracked: the part of the results that nobody takes over before they are there.
+
+        Returns:
+            The results.
+        """
+        with self._lock:
+            self._wait_for(self._most - 1)
+            results = program()
+            # All results of a program are there at once; the smallest takes the least memory.
+            arrays = [x for x in jax.tree.leaves(tracked(results)) if isinstance(x, jax.Array)]
+            if arrays:
+                self._results.append(min(arrays, key=lambda array: array.nbytes))
+            return results
 
     def wait(self) -> None:
         """Returns when no program is under way."""
-        while self._results:
-            self._wait()
+        with self._lock:
+            self._wait_for(0)
 
-    def _wait(self) -> None:
-        result = self._results.popleft()
-        if not result.is_deleted():
-            with self._watchdog.waiting():
-                result.block_until_ready()
+    def _wait_for(self, count: int) -> None:
+        """Returns when at most `count` programs are under way."""
+        while len(self._results) > count:
+            result = self._results.popleft()
+            if not result.is_deleted():
+                with self._watchdog.waiting():
+                    result.block_until_ready()
+
+
+@functools.cache
+def _in_flight(platform: str) -> InFlight:
+    """The one of this process: XLA's limit is for all programs of a process."""
+    return InFlight(_MOST_ON_CPU if platform == "cpu" else _MOST_ON_ACCELERATORS, platform)
 
 
 class Dispatched:
@@ -89,10 +111,12 @@ class Dispatched:
 
     def __call__(self, state: Tree, batch: Tree) -> Any:
         """Sends the program to the devices; its results may not be there yet."""
-        results = self._compiled(state, batch)
-        # The next call takes the new state over; what else there is can be waited for.
-        self._in_flight.add(results[1] if self._donates_state else results)
-        return results
+
+        def tracked(results: Any) -> Tree:
+            # The next call takes the new state over; what else there is can be waited for.
+            return results[1] if self._donates_state else results
+
+        return self._in_flight.send(lambda: self._compiled(state, batch), tracked)
 
     def lower(self, state: Tree, batch: Tree) -> Any:
         """Lowers the function for these arguments, as `jax.jit(f).lower` does."""
@@ -111,11 +135,10 @@ class Parallel:
     mode: str
     devices: tuple[jax.Device, ...]
 
-    @functools.cached_property
+    @property
     def in_flight(self) -> InFlight:
-        """What these devices compute for `compile_reduce` and `compile_per_example`."""
-        platform = self.devices[0].platform
-        return InFlight(_MOST_ON_CPU if platform == "cpu" else _MOST_ON_ACCELERATORS, platform)
+        """What this process's devices compute, for this and all other layouts."""
+        return _in_flight(self.devices[0].platform)
 
     @property
     def axis_name(self) -> str | None:
@@ -290,9 +313,8 @@ def warn_of_crowded_cpu() -> None:
     cores = num_cores()
     if devices[0].platform == "cpu" and len(devices) > cores:
         print(
-            f"warning: {len(devices)} CPU devices share {cores} core{'s' * (cores > 1)}, which is "
-            f"slower than one device a core; --config.cpu_devices={cores} uses the cores as they "
-            "are.",
+            f"warning: {len(devices)} CPU devices share {cores} core{'s' * (cores > 1)}, which "
+            f"takes longer; use at most {cores} (config.cpu_devices).",
             file=sys.stderr,
             flush=True,
         )

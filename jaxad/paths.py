@@ -112,11 +112,14 @@ def take_folders_literally() -> None:
     """
     from etils.epath import gpath
 
+    if not hasattr(gpath, "PosixGPath"):  # it is no public name
+        return
     real = gpath.PosixGPath.glob
 
     def glob_below(self: Any, pattern: str) -> Iterator[Any]:
         place = os.fspath(self)
-        if "://" in place or "**" in pattern or os.path.isabs(pattern):  # noqa: PTH117
+        is_folder = os.path.isdir(place)  # noqa: PTH112 else it is a pattern, as etils takes it
+        if not is_folder or "**" in pattern or os.path.isabs(pattern):  # noqa: PTH117
             yield from real(self, pattern)
             return
         for name in glob.glob(pattern, root_dir=place):  # noqa: PTH207 names below a folder

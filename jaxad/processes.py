@@ -41,7 +41,7 @@ def join(
     """Makes this process one of several, where the flags say so; returns when all are there.
 
     Call it before JAX starts. From then on SIGTERM is a notice of preemption, which all processes
-    hear of by asking (`notice`), and all but the first are silent.
+    poll (`notice`), and all but the first are silent.
 
     Args:
         cluster: one of `CLUSTERS`: JAX reads from the scheduler's environment who takes part.

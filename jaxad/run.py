@@ -83,7 +83,7 @@ def _open_to_train(config: ConfigDict, workdir: str | os.PathLike[str]) -> tuple
     run.check(config)
     _start(config)
     processes.check_shared(run.path)
-    # What cannot be is told before data are generated for it, and what is wrong with a test split
+    # A config that cannot be is reported before data are generated for it, and a bad test split
     # before hours of training.
     experiment.check(config)
     data_set = DataSet(config.data)

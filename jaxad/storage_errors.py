@@ -23,27 +23,51 @@ LOST = (errno.ENOENT, errno.EIO, errno.EISDIR, errno.ENOTDIR)
 _ECHO_SECONDS = 0.5
 
 
+class _Silence:
+    """Drops errors that Orbax and TensorStore report late, beside the one that they raised.
+
+    One hook and one filter for all blocks of this process, which may overlap.
+    """
+
+    def __init__(self) -> None:
+        self._blocks = 0
+        self._hook = sys.unraisablehook
+
+    def begin(self) -> None:
+        self._blocks += 1
+        if self._blocks == 1:
+            self._hook = sys.unraisablehook
+            sys.unraisablehook = self._pass_on
+            logging.getLogger("asyncio").addFilter(_is_no_echo)
+
+    def end(self) -> None:
+        self._blocks -= 1
+        if not self._blocks:
+            sys.unraisablehook = self._hook
+            logging.getLogger("asyncio").removeFilter(_is_no_echo)
+
+    def _pass_on(self, unraisable: Any) -> None:
+        if str(unraisable.exc_value) != "Event loop is closed":
+            self._hook(unraisable)
+
+
+_silence = _Silence()
+
+
+def _is_no_echo(record: logging.LogRecord) -> bool:
+    is_late = "exception was never retrieved" in record.getMessage()
+    return not (is_late and record.exc_info and _is_of_storage(record.exc_info[1]))
+
+
 @contextlib.contextmanager
 def without_echoes() -> Iterator[None]:
-    """Makes one error of a failed read or write: what Orbax does beside it fails late and aloud.
+    """Reports an error of a failed read or write once: Orbax's other tasks fail later, in logs.
 
     After an error of the block the rest stays silent for good: it may come when the process ends.
     """
-    logger, hook = logging.getLogger("asyncio"), sys.unraisablehook
-
-    def drop_closed_loops(told: Any) -> None:
-        if str(told.exc_value) != "Event loop is closed":
-            hook(told)
-
-    def is_asked_for(record: logging.LogRecord) -> bool:
-        is_late = "exception was never retrieved" in record.getMessage()
-        return not (is_late and record.exc_info and _is_of_storage(record.exc_info[1]))
-
-    sys.unraisablehook = drop_closed_loops
-    logger.addFilter(is_asked_for)
+    _silence.begin()
     yield
-    sys.unraisablehook = hook
-    logger.removeFilter(is_asked_for)
+    _silence.end()
 
 
 def _is_of_storage(error: BaseException | None) -> bool:

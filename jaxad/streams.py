@@ -37,7 +37,8 @@ def outlast_readers() -> None:
             io.BufferedWriter(file),
             encoding=stream.encoding,
             errors=stream.errors,
-            line_buffering=stream.line_buffering,
+            line_buffering=stream.line_buffering or name == "stderr",
+            write_through=stream.write_through,  # as `python -u` and PYTHONUNBUFFERED want it
         )
         setattr(sys, name, lasting)
 

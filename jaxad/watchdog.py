@@ -67,7 +67,7 @@ class Watchdog:
         if seconds > self._patience():
             self._reported = since
             usual = f" (usually {statistics.median(self._waits):.1f} s)" if self._waits else ""
-            _say(f"no update has finished for {seconds:.0f} s{usual}. {self._remedy}")
+            _say(f"no result of the devices for {seconds:.0f} s{usual}. {self._remedy}")
 
 
 def _watch(reference: "weakref.ref[Watchdog]") -> None:

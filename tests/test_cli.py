@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -415,11 +416,15 @@ def test_an_error_that_a_signal_caused_in_a_worker_is_an_interruption(capsys, mo
         os.kill(os.getpid(), signal.SIGTERM)
         while not interrupts.requested():
             time.sleep(0.01)
-        raise RuntimeError("a worker process was terminated")
+        raise error
 
     monkeypatch.setattr(command, "run", work)
+    error = BrokenProcessPool("a worker process was terminated")
     assert cli.main([]) == 1
     assert capsys.readouterr().err == f"{interrupts.MESSAGE}\n"
+    error = ValueError("a bug of ours, which a signal does not hide")
+    with pytest.raises(ValueError, match="a bug of ours"):
+        cli.main([])
 
 
 def test_it_also_runs_beside_the_main_thread():

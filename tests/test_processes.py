@@ -66,7 +66,7 @@ launch()
 class Cluster:
     """`count` launched processes with so many CPU devices each."""
 
-    def __init__(self, environment, count, devices, *arguments, slowed=False):
+    def __init__(self, environment, count, devices, *arguments, slowed=False, joined=False):
         address = f"127.0.0.1:{free_port()}"
         self.members = []
         for index in range(count):
@@ -78,7 +78,7 @@ class Cluster:
                 subprocess.Popen(
                     [
                         sys.executable, *(["-c", SLOWED] if slowed else [ROOT / "launch.py"]),
-                        *arguments, *(flags if count > 1 else []),
+                        *arguments, *(flags if count > 1 or joined else []),
                     ],
                     env=environment
                     | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"},
@@ -222,6 +222,18 @@ def test_any_signal_to_one_process_saves_in_all(
     assert [code for code, _, _ in found] == codes, found
     assert "saved step" in found[0][1]
     assert 5 <= jaxad.load(tmp_path).step < STEPS
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_run_that_was_joined_by_nobody_saves_too(number, launch_environment, npz_root, tmp_path):
+    """As a job of one task in SLURM: JAX takes its SIGTERM."""
+    command = arguments(npz_root, tmp_path, "--mode=train")
+    with Cluster(launch_environment, 1, 2, *command, slowed=True, joined=True) as cluster:
+        wait_for_step(cluster, tmp_path, 5)
+        cluster.members[0].send_signal(number)
+        ((code, out, _),) = cluster.end()
+    assert (code, "saved step" in out) == (1 if number == signal.SIGINT else 0, True)
 
 
 @pytest.mark.long

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
+from jaxad import interrupts
+
 #: Memory that looks like a folder, where a system has it.
 _MEMORY = Path("/dev/shm")
 
@@ -29,6 +31,7 @@ def shared_array(shape: Sequence[int], dtype: np.dtype) -> Iterator[np.memmap | 
                     continue
                 folder = tempfile.TemporaryDirectory(prefix="jaxad-", dir=place)
                 path = Path(stack.enter_context(folder)) / "array"
+                stack.enter_context(interrupts.removed_at_the_end(path.parent))
                 array = np.memmap(path, dtype=dtype, mode="w+", shape=tuple(shape))
                 break
             except OSError:  # full, or not to be written after all

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import shutil
 import sys
 from collections.abc import Iterator
@@ -108,7 +109,8 @@ def _is_local(path: Path) -> bool:
     place, kinds = path.resolve(), {}
     for line in lines:
         fields, _, source = line.partition(b" - ")
-        point = fields.split()[4].decode("unicode_escape", "replace")
+        escaped = fields.split()[4]  # spaces and the like are octal
+        point = os.fsdecode(re.sub(rb"\\([0-7]{3})", lambda m: bytes([int(m[1], 8)]), escaped))
         kinds[Path(point)] = source.split()[0].decode()  # a later one hides an earlier one
     kind = next((kinds[one] for one in (place, *place.parents) if one in kinds), "")
     return kind in _LOCAL

@@ -25,7 +25,8 @@ from jaxad.workdir import Workdir
 
 def _stop_requested() -> bool:
     """Whether a signal asks to save and stop; several processes must all ask equally often."""
-    return processes.notice() if jax.process_count() > 1 else interrupts.requested()
+    # JAX takes SIGTERM for itself in every run that was joined, also as the only process.
+    return processes.notice() if processes.are_several() else interrupts.requested()
 
 
 class _Window:
@@ -101,8 +102,11 @@ def _check_finite(step: int, seed: int, metrics: Mapping[str, Any], last_good: i
 
 def _validate(
     program: Program, state: Tree, split: Split, batch_size: int, features: np.ndarray | None
-) -> list[dict[str, float]]:
-    """Mean losses and terms of each seed over a split, every example counted once."""
+) -> list[dict[str, float]] | None:
+    """Mean losses and terms of each seed over a split, every example counted once.
+
+    None where a signal asks to stop: whoever stops a run does not wait for a validation.
+    """
     batches = pipeline.eval_batches(
         split.images,
         {"label": split.labels, **({} if features is None else {"features": features})},
@@ -111,10 +115,11 @@ def _validate(
         process_count=jax.process_count(),
     )
     parallel = program.parallel
-    found = [
-        program.unstack(parallel.get_replicated(program.validation(state, batch)))
-        for batch in parallel.prefetch(batches)
-    ]
+    found = []
+    for batch in parallel.prefetch(batches):
+        if _stop_requested():
+            return None
+        found.append(program.unstack(parallel.get_replicated(program.validation(state, batch))))
 
     def means(rows: Sequence[tuple[Mapping[str, Any], Any]]) -> dict[str, float]:
         count = sum(float(number) for _, number in rows)
@@ -232,7 +237,8 @@ def train_seeds(
             window.add(step, dispatch[1], metrics)
             if dispatch not in compiled:
                 if not compiled:  # from now on there is something to save
-                    stack.enter_context(interrupts.saves_first())
+                    here = not processes.are_several()
+                    stack.enter_context(interrupts.saves_first(sets_handlers=here))
                 compiled.add(dispatch)
                 window.leave_out(time.monotonic() - called)
             stopping = _stop_requested()
@@ -248,15 +254,17 @@ def train_seeds(
                     one.writer.write(step, means)
                 bar.set_postfix(loss=f"{_total_loss(means):.5g}", refresh=False)
                 bar.update(step * config.data.batch_size * len(members) - bar.n)
-            if stopping:
-                # Saved at once: whoever stops a run does not wait for a validation.
-                _save(program, members, step, state, [{}] * len(members))
-                break
-            if saving:
+            losses = None
+            if saving and not stopping:
                 losses = _validate(
                     program, state, validation_split, config.evaluate.batch_size,
                     features.get("val"),
                 )  # fmt: skip
+                stopping = losses is None
+            if stopping:
+                _save(program, members, step, state, [{}] * len(members))
+                break
+            if losses is not None:
                 totals = []
                 for one, seed, found in zip(members, seeds, losses, strict=True):
                     _check_finite(step, seed, found, last_good)

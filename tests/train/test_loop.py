@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,7 @@ from jaxad import detector
 from jaxad import run as launched
 from jaxad.checkpoint import Checkpoints
 from jaxad.config import get_config
+from jaxad.data import pipeline
 from jaxad.data.sources import DataSet
 from jaxad.errors import RunError, UserError
 from jaxad.experiment import make_model
@@ -105,6 +107,29 @@ def test_a_run_stopped_by_sigterm_resumes_bit_for_bit(
     for step in validation[0].keys() & validation[1].keys():
         assert validation[0][step] == validation[1][step]
     assert STEPS in validation[0].keys() & validation[1].keys()
+
+
+def test_a_signal_does_not_wait_for_a_validation(config, wholes, tmp_path, monkeypatch):
+    validated = []
+
+    def eval_batches(*arguments, **options):
+        for batch in pipeline.eval_batches(*arguments, **options):
+            validated.append(len(validated))
+            os.kill(os.getpid(), signal.SIGTERM)
+            yield batch
+
+    fake = SimpleNamespace(eval_batches=eval_batches)
+    monkeypatch.setattr(loop, "pipeline", fake)
+    assert not run(config, tmp_path)
+    monkeypatch.setattr(loop, "pipeline", pipeline)
+    with Checkpoints(tmp_path / "checkpoints", read_only=True) as checkpoints:
+        assert checkpoints.last_step == EVERY  # where the first validation is due
+        assert checkpoints.best_step is None
+    assert "validation_loss" not in (tmp_path / "metrics.jsonl").read_text()
+    assert run(config, tmp_path) and run(config, wholes / "pchvae")
+    (_, found), (_, expected) = variables(tmp_path), variables(wholes / "pchvae")
+    for ours, theirs in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
 
 
 # Alternating, before the border, behind it.
