@@ -21,7 +21,7 @@ import jaxad_tasks
 from jaxad.compilation import keep_programs
 from jaxad.config import get_config
 
-_SECONDS = 2.0  # that a window takes at least
+_SECONDS = 1.0  # that a window takes at least
 _WINDOWS = 3
 #: What training does, by the name of its task.
 _UPDATES = ("train", "train from features")

@@ -16,6 +16,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.model.scales = (1, 2, 4)  # how many times smaller the encoder sees the image
     config.model.views = 4  # rotations, by a full turn over their number
     config.model.num_blocks = 8
+    config.cpu_devices = 1  # two are slower on two cores: docs/performance.md
     config.data.batch_size, config.train.num_epochs = 96, 60.0
     if variant == "demo":
         config.train.num_epochs = 6.0

@@ -16,6 +16,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.model.num_blocks = 8
     config.model.subnet = "conv"  # or "resnet", "dense"
     config.model.image_score = "max"  # of the map; or "mean"
+    config.cpu_devices = 1  # two are slower on two cores: docs/performance.md
     config.optim.learning_rate = 1e-3
     config.train.num_epochs = 30.0
     if variant == "demo":

@@ -27,6 +27,7 @@ LAUNCH = Path(__file__).parent.parent.parent / "launch.py"
 IN_TIME = 5.0
 
 SIGNALS = [int(count) for count in os.environ.get("JAXAD_SIGNALS", "20,10").split(",")]
+SEED = int(os.environ.get("JAXAD_SIGNALS_SEED", "0"))
 SMOKE = (
     "--config=pchvae:smoke",
     "--config.train.num_epochs=8",
@@ -123,7 +124,7 @@ def test_signals_at_random_moments(launch_environment, data_root, tmp_path_facto
         expected[command.name] = command.finish()
         longest[command.name] = time.monotonic() - start
         command.begin_anew()
-    rng = random.Random(0)
+    rng = random.Random(SEED)
     numbers = [signal.SIGINT] * SIGNALS[0] + [signal.SIGTERM] * SIGNALS[1]
     rng.shuffle(numbers)
     ends: collections.Counter = collections.Counter()
