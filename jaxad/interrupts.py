@@ -191,8 +191,7 @@ def finish(code: int, *, at_once: bool = True) -> None:
     """
     if _state.name and at_once:
         _flush()
-        _end_children()
-        os._exit(code)
+        _leave(code)
     _state.finished, _state.code = True, code
 
 
@@ -300,19 +299,23 @@ def _end_now(state: _State, text: str) -> None:
         _write(text)
     for folder in list(_temporary):
         shutil.rmtree(folder, ignore_errors=True)
-    _end_children()
-    os._exit(state.code)
+    _leave(state.code)
 
 
-def _end_children() -> None:
-    """Asks child processes to end, where the system lists them: workers would wait for a while.
+def _leave(code: int) -> None:
+    """Ends this process and asks its children to end: workers would wait for a while.
 
     Those that clean up behind the others ignore SIGTERM and end when this process has.
     """
-    for listing in Path("/proc/self/task").glob("*/children"):
+    children = []
+    for listing in Path("/proc/self/task").glob("*/children"):  # where the system has such files
         with contextlib.suppress(OSError):
-            for child in listing.read_text().split():
-                os.kill(int(child), signal.SIGTERM)
+            children += [int(child) for child in listing.read_text().split()]
+    # Nothing in between: the main thread may wait for a child, and would go on once it has ended.
+    for child in children:
+        with contextlib.suppress(OSError):
+            os.kill(child, signal.SIGTERM)
+    os._exit(code)
 
 
 def _write(text: str) -> None:
