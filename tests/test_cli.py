@@ -13,6 +13,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from background import heeding_interrupts
 
 from jaxad import cli, command, interrupts, processes
 from jaxad import config as config_lib
@@ -382,6 +383,13 @@ def test_what_is_told_at_once_imports_nothing_heavy(arguments, code, says):
     assert not imported & heavy
 
 
+@pytest.fixture
+def in_the_foreground():
+    with heeding_interrupts():
+        yield
+
+
+@pytest.mark.usefixtures("in_the_foreground")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_outside_of_training_is_an_interruption(capsys, monkeypatch, number):
     def work(arguments, program):
@@ -397,6 +405,7 @@ def test_a_signal_outside_of_training_is_an_interruption(capsys, monkeypatch, nu
     assert signal.getsignal(number) == before
 
 
+@pytest.mark.usefixtures("in_the_foreground")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 1), (signal.SIGTERM, 0)])
 def test_a_training_that_a_signal_ended_and_saved(monkeypatch, tmp_path, number, code):
     def train(config, workdir):

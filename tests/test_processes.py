@@ -12,6 +12,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from background import heed_signals
 
 import jaxad
 from jaxad import processes
@@ -83,6 +84,7 @@ class Cluster:
                     env=environment
                     | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"},
                     stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                    preexec_fn=heed_signals,
                 )
             )  # fmt: skip
 

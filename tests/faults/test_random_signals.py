@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from background import heed_signals
 
 import jaxad
 from jaxad import interrupts
@@ -52,6 +53,7 @@ class Command:
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
+            preexec_fn=heed_signals,
         )
 
     def finish(self):

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from background import heed_signals, heeding_interrupts
 
 from jaxad import interrupts
 
@@ -32,6 +33,7 @@ def script(body: str, *, before: str = "", **options):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=heed_signals,
         **options,
     )
     try:
@@ -151,7 +153,7 @@ def test_what_saves_first_is_left_to_save(number):
         code, out, err, seconds = ended(process)
     assert (code, out) == (0, "saved\n")
     assert seconds > interrupts._GRACE_SECONDS
-    assert f"{number.name}: stops and saves after the update under way; a second" in err
+    assert f"{number.name}: stops and saves after the update under way; Ctrl-C or SIGTERM" in err
 
 
 @pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM])
@@ -242,7 +244,7 @@ interrupts.finish(0)
     terminal, side = pty.openpty()
     process = subprocess.Popen(
         [sys.executable, "-c", text + body, os.ttyname(side)],
-        stdin=side, stdout=side, stderr=side, start_new_session=True,
+        stdin=side, stdout=side, stderr=side, start_new_session=True, preexec_fn=heed_signals,
     )  # fmt: skip
     os.close(side)
     assert b"working" in os.read(terminal, 100)
@@ -289,6 +291,11 @@ def test_a_stream_that_was_closed_before_is_no_error():
 
 
 def test_without_the_command_line_signals_are_the_caller_s():
+    with heeding_interrupts():
+        check_callers_signals()
+
+
+def check_callers_signals():
     before = [signal.getsignal(number) for number in ENDING]
     with interrupts.saves_first():
         assert signal.getsignal(signal.SIGINT) is before[0]
