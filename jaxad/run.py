@@ -166,7 +166,7 @@ def inspect(config: ConfigDict, workdir: str | os.PathLike[str]) -> bool:
     with atomic_write(folder / "inspect.png", "wb") as file:
         file.write(to_png(contact_sheet(splits)))
     print("\n".join([*found.lines(), f"contact sheet: {folder / 'inspect.png'}"]), flush=True)
-    remedy = "Keep each image and each patient in one split."
+    remedy = "Keep each patient in one split, and of images that are the same one."
     if is_of_files(config.data.name):
         remedy += f" {SEVERAL_UNDER_ONE_NAME}"
     if is_published(config.data.name) and published(config.data.name).SHARES_PATIENTS:

@@ -1,4 +1,4 @@
-"""Data sets that are a folder of one's own: images, NIfTI scans or DICOM series, by its names."""
+"""Data sets that are a folder of the user's: images, NIfTI scans or DICOM series, by its names."""
 
 import dataclasses
 import re
@@ -96,7 +96,7 @@ class Splitting:
         return found[1] if found.re.groups and found[1] is not None else found[0]
 
     def patient_of(self, path: Path, place: str) -> str:
-        """The patient of a file, or of a DICOM series, which may name him itself.
+        """The patient of a file, or of a DICOM series whose files may name one.
 
         Raises:
             UserError: see `group_of`.
@@ -126,7 +126,8 @@ class Splitting:
             known = (*NORMAL_WORDS, folder.name)
             raise UserError(
                 f"{folder}: is named as normal images are, and would be anomalous; rename it to "
-                f"{NORMAL_WORDS[0]}, or list what is normal, config.data.normal_classes={known}."
+                f"{NORMAL_WORDS[0]}, or list what is normal, config.data.normal_classes={known}; "
+                f"or, if it is anomalous, set config.data.normal_classes={NORMAL_WORDS}."
             )
 
 
@@ -281,7 +282,8 @@ def _items(
         place = path.relative_to(root).as_posix()
         place = path.name if place == "." else place
         group = splitting.patient_of(path, place)
-        items.append(Item(id=place, group=group, paths=(path,), label=label))
+        unnamed = group == place
+        items.append(Item(place, group, paths=(path,), label=label, is_unnamed=unnamed))
     return items
 
 

@@ -39,6 +39,7 @@ class Item:
         label: 1 = anomalous; None: its mask tells, slice by slice.
         mask: the file of its mask, if it has one.
         normal_only: whether its anomalous slices are left out, as in data to learn from.
+        is_unnamed: whether no patient is known, so that `group` is the path of the file.
     """
 
     id: str
@@ -47,6 +48,7 @@ class Item:
     label: int | None
     mask: Path | None = None
     normal_only: bool = False
+    is_unnamed: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "id", readable(self.id))

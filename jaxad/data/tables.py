@@ -163,12 +163,14 @@ def _item(
         raise UserError(f"{table} line {line}: has more fields than the head line; quote commas.")
     path, place = _inside(table, line, row["path"] or "")
     mask = row.get("mask") or ""
+    group = row.get("group") or splitting.patient_of(path, place)
     return Item(
         id=row.get("id") or place,
-        group=row.get("group") or splitting.patient_of(path, place),
+        group=group,
         paths=(path,),
         label=_label(table, line, (row["label"] or "").strip(), bool(mask), kind, splitting),
         mask=_inside(table, line, mask)[0] if mask else None,
+        is_unnamed=group == place,
     )
 
 
