@@ -7,6 +7,7 @@ from ml_collections import ConfigDict
 
 from jaxad import experiment, exported, interrupts, processes
 from jaxad.compilation import keep_programs
+from jaxad.data import membership
 from jaxad.data.folders import SEVERAL_UNDER_ONE_NAME
 from jaxad.data.inspection import inspect as inspect_data
 from jaxad.data.replay import read_normals
@@ -147,6 +148,7 @@ def calibrate(
     run.check(config)
     _start(config)
     split = read_normals(path, config.data)
+    membership.warn_of_names(run, split, f"--normals={path}")
     with run.lock():
         calibrate_run(run, str(path), split)
     return True

@@ -190,10 +190,10 @@ def read_any_folder(root: Path, kind: Kind, splitting: Splitting) -> list[Item]:
 
 
 def read_normal_folder(root: Path, kind: Kind, splitting: Splitting) -> list[Item]:
-    """Every file below a folder, as normal ones: another site's.
+    """Every file below a folder, as normal ones: another site's. Scans keep their masks.
 
     Raises:
-        UserError: there is none.
+        UserError: there is none, or a mask is among them that is of no scan.
     """
     truth = next((path for path in find_folders(root) if is_ground_truth(path.name)), None)
     if truth is not None:
@@ -204,7 +204,7 @@ def read_normal_folder(root: Path, kind: Kind, splitting: Splitting) -> list[Ite
     if not found:
         raise UserError(f"{root}: {none_of(root, kind)}; name a folder of normal ones.")
     refuse_masks(found, kind, root, "move masks away")
-    return _items(root, found, splitting, label=0)
+    return _with_masks_beside(root, _items(root, found, splitting, label=0), kind)
 
 
 def with_val(splits: Mapping[str, list[Item]], splitting: Splitting) -> dict[str, list[Item]]:
@@ -244,11 +244,14 @@ def _normal_items(root: Path, split: Path, kind: Kind, splitting: Splitting) -> 
     found = _files(split, kind)
     if not found:
         raise UserError(f"{split}: {none_of(split, kind)}; {_LAYOUT}.")
-    items = _items(root, found, splitting, label=0)
+    return _with_masks_beside(split, _items(root, found, splitting, label=0), kind)
+
+
+def _with_masks_beside(folder: Path, items: list[Item], kind: Kind) -> list[Item]:
+    """Normal scans with their masks: one that marks something is refused when it is read."""
     if kind != "nifti":
         return items
-    # A mask that marks something says that the scan is not normal, which is told when it is read.
-    beside = masks_beside(split)
+    beside = masks_beside(folder)
     return [dataclasses.replace(item, mask=beside.get(item.paths[0])) for item in items]
 
 

@@ -77,6 +77,15 @@ def read_rows(table: Path, kind: Kind, splitting: Splitting) -> list[tuple[str, 
     return items
 
 
+def files_listed(table: Path) -> list[Path]:
+    """The images or scans that a CSV file lists, whatever else is in its rows.
+
+    Raises:
+        UserError: the file cannot be read, or a row names no file below its folder.
+    """
+    return [_inside(table, line, row["path"] or "")[0] for line, row in _read(table)]
+
+
 _Row = Mapping[Any, Any]
 
 

@@ -179,6 +179,27 @@ def test_a_folder_that_is_nearly_understood_is_refused(mvtec, name, like, meant)
     DataSet(data_config(mvtec))
 
 
+@pytest.mark.parametrize(
+    ("kind", "folders"),
+    [
+        ("nifti", ("imagesTr", "labelsTr", "imagesTs")),  # nnU-Net
+        ("nifti", ("scans", "Segmentations")),
+        ("folder", ("images", "masks", "dev")),
+        ("folder", ("test", "GT")),
+    ],
+)
+def test_the_first_that_is_missing_is_what_to_learn_from(tmp_path, kind, folders, capsys):
+    for seed, name in enumerate(folders):
+        if kind == "nifti":
+            write_scan(tmp_path / name / "a.nii.gz", seed)
+        else:
+            write_image(tmp_path / name / "good/a.png", 100 + seed)
+    with pytest.raises(UserError, match="has no folder train; expected train/good/") as raised:
+        DataSet(data_config(tmp_path, kind))
+    assert "rename" not in str(raised.value)
+    assert capsys.readouterr().err == ""
+
+
 @pytest.mark.parametrize("name", ["Test2", "docs", "train_backup", "labels", "testing"])
 def test_a_folder_that_is_not_understood_is_reported(mvtec, name, capsys):  # noqa: F811
     """Where the folder that it might be is there, a line is enough."""
