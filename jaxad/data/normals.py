@@ -1,4 +1,4 @@
-"""Checks of normal images of another site: that nothing hints at an anomaly, or at the run's own."""
+"""Checks of another site's normal images: no hints at anomalies, none of the run's own data."""
 
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
@@ -88,7 +88,8 @@ def check_one_class(root: Path, paths: Sequence[Path], splitting: Splitting) -> 
             return splitting.is_normal(name)
         return splitting.is_normal(name) or names.suggests_normal(name)
 
-    normal, others = [], []
+    normal: list[Path] = []
+    others: list[Path] = []
     for folder in below:
         (normal if any(map(is_normal, folder.parts)) else others).append(folder)
     if normal and others:

@@ -196,7 +196,7 @@ def test_where_nothing_is_read_other_formats_are_named(mvtec, tmp_path_factory):
         (["x_LABELS.nii"], "but 1 that is named as a mask: 'x_LABELS.nii'; add some or"),
         (
             ["x_seg.nii", "a.mha", "b.txt"],
-            r"but 1 that .*: 'x_seg.nii' and 1 .mha, 1 .txt \(convert .mha to NIfTI .*\); add some or remove",
+            r"but 1 that .*: 'x_seg.nii' and 1 .mha, 1 .txt \(convert .mha to NIfTI .*\); add some",
         ),
     ],
 )
