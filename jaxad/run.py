@@ -7,6 +7,7 @@ from ml_collections import ConfigDict
 
 from jaxad import experiment, exported, interrupts, processes
 from jaxad.compilation import keep_programs
+from jaxad.data import membership
 from jaxad.data.folders import SEVERAL_UNDER_ONE_NAME
 from jaxad.data.inspection import inspect as inspect_data
 from jaxad.data.replay import read_normals
@@ -147,6 +148,7 @@ def calibrate(
     run.check(config)
     _start(config)
     split = read_normals(path, config.data)
+    membership.warn_of_names(run, split, f"--normals={path}")
     with run.lock():
         calibrate_run(run, str(path), split)
     return True
@@ -166,7 +168,7 @@ def inspect(config: ConfigDict, workdir: str | os.PathLike[str]) -> bool:
     with atomic_write(folder / "inspect.png", "wb") as file:
         file.write(to_png(contact_sheet(splits)))
     print("\n".join([*found.lines(), f"contact sheet: {folder / 'inspect.png'}"]), flush=True)
-    remedy = "Keep each image and each patient in one split."
+    remedy = "Keep each patient in one split, and of images that are the same one."
     if is_of_files(config.data.name):
         remedy += f" {SEVERAL_UNDER_ONE_NAME}"
     if is_published(config.data.name) and published(config.data.name).SHARES_PATIENTS:

@@ -172,6 +172,7 @@ class Split:
         masks: uint8 [N, H, W], 1 = anomalous pixel; None where the data set has none.
         positions: int32 [N], slice index; None where the data set has none.
         files: where it comes from; None for data that come from no files of the user's.
+        unnamed: those of `groups` that name no patient but an image or a file, for lack of one.
     """
 
     images: np.ndarray
@@ -181,6 +182,7 @@ class Split:
     masks: UInt8[np.ndarray, "n height width"] | None = None
     positions: Int[np.ndarray, " n"] | None = None
     files: FilesRead | None = None
+    unnamed: frozenset[str] = frozenset()
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -1,4 +1,4 @@
-"""Data sets that are a folder of one's own: images, NIfTI scans or DICOM series, by its names."""
+"""Data sets that are a folder of the user's: images, NIfTI scans or DICOM series, by its names."""
 
 import dataclasses
 import re
@@ -96,7 +96,7 @@ class Splitting:
         return found[1] if found.re.groups and found[1] is not None else found[0]
 
     def patient_of(self, path: Path, place: str) -> str:
-        """The patient of a file, or of a DICOM series, which may name him itself.
+        """The patient of a file, or of a DICOM series whose files may name one.
 
         Raises:
             UserError: see `group_of`.
@@ -126,7 +126,8 @@ class Splitting:
             known = (*NORMAL_WORDS, folder.name)
             raise UserError(
                 f"{folder}: is named as normal images are, and would be anomalous; rename it to "
-                f"{NORMAL_WORDS[0]}, or list what is normal, config.data.normal_classes={known}."
+                f"{NORMAL_WORDS[0]}, or list what is normal, config.data.normal_classes={known}; "
+                f"or, if it is anomalous, set config.data.normal_classes={NORMAL_WORDS}."
             )
 
 
@@ -189,10 +190,10 @@ def read_any_folder(root: Path, kind: Kind, splitting: Splitting) -> list[Item]:
 
 
 def read_normal_folder(root: Path, kind: Kind, splitting: Splitting) -> list[Item]:
-    """Every file below a folder, as normal ones: another site's.
+    """Every file below a folder, as normal ones: another site's. Scans keep their masks.
 
     Raises:
-        UserError: there is none.
+        UserError: there is none, or a mask is among them that is of no scan.
     """
     truth = next((path for path in find_folders(root) if is_ground_truth(path.name)), None)
     if truth is not None:
@@ -203,7 +204,7 @@ def read_normal_folder(root: Path, kind: Kind, splitting: Splitting) -> list[Ite
     if not found:
         raise UserError(f"{root}: {none_of(root, kind)}; name a folder of normal ones.")
     refuse_masks(found, kind, root, "move masks away")
-    return _items(root, found, splitting, label=0)
+    return _with_masks_beside(root, _items(root, found, splitting, label=0), kind)
 
 
 def with_val(splits: Mapping[str, list[Item]], splitting: Splitting) -> dict[str, list[Item]]:
@@ -243,11 +244,14 @@ def _normal_items(root: Path, split: Path, kind: Kind, splitting: Splitting) -> 
     found = _files(split, kind)
     if not found:
         raise UserError(f"{split}: {none_of(split, kind)}; {_LAYOUT}.")
-    items = _items(root, found, splitting, label=0)
+    return _with_masks_beside(split, _items(root, found, splitting, label=0), kind)
+
+
+def _with_masks_beside(folder: Path, items: list[Item], kind: Kind) -> list[Item]:
+    """Normal scans with their masks: one that marks something is refused when it is read."""
     if kind != "nifti":
         return items
-    # A mask that marks something says that the scan is not normal, which is told when it is read.
-    beside = masks_beside(split)
+    beside = masks_beside(folder)
     return [dataclasses.replace(item, mask=beside.get(item.paths[0])) for item in items]
 
 
@@ -281,7 +285,8 @@ def _items(
         place = path.relative_to(root).as_posix()
         place = path.name if place == "." else place
         group = splitting.patient_of(path, place)
-        items.append(Item(id=place, group=group, paths=(path,), label=label))
+        unnamed = group == place
+        items.append(Item(place, group, paths=(path,), label=label, is_unnamed=unnamed))
     return items
 
 

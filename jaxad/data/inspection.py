@@ -2,18 +2,18 @@
 
 import collections
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
 
-from jaxad.data.leaks import image_digests, spelt_alike
+from jaxad.data.leaks import image_digests, named_patients, spelt_alike
 from jaxad.data.preprocess import to_unit_interval
 from jaxad.data.sources import DataSet, is_own
 from jaxad.types import FilesRead, Split
 
-#: Of a finding, the examples that are told.
+#: Of a finding, the examples that a line lists.
 _TOLD = 3
 
 
@@ -24,8 +24,9 @@ class Leak:
     Attributes:
         kind: `image` or `patient`.
         splits: the two.
-        count: how many they share.
-        examples: a few, as `<id> = <id>` of images, or the patients' names.
+        count: how many they share: of images, those of the second split.
+        examples: all of them, as `<id> = <id>` of images, all copies of one in one text, or the
+            patients' names.
     """
 
     kind: str
@@ -35,9 +36,10 @@ class Leak:
 
     def __str__(self) -> str:
         what = f"{self.count:,} {self.kind}{'s' * (self.count != 1)}"
-        more = ", ..." if self.count > len(self.examples) else ""
+        more = ", ..." if len(self.examples) > _TOLD else ""
         first, second = self.splits
-        return f"{what} both in {first} and in {second}: {', '.join(self.examples)}{more}"
+        listed = ", ".join(self.examples[:_TOLD])
+        return f"{what} both in {first} and in {second}: {listed}{more}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -179,22 +181,27 @@ def _leaks(
     by_spelling: bool,
 ) -> list[Leak]:
     """Images and patients that are in both splits; with `by_spelling` also other spellings."""
-    found = []
-    places = collections.defaultdict(list)
-    for place, key in enumerate(hashes[first]):
-        places[key].append(place)
-    shared = [
-        f"{splits[first].ids[places[key][0]]} = {splits[second].ids[place]}"
-        for place, key in enumerate(hashes[second])
-        if key in places
-    ]
+    leaks = []
+    there, again = (_ids_by_hash(splits[name].ids, hashes[name]) for name in (first, second))
+    shared = [key for key in again if key in there]
     if shared:
-        found.append(Leak("image", (first, second), len(shared), tuple(shared[:_TOLD])))
-    patients = sorted(set(splits[first].groups) & set(splits[second].groups))
+        count = sum(len(again[key]) for key in shared)
+        examples = tuple(" = ".join([*there[key], *again[key]]) for key in shared)
+        leaks.append(Leak("image", (first, second), count, examples))
+    patients = tuple(sorted(set(splits[first].groups) & set(splits[second].groups)))
     if patients:
-        found.append(Leak("patient", (first, second), len(patients), tuple(patients[:_TOLD])))
-    alike = spelt_alike(splits[first].groups, splits[second].groups) if by_spelling else []
+        leaks.append(Leak("patient", (first, second), len(patients), patients))
+    alike = []
+    if by_spelling:
+        alike = spelt_alike(named_patients(splits[first]), named_patients(splits[second]))
     if alike:
-        examples = tuple(f"{one} = {other}" for one, other in alike[:_TOLD])
-        found.append(Leak("patient", (first, second), len(alike), examples))
-    return found
+        examples = tuple(f"{patient} = {other}" for patient, other in alike)
+        leaks.append(Leak("patient", (first, second), len(alike), examples))
+    return leaks
+
+
+def _ids_by_hash(ids: Sequence[str], hashes: Sequence[bytes]) -> dict[bytes, list[str]]:
+    ids_by_hash = collections.defaultdict(list)
+    for name, key in zip(ids, hashes, strict=True):
+        ids_by_hash[key].append(name)
+    return dict(ids_by_hash)

@@ -17,6 +17,7 @@ from jaxad.data.framing import Frame
 from jaxad.data.masks import check_labels, marked
 from jaxad.data.preparation import Preparation
 from jaxad.data.prepare_images import extrema_of, prepare_image, prepare_plain
+from jaxad.data.preprocess import are_constant
 from jaxad.data.readers import dicom
 from jaxad.data.readers.images import read_image, read_plain
 from jaxad.data.readers.masks import check_orientation, read_mask
@@ -39,6 +40,7 @@ class Item:
         label: 1 = anomalous; None: its mask tells, slice by slice.
         mask: the file of its mask, if it has one.
         normal_only: whether its anomalous slices are left out, as in data to learn from.
+        is_unnamed: whether no patient is known, so that `group` is the path of the file.
     """
 
     id: str
@@ -47,6 +49,7 @@ class Item:
     label: int | None
     mask: Path | None = None
     normal_only: bool = False
+    is_unnamed: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "id", readable(self.id))
@@ -159,6 +162,11 @@ def _read_image_item(item: Item, reading: Reading) -> Rows:
                 f"{item.mask}: what it marks lies outside of what config.data.preprocess.square="
                 f"{settings.square} leaves of the image; choose another, or leave the image out."
             )
+    if are_constant(image[None])[0]:
+        raise DataError(
+            f"{path}: is constant once it is prepared: config.data.preprocess.square="
+            f"{settings.square} and resizing leave one value; choose another, or leave it out."
+        )
     return Rows(
         item=item,
         images=image[None],

@@ -34,11 +34,19 @@ def plain_name(name: str) -> str:
     return re.sub(r"(?<![\d.])0+(?=\d)", "", re.sub(r"(?<=\d)\.0+$", "", letters))
 
 
+def named_patients(split: Split) -> set[str]:
+    """The patients of a split; not the images or files that each count as one, for lack of names.
+
+    `img/1.png` and `img/01.png` are two files, whatever `P1` and `P01` are.
+    """
+    return set(split.groups) - split.unnamed
+
+
 def spelt_alike(first: Collection[str], second: Iterable[str]) -> list[tuple[str, str]]:
     """Patients of two splits that may be the same, by names that are not."""
     plain = {plain_name(name): name for name in first}
     pairs = ((plain.get(plain_name(name)), name) for name in sorted(set(second) - set(first)))
-    return [(one, other) for one, other in pairs if one is not None]
+    return [(known, name) for known, name in pairs if known is not None]
 
 
 def check_spelling(name: str, splits: Mapping[str, Split]) -> None:
@@ -48,13 +56,13 @@ def check_spelling(name: str, splits: Mapping[str, Split]) -> None:
         name: of the data set, for the message.
         splits: that have no patient in common.
     """
-    groups = {split_name: set(split.groups) for split_name, split in splits.items()}
+    groups = {split_name: named_patients(split) for split_name, split in splits.items()}
     names = list(groups)
     for place, first in enumerate(names):
         for second in names[place + 1 :]:
-            for one, other in spelt_alike(groups[first], groups[second]):
+            for patient, other in spelt_alike(groups[first], groups[second]):
                 raise UserError(
-                    f"{name}: patient '{one}' of '{first}' and patient '{other}' of '{second}' "
+                    f"{name}: patient '{patient}' of '{first}' and patient '{other}' of '{second}' "
                     "differ in capital letters, zeros or spaces alone; if they are one, keep it in "
                     "one split, if they are two, rename one."
                 )
@@ -64,13 +72,14 @@ def check_images_apart(name: str, splits: Mapping[str, Split]) -> None:
     """Raises a UserError where an image that is learnt from is in another split, too."""
     learnt: dict[bytes, tuple[str, str]] = {}
     digests = image_digests(splits)
-    for split_name in sorted(splits, key=lambda one: one not in _LEARNT_FROM):
+    for split_name in sorted(splits, key=lambda name: name not in _LEARNT_FROM):
         for key, own in zip(digests[split_name], splits[split_name].ids, strict=True):
             first, there = learnt.get(key, (split_name, ""))
             if first != split_name:
                 raise UserError(
-                    f"{name}: image '{own}' of '{split_name}' is '{there}' of '{first}'; keep "
-                    "each image in one split. --mode=inspect names all."
+                    f"{name}: image '{own}' of '{split_name}' is '{there}' of '{first}', pixel by "
+                    "pixel; remove one of the two. --mode=inspect lists all of them in "
+                    "inspect.json."
                 )
             if split_name in _LEARNT_FROM:
                 learnt[key] = (split_name, own)

@@ -13,6 +13,9 @@ from jaxad.types import Split
 #: Whole numbers up to this are numbers of classes: all but 0 are anomalous.
 _MOST_CLASSES = 64
 
+#: Of so few numbers of classes none needs an area.
+_FEW_CLASSES = 8
+
 #: How far a float may lie from a whole number: scaled integers are rounded.
 _ROUNDING = 1e-3
 
@@ -30,17 +33,23 @@ _SAME = 0.95
 
 
 def marked(
-    values: Shaped[np.ndarray, "..."], name: str, *, is_lossy: bool = False
+    values: Shaped[np.ndarray, "..."],
+    name: str,
+    *,
+    is_lossy: bool = False,
+    is_colour: bool = False,
 ) -> Bool[np.ndarray, "..."]:
     """Where a mask is not 0.
 
     Its values are 0 and any other one, or numbers of classes, or grey levels that each fill an
-    area. Levels along edges alone are what JPEG and resizing leave.
+    area; of more than a few classes, half are to fill one. Levels along edges alone are what JPEG
+    and resizing leave.
 
     Args:
         values: [H, W] or [X, Y, Z].
         name: for messages.
         is_lossy: whether the file's format changes values.
+        is_colour: whether the values stand for colours, so that none is the number of a class.
 
     Raises:
         DataError: the values are negative or no numbers, or leave the edge uncertain.
@@ -64,40 +73,48 @@ def marked(
     levels = np.unique(values[values != 0])
     if len(levels) > 1 and (values != 0).all():
         raise DataError(
-            f"{name}: the mask has {len(levels):,} values and is nowhere 0; write 0 where nothing "
-            "is anomalous."
+            f"{name}: the mask has {len(levels):,} {'colours' if is_colour else 'values'} and is "
+            f"nowhere {'black' if is_colour else '0'}; write 0 where nothing is anomalous."
         )
-    if is_lossy and len(levels) and (len(levels) > 1 or levels[0] < 2 * _MOST_CLASSES):
-        raise _uncertain(name, levels)
-    if not _are_classes(levels) and not _are_areas(values, levels):
-        raise _uncertain(name, levels)
+    is_dark = len(levels) == 1 and not is_colour and levels[0] < 2 * _MOST_CLASSES
+    if is_lossy and (len(levels) > 1 or is_dark):
+        raise _uncertain(name, levels, is_colour)
+    if len(levels) > 1 and not _are_distinct(values, levels, is_colour):
+        raise _uncertain(name, levels, is_colour)
     return values != 0
 
 
-def _uncertain(name: str, levels: Shaped[np.ndarray, " n"]) -> DataError:
-    values = f"{len(levels):,} value{'s' * (len(levels) > 1)} beside 0"
-    if levels[-1] < 2**32:  # else they stand for colours
-        values += f", from {levels[0]:g} to {levels[-1]:g}"
+def _uncertain(name: str, levels: Shaped[np.ndarray, " n"], is_colour: bool) -> DataError:
+    plural = "s" * (len(levels) > 1)
+    if is_colour:
+        values = f"{len(levels):,} colour{plural} beside black"
+    else:
+        values = f"{len(levels):,} value{plural} beside 0, from {levels[0]:g} to {levels[-1]:g}"
     return DataError(
         f"{name}: the mask has {values}, as JPEG or resizing leaves them, so that its edge is "
         "uncertain; save it without loss (PNG, not JPEG) and with two values, 0 and 1 or 255."
     )
 
 
-def _are_classes(levels: Shaped[np.ndarray, " n"]) -> bool:
-    """Whether there is one value, or all are numbers of classes."""
-    is_whole = levels.dtype.kind != "f" or bool((levels == np.rint(levels)).all())
-    return len(levels) <= 1 or (is_whole and bool(levels[-1] <= _MOST_CLASSES))
-
-
-def _are_areas(values: Shaped[np.ndarray, "..."], levels: Shaped[np.ndarray, " n"]) -> bool:
-    """Whether each level but the largest fills 3 x 3 pixels somewhere."""
+def _are_distinct(
+    values: Shaped[np.ndarray, "..."], levels: Shaped[np.ndarray, " n"], is_colour: bool
+) -> bool:
+    """Whether the levels are classes, and not what a soft edge passes through."""
     if len(levels) > _MOST_CLASSES:
         return False
+    is_whole = levels.dtype.kind != "f" or bool((levels == np.rint(levels)).all())
+    if is_colour or not is_whole or levels[-1] > _MOST_CLASSES:
+        return _num_areas(values, levels[:-1]) == len(levels) - 1
+    # A class may be small everywhere; most levels of a soft edge are.
+    return len(levels) <= _FEW_CLASSES or 2 * _num_areas(values, levels) >= len(levels)
+
+
+def _num_areas(values: Shaped[np.ndarray, "..."], levels: Shaped[np.ndarray, " n"]) -> int:
+    """How many of the levels fill 3 x 3 pixels somewhere."""
     block = np.ones((3, 3) + (1,) * (values.ndim - 2), bool)
     # Of a scan most is empty.
     values = values[ndimage.find_objects((values != 0).astype(np.int8))[0]]
-    return all(ndimage.binary_erosion(values == level, block).any() for level in levels[:-1])
+    return sum(bool(ndimage.binary_erosion(values == level, block).any()) for level in levels)
 
 
 def check_labels(
@@ -180,7 +197,7 @@ def check_coverage(split: Split, source: str) -> str:
     coverages = [_coverage(split.masks[place] != 0, split.images[place]) for place in chosen]
     half, of = len(coverages) / 2, f"of {len(coverages):,} masks that mark anything"
     is_wrong = [coverage.is_inverted or coverage.is_background for coverage in coverages]
-    if any(is_wrong):  # slices without a lesion, too, are marked as a whole
+    if _explain_whole_masks(sum(is_wrong), coverages, has_slices=split.positions is not None):
         pairs = zip(coverages, is_wrong, strict=True)
         is_wrong = [coverage.is_whole or wrong for coverage, wrong in pairs]
     if sum(is_wrong) >= half:
@@ -198,6 +215,19 @@ def check_coverage(split: Split, source: str) -> str:
     if median > 0.5:
         return f"the masks cover {median:.0%} of an image in the median; do they mark anomalies?"
     return ""
+
+
+def _explain_whole_masks(
+    num_wrong: int, coverages: Sequence[_Coverage], *, has_slices: bool
+) -> bool:
+    """Whether so many inverted masks say that those of whole images are inverted empty ones.
+
+    They are a quarter of all masks, or, of slices of scans, most of which have no lesion, half of
+    those that leave anything out.
+    """
+    num_partial = sum(not coverage.is_whole for coverage in coverages)
+    is_usual = num_wrong > 0 and 4 * num_wrong >= len(coverages)
+    return is_usual or (has_slices and 0 < num_partial <= 2 * num_wrong)
 
 
 def _coverage(mask: Bool[np.ndarray, "h w"], image: Shaped[np.ndarray, "h w c"]) -> _Coverage:

@@ -6,6 +6,7 @@ evaluated, with other splits than it began with might be tested on patients that
 
 import hashlib
 import json
+import sys
 from typing import Any
 
 from jaxad.data.sources import DataSet
@@ -33,11 +34,7 @@ def check(run: Workdir, data_set: DataSet) -> None:
     """
     if not run.splits.exists():
         return
-    try:
-        kept = json.loads(run.splits.read_text(encoding="utf-8"))
-        before = {name: dict(kept[name]) for name in LEARNT_FROM}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"'{run.splits}' cannot be read ({error!r}); restore it.") from error
+    before = _kept(run)
     for name in LEARNT_FROM:
         now, then = _members(data_set.split(name)), before[name]
         if now != then:
@@ -46,6 +43,43 @@ def check(run: Workdir, data_set: DataSet) -> None:
                 f"{_difference(now, then)}. Give it its data back, or train anew in another "
                 "--workdir."
             )
+
+
+def warn_of_names(run: Workdir, normals: Split, source: str) -> None:
+    """Warns where patients of another site have the names of patients that a run learnt from.
+
+    Names such as `1` occur at many sites, so that this is no error.
+
+    Args:
+        run: whose splits are known, or not.
+        normals: of the other site.
+        source: where they come from, for the message.
+
+    Raises:
+        UserError: what the run keeps cannot be read.
+    """
+    if not run.splits.exists():
+        return
+    learnt = {patient for members in _kept(run).values() for patient in members["patients"]}
+    patients = set(normals.groups)
+    shared = patients & learnt
+    if shared:
+        print(
+            f"warning: {source}: {len(shared):,} of {len(patients):,} patients are named as "
+            f"patients that the run learnt from, such as '{min(shared)}'; if they are the same, "
+            "leave them out: calibrated on them, decisions promise too much.",
+            file=sys.stderr,
+            flush=True,
+        )
+
+
+def _kept(run: Workdir) -> dict[str, dict[str, Any]]:
+    """The members of the splits that a run learnt from."""
+    try:
+        kept = json.loads(run.splits.read_text(encoding="utf-8"))
+        return {name: {**kept[name], "patients": [*kept[name]["patients"]]} for name in LEARNT_FROM}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"'{run.splits}' cannot be read ({error!r}); restore it.") from error
 
 
 def _members(split: Split) -> dict[str, Any]:
@@ -59,11 +93,11 @@ def _members(split: Split) -> dict[str, Any]:
 
 def _difference(now: dict[str, Any], then: dict[str, Any]) -> str:
     patients, before = set(now["patients"]), set(then["patients"])
-    told = []
-    for found, what in ((patients - before, "new"), (before - patients, "gone")):
-        if found:
-            told.append(f"{len(found):,} patients are {what}, such as '{min(found)}'")
-    return ", ".join(told) or (
+    parts = []
+    for names, what in ((patients - before, "new"), (before - patients, "gone")):
+        if names:
+            parts.append(f"{len(names):,} patients are {what}, such as '{min(names)}'")
+    return ", ".join(parts) or (
         f"it has {now['images']:,} images of the same patients, then {then['images']:,}"
         if now["images"] != then["images"]
         else "its images have other names or another order"

@@ -1,5 +1,6 @@
 """Data sets that are `.npz` files: images that their user prepared."""
 
+import difflib
 import functools
 import zipfile
 import zlib
@@ -21,7 +22,8 @@ def npz_readers(root: Path) -> Mapping[str, Callable[[], Split]]:
     """One `<split>.npz` per split in a folder.
 
     Arrays: `image` [N, H, W] or [N, H, W, C] (uint8, uint16 or float in [0, 1]); for test splits
-    `label` [N]; optional `mask` [N, H, W], `id` [N], `group` [N], `position` [N].
+    `label` [N]; optional `mask` [N, H, W], `id` [N], `group` [N], `position` [N]. Letter case does
+    not count in their names; any other array is refused.
     """
     paths: dict[str, Path] = {}
     for path in files_in(root, ".npz") if root.is_dir() else ():
@@ -50,6 +52,15 @@ def npz_readers(root: Path) -> Mapping[str, Callable[[], Split]]:
     }
 
 
+#: Arrays of an .npz file.
+_ARRAYS = ("image", "label", "mask", "id", "group", "position")
+
+#: Other words for them, which a message turns into the name that is read.
+_OTHER_WORDS = {
+    "target": "label", "class": "label", "segmentation": "mask", "patient": "group",
+    "subject": "group", "slice": "position", "name": "id",
+}  # fmt: skip
+
 #: What arrays of an .npz file hold that some files must have.
 _NEEDED = {
     "label": "0 normal, 1 anomalous",
@@ -72,10 +83,10 @@ def read_npz(path: Path, needed: Sequence[str], *, is_labelled: bool = True) -> 
         is_labelled: whether labels and masks are used; without labels all images are normal.
 
     Raises:
-        UserError: it cannot be read, an array is missing or of the wrong kind, or its masks
-            contradict its labels.
+        UserError: it cannot be read, an array is missing, of another name or of the wrong kind,
+            or its masks contradict its labels.
     """
-    arrays = _arrays(path)
+    arrays = _by_name(_arrays(path), path)
     if not is_labelled:
         arrays = {name: array for name, array in arrays.items() if name not in ("label", "mask")}
     if "image" not in arrays:
@@ -115,6 +126,7 @@ def read_npz(path: Path, needed: Sequence[str], *, is_labelled: bool = True) -> 
         groups=_names(arrays["group"], "group", path) if "group" in arrays else ids,
         masks=None if masks is None else _masks(masks, images.shape[:3], ids, labels, path),
         positions=None if positions is None else positions.astype(np.int32),
+        unnamed=frozenset() if "group" in arrays else frozenset(ids),
     )
 
 
@@ -136,6 +148,30 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
         raise UserError(
             f"{path}: not a readable .npz file ({error}); write it with numpy.savez."
         ) from error
+
+
+def _by_name(arrays: Mapping[str, np.ndarray], path: Path) -> dict[str, np.ndarray]:
+    """The arrays by their names in small letters.
+
+    Raises:
+        UserError: an array has another name, or two have one.
+    """
+    written: dict[str, str] = {}
+    for name in arrays:
+        folded = names.folded(name.strip())
+        if folded not in _ARRAYS:
+            near = difflib.get_close_matches(folded, (*_ARRAYS, *_OTHER_WORDS), n=1)
+            rename = f"rename it to '{_OTHER_WORDS.get(near[0], near[0])}'" if near else "rename it"
+            raise UserError(
+                f"{path}: array '{name}' is none of {', '.join(_ARRAYS)}; {rename} or remove it."
+            )
+        if folded in written:
+            raise UserError(
+                f"{path}: the arrays '{written[folded]}' and '{name}' have one name (letter case "
+                "does not count); rename or remove one of them."
+            )
+        written[folded] = name
+    return {folded: arrays[name] for folded, name in written.items()}
 
 
 def _names(array: Shaped[np.ndarray, " n"], name: str, path: Path) -> tuple[str, ...]:

@@ -16,7 +16,8 @@ def find_places(root: Path, suffixes: Sequence[str], layout: str) -> dict[str, P
     """The folders `train`, `val`, `test` and `ground_truth` of a root, those that there are.
 
     Letter case does not count, `valid` and `validation` are `val`, and `ground truth` and
-    `GroundTruth` are `ground_truth`. One line on stderr names the folders that mean nothing.
+    `GroundTruth` are `ground_truth`. One line on stderr names the folders that mean nothing, unless
+    there is no `train`, which ends the run.
 
     Args:
         root: of the data set.
@@ -40,15 +41,18 @@ def find_places(root: Path, suffixes: Sequence[str], layout: str) -> dict[str, P
             )
         else:
             places[meaning] = folder
+    # Without a folder to learn from, no other name that is missing matters.
+    lacking = {"train"} if "train" not in places else {"val", "test", TRUTH} - set(places)
     for folder in others:
         meant = names.split_suggested(folder.name)
         meant = meant or (TRUTH if names.has_mask_word(folder.name) else "")
-        if meant and meant not in places and find_files(folder, suffixes):
+        if meant in lacking and find_files(folder, suffixes):
             raise UserError(
                 f"config.data.root '{root}': has no folder {meant}; {layout}. There is "
                 f"'{folder.name}': rename it to {meant}, or move it away."
             )
-    _report(root, others, layout)
+    if "train" in places:
+        _report(root, others, layout)
     return places
 
 

@@ -204,6 +204,7 @@ def _join(found: Iterable[Rows], count: int, name: str, room: np.memmap | None) 
             else np.concatenate([rows.positions for rows in parts])
         ),
         files=files,
+        unnamed=frozenset(rows.item.group for rows in parts if rows.item.is_unnamed),
     )
 
 

@@ -18,8 +18,14 @@ from jaxad.data import settings
 from jaxad.data.cutting import cut
 from jaxad.data.folders import candidates, read_any_folder, read_normal_folder
 from jaxad.data.items import Item, Reading, Rows
-from jaxad.data.mask_files import masks_beside, refuse_masks
+from jaxad.data.mask_files import part_scans, refuse_masks
 from jaxad.data.names import is_archive, is_table
+from jaxad.data.normals import (
+    check_apart,
+    check_one_class,
+    mask_beside,
+    refuse_named_masks,
+)
 from jaxad.data.npz import read_npz
 from jaxad.data.preparation import to_depth
 from jaxad.data.prepare_images import prepare_image
@@ -31,7 +37,6 @@ from jaxad.data.tables import read_rows
 from jaxad.data.tree import check_not_hidden
 from jaxad.data.unread import find_unread, tell_unread
 from jaxad.errors import UserError
-from jaxad.paths import expand
 from jaxad.types import Split
 
 
@@ -131,10 +136,6 @@ def read_files(path: Path, data: ConfigDict, *, with_labels: bool = False) -> Sp
     items = find_items(path, data, normal=with_labels)
     if not with_labels:
         items = [dataclasses.replace(item, label=0, mask=None) for item in items]
-    elif data.name == "nifti" and path.is_dir():
-        # A mask that marks something says that the scan is not normal, when it is read.
-        beside = masks_beside(path)
-        items = [dataclasses.replace(item, mask=beside.get(item.paths[0])) for item in items]
     reading = reading_of(data)
     split = told(read_split(items, reading, str(path)), str(path))
     depth = _depth(data, reading)
@@ -190,17 +191,26 @@ def _items_at(path: Path, data: ConfigDict, normal: bool) -> list[Item]:
     check_not_hidden(path)
     if is_table(path):
         return [item for _, item in read_rows(path, kind, splitting)]
+    needs_no_mask = normal and kind == "nifti" and is_published(data.name)
     if not path.is_file():
+        files = candidates(path, kind)
+        if normal:
+            check_one_class(path, files, splitting)
+        if needs_no_mask:
+            refuse_named_masks(part_scans(files)[1], data.name)
         items = (read_normal_folder if normal else read_any_folder)(path, kind, splitting)
         # Masks that are left out are reported, or refused, where items are listed.
-        unread = find_unread(path, kind, candidates(path, kind))
+        unread = find_unread(path, kind, files)
         tell_unread(unread, is_strict=normal and data.on_error == "raise")
     elif kind == "dicom":
         raise UserError(f"{path}: is one file; name the folder of its series.")
     else:
         refuse_masks([path], kind, path.parent, "name what it marks")
+        mask = mask_beside(path, kind) if normal else None
+        if needs_no_mask and mask is not None:
+            refuse_named_masks([mask], data.name)
         # Nothing says that the file of one scan is named as those of the run were.
-        items = [Item(id=path.name, group=path.name, paths=(path,), label=0)]
+        items = [Item(path.name, path.name, (path,), label=0, mask=mask, is_unnamed=True)]
     return published(data.name).of_site(items, data.modality) if is_published(data.name) else items
 
 
@@ -214,15 +224,10 @@ def read_normals(path: Path, data: ConfigDict) -> Split:
         data: the run's.
 
     Raises:
-        UserError: it cannot be read, an `.npz` file has no `group`, an image is unusable, or one is
-            labelled anomalous.
+        UserError: it cannot be read, an `.npz` file has no `group`, an image is unusable, one is
+            labelled anomalous or marked by a mask, or they are the run's own data.
     """
-    root = expand(data.root, "config.data.root").resolve() if data.name in KINDS else None
-    if root is not None and root.is_dir() and path.resolve().is_relative_to(root):
-        raise UserError(
-            f"--normals={path}: lies in the run's own data, '{root}'; give normal images that are "
-            "in none of its splits. --mode=evaluate calibrates on its own val."
-        )
+    check_apart(path, data)
     check_not_hidden(path)
     is_npz = is_archive(path) or data.name not in KINDS
     split = (

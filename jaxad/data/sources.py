@@ -72,7 +72,7 @@ def _npz(data: ConfigDict, wish: Wish) -> Readers:
 
 
 def _own_files(data: ConfigDict, wish: Wish) -> Readers:
-    """A folder or a table of one's own, read anew each time."""
+    """A folder or a table of the user's, read anew each time."""
     root, kind = _root(data, "your images or scans"), KINDS[data.name]
     check_not_hidden(root)
     reading = dataclasses.replace(settings.reading(data, kind), measure=wish.measure)
@@ -235,7 +235,8 @@ def _as_other(read: Callable[[], Split], name: str) -> Split:
     """A split of another data set: other patients, and slices that are counted otherwise."""
     split = read()
     groups = tuple(f"{name}:{group}" for group in split.groups)
-    return dataclasses.replace(split, groups=groups, positions=None)
+    unnamed = frozenset(f"{name}:{group}" for group in split.unnamed)
+    return dataclasses.replace(split, groups=groups, unnamed=unnamed, positions=None)
 
 
 #: Data sets with natural objects of their own: the split that they are rendered into.

@@ -77,6 +77,15 @@ def read_rows(table: Path, kind: Kind, splitting: Splitting) -> list[tuple[str, 
     return items
 
 
+def files_listed(table: Path) -> list[Path]:
+    """The images or scans that a CSV file lists, whatever else is in its rows.
+
+    Raises:
+        UserError: the file cannot be read, or a row names no file below its folder.
+    """
+    return [_inside(table, line, row["path"] or "")[0] for line, row in _read(table)]
+
+
 _Row = Mapping[Any, Any]
 
 
@@ -163,12 +172,14 @@ def _item(
         raise UserError(f"{table} line {line}: has more fields than the head line; quote commas.")
     path, place = _inside(table, line, row["path"] or "")
     mask = row.get("mask") or ""
+    group = row.get("group") or splitting.patient_of(path, place)
     return Item(
         id=row.get("id") or place,
-        group=row.get("group") or splitting.patient_of(path, place),
+        group=group,
         paths=(path,),
         label=_label(table, line, (row["label"] or "").strip(), bool(mask), kind, splitting),
         mask=_inside(table, line, mask)[0] if mask else None,
+        is_unnamed=group == place,
     )
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from jaxad.data.formats import FORMATS, Kind, is_other_format
+from jaxad.data.names import is_named_as_mask
 from jaxad.data.readers import dicom
 from jaxad.data.tree import files_in, find_files
 from jaxad.errors import DataError
@@ -129,10 +130,18 @@ def none_of(folder: Path, kind: Kind) -> str:
 
 def instead(folder: Path, kind: Kind) -> str:
     """What a message says of the files of a folder, none of which is read; "" without files."""
-    unread = find_unread(folder, kind)
-    if not unread:
-        return ""
-    return f", but {unread.listed}{f' ({unread.remedy})' if unread.remedy else ''}"
+    # Masks of scans are files that are read, each with its scan.
+    scans = find_files(folder, FORMATS["nifti"].suffixes) if kind == "nifti" else []
+    masks = [path for path in scans if is_named_as_mask(path)]
+    unread = find_unread(folder, kind, masks)
+    parts = []
+    if masks:
+        first = masks[0].relative_to(folder).as_posix()
+        named = "is named as a mask" if len(masks) == 1 else "are named as masks"
+        parts.append(f"{len(masks):,} that {named}: '{first}'{', ...' if len(masks) > 1 else ''}")
+    if unread:
+        parts.append(f"{unread.listed}{f' ({unread.remedy})' if unread.remedy else ''}")
+    return f", but {' and '.join(parts)}" if parts else ""
 
 
 def _suffix(path: Path) -> str:

@@ -1,9 +1,12 @@
 """What two splits have in common is found whatever its format, and is told before training."""
 
+import json
+import shutil
+
 import numpy as np
 import pytest
 from PIL import Image
-from test_folders import data_config, mvtec  # noqa: F401
+from test_folders import data_config, mvtec, write_image, write_scan  # noqa: F401
 from test_inspection import look  # noqa: F401
 
 from jaxad.data.leaks import plain_name, spelt_alike
@@ -65,3 +68,88 @@ def test_inspect_tells_what_is_not_read(mvtec, look):  # noqa: F811 - a fixture
     assert code == 2 and "train" in out
     assert "error: " in err and "2 files are not read: 1 .dcm, 1 .txt" in err.splitlines()[-1]
     assert look(mvtec, "--config.data.on_error=skip")[0] == 0
+
+
+# --- Spellings are of patients, not of files.
+
+
+def _write_table(root, rows, head="path,label,split"):
+    for number, row in enumerate(rows):
+        write_image(root / row.partition(",")[0], 100 + number)
+    (root / "list.csv").write_text("\n".join([head, *rows]))
+    return data_config(root / "list.csv")
+
+
+_ROWS = ("img/1.png,0,train", "img/2.png,0,val", "img/01.png,0,test", "img/3.png,1,test")
+
+
+def test_paths_of_a_table_are_no_spellings(tmp_path):
+    DataSet(_write_table(tmp_path, _ROWS)).check()
+
+
+def test_paths_are_no_spellings_under_ids_of_their_own(tmp_path):
+    rows = [f"{row},i{number}" for number, row in enumerate(_ROWS)]
+    DataSet(_write_table(tmp_path, rows, "path,label,split,id")).check()
+
+
+def test_paths_of_scans_are_no_spellings(tmp_path):
+    names = ("S1", "t", "v", "s01", "x")
+    splits = ("train", "train", "val", "test", "test")
+    for seed, name in enumerate(names):
+        write_scan(tmp_path / f"{name}.nii.gz", seed)
+    pairs = zip(names, splits, strict=True)
+    rows = [f"{name}.nii.gz,0,{split}" for name, split in pairs]
+    (tmp_path / "list.csv").write_text("\n".join(["path,label,split", *rows]))
+    DataSet(data_config(tmp_path / "list.csv", "nifti")).check()
+
+
+def test_images_of_arrays_are_no_spellings(tmp_path):
+    for seed, (name, first) in enumerate((("train", "P07"), ("val", "v"), ("test_x", "p7"))):
+        images = np.random.default_rng(seed).integers(1, 255, (2, 16, 16), np.uint8)
+        ids = np.array([first, f"{name}-1"])
+        np.savez(tmp_path / f"{name}.npz", image=images, label=np.zeros(2), id=ids)
+    DataSet(data_config(tmp_path, "npz")).check()
+
+
+def test_spellings_of_patients_that_are_named_are_told(tmp_path):
+    patients = ("P07", "a", "p7", "b")
+    rows = [f"{row},{patient}" for row, patient in zip(_ROWS, patients, strict=True)]
+    data = _write_table(tmp_path, rows, "path,label,split,group")
+    with pytest.raises(UserError, match="patient 'P07' of 'train' and patient 'p7' of 'test'"):
+        DataSet(data).check()
+    data = _write_table(tmp_path, _ROWS)
+    data.group_pattern = r"(\d+)\.png"
+    with pytest.raises(UserError, match="patient '1' of 'train' and patient '01' of 'test'"):
+        DataSet(data).check()
+
+
+# --- The same image twice.
+
+
+def test_the_remedy_for_copies_that_a_draw_parts(mvtec):  # noqa: F811 - a fixture
+    copies = [mvtec / f"train/good/copy{number}.png" for number in range(6)]
+    for path in copies:
+        shutil.copy(mvtec / "train/good/03.png", path)
+    data = data_config(mvtec, val_share=0.5)
+    with pytest.raises(UserError, match="pixel by pixel; remove one of the two. --mode=inspect"):
+        DataSet(data).check()
+    for path in copies:
+        path.unlink()
+    DataSet(data).check()
+
+
+def test_inspect_lists_every_copy(mvtec, look):  # noqa: F811 - a fixture
+    write_image(mvtec / "val/good/v.png", 160)
+    for number in range(5):
+        shutil.copy(mvtec / f"train/good/{number:02d}.png", mvtec / f"test/good/again{number}.png")
+    shutil.copy(mvtec / "train/good/04.png", mvtec / "train/good/once_more.png")
+    shutil.copy(mvtec / "train/good/04.png", mvtec / "test/good/and_again.png")
+    code, out, _, workdir = look(mvtec)
+    assert code == 2 and "leak: 6 images both in train and in test: " in out
+    (leak,) = json.loads((workdir / "inspect.json").read_text())["leaks"]
+    assert leak["count"] == 6 and len(leak["examples"]) == 5
+    copies = "train/good/04.png = train/good/once_more.png = "
+    assert copies + "test/good/again4.png = test/good/and_again.png" in [
+        " = ".join(sorted(text.split(" = "), key=lambda name: (name[:2] != "tr", "and_" in name)))
+        for text in leak["examples"]
+    ]

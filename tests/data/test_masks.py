@@ -1,5 +1,6 @@
 """What the masks of a split have in common, where that is no anomaly."""
 
+import dataclasses
 import re
 
 import nibabel as nib
@@ -37,6 +38,7 @@ def _split(masks, foreground=None):
 
 
 _GRADIENT = np.linspace(0.2, 0.9, 16).astype(np.float32)[:, None, None]
+WHOLE, HOLE = np.ones((SIZE, SIZE), bool), _disc(1, 20, 20)
 LESIONS = [_disc(3 + place % 3, 10 + place, 14 + place) for place in range(COUNT)]
 
 
@@ -51,6 +53,9 @@ LESIONS = [_disc(3 + place % 3, 10 + place, 14 + place) for place in range(COUNT
         ([np.zeros((SIZE, SIZE), bool)] * 2, None),
         ([~LESIONS[0], *LESIONS], None),  # one of seven: not what the split is
         ([LESIONS[0], LESIONS[1], np.ones((SIZE, SIZE), bool)], None),
+        # One odd mask does not say that those of whole images are inverted.
+        ([WHOLE] * 2 + [WHOLE & ~HOLE] + LESIONS[:4], None),
+        ([WHOLE] * 4 + [~LESIONS[0]] + LESIONS + LESIONS[:2], None),
     ],
 )
 def test_lesions_of_any_size_pass(masks, foreground):
@@ -68,11 +73,25 @@ def test_lesions_of_any_size_pass(masks, foreground):
         # 26 % of the image, its background, and no more.
         ([~_disc(15.5)] * COUNT, _disc(15.5)),
         ([~lesion for lesion in LESIONS[:3]] + LESIONS[3:], None),
+        # A quarter are inverted, so that those of whole images are, too.
+        ([~lesion for lesion in LESIONS[:2]] + [WHOLE] * 4 + LESIONS[:2], None),
     ],
 )
 def test_inverted_masks_are_refused(masks, foreground):
     with pytest.raises(UserError, match=r"x: \d of \d masks.* cover the background.*: invert them"):
         check_coverage(_split(masks, foreground), "x")
+
+
+def test_slices_without_a_lesion_are_inverted_where_the_others_are():
+    """Most slices of a scan have no lesion: 2 of 12 masks leave anything out."""
+    split = _split([~LESIONS[0], ~LESIONS[1], *[WHOLE] * 10])
+    slices = dataclasses.replace(split, positions=np.arange(12, dtype=np.int32))
+    with pytest.raises(UserError, match="x: 12 of 12 masks.* cover the background"):
+        check_coverage(slices, "x")
+    # One odd mask among lesions is none of theirs.
+    split = _split([WHOLE & ~HOLE, *LESIONS[:3], *[WHOLE] * 4])
+    slices = dataclasses.replace(split, positions=np.arange(8, dtype=np.int32))
+    assert check_coverage(slices, "x").endswith("do they mark anomalies?")
 
 
 def test_the_remedy_for_inverted_masks_works():
@@ -85,7 +104,8 @@ def test_the_remedy_for_inverted_masks_works():
     [
         ([_disc(14)] * COUNT, _disc(14), "6 of 6 masks.* cover the whole foreground"),
         ([_disc(14)] * COUNT, None, "cover 60% of an image in the median"),
-        ([np.ones((SIZE, SIZE), bool)] * COUNT, None, "cover 100% of an image in the median"),
+        ([WHOLE] * COUNT, None, "cover 100% of an image in the median"),
+        ([WHOLE] * 3 + [WHOLE & ~HOLE] + LESIONS[:2], None, "cover 100% of an image in the median"),
     ],
 )
 def test_masks_of_something_else_are_told(masks, foreground, expected):

@@ -100,6 +100,59 @@ def test_names_of_images_are_text(tmp_path):
     assert _data_set(_write(tmp_path, train=names)).split("train").ids[0] == "ann"
 
 
+# --- Names of arrays.
+
+
+@pytest.mark.parametrize(
+    ("name", "remedy"),
+    [
+        ("labels", "rename it to 'label' or remove it"),
+        ("groups", "rename it to 'group' or"),
+        ("patient", "rename it to 'group' or"),
+        ("patient_id", "rename it to 'group' or"),
+        ("masks", "rename it to 'mask' or"),
+        ("Segmentations", "rename it to 'mask' or"),
+        ("images", "rename it to 'image' or"),
+        ("ids", "rename it to 'id' or"),
+        ("slices", "rename it to 'position' or"),
+        ("arr_0", "rename it or remove it"),
+    ],
+)
+@pytest.mark.parametrize("split", SPLITS)
+def test_an_array_of_an_unknown_name_is_refused(tmp_path, split, name, remedy):
+    data_set = _data_set(_write(tmp_path, **{split: {name: LABELS}}))
+    message = f"{split}.npz: array '{name}' is none of image, label, mask, id, group, position; "
+    with pytest.raises(UserError, match=message + remedy):
+        data_set.check()
+
+
+@pytest.mark.parametrize("name", ["labels", "patient", "comment"])
+def test_an_unknown_array_is_refused_in_other_files_too(tmp_path, name):
+    path = tmp_path / "a.npz"
+    np.savez(path, image=_images(0), group=np.arange(COUNT), **{name: LABELS})
+    with pytest.raises(UserError, match=f"array '{name}' is none of"):
+        read_npz(path, needed=(), is_labelled=False)
+    with pytest.raises(UserError, match=f"array '{name}' is none of"):
+        read_npz(path, needed=("group",))
+
+
+def test_letter_case_of_names_of_arrays_does_not_count(tmp_path):
+    changed = {"label": None, "Label": LABELS, "MASK": _masks(), "Group": np.array(list("abca"))}
+    split = _data_set(_write(tmp_path, test_x=changed)).split("test_x")
+    np.testing.assert_array_equal(split.labels, LABELS)
+    np.testing.assert_array_equal(split.masks, _masks())
+    assert split.groups == ("a", "b", "c", "a")
+    _write(tmp_path, train={"image": None, "Image": _images(0), "Label": LABELS})
+    with pytest.raises(UserError, match="'train-1' is labelled anomalous; only normal images"):
+        _data_set(tmp_path).split("train")
+
+
+def test_two_arrays_of_one_name_are_refused(tmp_path):
+    data_set = _data_set(_write(tmp_path, test_x={"Label": LABELS}))
+    with pytest.raises(UserError, match="the arrays 'label' and 'Label' have one name"):
+        data_set.split("test_x")
+
+
 # --- Masks and labels.
 
 

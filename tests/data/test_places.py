@@ -79,11 +79,32 @@ def test_a_folder_that_seems_normal_is_not_anomalous_in_silence(mvtec, name):  #
     with pytest.raises(UserError, match=f"test/{name}: is named as normal images are") as raised:
         DataSet(data_config(mvtec))
     assert f"config.data.normal_classes=('good', 'normal', '{name}')" in str(raised.value)
-    # Both remedies help.
+    # All remedies help.
+    assert "or, if it is anomalous, set config.data.normal_classes=('good', 'normal')." in str(
+        raised.value
+    )
+    assert _labels(mvtec, normal_classes=("good", "normal")) == [1, 1, 1, 1]
     assert sorted(_labels(mvtec, normal_classes=("good", "normal", name))) == [0, 0, 1, 1]
     assert _labels(mvtec, normal_classes=("good",)) == [1, 1, 1, 1]
     _rename(mvtec, f"test/{name}", "good")
     assert sorted(_labels(mvtec)) == [0, 0, 1, 1]
+
+
+@pytest.mark.parametrize("name", ["no_screw", "without_cap", "No lid", "clean"])
+def test_the_remedy_for_an_anomaly_that_sounds_normal(mvtec, name):  # noqa: F811 - a fixture
+    shutil.rmtree(mvtec / "ground_truth")
+    _rename(mvtec, "test/crack", name)
+    with pytest.raises(UserError, match=f"test/{name}: is named as normal") as raised:
+        DataSet(data_config(mvtec))
+    remedy = "or, if it is anomalous, set config.data.normal_classes=('good', 'normal')."
+    assert remedy in str(raised.value)
+    test = DataSet(data_config(mvtec, normal_classes=("good", "normal"))).split("test")
+    assert dict(zip(test.ids, test.labels.tolist(), strict=True)) == {
+        f"test/{name}/0.png": 1,
+        f"test/{name}/1.png": 1,
+        "test/good/0.png": 0,
+        "test/good/1.png": 0,
+    }
 
 
 @pytest.mark.parametrize("name", ["abnormal", "not_good", "nodule", "unhealthy", "benign"])
@@ -156,6 +177,27 @@ def test_a_folder_that_is_nearly_understood_is_refused(mvtec, name, like, meant)
     assert "\n" not in str(raised.value)
     _rename(mvtec, like, meant)
     DataSet(data_config(mvtec))
+
+
+@pytest.mark.parametrize(
+    ("kind", "folders"),
+    [
+        ("nifti", ("imagesTr", "labelsTr", "imagesTs")),  # nnU-Net
+        ("nifti", ("scans", "Segmentations")),
+        ("folder", ("images", "masks", "dev")),
+        ("folder", ("test", "GT")),
+    ],
+)
+def test_the_first_that_is_missing_is_what_to_learn_from(tmp_path, kind, folders, capsys):
+    for seed, name in enumerate(folders):
+        if kind == "nifti":
+            write_scan(tmp_path / name / "a.nii.gz", seed)
+        else:
+            write_image(tmp_path / name / "good/a.png", 100 + seed)
+    with pytest.raises(UserError, match="has no folder train; expected train/good/") as raised:
+        DataSet(data_config(tmp_path, kind))
+    assert "rename" not in str(raised.value)
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize("name", ["Test2", "docs", "train_backup", "labels", "testing"])

@@ -8,7 +8,7 @@ from test_folders import SIZE, data_config, mvtec, write_image, write_scan  # no
 
 from jaxad.data.replay import prepare_pixels, read_files, read_normals
 from jaxad.data.sources import DataSet
-from jaxad.errors import UserError
+from jaxad.errors import DataError, UserError
 
 
 def test_images_from_files_from_pixels_and_from_the_data_set_are_the_same(mvtec):  # noqa: F811
@@ -164,3 +164,21 @@ def test_one_image_in_colour_is_one_image(channels):
     data = data_config("", channels=channels)
     assert prepare_pixels(pixels, data, None).shape == (1, 16, 16, channels)
     assert prepare_pixels(np.stack([pixels] * 2), data, None).shape == (2, 16, 16, channels)
+
+
+@pytest.mark.parametrize("intensity", ["range", "zscore"])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_an_image_that_is_constant_once_it_is_prepared(mvtec, intensity, dtype):  # noqa: F811
+    pixels = np.full((20, 40), 7, dtype)
+    pixels[:, :4] = 200  # outside of the middle
+    Image.fromarray(pixels).save(mvtec / "test/good/wide.png")
+    changes = {"preprocess__square": "crop", "preprocess__intensity": intensity}
+    with pytest.raises(DataError, match=r"test/good/wide.png: is constant once .*square=crop"):
+        DataSet(data_config(mvtec, **changes)).split("test")
+    data = data_config(mvtec, **changes, on_error="skip")
+    assert "test/good/wide.png" not in DataSet(data).split("test").ids
+    with pytest.raises(DataError, match="wide.png: is constant once it is prepared"):
+        read_files(mvtec / "test/good/wide.png", data_config("", **changes))
+    # The remedy.
+    changes["preprocess__square"] = "pad"
+    assert "test/good/wide.png" in DataSet(data_config(mvtec, **changes)).split("test").ids

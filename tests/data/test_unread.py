@@ -189,6 +189,28 @@ def test_where_nothing_is_read_other_formats_are_named(mvtec, tmp_path_factory):
             read(scans, data_config(mvtec, "nifti"))
 
 
+@pytest.mark.parametrize(
+    ("names", "listed"),
+    [
+        (["x_seg.nii.gz"], "but 1 that is named as a mask: 'x_seg.nii.gz'; add some or remove"),
+        (["x_LABELS.nii"], "but 1 that is named as a mask: 'x_LABELS.nii'; add some or"),
+        (
+            ["x_seg.nii", "a.mha", "b.txt"],
+            r"but 1 that .*: 'x_seg.nii' and 1 .mha, 1 .txt \(convert .mha to NIfTI .*\); add some",
+        ),
+    ],
+)
+def test_a_class_that_holds_masks_alone(tmp_path, names, listed):
+    for number in range(4):
+        write_scan(tmp_path / f"train/good/{number}.nii.gz", number)
+    for name in names:
+        _touch(tmp_path / "test/tumour", name)
+    with pytest.raises(
+        UserError, match=r"test/tumour: holds no scans \(.nii, .nii.gz\), " + listed
+    ):
+        DataSet(data_config(tmp_path, "nifti"))
+
+
 def test_arrays_of_other_formats(tmp_path, capsys):
     for seed, name in enumerate(("train", "val")):
         images = np.random.default_rng(seed).integers(0, 255, (3, 16, 16), np.uint8)

@@ -55,19 +55,19 @@ def read_mask(path: Path, shape: tuple[int, int]) -> Bool[np.ndarray, "h w"]:
         raise DataError(
             f"{path}: the mask has transparent pixels that are not its black ones; {_REMEDY}"
         )
+    is_colour = not is_grey and numbers is None
     if is_grey:
         numbers = pixels[..., 0]
     elif numbers is None:
         numbers = _colours(pixels, path)
-    return marked(numbers, str(path), is_lossy=is_lossy)
+    return marked(numbers, str(path), is_lossy=is_lossy, is_colour=is_colour)
 
 
 def _colours(pixels: Shaped[np.ndarray, "h w 3"], path: Path) -> Shaped[np.ndarray, "h w"]:
     """One number for each colour, 0 for black."""
     if pixels.dtype.kind != "u" or pixels.itemsize > 2:
         raise DataError(f"{path}: the mask has colours of {pixels.dtype}; {_REMEDY}")
-    # Above all numbers of classes, so that colours are to fill areas.
-    return pixels.astype(np.int64) @ np.array([2**40, 2**24, 2**8])
+    return pixels.astype(np.int64) @ np.array([2**32, 2**16, 1])
 
 
 def _numbers_and_opacity(

@@ -107,8 +107,42 @@ def test_jpeg_that_keeps_two_values_is_read(tmp_path):
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_an_edge_that_is_uncertain_is_refused(tmp_path, name, image):
-    with pytest.raises(DataError, match=r"beside 0.*edge is uncertain; save it without loss"):
+    with pytest.raises(DataError, match=r"beside (0|black).*edge is uncertain; save it without"):
         _read(image, tmp_path / name)
+
+
+def _soft(scale=1):
+    """Grey of many levels along the edge, as resizing leaves it."""
+    drawn = Image.fromarray(MARKED[20:40, 18:38].astype(np.uint8) * 255)
+    return np.asarray(drawn.resize((SIDE, SIDE), Image.Resampling.BICUBIC)) // scale
+
+
+@pytest.mark.parametrize("channel", [0, 1, 2])
+def test_the_colours_of_a_soft_mask_are_counted_without_numbers(tmp_path, channel):
+    pixels = np.zeros((SIDE, SIDE, 3), np.uint8)
+    pixels[..., channel] = _soft()
+    with pytest.raises(DataError, match=r"mask has \d+ colours beside black, as JPEG"):
+        _read(Image.fromarray(pixels), tmp_path / "a.png")
+    pixels[...] = 9 * (pixels.max(axis=-1, keepdims=True) > 0)
+    pixels[..., channel] += 1  # of two colours, none of them black
+    with pytest.raises(DataError, match="has 2 colours and is nowhere black"):
+        _read(Image.fromarray(pixels), tmp_path / "b.png")
+
+
+@pytest.mark.parametrize("scale", [4, 5, 8, 16])
+def test_soft_masks_of_small_numbers_are_no_classes(tmp_path, scale):
+    """255 // 4 is 63, and so on: numbers that classes might have."""
+    with pytest.raises(DataError, match=r"\d+ values beside 0, from .*edge is uncertain"):
+        _read(Image.fromarray(_soft(scale)), tmp_path / "a.png")
+
+
+def test_many_classes_are_read_and_some_may_be_small(tmp_path):
+    classes = np.zeros((SIDE, SIDE), np.uint8)
+    for number in range(1, 41):  # of 7 x 4 pixels each
+        row, column = divmod(number - 1, 8)
+        classes[8 * row : 8 * row + 7, 8 * column : 8 * column + 4] = number
+    classes[60, :12] = np.arange(41, 53)  # of a pixel each
+    assert _read(Image.fromarray(classes), tmp_path / "a.png").sum() == 40 * 28 + 12
 
 
 def test_the_remedy_for_a_lossy_mask_works(tmp_path):
