@@ -55,10 +55,11 @@ def find_masks(paths: Sequence[Path], kind: Kind, root: Path) -> list[MaskFile]:
     """
     neighbours = functools.cache(lambda folder: _images_in(folder, kind))
     of_folder = functools.cache(lambda folder: _folder_words(folder, root))
+    truth_of = functools.cache(lambda folder: _why_by_folder(folder, root))
     shape_of = functools.cache(lambda folder: _shape(folder, root))
     whys: dict[Path, str] = {}
     for path in paths:
-        why = _why_by_name(path, root, neighbours)
+        why = truth_of(path.parent) or _why_by_name(path, neighbours)
         if why:
             whys[path] = why
     others = [path for path in paths if path not in whys]
@@ -66,7 +67,7 @@ def find_masks(paths: Sequence[Path], kind: Kind, root: Path) -> list[MaskFile]:
     common = _common(list(words.values()))
     groups: dict[tuple[object, ...], list[_Candidate]] = collections.defaultdict(list)
     for path, own in words.items():
-        candidate = _candidate(path, own.without(common), neighbours)
+        candidate = _candidate(path, own.without(common) if own else own, neighbours)
         if candidate is not None:
             key = (shape_of(path.parent), candidate.key, names.suffix(path).lower())
             groups[key].append(candidate)
@@ -86,7 +87,7 @@ _Images = Mapping[tuple[str, ...], Sequence[Path]]
 def _images_in(folder: Path, kind: Kind) -> _Images:
     images_by_words: dict[tuple[str, ...], list[Path]] = collections.defaultdict(list)
     try:
-        entries = sorted(folder.iterdir())
+        entries = sorted(folder.iterdir(), key=lambda path: path.name)
     except OSError:  # is told when its files are read
         return {}
     suffixes = FORMATS["image" if kind == "image" else "nifti"].suffixes
@@ -101,11 +102,14 @@ def _below(folder: Path, root: Path) -> tuple[str, ...]:
     return folder.relative_to(root).parts if folder.is_relative_to(root) else ()
 
 
-def _why_by_name(path: Path, root: Path, neighbours: Callable[[Path], _Images]) -> str:
-    """Why a file is a mask by names alone; "" where they do not suffice."""
-    for part in _below(path.parent, root):
-        if names.is_ground_truth(part):
-            return f"it lies in {part}/"
+def _why_by_folder(folder: Path, root: Path) -> str:
+    """Why all files in a folder are masks; "" where its name does not say so."""
+    truth = next((part for part in _below(folder, root) if names.is_ground_truth(part)), None)
+    return "" if truth is None else f"it lies in {truth}/"
+
+
+def _why_by_name(path: Path, neighbours: Callable[[Path], _Images]) -> str:
+    """Why a file is a mask by its name alone; "" where that does not suffice."""
     named = names.mask_name(names.stem(path))
     if named is None or named.is_weak:
         return ""

@@ -5,6 +5,7 @@ what `test` and `x_mask` do, and `segovia` and `gtx` mean nothing.
 """
 
 import dataclasses
+import functools
 import re
 import unicodedata
 from pathlib import Path
@@ -136,6 +137,7 @@ def is_archive(path: Path) -> bool:
     return path.name.lower().endswith(".npz") and not path.is_dir()
 
 
+@functools.lru_cache(2**17)  # several functions below split the name of every file of a data set
 def words_of(name: str) -> tuple[str, ...]:
     """The words and the numbers of a name, in lower case: `t`, `2`, `mask` of `T2-mask`."""
     # `TumorMask` and `MRIMask`, but not the plural `ROIs`.
