@@ -1,75 +1,17 @@
-"""Masks: which files are masks and not images, and which image each of them marks."""
+"""Files of masks: refused or left out among images, and which image each of them marks."""
 
 import collections
 import dataclasses
-import functools
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Sequence, Set
 from pathlib import Path
-
-import numpy as np
-from jaxtyping import Shaped
 
 from jaxad.data import names
 from jaxad.data.formats import FORMATS, Kind
 from jaxad.data.items import Item
-from jaxad.data.readers import dicom, images, volumes
-from jaxad.data.tree import find_files, is_hidden
-from jaxad.errors import DataError, UserError
-
-#: So few whole numbers are labels, and more of them where neighbours mostly have the same one.
-_FEW_LABELS, _MOST_LABELS, _SAME = 8, 64, 0.8
-
-#: Of the pixels of a mask that was blurred or compressed, those that are nearly black or white.
-_MOST_PIXELS, _NEARLY = 0.98, 0.1
-
-#: And those that are nearly white: an image has outliers too.
-_SOME_PIXELS = 0.001
-
-#: Files whose content is looked at where every file is named as a mask.
-_SOME = 5
-
-
-@dataclasses.dataclass(frozen=True)
-class MaskFile:
-    """A file that is a mask.
-
-    Attributes:
-        path: of the file.
-        why: it is taken for one, for messages.
-    """
-
-    path: Path
-    why: str
-
-
-def find_masks(paths: Sequence[Path], kind: Kind, root: Path) -> list[MaskFile]:
-    """The masks among files that were gathered as images, scans or DICOM series.
-
-    A mask has a word for masks in its name or in that of its folder, and either lies beside the
-    image that the rest of its name names, or holds a label map. Where all files but those beside an
-    image have such a word, it says nothing: they are images, which a warning says where they hold
-    label maps.
-
-    Args:
-        paths: of all the files of a data set.
-        kind: of the files.
-        root: what they were gathered in; the names of folders below it count.
-    """
-    stems = functools.cache(lambda folder: _stems_of_images(folder, kind))
-    of_folder = functools.cache(lambda folder: _evidence_of_folder(folder, root))
-    by_path = {path: _evidence(path, of_folder(path.parent), stems) for path in paths}
-    others = [evidence for evidence in by_path.values() if not evidence]
-    says_nothing = len(others) > 1 and set(others) == {""}
-    if says_nothing:
-        _warn_of_label_maps([path for path, evidence in by_path.items() if evidence == ""], kind)
-    masks = []
-    for path, evidence in by_path.items():
-        if evidence:
-            masks.append(MaskFile(path, evidence))
-        elif evidence == "" and not says_nothing and _holds_label_map(path, kind):
-            masks.append(MaskFile(path, "by its name, and it holds a label map"))
-    return masks
+from jaxad.data.mask_search import find_masks
+from jaxad.data.tree import find_files
+from jaxad.errors import UserError
 
 
 def refuse_masks(paths: Sequence[Path], kind: Kind, root: Path, remedy: str) -> None:
@@ -83,10 +25,11 @@ def refuse_masks(paths: Sequence[Path], kind: Kind, root: Path, remedy: str) -> 
     """
     masks = find_masks(paths, kind, root)
     if masks:
-        more = f" (and {len(masks) - 1:,} more)" if len(masks) > 1 else ""
+        count = len(masks) - 1
+        more = f" (and {count:,} more file{'s' * (count > 1)})" if count else ""
         raise UserError(
-            f"{masks[0].path}: is a mask and no image: {masks[0].why}{more}; {remedy}, or rename "
-            "it where it is an image."
+            f"{masks[0].path}: is a mask and no image: {masks[0].why}{more}; {remedy}, or change "
+            "the name that says so if it is an image."
         )
 
 
@@ -110,119 +53,36 @@ def leave_out_masks(paths: Sequence[Path], kind: Kind, root: Path) -> list[Path]
     return [path for path in paths if path not in left_out]
 
 
-#: Of a folder, the words of the names of images in it, and of each a file.
-_Stems = Callable[[Path], Mapping[tuple[str, ...], Path]]
-
-
-def _evidence_of_folder(folder: Path, root: Path) -> str | None:
-    """See `_evidence`; by the names of the folders below the root that a file lies in."""
-    below = folder.relative_to(root).parts if folder.is_relative_to(root) else ()
-    truth = next((part for part in below if names.is_ground_truth(part)), None)
-    if truth is not None:
-        return f"it lies in {truth}/"
-    return "" if any(names.has_mask_word(part) for part in below) else None
-
-
-def _evidence(path: Path, in_folder: str | None, stems: _Stems) -> str | None:
-    """Why a file is a mask by names alone; "" where its content decides; None for images."""
-    if in_folder:
-        return in_folder
-    named = names.mask_name(names.stem(path))
-    if named is None:
-        return in_folder
-    beside = stems(path.parent)
-    marked = next((beside[words] for words in sorted(named.marked) if words in beside), None)
-    if marked is None and () in named.marked:  # `segmentation` marks whatever lies beside it
-        marked = next(
-            (image for words, image in beside.items() if names.mask_name(" ".join(words)) is None),
-            None,
-        )
-    if named.is_weak:  # a crop is named so too: its content decides, where there is an image
-        return in_folder if marked is None else ""
-    return "" if marked is None else f"'{marked.name}' lies beside it"
-
-
-def _stems_of_images(folder: Path, kind: Kind) -> dict[tuple[str, ...], Path]:
-    stems: dict[tuple[str, ...], Path] = {}
-    try:
-        entries = sorted(folder.iterdir())
-    except OSError:  # is told when its files are read
-        return stems
-    for path in entries:
-        if is_hidden(path.name):
-            continue
-        fits = path.is_dir() if kind == "dicom" else path.name.lower().endswith(_suffixes(kind))
-        if fits:
-            stems.setdefault(names.words_of(names.stem(path)), path)
-    return stems
+# --- Which image a mask marks.
 
 
 def _suffixes(kind: Kind) -> tuple[str, ...]:
-    """Of files of masks, and of images or scans."""
+    """Suffixes of files of masks."""
     return FORMATS["image" if kind == "image" else "nifti"].suffixes
-
-
-def _warn_of_label_maps(paths: Sequence[Path], kind: Kind) -> None:
-    maps = [path for path in paths[:_SOME] if _holds_label_map(path, kind)]
-    if maps:
-        print(
-            f"warning: {maps[0]}: holds a label map and is named as a mask, as all files are; they "
-            "are taken for images.",
-            file=sys.stderr,
-            flush=True,
-        )
-
-
-def _holds_label_map(path: Path, kind: Kind) -> bool:
-    """Whether a file is a mask by its content; what is wrong with one is told when it is read."""
-    try:
-        if kind == "image":
-            return is_label_map(images.read_image(path))
-        read = dicom.read_series if path.is_dir() else volumes.read_nifti
-        return is_label_map(read(path).voxels)
-    except DataError:
-        return False
-
-
-def is_label_map(values: Shaped[np.ndarray, "..."]) -> bool:
-    """Whether pixels are labels: a few whole numbers, or nearly all of them black or white.
-
-    Args:
-        values: of the pixels of an image, or of the voxels of a scan.
-    """
-    labels = np.unique(values)
-    if len(labels) <= _MOST_LABELS and bool((labels == np.rint(labels)).all()):
-        is_same = values[1:] == values[:-1]
-        if len(labels) <= _FEW_LABELS or (is_same.size and is_same.mean() >= _SAME):
-            return True
-    lowest, extent = float(labels[0]), float(labels[-1]) - float(labels[0])
-    shares = (values.astype(np.float64) - lowest) / max(extent, 1e-12)
-    black, white = (shares < _NEARLY).mean(), (shares > 1 - _NEARLY).mean()
-    return bool(white >= _SOME_PIXELS and black + white >= _MOST_PIXELS)
-
-
-# --- Which image a mask marks.
 
 
 def masks_beside(folder: Path) -> dict[Path, Path]:
     """Of the scans below a folder that have a mask beside them, the mask.
 
     Raises:
-        UserError: a mask is of no scan, or a scan has two.
+        UserError: a mask is of no scan, a scan has two, or two scans have one.
     """
     scans, others = part_scans(find_files(folder, _suffixes("nifti")))
-    by_name: dict[tuple[Path, str], Path] = {}
+    by_name: dict[tuple[Path, str], list[Path]] = collections.defaultdict(list)
     for path in scans:
-        by_name.setdefault((path.parent, names.plain(names.stem(path))), path)
+        by_name[path.parent, names.plain(names.stem(path))].append(path)
     masks: dict[Path, Path] = {}
     for path in others:
         name = names.marked_by(path)
-        scan = by_name.get((path.parent, name))
-        if scan is None:
+        marked = by_name.get((path.parent, name), [])
+        if not marked:
             raise UserError(
                 f"{path}: is named as a mask, and there is no scan '{name}' beside it; "
                 f"{_new_name(path, name, scans)}, or move it away."
             )
+        if len(marked) > 1:
+            raise _marks_both(path, marked[0], marked[1])
+        scan = marked[0]
         if scan in masks:
             raise UserError(
                 f"{path}: '{scan.name}' has a mask already, '{masks[scan].name}'; join them into "
@@ -230,6 +90,13 @@ def masks_beside(folder: Path) -> dict[Path, Path]:
             )
         masks[scan] = path
     return masks
+
+
+def _marks_both(mask: Path, first: Path, second: Path) -> UserError:
+    return UserError(
+        f"{mask}: marks '{first.name}' and '{second.name}' by its name; rename one of them, so "
+        "that each has a mask of its own."
+    )
 
 
 def _new_name(mask: Path, name: str, scans: Sequence[Path]) -> str:
@@ -286,10 +153,7 @@ def with_masks(items: Sequence[Item], kind: Kind, test: Path, truth: Path | None
                 f"'{names.stem(path)}_mask' ({suffix}), or remove {truth.name}/."
             )
         if mask is not None and marked.setdefault(mask, path) != path:
-            raise UserError(
-                f"{mask}: marks '{marked[mask].name}' and '{path.name}' by its name; rename one of "
-                "them, so that each has a mask of its own."
-            )
+            raise _marks_both(mask, marked[mask], path)
         # A scan's mask tells which of its slices are anomalous.
         label = item.label if kind == "image" or mask is None or not item.label else None
         with_mask.append(dataclasses.replace(item, mask=mask, label=label))

@@ -5,6 +5,7 @@ what `test` and `x_mask` do, and `segovia` and `gtx` mean nothing.
 """
 
 import dataclasses
+import functools
 import re
 import unicodedata
 from pathlib import Path
@@ -34,11 +35,30 @@ NORMAL_WORDS = ("good", "normal")
 _NEARLY_NORMAL = frozenset(
     (
         "good", "goods", "normal", "normals", "healthy", "negative", "negatives", "control",
-        "controls", "ok", "okay", "clean", "intact", "unaffected", "nofinding", "nofindings",
-        "notumor", "notumour", "nolesion", "nodisease", "nodefect", "noanomaly", "nonanomalous",
-        "nondiseased", "nondefective", "nontumor", "nontumour", "no",
+        "controls", "ok", "okay", "clean", "intact", "no", "non", "none", "cn", "hc", "nc",
     )
 )  # fmt: skip
+
+#: Words that suggest normal images wherever a name has them, unless a word before denies them.
+_NORMAL_ANYWHERE = frozenset(("normal", "normals", "healthy"))
+_DENIALS = frozenset(("no", "not", "non", "ab", "un", "without"))
+
+#: What a denial makes anomalous, or part of the name of a disease (`non_small_cell`).
+_NOT_DENIED = frozenset(
+    (
+        *_NORMAL_ANYWHERE, "good", "ok", "okay", "clean", "intact", "small", "hodgkin", "hodgkins",
+        "alcoholic", "specific", "union", "proliferative", "ischemic", "ischaemic", "exudative",
+        "displaced", "obstructive", "functioning", "functional", "mass",
+    )
+)  # fmt: skip
+
+#: Names in one word that deny an anomaly; `non` may also stand before any other word.
+_DENIED_ANOMALY = re.compile(
+    r"no(?:findings?|tumou?rs?|lesions?|diseases?|defects?|anomal(?:y|ies)|cancer|covid|dementia"
+    r"|pneumonia|fractures?|cracks?|stroke|ha?emorrhage|bleed(?:ing)?|dr)"
+    r"|un(?:affected|infected|damaged|remarkable|injured|broken|cracked|fractured|involved"
+    r"|diseased|impaired|harmed|defective)"
+)
 
 #: Words that add nothing to the name of a class.
 _FILLERS = frozenset(
@@ -50,18 +70,24 @@ _FILLERS = frozenset(
 
 _GROUND_TRUTH = "groundtruth"
 
-#: Words that name a mask, and words that may as well name an image.
+#: Words that name a mask. Words that end in one of `_MASK_SUFFIXES` do, too.
 _MASK_WORDS = frozenset(
     (
         "mask", "masks", "seg", "segs", "segm", "segmentation", "segmentations", "dseg", "probseg",
         "aseg", "aparc", "parcellation", "gt", "gts", "truth", "groundtruth", "label", "labels",
         "labelmap", "labelmaps", "annotation", "annotations", "annot", "annots", "anno", "annos",
-        "msk", "msks",
+        "msk", "msks", "lbl", "lbls",
     )
 )  # fmt: skip
+_MASK_SUFFIXES = ("mask", "masks", "seg", "segs", "parc")
+_NO_MASK_WORDS = frozenset(("unmask", "unmasks", "damask", "damasks"))
+
+#: Words that may name a mask or an image.
 _WEAK_MASK_WORDS = frozenset(
     (
         "lesion", "lesions", "roi", "rois", "contour", "contours", "outline", "outlines",
+        "outlined", "tumor", "tumors", "tumour", "tumours", "vessel", "vessels", "ribbon",
+        "superpixel", "superpixels", "annotated", "manual", "binary", "bin",
     )
 )  # fmt: skip
 
@@ -111,9 +137,11 @@ def is_archive(path: Path) -> bool:
     return path.name.lower().endswith(".npz") and not path.is_dir()
 
 
+@functools.lru_cache(2**17)  # several functions below split the name of every file of a data set
 def words_of(name: str) -> tuple[str, ...]:
     """The words and the numbers of a name, in lower case: `t`, `2`, `mask` of `T2-mask`."""
-    parted = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", plain(name))
+    # `TumorMask` and `MRIMask`, but not the plural `ROIs`.
+    parted = re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z]{2})", " ", plain(name))
     words = re.findall(r"[^\W\d_]+|\d+", parted.casefold())
     joined: list[str] = []
     for word in words:
@@ -156,11 +184,28 @@ def split_suggested(name: str) -> str:
 
 
 def suggests_normal(name: str) -> bool:
-    """Whether a name suggests normal images: `healthy`, `No Finding`, `normal_cases`, `good2`."""
+    """Whether a name suggests normal images: `healthy`, `No Finding`, `NonDemented`, `tumor_free`.
+
+    Names of diseases that sound so, such as `non_small_cell`, do not.
+    """
     words = [word for word in words_of(name) if not word.isdigit() and word not in _FILLERS]
-    if words[:1] in (["no"], ["without"]) and words[1:2] not in (["good"], ["normal"]):
+    joined = "".join(words)
+    if not words:
+        return False
+    if joined in _NEARLY_NORMAL or _DENIED_ANOMALY.fullmatch(joined):
         return True
-    return "".join(words) in _NEARLY_NORMAL
+    if words[0] in ("no", "not", "non", "without"):
+        return len(words) > 1 and words[1] not in _NOT_DENIED
+    if words[0].startswith("non"):
+        return words[0].removeprefix("non") not in _NOT_DENIED
+    if words[-1].endswith("free") and len(joined) > len("free"):
+        return True
+    if words[-1] in ("negative", "negatives"):  # receptors of tumours may be negative, too
+        return words[-2] not in ("triple", "her", "er", "pr")
+    return any(
+        word in _NORMAL_ANYWHERE and before not in _DENIALS and after != "pressure"
+        for before, word, after in zip(["", *words], words, [*words[1:], ""], strict=False)
+    )
 
 
 def is_ground_truth(name: str) -> bool:
@@ -170,7 +215,16 @@ def is_ground_truth(name: str) -> bool:
 
 def has_mask_word(name: str) -> bool:
     """Whether a word of a folder's name is one for masks, such as `masks` or `labelsTr`."""
-    return not _MASK_WORDS.isdisjoint(words_of(name))
+    return any(_is_mask_word(word) for word in words_of(name))
+
+
+def mask_words(name: str) -> list[str]:
+    """The words of a name that are for masks or may be (`lesion`), in their order."""
+    return [word for word in words_of(name) if _is_mask_word(word) or word in _WEAK_MASK_WORDS]
+
+
+def _is_mask_word(word: str) -> bool:
+    return word in _MASK_WORDS or (word.endswith(_MASK_SUFFIXES) and word not in _NO_MASK_WORDS)
 
 
 def is_named_as_mask(path: Path) -> bool:
@@ -199,7 +253,7 @@ class MaskName:
 def mask_name(name: str) -> MaskName | None:
     """What a name without its suffix says of a mask; None where none of its words does."""
     words = words_of(name)
-    strong = [place for place, word in enumerate(words) if word in _MASK_WORDS]
+    strong = [place for place, word in enumerate(words) if _is_mask_word(word)]
     weak = [place for place, word in enumerate(words) if word in _WEAK_MASK_WORDS]
     if not strong and not weak:
         return None

@@ -39,7 +39,9 @@ def test_a_folder_is_neither_table_nor_archive(tmp_path):
         "x-seg", "x_gt", "x_segmentation", "x_mask_1", "x.mask", "x_mask", "benign (1)_mask_1",
         "X_LABELS", "x ground truth", "x_Ground_Truth", "x-groundtruth", "imageMask", "mask_001",
         "segmentation-0", "x_mask2", "x_annotation", "label", "sub-01_dseg", "x_mask_left",
-        "x_msk", "x_truth",
+        "x_msk", "x_truth", "x_brainmask", "p0_T1_brainmask", "x_segmask", "tumormask", "binmask",
+        "imagemask_0", "MRIMask", "CTSeg", "IMAGEMask", "IMAGEMASK", "PETMasks", "x_lbl",
+        "wmparc", "x_pveseg", "lungmasks", "GTs",
     ],
 )  # fmt: skip
 def test_words_for_masks(name):
@@ -57,6 +59,12 @@ def test_words_for_masks(name):
         "truthful",
         "sega",
         "x_t2f",
+        "unmask",
+        "x_unmasks",
+        "damask_3",
+        "masked",
+        "x_MRIs",
+        "passage",
     ],
 )
 def test_words_that_are_none_for_masks(name):
@@ -109,10 +117,19 @@ def test_splits_with_names_of_their_own(name, split):
     assert names.split_of(name) == split
 
 
+@pytest.mark.parametrize("name", ["x_roi", "x_ROIs", "tumor_3", "vessels", "x_ribbon", "x_bin"])
+def test_words_that_may_be_for_masks(name):
+    assert names.mask_name(name).is_weak and not names.has_mask_word(name)
+    assert len(names.mask_words(name)) == 1
+
+
 @pytest.mark.parametrize(
     "name",
     ["healthy", "Healthy_cases", "no_finding", "No Finding", "NoFinding", "notumor", "No_DR",
-     "good2", "normal images", "controls", "negative", "without_lesion"],
+     "good2", "normal images", "controls", "negative", "without_lesion", "NonDemented",
+     "Uninfected", "non_covid", "non-cancer", "nonviral", "cognitively_normal", "normal_colon",
+     "healthy_brain", "tumor_free", "disease-free", "lesionfree", "not_infected", "undamaged",
+     "covid_negative", "none", "CN", "nocovid", "Cognitively Normal 2", "non_tumor"],
 )  # fmt: skip
 def test_words_that_suggest_normal_images(name):
     assert names.suggests_normal(name)
@@ -121,7 +138,10 @@ def test_words_that_suggest_normal_images(name):
 @pytest.mark.parametrize(
     "name",
     ["abnormal", "not_good", "no_good", "non_normal", "crack", "normal_pressure_hydrocephalus",
-     "non_small_cell", "nodule", "noise", "unhealthy", "benign", "NV", "broken_small", "knot"],
+     "non_small_cell", "nodule", "noise", "unhealthy", "benign", "NV", "broken_small", "knot",
+     "not_normal", "AbNormal", "ab_normal", "not_healthy", "NonSmallCell", "nonproliferative",
+     "non_hodgkin_lymphoma", "unknown", "ulcer", "uncut", "union", "free_fluid", "freezing",
+     "triple_negative", "her2_negative", "1", "images", "VeryMildDemented", "nodular", "unclear"],
 )  # fmt: skip
 def test_words_that_do_not(name):
     assert not names.suggests_normal(name)
