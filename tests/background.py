@@ -2,13 +2,20 @@
 
 import contextlib
 import signal
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
+
+_HEED = """
+import os, signal, sys
+for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    signal.signal(number, signal.SIG_DFL)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
 
 
-def heed_signals() -> None:
-    """Lets a new process heed what a shell ignores in background jobs; for `preexec_fn`."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_DFL)
+def heeding_signals(command: Sequence[str]) -> list[str]:
+    """A command that heeds the signals which a shell ignores in background jobs."""
+    return [sys.executable, "-c", _HEED, *command]
 
 
 @contextlib.contextmanager

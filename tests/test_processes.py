@@ -12,7 +12,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from background import heed_signals
+from background import heeding_signals
 
 import jaxad
 from jaxad import processes
@@ -77,14 +77,13 @@ class Cluster:
             ]  # fmt: skip
             self.members.append(
                 subprocess.Popen(
-                    [
-                        sys.executable, *(["-c", SLOWED] if slowed else [ROOT / "launch.py"]),
+                    heeding_signals([
+                        sys.executable, *(["-c", SLOWED] if slowed else [str(ROOT / "launch.py")]),
                         *arguments, *(flags if count > 1 or joined else []),
-                    ],
+                    ]),
                     env=environment
                     | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"},
                     stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                    preexec_fn=heed_signals,
                 )
             )  # fmt: skip
 

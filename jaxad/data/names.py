@@ -86,8 +86,8 @@ _NO_MASK_WORDS = frozenset(("unmask", "unmasks", "damask", "damasks"))
 _WEAK_MASK_WORDS = frozenset(
     (
         "lesion", "lesions", "roi", "rois", "contour", "contours", "outline", "outlines",
-        "outlined", "tumor", "tumors", "tumour", "tumours", "vessel", "vessels", "ribbon",
-        "superpixel", "superpixels", "annotated", "manual", "binary", "bin",
+        "outlined", "vessel", "vessels", "ribbon", "superpixel", "superpixels", "annotated",
+        "manual", "binary", "bin",
     )
 )  # fmt: skip
 

@@ -227,8 +227,8 @@ def read_normals(path: Path, data: ConfigDict) -> Split:
         UserError: it cannot be read, an `.npz` file has no `group`, an image is unusable, one is
             labelled anomalous or marked by a mask, or they are the run's own data.
     """
-    check_apart(path, data)
     check_not_hidden(path)
+    check_apart(path, data)
     is_npz = is_archive(path) or data.name not in KINDS
     split = (
         read_npz(path, needed=("group",)) if is_npz else read_files(path, data, with_labels=True)

@@ -45,7 +45,7 @@ def test_the_warning_looks_at_files_at_even_distances(tmp_path, capsys):
      "1st_manual/far.png", "c0_HE.tif", "c0_MA.tif", "c0_OD.tif", "c0_superpixels.png",
      "c0_attribute_globules.png", "c0_lbl.png", "c0_annotated.png", "c0_bin.png", "c0_binary.png",
      "c0_vessels.png", "c0_outlined.png", "wmparc.png", "far_ribbon.png", "c0_pveseg.png",
-     "tumor.png", "c0_otsu.png", "otsu_c0.png", "c0_cup-disc 2.png", "c0.tif", "c0_lesion.png",
+     "c0_otsu.png", "otsu_c0.png", "c0_cup-disc 2.png", "c0.tif", "c0_lesion.png",
      "far_lesion.png", "IMD002_lesion/IMD002_x.png", "contours/far.png"],
 )  # fmt: skip
 def test_label_maps_of_public_data_sets(photographs, name):  # noqa: F811 - a fixture

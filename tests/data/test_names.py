@@ -117,7 +117,7 @@ def test_splits_with_names_of_their_own(name, split):
     assert names.split_of(name) == split
 
 
-@pytest.mark.parametrize("name", ["x_roi", "x_ROIs", "tumor_3", "vessels", "x_ribbon", "x_bin"])
+@pytest.mark.parametrize("name", ["x_roi", "x_ROIs", "vessels", "x_ribbon", "x_bin"])
 def test_words_that_may_be_for_masks(name):
     assert names.mask_name(name).is_weak and not names.has_mask_word(name)
     assert len(names.mask_words(name)) == 1

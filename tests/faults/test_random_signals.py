@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from background import heed_signals
+from background import heeding_signals
 
 import jaxad
 from jaxad import interrupts
@@ -47,13 +47,12 @@ class Command:
 
     def start(self):
         return subprocess.Popen(
-            [sys.executable, str(LAUNCH), *self._arguments(self.folder)],
+            heeding_signals([sys.executable, str(LAUNCH), *self._arguments(self.folder)]),
             env=self._environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
-            preexec_fn=heed_signals,
         )
 
     def finish(self):

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from background import heed_signals, heeding_interrupts
+from background import heeding_interrupts, heeding_signals
 
 from jaxad import interrupts
 
@@ -29,11 +29,10 @@ def script(body: str, *, before: str = "", **options):
         f"from jaxad import interrupts\ninterrupts.install()\nprint('ready', flush=True)\n{body}\n"
     )
     process = subprocess.Popen(
-        [sys.executable, "-c", text],
+        heeding_signals([sys.executable, "-c", text]),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=heed_signals,
         **options,
     )
     try:
@@ -243,8 +242,8 @@ interrupts.finish(0)
     )
     terminal, side = pty.openpty()
     process = subprocess.Popen(
-        [sys.executable, "-c", text + body, os.ttyname(side)],
-        stdin=side, stdout=side, stderr=side, start_new_session=True, preexec_fn=heed_signals,
+        heeding_signals([sys.executable, "-c", text + body, os.ttyname(side)]),
+        stdin=side, stdout=side, stderr=side, start_new_session=True,
     )  # fmt: skip
     os.close(side)
     assert b"working" in os.read(terminal, 100)

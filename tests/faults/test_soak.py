@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from background import heed_signals
+from background import heeding_signals
 
 import jaxad
 
@@ -88,9 +88,8 @@ class Soak:
 
     def start(self, arguments, log):
         return subprocess.Popen(
-            [sys.executable, str(ROOT / "launch.py"), *arguments],
+            heeding_signals([sys.executable, str(ROOT / "launch.py"), *arguments]),
             env=self._environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
-            preexec_fn=heed_signals,
         )  # fmt: skip
 
     def run(self, arguments, number=None, moment=0.0) -> Done:
