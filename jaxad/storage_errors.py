@@ -38,25 +38,24 @@ class _Silence:
         if self._blocks == 1:
             self._hook = sys.unraisablehook
             sys.unraisablehook = self._pass_on
-            logging.getLogger("asyncio").addFilter(_is_no_echo)
+            logging.getLogger("asyncio").addFilter(self._is_no_echo)
 
     def end(self) -> None:
         self._blocks -= 1
         if not self._blocks:
             sys.unraisablehook = self._hook
-            logging.getLogger("asyncio").removeFilter(_is_no_echo)
+            logging.getLogger("asyncio").removeFilter(self._is_no_echo)
 
     def _pass_on(self, unraisable: Any) -> None:
         if str(unraisable.exc_value) != "Event loop is closed":
             self._hook(unraisable)
 
+    def _is_no_echo(self, record: logging.LogRecord) -> bool:
+        is_late = "exception was never retrieved" in record.getMessage()
+        return not (is_late and record.exc_info and _is_of_storage(record.exc_info[1]))
+
 
 _silence = _Silence()
-
-
-def _is_no_echo(record: logging.LogRecord) -> bool:
-    is_late = "exception was never retrieved" in record.getMessage()
-    return not (is_late and record.exc_info and _is_of_storage(record.exc_info[1]))
 
 
 @contextlib.contextmanager

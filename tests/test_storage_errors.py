@@ -63,7 +63,9 @@ STORAGE = ValueError("RESOURCE_EXHAUSTED: Error writing [tensorstore_spec='{}']"
 @pytest.fixture(autouse=True)
 def own_filters(monkeypatch):
     monkeypatch.setattr(logging.getLogger("asyncio"), "filters", [])
-    monkeypatch.setattr("sys.unraisablehook", lambda told: None)
+    monkeypatch.setattr("sys.unraisablehook", lambda unraisable: None)
+    # A failure in an earlier test silences for good what may still come of it.
+    monkeypatch.setattr(storage_errors, "_silence", storage_errors._Silence())
 
 
 def test_late_errors_of_storage_are_silent_after_a_failure_and_others_are_not():
@@ -73,9 +75,7 @@ def test_late_errors_of_storage_are_silent_after_a_failure_and_others_are_not():
     assert never_retrieved(ValueError("of the user's own task"))
 
 
-def test_nothing_is_silenced_after_a_success(monkeypatch):
-    # A failure in an earlier test has silenced what may still come of it.
-    monkeypatch.setattr(storage_errors, "_silence", storage_errors._Silence())
+def test_nothing_is_silenced_after_a_success():
     with storage_errors.without_echoes():
         assert not never_retrieved(STORAGE)
     assert never_retrieved(STORAGE)
