@@ -124,7 +124,7 @@ def problems(licences: Mapping[str, str]) -> Iterator[str]:
 
 
 def main() -> int:
-    """Prints how many there are of each licence; 1 where one is not to be had."""
+    """Prints how many dependencies have each licence; returns 1 if one is not accepted."""
     licences = {
         name: EXCEPTIONS[name][0] if name in EXCEPTIONS else declared(distribution.metadata)
         for name, distribution in closure().items()
@@ -135,7 +135,7 @@ def main() -> int:
     if unused:
         print(f"note: exceptions that nothing needs: {', '.join(unused)}")
     wrong = list(problems(licences))
-    print(f"{len(licences)} run-time dependencies of {ROOT}, {len(wrong)} of them not to be had")
+    print(f"{len(licences)} run-time dependencies of {ROOT}, {len(wrong)} not accepted")
     for line in wrong:
         print(line)
     return int(bool(wrong))

@@ -59,7 +59,7 @@ def costs_of(name: str) -> dict[str, Any]:
         points = {}
         for images in PER_DEVICE[:: 2 if ":" in name else 1]:
             batch = batch_shapes(config, program, images * DEVICES)
-            compiled = update.lower(shape_of(state), batch).compile()  # type: ignore[attr-defined]  # jitted
+            compiled = update.lower(shape_of(state), batch).compile()
             costs = program_costs(compiled)
             points[images] = {
                 "flops": costs.flops,

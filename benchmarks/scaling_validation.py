@@ -53,7 +53,7 @@ def run(names: list[str]) -> None:
         batch = program.parallel.put_batch(random_batch(shapes))
         state = program.parallel.put_replicated(program.initial_states[0])
         for (phase, _), update in program.updates.items():
-            compiled = update.lower(state, batch).compile()  # type: ignore[attr-defined]  # jitted
+            compiled = update.lower(state, batch).compile()
             costs = program_costs(compiled)
             assert costs.flops is not None and costs.bytes_accessed is not None
             peak = measured_peak(program.parallel, "float32").flops_per_second

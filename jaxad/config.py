@@ -1,6 +1,6 @@
 """Configs: the shared base, one resolver for every way of naming them, and their files.
 
-`pchvae`, `pchvae:demo`, `configs/pchvae.py:demo` and a path to a file of one's own all resolve
+`pchvae`, `pchvae:demo`, `configs/pchvae.py:demo` and a path to your own file all resolve
 through `get_config`. A config file defines `get_config(variant: str)` and starts from `base()`.
 """
 

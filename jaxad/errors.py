@@ -1,4 +1,4 @@
-"""The ways in which a run ends early, each told in one line."""
+"""The ways in which a run ends early, each reported in one line."""
 
 import errno
 

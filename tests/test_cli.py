@@ -1,21 +1,15 @@
 """The command line: every mistake is one line that names the thing and the remedy."""
 
 import importlib.util
-import os
 import re
-import signal
 import subprocess
 import sys
 import threading
-import time
-from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
-from background import heeding_interrupts
 
-from jaxad import cli, command, interrupts, processes
+from jaxad import cli, command, processes
 from jaxad import config as config_lib
 from jaxad.data.sources import DATA_SETS
 from jaxad.errors import RunError, UserError
@@ -381,59 +375,6 @@ def test_what_is_told_at_once_imports_nothing_heavy(arguments, code, says):
     assert says in result.stdout + result.stderr
     assert "jaxad" in imported
     assert not imported & heavy
-
-
-@pytest.fixture
-def in_the_foreground():
-    with heeding_interrupts():
-        yield
-
-
-@pytest.mark.usefixtures("in_the_foreground")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_outside_of_training_is_an_interruption(capsys, monkeypatch, number):
-    def work(arguments, program):
-        os.kill(os.getpid(), number)
-        deadline = time.monotonic() + 2
-        while time.monotonic() < deadline:
-            interrupts.check()
-
-    monkeypatch.setattr(command, "run", work)
-    before = signal.getsignal(number)
-    assert cli.main([]) == 1
-    assert "interrupted; the same command" in capsys.readouterr().err
-    assert signal.getsignal(number) == before
-
-
-@pytest.mark.usefixtures("in_the_foreground")
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 1), (signal.SIGTERM, 0)])
-def test_a_training_that_a_signal_ended_and_saved(monkeypatch, tmp_path, number, code):
-    def train(config, workdir):
-        with interrupts.saves_first():
-            os.kill(os.getpid(), number)
-            while not interrupts.requested():
-                time.sleep(0.01)
-            interrupts.answer()
-        return False
-
-    monkeypatch.setattr(command, "_import_run", lambda: SimpleNamespace(MODES={"train": train}))
-    assert cli.main([SMOKE, f"--workdir={tmp_path}", "--mode=train"]) == code
-
-
-def test_an_error_that_a_signal_caused_in_a_worker_is_an_interruption(capsys, monkeypatch):
-    def work(arguments, program):
-        os.kill(os.getpid(), signal.SIGTERM)
-        while not interrupts.requested():
-            time.sleep(0.01)
-        raise error
-
-    monkeypatch.setattr(command, "run", work)
-    error = BrokenProcessPool("a worker process was terminated")
-    assert cli.main([]) == 1
-    assert capsys.readouterr().err == f"{interrupts.MESSAGE}\n"
-    error = ValueError("a bug of ours, which a signal does not hide")
-    with pytest.raises(ValueError, match="a bug of ours"):
-        cli.main([])
 
 
 def test_it_also_runs_beside_the_main_thread():

@@ -1,4 +1,4 @@
-"""What a reader works with: thresholds of one's own, patients, and the data that scripts read.
+"""What a reader works with: their own thresholds, patients, and the data that scripts read.
 
 Scripts count and look up; every formula (p-values, best F1, the decisions of the start) is here.
 """

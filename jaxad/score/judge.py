@@ -121,7 +121,7 @@ class Judge:
         return [dict(zip(cells, row, strict=True)) for row in zip(*cells.values(), strict=True)]
 
     def patient(self, score: float) -> tuple[Any, Any]:
-        """p-value and decision of a patient, by the largest of his scores."""
+        """p-value and decision of a patient, by the largest of their scores."""
         if self.stored is None:
             return "", ""
         p_value = float(self.stored.calibration.patient_p_values(np.array([score]))[0])
