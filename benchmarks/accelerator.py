@@ -7,7 +7,8 @@
 accelerator, and says how far they lie apart, relative to the value or, if that is larger, to the
 range of all values of its kind; float32 at the backend's default precision (TF32 on a
 GPU, passes of bfloat16 on a TPU) and at the highest. `throughput` times updates and scores, each
-setting's in turn in one process; batches are on the device, as `jaxad.parallel.prefetch` puts them.
+setting's in turn in one process; batches are on the device, as `jaxad.runtime.parallel.prefetch`
+puts them.
 """
 
 import argparse
@@ -25,9 +26,9 @@ import scipy.ndimage
 from jaxad_tasks import as_batch
 from ml_collections import ConfigDict
 
-from jaxad import experiment
 from jaxad.config import get_config
-from jaxad.detector import score_batch
+from jaxad.config.model import make_model
+from jaxad.detector.from_run import score_batch
 from jaxad.models import ae_flow
 from jaxad.nn import blocks, convolution
 from jaxad.nn.backbones import efficientnet_lite, wide_resnet
@@ -136,7 +137,7 @@ def distances(ours: Tree, theirs: Tree) -> list[float]:
 def agreement(name: str) -> Iterator[str]:
     """A row for each precision."""
     config = changed(name, {})
-    model = experiment.make_model(config)
+    model = make_model(config)
     images = smooth_images(config, 16)
     with jax.default_device(jax.devices("cpu")[0]):
         variables = jax.device_get(initial_variables(model, 0))
@@ -220,7 +221,7 @@ def update(name: str, setting: Setting, changes: dict[str, Any]) -> Measured:
 def score(name: str, setting: Setting, changes: dict[str, Any]) -> Measured:
     config = changed(name, {**changes, **setting.changes})
     with xla_convolutions(setting.xla):
-        model = experiment.make_model(config)
+        model = make_model(config)
         variables = jax.device_put(initial_variables(model, 0), jax.devices()[0])
         images = jnp.asarray(smooth_images(config, config.evaluate.batch_size))
         function = jax.jit(lambda v, x: score_batch(model, v, x).image)

@@ -9,8 +9,8 @@ from ml_collections import ConfigDict
 from torch_systems.training import loaded_twin, placed
 from torch_systems.twin import num_parameters
 
-from jaxad import experiment
-from jaxad.detector import score_batch
+from jaxad.config.model import make_model
+from jaxad.detector.from_run import score_batch
 from jaxad.train.state import initial_variables
 from jaxad.types import Model, Tree
 
@@ -35,7 +35,7 @@ def check(config: dict[str, Any], images: np.ndarray) -> Tree:
     Raises:
         AssertionError: they differ.
     """
-    model = experiment.make_model(ConfigDict(config))
+    model = make_model(ConfigDict(config))
     variables = jax.device_get(initial_variables(model, 0))
     rng = np.random.default_rng(0)
     variables["params"] = jax.tree.map(

@@ -11,10 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxad import experiment, ops
 from jaxad.config import get_config
-from jaxad.data.preprocess import to_unit_interval
+from jaxad.config.model import make_model
+from jaxad.data.prepare.preprocess import to_unit_interval
 from jaxad.data.sources import DataSet
+from jaxad.nn import ops
 from jaxad.train.state import initial_variables
 
 
@@ -37,7 +38,7 @@ def main() -> None:
     parser.add_argument("--updates", type=int, default=400)
     options = parser.parse_args()
     config = get_config("aeflow:demo")
-    model = experiment.make_model(config)
+    model = make_model(config)
     variables = initial_variables(model, 0)
     images = DataSet(config.data).split("train").images
     images = to_unit_interval(images[:: max(1, len(images) // options.images)][: options.images])

@@ -17,10 +17,10 @@ import math
 import numpy as np
 from scipy import stats
 
-from jaxad.evaluate import metrics
-from jaxad.evaluate.conformal import calibrate, group_maxima
+from jaxad.calibration.conformal import calibrate, group_maxima
 from jaxad.evaluate.decisions import stored_calibration
-from jaxad.workdir import Workdir
+from jaxad.storage.workdir import Workdir
+from jaxad.types import group_numbers
 
 
 def main() -> None:
@@ -32,7 +32,7 @@ def main() -> None:
     stored = stored_calibration(Workdir(options.workdir))
     if stored is None or not stored.is_own:
         parser.error(f"'{options.workdir}' is not calibrated on its own val; evaluate it.")
-    groups, scores = metrics.group_numbers(stored.groups), stored.scores
+    groups, scores = group_numbers(stored.groups), stored.scores
     patients = int(groups.max()) + 1
     half = patients // 2
     print(

@@ -12,8 +12,8 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from jaxad.data.brain.slices import SPLITS, SubjectSlices, make_slices
-from jaxad.data.brain.template import NUM_SLICES
+from jaxad.data.synthetic.slices import SPLITS, SubjectSlices, make_slices
+from jaxad.data.synthetic.template import NUM_SLICES
 
 _TILE = 128
 _OUTLINE = (255, 60, 60)

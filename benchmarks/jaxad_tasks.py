@@ -10,11 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from jaxad import experiment
-from jaxad.compilation import keep_programs
-from jaxad.detector import score_batch
-from jaxad.host_memory import keep_freed_memory
-from jaxad.parallel import Parallel, make_parallel, split_cpu
+from jaxad.config.model import make_model
+from jaxad.detector.from_run import score_batch
+from jaxad.runtime.compilation import keep_programs
+from jaxad.runtime.host_memory import keep_freed_memory
+from jaxad.runtime.parallel import Parallel, make_parallel, split_cpu
+from jaxad.storage.user_folders import user_cache
+from jaxad.train import experiment
 from jaxad.train.state import create_state, initial_variables
 from jaxad.train.step import train_step
 from jaxad.types import Model, PretrainedModel, Tree
@@ -58,7 +60,7 @@ def tasks(
     one = ConfigDict(config)
     _start(one, devices)
     parallel = make_parallel("jit")
-    model = experiment.make_model(one)
+    model = make_model(one)
     variables = initial_variables(model, one.seed)
     # A copy: the step donates its state.
     frozen = parallel.put_replicated(jax.tree.map(jnp.copy, variables))
@@ -90,11 +92,11 @@ def tasks(
 def first_update(config: dict[str, Any], devices: int, images: np.ndarray) -> float:
     """Seconds from a config and a batch in memory to the end of the first update."""
     start = time.perf_counter()
-    keep_programs()
+    keep_programs(user_cache)
     one = ConfigDict(config)
     _start(one, devices)
     parallel = make_parallel("jit")
-    model = experiment.make_model(one)
+    model = make_model(one)
     step, state = _make_step(one, parallel, model, initial_variables(model, one.seed))
     _, metrics = step(state, parallel.put_batch(as_batch(images)))
     float(metrics["loss/model"])

@@ -19,8 +19,9 @@ import jax.ad_checkpoint
 import jax.numpy as jnp
 import numpy as np
 
-from jaxad import experiment
 from jaxad.config import get_config
+from jaxad.config.model import make_model
+from jaxad.train import experiment
 from jaxad.train.state import create_state
 from jaxad.train.step import train_step
 from jaxad.types import LossAux
@@ -49,7 +50,7 @@ def main() -> None:
         config = get_config(name).unlock()
         if isinstance(config.model.get("weights"), str):
             config.model.weights = "random"
-        model, count = experiment.make_model(config), int(size)
+        model, count = make_model(config), int(size)
         variables = dict(jax.eval_shape(model.init_variables, jax.random.key(0)))
         params = variables.pop("params")
         batch = {

@@ -10,11 +10,12 @@ import functools
 import statistics
 import time
 
-from jaxad import experiment
 from jaxad.config import get_config
-from jaxad.data import pipeline
+from jaxad.config.model import make_model
+from jaxad.data.pipeline import batching
 from jaxad.data.sources import DataSet
-from jaxad.parallel import make_parallel
+from jaxad.runtime.parallel import make_parallel
+from jaxad.train import experiment
 from jaxad.train.state import create_state, initial_variables
 from jaxad.train.step import train_step
 
@@ -30,7 +31,7 @@ def main() -> None:
     config = get_config(options.config)
     split = DataSet(config.data).split("train")
     parallel = make_parallel(config.parallel)
-    model = experiment.make_model(config, parallel.axis_name)
+    model = make_model(config, parallel.axis_name)
     variables = initial_variables(model, config.seed)
     phases = experiment.phases(config, model, num_steps=1000)
     optimisers = experiment.optimisers(config, model, variables["params"], phases)
@@ -41,7 +42,7 @@ def main() -> None:
     )
 
     def batches(count: int):
-        return pipeline.train_batches(
+        return batching.train_batches(
             split,
             batch_size=config.data.batch_size,
             seed=config.seed,

@@ -19,7 +19,7 @@ import scaling_programs
 import scaling_tables
 import scaling_validation
 
-from jaxad.workdir import write_json
+from jaxad.storage.workdir import write_json
 
 SYSTEMS = (
     "pchvae", "chvae", "highvae", "lowvae", "vqvae2", "ae", "fanogan", "ganomaly", "aeflow",

@@ -6,9 +6,9 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from jaxad import experiment
 from jaxad.config import get_config
-from jaxad.program_costs import program_costs
+from jaxad.profile.program_costs import program_costs
+from jaxad.train import experiment
 from jaxad.train.program import Program, make_program
 from jaxad.types import PretrainedModel, Tree
 

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import scaling_programs
 
-from jaxad.host_memory import keep_freed_memory
-from jaxad.program_costs import program_costs
-from jaxad.train.profiling import measured_peak
+from jaxad.profile.profiling import measured_peak
+from jaxad.profile.program_costs import program_costs
+from jaxad.runtime.host_memory import keep_freed_memory
 
 #: Numbers in the array that is read and written: 256 MB, more than any cache holds.
 COPIED = 2**26

@@ -13,7 +13,7 @@ import jax
 
 from jaxad.config import get_config
 from jaxad.data.sources import DataSet
-from jaxad.parallel import split_cpu
+from jaxad.runtime.parallel import split_cpu
 from jaxad.train.program import Program, make_program, train_batches
 
 

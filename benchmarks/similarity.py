@@ -1,4 +1,4 @@
-"""SSIM and its gradient: dm_pix's own Gaussian filter against `jaxad.ops`, in turn in one run.
+"""SSIM and its gradient: dm_pix's own Gaussian filter against `jaxad.nn.ops`, in turn in one run.
 
 python benchmarks/similarity.py
 """
@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxad import ops
+from jaxad.nn import ops
 
 Similarity = Callable[[jax.Array, jax.Array], jax.Array]
 #: Batch, side: AE-FLOW's demo, and its paper's images at batch 8.

@@ -3,7 +3,7 @@
 from ml_collections import ConfigDict
 
 from jaxad.config import check_variant
-from jaxad.protocols import aeflow_protocol
+from jaxad.config.protocols import aeflow_protocol
 
 
 def get_config(variant: str = "") -> ConfigDict:

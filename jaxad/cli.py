@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from jaxad import interrupts, processes
 from jaxad.errors import NO_ROOM, NOT_ALLOWED, RunError, UserError, first_line
-from jaxad.streams import outlast_readers, print_any_text
+from jaxad.runtime import interrupts, processes
+from jaxad.runtime.streams import outlast_readers, print_any_text
 
 
 def _system_error(error: OSError) -> tuple[str, int] | None:

@@ -11,10 +11,12 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from jaxad import config as config_lib
-from jaxad import interrupts, paths, processes
+from jaxad.config import run_config
 from jaxad.errors import UserError
-from jaxad.user_folders import place_caches_of_others
-from jaxad.workdir import Workdir
+from jaxad.runtime import interrupts, processes
+from jaxad.storage import paths
+from jaxad.storage.user_folders import place_caches_of_others
+from jaxad.storage.workdir import Workdir
 
 #: Every mode with what it does; `jaxad.run.MODES` holds the functions.
 MODES = {
@@ -258,10 +260,10 @@ def run(arguments: Sequence[str], program: str) -> int:
         raise UserError("--config: an exported file has its own; leave it out.")
     if mode in ("evaluate", "report", "calibrate", "export", "score") and not is_file:
         # Also with a config: data must not be generated for a folder that holds no run.
-        saved = Workdir(workdir).read_config()
+        saved = run_config.read(Workdir(workdir))
         config = saved if config is None else config
     if config is None and mode in ("inspect", "profile") and Workdir(workdir).config.exists():
-        config = Workdir(workdir).read_config()
+        config = run_config.read(Workdir(workdir))
     if is_file:
         _import_run().MODES[mode](None, workdir, **options)
         return 0
@@ -278,9 +280,9 @@ def run(arguments: Sequence[str], program: str) -> int:
     if mode in ("study", "inspect"):
         Workdir(workdir).check_writable(for_checkpoints=mode == "study")
     elif mode == "score":  # what it reads need not be writable
-        Workdir(workdir).check_config(config)
+        run_config.check_same(Workdir(workdir), config)
     else:
-        Workdir(workdir).check(config)
+        run_config.check(Workdir(workdir), config)
     modes = _import_run().MODES
     interrupts.check()
     if mode in _OF_SEVERAL:

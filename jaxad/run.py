@@ -5,25 +5,29 @@ from collections.abc import Callable, Mapping, Sequence
 
 from ml_collections import ConfigDict
 
-from jaxad import experiment, exported, interrupts, processes
-from jaxad.compilation import keep_programs
+from jaxad.config import run_config
 from jaxad.data import membership
-from jaxad.data.folders import SEVERAL_UNDER_ONE_NAME
+from jaxad.data.files.folders import SEVERAL_UNDER_ONE_NAME
+from jaxad.data.files.unread import tell_unread
 from jaxad.data.inspection import inspect as inspect_data
 from jaxad.data.replay import read_normals
 from jaxad.data.sources import DataSet, is_of_files, is_published, published
-from jaxad.data.unread import tell_unread
+from jaxad.detector import from_file
 from jaxad.errors import UserError
 from jaxad.evaluate.evaluation import calibrate as calibrate_run
 from jaxad.evaluate.evaluation import evaluate_splits
-from jaxad.host_memory import keep_freed_memory
-from jaxad.parallel import split_cpu, warn_of_crowded_cpu
-from jaxad.paths import expand
 from jaxad.report.figures import to_png
 from jaxad.report.inspection import contact_sheet
 from jaxad.report.page import write_report
+from jaxad.runtime import interrupts, processes
+from jaxad.runtime.compilation import keep_programs
+from jaxad.runtime.host_memory import keep_freed_memory
+from jaxad.runtime.parallel import split_cpu, warn_of_crowded_cpu
+from jaxad.storage.paths import expand
+from jaxad.storage.user_folders import user_cache
+from jaxad.storage.workdir import Workdir, atomic_write, write_json
+from jaxad.train import experiment
 from jaxad.train.loop import train as train_run
-from jaxad.workdir import Workdir, atomic_write, write_json
 
 
 def train(config: ConfigDict, workdir: str | os.PathLike[str]) -> bool:
@@ -44,7 +48,7 @@ def train(config: ConfigDict, workdir: str | os.PathLike[str]) -> bool:
 def evaluate(config: ConfigDict, workdir: str | os.PathLike[str]) -> bool:
     """Evaluates the last checkpoint on every test split and writes the report."""
     run = Workdir(workdir)
-    run.check(config)
+    run_config.check(run, config)
     _start(config)
     processes.check_shared(run.path)
     data_set = DataSet(config.data)
@@ -72,7 +76,7 @@ def _start(config: ConfigDict, *, keeps_programs: bool = True) -> None:
     """Configures JAX and the C library; call it before any computation."""
     split_cpu(config.cpu_devices)
     if keeps_programs:
-        keep_programs()
+        keep_programs(user_cache)
     processes.silence_others()
     keep_freed_memory(experiment.pixels_at_once(config))
     interrupts.check()
@@ -81,7 +85,7 @@ def _start(config: ConfigDict, *, keeps_programs: bool = True) -> None:
 def _open_to_train(config: ConfigDict, workdir: str | os.PathLike[str]) -> tuple[Workdir, DataSet]:
     """The folder and the data, after every check that needs no training."""
     run = Workdir(workdir)
-    run.check(config)
+    run_config.check(run, config)
     _start(config)
     processes.check_shared(run.path)
     # A config that cannot be is reported before data are generated for it, and a bad test split
@@ -115,7 +119,7 @@ def report(
         compare: folders of other runs to set beside it; as text separated by commas.
     """
     run = Workdir(workdir)
-    run.check(config)
+    run_config.check(run, config)
     if isinstance(compare, str):
         is_one = compare and expand(compare, "--compare").is_dir()  # names may have commas
         compare = [compare] if is_one else compare.split(",")
@@ -129,7 +133,7 @@ def study(config: ConfigDict, workdir: str | os.PathLike[str], *, print_table: b
     """Trains and evaluates every run of a study and writes its tables."""
     from jaxad.study.runner import run_study
 
-    keep_programs()
+    keep_programs(user_cache)
     return run_study(config, workdir, print_table=print_table)
 
 
@@ -145,7 +149,7 @@ def calibrate(
             `docs/data.md`. `group`, or `config.data.group_pattern`, tells patients apart.
     """
     run, path = Workdir(workdir), expand(normals, "--normals")
-    run.check(config)
+    run_config.check(run, config)
     _start(config)
     split = read_normals(path, config.data)
     membership.warn_of_names(run, split, f"--normals={path}")
@@ -190,13 +194,13 @@ def inspect(config: ConfigDict, workdir: str | os.PathLike[str]) -> bool:
 
 def export(config: ConfigDict, workdir: str | os.PathLike[str]) -> bool:
     """Writes the run's detector to one file that scores by itself, `detector.jaxad`."""
-    from jaxad.export import export as export_run
+    from jaxad.detector.export import export as export_run
 
     run = Workdir(workdir)
-    run.check(config)
+    run_config.check(run, config)
     with run.lock():
         path = export_run(run)
-    exported.load(path)  # it is worth nothing where it does not load
+    from_file.load(path)  # it is worth nothing where it does not load
     print(f"exported: {path} ({path.stat().st_size / 2**20:.1f} MiB)", flush=True)
     return True
 
@@ -220,21 +224,21 @@ def score(
         rate: of false positives among normal patients; by default the run's.
         maps: of which images: `all`, `anomalous` or `none`.
     """
+    from jaxad.detector.calibrated import load_calibrated
     from jaxad.score.files import score_files
-    from jaxad.score.judge import load_judge
 
     path = expand(workdir, "--workdir")
     if config is not None:
         _start(config)
     else:  # an exported file, which is not open yet
-        keep_programs()
+        keep_programs(user_cache)
         keep_freed_memory(None)
-    judge = load_judge(path, None if rate == "" else _number("rate", rate))
+    detector = load_calibrated(path, None if rate == "" else _number("rate", rate))
     source, target = expand(input, "--input"), expand(output, "--output")
-    name = f"{path.resolve()} at step {judge.scorer.step}"
+    name = f"{path.resolve()} at step {detector.scorer.step}"
     if path.is_file():
-        name = exported.digest(path.read_bytes())
-    score_files(judge, source, target, which_maps=maps or "all", name=name)
+        name = from_file.digest(path.read_bytes())
+    score_files(detector, source, target, which_maps=maps or "all", name=name)
     return True
 
 
@@ -253,14 +257,14 @@ def profile(config: ConfigDict, workdir: str | os.PathLike[str], *, steps: str |
         workdir: a folder, which may be a run's of this config.
         steps: updates to time in each phase, each way; 30 by default.
     """
-    from jaxad.train.profile_table import lines
-    from jaxad.train.profiling import profile_training
+    from jaxad.profile.profiling import profile_training
+    from jaxad.profile.table import lines
 
     count = 30.0 if steps == "" else _number("steps", steps)
     if count < 1 or count != int(count):
         raise UserError(f"--steps={steps}: is no whole number from 1 on.")
     run = Workdir(workdir)
-    run.check(config)
+    run_config.check(run, config)
     _start(config, keeps_programs=False)  # compile times are measured
     experiment.check(config)
     data_set = DataSet(config.data)

@@ -1,7 +1,7 @@
 """The data that passes between the rooms: batches, variables, losses and scores."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import jax
@@ -25,6 +25,9 @@ ExampleKeys = Key[Array, " batch"]
 
 Images = Float[Array, "batch height width channels"]
 PerExample = Float[Array, " batch"]
+
+#: The patient of each row, as consecutive numbers; see `group_numbers`.
+Groups = Int[np.ndarray, " n"]
 
 
 @jax.tree_util.register_dataclass
@@ -165,7 +168,8 @@ class Split:
     """One split of a data set, held on the host.
 
     Attributes:
-        images: [N, H, W, C], uint8, uint16 or float32 in [0, 1] (see `jaxad.data.preprocess`).
+        images: [N, H, W, C], uint8, uint16 or float32 in [0, 1] (see
+            `jaxad.data.prepare.preprocess`).
         labels: int32 [N], 1 = anomalous.
         ids: a unique name per image.
         groups: the patient of each image.
@@ -186,3 +190,8 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+
+def group_numbers(groups: Sequence[str]) -> Groups:
+    """Consecutive numbers for the names of groups (patients); equal names get equal numbers."""
+    return np.unique(np.asarray(groups), return_inverse=True)[1].astype(np.int64)

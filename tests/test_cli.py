@@ -9,12 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from jaxad import cli, command, processes
+from jaxad import cli, command
 from jaxad import config as config_lib
+from jaxad.config import run_config
 from jaxad.data.sources import DATA_SETS
 from jaxad.errors import RunError, UserError
 from jaxad.models import SYSTEMS
-from jaxad.workdir import Workdir
+from jaxad.runtime import processes
+from jaxad.storage.workdir import Workdir
 
 ROOT = Path(__file__).parent.parent
 SMOKE = "--config=pchvae:smoke"
@@ -117,7 +119,7 @@ def test_unknown_data_sets_and_models_are_told_the_known_ones(
 
 @pytest.mark.parametrize("mode", ["fit", "train", "evaluate"])
 def test_a_workdir_of_another_config_shows_the_difference(fail, tmp_path, mode):
-    Workdir(tmp_path).claim(config_lib.get_config("pchvae:smoke"))
+    run_config.write(Workdir(tmp_path), config_lib.get_config("pchvae:smoke"))
     before = (tmp_path / "config.json").read_text()
     line = fail(SMOKE, f"--workdir={tmp_path}", f"--mode={mode}", "--config.optim.b1=0.5")
     assert "holds a run of another config; choose another --workdir or undo" in line
@@ -194,7 +196,7 @@ def test_exit_codes(capsys, tmp_path, monkeypatch, mode, error, code, line):
     else:
         config = config_lib.get_config("pchvae:smoke")
         config.seed = 3
-        Workdir(tmp_path).claim(config)
+        run_config.write(Workdir(tmp_path), config)
     given = {name: "x.npz" for name, needed in command.OPTIONS.get(mode, {}).items() if needed}
     taken = set(command.OPTIONS.get(mode, ())) - set(processes.FLAGS)  # those are of the launch
     arguments = [name, f"--{changed}=3", f"--workdir={tmp_path}", f"--mode={mode}"]
@@ -211,13 +213,13 @@ def test_evaluate_takes_the_config_of_the_run(tmp_path, monkeypatch):
     monkeypatch.setattr(run, "MODES", {"evaluate": lambda config, _: seen.append(config.seed)})
     config = config_lib.get_config("pchvae:smoke")
     config.seed = 11
-    Workdir(tmp_path).claim(config)
+    run_config.write(Workdir(tmp_path), config)
     assert cli.main([f"--workdir={tmp_path}", "--mode=evaluate"]) == 0
     assert seen == [11]
 
 
 def test_options_are_of_one_mode(fail, tmp_path):
-    Workdir(tmp_path).claim(config_lib.get_config("pchvae:smoke"))
+    run_config.write(Workdir(tmp_path), config_lib.get_config("pchvae:smoke"))
     workdir = f"--workdir={tmp_path}"
     line = fail(workdir, "--mode=calibrate")
     assert line == "error: --normals: missing; --mode=calibrate needs it, see --help."

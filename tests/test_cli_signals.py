@@ -9,7 +9,8 @@ from types import SimpleNamespace
 import pytest
 from background import heeding_interrupts
 
-from jaxad import cli, command, interrupts
+from jaxad import cli, command
+from jaxad.runtime import interrupts
 
 SMOKE = "--config=pchvae:smoke"
 

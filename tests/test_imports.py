@@ -1,4 +1,4 @@
-"""The direction of imports: a table of rules, read against the source with `ast`.
+"""The direction of imports: the order of rooms and some rules, read against the source with `ast`.
 
 Every rule carries an example that breaks it, so that a rule that catches nothing fails too.
 """
@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "jaxad"
-FOUNDATION = ("jaxad.errors", "jaxad.paths", "jaxad.types", "jaxad.host_tensorflow")
+FOUNDATION = ("jaxad.errors", "jaxad.storage.paths", "jaxad.types", "jaxad.runtime.host_tensorflow")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,94 +50,76 @@ class Rule:
     module_level_only: bool = False
 
 
+#: The rooms from the lowest to the highest: each imports its own and lower ones only, also inside
+#: functions. `jaxad` itself is the package's `__init__`.
+ROOMS = (
+    "jaxad.errors",
+    "jaxad.types",
+    "jaxad.runtime",
+    "jaxad.storage",
+    "jaxad.nn",
+    "jaxad.models",
+    "jaxad.config",
+    "jaxad.data",
+    "jaxad.calibration",
+    "jaxad.detector",
+    "jaxad.train",
+    "jaxad.profile",
+    "jaxad.evaluate",
+    "jaxad.report",
+    "jaxad.score",
+    "jaxad.study",
+    "jaxad.run",
+    "jaxad.api",
+    "jaxad",
+    "jaxad.command",
+    "jaxad.cli",
+)
+
+
+def _room(module: str) -> int:
+    """The place of a module's room in `ROOMS`."""
+    name = ".".join(module.split(".")[:2])
+    assert name in ROOMS, f"{module}: add its room to ROOMS"
+    return ROOMS.index(name)
+
+
 RULES = {
-    # Layers, low to high: errors, types, host_tensorflow < ops < nn < models.
-    "foundation": Rule(
-        rooms=FOUNDATION,
-        only=FOUNDATION,
-        reason="everything imports them, so they import nothing of ours but each other",
-        example=("jaxad.types", "jaxad.ops"),
-    ),
-    "ops": Rule(
-        rooms=("jaxad.ops",),
-        only=(*FOUNDATION, "jaxad.ops"),
-        reason="pure functions below every network",
-        example=("jaxad.ops", "jaxad.nn.blocks"),
-    ),
-    "nn": Rule(
-        rooms=("jaxad.nn",),
-        only=(*FOUNDATION, "jaxad.ops", "jaxad.nn"),
-        reason="building blocks know of no system that is built from them",
-        example=("jaxad.nn.blocks", "jaxad.models"),
-    ),
     "models": Rule(
-        rooms=("jaxad.models",),
-        only=(*FOUNDATION, "jaxad.ops", "jaxad.nn", "jaxad.models"),
+        rooms=("jaxad.models", "jaxad.nn"),
+        only=("jaxad.errors", "jaxad.types", "jaxad.storage.paths", "jaxad.nn", "jaxad.models"),
         reason="a system is usable without our training, data, mesh and evaluation",
-        example=("jaxad.models.hierarchical_vae", "jaxad.parallel"),
+        example=("jaxad.models.hierarchical_vae", "jaxad.runtime.parallel"),
     ),
     "models take fields, not configs": Rule(
-        rooms=("jaxad.ops", "jaxad.nn", "jaxad.models"),
+        rooms=("jaxad.nn", "jaxad.models"),
         never=("ml_collections",),
-        reason="experiment.py reads the config; a model is a dataclass of its fields",
+        reason="config/model.py reads the config; a model is a dataclass of its fields",
         example=("jaxad.models.hierarchical_vae", "ml_collections"),
     ),
-    # Rooms beside the models.
     "data": Rule(
         rooms=("jaxad.data",),
-        never=(
-            "jaxad.models",
-            "jaxad.nn",
-            "jaxad.train",
-            "jaxad.evaluate",
-            "jaxad.report",
-            "jaxad.detector",
-            "jaxad.experiment",
-            "jaxad.checkpoint",
-            "jaxad.run",
-            "jaxad.cli",
-            "jaxad.command",
-        ),
+        never=("jaxad.models", "jaxad.nn", "jaxad.config.model"),
         reason="batches are the same whatever is trained on them",
-        example=("jaxad.data.pipeline", "jaxad.models.hierarchical_vae"),
-    ),
-    "steps know no launcher": Rule(
-        rooms=("jaxad.train", "jaxad.evaluate", "jaxad.report", "jaxad.detector"),
-        never=("jaxad.cli", "jaxad.command", "jaxad.run", "jaxad.study"),
-        reason="imports point downward: the launcher calls them, notebooks do too",
-        example=("jaxad.train.loop", "jaxad.run"),
+        example=("jaxad.data.pipeline.batching", "jaxad.models.hierarchical_vae"),
     ),
     "report": Rule(
         rooms=("jaxad.report",),
-        never=("jaxad.models", "jaxad.nn", "jaxad.train.loop", "jaxad.detector"),
+        never=("jaxad.models", "jaxad.nn", "jaxad.train.loop", "jaxad.detector.from_run"),
         reason="a report is made from the files of a run, also where no model can be built",
         example=("jaxad.report.page", "jaxad.models"),
     ),
-    "study": Rule(
-        rooms=("jaxad.study",),
-        never=("jaxad.cli", "jaxad.command", "jaxad.run", "jaxad.models", "jaxad.nn"),
-        reason="beside the launcher, above training and evaluation; configs name its systems",
-        example=("jaxad.study.runner", "jaxad.models.vq_vae2"),
-    ),
-    "score": Rule(
-        rooms=("jaxad.score", "jaxad.scorer", "jaxad.exported"),
-        never=(
-            "jaxad.cli",
-            "jaxad.command",
-            "jaxad.run",
-            "jaxad.models",
-            "jaxad.nn",
-            "jaxad.train",
-            "jaxad.study",
-        ),
+    "exported files": Rule(
+        rooms=("jaxad.detector.from_file", "jaxad.score", "jaxad.calibration"),
+        never=("jaxad.models", "jaxad.nn", "jaxad.train", "flax"),
         reason="a detector scores alike wherever its program comes from",
-        example=("jaxad.exported", "jaxad.models"),
+        example=("jaxad.detector.from_file", "jaxad.models"),
     ),
     # Third-party packages with one door.
     "orbax": Rule(
         rooms=("*",),
         never=("orbax",),
-        but=("jaxad.checkpoint",),
+        but=("jaxad.storage.checkpoint",),
         reason="its interface moves; one file follows it",
         example=("jaxad.train.loop", "orbax.checkpoint"),
     ),
@@ -151,16 +133,16 @@ RULES = {
     "tensorflow": Rule(
         rooms=("*",),
         never=("tensorflow", "tensorflow_datasets"),
-        but=("jaxad.data.builders",),
+        but=("jaxad.data.published", "jaxad.data.synthetic.icbm_synth", "jaxad.data.tfds.quiet"),
         module_level_only=True,
         reason="it takes seconds, and host_tensorflow must hide accelerators from it first",
-        example=("jaxad.data.pipeline", "tensorflow"),
+        example=("jaxad.data.pipeline.batching", "tensorflow"),
     ),
     "private modules": Rule(
         rooms=("*",),
         never=("jax._src", "orbax.checkpoint._src", "flax._src", "*._src"),
         reason="private modules change without notice",
-        example=("jaxad.checkpoint", "orbax.checkpoint._src.handlers"),
+        example=("jaxad.storage.checkpoint", "orbax.checkpoint._src.handlers"),
     ),
     "configs": Rule(
         rooms=("*",),
@@ -183,7 +165,7 @@ MODULES = {_module_name(path): path for path in sorted(PACKAGE.rglob("*.py"))}
 
 
 def _targets(node: ast.Import | ast.ImportFrom, importer: str, is_package: bool) -> list[str]:
-    """The modules that an import statement imports: `from jaxad import ops` is of jaxad.ops."""
+    """The modules that an import statement imports: `from jaxad import ops` is of jaxad.nn.ops."""
     if isinstance(node, ast.Import):
         return [alias.name for alias in node.names]
     base = node.module or ""
@@ -251,6 +233,15 @@ def breaks(rule: Rule, found: Import) -> bool:
     )
 
 
+def test_imports_point_downward():
+    broken = [
+        f"{MODULES[found.importer]}:{found.line} imports {found.imported}"
+        for found in all_imports()
+        if found.imported in MODULES and _room(found.imported) > _room(found.importer)
+    ]
+    assert not broken, "\n".join(broken)
+
+
 @pytest.mark.parametrize("name", RULES)
 def test_imports_keep_the_rule(name):
     rule = RULES[name]
@@ -271,15 +262,15 @@ def test_rule_catches_its_example_and_is_for_modules_that_exist(name):
 
 
 def test_exemptions_and_functions_are_free():
-    assert not breaks(RULES["orbax"], Import("jaxad.checkpoint", "orbax.checkpoint"))
+    assert not breaks(RULES["orbax"], Import("jaxad.storage.checkpoint", "orbax.checkpoint"))
     assert not breaks(RULES["distrax"], Import("jaxad.nn.flow", "distrax"))
     assert not breaks(RULES["distrax"], Import("jaxad.nn.flow.bijectors", "distrax"))
-    builder = Import("jaxad.data.builders.icbm_synth", "tensorflow_datasets")
+    builder = Import("jaxad.data.synthetic.icbm_synth", "tensorflow_datasets")
     assert not breaks(RULES["tensorflow"], builder)
-    inside_function = Import("jaxad.host_tensorflow", "tensorflow", at_module_level=False)
+    inside_function = Import("jaxad.runtime.host_tensorflow", "tensorflow", at_module_level=False)
     assert not breaks(RULES["tensorflow"], inside_function)
     # `jaxad.nnx` would be a room of its own.
-    assert not breaks(RULES["nn"], Import("jaxad.nnx", "jaxad.models"))
+    assert not breaks(RULES["models"], Import("jaxad.nnx", "jaxad.runtime"))
 
 
 def _cycle(imports: tuple[Import, ...]) -> list[str]:
@@ -367,13 +358,13 @@ class Model:
     assert found == {
         ("os", True, False),
         ("jax.numpy", True, False),
-        ("jaxad.ops", True, False),
+        ("jaxad.nn.ops", True, False),
         ("jaxad", True, False),
         ("jaxad.types", True, False),
         ("jaxad.train.loop", True, False),
-        ("jaxad.data.pipeline", True, False),
+        ("jaxad.data.pipeline.batching", True, False),
         ("orbax.checkpoint._src", True, False),
-        ("jaxad.detector", True, True),
+        ("jaxad.detector.from_run", True, True),
         ("flax", True, False),
         ("optax", True, False),
         ("tensorflow", False, False),

@@ -9,7 +9,7 @@ from PIL import Image
 
 import jaxad
 from jaxad import cli
-from jaxad.data.preprocess import to_unit_interval
+from jaxad.data.prepare.preprocess import to_unit_interval
 from jaxad.errors import UserError
 
 

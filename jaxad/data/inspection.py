@@ -9,7 +9,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from jaxad.data.leaks import image_digests, named_patients, spelt_alike
-from jaxad.data.preprocess import to_unit_interval
+from jaxad.data.prepare.preprocess import to_unit_interval
 from jaxad.data.sources import DataSet, is_own
 from jaxad.types import FilesRead, Split
 

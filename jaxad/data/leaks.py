@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Mapping
 
 import numpy as np
 
-from jaxad.data.preprocess import to_unit_interval
+from jaxad.data.prepare.preprocess import to_unit_interval
 from jaxad.errors import UserError
 from jaxad.types import Split
 

@@ -11,8 +11,8 @@ from typing import Any
 
 from jaxad.data.sources import DataSet
 from jaxad.errors import UserError
+from jaxad.storage.workdir import Workdir, write_json
 from jaxad.types import Split
-from jaxad.workdir import Workdir, write_json
 
 #: The splits that a run depends on; others may grow, as long as they share no patient with these.
 LEARNT_FROM = ("train", "val")

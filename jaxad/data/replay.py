@@ -15,27 +15,22 @@ from jaxtyping import Shaped
 from ml_collections import ConfigDict
 
 from jaxad.data import settings
-from jaxad.data.cutting import cut
-from jaxad.data.folders import candidates, read_any_folder, read_normal_folder
-from jaxad.data.items import Item, Reading, Rows
-from jaxad.data.mask_files import part_scans, refuse_masks
-from jaxad.data.names import is_archive, is_table
-from jaxad.data.normals import (
-    check_apart,
-    check_one_class,
-    mask_beside,
-    refuse_named_masks,
-)
-from jaxad.data.npz import read_npz
-from jaxad.data.preparation import to_depth
-from jaxad.data.prepare_images import prepare_image
-from jaxad.data.preprocess import native
+from jaxad.data.files.folders import candidates, read_any_folder, read_normal_folder
+from jaxad.data.files.items import Item, Reading, Rows
+from jaxad.data.files.mask_files import part_scans, refuse_masks
+from jaxad.data.files.names import is_archive, is_table
+from jaxad.data.files.normals import check_apart, check_one_class, mask_beside, refuse_named_masks
+from jaxad.data.files.npz import read_npz
+from jaxad.data.files.reading import read_items, read_split
+from jaxad.data.files.tables import read_rows
+from jaxad.data.files.tree import check_not_hidden
+from jaxad.data.files.unread import find_unread, tell_unread
+from jaxad.data.prepare.cutting import cut
+from jaxad.data.prepare.preparation import to_depth
+from jaxad.data.prepare.prepare_images import prepare_image
+from jaxad.data.prepare.preprocess import native
 from jaxad.data.readers.volumes import turn
-from jaxad.data.reading import read_items, read_split
 from jaxad.data.sources import KINDS, TFDS, check_split, is_published, published, told
-from jaxad.data.tables import read_rows
-from jaxad.data.tree import check_not_hidden
-from jaxad.data.unread import find_unread, tell_unread
 from jaxad.errors import UserError
 from jaxad.types import Split
 

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from ml_collections import ConfigDict
 
 from jaxad.config import base
-from jaxad.data.cutting import Cutting
-from jaxad.data.folders import Splitting
-from jaxad.data.formats import Kind
-from jaxad.data.items import Reading
-from jaxad.data.preparation import TAKES, Preparation
+from jaxad.data.files.folders import Splitting
+from jaxad.data.files.formats import Kind
+from jaxad.data.files.items import Reading
+from jaxad.data.prepare.cutting import Cutting
+from jaxad.data.prepare.preparation import TAKES, Preparation
 from jaxad.errors import UserError
 
 #: What the files of a data set are, where there are files of the user's.

@@ -12,26 +12,26 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from jaxad.data import settings
-from jaxad.data.folders import SEVERAL_UNDER_ONE_NAME, read_folder
-from jaxad.data.items import files_of
+from jaxad.data.files.folders import SEVERAL_UNDER_ONE_NAME, read_folder
+from jaxad.data.files.items import files_of
+from jaxad.data.files.masks import check_coverage, named
+from jaxad.data.files.names import is_table
+from jaxad.data.files.npz import npz_readers
+from jaxad.data.files.places import passed_over
+from jaxad.data.files.reading import read_split, tell_skipped
+from jaxad.data.files.tables import read_table
+from jaxad.data.files.tree import check_not_hidden, files_in
+from jaxad.data.files.unread import Unread, find_unread, tell_unread
 from jaxad.data.leaks import check_images_apart, check_spelling
-from jaxad.data.masks import check_coverage, named
-from jaxad.data.names import is_table
-from jaxad.data.natural_objects import render_natural_objects
-from jaxad.data.npz import npz_readers
-from jaxad.data.places import passed_over
-from jaxad.data.preprocess import are_constant, check_images
-from jaxad.data.reading import read_split, tell_skipped
+from jaxad.data.prepare.preprocess import are_constant, check_images
 from jaxad.data.settings import KINDS, TFDS
-from jaxad.data.tables import read_table
-from jaxad.data.tree import check_not_hidden, files_in
-from jaxad.data.unread import Unread, find_unread, tell_unread
+from jaxad.data.synthetic.natural_objects import render_natural_objects
 from jaxad.errors import UserError
-from jaxad.paths import expand, is_undecodable, readable
+from jaxad.storage.paths import expand, is_undecodable, readable
 from jaxad.types import Split
 
 if TYPE_CHECKING:  # it imports TensorFlow, which takes seconds
-    from jaxad.data.builders.manual import ManualBuilder
+    from jaxad.data.published.manual import ManualBuilder
 
 #: How to read each split of a data set, by the split's name.
 Readers = Mapping[str, Callable[[], Split]]
@@ -55,8 +55,8 @@ class Wish:
 def _icbm_synth(data: ConfigDict, _: Wish) -> Readers:
     """The embedded semi-synthetic brains; generated on first use, then read from the cache."""
     # TensorFlow is imported only where data is read: it takes seconds.
-    from jaxad.data import tfds_splits
-    from jaxad.data.builders.icbm_synth import IcbmSynth, make_config
+    from jaxad.data.synthetic.icbm_synth import IcbmSynth, make_config
+    from jaxad.data.tfds import splits as tfds_splits
 
     builder_config = make_config(
         image_size=data.image_size, seed=data.seed, num_subjects=tuple(data.num_subjects)
@@ -94,7 +94,7 @@ def _root(data: ConfigDict, what: str) -> Path:
 
 def published(name: str) -> "type[ManualBuilder]":
     """The builder of a published data set."""
-    from jaxad.data.builders import brats, hcp, isic2018, kermany, miic
+    from jaxad.data.published import brats, hcp, isic2018, kermany, miic
 
     return {
         "hcp": hcp.Hcp,
@@ -109,8 +109,8 @@ def published(name: str) -> "type[ManualBuilder]":
 
 def _published(data: ConfigDict, wish: Wish) -> Readers:
     """A data set of the papers: the user's files, read once, then from the cache of TFDS."""
-    from jaxad.data import tfds_splits
-    from jaxad.data.builders.manual import Choices, config_for
+    from jaxad.data.published.manual import Choices, config_for
+    from jaxad.data.tfds import splits as tfds_splits
 
     builder = published(data.name)
     instructions = " ".join((builder.MANUAL_DOWNLOAD_INSTRUCTIONS or "").split())
@@ -148,10 +148,10 @@ def _complete(read: Callable[[], Split]) -> Split:
 
 def _any_tfds(data: ConfigDict, _: Wish) -> Readers:
     """A data set of TensorFlow Datasets with labels: some classes are normal."""
-    from jaxad.data import tfds_labels
+    from jaxad.data.tfds import labels
 
-    classes = tfds_labels.Classes(tuple(data.normal_classes), tuple(data.anomalous_classes))
-    return tfds_labels.open_labelled(
+    classes = labels.Classes(tuple(data.normal_classes), tuple(data.anomalous_classes))
+    return labels.open_labelled(
         data.name.removeprefix(TFDS),
         data.root,
         classes,

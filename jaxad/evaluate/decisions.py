@@ -8,14 +8,15 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Float, Int
 
-from jaxad import detector as detector_lib
-from jaxad import exported
+from jaxad.calibration import stored as calibration_lib
+from jaxad.calibration.conformal import Calibration, group_maxima
+from jaxad.config import run_config
+from jaxad.detector import from_file
+from jaxad.detector import from_run as detector_lib
 from jaxad.errors import UserError
-from jaxad.evaluate import calibration as calibration_lib
 from jaxad.evaluate import thresholds
-from jaxad.evaluate.conformal import Calibration, group_maxima
-from jaxad.paths import expand
-from jaxad.workdir import Workdir
+from jaxad.storage.paths import expand
+from jaxad.storage.workdir import Workdir
 
 Scalars = Float[np.ndarray, " n"]
 Labels = Int[np.ndarray, " n"]
@@ -35,14 +36,14 @@ def load_calibration(
     """
     place = expand(path)
     if place.is_file():
-        stored = exported.load(place).calibration
+        stored = from_file.load(place).calibration
         if stored is None:
             raise UserError(
                 f"'{path}': has no calibration; evaluate the run, then export it again."
             )
         return stored.calibration
     workdir = Workdir(path)
-    workdir.read_config()  # says where there is no run
+    run_config.read(workdir)  # says where there is no run
     step = detector_lib.checkpoint_step(workdir, checkpoint)
     found = calibration_lib.read(workdir)
     if found is None:

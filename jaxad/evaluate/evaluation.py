@@ -7,23 +7,23 @@ import numpy as np
 from jaxtyping import Float
 from tqdm import tqdm
 
-from jaxad import detector as detector_lib
-from jaxad import interrupts, processes
+from jaxad.calibration import stored as calibration_lib
+from jaxad.calibration.evidence import NormalEvidence
+from jaxad.calibration.stored import StoredCalibration
 from jaxad.data import membership
-from jaxad.data.preprocess import to_unit_interval
+from jaxad.data.prepare.preprocess import to_unit_interval
 from jaxad.data.sources import DataSet
-from jaxad.detector import Detector
+from jaxad.detector import from_run as detector_lib
+from jaxad.detector.from_run import Detector
+from jaxad.detector.scorer import SCORE, score_columns
 from jaxad.errors import RunError
-from jaxad.evaluate import calibration as calibration_lib
 from jaxad.evaluate import decisions, examples, metrics
-from jaxad.evaluate.calibration import StoredCalibration
-from jaxad.evaluate.evidence import NormalEvidence
 from jaxad.evaluate.positions import position_corrected
 from jaxad.evaluate.score_table import CORRECTED_SCORE, write_score_table
 from jaxad.evaluate.trivial import PIXEL_STATISTICS, TrivialScores
-from jaxad.scorer import SCORE, score_columns
-from jaxad.types import Split
-from jaxad.workdir import Workdir, write_json
+from jaxad.runtime import interrupts, processes
+from jaxad.storage.workdir import Workdir, write_json
+from jaxad.types import Split, group_numbers
 
 Scalars = Float[np.ndarray, " n"]
 TrainScalars = Float[np.ndarray, " m"]
@@ -156,7 +156,7 @@ class _SplitEvaluation:
         self._train = train
         self._split = split
         self._labels = split.labels.astype(np.int64)
-        self._groups = metrics.group_numbers(split.groups)
+        self._groups = group_numbers(split.groups)
         self._rate = float(config.evaluate.false_positive_rate)
         self._resamples = int(config.evaluate.bootstrap_resamples)
 

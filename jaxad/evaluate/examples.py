@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
+from jaxad.storage.workdir import atomic_write
 from jaxad.types import Scores, Split
-from jaxad.workdir import atomic_write
 
 Maps = Float[np.ndarray, "m height width"]
 Images = Float[np.ndarray, "m height width channels"]

@@ -8,7 +8,7 @@ once); intervals are the percentile intervals of `scipy.stats.bootstrap`.
 import dataclasses
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -18,12 +18,12 @@ import scipy.stats
 import sklearn.metrics
 from jaxtyping import Bool, Float, Int, UInt8
 
-from jaxad import interrupts
 from jaxad.evaluate import curves
+from jaxad.runtime import interrupts
+from jaxad.types import Groups
 
 Scalars = Float[np.ndarray, " n"]
 Labels = Int[np.ndarray, " n"]
-Groups = Int[np.ndarray, " n"]
 
 #: Pixel scores are binned at this many quantiles for their intervals (not for their values).
 _PIXEL_BINS = 2048
@@ -43,11 +43,6 @@ class Estimate:
             name: float(value) if math.isfinite(value) else None
             for name, value in dataclasses.asdict(self).items()
         }
-
-
-def group_numbers(groups: Sequence[str]) -> Groups:
-    """Consecutive numbers of the groups that rows belong to."""
-    return np.unique(np.asarray(groups), return_inverse=True)[1].astype(np.int64)
 
 
 def group_interval(

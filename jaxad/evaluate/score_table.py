@@ -8,11 +8,10 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, Int
 
-from jaxad.evaluate.metrics import group_numbers
+from jaxad.detector.scorer import SCORE
 from jaxad.evaluate.paired import ScoredSplit
-from jaxad.scorer import SCORE
-from jaxad.types import Split
-from jaxad.workdir import atomic_write
+from jaxad.storage.workdir import atomic_write
+from jaxad.types import Split, group_numbers
 
 Scalars = Float[np.ndarray, " n"]
 

@@ -11,7 +11,7 @@ import numpy as np
 import sklearn.decomposition
 from jaxtyping import Float
 
-from jaxad.data.preprocess import to_unit_interval
+from jaxad.data.prepare.preprocess import to_unit_interval
 from jaxad.data.sources import DataSet
 
 Images = Float[np.ndarray, "n height width channels"]

@@ -25,9 +25,8 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Key
 
-from jaxad import ops
 from jaxad.errors import UserError
-from jaxad.nn import backbones, blocks
+from jaxad.nn import backbones, blocks, ops
 from jaxad.nn.convolution import conv_general_dilated
 from jaxad.nn.flow import Flow, FlowSettings, standard_normal_log_density
 from jaxad.types import Batch, ExampleKeys, Images, LossAux, PerExample, Scores, Tree, Variables

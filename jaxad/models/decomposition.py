@@ -28,7 +28,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxad import ops
+from jaxad.nn import ops
 from jaxad.types import ExampleKeys, PerExample
 
 Pixels = Float[Array, "batch *image"]

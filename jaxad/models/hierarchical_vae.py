@@ -16,7 +16,6 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Key
 
-from jaxad import ops
 from jaxad.errors import UserError
 from jaxad.models.decomposition import (
     ELBO_TERMS,
@@ -31,7 +30,7 @@ from jaxad.models.decomposition import (
     through_high_level,
     weighted_sum,
 )
-from jaxad.nn import blocks
+from jaxad.nn import blocks, ops
 from jaxad.types import Batch, ExampleKeys, Images, LossAux, PerExample, Scores, Variables
 
 FeatureMap = Float[Array, "batch rows columns features"]

@@ -6,16 +6,16 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from jaxad.evaluate.evidence import contributions, drivers
+from jaxad.calibration.evidence import contributions, drivers
+from jaxad.detector.scorer import SCORE
 from jaxad.evaluate.examples import FALSE_ALARMS, LEAST, MISSES, MOST, Examples
-from jaxad.evaluate.metrics import group_numbers
 from jaxad.evaluate.score_table import ScoreTable
 from jaxad.report import figures
 from jaxad.report.columns import sheet_columns
 from jaxad.report.figures import Column
 from jaxad.report.pictures import cell, gradient, outline
 from jaxad.report.run_files import SplitFiles
-from jaxad.scorer import SCORE
+from jaxad.types import group_numbers
 
 #: Kinds of cases: what a reader chooses, and what a case is called.
 TITLES = {

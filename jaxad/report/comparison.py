@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxad.detector.scorer import SCORE
 from jaxad.errors import UserError
 from jaxad.evaluate import paired
 from jaxad.evaluate.examples import Examples
@@ -25,8 +26,7 @@ from jaxad.report.pictures import figure_view
 from jaxad.report.run_files import RunFiles, SplitFiles, read_run
 from jaxad.report.study_figures import SystemScores
 from jaxad.report.texts import difference, p_value
-from jaxad.scorer import SCORE
-from jaxad.workdir import Workdir
+from jaxad.storage.workdir import Workdir
 
 #: Of the slices that several runs kept, how many are shown.
 _SHOWN = 4

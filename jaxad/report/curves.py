@@ -5,11 +5,11 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from jaxad.detector.scorer import SCORE
 from jaxad.report import figures
 from jaxad.report.pictures import figure_view, save_figure
 from jaxad.report.run_files import SplitFiles
-from jaxad.scorer import SCORE
-from jaxad.workdir import Workdir
+from jaxad.storage.workdir import Workdir
 
 
 def curves_view(workdir: Workdir, files: SplitFiles) -> tuple[list[dict[str, Any]], list[str]]:

@@ -7,7 +7,7 @@ from jaxtyping import Int
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from jaxad.data.preprocess import to_unit_interval
+from jaxad.data.prepare.preprocess import to_unit_interval
 from jaxad.report.columns import as_shown
 from jaxad.report.figures import STYLE, VERMILLION, new_figure
 from jaxad.types import Split

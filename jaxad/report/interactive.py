@@ -11,11 +11,11 @@ import numpy as np
 from jaxtyping import Float, Int
 from matplotlib.ticker import MaxNLocator
 
+from jaxad.calibration.conformal import PValueSteps, group_maxima
+from jaxad.detector.scorer import SCORE
 from jaxad.evaluate import thresholds
-from jaxad.evaluate.conformal import PValueSteps, group_maxima
 from jaxad.evaluate.score_table import ScoreTable
 from jaxad.report.run_files import SplitFiles
-from jaxad.scorer import SCORE
 
 Scalars = Float[np.ndarray, " n"]
 Labels = Int[np.ndarray, " n"]

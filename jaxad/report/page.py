@@ -31,7 +31,7 @@ from jaxad.report.pictures import figure_view, save_figure
 from jaxad.report.run_files import RunFiles, SplitFiles, read_run
 from jaxad.report.training import training_view
 from jaxad.report.trivial import compared_rows, lead
-from jaxad.workdir import Workdir, atomic_write
+from jaxad.storage.workdir import Workdir, atomic_write
 
 #: Runs before the page is shown, and after.
 _FIRST_SCRIPTS = ("theme.js",)

@@ -11,10 +11,10 @@ from jaxtyping import UInt8
 from matplotlib.figure import Figure
 from PIL import Image
 
-from jaxad import interrupts
 from jaxad.report import figures
 from jaxad.report.figures import Column
-from jaxad.workdir import Workdir, atomic_write
+from jaxad.runtime import interrupts
+from jaxad.storage.workdir import Workdir, atomic_write
 
 _SHADES = 256
 

@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
+from jaxad.calibration import stored as calibration_lib
+from jaxad.calibration.stored import StoredCalibration
+from jaxad.config import run_config
+from jaxad.detector.scorer import SCORE
 from jaxad.errors import UserError
-from jaxad.evaluate import calibration as calibration_lib
-from jaxad.evaluate.calibration import StoredCalibration
 from jaxad.evaluate.examples import Examples, read_examples
 from jaxad.evaluate.score_table import ScoreTable, read_score_table
-from jaxad.scorer import SCORE
-from jaxad.workdir import Workdir
+from jaxad.storage.workdir import Workdir
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +68,7 @@ def read_run(workdir: Workdir) -> RunFiles:
     Raises:
         UserError: the folder is no run's, or a file in it is damaged.
     """
-    config = workdir.read_config()
+    config = run_config.read(workdir)
     evaluations = workdir.path / "eval"
     folders = sorted(evaluations.iterdir()) if evaluations.is_dir() else []
     stored = calibration_lib.read(workdir)

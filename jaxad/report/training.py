@@ -7,8 +7,8 @@ import numpy as np
 from jaxad.report import figures
 from jaxad.report.figures import Curve
 from jaxad.report.pictures import figure_view
+from jaxad.storage.workdir import Workdir
 from jaxad.train.writer import read_metrics
-from jaxad.workdir import Workdir
 
 
 def training_view(workdir: Workdir) -> dict[str, Any]:

@@ -12,18 +12,18 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from jaxad.data import replay
-from jaxad.data.items import Item, Reading, Rows
-from jaxad.data.names import is_archive
-from jaxad.data.npz import read_npz
-from jaxad.data.preprocess import are_constant, to_unit_interval
-from jaxad.data.tree import check_not_hidden
+from jaxad.data.files.items import Item, Reading, Rows
+from jaxad.data.files.names import is_archive
+from jaxad.data.files.npz import read_npz
+from jaxad.data.files.tree import check_not_hidden
+from jaxad.data.prepare.preprocess import are_constant, to_unit_interval
+from jaxad.detector.calibrated import CalibratedDetector
+from jaxad.detector.scorer import SCORE, Scorer, score_columns
 from jaxad.errors import UserError
 from jaxad.score import maps
-from jaxad.score.judge import Judge
 from jaxad.score.tables import ERRORS, PATIENTS, SCORES, Tables, digest
-from jaxad.scorer import SCORE, Scorer, score_columns
+from jaxad.storage.workdir import Workdir
 from jaxad.types import Scores
-from jaxad.workdir import Workdir
 
 #: Items that are read, scored and written before the next are: images, and scans.
 _BLOCK = {"image": 256, "scan": 8}
@@ -67,7 +67,7 @@ class _Files(_Source):
 
 
 class _Archive(_Source):
-    """An `.npz` file of images that were prepared; see `jaxad.data.npz`."""
+    """An `.npz` file of images that were prepared; see `jaxad.data.files.npz`."""
 
     unit = "image"
 
@@ -92,14 +92,19 @@ class _Archive(_Source):
 
 
 def score_files(
-    judge: Judge, path: Path, output: Path, *, which_maps: str = "all", name: str = ""
+    detector: CalibratedDetector,
+    path: Path,
+    output: Path,
+    *,
+    which_maps: str = "all",
+    name: str = "",
 ) -> None:
     """Scores what is at a path to `scores.csv`, `patients.csv`, `errors.csv` and `maps/`.
 
     A bad file does not stop the others. Stopped, the same call goes on where it was.
 
     Args:
-        judge: a detector and what its scores mean.
+        detector: with the normal images that decisions are calibrated on.
         path: an image, a scan, a DICOM series, a folder or table of them; or an `.npz` file.
         output: a folder.
         which_maps: one of `MAPS`.
@@ -110,21 +115,21 @@ def score_files(
     """
     if which_maps not in MAPS:
         raise UserError(f"--maps={which_maps}: is not one of {', '.join(MAPS)}.")
-    scorer = judge.scorer
+    scorer = detector.scorer
     check_not_hidden(path)
     source = _Archive(path, scorer) if is_archive(path) else _Files(path, scorer.config.data)
     reading = source.reading if isinstance(source, _Files) else None
-    if which_maps == "anomalous" and judge.stored is None:
+    if which_maps == "anomalous" and detector.stored is None:
         raise UserError(
             "--maps=anomalous: without a calibration nothing is called anomalous; write one with "
             "--mode=evaluate, or choose all or none."
         )
-    columns = ("id", "group", "position", *judge.columns)
+    columns = ("id", "group", "position", *detector.columns)
     asked = {
         "detector": name,
         "input": digest(_told(item) for item in source.items),
-        "calibration": judge.digest,
-        "rate": judge.rate,
+        "calibration": detector.digest,
+        "rate": detector.rate,
         "choice of maps": which_maps,
         "columns": ",".join(columns),
     }
@@ -133,7 +138,7 @@ def score_files(
     folder.check_writable()
     with folder.lock():
         tables = Tables(output, columns, asked)
-        draw = _drawer(judge, places, which_maps, reading)
+        draw = _drawer(detector, places, which_maps, reading)
         with tqdm(
             total=len(source.items), initial=tables.num_done, desc="score", unit=source.unit,
             disable=len(source.items) < 20,
@@ -141,10 +146,10 @@ def score_files(
             while tables.num_done < len(source.items):
                 start = tables.num_done
                 block = source.items[start : start + _BLOCK[source.unit]]
-                rows, errors = _score_block(source.read(block), judge, draw)
+                rows, errors = _score_block(source.read(block), detector, draw)
                 tables.add(rows, errors, len(block))
                 bar.update(len(block))
-        _finish(tables, judge, output)
+        _finish(tables, detector, output)
 
 
 #: Writes the maps of one item: its rows, images, scores and which of them are anomalous.
@@ -152,7 +157,7 @@ _Draw = Callable[[Rows, Scores, Sequence[bool]], None]
 
 
 def _score_block(
-    found: Iterator[Rows], judge: Judge, draw: _Draw
+    found: Iterator[Rows], detector: CalibratedDetector, draw: _Draw
 ) -> tuple[list[dict[str, Any]], list[tuple[str, str]]]:
     """The rows of `scores.csv` and of `errors.csv` that some items make."""
     rows: list[dict[str, Any]] = []
@@ -164,9 +169,9 @@ def _score_block(
         if not waiting:
             return
         images = np.concatenate([to_unit_interval(one.images) for one in waiting])
-        parts = list(judge.scorer.score_batches(images))
+        parts = list(detector.scorer.score_batches(images))
         scores = jax.tree.map(lambda *arrays: np.concatenate(arrays), *parts)
-        judged = judge.rows(score_columns(scores))
+        table_rows = detector.rows(score_columns(scores))
         start = 0
         for one in waiting:
             end = start + len(one.images)
@@ -175,8 +180,8 @@ def _score_block(
             for place in range(start, end):
                 position = "" if positions is None else int(positions[place - start])
                 ids = {"id": one.ids[place - start], **names, "position": position}
-                rows.append({**ids, **judged[place]})
-            called = [judged[place]["anomalous"] == 1 for place in range(start, end)]
+                rows.append({**ids, **table_rows[place]})
+            called = [table_rows[place]["anomalous"] == 1 for place in range(start, end)]
             part = jax.tree.map(lambda array, a=start, b=end: array[a:b], scores)
             draw(one, part, called)
             start = end
@@ -206,8 +211,10 @@ def _told(item: Item) -> str:
     return "\0".join(parts)
 
 
-def _drawer(judge: Judge, places: maps.Places, which: str, reading: Reading | None) -> _Draw:
-    evidence = None if judge.stored is None else judge.stored.evidence
+def _drawer(
+    detector: CalibratedDetector, places: maps.Places, which: str, reading: Reading | None
+) -> _Draw:
+    evidence = None if detector.stored is None else detector.stored.evidence
     brightest = None if evidence is None else evidence.brightest
 
     def draw(rows: Rows, scores: Scores, called: Sequence[bool]) -> None:
@@ -225,7 +232,7 @@ def _drawer(judge: Judge, places: maps.Places, which: str, reading: Reading | No
     return draw
 
 
-def _finish(tables: Tables, judge: Judge, output: Path) -> None:
+def _finish(tables: Tables, detector: CalibratedDetector, output: Path) -> None:
     """Writes what is said of patients, and tells where everything is."""
     patients: dict[str, dict[str, Any]] = {}
     num_images = num_anomalous = 0
@@ -246,19 +253,19 @@ def _finish(tables: Tables, judge: Judge, output: Path) -> None:
         raise UserError(f"none of {num_errors:,} files gives a score; see '{output / ERRORS}'.")
     lines, called = [], 0
     for group, found in sorted(patients.items()):
-        p_value, anomalous = judge.patient(found["score"])
+        p_value, anomalous = detector.patient(found["score"])
         called += anomalous == 1
         lines.append(
             (
-                group, found["images"], found["anomalous"] if judge.stored else "",
+                group, found["images"], found["anomalous"] if detector.stored else "",
                 f"{found['score']:.9g}", p_value, anomalous, found["highest"],
             )
         )  # fmt: skip
     tables.write_patients(_PATIENT_COLUMNS, lines)
     told = f"scored {num_images:,} images of {len(patients):,} patients"
-    if judge.stored is not None:
+    if detector.stored is not None:
         told += (
-            f"; anomalous at a false-positive rate of {judge.rate:g}: {num_anomalous:,} images, "
+            f"; anomalous at a false-positive rate of {detector.rate:g}: {num_anomalous:,} images, "
             f"{called:,} patients"
         )
     print(f"{told}: {output / SCORES}, {output / PATIENTS}", flush=True)

@@ -12,11 +12,11 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image
 
-from jaxad.data.cutting import place_back
-from jaxad.data.items import Reading, Rows
-from jaxad.data.names import stem
+from jaxad.data.files.items import Reading, Rows
+from jaxad.data.files.names import stem
+from jaxad.data.prepare.cutting import place_back
 from jaxad.data.readers.volumes import like_file
-from jaxad.workdir import atomic_write
+from jaxad.storage.workdir import atomic_write
 
 #: Overlays are at least so large: small images are hard to see.
 _LEAST_SIDE = 256

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from jaxad.errors import UserError
-from jaxad.workdir import atomic_write, naming, write_json
+from jaxad.storage.workdir import atomic_write, naming, write_json
 
 SCORES, ERRORS, PATIENTS = "scores.csv", "errors.csv", "patients.csv"
 _PROGRESS = "progress.json"

@@ -12,15 +12,16 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from jaxad.calibration import stored as calibration_lib
+from jaxad.calibration.conformal import Calibration, calibrate
 from jaxad.data.sources import DataSet
 from jaxad.errors import UserError
-from jaxad.evaluate import calibration as calibration_lib
-from jaxad.evaluate import decisions, metrics, thresholds
-from jaxad.evaluate.conformal import Calibration, calibrate
+from jaxad.evaluate import decisions, thresholds
 from jaxad.evaluate.paired import ScoredSplit, value
 from jaxad.evaluate.trivial import TrivialScores
 from jaxad.study.plan import PlannedRun
 from jaxad.study.results import BASELINES, Scored, Spread, spread_of
+from jaxad.types import group_numbers
 
 FIGURES = ("f1", "accuracy", "sensitivity", "specificity")
 
@@ -88,7 +89,7 @@ def make_audit(
     normal = data_set.split("val")
     for name in BASELINES:
         scores = trivial.of("val")[name].astype(np.float64)
-        calibrations[name] = [calibrate(scores, metrics.group_numbers(normal.groups))]
+        calibrations[name] = [calibrate(scores, group_numbers(normal.groups))]
     every = [one for several in calibrations.values() for one in several]
     rate = max(rates.pop(), *(one.smallest_rate for one in every))
     names = (*planned, *BASELINES)

@@ -9,12 +9,12 @@ from jaxad.data.sources import DataSet
 from jaxad.evaluate.trivial import LINEAR_BASELINE, TrivialScores
 from jaxad.report import figures, study_figures
 from jaxad.report.study_figures import SystemScores
+from jaxad.storage.workdir import Workdir, atomic_write
 from jaxad.study import audit, tables
 from jaxad.study.heat_map import make_heat_map
 from jaxad.study.plan import PlannedRun
 from jaxad.study.results import Scored, make_table, read_scores
 from jaxad.study.sheet import map_sheet, reconstruction_sheet
-from jaxad.workdir import Workdir, atomic_write
 
 #: Experiments, each with its finished runs.
 Finished = Mapping[str, Sequence[PlannedRun]]

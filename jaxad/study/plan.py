@@ -9,11 +9,11 @@ import jax
 from ml_collections import ConfigDict
 
 from jaxad import config as config_lib
-from jaxad import experiment
-from jaxad.checkpoint import Checkpoints
+from jaxad.config.model import make_model
 from jaxad.errors import UserError
 from jaxad.evaluate.trivial import LINEAR_BASELINE, PIXEL_STATISTICS
-from jaxad.workdir import Workdir
+from jaxad.storage.checkpoint import Checkpoints
+from jaxad.storage.workdir import Workdir
 
 #: Names of rows that are no experiment's.
 _TAKEN = (LINEAR_BASELINE, PIXEL_STATISTICS)
@@ -123,7 +123,7 @@ def sizes(planned: Mapping[str, Sequence[PlannedRun]]) -> Mapping[str, Size]:
     """The size of every experiment's system."""
     found = {}
     for name, runs in planned.items():
-        model = experiment.make_model(runs[0].config)
+        model = make_model(runs[0].config)
         variables = jax.eval_shape(model.init_variables, jax.random.key(0))
         counts = {
             collection: sum(leaf.size for leaf in jax.tree.leaves(tree))

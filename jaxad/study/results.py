@@ -9,7 +9,6 @@ from ml_collections import ConfigDict
 
 from jaxad.data.sources import DataSet
 from jaxad.errors import UserError
-from jaxad.evaluate import metrics
 from jaxad.evaluate.paired import (
     METRICS,
     Difference,
@@ -24,7 +23,7 @@ from jaxad.evaluate.score_table import CORRECTED_SCORE, read_score_table
 from jaxad.evaluate.trivial import LINEAR_BASELINE, PIXEL_STATISTICS, TrivialScores
 from jaxad.study.plan import PlannedRun, Size, sizes
 from jaxad.train.writer import read_metrics
-from jaxad.types import Split
+from jaxad.types import Split, group_numbers
 
 _RATE = "train/images_per_second"
 
@@ -215,7 +214,7 @@ def _baseline(data_set: DataSet, trivial: TrivialScores, name: str, score: str) 
         columns[CORRECTED_SCORE] = position_corrected(
             scores, split.positions, train_scores, train.positions
         )
-    return ScoredSplit(split.labels.astype(np.int64), metrics.group_numbers(split.groups), columns)
+    return ScoredSplit(split.labels.astype(np.int64), group_numbers(split.groups), columns)
 
 
 def _training_seconds(run: PlannedRun) -> float:

@@ -8,20 +8,22 @@ import jax
 from ml_collections import ConfigDict
 
 from jaxad import config as config_lib
-from jaxad import experiment, interrupts
+from jaxad.config import run_config
 from jaxad.data import membership
 from jaxad.data.sources import DataSet
 from jaxad.errors import RunError, UserError
 from jaxad.evaluate.evaluation import evaluate_splits
 from jaxad.evaluate.trivial import TrivialScores
-from jaxad.host_memory import keep_freed_memory
-from jaxad.parallel import split_cpu, warn_of_crowded_cpu
 from jaxad.report.page import write_report
+from jaxad.runtime import interrupts
+from jaxad.runtime.host_memory import keep_freed_memory
+from jaxad.runtime.parallel import split_cpu, warn_of_crowded_cpu
+from jaxad.storage.workdir import Workdir, atomic_write
 from jaxad.study.files import write_results
 from jaxad.study.plan import PlannedRun, plan, sizes
+from jaxad.train import experiment
 from jaxad.train.loop import train_seeds
 from jaxad.train.program import num_train_steps
-from jaxad.workdir import Workdir, atomic_write
 
 
 def run_study(
@@ -63,7 +65,7 @@ def run_study(
     for of_experiment in planned.values():
         experiment.check(of_experiment[0].config)  # the others differ in their seed alone
     with folder.lock():
-        with atomic_write(folder.path / "study.json") as file:
+        with atomic_write(folder.study) as file:
             file.write(config_lib.to_json(config.copy_and_resolve_references()))
         # All experiments have the same data (`jaxad.config.study`).
         data_set = DataSet(runs[0].config.data)
@@ -96,7 +98,7 @@ def run_study(
 
 def _check_resumes(run: PlannedRun, folder: Workdir) -> None:
     """Raises a UserError where a run of the study's folder has another config."""
-    differences = config_lib.difference(run.config, run.workdir.read_config())
+    differences = config_lib.difference(run.config, run_config.read(run.workdir))
     if differences:
         raise UserError(
             f"workdir '{folder.path}' holds this study with another config; choose another "
@@ -140,7 +142,7 @@ class _Work:
     def _train_and_evaluate(self, group: Sequence[PlannedRun]) -> bool:
         with contextlib.ExitStack() as stack:
             for run in group:
-                run.workdir.check(run.config)
+                run_config.check(run.workdir, run.config)
                 stack.enter_context(run.workdir.lock())
             configs, folders = [run.config for run in group], [run.workdir for run in group]
             if not train_seeds(configs, folders, self._data_set):

@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterable, Mapping
 import numpy as np
 from matplotlib.figure import Figure
 
-from jaxad import detector as detector_lib
-from jaxad.data.preprocess import to_unit_interval
+from jaxad.data.prepare.preprocess import to_unit_interval
+from jaxad.detector import from_run as detector_lib
 from jaxad.report import figures
 from jaxad.report.columns import (
     as_shown,

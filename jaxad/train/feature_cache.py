@@ -19,13 +19,13 @@ import ml_dtypes
 import numpy as np
 from tqdm import tqdm
 
-from jaxad import interrupts, locks
-from jaxad.data.pipeline import eval_batches
+from jaxad.data.pipeline.batching import eval_batches
 from jaxad.errors import UserError
-from jaxad.parallel import Parallel
+from jaxad.runtime import interrupts, locks
+from jaxad.runtime.parallel import Parallel
+from jaxad.storage.user_folders import user_cache
+from jaxad.storage.workdir import write_json
 from jaxad.types import PretrainedModel, Split, Tree
-from jaxad.user_folders import user_cache
-from jaxad.workdir import write_json
 
 #: Of the files' layout and of what else the features depend on in this package (normalisation).
 VERSION = 1

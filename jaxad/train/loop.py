@@ -10,17 +10,19 @@ import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from jaxad import interrupts, processes
-from jaxad.checkpoint import VALIDATION_LOSS, Checkpoints
-from jaxad.data import membership, pipeline
+from jaxad.config import run_config
+from jaxad.data import membership
+from jaxad.data.pipeline import batching
 from jaxad.data.sources import DataSet
 from jaxad.errors import RunError, UserError
+from jaxad.runtime import interrupts, processes
+from jaxad.storage.checkpoint import VALIDATION_LOSS, Checkpoints
+from jaxad.storage.workdir import Workdir
 from jaxad.train.phases import Phase, dispatches
 from jaxad.train.program import Program, cached_features, make_program, train_batches
 from jaxad.train.state import TrainState
 from jaxad.train.writer import MetricsWriter
 from jaxad.types import Split, Tree
-from jaxad.workdir import Workdir
 
 
 def _stop_requested() -> bool:
@@ -107,7 +109,7 @@ def _validate(
 
     None where a signal asks to stop: whoever stops a run does not wait for a validation.
     """
-    batches = pipeline.eval_batches(
+    batches = batching.eval_batches(
         split.images,
         {"label": split.labels, **({} if features is None else {"features": features})},
         batch_size=batch_size * len(program.parallel.devices),
@@ -178,7 +180,8 @@ def train_seeds(
 ) -> bool:
     """Trains configs that differ in their seed alone, as one program.
 
-    Once the first update is done, a signal that ends the run (`jaxad.interrupts`) saves first.
+    Once the first update is done, a signal saves before it ends the run
+    (`jaxad.runtime.interrupts`).
 
     Args:
         configs: of the runs.
@@ -221,7 +224,7 @@ def train_seeds(
         )  # fmt: skip
         # Nothing of the configs can be wrong any more: the folders become these runs'.
         for one, of_seed in zip(members, configs, strict=True):
-            one.workdir.claim(of_seed)
+            run_config.write(one.workdir, of_seed)
             if last_good is None:  # who was there when the run began, and no later
                 membership.remember(one.workdir, data_set)
             one.open_writer(start_step)

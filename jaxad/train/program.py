@@ -16,10 +16,12 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
-from jaxad import experiment, processes
-from jaxad.data import pipeline
-from jaxad.parallel import Dispatched, Parallel, make_parallel
-from jaxad.paths import expand
+from jaxad.config.model import make_model
+from jaxad.data.pipeline import batching
+from jaxad.runtime import processes
+from jaxad.runtime.parallel import Dispatched, Parallel, make_parallel
+from jaxad.storage.paths import expand
+from jaxad.train import experiment
 from jaxad.train.feature_cache import FeatureCache, default_folder
 from jaxad.train.optim import learning_rate_schedule
 from jaxad.train.phases import Phase, Phases, check_phases
@@ -32,7 +34,7 @@ Step = Callable[[Tree, Tree], tuple[Tree, Tree]]
 
 def num_train_steps(config: ConfigDict, num_examples: int) -> int:
     """Updates in a run: `config.train.num_epochs` passes over the examples, at least one update."""
-    per_epoch = pipeline.steps_per_epoch(num_examples, config.data.batch_size)
+    per_epoch = batching.steps_per_epoch(num_examples, config.data.batch_size)
     return max(1, round(config.train.num_epochs * per_epoch))
 
 
@@ -95,7 +97,7 @@ def make_program(config: ConfigDict, seeds: Sequence[int], num_examples: int) ->
         UserError: the config asks for something that cannot be.
     """
     parallel = make_parallel(config.parallel)
-    model = experiment.make_model(config, parallel.axis_name)
+    model = make_model(config, parallel.axis_name)
     num_steps = num_train_steps(config, num_examples)
     phases = experiment.phases(config, model, num_steps)
     check_phases(phases)
@@ -203,7 +205,7 @@ def train_batches(
     start_step: int,
     counts: Iterable[int],
     features: np.ndarray | None = None,
-) -> Iterator[pipeline.HostBatch]:
+) -> Iterator[batching.HostBatch]:
     """The batches of the updates from `start_step` on, as `Program.updates` take them.
 
     Each seed gets the order and augmentation that it would have alone.
@@ -218,7 +220,7 @@ def train_batches(
     """
     counts = list(counts)
     streams = [
-        pipeline.train_batches(
+        batching.train_batches(
             split,
             batch_size=config.data.batch_size,
             seed=seed,
@@ -236,7 +238,7 @@ def train_batches(
         yield _stacked(list(itertools.islice(steps, count)))
 
 
-def _stacked(batches: Sequence[pipeline.HostBatch]) -> pipeline.HostBatch:
+def _stacked(batches: Sequence[batching.HostBatch]) -> batching.HostBatch:
     """Several batches as one, on the second axis; one as it is."""
     if len(batches) == 1:
         return batches[0]

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxad.parallel import on_host
+from jaxad.runtime.parallel import on_host
 from jaxad.types import Model, PretrainedModel, Tree
 
 

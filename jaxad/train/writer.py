@@ -7,10 +7,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 
-from jaxad import processes, storage_errors
 from jaxad.errors import RunError
-from jaxad.host_tensorflow import tensorflow
-from jaxad.workdir import Workdir, atomic_write, naming
+from jaxad.runtime import processes
+from jaxad.runtime.host_tensorflow import tensorflow
+from jaxad.storage import storage_errors
+from jaxad.storage.workdir import Workdir, atomic_write, naming
 
 
 def read_metrics(path: Path) -> list[dict[str, int | float]]:

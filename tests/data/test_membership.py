@@ -8,7 +8,7 @@ from test_folders import data_config, mvtec, write_image  # noqa: F401
 from jaxad.data import membership
 from jaxad.data.sources import DataSet
 from jaxad.errors import UserError
-from jaxad.workdir import Workdir
+from jaxad.storage.workdir import Workdir
 
 
 @pytest.fixture

@@ -108,7 +108,7 @@ def test_home_folder_is_expanded(tmp_path, monkeypatch):
 
 def test_icbm_synth_is_told_the_config(monkeypatch):
     """The embedded data: the config's fields reach the builder, with no data generated here."""
-    from jaxad.data import tfds_splits
+    from jaxad.data.tfds import splits as tfds_splits
 
     seen = {}
 
@@ -156,7 +156,7 @@ def test_icbm_synth_is_told_the_config(monkeypatch):
         ({"position": np.array(["a", "b", "c"])}, r"'position' is <U1; give slice indices"),
         ({"image": np.zeros((3, 4), np.uint8)}, r"'image' has shape \(3, 4\); give \[N, H, W\]"),
         ({"image": np.array(3)}, r"'image' has shape \(\); give \[N, H, W\]"),
-        # Checked by jaxad.data.preprocess, which names the image by its id.
+        # Checked by jaxad.data.prepare.preprocess, which names the image by its id.
         (
             {"image": np.zeros((3, 4, 5), np.uint8)},
             r"'test_x': images are \(4, 5, 1\) .*'test_x-0'",

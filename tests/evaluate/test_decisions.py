@@ -5,12 +5,12 @@ import json
 import numpy as np
 import pytest
 
+from jaxad.calibration import stored as calibration_lib
 from jaxad.errors import UserError
-from jaxad.evaluate import calibration as calibration_lib
 from jaxad.evaluate import decisions
 from jaxad.report.decisions import decision_rows
+from jaxad.storage.workdir import Workdir
 from jaxad.types import Split
-from jaxad.workdir import Workdir
 
 
 def normals(patients, slices=2, scale=1.0):

@@ -8,6 +8,7 @@ import pytest
 import sklearn.metrics
 
 from jaxad.evaluate import metrics
+from jaxad.types import group_numbers
 
 RESAMPLES = 400
 
@@ -70,7 +71,7 @@ def test_mean_of_some_groups_only():
 
 
 def test_group_numbers_are_consecutive_and_alike_for_alike_names():
-    numbers = metrics.group_numbers(("eve", "ann", "eve", "bob"))
+    numbers = group_numbers(("eve", "ann", "eve", "bob"))
     np.testing.assert_array_equal(numbers, [2, 0, 2, 1])
     assert numbers.dtype == np.int64
 

@@ -17,8 +17,8 @@ from typing import Any
 import distrax  # noqa: F401
 import tensorflow_datasets  # noqa: F401
 
-import jaxad.data.builders.icbm_synth
-import jaxad.export
+import jaxad.data.synthetic.icbm_synth
+import jaxad.detector.export
 import jaxad.run
 import jaxad.score.files
 import jaxad.study.runner  # noqa: F401

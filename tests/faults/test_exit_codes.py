@@ -8,13 +8,14 @@ import pytest
 
 from jaxad import cli, command
 from jaxad import config as config_lib
-from jaxad.workdir import Workdir
+from jaxad.config import run_config
+from jaxad.storage.workdir import Workdir
 
 
 @pytest.fixture
 def run_into(monkeypatch, tmp_path, capsys):
     """Runs a mode that ends in an error of the system; the exit code and what was printed."""
-    Workdir(tmp_path).claim(config_lib.get_config("pchvae:smoke"))
+    run_config.write(Workdir(tmp_path), config_lib.get_config("pchvae:smoke"))
 
     def go(number, *name):
         def work(config, workdir):

@@ -2,9 +2,10 @@
 
     JAXAD_REPEATS=10 pytest -m long -n 0 -s tests/faults/test_hangs.py
 
-Without a bound on the programs under way (`jaxad.parallel.InFlight`), XLA's pool of threads fills
-up with programs that wait for a partner in an all-reduce, and after 40 s XLA aborts the process. On
-two cores, jax 0.10.2, that happened in 4 of 5 trainings of the demo and in 3 of 4 of its profiles.
+Without a bound on the programs under way (`jaxad.runtime.parallel.InFlight`), XLA's pool of threads
+fills up with programs that wait for a partner in an all-reduce, and after 40 s XLA aborts the
+process. On two cores, jax 0.10.2, that happened in 4 of 5 trainings of the demo and in 3 of 4 of
+its profiles.
 """
 
 import contextlib

@@ -25,7 +25,7 @@ fcntl.flock = flock
 #: Ends the process at the second split.
 KILL_IN_GENERATION = """
 import os, signal
-from jaxad.data.builders import icbm_synth
+from jaxad.data.synthetic import icbm_synth
 real = icbm_synth._subject_examples
 def examples(seed, split, number, image_size):
     if split != "train":

@@ -21,7 +21,7 @@ import pytest
 from background import heeding_signals
 
 import jaxad
-from jaxad import interrupts
+from jaxad.runtime import interrupts
 
 LAUNCH = Path(__file__).parent.parent.parent / "launch.py"
 #: A signal is acted on within so many seconds: the grace period, and what a loaded machine needs.

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from background import heeding_interrupts, heeding_signals
 
-from jaxad import interrupts
+from jaxad.runtime import interrupts
 
 ROOT = Path(__file__).parent.parent.parent
 ENDING = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]

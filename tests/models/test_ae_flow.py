@@ -10,9 +10,10 @@ import pytest
 from scipy import stats
 from skimage.metrics import structural_similarity
 
-from jaxad import models, ops
+from jaxad import models
 from jaxad.errors import UserError
-from jaxad.parallel import make_parallel
+from jaxad.nn import ops
+from jaxad.runtime.parallel import make_parallel
 from jaxad.train.state import create_state, initial_variables
 from jaxad.train.step import train_step
 from jaxad.types import PretrainedModel

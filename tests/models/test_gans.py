@@ -8,10 +8,12 @@ import numpy as np
 import optax
 import pytest
 
-from jaxad import experiment, models
+from jaxad import models
 from jaxad.config import get_config
+from jaxad.config.model import make_model
 from jaxad.errors import UserError
 from jaxad.nn.autoencoder import Encoder, Generator
+from jaxad.train import experiment
 from jaxad.train.state import create_state, initial_variables
 from jaxad.train.step import example_keys, train_step
 
@@ -177,7 +179,7 @@ def test_noise_is_the_example_s_own():
 
 def test_the_schedule_of_the_config_has_a_gan_and_then_an_encoder():
     config = get_config("fanogan")
-    model = experiment.make_model(config)
+    model = make_model(config)
     phases = experiment.phases(config, model, 100)
     assert phases.at(0) == ("critic",) and phases.at(4) == ("generator", "critic")
     assert phases.at(69) == ("generator", "critic") and phases.at(70) == ("encoder",)

@@ -10,9 +10,10 @@ import pytest
 import scipy.linalg
 import scipy.stats
 
-from jaxad import models, ops
+from jaxad import models
 from jaxad.errors import UserError
 from jaxad.models import decomposition as dc
+from jaxad.nn import ops
 
 FIELDS = {
     "widths": (8, 8, 8, 8),

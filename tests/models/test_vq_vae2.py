@@ -11,7 +11,7 @@ from collectives import messages
 
 from jaxad import models
 from jaxad.errors import UserError
-from jaxad.parallel import make_parallel
+from jaxad.runtime.parallel import make_parallel
 from jaxad.train.state import create_state, initial_variables
 from jaxad.train.step import train_step
 

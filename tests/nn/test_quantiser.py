@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxad.nn.quantiser import DEAD_SHARE, Quantiser, moving_average, nearest, perplexity
-from jaxad.parallel import make_parallel
+from jaxad.runtime.parallel import make_parallel
 
 CODES, DIMENSION = 7, 3
 

@@ -5,12 +5,12 @@ import json
 
 import numpy as np
 
-from jaxad.config import base
-from jaxad.evaluate import calibration
-from jaxad.evaluate.evidence import NormalEvidence
+from jaxad.calibration import stored
+from jaxad.calibration.evidence import NormalEvidence
+from jaxad.config import base, run_config
 from jaxad.evaluate.examples import KINDS
+from jaxad.storage.workdir import Workdir, write_json
 from jaxad.types import Split
-from jaxad.workdir import Workdir, write_json
 
 HOSTILE = "</script><script>alert('$x^{$')</script>"
 #: Components of the made-up score, each with its weight.
@@ -52,7 +52,7 @@ def make_workdir(path, name="pchvae", data="icbm_synth"):
     config.model.name = name
     config.data.name = data
     workdir = Workdir(path)
-    workdir.claim(config)
+    run_config.write(workdir, config)
     return workdir
 
 
@@ -122,7 +122,7 @@ def add_calibration(workdir, scores, groups, step=100):
     )
     components = {"nll": np.full(len(scores), 1.25), "kl": 2 * (scores.astype(np.float64) - 1.25)}
     evidence = NormalEvidence(components, np.ones(len(scores)))
-    return calibration.store(workdir, None, step, split, scores, evidence).calibration
+    return stored.store(workdir, None, step, split, scores, evidence).calibration
 
 
 def add_split(workdir, split, **examples):

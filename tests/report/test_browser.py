@@ -33,13 +33,13 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select
 from sklearn import metrics as sklearn_metrics
 
-from jaxad.evaluate import calibration as calibration_lib
+from jaxad.calibration import stored as calibration_lib
+from jaxad.calibration.conformal import group_maxima
 from jaxad.evaluate import decisions, thresholds
-from jaxad.evaluate.conformal import group_maxima
-from jaxad.evaluate.metrics import group_numbers
 from jaxad.evaluate.score_table import read_score_table
 from jaxad.report import write_report
-from jaxad.workdir import Workdir, write_json
+from jaxad.storage.workdir import Workdir, write_json
+from jaxad.types import group_numbers
 
 FIRST = '#patients .split[data-split="0"]'
 

@@ -13,7 +13,7 @@ from jaxad.report.cases import cases_view
 from jaxad.report.figures import Column
 from jaxad.report.pictures import cell, gradient, outline
 from jaxad.report.run_files import read_run
-from jaxad.workdir import Workdir
+from jaxad.storage.workdir import Workdir
 
 NORMAL = np.linspace(-1, 2, 40)
 # Patients of three slices, the last one of one: patients count alike.

@@ -12,7 +12,7 @@ from jaxad.evaluate.score_table import read_score_table
 from jaxad.report.comparison import comparison_view, read_others
 from jaxad.report.run_files import read_run
 from jaxad.report.texts import difference, p_value
-from jaxad.workdir import write_json
+from jaxad.storage.workdir import write_json
 
 LABELS = np.tile([0, 1], 20)
 IDS = [f"slice-{i}" for i in range(40)]

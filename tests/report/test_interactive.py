@@ -7,7 +7,7 @@ from fake_runs import add_calibration, add_scores, make_metrics, make_workdir
 from jaxad.evaluate import thresholds
 from jaxad.report.interactive import interactive_view
 from jaxad.report.run_files import read_run
-from jaxad.workdir import write_json
+from jaxad.storage.workdir import write_json
 
 LABELS = np.array([0, 0, 0, 0, 1, 0, 1, 1])
 SCORES = np.array([1.0, 2.0, 0.5, 0.25, 3.0, 0.125, 1.5, 4.0])

@@ -21,10 +21,10 @@ from fake_runs import (
 )
 from markupsafe import escape
 
-from jaxad.config import get_config
+from jaxad.config import get_config, run_config
 from jaxad.errors import UserError
 from jaxad.report import write_report
-from jaxad.workdir import Workdir, write_json
+from jaxad.storage.workdir import Workdir, write_json
 
 SECTIONS = ("summary", "trivial", "slices", "thresholds", "patients", "curves", "training", "run")
 
@@ -100,7 +100,7 @@ def test_paths_of_the_machine_stay_on_it(tmp_path):
     config = get_config("ae")
     config.data.root = config.train.feature_cache = "/home/Mrs. Miller"
     workdir = Workdir(tmp_path)
-    workdir.claim(config)
+    run_config.write(workdir, config)
     page = read(workdir)
     assert "Miller" not in page and "feature_cache" in page
 

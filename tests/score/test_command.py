@@ -2,7 +2,8 @@
 
 from jaxad import cli, run
 from jaxad import config as config_lib
-from jaxad.workdir import Workdir
+from jaxad.config import run_config
+from jaxad.storage.workdir import Workdir
 
 
 def test_what_score_needs_and_may_take(tmp_path, monkeypatch, capsys):
@@ -10,7 +11,7 @@ def test_what_score_needs_and_may_take(tmp_path, monkeypatch, capsys):
         assert cli.main(arguments) == 2
         return capsys.readouterr().err.strip()
 
-    Workdir(tmp_path).claim(config_lib.get_config("pchvae:smoke"))
+    run_config.write(Workdir(tmp_path), config_lib.get_config("pchvae:smoke"))
     workdir, score = f"--workdir={tmp_path}", "--mode=score"
     assert fail(workdir, score).startswith("error: --input: missing; --mode=score needs it")
     assert fail(workdir, score, "--input=x").startswith("error: --output: missing")

@@ -10,18 +10,18 @@ from PIL import Image
 from test_score import (
     SIZE,
     Brightness,
-    judge,
+    detector,
     normals,
     rows,
     write_images,
     write_oblique,
 )
 
+from jaxad.calibration.stored import StoredCalibration
+from jaxad.detector.calibrated import CalibratedDetector
 from jaxad.errors import UserError
-from jaxad.evaluate.calibration import StoredCalibration
 from jaxad.score import maps
 from jaxad.score.files import score_files
-from jaxad.score.judge import Judge
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def images(tmp_path):
 
 
 def test_overlays_show_the_image_and_the_map_beside_it(images, tmp_path):
-    score_files(judge(), images, tmp_path / "out")
+    score_files(detector(), images, tmp_path / "out")
     with Image.open(tmp_path / "out/maps/patient0/0_map.png") as picture:
         pixels = np.asarray(picture)
     assert pixels.shape == (256, 512, 3)
@@ -45,7 +45,7 @@ def test_maps_of_anomalous_images_alone(images, tmp_path):
     stored = normals()
     high = StoredCalibration("val", True, 7, stored.ids, stored.groups, stored.scores + 1.6,
                              stored.evidence)  # fmt: skip
-    score_files(Judge(Brightness("folder"), high, 0.05), images, tmp_path / "out",
+    score_files(CalibratedDetector(Brightness("folder"), high, 0.05), images, tmp_path / "out",
                 which_maps="anomalous")  # fmt: skip
     found = rows(tmp_path / "out/scores.csv")
     called = {row["id"].replace(".png", "_map.png") for row in found if row["anomalous"] == "1"}
@@ -53,9 +53,9 @@ def test_maps_of_anomalous_images_alone(images, tmp_path):
     written = {path.relative_to(folder).as_posix() for path in folder.rglob("*.png")}
     assert 0 < len(called) < 6 and written == called
     with pytest.raises(UserError, match="--maps=anomalous: without a calibration nothing is"):
-        score_files(judge(stored=False), images, tmp_path / "b", which_maps="anomalous")
+        score_files(detector(stored=False), images, tmp_path / "b", which_maps="anomalous")
     with pytest.raises(UserError, match="--maps=some: is not one of all, anomalous, none"):
-        score_files(judge(), images, tmp_path / "b", which_maps="some")
+        score_files(detector(), images, tmp_path / "b", which_maps="some")
 
 
 @pytest.mark.parametrize("name", ["../../etc/x", "/etc/x", "..", "a/../../b", "ok/x.nii.gz"])
@@ -90,7 +90,7 @@ def test_no_peak_is_lost_between_voxels(fields, tmp_path):
     """Slices and pixels of the detector that are finer than the scan's voxels."""
     path = tmp_path / "scan.nii.gz"
     write_oblique(path)
-    scorer = judge("nifti", **fields).scorer
+    scorer = detector("nifti", **fields).scorer
     peak = {}
 
     def one_pixel(given):
@@ -101,7 +101,7 @@ def test_no_peak_is_lost_between_voxels(fields, tmp_path):
             yield dataclasses.replace(scores, pixel=pixel)
 
     scorer.score_batches = one_pixel
-    score_files(Judge(scorer, None, 0.05), path, tmp_path / "out")
+    score_files(CalibratedDetector(scorer, None, 0.05), path, tmp_path / "out")
     found = nib.load(tmp_path / "out/maps/scan_map.nii.gz").get_fdata()
     assert peak and found.max() > 0.5
 
@@ -113,7 +113,7 @@ def test_texts_of_the_header_stay_behind(tmp_path):
     image.header["db_name"] = b"Miller"
     image.header.extensions.append(nib.nifti1.Nifti1Extension("comment", b"Miller^Anna"))
     nib.save(image, path)
-    score_files(judge("nifti"), path, tmp_path / "out")
+    score_files(detector("nifti"), path, tmp_path / "out")
     content = gzip.decompress((tmp_path / "out/maps/scan_map.nii.gz").read_bytes())
     assert b"Miller" in gzip.decompress(path.read_bytes()) and b"Miller" not in content
 
@@ -131,7 +131,7 @@ def test_texts_of_the_header_stay_behind(tmp_path):
 def test_the_map_of_a_scan_lies_on_it_in_world_coordinates(fields, turn, tmp_path):
     path = tmp_path / "a scan.nii.gz"
     centre = write_oblique(path, turn)
-    score_files(judge("nifti", **fields), path, tmp_path / "out")
+    score_files(detector("nifti", **fields), path, tmp_path / "out")
     scan, found = nib.load(path), nib.load(tmp_path / "out/maps/a scan_map.nii.gz")
     assert found.shape == scan.shape and found.get_data_dtype() == np.float32
     np.testing.assert_array_equal(found.affine, scan.affine)

@@ -11,14 +11,14 @@ import pytest
 from PIL import Image
 
 from jaxad import config as config_lib
+from jaxad.calibration.evidence import NormalEvidence
+from jaxad.calibration.stored import StoredCalibration
+from jaxad.detector import calibrated
+from jaxad.detector.calibrated import CalibratedDetector, load_calibrated
+from jaxad.detector.scorer import Scorer
 from jaxad.errors import UserError
-from jaxad.evaluate.calibration import StoredCalibration
-from jaxad.evaluate.evidence import NormalEvidence
 from jaxad.score import files
-from jaxad.score import judge as judge_lib
 from jaxad.score.files import score_files
-from jaxad.score.judge import Judge, load_judge
-from jaxad.scorer import Scorer
 from jaxad.types import Scores
 
 SIZE = 32
@@ -104,15 +104,15 @@ def images(tmp_path):
     return write_images(tmp_path / "in")
 
 
-def judge(kind="folder", stored=True, rate=0.05, **fields):
-    return Judge(Brightness(kind, **fields), normals() if stored else None, rate)
+def detector(kind="folder", stored=True, rate=0.05, **fields):
+    return CalibratedDetector(Brightness(kind, **fields), normals() if stored else None, rate)
 
 
 # --- Tables.
 
 
 def test_every_image_gets_a_row_and_every_patient_one(images, tmp_path, capsys):
-    score_files(judge(group_pattern="patient[0-9]"), images, tmp_path / "out")
+    score_files(detector(group_pattern="patient[0-9]"), images, tmp_path / "out")
     found = rows(tmp_path / "out/scores.csv")
     assert [row["id"] for row in found] == [f"patient{n // 2}/{n}.png" for n in range(6)]
     assert list(found[0]) == [
@@ -139,7 +139,7 @@ def test_every_image_gets_a_row_and_every_patient_one(images, tmp_path, capsys):
 
 
 def test_without_a_calibration_there_are_scores_alone(images, tmp_path):
-    score_files(judge(stored=False), images, tmp_path / "out", which_maps="none")
+    score_files(detector(stored=False), images, tmp_path / "out", which_maps="none")
     found = rows(tmp_path / "out/scores.csv")
     assert {row["p_value"] for row in found} == {""} and "from_mean" not in found[0]
     assert rows(tmp_path / "out/patients.csv")[0]["anomalous"] == ""
@@ -148,13 +148,13 @@ def test_without_a_calibration_there_are_scores_alone(images, tmp_path):
 
 def test_a_rate_that_the_normal_images_cannot_support_is_refused():
     with pytest.raises(UserError, match=r"rate of 0.01 cannot be had from 39 normal patients"):
-        judge(rate=0.01)
+        detector(rate=0.01)
 
 
 def test_bad_files_are_left_out_and_named(images, tmp_path, capsys):
     (images / "patient0/1.png").write_bytes(b"")
     (images / "patient1/2.png").write_bytes(b"\x89PNG garbage")
-    score_files(judge(), images, tmp_path / "out")
+    score_files(detector(), images, tmp_path / "out")
     assert len(rows(tmp_path / "out/scores.csv")) == 4
     errors = rows(tmp_path / "out/errors.csv")
     assert [row["id"] for row in errors] == ["patient0/1.png", "patient1/2.png"]
@@ -166,13 +166,13 @@ def test_bad_files_alone_are_an_error(images, tmp_path):
     for path in images.rglob("*.png"):
         path.write_bytes(b"")
     with pytest.raises(UserError, match="none of 6 files gives a score; see '.*errors.csv'"):
-        score_files(judge(), images, tmp_path / "out")
+        score_files(detector(), images, tmp_path / "out")
 
 
 def test_an_npz_file_is_scored(tmp_path):
     pixels = np.random.default_rng(0).uniform(size=(5, SIZE, SIZE)).astype(np.float32)
     np.savez(tmp_path / "a.npz", image=pixels, group=np.array(["a", "a", "b", "b", "b"]))
-    score_files(judge("npz"), tmp_path / "a.npz", tmp_path / "out")
+    score_files(detector("npz"), tmp_path / "a.npz", tmp_path / "out")
     found = rows(tmp_path / "out/scores.csv")
     assert [float(row["mean"]) for row in found] == pytest.approx(pixels.mean(axis=(1, 2)).tolist())
     assert len(rows(tmp_path / "out/patients.csv")) == 2
@@ -183,7 +183,7 @@ def test_of_an_npz_file_only_images_count_and_constant_ones_are_named(tmp_path):
     pixels[3] = 0
     masks = np.full(pixels.shape, -1)  # nothing that a split could have
     np.savez(tmp_path / "a.npz", image=pixels, mask=masks, label=np.full(5, 7))
-    score_files(judge("npz"), tmp_path / "a.npz", tmp_path / "out")
+    score_files(detector("npz"), tmp_path / "a.npz", tmp_path / "out")
     expected = np.delete(pixels, 3, axis=0).mean(axis=(1, 2)) / 65535
     found = [float(row["mean"]) for row in rows(tmp_path / "out/scores.csv")]
     assert found == pytest.approx(expected.tolist(), rel=1e-5)
@@ -201,21 +201,21 @@ def test_of_an_npz_file_only_images_count_and_constant_ones_are_named(tmp_path):
     ],
 )
 def test_what_a_calibration_cannot_do_is_told(stored, line, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(judge_lib.jaxad, "load", lambda path, checkpoint: Brightness("folder"))
-    monkeypatch.setattr(judge_lib.calibration_lib, "read", lambda workdir: stored)
-    found = load_judge(tmp_path, None)
+    monkeypatch.setattr(calibrated, "load", lambda path, checkpoint: Brightness("folder"))
+    monkeypatch.setattr(calibrated.calibration_lib, "read", lambda workdir: stored)
+    found = load_calibrated(tmp_path, None)
     told = capsys.readouterr().err
     assert line in told and (line or not told)
     assert found.rate == (pytest.approx(0.1) if "0.1 is" in line else 0.05)
     if stored is not None and stored.checkpoint_step == 7 and len(stored.ids) == 9:
         with pytest.raises(UserError, match="cannot be had from 9 normal patients"):
-            load_judge(tmp_path, 0.05)
+            load_calibrated(tmp_path, 0.05)
 
 
 @pytest.mark.parametrize("rate", [0.0, 1.0, 7.0, float("nan")])
 def test_a_rate_is_between_0_and_1(rate):
     with pytest.raises(UserError, match="give one between 0 and 1"):
-        judge(stored=False, rate=rate)
+        detector(stored=False, rate=rate)
 
 
 def test_a_patient_of_one_image_has_its_p_value(tmp_path):
@@ -229,7 +229,9 @@ def test_a_patient_of_one_image_has_its_p_value(tmp_path):
         stored, scores=np.resize(scores, 39).astype(np.float64), evidence=None
     )
     np.savez(tmp_path / "a.npz", image=pixels)
-    score_files(Judge(Brightness("npz"), tied, 0.05), tmp_path / "a.npz", tmp_path / "out")
+    score_files(
+        CalibratedDetector(Brightness("npz"), tied, 0.05), tmp_path / "a.npz", tmp_path / "out"
+    )
     by_image = {row["group"]: row["p_value"] for row in rows(tmp_path / "out/scores.csv")}
     by_patient = {row["group"]: row["p_value"] for row in rows(tmp_path / "out/patients.csv")}
     assert by_image == by_patient
@@ -238,13 +240,13 @@ def test_a_patient_of_one_image_has_its_p_value(tmp_path):
 def test_what_is_no_image_is_named_and_masks_are_not_scored(images, tmp_path):
     (images / "ground_truth").mkdir()  # of no concern here
     Image.new("L", (9, 9)).save(images / "patient0/thumb.gif")
-    score_files(judge(), images, tmp_path / "out")
+    score_files(detector(), images, tmp_path / "out")
     assert [row["id"] for row in rows(tmp_path / "out/errors.csv")] == ["patient0/thumb.gif"]
     scans = tmp_path / "scans"
     scans.mkdir()
     for name in ("a.nii.gz", "a_mask.nii.gz", "b_label.nii.gz"):
         write_oblique(scans / name)
-    score_files(judge("nifti"), scans, tmp_path / "out2", which_maps="none")
+    score_files(detector("nifti"), scans, tmp_path / "out2", which_maps="none")
     assert {row["group"] for row in rows(tmp_path / "out2/scores.csv")} == {
         "a.nii.gz", "b_label.nii.gz",
     }  # fmt: skip
@@ -254,7 +256,7 @@ def test_what_is_no_image_is_named_and_masks_are_not_scored(images, tmp_path):
 def test_a_hidden_file_is_not_scored(tmp_path, name):
     (tmp_path / name).write_bytes(b"x")
     with pytest.raises(UserError, match="is a hidden file, such as systems leave beside others"):
-        score_files(judge(), tmp_path / name, tmp_path / "out")
+        score_files(detector(), tmp_path / name, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -262,7 +264,7 @@ def test_masks_are_left_out_and_not_scored(images, tmp_path, capsys):
     for place in ("Ground_Truth/a.png", "patient0/0_mask.png", "patient1/masks/2.png"):
         (images / place).parent.mkdir(exist_ok=True)
         Image.fromarray(np.eye(40, dtype=np.uint8) * 255).save(images / place)
-    score_files(judge(), images, tmp_path / "out", which_maps="none")
+    score_files(detector(), images, tmp_path / "out", which_maps="none")
     assert len(rows(tmp_path / "out/scores.csv")) == 6
     assert "left out 3 of 9 files, which are masks" in capsys.readouterr().err
 
@@ -271,7 +273,7 @@ def test_a_name_that_is_not_utf_8_is_no_error(images, tmp_path):
     name = os.fsdecode(b"M\xfcller.png")
     (images / "patient0/0.png").rename(images / "patient0" / name)
     for _ in range(2):
-        score_files(judge(), images, tmp_path / "out")
+        score_files(detector(), images, tmp_path / "out")
     table = (tmp_path / "out/scores.csv").read_text(encoding="utf-8")
     assert r"M\xfcller.png" in table  # as text that any program reads
 
@@ -282,7 +284,7 @@ def test_a_name_that_is_not_utf_8_is_no_error(images, tmp_path):
 def test_a_stopped_run_goes_on_and_ends_as_an_unbroken_one(images, tmp_path, monkeypatch):
     monkeypatch.setitem(files._BLOCK, "image", 2)
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    score_files(judge(), images, whole)
+    score_files(detector(), images, whole)
     original, calls = files._score_block, []
 
     def stops(*arguments):
@@ -293,40 +295,42 @@ def test_a_stopped_run_goes_on_and_ends_as_an_unbroken_one(images, tmp_path, mon
 
     monkeypatch.setattr(files, "_score_block", stops)
     with pytest.raises(KeyboardInterrupt):
-        score_files(judge(), images, broken)
+        score_files(detector(), images, broken)
     assert not (broken / "patients.csv").exists()
     # A kill in the middle of a line.
     with (broken / "scores.csv").open("a") as file:
         file.write("patient2/4.png,pat")
     monkeypatch.setattr(files, "_score_block", original)
-    score_files(judge(), images, broken)
+    score_files(detector(), images, broken)
     for name in ("scores.csv", "patients.csv", "errors.csv"):
         assert (broken / name).read_bytes() == (whole / name).read_bytes()
-    score_files(judge(), images, broken)  # a third time changes nothing
+    score_files(detector(), images, broken)  # a third time changes nothing
     assert (broken / "scores.csv").read_bytes() == (whole / "scores.csv").read_bytes()
 
 
 def test_scores_of_something_else_are_not_mixed(images, tmp_path):
     out = tmp_path / "out"
-    score_files(judge(), images, out, name="a")
+    score_files(detector(), images, out, name="a")
     with pytest.raises(UserError, match="holds scores of another detector; choose another"):
-        score_files(judge(), images, out, name="b")
+        score_files(detector(), images, out, name="b")
     with pytest.raises(UserError, match="holds scores of another rate"):
-        score_files(judge(rate=0.1), images, out, name="a")
+        score_files(detector(rate=0.1), images, out, name="a")
     with pytest.raises(UserError, match="holds scores of another calibration"):
-        score_files(Judge(Brightness("folder"), normals(49), 0.05), images, out, name="a")
+        score_files(
+            CalibratedDetector(Brightness("folder"), normals(49), 0.05), images, out, name="a"
+        )
     write_images(tmp_path / "others")
     with pytest.raises(UserError, match="holds scores of another input"):
-        score_files(judge(), tmp_path / "others", out, name="a")
+        score_files(detector(), tmp_path / "others", out, name="a")
     (images / "patient0/1.png").unlink()
     with pytest.raises(UserError, match="holds scores of another input"):
-        score_files(judge(), images, out, name="a")
+        score_files(detector(), images, out, name="a")
     (out / "progress.json").write_text("{")
     with pytest.raises(UserError, match=r"progress.json' cannot be read"):
-        score_files(judge(), images, out, name="a")
+        score_files(detector(), images, out, name="a")
     (out / "progress.json").unlink()
     with pytest.raises(UserError, match="holds a scores.csv already; choose another folder"):
-        score_files(judge(), images, out, name="a")
+        score_files(detector(), images, out, name="a")
 
 
 # --- Scans.
@@ -334,7 +338,7 @@ def test_scores_of_something_else_are_not_mixed(images, tmp_path):
 
 def test_all_slices_of_a_scan_are_scored_with_their_positions(tmp_path):
     write_oblique(tmp_path / "scan.nii.gz")
-    score_files(judge("nifti"), tmp_path / "scan.nii.gz", tmp_path / "out", which_maps="none")
+    score_files(detector("nifti"), tmp_path / "scan.nii.gz", tmp_path / "out", which_maps="none")
     found = rows(tmp_path / "out/scores.csv")
     assert [row["position"] for row in found] == [str(number) for number in range(20)]
     assert {row["group"] for row in found} == {"scan.nii.gz"}
@@ -343,6 +347,6 @@ def test_all_slices_of_a_scan_are_scored_with_their_positions(tmp_path):
 
 
 def test_what_was_asked_is_kept(images, tmp_path):
-    score_files(judge(), images, tmp_path / "out", name="run at step 7")
+    score_files(detector(), images, tmp_path / "out", name="run at step 7")
     asked = json.loads((tmp_path / "out/progress.json").read_text())["asked"]
     assert asked["detector"] == "run at step 7" and asked["rate"] == 0.05

@@ -10,10 +10,10 @@ from sklearn.metrics import roc_auc_score
 from jaxad import config as config_lib
 from jaxad.errors import UserError
 from jaxad.report import figures
+from jaxad.storage.workdir import Workdir
 from jaxad.study.heat_map import COLUMNS, make_heat_map
 from jaxad.study.plan import PlannedRun
 from jaxad.types import Split
-from jaxad.workdir import Workdir
 
 COUNT = 40
 

@@ -5,8 +5,8 @@ import pytest
 from jaxad import command
 from jaxad import config as config_lib
 from jaxad.errors import UserError
+from jaxad.storage.workdir import Workdir
 from jaxad.study.plan import plan, sizes
-from jaxad.workdir import Workdir
 
 
 def test_shipped_studies_share_their_data_and_name_their_reference():

@@ -15,6 +15,7 @@ from jaxad.errors import RunError, UserError
 from jaxad.evaluate import evaluation
 from jaxad.evaluate.score_table import CORRECTED_SCORE
 from jaxad.evaluate.trivial import LINEAR_BASELINE, PIXEL_STATISTICS, TrivialScores
+from jaxad.storage.workdir import Workdir
 from jaxad.study import results, runner
 from jaxad.study.audit import make_audit
 from jaxad.study.plan import plan
@@ -22,7 +23,6 @@ from jaxad.study.results import make_table, read_scores
 from jaxad.study.runner import run_study
 from jaxad.study.sheet import choose_slices
 from jaxad.types import Split
-from jaxad.workdir import Workdir
 
 PATIENTS, SLICES = 6, 4
 

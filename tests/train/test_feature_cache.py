@@ -12,9 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxad import interrupts, models
+from jaxad import models
 from jaxad.errors import UserError
-from jaxad.parallel import make_parallel
+from jaxad.runtime import interrupts
+from jaxad.runtime.parallel import make_parallel
 from jaxad.train import feature_cache
 from jaxad.train.feature_cache import FeatureCache
 from jaxad.train.state import initial_variables

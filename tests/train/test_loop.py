@@ -11,20 +11,20 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxad import detector
 from jaxad import run as launched
-from jaxad.checkpoint import Checkpoints
 from jaxad.config import get_config
-from jaxad.data import pipeline
+from jaxad.config.model import make_model
+from jaxad.data.pipeline import batching
 from jaxad.data.sources import DataSet
+from jaxad.detector import from_run
 from jaxad.errors import RunError, UserError
-from jaxad.experiment import make_model
+from jaxad.storage.checkpoint import Checkpoints
+from jaxad.storage.workdir import Workdir
 from jaxad.train import loop
 from jaxad.train.loop import train, train_seeds
 from jaxad.train.program import num_train_steps
 from jaxad.train.state import initial_variables
 from jaxad.train.writer import MetricsWriter, read_metrics
-from jaxad.workdir import Workdir
 
 STEPS, EVERY = 8, 3
 
@@ -54,7 +54,7 @@ def run(config, folder: Path) -> bool:
 
 
 def variables(folder: Path, checkpoint="last"):
-    found = detector.load(folder, checkpoint)
+    found = from_run.load(folder, checkpoint)
     return found.step, jax.tree.leaves(found.variables)
 
 
@@ -95,7 +95,7 @@ def test_a_run_stopped_by_sigterm_resumes_bit_for_bit(
     whole, parts = wholes / "pchvae", tmp_path
     stopped = stopped_and_resumed(config, whole, parts, monkeypatch, stop_at)
     assert stopped is not None and stop_at <= stopped < STEPS
-    assert detector.load(parts).step == STEPS
+    assert from_run.load(parts).step == STEPS
     validation = [
         {
             row["step"]: row["validation_loss"]
@@ -113,15 +113,15 @@ def test_a_signal_does_not_wait_for_a_validation(config, wholes, tmp_path, monke
     validated = []
 
     def eval_batches(*arguments, **options):
-        for batch in pipeline.eval_batches(*arguments, **options):
+        for batch in batching.eval_batches(*arguments, **options):
             validated.append(len(validated))
             os.kill(os.getpid(), signal.SIGTERM)
             yield batch
 
     fake = SimpleNamespace(eval_batches=eval_batches)
-    monkeypatch.setattr(loop, "pipeline", fake)
+    monkeypatch.setattr(loop, "batching", fake)
     assert not run(config, tmp_path)
-    monkeypatch.setattr(loop, "pipeline", pipeline)
+    monkeypatch.setattr(loop, "batching", batching)
     with Checkpoints(tmp_path / "checkpoints", read_only=True) as checkpoints:
         assert checkpoints.last_step == EVERY  # where the first validation is due
         assert checkpoints.best_step is None
@@ -151,7 +151,7 @@ def test_a_run_of_stages_resumes_in_the_right_one(npz_root, wholes, tmp_path, mo
     compared = [
         row["step"] for row in read_metrics(whole / "metrics.jsonl") if "validation_loss" in row
     ]
-    assert compared == [8, 10] and detector.load(whole, "best").step in compared
+    assert compared == [8, 10] and from_run.load(whole, "best").step in compared
     networks = {
         row["step"]: sorted(name[11:] for name in row if name.startswith("train/loss/"))
         for row in read_metrics(parts / "metrics.jsonl")
@@ -235,7 +235,7 @@ def test_last_and_best_checkpoint_are_kept_and_loaded(config, tmp_path):
     assert variables(tmp_path)[0] == STEPS
     assert variables(tmp_path, "best")[0] == best
     with pytest.raises(UserError, match="no checkpoint 999; there are 'last', 'best' and steps"):
-        detector.load(tmp_path, 999)
+        from_run.load(tmp_path, 999)
 
 
 def test_a_config_that_cannot_be_leaves_no_run_behind(config, tmp_path):
@@ -259,7 +259,7 @@ def test_seeds_trained_as_one_program_are_the_seeds_trained_alone(config, tmp_pa
     assert train_seeds(configs, folders, DataSet(config.data))
 
     for seed, path in zip(seeds, together, strict=True):
-        assert detector.load(path).config.seed == seed
+        assert from_run.load(path).config.seed == seed
         (step, found), (_, expected) = variables(path), variables(tmp_path / "alone" / str(seed))
         assert step == STEPS
         start = jax.tree.leaves(initial_variables(make_model(config), seed))

@@ -6,8 +6,8 @@ import signal
 import numpy as np
 import pytest
 
-from jaxad import interrupts
 from jaxad.config import get_config
+from jaxad.runtime import interrupts
 from jaxad.train.program import cached_features, make_program, train_batches
 from jaxad.types import Split
 

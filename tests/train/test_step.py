@@ -11,7 +11,7 @@ import pytest
 from collectives import messages
 
 from jaxad import models
-from jaxad.parallel import make_parallel
+from jaxad.runtime.parallel import make_parallel
 from jaxad.train.state import create_state, initial_variables
 from jaxad.train.step import example_keys, train_step, validation_sums
 from jaxad.types import LossAux

@@ -8,9 +8,9 @@ import os
 import pytest
 
 from jaxad.errors import RunError
-from jaxad.host_tensorflow import tensorflow
+from jaxad.runtime.host_tensorflow import tensorflow
+from jaxad.storage.workdir import Workdir
 from jaxad.train.writer import MetricsWriter, read_metrics
-from jaxad.workdir import Workdir
 
 
 def test_a_resumed_run_writes_each_step_once(tmp_path):

@@ -7,9 +7,9 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
+from jaxad.data.files.tree import is_hidden
 from jaxad.data.readers.checks import check_file, check_memory, readable
 from jaxad.data.readers.volumes import Volume, turn
-from jaxad.data.tree import is_hidden
 from jaxad.errors import DataError, UserError
 
 SUFFIXES = (".dcm", ".ima", "")

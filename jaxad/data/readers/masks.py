@@ -7,7 +7,7 @@ import tifffile
 from jaxtyping import Bool, Shaped
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from jaxad.data.masks import marked
+from jaxad.data.files.masks import marked
 from jaxad.data.readers.checks import readable
 from jaxad.data.readers.images import (
     ORIENTATION,
@@ -27,7 +27,7 @@ _REMEDY = "save it as grey without palette or transparency, 0 where nothing is a
 
 
 def read_mask(path: Path, shape: tuple[int, int]) -> Bool[np.ndarray, "h w"]:
-    """Which pixels a mask file marks; see `jaxad.data.masks.marked`.
+    """Which pixels a mask file marks; see `jaxad.data.files.masks.marked`.
 
     Colours are classes, black is none of them.
 

@@ -9,7 +9,7 @@ import nibabel as nib
 import numpy as np
 from jaxtyping import Float, Shaped
 
-from jaxad.data.preprocess import native
+from jaxad.data.prepare.preprocess import native
 from jaxad.data.readers.checks import check_file, check_memory, readable
 from jaxad.errors import DataError
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from jaxad.errors import UserError, first_line
 from jaxad.nn.backbones.torch_file import read_torch_file
-from jaxad.paths import expand
+from jaxad.storage.paths import expand
 
 #: How `config.model.weights` names a repository of the hub: `hub:timm/wide_resnet50_2.tv_in1k`.
 HUB = "hub:"

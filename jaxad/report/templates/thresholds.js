@@ -13,7 +13,7 @@ function place(ascending, value, isAfter = false) {
   return low;
 }
 
-// The score above which, and only there, p <= rate: jaxad.evaluate.conformal.PValueSteps.threshold.
+// The score above which, and only there, p <= rate: jaxad.calibration.conformal.PValueSteps.threshold.
 function thresholdOf(steps, rate) {
   let last = steps.p_values.length - 1;
   while (last > 0 && steps.p_values[last] <= rate) last -= 1;  // the first p is 1

@@ -27,11 +27,11 @@ with warnings.catch_warnings():
     from PIL import Image
     from samples import png, write_nifti, write_series
 
-    from jaxad.data.cutting import Cutting
-    from jaxad.data.items import Item, Reading, read_item
-    from jaxad.data.preparation import Preparation
+    from jaxad.data.files.items import Item, Reading, read_item
+    from jaxad.data.prepare.cutting import Cutting
+    from jaxad.data.prepare.preparation import Preparation
     from jaxad.errors import DataError
-    from jaxad.host_tensorflow import tensorflow
+    from jaxad.runtime.host_tensorflow import tensorflow
 
     tensorflow()
 

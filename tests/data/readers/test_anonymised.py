@@ -7,7 +7,7 @@ from PIL import Image
 from samples import write_series
 
 from jaxad import config as config_lib
-from jaxad.data.folders import Splitting, read_folder
+from jaxad.data.files.folders import Splitting, read_folder
 from jaxad.data.sources import DataSet
 from jaxad.errors import UserError
 

@@ -15,9 +15,9 @@ import tifffile
 from PIL import Image
 from samples import png, png_chunk, write_nifti, write_series
 
-from jaxad.data.cutting import Cutting, cut
-from jaxad.data.preparation import Preparation
-from jaxad.data.prepare_images import prepare_image
+from jaxad.data.prepare.cutting import Cutting, cut
+from jaxad.data.prepare.preparation import Preparation
+from jaxad.data.prepare.prepare_images import prepare_image
 from jaxad.data.readers.checks import MOST_BYTES, readable
 from jaxad.data.readers.dicom import read_series
 from jaxad.data.readers.images import read_image

@@ -9,7 +9,7 @@ import pydicom
 import pytest
 from samples import AXIAL, ORIENTATIONS, series_affine, write_nifti, write_series
 
-from jaxad.data.folders import Splitting, read_any_folder, read_folder
+from jaxad.data.files.folders import Splitting, read_any_folder, read_folder
 from jaxad.data.readers.dicom import read_series
 from jaxad.data.readers.volumes import read_nifti
 from jaxad.errors import DataError, UserError

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from samples import write_nifti
 
-from jaxad.data.cutting import Cutting, cut
-from jaxad.data.preparation import Preparation
+from jaxad.data.prepare.cutting import Cutting, cut
+from jaxad.data.prepare.preparation import Preparation
 from jaxad.data.readers.volumes import check_same_grid, read_nifti
 from jaxad.errors import DataError
 

@@ -1,0 +1,145 @@
+"""What notebooks and scripts call: each mode of the command line as a function.
+
+`jaxad.fit` and the others are these functions; see `jaxad.__init__`.
+"""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from ml_collections import ConfigDict
+
+from jaxad import run
+from jaxad.config import run_config
+from jaxad.data.sources import DataSet
+from jaxad.detector.load import load
+from jaxad.detector.scorer import Scorer
+from jaxad.storage.paths import expand
+from jaxad.storage.workdir import Workdir
+
+
+def load_data(config: ConfigDict) -> DataSet:
+    """Opens the data of a run, generating them where needed.
+
+    Returns:
+        The data set: `split_names` lists its splits, `split("train")` reads one
+        (`jaxad.types.Split`).
+
+    Raises:
+        UserError: there is no such data set, or it is not where the config says.
+    """
+    return DataSet(config.data)
+
+
+def inspect_data(config: ConfigDict, workdir: str | os.PathLike[str]) -> Path:
+    """Checks the data before training, as `--mode=inspect` does.
+
+    Returns:
+        The folder, which now holds `inspect.json` and a contact sheet, `inspect.png`.
+
+    Raises:
+        UserError: an image or a patient is in two splits, or a file cannot be read.
+    """
+    run.inspect(config, workdir)
+    return Workdir(workdir).path
+
+
+def fit(config: ConfigDict, workdir: str | os.PathLike[str]) -> Scorer:
+    """Trains, evaluates every test split and writes the report, as `--mode=fit` does.
+
+    The same call in the same folder goes on from the last checkpoint.
+
+    Returns:
+        The trained detector.
+
+    Raises:
+        UserError: the config or the data have a mistake, or the folder holds something else.
+        RunError: training failed.
+        KeyboardInterrupt: a signal ended training early; a checkpoint was saved.
+    """
+    run.fit(config, workdir)
+    return load(workdir)
+
+
+def write_report(
+    workdir: str | os.PathLike[str], compare: Sequence[str | os.PathLike[str]] = ()
+) -> Path:
+    """Writes `report.html` of a run from the files in its folder, as `--mode=report` does.
+
+    Args:
+        workdir: the run's folder.
+        compare: folders of other runs to show beside it.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        UserError: there is no run, or a file of it is damaged.
+    """
+    folder = Workdir(workdir)
+    run.report(run_config.read(folder), workdir, compare=compare)
+    return folder.report
+
+
+def score_files(
+    path: str | os.PathLike[str],
+    input: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    rate: float | None = None,
+    maps: Literal["all", "anomalous", "none"] = "all",
+) -> Path:
+    """Scores files to tables, decisions and maps, as `--mode=score` does; see `docs/scoring.md`.
+
+    Args:
+        path: a run's folder (its last checkpoint) or an exported file.
+        input: an image, a scan, a DICOM series, a folder or a table of them, or an `.npz` file.
+        output: a folder; the same call goes on where it was stopped.
+        rate: of false positives among normal patients; by default the run's.
+        maps: of which images.
+
+    Returns:
+        The path of the table with one row per image, `scores.csv` in `output`.
+
+    Raises:
+        UserError: nothing can be scored, or `output` holds the scores of something else.
+    """
+    config = None if expand(path).is_file() else run_config.read(Workdir(path))
+    run.score(
+        config, path, input=input, output=output, rate="" if rate is None else rate, maps=maps
+    )
+    return expand(output) / "scores.csv"
+
+
+def export_detector(workdir: str | os.PathLike[str]) -> Path:
+    """Writes a run's detector to one file that scores by itself, as `--mode=export` does.
+
+    Returns:
+        The file, `detector.jaxad` in the run's folder; `jaxad.load` takes it.
+
+    Raises:
+        UserError: there is no run, or it has no checkpoint yet.
+    """
+    folder = Workdir(workdir)
+    run.export(run_config.read(folder), workdir)
+    return folder.exported
+
+
+def run_study(config: ConfigDict, workdir: str | os.PathLike[str]) -> Path:
+    """Does every run of a study that is not finished and writes its tables, as `--mode=study`.
+
+    Args:
+        config: of many runs, such as `get_config("studies/pchvae_table1:demo")`.
+        workdir: the study's folder; the same call goes on where it was stopped.
+
+    Returns:
+        The path of the table, `table.md`.
+
+    Raises:
+        UserError: the config has a mistake, or the folder holds something else.
+        RunError: runs failed; the tables are written without them.
+        KeyboardInterrupt: a signal ended the study early.
+    """
+    run.study(config, workdir, print_table=False)
+    return expand(workdir) / "table.md"

@@ -1,0 +1,22 @@
+"""Configs: the shared base, the ones that are shipped, studies, and their text."""
+
+from jaxad.config.defaults import VARIANTS, base, check_variant, smoke
+from jaxad.config.shipped import get_config
+from jaxad.config.studies import is_study, study, study_run
+from jaxad.config.text import difference, flatten, from_json, to_json, without_places
+
+__all__ = [
+    "VARIANTS",
+    "base",
+    "check_variant",
+    "difference",
+    "flatten",
+    "from_json",
+    "get_config",
+    "is_study",
+    "smoke",
+    "study",
+    "study_run",
+    "to_json",
+    "without_places",
+]

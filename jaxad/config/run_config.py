@@ -1,0 +1,71 @@
+"""The config of a run, kept in the run's folder."""
+
+from ml_collections import ConfigDict
+
+from jaxad.config.text import difference, from_json, to_json
+from jaxad.errors import UserError
+from jaxad.storage.paths import expand
+from jaxad.storage.workdir import Workdir, atomic_write
+
+
+def read(workdir: Workdir) -> ConfigDict:
+    """The config of the run in a folder.
+
+    Raises:
+        UserError: this is no run's folder, or its config is damaged.
+    """
+    try:
+        return from_json(workdir.config.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(
+            f"workdir '{workdir.path}': holds no config.json; train there first, or name the "
+            "folder of a run."
+        ) from error
+    except (OSError, ValueError) as error:
+        raise UserError(f"'{workdir.config}' cannot be read ({error}).") from error
+
+
+def write(workdir: Workdir, config: ConfigDict) -> None:
+    """Makes the folder this config's. Call it when nothing else of the config can be wrong.
+
+    Raises:
+        UserError: see `check`.
+    """
+    check(workdir, config)
+    if workdir.config.exists():
+        return
+    config = config.copy_and_resolve_references()
+    for data in (config.data, config.data.test):
+        if data.root and "://" not in data.root:
+            # Relative to no folder, so that a command in any other folder finds the data.
+            data.root = str(expand(data.root, "config.data.root").absolute())
+    with atomic_write(workdir.config) as file:
+        file.write(to_json(config))
+
+
+def check(workdir: Workdir, config: ConfigDict) -> None:
+    """Checks that a folder can be written and holds no run of another config.
+
+    Raises:
+        UserError: the folder cannot be written, has a name that checkpoints cannot be written
+            under, or holds a study or a run of another config.
+    """
+    workdir.check_writable(for_checkpoints=True)
+    check_same(workdir, config)
+
+
+def check_same(workdir: Workdir, config: ConfigDict) -> None:
+    """Checks that a folder holds no run of another config.
+
+    Raises:
+        UserError: it does, or it holds a study.
+    """
+    if workdir.study.exists():
+        raise UserError(f"workdir '{workdir.path}' holds a study; choose another --workdir.")
+    if workdir.config.exists():
+        differences = difference(config, read(workdir))
+        if differences:
+            raise UserError(
+                f"workdir '{workdir.path}' holds a run of another config; choose another "
+                f"--workdir or undo the difference: {'; '.join(differences)}."
+            )

@@ -1,1 +1,0 @@
-"""Data sets as TensorFlow Datasets builders, one module each."""

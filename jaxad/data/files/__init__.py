@@ -1,0 +1,1 @@
+"""Data sets that are a user's files: folders, tables and arrays."""

@@ -1,0 +1,1 @@
+"""Augmented batches as a pure function of the step."""

@@ -1,0 +1,159 @@
+"""Batches as a pure function of the step: no iterator has a state to save.
+
+Training batch `step` holds the examples at positions `step * B ... step * B + B - 1` of an endless
+stream in which every epoch is a permutation of the split, computed by `index_shuffle` from the
+seed and the epoch's number. A run that resumes at a step sees what an uninterrupted one would
+have seen, for any number of processes: each takes its slice of every global batch, and the
+augmentation of an example is keyed by its position in the stream.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from jaxad.data.pipeline.augment import Augmentation, augment
+from jaxad.data.prepare.preprocess import to_unit_interval
+from jaxad.errors import UserError
+from jaxad.runtime.host_tensorflow import tensorflow
+from jaxad.types import Split
+
+_SHUFFLE_STREAM = 1
+
+HostBatch = dict[str, np.ndarray]
+
+
+def local_rows(batch_size: int, process_index: int, process_count: int) -> np.ndarray:
+    """The places [b] of this process's examples in a global batch.
+
+    Raises:
+        UserError: the processes cannot share the batch evenly.
+    """
+    if batch_size % process_count:
+        raise UserError(
+            f"batch size {batch_size} cannot be shared by {process_count} processes; "
+            f"choose a multiple of {process_count}."
+        )
+    size = batch_size // process_count
+    return np.arange(process_index * size, (process_index + 1) * size, dtype=np.int32)
+
+
+def steps_per_epoch(num_examples: int, batch_size: int) -> float:
+    """Steps in which the stream passes the whole split once; not a whole number in general."""
+    return num_examples / batch_size
+
+
+def train_batches(
+    split: Split,
+    *,
+    batch_size: int,
+    seed: int,
+    augmentation: Augmentation,
+    start_step: int,
+    stop_step: int,
+    features: np.ndarray | None = None,
+    process_index: int = 0,
+    process_count: int = 1,
+) -> Iterator[HostBatch]:
+    """This process's part of the training batches of steps `start_step` to `stop_step - 1`.
+
+    Args:
+        split: where the examples come from.
+        batch_size: of the global batch, B.
+        seed: of the order and of the augmentation.
+        augmentation: what may be done to an image.
+        start_step: first step, 0-based.
+        stop_step: one past the last step.
+        features: of every example of the split as it is, [N, ...]; None where there are none.
+        process_index: which part of the global batch is ours.
+        process_count: in how many parts it comes.
+
+    Yields:
+        `image` float32 [b, H, W, C] in [0, 1], `label` int32 [b], `_valid` bool [b] (all true) and
+        `_index` int32 [b], the place in the global batch; b = batch_size / process_count. Also
+        `features` [b, ...] where there are some.
+    """
+    tf = tensorflow()
+    rows = local_rows(batch_size, process_index, process_count)
+    num_examples = len(split)
+
+    arrays = {"label": split.labels, **({} if features is None else {"features": features})}
+
+    def gather(indices: np.ndarray) -> list[np.ndarray]:
+        return [to_unit_interval(split.images[indices]), *(x[indices] for x in arrays.values())]
+
+    @tf.autograph.experimental.do_not_convert  # nothing here needs its rewriting
+    def make_batch(step: Any) -> dict[str, Any]:
+        positions = step * batch_size + tf.constant(rows, tf.int64)
+        epochs, offsets = positions // num_examples, positions % num_examples
+        # The op under tf.random.experimental.index_shuffle, which pads a seed per row wrongly.
+        # Three seed words: the run's seed, the epoch, and a constant that keeps this use of the
+        # seed apart from the augmentation's.
+        seeds = tf.stack([tf.fill([len(rows)], tf.constant(seed, tf.int64)), epochs], axis=1)
+        seeds = tf.pad(seeds, [[0, 0], [0, 1]], constant_values=_SHUFFLE_STREAM)
+        indices = tf.raw_ops.RandomIndexShuffle(
+            index=offsets,
+            seed=tf.cast(seeds, tf.int32),
+            max_index=tf.constant(num_examples - 1, tf.int64),
+            rounds=4,
+        )
+        types = [tf.float32, *(tf.as_dtype(x.dtype) for x in arrays.values())]
+        images, *gathered = tf.numpy_function(gather, [indices], types, stateful=False)
+        images.set_shape((len(rows), *split.images.shape[1:]))
+        return {
+            "image": augment(images, positions, seed, augmentation),
+            **dict(zip(arrays, gathered, strict=True)),
+            "_valid": tf.ones(len(rows), tf.bool),
+            "_index": tf.constant(rows),
+        }
+
+    options = tf.data.Options()
+    options.deterministic = True
+    # Nothing here is left to tune, and an iterator's end waits for the tuner to wake, up to a
+    # minute.
+    options.autotune.enabled = False
+    dataset = tf.data.Dataset.range(start_step, stop_step)
+    dataset = dataset.map(make_batch, num_parallel_calls=2).prefetch(2).with_options(options)
+    return dataset.as_numpy_iterator()
+
+
+def num_eval_batches(num_examples: int, batch_size: int) -> int:
+    """The number of padded batches in which every example appears once."""
+    return -(-num_examples // batch_size)
+
+
+def eval_batches(
+    images: np.ndarray,
+    arrays: Mapping[str, np.ndarray],
+    *,
+    batch_size: int,
+    process_index: int = 0,
+    process_count: int = 1,
+) -> Iterator[HostBatch]:
+    """This process's part of batches that hold every example once, in order.
+
+    The last batch is padded, `_valid` false, so that every batch has one shape and every process
+    the same number of batches, and no example is dropped or counted twice.
+
+    Args:
+        images: [N, H, W, C], see `jaxad.data.prepare.preprocess`.
+        arrays: further arrays [N, ...] to batch.
+        batch_size: of the global batch.
+        process_index: which part of the global batch is ours.
+        process_count: in how many parts it comes.
+
+    Yields:
+        `image` float32 [b, H, W, C] in [0, 1], each of `arrays`, `_valid` bool [b] and `_index`
+        int32 [b], the place in `images` (0 for padding).
+    """
+    rows = local_rows(batch_size, process_index, process_count)
+    for number in range(num_eval_batches(len(images), batch_size)):
+        places = number * batch_size + rows
+        valid = places < len(images)
+        places = np.where(valid, places, 0)
+        yield {
+            "image": to_unit_interval(images[places]),
+            **{name: array[places] for name, array in arrays.items()},
+            "_valid": valid,
+            "_index": places.astype(np.int32),
+        }

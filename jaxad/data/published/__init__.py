@@ -1,0 +1,1 @@
+"""Published data sets as TensorFlow Datasets builders, one module each."""

@@ -1,0 +1,90 @@
+"""ISIC 2018, task 3: dermatoscopic images of skin lesions."""
+
+import csv
+from pathlib import Path
+
+from jaxad.data.files.items import Item
+from jaxad.data.published.manual import Choices, Layout, ManualBuilder
+from jaxad.errors import UserError
+
+_CLASSES = ("MEL", "NV", "BCC", "AKIEC", "BKL", "DF", "VASC")
+
+
+class Isic2018(ManualBuilder):
+    """Skin lesions; nevi (NV) are normal, the other six classes are not.
+
+    The official validation images are the test split, as in AE-FLOW. Images of one lesion are a
+    group where `ISIC2018_Task3_Training_LesionGroupings.csv` is there; patients are not published.
+    """
+
+    MANUAL_DOWNLOAD_INSTRUCTIONS = """
+    From https://challenge.isic-archive.com/data/#2018, task 3, download training data, training
+    ground truth, training lesion groupings, validation data and validation ground truth, and
+    unpack them into one folder:
+
+        <root>/ISIC2018_Task3_Training_Input/ISIC_0024306.jpg ...
+        <root>/ISIC2018_Task3_Training_GroundTruth/ISIC2018_Task3_Training_GroundTruth.csv
+        <root>/ISIC2018_Task3_Training_LesionGroupings.csv
+        <root>/ISIC2018_Task3_Validation_Input/ISIC_0034321.jpg ...
+        <root>/ISIC2018_Task3_Validation_GroundTruth/ISIC2018_Task3_Validation_GroundTruth.csv
+    """
+    PUBLISHED = {("train", 0): 6_705, ("test", 0): 123, ("test", 1): 70}
+    DESCRIPTION = "Dermatoscopic images of skin lesions (ISIC 2018, task 3)."
+    HOMEPAGE = "https://challenge.isic-archive.com/landing/2018/"
+    CITATION = """@article{codella2019skin,
+  title={Skin lesion analysis toward melanoma detection 2018},
+  author={Codella, Noel and Rotemberg, Veronica and Tschandl, Philipp and others},
+  journal={arXiv:1902.03368}, year={2019}
+}"""
+
+    @classmethod
+    def layout(cls, root: Path, choices: Choices) -> Layout:
+        lesions = {
+            row["image"]: row["lesion_id"]
+            for row in _rows(root, "ISIC2018_Task3_Training_LesionGroupings.csv", optional=True)
+            if "image" in row and "lesion_id" in row
+        }
+        train = _items(root, "Training", lesions)
+        return {
+            "train": [item for item in train if not item.label],
+            "test": _items(root, "Validation", lesions),
+        }
+
+
+def _rows(root: Path, name: str, optional: bool = False) -> list[dict[str, str]]:
+    """The rows of a CSV file, in the root or in a folder of its own."""
+    places = (root / name, root / Path(name).stem / name)
+    path = next((path for path in places if path.is_file()), None)
+    if path is None:
+        if optional:
+            return []
+        raise UserError(
+            f"isic2018: '{root}' has no {name}; unpack the ground truth there. How to get the "
+            "data: docs/data.md."
+        )
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            return list(csv.DictReader(file, strict=True))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path}: not a readable CSV file ({error}); download it again.") from error
+
+
+def _items(root: Path, part: str, lesions: dict[str, str]) -> list[Item]:
+    name = f"ISIC2018_Task3_{part}_GroundTruth.csv"
+    folder = root / f"ISIC2018_Task3_{part}_Input"
+    items = []
+    for number, row in enumerate(_rows(root, name), start=2):
+        try:
+            image = row["image"]
+            (kind,) = (one for one in _CLASSES if float(row[one]) == 1)
+        except (KeyError, ValueError, TypeError) as error:
+            raise UserError(
+                f"isic2018: {name} line {number}: is not an image and one of "
+                f"{', '.join(_CLASSES)}; download it again."
+            ) from error
+        path = folder / f"{image}.jpg"
+        group = lesions.get(image, image)
+        items.append(Item(image, group, (path,), int(kind != "NV")))
+    if not items:
+        raise UserError(f"isic2018: {name} has no rows; download it again.")
+    return items

@@ -1,0 +1,132 @@
+"""OCT2017 and chest X-rays (Kermany et al. 2018): folders of JPEG files by class."""
+
+import dataclasses
+import re
+import sys
+from pathlib import Path
+
+from jaxad.data.files.items import Item
+from jaxad.data.files.tree import find_files
+from jaxad.data.published.manual import Choices, Layout, ManualBuilder
+from jaxad.data.readers.images import SUFFIXES
+from jaxad.errors import UserError
+
+_CITATION = """@article{kermany2018identifying,
+  title={Identifying medical diagnoses and treatable diseases by image-based deep learning},
+  author={Kermany, Daniel S. and Goldbaum, Michael and Cai, Wenjia and others},
+  journal={Cell}, volume={172}, number={5}, pages={1122--1131}, year={2018}
+}"""
+
+
+class _Kermany(ManualBuilder, skip_registration=True):  # type: ignore[call-arg]  # TFDS has no types
+    """`train/NORMAL` is learnt from, `test/<class>` is tested, as published."""
+
+    CITATION = _CITATION
+    HOMEPAGE = "https://data.mendeley.com/datasets/rscbjbr9sj"
+    #: The folder that an archive unpacks to; archives of Kaggle add a space.
+    FOLDER = ""
+    #: Folders of `test`, beside NORMAL.
+    ANOMALIES: tuple[str, ...] = ()
+    #: Folders whose NORMAL images are learnt from.
+    LEARNT: tuple[str, ...] = ("train",)
+    #: What of a file's name is the patient.
+    PATIENT = ""
+
+    @classmethod
+    def layout(cls, root: Path, choices: Choices) -> Layout:
+        nested = [root / name for name in (cls.FOLDER, f"{cls.FOLDER} ")]
+        base = next((folder for folder in (root, *nested) if (folder / "train").is_dir()), None)
+        needed = ["train/NORMAL", "test/NORMAL", *(f"test/{name}" for name in cls.ANOMALIES)]
+        lacking = needed if base is None else [n for n in needed if not (base / n).is_dir()]
+        if base is None or lacking:
+            raise UserError(
+                f"{cls.name}: '{base or root}' has no {lacking[0]}; name the folder with "
+                f"{', '.join(needed)}. How to get the data: docs/data.md."
+            )
+        train = [
+            item
+            for split in cls.LEARNT
+            if (base / split / "NORMAL").is_dir()
+            for item in cls._items(base, f"{split}/NORMAL", 0)
+        ]
+        test = cls._items(base, "test/NORMAL", 0)
+        for name in cls.ANOMALIES:
+            test += cls._items(base, f"test/{name}", 1)
+        return {"train": cls._without_shared(train, test, choices), "test": test}
+
+    @classmethod
+    def _items(cls, base: Path, place: str, label: int) -> list[Item]:
+        paths = find_files(base / place, SUFFIXES)
+        if not paths:
+            raise UserError(f"{cls.name}: '{base / place}' holds no images; unpack it again.")
+        return [Item(f"{place}/{path.name}", cls.patient(path), (path,), label) for path in paths]
+
+    @classmethod
+    def patient(cls, path: Path) -> str:
+        """The patient of a file, by its name; the name where it tells none."""
+        found = re.match(cls.PATIENT, path.stem)
+        return found[1] if found else path.stem
+
+    @classmethod
+    def of_site(cls, items: list[Item], modality: str) -> list[Item]:
+        del modality
+        return [dataclasses.replace(item, group=cls.patient(item.paths[0])) for item in items]
+
+    @classmethod
+    def _without_shared(cls, train: list[Item], test: list[Item], choices: Choices) -> list[Item]:
+        """The images to learn from; with `regroup` without those of patients that are tested."""
+        tested = {item.group for item in test}
+        shared = {item.group for item in train} & tested
+        if not shared or choices.test_only:  # of `train` nothing is learnt then
+            return train
+        count = sum(item.group in shared for item in train)
+        if choices.regroup:
+            return [item for item in train if item.group not in shared]
+        print(
+            f"warning: {cls.name}: {count:,} images to learn from are of {len(shared):,} patients "
+            "who are tested, too: the published split leaks. --config.data.regroup=True leaves "
+            "these images out.",
+            file=sys.stderr,
+        )
+        return train
+
+
+class Oct2017(_Kermany):
+    """Retinal OCT: normal, and with CNV, DME or drusen."""
+
+    MANUAL_DOWNLOAD_INSTRUCTIONS = """
+    Download OCT2017.tar.gz of version 2 from https://data.mendeley.com/datasets/rscbjbr9sj/2 (the
+    third version has other images) and unpack it. Give the folder OCT2017:
+
+        <root>/train/NORMAL/NORMAL-1001666-1.jpeg ...      (CNV, DME, DRUSEN are not needed)
+        <root>/test/NORMAL/*.jpeg, test/CNV, test/DME, test/DRUSEN
+    """
+    FOLDER = "OCT2017"
+    ANOMALIES = ("CNV", "DME", "DRUSEN")
+    # NORMAL-1001666-1: class, patient, image.
+    PATIENT = r"[A-Za-z]+-(\d+)-\d+"
+    PUBLISHED = {("train", 0): 26_315, ("test", 0): 242, ("test", 1): 3 * 242}
+    SHARES_PATIENTS = True
+    DESCRIPTION = "Retinal optical coherence tomography (Kermany et al. 2018)."
+
+
+class Chestxray(_Kermany):
+    """Chest X-rays of children: normal, and with pneumonia."""
+
+    MANUAL_DOWNLOAD_INSTRUCTIONS = """
+    Download ChestXRay2017.zip from https://data.mendeley.com/datasets/rscbjbr9sj/2 (or
+    `chest-xray-pneumonia` from Kaggle) and unpack it. Give the folder chest_xray:
+
+        <root>/train/NORMAL/IM-0115-0001.jpeg ...          (train/PNEUMONIA is not needed)
+        <root>/val/NORMAL/*.jpeg                           (Kaggle: eight that are train's)
+        <root>/test/NORMAL/*.jpeg, test/PNEUMONIA/person1_virus_6.jpeg ...
+    """
+    FOLDER = "chest_xray"
+    ANOMALIES = ("PNEUMONIA",)
+    # With Kaggle's eight the 1,349 of the paper are complete.
+    LEARNT = ("train", "val")
+    # IM-0115-0001, NORMAL2-IM-0027-0001-0002 and person1_virus_6: patient, then image.
+    PATIENT = r"((?:NORMAL2-)?IM-\d+|person\d+)"
+    PUBLISHED = {("train", 0): 1_349, ("test", 0): 234, ("test", 1): 390}
+    SHARES_PATIENTS = True
+    DESCRIPTION = "Chest X-rays of children (Kermany et al. 2018)."

@@ -1,0 +1,48 @@
+"""MIIC: microscopic images of integrated circuits."""
+
+from pathlib import Path
+
+from jaxad.data.files.folders import read_folder
+from jaxad.data.published.manual import Choices, Layout, ManualBuilder
+from jaxad.errors import UserError
+
+
+class Miic(ManualBuilder):
+    """Metal layers of integrated circuits under a scanning electron microscope.
+
+    How the archive is laid out is not published; it is expected in the layout of `folder`.
+    """
+
+    MANUAL_DOWNLOAD_INSTRUCTIONS = """
+    Ask for the data at https://github.com/wenbihan/MIIC-IAD and lay them out so:
+
+        <root>/train/good/*.png                            23,888 normal images
+        <root>/test/good/*.png                             1,272 normal images
+        <root>/test/anomalous/*.png                        116 anomalous images
+        <root>/ground_truth/anomalous/*.png                masks by the same names
+    """
+    PUBLISHED = {("train", 0): 23_888, ("test", 0): 1_272, ("test", 1): 116}
+    DESCRIPTION = "Scanning electron microscopy of integrated circuits (MIIC)."
+    HOMEPAGE = "https://github.com/wenbihan/MIIC-IAD"
+    CITATION = """@inproceedings{huang2021joint,
+  title={Joint anomaly detection and inpainting for microscopy images via deep self-supervised
+    learning},
+  author={Huang, Ling and Cheng, Deruo and Yang, Xulei and others},
+  booktitle={IEEE International Conference on Image Processing}, year={2021}
+}"""
+
+    @classmethod
+    def layout(cls, root: Path, choices: Choices) -> Layout:
+        splits = read_folder(root, "image", choices.splitting)
+        tested = splits.get("test", [])
+        bare = next((item for item in tested if item.label and item.mask is None), None)
+        if bare is not None:
+            raise UserError(
+                f"{bare.paths[0]}: has no mask; the data set comes with one for every anomalous "
+                "image, put them into ground_truth/anomalous/ under the same names."
+            )
+        return {"train": [*splits["train"], *splits["val"]], "test": tested}
+
+    @classmethod
+    def _has_masks(cls) -> bool:
+        return True

@@ -1,0 +1,228 @@
+"""The embedded data set as a TensorFlow Datasets builder.
+
+    builder = IcbmSynth(config=make_config(64), data_dir=folder, file_format="array_record")
+    builder.download_and_prepare()
+    source = builder.as_data_source(split="train")
+
+Nothing is downloaded: the anatomy comes from the installed nilearn, the photographs from the
+installed scikit-image and scikit-learn.
+"""
+
+import dataclasses
+import io
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import joblib
+import numpy as np
+import tensorflow_datasets as tfds
+from PIL import Image
+from threadpoolctl import threadpool_limits
+from tqdm import tqdm
+
+from jaxad.data.files.workers import can_start_processes, parallel
+from jaxad.data.synthetic.slices import SPLITS, make_slices
+from jaxad.data.synthetic.template import NUM_SLICES
+from jaxad.data.tfds.quiet import silent_tfds
+from jaxad.errors import UserError
+from jaxad.runtime import interrupts
+
+_CITATION = """@article{fonov2011unbiased,
+  title={Unbiased average age-appropriate atlases for pediatric studies},
+  author={Fonov, Vladimir and Evans, Alan C. and Botteron, Kelly and Almli, C. Robert and
+    McKinstry, Robert C. and Collins, D. Louis},
+  journal={NeuroImage}, volume={54}, number={1}, pages={313--327}, year={2011}
+}"""
+
+DEFAULT_NUM_SUBJECTS = (240, 120, 60, 60)
+"""Subjects in train, val, test_objects and test_lesions."""
+
+# Starting workers takes longer than making this many subjects in this process.
+_FEW_SUBJECTS = 12
+
+
+@dataclasses.dataclass(kw_only=True)
+class IcbmSynthConfig(tfds.core.BuilderConfig):
+    """One version of the data; use `make_config`, which also names it.
+
+    Attributes:
+      image_size: pixels per side of a slice of 200 mm, a multiple of 16.
+      seed: seed of everything random, not negative.
+      num_subjects: subjects in train, val, test_objects and test_lesions, each with 20 slices.
+    """
+
+    image_size: int = 64
+    seed: int = 0
+    num_subjects: tuple[int, int, int, int] = DEFAULT_NUM_SUBJECTS
+
+
+def _new_config(
+    image_size: int, seed: int, num_subjects: tuple[int, int, int, int]
+) -> IcbmSynthConfig:
+    name = f"{image_size}px_seed{seed}"
+    if num_subjects != DEFAULT_NUM_SUBJECTS:
+        name += "_" + "-".join(map(str, num_subjects))
+    return IcbmSynthConfig(
+        name=name,
+        description=f"{image_size} x {image_size} pixels, seed {seed}.",
+        image_size=image_size,
+        seed=seed,
+        num_subjects=num_subjects,
+    )
+
+
+_PUBLISHED = [_new_config(size, 0, DEFAULT_NUM_SUBJECTS) for size in (64, 128)]
+
+
+def make_config(
+    image_size: int,
+    seed: int = 0,
+    num_subjects: Sequence[int] = DEFAULT_NUM_SUBJECTS,
+) -> IcbmSynthConfig:
+    """A config whose name tells its contents: `64px_seed0`, or `64px_seed0_6-4-4-4`.
+
+    Args:
+      image_size: pixels per side, a positive multiple of 16.
+      seed: seed of everything random, not negative.
+      num_subjects: subjects in train, val, test_objects and test_lesions, at least one each.
+        Positives are equally frequent at all slice indices where three divides the number of
+        test subjects, and differ by at most one otherwise. More subjects leave the earlier ones
+        of their split, and all other splits, as they are.
+
+    Raises:
+      UserError: if an argument is out of range.
+    """
+    counts = tuple(int(count) for count in num_subjects)
+    if image_size < 16 or image_size % 16:
+        raise UserError(f"icbm_synth: image_size is {image_size}; use a multiple of 16, such as 64")
+    if seed < 0:
+        raise UserError(f"icbm_synth: seed is {seed}; use 0 or more")
+    if len(counts) != len(SPLITS) or min(counts) < 1:
+        raise UserError(
+            f"icbm_synth: num_subjects is {counts}; give four counts of at least 1, "
+            f"for {', '.join(SPLITS)}"
+        )
+    train, val, objects, lesions = counts
+    config = _new_config(int(image_size), int(seed), (train, val, objects, lesions))
+    # TFDS wants the very object that the builder class lists, where it lists one of that name.
+    return next((known for known in _PUBLISHED if known.name == config.name), config)
+
+
+class IcbmSynth(tfds.core.GeneratorBasedBuilder):
+    """Semi-synthetic axial brain MRI with natural objects and lesions as anomalies.
+
+    Splits: `train` and `val` are normal, `test_objects` and `test_lesions` hold an anomaly in a
+    third of their slices. Examples are ordered by subject, then by slice.
+    """
+
+    VERSION = tfds.core.Version("1.0.0")
+    RELEASE_NOTES = {"1.0.0": "Initial release."}
+    BUILDER_CONFIGS = _PUBLISHED
+
+    _progress: tqdm | None = None
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        size = self.builder_config.image_size
+        return self.dataset_info_from_configs(
+            description=(
+                "Axial slices of random deformations of the ICBM152 T1 template: 20 slices of "
+                "200 x 200 mm a subject, normal or with a photograph or a lesion drawn in."
+            ),
+            features=tfds.features.FeaturesDict(
+                {
+                    "image": tfds.features.Image(shape=(size, size, 1), encoding_format="png"),
+                    "label": tfds.features.ClassLabel(names=["normal", "anomalous"]),
+                    "mask": tfds.features.Image(shape=(size, size, 1), encoding_format="png"),
+                    "id": tfds.features.Text(),
+                    "group": tfds.features.Text(),
+                    "position": np.int32,
+                }
+            ),
+            supervised_keys=("image", "label"),
+            homepage="https://www.bic.mni.mcgill.ca/ServicesAtlases/ICBM152NLin2009",
+            citation=_CITATION,
+            disable_shuffling=True,
+        )
+
+    def download_and_prepare(self, **kwargs: Any) -> None:
+        """Make the data if it is not there yet, in parallel, under one progress bar.
+
+        Args:
+          **kwargs: as of `tfds.core.DatasetBuilder.download_and_prepare`.
+        """
+        with silent_tfds():
+            try:
+                super().download_and_prepare(**kwargs)
+            finally:
+                if self._progress is not None:
+                    self._progress.close()
+                    self._progress = None
+
+    def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[int, dict]]]:
+        del dl_manager  # Nothing is downloaded.
+        config = self.builder_config
+        self._progress = tqdm(
+            total=sum(config.num_subjects), desc=f"icbm_synth {config.name}", unit="subject"
+        )
+        return {
+            split: self._generate_examples(split, count)
+            for split, count in zip(SPLITS, config.num_subjects, strict=True)
+        }
+
+    def _generate_examples(self, split: str, count: int) -> Iterator[tuple[int, dict]]:
+        for number, examples in enumerate(make_examples(self.builder_config, split, count)):
+            for position, example in enumerate(examples):
+                yield number * NUM_SLICES + position, example
+            if self._progress is not None:
+                self._progress.update()
+            interrupts.check()
+
+
+def make_examples(
+    config: IcbmSynthConfig, split: str, count: int, num_workers: int | None = None
+) -> Iterator[list[dict]]:
+    """The encoded examples of a split, subject by subject, made in parallel.
+
+    Args:
+      config: which version of the data.
+      split: name of the split.
+      count: number of subjects.
+      num_workers: processes; all cores by default, and this process alone for a few subjects.
+
+    Yields:
+      The 20 examples of a subject.
+    """
+    if num_workers is None:
+        few = sum(config.num_subjects) < _FEW_SUBJECTS
+        num_workers = 1 if few else min(joblib.cpu_count(), count)
+    keys = [(config.seed, split, number, config.image_size) for number in range(count)]
+    if num_workers == 1 or not can_start_processes():
+        with threadpool_limits(1):
+            yield from (_subject_examples(*key) for key in keys)
+        return
+    with parallel(num_workers) as workers:
+        subjects = workers(joblib.delayed(_subject_examples)(*key) for key in keys)
+    yield from subjects
+
+
+def _subject_examples(seed: int, split: str, number: int, image_size: int) -> list[dict]:
+    """The examples of one subject, images as PNG: encoding, too, is the workers' task."""
+    subject = make_slices(seed, split, number, image_size)
+    return [
+        {
+            "image": _png(subject.images[position]),
+            "label": int(subject.labels[position]),
+            "mask": _png(subject.masks[position]),
+            "id": f"{subject.group}-{position:02d}",
+            "group": subject.group,
+            "position": position,
+        }
+        for position in range(NUM_SLICES)
+    ]
+
+
+def _png(pixels: np.ndarray) -> bytes:
+    """A grey image as PNG."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format="PNG")
+    return buffer.getvalue()

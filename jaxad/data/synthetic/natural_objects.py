@@ -1,0 +1,193 @@
+"""Natural objects rendered into normal images of any data set: the pchVAE paper's protocol.
+
+    split = render_natural_objects(data_set.split("test_normal"), seed=0)
+
+Zimmerer, Petersen and Maier-Hein "randomly render natural objects in the brain area of some
+slices" of held-back normal patients, "which are then considered anomalies". The objects look as
+those of the embedded data do: the shorter side of an image counts as its field of view of 200 mm.
+"""
+
+import dataclasses
+import hashlib
+
+import numpy as np
+from jaxtyping import Bool, Float, Shaped
+from scipy import ndimage
+
+from jaxad.data.prepare.preprocess import check_images, to_unit_interval
+from jaxad.data.synthetic.geometry import WELL_INSIDE, inside_share, plane_axes_mm
+from jaxad.data.synthetic.objects import Outline, blend, draw_alpha
+from jaxad.data.synthetic.template import spacing_mm
+from jaxad.errors import UserError
+from jaxad.types import Split
+
+_CANDIDATES = 256
+# A pixel above 0 stays above it, at the least level of its type or this, as in the embedded data.
+_LEAST_FLOAT = 1 / 255
+
+
+def render_natural_objects(split: Split, *, seed: int, share: float = 1 / 3) -> Split:
+    """Draws a piece of a photograph into the foreground of some images of a normal split.
+
+    The foreground is the largest connected part of the pixels above 0 in any channel, its holes
+    filled. An image can hold an object if its own one fits into the foreground, on a place that
+    is not of one grey level; others stay normal. Where the split has positions, each of them gets
+    objects in the same share of those of its images that can hold one: where all can, position
+    tells nothing. At positions whose images are often too small, positives are rarer, and only
+    position-corrected figures should be compared. The object of an image depends on
+    the seed, the image and its id alone.
+
+    Args:
+        split: normal images [N, H, W, C] of any size; not modified.
+        seed: not negative; another one gives other objects in other images.
+        share: of the images that can hold an object, the part that get one; in [0, 1].
+
+    Returns:
+        The split with new `images` (of the same type; those without an object the same to the
+        byte), `labels` (1 = holds an object) and `masks` (1 = the object outweighs the image).
+
+    Raises:
+        UserError: an image is anomalous already or unusable (named by its id), no image can hold
+            an object, or the seed or the share is out of range.
+    """
+    _check(split, seed, share)
+    places = [
+        _find_place(image, _keyed_generator(seed, "object", name))
+        for image, name in zip(split.images, split.ids, strict=True)
+    ]
+    able = np.array([place is not None for place in places], bool)
+    if len(split) and not able.any():
+        raise UserError(
+            "natural objects: no image has a foreground that holds an object of 17 to 32 % of its "
+            "shorter side; set the background to 0, and crop the images to what they show."
+        )
+    chosen = _choose(split, able, seed, share)
+    images, masks = split.images.copy(), np.zeros(split.images.shape[:3], np.uint8)
+    for index, place in enumerate(places):
+        if place is not None and chosen[index]:
+            images[index], masks[index] = _render(split.images[index], place)
+    return dataclasses.replace(split, images=images, labels=chosen.astype(np.int32), masks=masks)
+
+
+def _check(split: Split, seed: int, share: float) -> None:
+    if seed < 0:
+        raise UserError(f"natural objects: the seed is {seed}; use 0 or more.")
+    if not 0 <= share <= 1:
+        raise UserError(f"natural objects: the share is {share}; use a number from 0 to 1.")
+    check_images(split.images, split.ids, split.images.shape[-3:], "natural objects")
+    anomalous = split.labels != 0
+    if split.masks is not None:
+        anomalous = anomalous | split.masks.any(axis=(1, 2))
+    if anomalous.any():
+        raise UserError(
+            f"natural objects: image '{split.ids[int(np.argmax(anomalous))]}' is anomalous "
+            "already; render them into a split of normal images only."
+        )
+
+
+def _keyed_generator(seed: int, purpose: str, name: str) -> np.random.Generator:
+    """The random generator of one purpose for one name, the same in any process."""
+    digest = hashlib.blake2b(f"{purpose}:{name}".encode(), digest_size=16).digest()
+    key = (int.from_bytes(digest, "little"),)
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=key))
+
+
+def _choose(
+    split: Split, able: Bool[np.ndarray, " n"], seed: int, share: float
+) -> Bool[np.ndarray, " n"]:
+    """Which images get an object: of those that can hold one, a share at every position."""
+    positions = np.zeros(len(split), int) if split.positions is None else split.positions
+    places, place_of = np.unique(positions, return_inverse=True)
+    counts = np.bincount(place_of[able], minlength=len(places))
+    generator = _keyed_generator(seed, "plan", "")
+    # The running total is rounded, from a random start and over shuffled positions: each position
+    # gets its share rounded up or down, and so does the whole split.
+    order = generator.permutation(len(places))
+    total = np.concatenate([[0.0], np.cumsum(share * counts[order])]) + generator.uniform()
+    wanted = np.zeros(len(places), int)
+    wanted[order] = np.diff(np.floor(total).astype(int))
+    # Drawn per id, so that the order of the rows does not matter.
+    lot = np.array([_keyed_generator(seed, "choice", name).uniform() for name in split.ids])
+    chosen = np.zeros(len(split), bool)
+    for place, count in enumerate(wanted):
+        candidates = np.flatnonzero(able & (place_of == place))
+        chosen[candidates[np.argsort(lot[candidates])[:count]]] = True
+    return chosen
+
+
+@dataclasses.dataclass(frozen=True)
+class _Place:
+    """Where an object lies in an image.
+
+    Attributes:
+        outline: its shape.
+        centre: of the outline, (x, y) in mm from the centre of the image.
+        alpha: how much of the image it hides.
+        generator: for what is still to be drawn.
+    """
+
+    outline: Outline
+    centre: Float[np.ndarray, "2"]
+    alpha: float
+    generator: np.random.Generator
+
+
+def _find_place(
+    image: Shaped[np.ndarray, "h w c"], generator: np.random.Generator
+) -> _Place | None:
+    """An outline and the first of some random places where it fits; None where it fits nowhere."""
+    foreground = _foreground(image)
+    # Beyond the image nothing is foreground: what lies there counts as lying on its border.
+    inner = np.pad(foreground[1:-1, 1:-1], 1)
+    outline = Outline.draw(generator)
+    alpha = draw_alpha(generator)
+    if not inner.any():
+        return None
+    candidates = _candidates(inner, generator)
+    good = inside_share(inner, candidates, outline.points()) >= WELL_INSIDE
+    if not good.any():
+        return None
+    centre = candidates[:, int(np.argmax(good))]
+    hidden = image[(alpha * outline.weight(centre, foreground.shape) > 0.5) & foreground]
+    # An object's contrast is a multiple of that of what it hides: on one grey level, or smaller
+    # than a pixel, it would not be seen.
+    visible = len(hidden) > 0 and bool((hidden != hidden[0]).any())
+    return _Place(outline, centre, alpha, generator) if visible else None
+
+
+def _candidates(
+    foreground: Bool[np.ndarray, "h w"], generator: np.random.Generator
+) -> Float[np.ndarray, "2 n"]:
+    """Random points (x, y) in mm, spread evenly over the foreground."""
+    row, column = generator.choice(np.argwhere(foreground), _CANDIDATES).T
+    rows, columns = plane_axes_mm(foreground.shape)
+    jitter = generator.uniform(-0.5, 0.5, size=(2, _CANDIDATES)) * spacing_mm(min(foreground.shape))
+    return np.stack([columns[column], rows[row]]) + jitter
+
+
+def _foreground(image: Shaped[np.ndarray, "h w c"]) -> Bool[np.ndarray, "h w"]:
+    """The largest connected part of the pixels above 0 in any channel, its holes filled."""
+    parts, _ = ndimage.label((image > 0).any(axis=-1))
+    sizes = np.bincount(parts.ravel())
+    sizes[0] = 0  # the background
+    largest = int(np.argmax(sizes))
+    return np.asarray(ndimage.binary_fill_holes((parts == largest) & (parts > 0)))
+
+
+def _render(
+    image: Shaped[np.ndarray, "h w c"], place: _Place
+) -> tuple[Shaped[np.ndarray, "h w c"], Bool[np.ndarray, "h w"]]:
+    """The image with its object, in the image's type, and where the object outweighs it."""
+    foreground = _foreground(image)
+    shape = foreground.shape
+    weight = place.outline.weight(place.centre, shape)
+    patch = place.outline.photograph(place.generator, place.centre, shape)
+    unit = to_unit_interval(image)
+    means = unit[foreground].mean(axis=0, dtype=np.float64).tolist()
+    blended, opacity = blend(place.generator, unit, foreground, means, place.alpha, weight, patch)
+    drawn = np.clip(blended, 0, 1)
+    least = _LEAST_FLOAT
+    if np.issubdtype(image.dtype, np.integer):
+        drawn, least = np.rint(drawn * np.iinfo(image.dtype).max), 1
+    drawn = np.maximum(drawn.astype(image.dtype), np.minimum(image, image.dtype.type(least)))
+    return np.where((opacity > 0)[..., None], drawn, image), opacity > 0.5

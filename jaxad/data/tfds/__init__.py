@@ -1,0 +1,1 @@
+"""TensorFlow Datasets: where it keeps data, and how its data sets become splits."""

@@ -1,0 +1,130 @@
+"""Splits of TFDS builders whose features are those of a Batch: image, label, mask, id, ..."""
+
+import functools
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxad.data.tfds.folder import alone, data_folder
+from jaxad.errors import NO_ROOM, RunError, UserError, first_line
+from jaxad.runtime.host_tensorflow import tensorflow
+from jaxad.storage import storage_errors
+from jaxad.types import FilesRead, Split
+
+
+def open_builder(
+    builder_class: Any, builder_config: Any, root: str, manual_dir: Path | None = None
+) -> dict[str, functools.partial[Split]]:
+    """Prepares a builder's data (once; then it is cached) and says how to read its splits.
+
+    Of processes that want the same data at once, one makes them. What a killed one left is removed.
+
+    Args:
+        builder_class: a `tfds.core.DatasetBuilder` class.
+        builder_config: the builder config to prepare.
+        root: the TFDS data folder; "" takes TFDS's own default.
+        manual_dir: where the files are that the user fetched, for builders that need some.
+
+    Raises:
+        UserError: the data folder cannot be read or written.
+        RunError: there is no room for the data.
+    """
+    tensorflow()  # hides the accelerators before TFDS uses it
+    from google.protobuf.json_format import ParseError
+
+    folder = data_folder(root)
+    # Where the files are the user's, config.data.root names them, and not TFDS's folder.
+    remedy = "$TFDS_DATA_DIR" if manual_dir else "--config.data.root or $TFDS_DATA_DIR"
+    from jaxad.data.tfds.quiet import silent_tfds
+
+    def make() -> Any:
+        try:
+            with silent_tfds():
+                return builder_class(
+                    config=builder_config,
+                    data_dir=folder,
+                    file_format="array_record",
+                )
+        except (OSError, ValueError, ParseError) as error:
+            place = f"{folder}/{builder_class.name}/{builder_config.name}"
+            raise UserError(
+                f"cached data in '{place}' cannot be read ({first_line(error)}); delete that "
+                f"folder to make them again, or choose another data folder with {remedy}."
+            ) from error
+
+    import tensorflow_datasets as tfds
+
+    download = tfds.download.DownloadConfig(manual_dir=manual_dir) if manual_dir else None
+    builder = make()
+    if not builder.data_path.exists():
+        try:
+            with alone(str(builder.data_path.parent)):
+                builder = make()  # another process may have made the data meanwhile
+                builder.download_and_prepare(download_config=download)
+        # array_record raises RuntimeError for all that goes wrong with files.
+        except (OSError, RuntimeError) as error:
+            number = storage_errors.number_in_words(error)
+            if number is None:
+                raise
+            reason = os.strerror(number)
+            if number in NO_ROOM:
+                raise RunError(
+                    f"data folder '{builder.data_dir}' takes no more ({reason}); make room, or "
+                    f"choose another with {remedy}."
+                ) from error
+            raise UserError(
+                f"data folder '{builder.data_dir}' cannot be written ({reason}); choose another "
+                f"with {remedy}."
+            ) from error
+    return {name: functools.partial(_read, builder, name) for name in builder.info.splits}
+
+
+def _read(builder: Any, split: str) -> Split:
+    """A whole split in memory, in the order in which it was generated.
+
+    Masks are read for test splits alone: in the others nothing is anomalous.
+    """
+    import tensorflow_datasets as tfds
+
+    features = builder.info.features
+    with_masks = "mask" in features and split.startswith("test")
+    is_deep = features["image"].np_dtype == np.uint16
+    skipped = ["mask"] if "mask" in features and not with_masks else []
+    # Pillow, which TFDS decodes with, knows no 16-bit colour.
+    skipped += ["image"] if is_deep else []
+    decoders = {name: tfds.decode.SkipDecoding() for name in skipped}
+    from jaxad.data.tfds.quiet import silent_tfds
+
+    try:
+        with silent_tfds():
+            source = builder.as_data_source(split=split, decoders=decoders)
+            rows = source.__getitems__(range(len(source)))
+        if is_deep:
+            decode = tensorflow().io.decode_png
+            rows = [{**row, "image": decode(row["image"], dtype=np.uint16).numpy()} for row in rows]
+    except (OSError, ValueError, IndexError, RuntimeError) as error:
+        raise UserError(
+            f"cached data in '{builder.data_dir}' are damaged ({first_line(error)}); delete that "
+            "folder to make them again."
+        ) from error
+
+    def column(name: str) -> np.ndarray:
+        return np.stack([row[name] for row in rows])
+
+    return Split(
+        images=column("image"),
+        labels=column("label").astype(np.int32),
+        ids=tuple(row["id"].decode() for row in rows),
+        groups=tuple(row["group"].decode() for row in rows),
+        masks=column("mask")[..., 0] if with_masks else None,
+        positions=column("position").astype(np.int32) if "position" in features else None,
+        files=_files_read(builder, split),
+    )
+
+
+def _files_read(builder: Any, split: str) -> FilesRead | None:
+    """What a builder of the user's files keeps of them."""
+    files = (builder.info.metadata or {}).get("files", {}).get(split)
+    return None if files is None else FilesRead(**{**files, "skipped": tuple(files["skipped"])})

@@ -1,0 +1,1 @@
+"""Profiles of training updates, and the costs of compiled programs."""

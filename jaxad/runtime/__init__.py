@@ -1,0 +1,1 @@
+"""Devices, processes and signals: what every program of jaxad runs on."""

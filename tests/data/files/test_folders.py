@@ -1,0 +1,381 @@
+"""Folders of one's own: which files are in which split, and how other layouts are refused."""
+
+import shutil
+
+import nibabel as nib
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxad import config as config_lib
+from jaxad.data.files.folders import Splitting, draw_splits, read_folder
+from jaxad.data.files.items import Item
+from jaxad.data.files.names import stem
+from jaxad.data.sources import DataSet
+from jaxad.errors import UserError
+
+SIZE = 16
+
+
+def write_image(path, value=100, shape=(20, 20)):
+    """A PNG whose pixels are `value`, but for one, so that it is not constant."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.full(shape, value, np.uint8)
+    pixels[0, 0] = value + 1
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def write_mask(path, marked=True, shape=(20, 20)):
+    pixels = np.zeros(shape, np.uint8)
+    pixels[4:9, 4:9] = 255 * marked
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def write_scan(path, seed=0, lesion=None):
+    """A NIfTI scan of 12 mm cubed inside 16; with `lesion` also its mask, of that many voxels."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    voxels = np.zeros((16, 16, 16), np.float32)
+    voxels[2:14, 2:14, 2:14] = np.random.default_rng(seed).uniform(1, 2, (12, 12, 12))
+    nib.save(nib.Nifti1Image(voxels, np.eye(4)), path)
+    if lesion is not None:
+        mask = np.zeros(voxels.shape, np.uint8)
+        mask[4:8, 4:8, 6] = (np.arange(16) < lesion).reshape(4, 4)
+        name = f"{stem(path)}_mask.nii.gz"
+        nib.save(nib.Nifti1Image(mask, np.eye(4)), path.with_name(name))
+    return path
+
+
+def data_config(root, name="folder", **changes):
+    data = config_lib.base().data
+    data.name, data.root, data.image_size = name, str(root), SIZE
+    for field, value in changes.items():
+        group, _, last = field.rpartition("__")
+        (data[group] if group else data)[last] = value
+    return data
+
+
+@pytest.fixture
+def mvtec(tmp_path):
+    """The MVTec layout: ten normal images, four to test, two of which are marked."""
+    for number in range(10):
+        write_image(tmp_path / f"train/good/{number:02d}.png", 100 + number)
+    for number in range(2):
+        write_image(tmp_path / f"test/good/{number}.png", 130 + number)
+        write_image(tmp_path / f"test/crack/{number}.png", 140 + number)
+        write_mask(tmp_path / f"ground_truth/crack/{number}_mask.png")
+    return tmp_path
+
+
+# --- What is read.
+
+
+def test_the_mvtec_layout(mvtec):
+    data_set = DataSet(data_config(mvtec))
+    data_set.check()
+    assert data_set.split_names == ("train", "val", "test")
+    train, val, test = (data_set.split(name) for name in data_set.split_names)
+    # A tenth of ten patients, every file being one.
+    assert (len(train), len(val)) == (9, 1)
+    assert not set(train.groups) & set(val.groups)
+    assert test.ids == (
+        "test/crack/0.png",
+        "test/crack/1.png",
+        "test/good/0.png",
+        "test/good/1.png",
+    )
+    np.testing.assert_array_equal(test.labels, [1, 1, 0, 0])
+    assert test.images.dtype == np.uint8 and test.images.shape == (4, SIZE, SIZE, 1)
+    # 5 of 20 pixels a side are 4 of 16; of normal images nothing is marked.
+    np.testing.assert_array_equal(test.masks.sum(axis=(1, 2)), [16, 16, 0, 0])
+    assert test.positions is None
+    assert test.files.sizes == {"20x20": 4}
+    assert (test.files.lowest, test.files.highest) == (None, None)
+    measured = DataSet(data_config(mvtec), measure=True).split("test").files
+    assert (measured.lowest, measured.highest) == (130, 142)
+
+
+def test_a_val_folder_is_taken_as_it_is(mvtec):
+    write_image(mvtec / "val/good/a.png")
+    data_set = DataSet(data_config(mvtec))
+    assert len(data_set.split("train")) == 10
+    assert data_set.split("val").ids == ("val/good/a.png",)
+
+
+def test_normal_means_good_or_normal_or_what_is_listed(mvtec):
+    (mvtec / "test/good").rename(mvtec / "test/normal")
+    np.testing.assert_array_equal(DataSet(data_config(mvtec)).split("test").labels, [1, 1, 0, 0])
+    with pytest.raises(UserError, match="holds 'good'; only normal images are learnt from"):
+        DataSet(data_config(mvtec, normal_classes=("crack",)))
+    (mvtec / "train/good").rename(mvtec / "train/crack")
+    shutil.rmtree(mvtec / "ground_truth")
+    split = DataSet(data_config(mvtec, normal_classes=("crack",))).split("test")
+    assert [name.split("/")[1] for name, label in zip(split.ids, split.labels, strict=True) if label
+            ] == ["normal", "normal"]  # fmt: skip
+
+
+def test_patients_are_found_in_paths(mvtec):
+    for number in range(10):
+        path = mvtec / f"train/good/{number:02d}.png"
+        path.rename(path.with_name(f"p{number // 2}_slice{number}.png"))
+    data = data_config(mvtec, group_pattern=r"/(p\d+)_|test/(.+)", val_share=0.2)
+    splits = read_folder(mvtec, "image", Splitting(0.2, group_pattern=r"p\d+|test/.*"))
+    assert {item.group for item in splits["train"]} | {item.group for item in splits["val"]} == {
+        "p0", "p1", "p2", "p3", "p4",
+    }  # fmt: skip
+    # A fifth of five patients, both images of him.
+    assert len(splits["val"]) == 2
+    data.group_pattern = r"p(\d+)_"
+    with pytest.raises(UserError, match=r"'p\(\\d\+\)_' finds no patient in 'test/crack/0.png'"):
+        DataSet(data)
+
+
+def test_16_bits_and_colour_in_one_folder(mvtec):
+    deep = np.arange(400, dtype=np.uint16).reshape(20, 20) * 160
+    Image.fromarray(deep).save(mvtec / "train/good/deep.png")
+    colour = np.stack([np.full((20, 20), v, np.uint8) for v in (200, 100, 50)], axis=-1)
+    colour[0, 0] = 0
+    Image.fromarray(colour).save(mvtec / "train/good/colour.png")
+    split = DataSet(data_config(mvtec)).split("train")
+    # Where some are of 16 bits, all are: 8-bit values times 257.
+    assert split.images.dtype == np.uint16
+    places = dict(zip(split.ids, range(len(split)), strict=True))
+    grey = round(0.299 * 200 + 0.587 * 100 + 0.114 * 50)
+    assert split.images[places["train/good/colour.png"], 8, 8, 0] == grey * 257
+
+
+def test_names_with_spaces_and_other_letters(mvtec):
+    write_image(mvtec / "train/good/Größe 3 – Ödem.PNG")
+    split = DataSet(data_config(mvtec)).split("train")
+    assert "train/good/Größe 3 – Ödem.PNG" in split.ids
+
+
+def test_scans_are_labelled_by_their_masks(tmp_path):
+    for number in range(4):
+        write_scan(tmp_path / f"train/good/{number}.nii.gz", number)
+    write_scan(tmp_path / "test/good/a.nii.gz", 8)
+    write_scan(tmp_path / "test/tumour/b.nii", 9, lesion=16)
+    data = data_config(tmp_path, "nifti")
+    split = DataSet(data).split("test")
+    # 12 of 16 slices hold something; that with 16 > 10 marked voxels is anomalous.
+    assert len(split) == 24 and split.labels.sum() == 1
+    assert split.ids[list(split.labels).index(1)] == "test/tumour/b.nii-006"
+    assert split.positions.tolist() == [*range(2, 14)] * 2
+    assert split.groups == ("test/good/a.nii.gz",) * 12 + ("test/tumour/b.nii",) * 12
+    assert split.masks.any(axis=(1, 2)).sum() == 1
+    # With at most 10 marked voxels a slice is neither normal nor anomalous.
+    write_scan(tmp_path / "test/tumour/b.nii", 9, lesion=10)
+    split = DataSet(data).split("test")
+    assert len(split) == 23 and split.labels.sum() == 0
+    assert split.files.slices_left_out == 4 + 4 + 1
+
+
+def test_an_anomalous_scan_without_a_mask_is_anomalous_throughout(tmp_path):
+    for number in range(4):
+        write_scan(tmp_path / f"train/good/{number}.nii.gz", number)
+    write_scan(tmp_path / "test/tumour/b.nii.gz", 9)
+    np.testing.assert_array_equal(DataSet(data_config(tmp_path, "nifti")).split("test").labels, 1)
+
+
+def test_scans_right_in_the_root(tmp_path):
+    for number in range(5):
+        write_scan(tmp_path / f"{number}.nii.gz", number)
+    write_scan(tmp_path / "ill.nii.gz", 9, lesion=16)
+    data_set = DataSet(data_config(tmp_path, "nifti"))
+    data_set.check()
+    patients = {name: set(data_set.split(name).groups) for name in data_set.split_names}
+    # A fifth and a tenth of five normal patients, one at least; who has a mask is tested.
+    assert {name: len(found) for name, found in patients.items()} == {
+        "train": 3, "val": 1, "test": 2,
+    }  # fmt: skip
+    assert "ill.nii.gz" in patients["test"]
+
+
+def test_draws_depend_on_names_and_seed_alone():
+    items = [Item(str(n), f"patient {n // 2}", (), 0) for n in range(40)]
+    first = draw_splits(items, Splitting())
+    again = draw_splits(items[::-1], Splitting())
+    assert {name: {item.group for item in found} for name, found in first.items()} == {
+        name: {item.group for item in found} for name, found in again.items()
+    }
+    assert [len({item.group for item in first[name]}) for name in ("train", "val", "test")] == [
+        14, 2, 4,
+    ]  # fmt: skip
+    other = draw_splits(items, Splitting(seed=1))
+    assert {item.group for item in other["test"]} != {item.group for item in first["test"]}
+
+
+# --- What is refused.
+
+
+def lone_train(root):
+    (root / "train").rename(root / "training")
+
+
+def empty_class(root):
+    (root / "test/scratch").mkdir()
+
+
+def empty_train(root):
+    for path in (root / "train/good").iterdir():
+        path.unlink()
+
+
+def anomalies_to_learn_from(root):
+    write_image(root / "train/crack/0.png")
+
+
+def loose_test(root):
+    write_image(root / "test/0.png")
+
+
+def missing_mask(root):
+    (root / "ground_truth/crack/1_mask.png").unlink()
+
+
+def one_patient(root):
+    for path in sorted((root / "train/good").iterdir())[1:]:
+        path.unlink()
+
+
+def link_loop(root):
+    (root / "train/good/again").symlink_to(root / "train")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lone_train, r"has no folder train; expected train/good/, test/good/ and test/<any other"),
+        (empty_class, r"test/scratch: holds no images \(.png, .*\); add some or remove the folder"),
+        (empty_train, r"train: holds no images .*expected train/good"),
+        (anomalies_to_learn_from, r"train: holds 'crack'; only normal images are learnt from"),
+        (loose_test, r"test/0.png: lies in test/ itself; put it into test/good/"),
+        (missing_mask, r"test/crack/1.png: has no mask in .*ground_truth/crack.* add '1_mask'"),
+        (one_patient, r"'train' is of one patient; give at least two"),
+        (link_loop, r"train/good/again: a symbolic link that leads back to itself; remove it"),
+    ],
+)
+def test_other_layouts_are_refused_in_one_line(mvtec, spoil, message):
+    spoil(mvtec)
+    with pytest.raises(UserError, match=message) as raised:
+        DataSet(data_config(mvtec))
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("marked", "folder", "message"),
+    [
+        (False, "crack", "0_mask.png: is empty, but 'test/crack/0.png' is labelled anomalous"),
+        (True, "good", "marks anomalous pixels of 'test/good/0.png', which is labelled normal"),
+    ],
+)
+def test_masks_and_labels_that_disagree(mvtec, marked, folder, message):
+    write_mask(mvtec / f"ground_truth/{folder}/0_mask.png", marked)
+    with pytest.raises(UserError, match=message):
+        DataSet(data_config(mvtec)).split("test")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"group_pattern": "("}, "config.data.group_pattern: '.' is no regular expression"),
+        ({"val_share": 1.0}, "config.data.val_share: 1.0 is not between 0 and 1"),
+        ({"on_error": "ignore"}, "config.data.on_error: 'ignore' is neither 'raise' nor 'skip'"),
+        ({"preprocess__square": "squash"}, "preprocess.square: 'squash' is not one of pad, crop"),
+        ({"preprocess__clip": 0.0}, "preprocess.clip: 0.0 is not above 0"),
+        ({"preprocess__percentiles": (9.0, 5.0)}, "percentiles: .*give a lower and an upper one"),
+        ({"volume__plane": "axiall"}, "volume.plane: 'axiall' is not one of axial, coronal"),
+        ({"volume__slices": (3,)}, r"volume.slices: \(3,\); give \(start, stop\)"),
+        ({"volume__spacing": -1.0}, "volume.spacing: -1.0 is not 0 or more"),
+        ({"volume__spacing": 2.0}, "config.data.volume: 'folder' has no use for it"),
+        ({"regroup": True}, "config.data.regroup: 'folder' has no use for it; it is of oct2017"),
+        ({"preprocess__clip": 2.0}, "preprocess.clip: intensity 'range' has no use .* to zscore"),
+        (
+            {"preprocess__intensity": "zscore", "preprocess__percentiles": (5.0, 95.0)},
+            "percentiles: intensity 'zscore' has no use for it",
+        ),
+    ],
+)
+def test_fields_that_cannot_be_are_named(mvtec, changes, message):
+    with pytest.raises(UserError, match=message):
+        DataSet(data_config(mvtec, **changes))
+
+
+def test_a_root_is_needed():
+    with pytest.raises(UserError, match="config.data.root: missing; name the folder of your ima"):
+        DataSet(data_config(""))
+
+
+def test_a_lesion_in_a_scan_to_learn_from_is_refused(tmp_path):
+    for number in range(4):
+        write_scan(tmp_path / f"train/good/{number}.nii.gz", number, lesion=16 * (number == 2))
+    data = data_config(tmp_path, "nifti", val_share=0.3)
+    with pytest.raises(UserError, match=r"2_mask.nii.gz: marks anomalous pixels of 'train/good/2"):
+        DataSet(data).check()
+
+
+def test_shares_that_leave_nobody_are_named(mvtec):
+    with pytest.raises(UserError, match="config.data.val_share: 0.99 of 10 patients leaves none"):
+        DataSet(data_config(mvtec, val_share=0.99))
+
+
+def test_another_folder_is_tested_too(mvtec, tmp_path_factory):
+    """Its patients are others, whatever their names."""
+    other = tmp_path_factory.mktemp("other")
+    shutil.copytree(mvtec, other, dirs_exist_ok=True)
+    data = data_config(mvtec, test__name="folder", test__root=str(other))
+    data_set = DataSet(data)
+    data_set.check()
+    assert data_set.test_split_names == ("test", "test_folder")
+    assert data_set.split("test_folder").groups[0] == "folder:test/crack/0.png"
+    data.test.name = ""
+    with pytest.raises(UserError, match="config.data.test.root: names no data set"):
+        DataSet(data)
+    data.test.name, data.test.root = "folder", str(other / "nowhere")
+    with pytest.raises(UserError, match="config.data.test.root '.*nowhere': no such folder"):
+        DataSet(data)
+
+
+@pytest.mark.parametrize("name", ["5_seg.nii.gz", "x_mask.nii.gz", "x_LABELS.nii"])
+@pytest.mark.parametrize("layout", ["", "train/good"])
+def test_a_mask_of_no_scan_is_refused(tmp_path, name, layout):
+    """Passed over, the scan that it marks would be taken for a normal one."""
+    for number in range(4):
+        write_scan(tmp_path / layout / f"scan{number}.nii.gz", number)
+    write_scan(tmp_path / layout / name)
+    with pytest.raises(UserError, match=f"{name}: is named as a mask, and there is no scan '"):
+        DataSet(data_config(tmp_path, "nifti"))
+
+
+def test_masks_are_found_however_their_names_are_written(tmp_path):
+    for number in range(4):
+        write_scan(tmp_path / f"scan{number}.nii.gz", number)
+    composed, decomposed = "M\u00fcller", "Mu\u0308ller"
+    write_scan(tmp_path / f"{composed}.nii.gz", 9, lesion=16)
+    (tmp_path / f"{composed}_mask.nii.gz").rename(tmp_path / f"{decomposed}_SEG.nii.gz")
+    data_set = DataSet(data_config(tmp_path, "nifti"))
+    assert data_set.split("test").labels.sum() == 1
+    shutil.copy(tmp_path / f"{decomposed}_SEG.nii.gz", tmp_path / f"{composed}_mask.nii.gz")
+    with pytest.raises(UserError, match="has a mask already"):
+        DataSet(data_config(tmp_path, "nifti"))
+
+
+def test_images_of_formats_that_are_not_read_are_told(mvtec):
+    path = mvtec / "train/good/11.webp"
+    Image.fromarray(np.zeros((20, 20), np.uint8)).save(path)
+    with pytest.raises(UserError, match=r"is not read: 1 .webp; .*11.webp'; convert .webp to PNG"):
+        DataSet(data_config(mvtec))
+
+
+def test_an_image_that_is_learnt_from_is_not_tested_under_another_name(mvtec):
+    data_set = DataSet(data_config(mvtec))
+    data_set.check()
+    with Image.open(mvtec / data_set.split("train").ids[0]) as image:
+        image.save(mvtec / "test/good/another.tiff")
+    with pytest.raises(UserError, match=r"'test/good/another.tiff' of 'test' is 'train/good/"):
+        DataSet(data_config(mvtec)).check()
+    (mvtec / "test/good/another.tiff").unlink()
+    shutil.copy(mvtec / "test/good/0.png", mvtec / "test/good/again.png")  # no leak
+    DataSet(data_config(mvtec)).check()

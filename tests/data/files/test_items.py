@@ -1,0 +1,151 @@
+"""Reading many files: bad ones are named, or left out, counted and told."""
+
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+from test_folders import data_config, mvtec, write_image, write_mask, write_scan  # noqa: F401
+
+from jaxad.data.files import reading
+from jaxad.data.files.reading import tell_skipped
+from jaxad.data.prepare.preparation import Preparation
+from jaxad.data.prepare.prepare_images import extrema_of, prepare_image, prepare_plain
+from jaxad.data.readers.images import read_image, read_plain
+from jaxad.data.sources import DataSet
+from jaxad.errors import DataError, UserError
+from jaxad.types import FilesRead
+
+
+@pytest.fixture
+def two_bad(mvtec):  # noqa: F811 - a fixture
+    """Of ten images to learn from, one is cut short and one is empty."""
+    path = mvtec / "train/good/03.png"
+    path.write_bytes(path.read_bytes()[:40])
+    (mvtec / "train/good/05.png").write_bytes(b"")
+    (mvtec / "val/good").mkdir(parents=True)
+    (mvtec / "train/good/00.png").rename(mvtec / "val/good/00.png")
+    return mvtec
+
+
+def test_a_bad_file_is_named_with_the_remedy(two_bad):
+    with pytest.raises(
+        DataError, match=r"0[35]\.png: (is empty|not a readable image).*(copy it again|leave it)"
+    ) as raised:
+        DataSet(data_config(two_bad)).split("train")
+    assert "\n" not in str(raised.value)
+
+
+def test_skipped_files_are_counted_and_told(two_bad, capsys):
+    data_set = DataSet(data_config(two_bad, on_error="skip"))
+    split = data_set.split("train")
+    assert len(split) == 7 and split.files.count == 9
+    assert [why.split(": ")[0][-6:] for why in split.files.skipped] == ["03.png", "05.png"]
+    told = capsys.readouterr().err
+    assert told.startswith("folder train: skipped 2 of 9 files: ") and "05.png: is empty" in told
+    data_set.split("train")
+    assert capsys.readouterr().err == ""  # told once, when it is read
+
+
+def test_a_split_of_bad_files_alone_is_refused(two_bad):
+    for path in (two_bad / "train/good").iterdir():
+        path.write_bytes(b"")
+    with pytest.raises(UserError, match="none of 9 files gives an image; the first: .*is empty"):
+        DataSet(data_config(two_bad, on_error="skip")).split("train")
+
+
+def test_many_skipped_files_are_told_by_the_first_few():
+    files = FilesRead(100, tuple(f"f{n}: bad" for n in range(7)), 0, {}, 0.0, 1.0)
+    assert tell_skipped("x", files) == (
+        "x: skipped 7 of 100 files: f0: bad | f1: bad | f2: bad | f3: bad | f4: bad | and 2 more"
+    )
+    assert tell_skipped("x", FilesRead(3, (), 0, {}, 0.0, 1.0)) == ""
+
+
+def test_a_mask_of_another_size_is_named(mvtec):  # noqa: F811 - a fixture
+    write_mask(mvtec / "ground_truth/crack/0_mask.png", shape=(20, 21))
+    with pytest.raises(DataError, match=r"0_mask.png: the mask has shape \(20, 21\), its image"):
+        DataSet(data_config(mvtec)).split("test")
+
+
+def test_grey_scans_may_fill_three_channels(tmp_path):
+    for number in range(3):
+        write_scan(tmp_path / f"train/good/{number}.nii.gz", number)
+    split = DataSet(data_config(tmp_path, "nifti", channels=3)).split("train")
+    assert split.images.shape[-1] == 3
+    np.testing.assert_array_equal(split.images[..., 0], split.images[..., 2])
+
+
+def test_slices_are_the_same_whatever_the_number_of_files(tmp_path):
+    """Files are read in parallel; their order and their pixels are those of one alone."""
+    for number in range(12):
+        write_scan(tmp_path / f"train/good/{number:02d}.nii.gz", number)
+    write_image(tmp_path / "unrelated.png")
+    split = DataSet(data_config(tmp_path, "nifti")).split("train")
+    assert list(split.ids) == sorted(split.ids)
+    own = [name.startswith("train/good/07") for name in split.ids]
+    for number in range(12):
+        if number not in (6, 7):
+            (tmp_path / f"train/good/{number:02d}.nii.gz").unlink()
+    alone = DataSet(data_config(tmp_path, "nifti"))
+    both = {name: alone.split(name) for name in ("train", "val")}
+    found = next(one for one in both.values() if one.ids[0].startswith("train/good/07"))
+    np.testing.assert_array_equal(found.images, split.images[own])
+
+
+def test_many_images_are_read_by_processes_into_shared_memory(mvtec, monkeypatch):  # noqa: F811
+    """What threads read, and where one image is of 16 bits all of them are."""
+    data = data_config(mvtec)
+    alone = DataSet(data).split("train").images
+    monkeypatch.setitem(reading._FEW, "image", 2)
+    monkeypatch.setattr(reading, "_CHUNKS", (2, 2))
+    shared = DataSet(data).split("train")
+    np.testing.assert_array_equal(shared.images, alone)
+    assert shared.images.dtype == np.uint8 and len(shared.ids) == 9
+    first = mvtec / shared.ids[3]
+    Image.fromarray(np.arange(400, dtype=np.uint16).reshape(20, 20)).save(first)
+    mixed = DataSet(data).split("train").images
+    assert mixed.dtype == np.uint16
+    np.testing.assert_array_equal(mixed[4:], alone[4:].astype(np.uint16) * 257)
+    first.write_bytes(b"")
+    with pytest.raises(DataError, match="is empty"):
+        DataSet(data).split("train")
+    data.on_error = "skip"
+    np.testing.assert_array_equal(DataSet(data).split("train").images, np.delete(alone, 3, axis=0))
+
+
+def test_without_room_for_shared_memory_images_are_sent(mvtec, monkeypatch):  # noqa: F811
+    alone = DataSet(data_config(mvtec)).split("train").images
+    monkeypatch.setitem(reading._FEW, "image", 2)
+
+    usage = shutil.disk_usage("/")
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: usage._replace(free=0))
+    np.testing.assert_array_equal(DataSet(data_config(mvtec)).split("train").images, alone)
+
+
+def test_an_anomaly_outside_of_the_crop_is_refused(mvtec):  # noqa: F811 - a fixture
+    """Of 20 x 60 the middle 20 columns stay; the mask is at columns 4 to 8."""
+    write_image(mvtec / "test/crack/0.png", shape=(20, 60))
+    write_mask(mvtec / "ground_truth/crack/0_mask.png", shape=(20, 60))
+    with pytest.raises(DataError, match=r"0_mask.png: what it marks lies outside .*square=crop"):
+        DataSet(data_config(mvtec, preprocess__square="crop")).split("test")
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("square", ["pad", "crop", "stretch"])
+@pytest.mark.parametrize("bands", ["L", "RGB"])
+def test_plain_images_are_prepared_as_others_to_the_bit(tmp_path, channels, square, bands):
+    rng = np.random.default_rng(0)
+    shape = (37, 53) if bands == "L" else (37, 53, 3)
+    path = tmp_path / "a.jpg"
+    Image.fromarray(rng.integers(0, 256, shape, np.uint8)).save(path)
+    settings = Preparation(16, channels, square=square)
+    plain, pixels = read_plain(path), read_image(path)
+    assert plain.mode == bands
+    np.testing.assert_array_equal(
+        prepare_plain(plain, settings.of_images(), "a"), prepare_image(pixels, settings, "a")
+    )
+    assert extrema_of(plain) == [(band.min(), band.max()) for band in np.moveaxis(pixels, -1, 0)]
+    flat = Image.new(bands, (30, 20), 7 if bands == "L" else (7, 8, 9))
+    with pytest.raises(DataError, match="is constant, every pixel is"):
+        prepare_plain(flat, settings.of_images(), "a")

@@ -1,0 +1,243 @@
+"""Normal images of another site: what hints at an anomaly among them, or at the run's own data."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from test_folders import data_config, mvtec, write_image, write_mask, write_scan  # noqa: F401
+
+from jaxad.data import membership
+from jaxad.data.files.folders import Splitting
+from jaxad.data.files.normals import check_one_class
+from jaxad.data.replay import read_files, read_normals
+from jaxad.errors import UserError
+from jaxad.storage.workdir import Workdir
+
+# --- Masks.
+
+
+def _scans(folder, names, mask):
+    for seed, name in enumerate(names):
+        write_scan(folder / f"{name}.nii.gz", seed)
+    write_scan(folder / "made.nii.gz", 0, lesion=16)
+    (folder / "made.nii.gz").unlink()
+    (folder / "made_mask.nii.gz").rename(folder / mask)
+
+
+@pytest.mark.parametrize("name", ["brats2017", "brats2021", "hcp"])
+@pytest.mark.parametrize("mask", ["x_seg.nii.gz", "x_t2_mask.nii.gz", "y_label.nii"])
+def test_masks_of_scans_are_not_dropped_by_runs_on_published_sets(tmp_path, name, mask):
+    _scans(tmp_path / "site", ("x_flair", "x_t2", "y"), mask.removesuffix(".gz") + ".gz")
+    with pytest.raises(UserError, match=f"{mask}.*: is named as a mask, and a run on {name} cal"):
+        read_normals(tmp_path / "site", data_config("", name))
+    # The remedy: without the mask and the scan that it marks.
+    for path in (tmp_path / "site").glob("[xy]_[sml]*"):
+        path.unlink()
+    for path in (tmp_path / "site").glob("x_t2_mask*"):
+        path.unlink()
+    data = data_config("", name, volume__slices=(1, -1), volume__field_of_view=16.0)
+    assert len(read_normals(tmp_path / "site", data))
+
+
+def test_the_mask_of_one_scan_is_looked_for_beside_it(tmp_path):
+    _scans(tmp_path, ("p0", "p1"), "p0_mask.nii.gz")
+    data = data_config("", "nifti")
+    with pytest.raises(UserError, match="p0_mask.nii.gz: marks anomalous pixels of 'p0.nii.gz'"):
+        read_normals(tmp_path / "p0.nii.gz", data)
+    with pytest.raises(UserError, match="p0_mask.nii.gz: is named as a mask, and a run on hcp"):
+        read_normals(tmp_path / "p0.nii.gz", data_config("", "hcp"))
+    assert len(read_normals(tmp_path / "p1.nii.gz", data)) == 12  # slices; the mask is of p0
+    assert len(read_files(tmp_path / "p0.nii.gz", data)) == 12  # to score
+
+
+@pytest.mark.parametrize("mask", ["p0_SEG.nii.gz", "p0-label.nii.gz", "p0.gt.nii.gz"])
+def test_other_spellings_of_the_mask_of_one_scan(tmp_path, mask):
+    _scans(tmp_path, ("p0", "p1"), mask)
+    with pytest.raises(UserError, match=f"{mask}: marks anomalous pixels of 'p0.nii.gz'"):
+        read_normals(tmp_path / "p0.nii.gz", data_config("", "nifti"))
+
+
+@pytest.mark.parametrize(
+    ("mask", "expected"),
+    [
+        ("x_seg.nii.gz", "there is no scan 'x' beside it; name it x_t2_mask.nii.gz if it marks"),
+        ("mask_x_t2.nii.gz", "is a mask and no image: 'x_t2.nii.gz' lies beside it; move masks"),
+        ("segmentation.nii.gz", "is a mask and no image: 'x_t2.nii.gz' lies beside it; move"),
+    ],
+)
+def test_what_may_be_the_mask_of_one_scan_is_refused(tmp_path, mask, expected):
+    _scans(tmp_path, ("x_t2",), mask)
+    with pytest.raises(UserError, match=f"{mask}: .*{expected}"):
+        read_normals(tmp_path / "x_t2.nii.gz", data_config("", "nifti"))
+
+
+def test_one_scan_with_two_masks_or_an_empty_one(tmp_path):
+    write_scan(tmp_path / "p0.nii.gz", 0, lesion=0)
+    assert len(read_normals(tmp_path / "p0.nii.gz", data_config("", "nifti"))) == 12
+    shutil.copy(tmp_path / "p0_mask.nii.gz", tmp_path / "p0_seg.nii.gz")
+    with pytest.raises(UserError, match="p0_seg.nii.gz: 'p0.nii.gz' has a mask already"):
+        read_normals(tmp_path / "p0.nii.gz", data_config("", "nifti"))
+
+
+@pytest.mark.parametrize("mask", ["0_mask.png", "mask-0.png", "0 ground truth.png"])
+def test_the_mask_of_one_image_is_refused(tmp_path, mask):
+    for number in range(2):
+        write_image(tmp_path / f"{number}.png", 100 + number)
+    write_mask(tmp_path / mask)
+    with pytest.raises(UserError, match=f"{mask}: is a mask and no image: '0.png' lies beside it"):
+        read_normals(tmp_path / "0.png", data_config(""))
+    assert len(read_normals(tmp_path / "1.png", data_config(""))) == 1
+
+
+# --- Classes.
+
+
+def _tree(root, *folders):
+    for seed, folder in enumerate(folders):
+        write_image(root / folder / f"{seed}.png", 100 + seed)
+    return root
+
+
+@pytest.mark.parametrize(
+    ("folders", "other", "normal"),
+    [
+        (("NORMAL", "PNEUMONIA"), "PNEUMONIA", "NORMAL"),
+        (("test/good", "test/crack"), "test/crack", "test/good"),
+        (("train/good", "test/crack"), "test", "train"),
+        (("healthy/p1", "healthy/p2", "tumour/p3"), "tumour", "healthy"),
+        (("a/b/No Finding", "a/b/nodule/x"), "a/b/nodule", "a/b/No Finding"),
+        (("site 1/good", "site 1/scratch", "site 2/good"), "site 1/scratch", "site 1/good"),
+    ],
+)
+def test_classes_beside_a_normal_one_are_refused(tmp_path, folders, other, normal):
+    site = _tree(tmp_path / "site", *folders)
+    message = f"site: holds '{other}' beside '{normal}', so not all in it may be normal; name the"
+    with pytest.raises(UserError, match=message):
+        read_normals(site, data_config(""))
+    assert len(read_files(site, data_config(""))) == len(folders)  # to score
+    # The remedy: the normal folder.
+    first = next(part for part in folders if part.startswith(normal))
+    assert len(read_normals(site / first, data_config("")))
+
+
+@pytest.mark.parametrize(
+    "folders",
+    [
+        ("NORMAL",),
+        ("train/good", "test/good"),
+        ("good/p1", "good/p2"),
+        ("p1", "p2"),
+        ("normal", "healthy"),
+        ("train", "val"),
+        ("", "more"),
+        ("", "good"),
+    ],
+)
+def test_folders_that_may_all_be_normal_are_read(tmp_path, folders):
+    site = _tree(tmp_path / "site", *folders)
+    assert len(read_normals(site, data_config(""))) == len(folders)
+
+
+def test_what_is_listed_as_normal_is(tmp_path):
+    site = _tree(tmp_path / "site", "0", "1")
+    assert len(read_normals(site, data_config(""))) == 2
+    with pytest.raises(UserError, match="holds '1' beside '0'"):
+        read_normals(site, data_config("", normal_classes=("0",)))
+    assert len(read_normals(site, data_config("", normal_classes=("0", "1")))) == 2
+
+
+def test_folders_of_series_are_classes_too(tmp_path):
+    series = [tmp_path / "normal", tmp_path / "lesion"]
+    for folder in series:
+        folder.mkdir()
+    with pytest.raises(UserError, match="holds 'lesion' beside 'normal'"):
+        check_one_class(tmp_path, series, Splitting())
+
+
+def test_folders_of_scans_are_classes_too(tmp_path):
+    for seed, name in enumerate(("control/a", "stroke/b")):
+        write_scan(tmp_path / f"{name}.nii.gz", seed)
+    with pytest.raises(UserError, match="holds 'stroke' beside 'control'"):
+        read_normals(tmp_path, data_config("", "nifti"))
+
+
+# --- The run's own data.
+
+
+def test_the_arrays_of_a_run_are_its_own(tmp_path):
+    for seed, path in enumerate(("own/train", "own/val", "own/test_a", "own/more/x", "site")):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        images = np.random.default_rng(seed).integers(1, 255, (3, 16, 16), np.uint8)
+        np.savez(tmp_path / f"{path}.npz", image=images, group=np.array(list("abc")))
+    data = data_config(tmp_path / "own", "npz")
+    for name in ("train", "val", "test_a"):
+        with pytest.raises(UserError, match=f"{name}.npz: lies in the run's own data, '.*own'; "):
+            read_normals(tmp_path / f"own/{name}.npz", data)
+    assert len(read_normals(tmp_path / "site.npz", data)) == 3
+    assert len(read_normals(tmp_path / "own/more/x.npz", data)) == 3  # no split is read there
+
+
+def test_the_arrays_of_a_run_in_the_working_directory(tmp_path, monkeypatch):
+    images = np.random.default_rng(0).integers(1, 255, (3, 16, 16), np.uint8)
+    np.savez(tmp_path / "train.npz", image=images, group=np.array(list("abc")))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="lies in the run's own data, '.'"):
+        read_normals(tmp_path / "train.npz", data_config("", "npz"))
+
+
+def test_what_the_table_of_a_run_lists_is_its_own(mvtec):  # noqa: F811 - a fixture
+    names = [f"train/good/{number:02d}.png" for number in range(10)]
+    table = mvtec / "list.csv"
+    table.write_text("\n".join(["path,label", *(f"{name},0" for name in names)]))
+    _tree(mvtec, "site2/good")
+    data = data_config(table)
+    for place in ("train/good", "train", "", "train/good/03.png", "list.csv"):
+        with pytest.raises(UserError, match="(lies in|holds) the run's own data, '.*list.csv'"):
+            read_normals(mvtec / place, data)
+    other = mvtec / "other.csv"
+    other.write_text("path,label\ntest/good/0.png,0\ntrain/good/07.png,0")
+    with pytest.raises(UserError, match=r"lists '.*train/good/07.png' of the run's own data"):
+        read_normals(other, data)
+    # What lies beside them is another site's.
+    other.write_text("path,label\ntest/good/0.png,0\ntest/good/1.png,0")
+    assert len(read_normals(other, data)) == 2
+    assert len(read_normals(mvtec / "site2", data)) == 1
+
+
+def test_a_table_or_a_folder_above_may_hold_the_run_s_own_data(tmp_path):
+    own = _tree(tmp_path / "data/own", "train/good", "test/good")
+    data = data_config(own)
+    with pytest.raises(UserError, match=f"data: holds the run's own data, '{own}'"):
+        read_normals(tmp_path / "data", data)
+    table = tmp_path / "data/list.csv"
+    table.write_text("path,label\nown/train/good/0.png,0")
+    with pytest.raises(UserError, match=r"lists '.*/0.png' of the run's own data"):
+        read_normals(table, data)
+    assert len(read_normals(_tree(tmp_path / "site", "good"), data)) == 1
+
+
+def test_the_data_of_config_data_test_are_the_run_s_own(tmp_path):
+    other = _tree(tmp_path / "other", "test/good")
+    data = data_config(tmp_path / "own", test__name="folder", test__root=str(other))
+    with pytest.raises(UserError, match=f"lies in the run's own data, '{other}'"):
+        read_normals(other / "test/good", data)
+
+
+def test_patients_of_the_names_of_the_run_s_are_told(tmp_path, capsys):
+    site = _tree(tmp_path / "site", "P1", "P2", "P3")
+    split = read_normals(site, data_config("", group_pattern=r"P\d"))
+    run = Workdir(tmp_path / "run")
+    membership.warn_of_names(run, split, "--normals=site")  # a run that kept nothing
+    run.splits.parent.mkdir()
+    members = {"images": 1, "order_of_images": ""}
+    kept = {"train": {**members, "patients": ["P2"]}, "val": {**members, "patients": ["P9"]}}
+    run.splits.write_text(json.dumps(kept))
+    membership.warn_of_names(run, split, "--normals=site")
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    assert "warning: --normals=site: 1 of 3 patients are named as patients that the run" in told
+    kept["train"]["patients"] = ["P10"]
+    run.splits.write_text(json.dumps(kept))
+    membership.warn_of_names(run, split, "--normals=site")
+    assert capsys.readouterr().err == ""

@@ -1,0 +1,269 @@
+"""What the papers' data sets have in common: instructions, what is kept of files, and splits."""
+
+import os
+
+import numpy as np
+import pytest
+import trees
+
+from jaxad.data.files.items import Item
+from jaxad.data.prepare.preparation import Preparation
+from jaxad.data.published.hcp import Hcp
+from jaxad.data.published.manual import Choices, ManualBuilder, config_for, make_config
+from jaxad.data.sources import DataSet, is_published, published
+from jaxad.errors import DataError, UserError
+
+NAMES = ("hcp", "brats2017", "brats2021", "oct2017", "chestxray", "isic2018", "miic")
+
+
+def _prepared(folder, name="miic"):
+    """The versions of a data set that are kept."""
+    return sorted(path.name for path in (folder / name).glob("[!.]*"))
+
+
+# --- What the user is told who has no data yet.
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("root", ["", "nowhere"])
+def test_who_has_no_files_is_told_how_to_get_them(data_config, name, root):
+    with pytest.raises(UserError) as raised:
+        DataSet(data_config(name, root))
+    message = str(raised.value)
+    needs = f"config.data.root: {name} needs files of your own. "
+    assert message.startswith("config.data.root 'nowhere': no such folder. " if root else needs)
+    assert "\n" not in message
+    # The place to get them from, and how they should lie.
+    assert "https://" in message and "<root>/" in message
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_empty_folder_is_no_data_set(data_config, tmp_path, tfds_folder, name):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError) as raised:
+        DataSet(data_config(name, tmp_path / "empty"))
+    assert "\n" not in str(raised.value) and str(tmp_path / "empty") in str(raised.value)
+    assert not tfds_folder.exists()
+
+
+def test_every_published_data_set_describes_itself():
+    for name in NAMES:
+        builder = published(name)
+        assert is_published(name) and builder.name == name
+        assert builder.DESCRIPTION and builder.HOMEPAGE and builder.CITATION
+        assert issubclass(builder, ManualBuilder)
+    assert not is_published("folder") and not is_published("icbm_synth")
+
+
+# --- Names of versions.
+
+
+def test_the_name_of_a_version_tells_modalities_and_size():
+    assert make_config(Choices()).name.startswith("default_64px_")
+    two = make_config(Choices(modality="t1,t2", preparation=Preparation(128, 2)))
+    assert two.name.startswith("t1-t2_128px_")
+    # It is the name of a folder.
+    assert make_config(Choices(modality="t1, t2")).name.startswith("t1-t2_64px_")
+    assert "/" not in make_config(Choices(modality="../t1")).name
+
+
+def test_every_choice_is_another_version():
+    choices = [
+        Choices(),
+        Choices(regroup=True),
+        Choices(test_only=True),
+        Choices(preparation=Preparation(64, 1, square="crop")),
+    ]
+    assert len({make_config(choice).name for choice in choices}) == len(choices)
+    assert make_config(Choices(), "other files").name != make_config(Choices()).name
+    # What is skipped is kept with the data, and `raise` refuses it: they need no second version.
+    assert make_config(Choices(on_error="skip")).name == make_config(Choices()).name
+
+
+# --- What is kept.
+
+
+def _other_time(root):
+    path = root / "train/good/00001.png"
+    stamp = path.stat().st_mtime_ns + 1_000_000_000
+    os.utime(path, ns=(stamp, stamp))
+
+
+def _other_file(root):
+    trees.save_picture(root / "train/good/00007.png", (32, 32), 7)
+
+
+def _no_file(root):
+    (root / "test/good/00001.png").unlink()
+
+
+def _other_mask(root):
+    path = root / "ground_truth/anomalous/00000.png"
+    path.write_bytes((root / "ground_truth/anomalous/00001.png").read_bytes() + b"\0")
+
+
+def test_what_was_read_is_not_read_again(data_config, tmp_path, tfds_folder, monkeypatch):
+    data = data_config("miic", trees.miic(tmp_path / "miic"), image_size=32)
+    first = DataSet(data).split("test")
+
+    def fail(*args):
+        raise AssertionError("read again")
+
+    monkeypatch.setattr(ManualBuilder, "_generate_examples", fail)
+    second = DataSet(data).split("test")
+    np.testing.assert_array_equal(second.images, first.images)
+    np.testing.assert_array_equal(second.masks, first.masks)
+    assert second.ids == first.ids and second.files == first.files
+    assert first.files.count == 4 and first.files.sizes == {"32x32": 4}
+    assert len(_prepared(tfds_folder)) == 1
+
+
+@pytest.mark.parametrize("change", [_other_time, _other_file, _no_file, _other_mask])
+def test_a_change_of_a_file_is_seen(data_config, tmp_path, tfds_folder, change):
+    root = trees.miic(tmp_path / "miic")
+    data = data_config("miic", root, image_size=32)
+    DataSet(data)
+    change(root)
+    changed = DataSet(data)
+    assert len(_prepared(tfds_folder)) == 2
+    files = [split.files.count for split in map(changed.split, changed.split_names)]
+    assert sum(files) == 9 + {_other_file: 1, _no_file: -1}.get(change, 0)
+
+
+def test_a_file_that_is_not_asked_for_changes_nothing(tmp_path):
+    root = trees.hcp(tmp_path, trees.HCP_SUBJECTS[:4])
+    name = config_for(Hcp, root, Choices()).name
+    (root / "100307" / "T1w" / "ribbon.nii.gz").write_bytes(b"1")
+    assert config_for(Hcp, root, Choices()).name == name
+
+
+def test_files_are_looked_for_once_and_leaks_told_once(data_config, tmp_path, monkeypatch, capsys):
+    """A walk over a hundred thousand files on a network drive takes minutes."""
+    builder = published("oct2017")
+    calls, layout = [], builder.layout
+    monkeypatch.setattr(builder, "layout", lambda *args: calls.append(1) or layout(*args))
+    data = data_config("oct2017", trees.oct2017(tmp_path), image_size=32)
+    for _ in range(2):  # it is told again of what was kept
+        DataSet(data)
+        assert capsys.readouterr().err.count("the published split leaks") == 1
+    assert len(calls) == 2
+
+
+def test_a_folder_that_cannot_be_written_is_told_with_what_names_it(
+    data_config, tmp_path, monkeypatch
+):
+    """Not config.data.root, which names the user's files."""
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "file" / "tfds"))
+    data = data_config("miic", trees.miic(tmp_path / "miic"), image_size=32)
+    with pytest.raises(UserError, match=r"cannot be (read|written) .*with \$TFDS_DATA_DIR\.$"):
+        DataSet(data)
+
+
+# --- Files that cannot be used.
+
+
+@pytest.fixture
+def damaged(tmp_path):
+    """MIIC with an image to learn from that is cut short."""
+    root = trees.miic(tmp_path / "miic")
+    path = root / "train/good/00001.png"
+    path.write_bytes(path.read_bytes()[:100])
+    return root
+
+
+def test_a_bad_file_ends_the_reading_and_nothing_is_kept(data_config, tfds_folder, damaged):
+    data = data_config("miic", damaged, image_size=32)
+    for _ in range(2):
+        with pytest.raises(DataError, match=r"good/00001\.png: not a readable image") as raised:
+            DataSet(data)
+        assert "\n" not in str(raised.value)
+    assert not list(tfds_folder.rglob("*.array_record*"))
+
+
+def test_a_bad_file_is_left_out_and_told_each_time(data_config, damaged, capsys, monkeypatch):
+    data = data_config("miic", damaged, image_size=32, on_error="skip")
+    for time in range(2):
+        data_set = DataSet(data)
+        splits = {name: data_set.split(name) for name in data_set.split_names}
+        holder = next(name for name, split in splits.items() if split.files.skipped)
+        assert holder in ("train", "val")
+        files = splits[holder].files
+        assert len(splits[holder]) == files.count - 1
+        (told,) = files.skipped
+        assert "train/good/00001.png: not a readable image" in told
+        line = f"miic {holder}: skipped 1 of {files.count} files: {told}\n"
+        assert line in capsys.readouterr().err, f"open {time + 1}"
+        monkeypatch.setattr(ManualBuilder, "_generate_examples", None)  # kept: not read again
+
+
+def test_what_was_read_without_a_bad_file_is_refused_where_none_may_be(data_config, damaged):
+    DataSet(data_config("miic", damaged, image_size=32, on_error="skip"))
+    strict = DataSet(data_config("miic", damaged, image_size=32))
+    strict.split("test")  # of which every file is good
+    with pytest.raises(
+        UserError, match=r"1 files cannot .*good/00001\.png: .*on_error=skip"
+    ) as told:
+        strict.check()
+    assert "\n" not in str(told.value)
+
+
+def test_none_that_can_be_used_is_an_error(data_config, tmp_path):
+    root = trees.miic(tmp_path / "miic")
+    for path in (root / "test").rglob("*.png"):
+        path.write_bytes(b"no image")
+    with pytest.raises(UserError, match="^miic test: none of 4 files gives an image; the first: "):
+        DataSet(data_config("miic", root, image_size=32, on_error="skip"))
+
+
+def test_one_patient_is_too_few_to_learn_from(tmp_path):
+    class One(ManualBuilder, skip_registration=True):
+        @classmethod
+        def layout(cls, root, choices):
+            return {"train": [Item("a", "ann", (root / "a.png",), 0)], "test": []}
+
+    with pytest.raises(UserError, match="split 'train' is of one patient; give at least two"):
+        One.splits(tmp_path, Choices())
+
+
+# --- As `config.data` names them.
+
+
+@pytest.fixture(scope="module")
+def brains(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("brains")
+    return trees.hcp(folder / "hcp"), trees.brats2017(folder / "brats2017")
+
+
+def test_hcp_has_natural_objects_in_its_test_split(data_config, brains, capsys):
+    data_set = DataSet(data_config("hcp", brains[0], image_size=32))
+    assert data_set.split_names == ("train", "val", "test_objects")
+    data_set.check()
+    test = data_set.split("test_objects")
+    # 5 slices of 2 subjects; a third of all at each position where an object fits, at least one.
+    assert len(test) == 10 and 0 < test.labels.sum() < 10
+    np.testing.assert_array_equal(test.masks.any((1, 2)), test.labels == 1)
+    np.testing.assert_array_equal(test.positions, [20, 21, 22, 23, 24] * 2)
+    assert not data_set.split("train").labels.any()
+    assert "warning" not in capsys.readouterr().err
+
+
+def test_brats_tests_what_was_learnt_from_hcp(data_config, brains):
+    """Every patient, each slice: none of them is learnt from. Slice numbers are another scan's."""
+    data = data_config("hcp", brains[0], image_size=32)
+    data.test.name, data.test.root = "brats2017", str(brains[1])
+    data_set = DataSet(data)
+    assert data_set.test_split_names == ("test_objects", "test_brats2017")
+    data_set.check()
+    test = data_set.split("test_brats2017")
+    # Named after their data set: other patients than any of the run's own.
+    names = {place.split("/")[1] for place in trees.BRATS2017_PATIENTS}
+    assert set(test.groups) == {f"brats2017:{name}" for name in names}
+    assert test.positions is None and test.masks is not None
+    # Slices 20 to 134 without the 2 unclear ones, 6 of them anomalous.
+    assert len(test) == 5 * (115 - 2) and test.labels.sum() == 5 * 6
+    assert test.images.dtype == data_set.split("train").images.dtype == np.uint16
+
+
+def test_shared_patients_of_a_published_split_pass_the_check(data_config, tmp_path):
+    DataSet(data_config("oct2017", trees.oct2017(tmp_path), image_size=32)).check()

@@ -1,0 +1,127 @@
+"""Where TFDS keeps data, and what is removed there."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from jaxad.data.tfds import folder as tfds_folder
+from jaxad.errors import UserError
+
+DAY = 86_400
+
+
+def test_what_the_config_names_comes_first(monkeypatch, tmp_path):
+    monkeypatch.setenv("TFDS_DATA_DIR", "/from/variable")
+    monkeypatch.setenv("HOME", "/homes/ann")
+    assert tfds_folder.data_folder(str(tmp_path / "a*")) == str(tmp_path / "a*")
+    assert tfds_folder.data_folder("gs://bucket/a") == "gs://bucket/a"
+    assert tfds_folder.data_folder("") == "/from/variable"
+    monkeypatch.setenv("TFDS_DATA_DIR", "~/data")
+    assert tfds_folder.data_folder("") == "/homes/ann/data"
+    monkeypatch.delenv("TFDS_DATA_DIR")
+    assert tfds_folder.data_folder("") == "/homes/ann/tensorflow_datasets"
+
+
+@pytest.mark.parametrize(
+    ("root", "variable", "message"),
+    [
+        ("~nosuchuser/d", "", r"^config\.data\.root: '~nosuchuser/d': there is no user"),
+        ("", "~nosuchuser/d", r"^\$TFDS_DATA_DIR: '~nosuchuser/d': there is no user"),
+        (
+            "/data/\udcff",
+            "",
+            r"^config\.data\.root: data folder '/data/\\xff': its name is not UTF",
+        ),
+    ],
+)
+def test_folders_that_cannot_be(monkeypatch, root, variable, message):
+    monkeypatch.setenv("TFDS_DATA_DIR", variable)
+    with pytest.raises(UserError, match=message):
+        tfds_folder.data_folder(root)
+
+
+def test_without_a_home_folder_data_are_temporary(monkeypatch, tmp_path, capsys):
+    monkeypatch.delenv("TFDS_DATA_DIR", raising=False)
+    monkeypatch.setattr(tfds_folder, "home_folder", lambda: None)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    found = tfds_folder.data_folder("")
+    assert found == str(tmp_path / f"jaxad-{os.getuid()}" / "tensorflow_datasets")
+    assert capsys.readouterr().err.count("\n") == 1
+    assert tfds_folder.data_folder("") == found  # the next run finds them
+    monkeypatch.setattr(tfds_folder, "temporary_folder", lambda: None)
+    with pytest.raises(UserError, match="no home folder for data; name a folder in --config.data"):
+        tfds_folder.data_folder("")
+
+
+def leftover(folder: Path, name: str, age: float) -> Path:
+    """Half-made data whose newest file was written so many seconds ago."""
+    path = folder / f"incomplete.{name}"
+    (path / "sub").mkdir(parents=True)
+    (path / "sub/shard").touch()
+    now = (folder / "sub").stat().st_mtime if (folder / "sub").exists() else path.stat().st_mtime
+    for one in (path, path / "sub"):  # older than the file in it
+        os.utime(one, (now - age - DAY, now - age - DAY))
+    os.utime(path / "sub/shard", (now - age, now - age))
+    return path
+
+
+@pytest.mark.parametrize("is_local", [True, False])
+def test_what_others_may_be_making_is_left_alone(monkeypatch, tmp_path, is_local):
+    """Where locks may be those of one machine, another may be at work."""
+    monkeypatch.setattr(tfds_folder, "_is_local", lambda path: is_local)
+    old, new = (
+        leftover(tmp_path, "OLD_1.0.0", 1.1 * DAY),
+        leftover(tmp_path, "NEW_1.0.0", 0.5 * DAY),
+    )
+    (tmp_path / "1.0.0").mkdir()
+    with tfds_folder.alone(str(tmp_path)):
+        assert not old.exists()
+        assert new.exists() == (not is_local)
+    assert (tmp_path / "1.0.0").exists()
+
+
+def test_data_that_vanish_while_they_are_looked_at_are_somebody_s(monkeypatch, tmp_path):
+    path = leftover(tmp_path, "OLD_1.0.0", 2 * DAY)
+    assert tfds_folder._last_change(path) < path.stat().st_ctime - DAY
+    real = Path.rglob
+
+    def vanishing(self, pattern):
+        for one in list(real(self, pattern)):
+            shutil.rmtree(path, ignore_errors=True)
+            yield one
+
+    monkeypatch.setattr(Path, "rglob", vanishing)
+    assert tfds_folder._last_change(path) == float("inf")
+
+
+MOUNTS = b"""\
+1 0 8:1 / / rw - ext4 /dev/sda rw
+2 1 0:40 / /home rw,relatime shared:1 - nfs4 server:/home rw
+3 1 0:41 / /home/a\\040b rw - tmpfs none rw
+4 1 0:42 / /gpfs rw - gpfs gpfs rw
+5 1 0:43 / /tmp rw - ext4 /dev/sdb rw
+6 1 0:44 / /tmp rw - cifs //server/tmp rw
+"""
+
+
+@pytest.mark.parametrize(
+    ("place", "is_local"),
+    [
+        ("/data/x", True), ("/home/ann", False), ("/home/a b/c", True), ("/gpfs/x", False),
+        ("/tmp/x", False),  # the later one hides the earlier
+    ],
+)  # fmt: skip
+def test_file_systems_of_this_machine(monkeypatch, place, is_local):
+    monkeypatch.setattr(Path, "read_bytes", lambda self: MOUNTS)
+    monkeypatch.setattr(Path, "resolve", lambda self: self)
+    assert tfds_folder._is_local(Path(place)) == is_local
+
+
+def test_a_system_that_does_not_tell_its_file_systems(monkeypatch, tmp_path):
+    def missing(self):
+        raise FileNotFoundError("no such file")
+
+    monkeypatch.setattr(Path, "read_bytes", missing)
+    assert not tfds_folder._is_local(tmp_path)

@@ -1,0 +1,81 @@
+"""Errors of storage: what they say in words, and what follows them."""
+
+import errno
+import logging
+import os
+
+import pytest
+
+from jaxad.storage import storage_errors
+
+WRITE_FAILED = (
+    'Failed to finalize writing of split "train": write() failed: {}; writing /data/icbm_synth/'
+    "incomplete.X_1.0.0/train.array_record-00000-of-00001; at byte 20000"
+)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS])
+def test_the_reason_is_found_in_the_words_of_array_record(number):
+    error = RuntimeError(WRITE_FAILED.format(os.strerror(number)))
+    assert storage_errors.number_in_words(error) == number
+
+
+def test_the_reason_is_found_behind_another_error():
+    try:
+        try:
+            raise OSError(errno.ENOSPC, "full")
+        except OSError as error:
+            raise RuntimeError("the split failed") from error
+    except RuntimeError as error:
+        assert storage_errors.number_in_words(error) == errno.ENOSPC
+
+
+@pytest.mark.parametrize("error", [RuntimeError("shape (3,)"), ValueError(""), OSError("gone")])
+def test_other_errors_have_no_number(error):
+    assert storage_errors.number_in_words(error) is None
+
+
+@pytest.mark.parametrize(
+    ("number", "remedy"),
+    [
+        (errno.ENOSPC, "Once the disk takes more"), (None, "Once the disk takes more"),
+        (errno.EACCES, "Make the folder writable"), (errno.EROFS, "Make the folder writable"),
+    ],
+)  # fmt: skip
+def test_remedies(number, remedy):
+    assert storage_errors.remedy(number) == f"{remedy}, and the same command goes on".replace(
+        "more, and", "more,"
+    )
+
+
+def never_retrieved(error):
+    """What asyncio logs of a task that nobody waited for."""
+    record = logging.LogRecord(
+        "asyncio", logging.ERROR, "", 0, "Future exception was never retrieved", (),
+        (type(error), error, error.__traceback__),
+    )  # fmt: skip
+    return logging.getLogger("asyncio").filter(record)
+
+
+STORAGE = ValueError("RESOURCE_EXHAUSTED: Error writing [tensorstore_spec='{}']")
+
+
+@pytest.fixture(autouse=True)
+def own_filters(monkeypatch):
+    monkeypatch.setattr(logging.getLogger("asyncio"), "filters", [])
+    monkeypatch.setattr("sys.unraisablehook", lambda unraisable: None)
+    # A failure in an earlier test silences for good what may still come of it.
+    monkeypatch.setattr(storage_errors, "_silence", storage_errors._Silence())
+
+
+def test_late_errors_of_storage_are_silent_after_a_failure_and_others_are_not():
+    with pytest.raises(OSError), storage_errors.without_echoes():
+        raise OSError("full")
+    assert not never_retrieved(STORAGE)
+    assert never_retrieved(ValueError("of the user's own task"))
+
+
+def test_nothing_is_silenced_after_a_success():
+    with storage_errors.without_echoes():
+        assert not never_retrieved(STORAGE)
+    assert never_retrieved(STORAGE)
