@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from jaxad.errors import NO_ROOM, NOT_ALLOWED, RunError, UserError, first_line
-from jaxad.runtime import interrupts, processes
+from jaxad.runtime import interrupts, messages, processes
 from jaxad.runtime.streams import outlast_readers, print_any_text
 
 
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print_any_text()
     program = Path(sys.argv[0]).name if sys.argv[0].endswith(".py") else "jaxad"
     program = f"python {program}" if program.endswith(".py") else program
-    with interrupts.handled():
+    with interrupts.handled(), messages.printed():
         return _exit_code(sys.argv[1:] if arguments is None else arguments, program)
 
 

@@ -265,7 +265,9 @@ def run(arguments: Sequence[str], program: str) -> int:
     if config is None and mode in ("inspect", "profile") and Workdir(workdir).config.exists():
         config = run_config.read(Workdir(workdir))
     if is_file:
-        _import_run().MODES[mode](None, workdir, **options)
+        run = _import_run()
+        run.configure_process(mode, None)
+        run.MODES[mode](None, workdir, **options)
         return 0
     if config is None:
         raise UserError("--config: missing; name one, as --config=pchvae:demo.")
@@ -283,13 +285,17 @@ def run(arguments: Sequence[str], program: str) -> int:
         run_config.check_same(Workdir(workdir), config)
     else:
         run_config.check(Workdir(workdir), config)
-    modes = _import_run().MODES
+    run = _import_run()
     interrupts.check()
     if mode in _OF_SEVERAL:
         processes.join(**options)
         options = {}
-    is_complete = modes[mode](config, workdir, **options)
-    return interrupts.EXIT_CODE if not is_complete and interrupts.name() == "SIGINT" else 0
+    run.configure_process(mode, config)
+    try:
+        run.MODES[mode](config, workdir, **options)
+    except interrupts.Stopped:
+        return interrupts.EXIT_CODE if interrupts.name() == "SIGINT" else 0
+    return 0
 
 
 def _import_run() -> Any:

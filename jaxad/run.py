@@ -1,11 +1,12 @@
-"""What a launch does, by mode; the command line and notebooks both come here."""
+"""What each mode does; the command line and `jaxad.api` both call these functions."""
 
+import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 
 from ml_collections import ConfigDict
 
-from jaxad.config import run_config
+from jaxad.config import is_study, representatives, run_config
 from jaxad.data import membership
 from jaxad.data.files.folders import SEVERAL_UNDER_ONE_NAME
 from jaxad.data.files.unread import tell_unread
@@ -22,6 +23,7 @@ from jaxad.report.page import write_report
 from jaxad.runtime import interrupts, processes
 from jaxad.runtime.compilation import keep_programs
 from jaxad.runtime.host_memory import keep_freed_memory
+from jaxad.runtime.messages import print_warnings_only
 from jaxad.runtime.parallel import split_cpu, warn_of_crowded_cpu
 from jaxad.storage.paths import expand
 from jaxad.storage.user_folders import user_cache
@@ -29,64 +31,79 @@ from jaxad.storage.workdir import Workdir, atomic_write, write_json
 from jaxad.train import experiment
 from jaxad.train.loop import train as train_run
 
+logger = logging.getLogger(__name__)
 
-def train(config: ConfigDict, workdir: str | os.PathLike[str]) -> bool:
-    """Trains, or goes on training, in a folder of its own.
+
+def configure_process(mode: str, config: ConfigDict | None) -> None:
+    """Configures JAX, malloc and messages of a process that runs one command and nothing else.
+
+    Call it before any computation.
 
     Args:
-        config: the run.
+        mode: one of `MODES`.
+        config: of the run or study; None where an exported file is scored, which is not open yet.
+    """
+    runs, at_once = [], 1
+    if config is not None:
+        runs = representatives(config) if is_study(config) else [config]
+        at_once = int(config.get("seeds_per_program", 1))
+        split_cpu(runs[0].cpu_devices)
+    if mode != "profile":  # compile times are measured there
+        keep_programs(user_cache)
+    if not processes.is_first():
+        print_warnings_only()
+    pixels = [at_once * experiment.pixels_at_once(run) for run in runs]
+    keep_freed_memory(max(pixels, default=None))
+    interrupts.check()
+
+
+def train(config: ConfigDict, workdir: str | os.PathLike[str]) -> None:
+    """Trains a run, from its last checkpoint if there is one.
+
+    Args:
+        config: of the run.
         workdir: its folder; made if it is not there.
 
-    Returns:
-        True when training is complete, False when a signal ended it early.
+    Raises:
+        UserError: the config or the data have a mistake, or the folder holds something else.
+        RunError: training failed.
+        Stopped: a signal ended training early; a checkpoint was saved.
     """
     run, data_set = _open_to_train(config, workdir)
     with run.lock():
-        return train_run(config, run, data_set)
+        _train(config, run, data_set)
 
 
-def evaluate(config: ConfigDict, workdir: str | os.PathLike[str]) -> bool:
+def _train(config: ConfigDict, run: Workdir, data_set: DataSet) -> None:
+    if not train_run(config, run, data_set):
+        raise interrupts.Stopped
+
+
+def evaluate(config: ConfigDict, workdir: str | os.PathLike[str]) -> None:
     """Evaluates the last checkpoint on every test split and writes the report."""
     run = Workdir(workdir)
     run_config.check(run, config)
-    _start(config)
+    split_cpu(config.cpu_devices)
     processes.check_shared(run.path)
     data_set = DataSet(config.data)
     data_set.check()
     with run.lock():
         _evaluate(run, data_set)
-    return True
 
 
-def fit(config: ConfigDict, workdir: str | os.PathLike[str]) -> bool:
-    """Trains, evaluates every test split and writes the report; goes on where it was stopped.
-
-    Returns:
-        True when all is done, False when a signal ended training early.
-    """
+def fit(config: ConfigDict, workdir: str | os.PathLike[str]) -> None:
+    """Trains, evaluates every test split and writes the report; see `train`."""
     run, data_set = _open_to_train(config, workdir)
     with run.lock():
-        if not train_run(config, run, data_set):
-            return False
+        _train(config, run, data_set)
         _evaluate(run, data_set)
-    return True
-
-
-def _start(config: ConfigDict, *, keeps_programs: bool = True) -> None:
-    """Configures JAX and the C library; call it before any computation."""
-    split_cpu(config.cpu_devices)
-    if keeps_programs:
-        keep_programs(user_cache)
-    processes.silence_others()
-    keep_freed_memory(experiment.pixels_at_once(config))
-    interrupts.check()
 
 
 def _open_to_train(config: ConfigDict, workdir: str | os.PathLike[str]) -> tuple[Workdir, DataSet]:
     """The folder and the data, after every check that needs no training."""
     run = Workdir(workdir)
     run_config.check(run, config)
-    _start(config)
+    split_cpu(config.cpu_devices)
     processes.check_shared(run.path)
     # A config that cannot be is reported before data are generated for it, and a bad test split
     # before hours of training.
@@ -101,8 +118,8 @@ def _open_to_train(config: ConfigDict, workdir: str | os.PathLike[str]) -> tuple
 def _evaluate(run: Workdir, data_set: DataSet) -> None:
     evaluate_splits(run, data_set)
     if processes.is_first():
-        print(f"report: {write_report(run)}", flush=True)
-    processes.meet("evaluated")
+        logger.info(f"report: {write_report(run)}")
+    processes.barrier("evaluated")
 
 
 def report(
@@ -110,7 +127,7 @@ def report(
     workdir: str | os.PathLike[str],
     *,
     compare: str | Sequence[str | os.PathLike[str]] = "",
-) -> bool:
+) -> None:
     """Writes the report of a run again, from the files in its folder alone.
 
     Args:
@@ -125,21 +142,24 @@ def report(
         compare = [compare] if is_one else compare.split(",")
     others = [Workdir(str(folder).strip()) for folder in compare if str(folder).strip()]
     with run.lock():
-        print(f"report: {write_report(run, others)}", flush=True)
-    return True
+        logger.info(f"report: {write_report(run, others)}")
 
 
-def study(config: ConfigDict, workdir: str | os.PathLike[str], *, print_table: bool = True) -> bool:
-    """Trains and evaluates every run of a study and writes its tables."""
+def study(config: ConfigDict, workdir: str | os.PathLike[str], *, print_table: bool = True) -> None:
+    """Trains and evaluates every run of a study and writes its tables.
+
+    Raises:
+        Stopped: a signal ended a training early; a checkpoint was saved.
+    """
     from jaxad.study.runner import run_study
 
-    keep_programs(user_cache)
-    return run_study(config, workdir, print_table=print_table)
+    if not run_study(config, workdir, print_table=print_table):
+        raise interrupts.Stopped
 
 
 def calibrate(
     config: ConfigDict, workdir: str | os.PathLike[str], *, normals: str | os.PathLike[str]
-) -> bool:
+) -> None:
     """Calibrates a run's decisions on normal images of another site.
 
     Args:
@@ -150,15 +170,14 @@ def calibrate(
     """
     run, path = Workdir(workdir), expand(normals, "--normals")
     run_config.check(run, config)
-    _start(config)
+    split_cpu(config.cpu_devices)
     split = read_normals(path, config.data)
     membership.warn_of_names(run, split, f"--normals={path}")
     with run.lock():
         calibrate_run(run, str(path), split)
-    return True
 
 
-def inspect(config: ConfigDict, workdir: str | os.PathLike[str]) -> bool:
+def inspect(config: ConfigDict, workdir: str | os.PathLike[str]) -> None:
     """Looks at the data before they are trained on; writes `inspect.json` and `inspect.png`.
 
     Raises:
@@ -171,7 +190,7 @@ def inspect(config: ConfigDict, workdir: str | os.PathLike[str]) -> bool:
     write_json(folder / "inspect.json", found.as_json())
     with atomic_write(folder / "inspect.png", "wb") as file:
         file.write(to_png(contact_sheet(splits)))
-    print("\n".join([*found.lines(), f"contact sheet: {folder / 'inspect.png'}"]), flush=True)
+    logger.info("\n".join([*found.lines(), f"contact sheet: {folder / 'inspect.png'}"]))
     remedy = "Keep each patient in one split, and of images that are the same one."
     if is_of_files(config.data.name):
         remedy += f" {SEVERAL_UNDER_ONE_NAME}"
@@ -189,10 +208,9 @@ def inspect(config: ConfigDict, workdir: str | os.PathLike[str]) -> bool:
     for unread in data_set.unread:
         if config.data.on_error == "raise" and unread.others:
             tell_unread(unread, is_strict=True)
-    return True
 
 
-def export(config: ConfigDict, workdir: str | os.PathLike[str]) -> bool:
+def export(config: ConfigDict, workdir: str | os.PathLike[str]) -> None:
     """Writes the run's detector to one file that scores by itself, `detector.jaxad`."""
     from jaxad.detector.export import export as export_run
 
@@ -201,8 +219,7 @@ def export(config: ConfigDict, workdir: str | os.PathLike[str]) -> bool:
     with run.lock():
         path = export_run(run)
     from_file.load(path)  # it is worth nothing where it does not load
-    print(f"exported: {path} ({path.stat().st_size / 2**20:.1f} MiB)", flush=True)
-    return True
+    logger.info(f"exported: {path} ({path.stat().st_size / 2**20:.1f} MiB)")
 
 
 def score(
@@ -213,7 +230,7 @@ def score(
     output: str | os.PathLike[str],
     rate: str | float = "",
     maps: str = "",
-) -> bool:
+) -> None:
     """Scores files with a run's last checkpoint, or with an exported file.
 
     Args:
@@ -229,17 +246,13 @@ def score(
 
     path = expand(workdir, "--workdir")
     if config is not None:
-        _start(config)
-    else:  # an exported file, which is not open yet
-        keep_programs(user_cache)
-        keep_freed_memory(None)
+        split_cpu(config.cpu_devices)
     detector = load_calibrated(path, None if rate == "" else _number("rate", rate))
     source, target = expand(input, "--input"), expand(output, "--output")
     name = f"{path.resolve()} at step {detector.scorer.step}"
     if path.is_file():
         name = from_file.digest(path.read_bytes())
     score_files(detector, source, target, which_maps=maps or "all", name=name)
-    return True
 
 
 def _number(flag: str, text: str | int | float) -> float:
@@ -249,7 +262,7 @@ def _number(flag: str, text: str | int | float) -> float:
         raise UserError(f"--{flag}={text}: is no number.") from error
 
 
-def profile(config: ConfigDict, workdir: str | os.PathLike[str], *, steps: str | int = "") -> bool:
+def profile(config: ConfigDict, workdir: str | os.PathLike[str], *, steps: str | int = "") -> None:
     """Profiles the updates of a run; writes `profile/` in the folder, which stays no run's.
 
     Args:
@@ -265,7 +278,7 @@ def profile(config: ConfigDict, workdir: str | os.PathLike[str], *, steps: str |
         raise UserError(f"--steps={steps}: is no whole number from 1 on.")
     run = Workdir(workdir)
     run_config.check(run, config)
-    _start(config, keeps_programs=False)  # compile times are measured
+    split_cpu(config.cpu_devices)
     experiment.check(config)
     data_set = DataSet(config.data)
     data_set.check()
@@ -276,11 +289,10 @@ def profile(config: ConfigDict, workdir: str | os.PathLike[str], *, steps: str |
         write_json(folder / "profile.json", found.as_json())
         with atomic_write(folder / "profile.txt") as file:
             file.write("\n".join(text) + "\n")
-    print("\n".join([*text, "", f"profile: {run.profile}"]), flush=True)
-    return True
+    logger.info("\n".join([*text, "", f"profile: {run.profile}"]))
 
 
-MODES: Mapping[str, Callable[..., bool]] = {
+MODES: Mapping[str, Callable[..., None]] = {
     "fit": fit,
     "train": train,
     "evaluate": evaluate,

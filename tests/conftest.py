@@ -18,14 +18,23 @@ install_import_hook("jaxad", "beartype.beartype")
 
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
+from jaxad.runtime import messages
+
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture(autouse=True)
+def printed_messages() -> Iterator[None]:
+    """Messages are printed as on the command line, so that tests read them with `capsys`."""
+    with messages.printed():
+        yield
 
 
 _LONGEST_FILES = (

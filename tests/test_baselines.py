@@ -83,7 +83,7 @@ _QUICK = ("fanogan",)
 )
 def test_a_fit_keeps_the_contract_and_another_site_recalibrates_it(system, npz_root, tmp_path):
     config = tiny(system, npz_root)
-    assert run.fit(config, tmp_path)
+    run.fit(config, tmp_path)
     rows = read_scores(tmp_path)
     header = ["id", "group", "position", "label", "score", *BASELINES[system]]
     assert list(rows[0]) == [*header, "score_position_corrected"]
@@ -110,10 +110,10 @@ def test_a_fit_keeps_the_contract_and_another_site_recalibrates_it(system, npz_r
     assert own["image"]["threshold"] == by_val.image_threshold(own["rate"])
     if system != "ae":
         return  # what follows is not the system's
-    assert run.calibrate(config, tmp_path, normals=npz_root / "other/site.npz")
+    run.calibrate(config, tmp_path, normals=npz_root / "other/site.npz")
     by_site = jaxad.load_calibration(tmp_path)
     assert by_site.image_threshold(own["rate"]) != by_val.image_threshold(own["rate"])
-    assert run.evaluate(config, tmp_path)
+    run.evaluate(config, tmp_path)
     decisions = json.loads(path.read_text())["decisions"]
     assert decisions["calibration"] == "site.npz"
     threshold = decisions["normal_images_only"]["image"]["threshold"]

@@ -187,7 +187,6 @@ def test_exit_codes(capsys, tmp_path, monkeypatch, mode, error, code, line):
         seen.append((config_lib.flatten(config)[changed], str(workdir)))
         if error is not None:
             raise error
-        return True
 
     monkeypatch.setattr(run, "MODES", {name: work if name == mode else None for name in run.MODES})
     name, changed = SMOKE, "config.seed"

@@ -46,9 +46,10 @@ def test_a_training_that_a_signal_ended_and_saved(monkeypatch, tmp_path, number,
             while not interrupts.requested():
                 time.sleep(0.01)
             interrupts.answer()
-        return False
+        raise interrupts.Stopped
 
-    monkeypatch.setattr(command, "_import_run", lambda: SimpleNamespace(MODES={"train": train}))
+    run = SimpleNamespace(MODES={"train": train}, configure_process=lambda *_: None)
+    monkeypatch.setattr(command, "_import_run", lambda: run)
     assert cli.main([SMOKE, f"--workdir={tmp_path}", "--mode=train"]) == code
 
 

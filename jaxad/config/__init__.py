@@ -2,7 +2,7 @@
 
 from jaxad.config.defaults import VARIANTS, base, check_variant, smoke
 from jaxad.config.shipped import get_config
-from jaxad.config.studies import is_study, study, study_run
+from jaxad.config.studies import is_study, representatives, study, study_run
 from jaxad.config.text import difference, flatten, from_json, to_json, without_places
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "from_json",
     "get_config",
     "is_study",
+    "representatives",
     "smoke",
     "study",
     "study_run",

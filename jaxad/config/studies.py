@@ -68,6 +68,12 @@ def study_run(config: ConfigDict, experiment: str, seed: int) -> ConfigDict:
     return own.lock()
 
 
+def representatives(config: ConfigDict) -> list[ConfigDict]:
+    """One run's config of each experiment of a study; the other runs differ in their seed alone."""
+    seed = config.seeds[0] if config.seeds else 0
+    return [study_run(config, name, seed) for name in config.experiments]
+
+
 def is_study(config: ConfigDict) -> bool:
     """Whether a config is one of many runs (see `study`)."""
     return "experiments" in config

@@ -6,13 +6,15 @@ evaluated, with other splits than it began with might be tested on patients that
 
 import hashlib
 import json
-import sys
+import logging
 from typing import Any
 
 from jaxad.data.sources import DataSet
 from jaxad.errors import UserError
 from jaxad.storage.workdir import Workdir, write_json
 from jaxad.types import Split
+
+logger = logging.getLogger(__name__)
 
 #: The splits that a run depends on; others may grow, as long as they share no patient with these.
 LEARNT_FROM = ("train", "val")
@@ -64,12 +66,10 @@ def warn_of_names(run: Workdir, normals: Split, source: str) -> None:
     patients = set(normals.groups)
     shared = patients & learnt
     if shared:
-        print(
+        logger.warning(
             f"warning: {source}: {len(shared):,} of {len(patients):,} patients are named as "
             f"patients that the run learnt from, such as '{min(shared)}'; if they are the same, "
-            "leave them out: calibrated on them, decisions promise too much.",
-            file=sys.stderr,
-            flush=True,
+            "leave them out: calibrated on them, decisions promise too much."
         )
 
 

@@ -29,7 +29,7 @@ from jaxad.data.prepare.cutting import cut
 from jaxad.data.prepare.preparation import to_depth
 from jaxad.data.prepare.prepare_images import prepare_image
 from jaxad.data.prepare.preprocess import native
-from jaxad.data.readers.volumes import turn
+from jaxad.data.readers.volumes import to_right_anterior_superior
 from jaxad.data.sources import KINDS, TFDS, check_split, is_published, published, told
 from jaxad.errors import UserError
 from jaxad.types import Split
@@ -97,7 +97,7 @@ def _cut_pixels(
     for one in modalities:
         held = _as_in_a_file(one)
         image = nib.Nifti1Image(held, affine.astype(np.float64))
-        volumes.append(turn(image, Path("scan"), held.nbytes))
+        volumes.append(to_right_anterior_superior(image, Path("scan"), held.nbytes))
     volumes = volumes * channels if len(volumes) == 1 else volumes
     return cut(volumes, None, reading.preparation, reading.cutting).images
 

@@ -3,7 +3,7 @@
 import dataclasses
 import difflib
 import functools
-import sys
+import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,12 +33,14 @@ from jaxad.types import Split
 if TYPE_CHECKING:  # it imports TensorFlow, which takes seconds
     from jaxad.data.published.manual import ManualBuilder
 
+logger = logging.getLogger(__name__)
+
 #: How to read each split of a data set, by the split's name.
 Readers = Mapping[str, Callable[[], Split]]
 
 
 @dataclasses.dataclass(frozen=True)
-class Wish:
+class ReadOptions:
     """What is wanted of a data set beside what `config.data` says.
 
     Attributes:
@@ -52,7 +54,7 @@ class Wish:
     tell: Callable[[Unread], None] = lambda _: None
 
 
-def _icbm_synth(data: ConfigDict, _: Wish) -> Readers:
+def _icbm_synth(data: ConfigDict, _: ReadOptions) -> Readers:
     """The embedded semi-synthetic brains; generated on first use, then read from the cache."""
     # TensorFlow is imported only where data is read: it takes seconds.
     from jaxad.data.synthetic.icbm_synth import IcbmSynth, make_config
@@ -64,22 +66,22 @@ def _icbm_synth(data: ConfigDict, _: Wish) -> Readers:
     return tfds_splits.open_builder(IcbmSynth, builder_config, data.root)
 
 
-def _npz(data: ConfigDict, wish: Wish) -> Readers:
+def _npz(data: ConfigDict, options: ReadOptions) -> Readers:
     root = expand(data.root or ".", "config.data.root")
     readers = npz_readers(root)
-    wish.tell(find_unread(root, "npz", files_in(root, ".npz")))
+    options.tell(find_unread(root, "npz", files_in(root, ".npz")))
     return readers
 
 
-def _own_files(data: ConfigDict, wish: Wish) -> Readers:
+def _own_files(data: ConfigDict, options: ReadOptions) -> Readers:
     """A folder or a table of the user's, read anew each time."""
     root, kind = _root(data, "your images or scans"), KINDS[data.name]
     check_not_hidden(root)
-    reading = dataclasses.replace(settings.reading(data, kind), measure=wish.measure)
+    reading = dataclasses.replace(settings.reading(data, kind), measure=options.measure)
     splitting = settings.splitting(data)
     splits = (read_table if is_table(root) else read_folder)(root, kind, splitting)
     if not is_table(root):
-        wish.tell(find_unread(root, kind, files_of(splits.values()), passed_over(root)))
+        options.tell(find_unread(root, kind, files_of(splits.values()), passed_over(root)))
     return {
         name: functools.partial(read_split, items, reading, f"{data.name} {name}")
         for name, items in splits.items()
@@ -107,7 +109,7 @@ def published(name: str) -> "type[ManualBuilder]":
     }[name]
 
 
-def _published(data: ConfigDict, wish: Wish) -> Readers:
+def _published(data: ConfigDict, options: ReadOptions) -> Readers:
     """A data set of the papers: the user's files, read once, then from the cache of TFDS."""
     from jaxad.data.published.manual import Choices, config_for
     from jaxad.data.tfds import splits as tfds_splits
@@ -127,7 +129,7 @@ def _published(data: ConfigDict, wish: Wish) -> Readers:
         modality=data.modality,
         regroup=data.regroup,
         check_sizes=data.check_sizes,
-        test_only=wish.test_only,
+        test_only=options.test_only,
     )
     readers = tfds_splits.open_builder(builder, config_for(builder, root, choices), "", root)
     if data.on_error == "skip":
@@ -146,7 +148,7 @@ def _complete(read: Callable[[], Split]) -> Split:
     return split
 
 
-def _any_tfds(data: ConfigDict, _: Wish) -> Readers:
+def _any_tfds(data: ConfigDict, _: ReadOptions) -> Readers:
     """A data set of TensorFlow Datasets with labels: some classes are normal."""
     from jaxad.data.tfds import labels
 
@@ -160,7 +162,7 @@ def _any_tfds(data: ConfigDict, _: Wish) -> Readers:
     )
 
 
-DATA_SETS: Mapping[str, Callable[[ConfigDict, Wish], Readers]] = {
+DATA_SETS: Mapping[str, Callable[[ConfigDict, ReadOptions], Readers]] = {
     "icbm_synth": _icbm_synth,
     "npz": _npz,
     **dict.fromkeys(("folder", "nifti", "dicom"), _own_files),
@@ -185,14 +187,14 @@ def is_own(name: str) -> bool:
     return name == "npz" or is_of_files(name)
 
 
-def _open(data: ConfigDict, wish: Wish) -> Readers:
+def _open(data: ConfigDict, options: ReadOptions) -> Readers:
     """The readers of the data set that the config names.
 
     Raises:
         UserError: there is none of this name, or it is not where the config says.
     """
     if data.name.startswith(TFDS):
-        return _any_tfds(data, wish)
+        return _any_tfds(data, options)
     if data.name not in DATA_SETS:
         close = difflib.get_close_matches(data.name, DATA_SETS, n=1)
         hint = f"; did you mean '{close[0]}'?" if close else "."
@@ -200,22 +202,22 @@ def _open(data: ConfigDict, wish: Wish) -> Readers:
             f"config.data.name: unknown data set '{data.name}'{hint} "
             f"Known: {', '.join(sorted((*DATA_SETS, f'{TFDS}<name>')))}."
         )
-    return DATA_SETS[data.name](data, wish)
+    return DATA_SETS[data.name](data, options)
 
 
 def told(split: Split, name: str) -> Split:
     """The split, what was skipped of it told on stderr."""
     if split.files is not None and split.files.skipped:
-        print(tell_skipped(name, split.files), file=sys.stderr, flush=True)
+        logger.warning(tell_skipped(name, split.files))
     return split
 
 
-def _other_tests(data: ConfigDict, wish: Wish) -> Readers:
+def _other_tests(data: ConfigDict, options: ReadOptions) -> Readers:
     """The test splits of `config.data.test`, named after it."""
     own = data.copy_and_resolve_references().unlock()
     own.name, own.root, own.natural_objects = data.test.name, data.test.root, ""
     try:
-        readers = _open(own, dataclasses.replace(wish, test_only=True))
+        readers = _open(own, dataclasses.replace(options, test_only=True))
     except UserError as error:
         told = str(error).replace("config.data.name", "config.data.test.name")
         told = told.replace("config.data.root", "config.data.test.root")
@@ -292,12 +294,12 @@ class DataSet:
         settings.reading(data, "image")  # says what is wrong with a field, used or not
         settings.check_used(data)
         self.unread: list[Unread] = []
-        wish = Wish(measure=measure, tell=self.unread.append)
-        self._readers = _open(data, wish)
+        options = ReadOptions(measure=measure, tell=self.unread.append)
+        self._readers = _open(data, options)
         if data.natural_objects or data.name in _RENDERED:
             self._readers = _with_natural_objects(self._readers, data)
         if data.test.name:
-            others = _other_tests(data, wish)
+            others = _other_tests(data, options)
             for name in others:
                 if name in self._readers:
                     raise UserError(
@@ -372,7 +374,7 @@ class DataSet:
     def _tell_coverage(self, split: Split, name: str) -> None:
         """Tells what is suspicious of a split's masks; raises where they are inverted."""
         if note := check_coverage(split, f"{self._name} split '{name}'"):
-            print(f"note: {self._name} {name}: {note}", file=sys.stderr, flush=True)
+            logger.warning(f"note: {self._name} {name}: {note}")
 
 
 def check_split(

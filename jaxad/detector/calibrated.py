@@ -4,8 +4,8 @@ import dataclasses
 import functools
 import hashlib
 import json
+import logging
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -23,6 +23,8 @@ from jaxad.errors import UserError
 from jaxad.storage.paths import expand
 from jaxad.storage.workdir import Workdir
 from jaxad.types import Scores, group_numbers
+
+logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -179,7 +181,7 @@ def load_calibrated(
 
 
 def _tell(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    logger.warning(line)
 
 
 def explain(

@@ -1,5 +1,6 @@
 """Evaluates a run: every test split to `eval/<split>/`."""
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ from jaxad.evaluate.trivial import PIXEL_STATISTICS, TrivialScores
 from jaxad.runtime import interrupts, processes
 from jaxad.storage.workdir import Workdir, write_json
 from jaxad.types import Split, group_numbers
+
+logger = logging.getLogger(__name__)
 
 Scalars = Float[np.ndarray, " n"]
 TrainScalars = Float[np.ndarray, " m"]
@@ -96,10 +99,9 @@ def _calibrated(workdir: Workdir, detector: Detector, data_set: DataSet) -> Stor
         if there.checkpoint_step == detector.step:
             _print_calibration(there, detector)
             return there
-        print(
+        logger.info(
             f"calibration on '{there.source}' was of checkpoint {there.checkpoint_step}: dropped; "
-            "calibrate there again.",
-            flush=True,
+            "calibrate there again."
         )
     split = data_set.split(calibration_lib.OWN)
     scores, evidence = _evidence(detector, split, f"score {calibration_lib.OWN}")
@@ -123,7 +125,7 @@ def _store(
 
 
 def _print_calibration(stored: StoredCalibration, detector: Detector) -> None:
-    print(decisions.summary(stored, detector.config.evaluate.false_positive_rate), flush=True)
+    logger.info(decisions.summary(stored, detector.config.evaluate.false_positive_rate))
 
 
 def _check_finite(name: str, what: str, split: Split, scores: Scalars) -> None:
@@ -142,10 +144,9 @@ def _warn_of_constants(name: str, columns: dict[str, Scalars]) -> None:
     """A line for every part of the score that is the same for all images: it tells nothing."""
     for column, values in columns.items():
         if len(values) > 1 and (values == values[0]).all():
-            print(
+            logger.info(
                 f"{name}: '{column}' is {values[0] + 0.0:g} for every image and tells nothing "
-                "about any.",
-                flush=True,
+                "about any."
             )
 
 
@@ -288,4 +289,4 @@ def _print_summary(name: str, found: dict[str, Any]) -> None:
 
     keys = ("auroc", "auroc_position_corrected", "average_precision", "pixel_auroc")
     parts = [f"{key} {text(found[key])}" for key in keys if key in found]
-    print(f"{name}: {', '.join(parts)}", flush=True)
+    logger.info(f"{name}: {', '.join(parts)}")

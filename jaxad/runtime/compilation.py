@@ -1,13 +1,15 @@
 """Compiled programs are kept on disk: the second run of a config starts sooner."""
 
 import hashlib
+import logging
 import platform
-import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import jax
+
+logger = logging.getLogger(__name__)
 
 #: Programs that compile faster are not worth a file.
 _LEAST_SECONDS = 0.2
@@ -51,11 +53,9 @@ def keep_programs(find_cache: Callable[[], Path | None]) -> Path | None:
 
 
 def _say_not_kept(reason: str) -> None:
-    print(
+    logger.warning(
         f"note: compiled programs are not kept ({reason}); JAX_COMPILATION_CACHE_DIR names another "
-        "folder.",
-        file=sys.stderr,
-        flush=True,
+        "folder."
     )
 
 

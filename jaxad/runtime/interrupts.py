@@ -43,6 +43,10 @@ _SAME_SECONDS = 0.2
 _QUIET_SECONDS = 1.0
 
 
+class Stopped(KeyboardInterrupt):
+    """A signal ended a training early; what was trained is saved."""
+
+
 class _State:
     """What has arrived.
 

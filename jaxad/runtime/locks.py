@@ -2,12 +2,15 @@
 
 import contextlib
 import fcntl
+import logging
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
 from jaxad.runtime import interrupts
+
+logger = logging.getLogger(__name__)
 
 
 def try_lock(file: IO[str]) -> bool:
@@ -30,7 +33,7 @@ def wait_for_lock(path: Path, waiting: str) -> Iterator[None]:
     with path.open("w") as file:
         held = try_lock(file)
         if not held:
-            print(waiting, flush=True)
+            logger.info(waiting)
         while not held:
             interrupts.check()
             time.sleep(0.2)

@@ -11,8 +11,8 @@ import collections
 import contextlib
 import dataclasses
 import functools
+import logging
 import os
-import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
@@ -24,6 +24,8 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxad.errors import UserError
 from jaxad.runtime.watchdog import Watchdog
 from jaxad.types import Tree
+
+logger = logging.getLogger(__name__)
 
 MODES = ("jit", "pmap")
 _AXIS = "data"
@@ -312,11 +314,9 @@ def warn_of_crowded_cpu() -> None:
     devices = jax.local_devices()
     cores = num_cores()
     if devices[0].platform == "cpu" and len(devices) > cores:
-        print(
+        logger.warning(
             f"warning: {len(devices)} CPU devices share {cores} core{'s' * (cores > 1)}, which "
-            f"takes longer; use at most {cores} (config.cpu_devices).",
-            file=sys.stderr,
-            flush=True,
+            f"takes longer; use at most {cores} (config.cpu_devices)."
         )
 
 

@@ -5,6 +5,7 @@ its part of each batch; all that is written is written by the first one, in a fo
 """
 
 import itertools
+import logging
 import os
 import signal
 import socket
@@ -15,6 +16,8 @@ from typing import Any
 
 from jaxad.errors import UserError, first_line
 from jaxad.runtime import interrupts
+
+logger = logging.getLogger(__name__)
 
 #: How JAX finds out by itself who takes part, as `--cluster` names it.
 CLUSTERS = ("auto", "slurm", "ompi", "mpi4py", "tpu", "gcetpu", "gketpu", "k8s")
@@ -80,11 +83,9 @@ def join(
             raise UserError(
                 f"--process_id={index}: of {count} processes the last has number {count - 1}."
             )
-        print(
+        logger.warning(
             f"process {index} of {count}: waiting for the others at {coordinator_address}, for up "
-            f"to {_START_SECONDS} s",
-            file=sys.stderr,
-            flush=True,
+            f"to {_START_SECONDS} s"
         )
     if index:
         _wait_for(coordinator_address)
@@ -135,16 +136,7 @@ def is_first() -> bool:
     return not jax.distributed.is_initialized() or jax.process_index() == 0
 
 
-def silence_others() -> None:
-    """Lets the first process alone print to stdout; errors of the others still show.
-
-    Call it when JAX's devices are decided: it asks JAX which process this is.
-    """
-    if not is_first():
-        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123 for good
-
-
-def meet(where: str) -> None:
+def barrier(where: str) -> None:
     """Returns when every process has come here; what the first has written is there then."""
     import jax
 
@@ -186,7 +178,7 @@ def check_signals() -> None:
         raise KeyboardInterrupt
 
 
-def of_first(tree: Any) -> Any:
+def broadcast_from_first(tree: Any) -> Any:
     """The first process's NumPy arrays, in all; others give arrays of the same shapes and types."""
     import jax
 
@@ -221,13 +213,13 @@ def check_shared(folder: Path) -> None:
         return
     import numpy as np
 
-    meet(f"before {folder}")
-    token = of_first(np.uint32(time.time_ns() % 2**32))
+    barrier(f"before {folder}")
+    token = broadcast_from_first(np.uint32(time.time_ns() % 2**32))
     sign = folder / f".shared-{int(token)}"
     if is_first():
         folder.mkdir(parents=True, exist_ok=True)
         sign.touch()
-    meet(f"signed {folder}")
+    barrier(f"signed {folder}")
     seen = of_all(sign.exists())
     if is_first():
         sign.unlink(missing_ok=True)

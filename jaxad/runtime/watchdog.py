@@ -2,12 +2,14 @@
 
 import collections
 import contextlib
+import logging
 import statistics
-import sys
 import threading
 import time
 import weakref
 from collections.abc import Iterator
+
+logger = logging.getLogger(__name__)
 
 #: A result is late after so many times the usual wait, and no sooner than after so many seconds.
 _TIMES_USUAL, _LEAST_SECONDS = 20.0, 30.0
@@ -78,4 +80,4 @@ def _watch(reference: "weakref.ref[Watchdog]") -> None:
 
 
 def _say(text: str) -> None:
-    print(f"warning: {text}", file=sys.stderr, flush=True)
+    logger.warning(f"warning: {text}")

@@ -1,7 +1,7 @@
 """`--mode=score`: every file at a path, in memory that does not grow with them."""
 
 import abc
-import sys
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,8 @@ from jaxad.score import maps
 from jaxad.score.tables import ERRORS, PATIENTS, SCORES, Tables, digest
 from jaxad.storage.workdir import Workdir
 from jaxad.types import Scores
+
+logger = logging.getLogger(__name__)
 
 #: Items that are read, scored and written before the next are: images, and scans.
 _BLOCK = {"image": 256, "scan": 8}
@@ -268,6 +270,6 @@ def _finish(tables: Tables, detector: CalibratedDetector, output: Path) -> None:
             f"; anomalous at a false-positive rate of {detector.rate:g}: {num_anomalous:,} images, "
             f"{called:,} patients"
         )
-    print(f"{told}: {output / SCORES}, {output / PATIENTS}", flush=True)
+    logger.info(f"{told}: {output / SCORES}, {output / PATIENTS}")
     if num_errors:
-        print(f"{num_errors:,} files were left out: {output / ERRORS}", file=sys.stderr, flush=True)
+        logger.warning(f"{num_errors:,} files were left out: {output / ERRORS}")

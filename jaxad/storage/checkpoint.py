@@ -12,7 +12,7 @@ import logging
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Any
 
 import jax
@@ -24,6 +24,8 @@ from jaxad.errors import RunError, UserError
 from jaxad.storage import digests, storage_errors
 from jaxad.storage.paths import check_name, take_folders_literally
 from jaxad.types import Tree
+
+logger = logging.getLogger(__name__)
 
 #: The metric by which the best checkpoint is kept: lower is better.
 VALIDATION_LOSS = "validation_loss"
@@ -51,6 +53,19 @@ def _as_template(tree: Tree) -> Tree:
     return jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), tree)
 
 
+def _is_not_of_orbax(record: logging.LogRecord) -> bool:
+    """Drops what Orbax logs: every phase of every save, defaults, and the errors that it raises.
+
+    absl gives every record its own file as the place, so the callers are looked at.
+    """
+    frame: FrameType | None = sys._getframe()
+    while frame is not None:
+        if "orbax" in frame.f_globals.get("__name__", "").split("."):
+            return False
+        frame = frame.f_back
+    return True
+
+
 class Checkpoints:
     """The checkpoints in one folder: the last few and the best by validation loss.
 
@@ -68,9 +83,7 @@ class Checkpoints:
         Raises:
             UserError: it cannot be read, or not be written.
         """
-        # Orbax tells of every phase of every save at INFO, of defaults at WARNING, and at ERROR
-        # with a traceback of what it raises as well.
-        logging.getLogger("absl").setLevel(logging.CRITICAL)
+        logging.getLogger("absl").addFilter(_is_not_of_orbax)
         policies = checkpoint_managers.AnyPreservationPolicy(
             [
                 checkpoint_managers.LatestN(keep_last),
@@ -152,11 +165,9 @@ class Checkpoints:
             try:
                 noted = self._noted(step)
             except _Damaged as damage:
-                print(
+                logger.warning(
                     f"checkpoint '{self._folder / str(step)}' is damaged ({damage}): it is no "
-                    "candidate for the best.",
-                    file=sys.stderr,
-                    flush=True,
+                    "candidate for the best."
                 )
                 continue
             metrics = self._manager.metrics(step) if noted is None else noted["metrics"]
@@ -310,11 +321,9 @@ class Checkpoints:
             path.rename(aside)
             self._manager.reload()
             told = f" and set aside as '{aside.name}'"
-        print(
+        logger.warning(
             f"warning: checkpoint '{path}' is damaged ({damage}){told}; step {instead} is taken "
-            "instead.",
-            file=sys.stderr,
-            flush=True,
+            "instead."
         )
 
     def _restore(self, step: int, likes: Mapping[str, Tree]) -> Mapping[str, Tree]:

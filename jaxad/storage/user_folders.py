@@ -1,11 +1,13 @@
 """Where programs of a user keep what they can make again: at home, or what takes its place."""
 
+import logging
 import os
-import sys
 import tempfile
 from pathlib import Path
 
 from jaxad.storage.paths import expand
+
+logger = logging.getLogger(__name__)
 
 
 def home_folder() -> Path | None:
@@ -64,11 +66,9 @@ def place_caches_of_others() -> None:
         return
     for variable in moved:
         os.environ[variable] = str(folder / variable.lower())
-    print(
+    logger.warning(
         f"note: the caches of other programs ({', '.join(moved)}) cannot be written; they are in "
-        f"'{folder}'.",
-        file=sys.stderr,
-        flush=True,
+        f"'{folder}'."
     )
 
 

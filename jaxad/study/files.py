@@ -1,5 +1,6 @@
 """The files of a study: tables, audit, figures and sheets, made of its finished runs."""
 
+import logging
 from collections.abc import Mapping, Sequence
 
 from matplotlib.figure import Figure
@@ -15,6 +16,8 @@ from jaxad.study.heat_map import make_heat_map
 from jaxad.study.plan import PlannedRun
 from jaxad.study.results import Scored, make_table, read_scores
 from jaxad.study.sheet import map_sheet, reconstruction_sheet
+
+logger = logging.getLogger(__name__)
 
 #: Experiments, each with its finished runs.
 Finished = Mapping[str, Sequence[PlannedRun]]
@@ -49,8 +52,8 @@ def write_results(
     text = tables.markdown(config, found_tables, audits, pictures)
     _write(folder, "table.md", text)
     if print_table:
-        print(f"\n{text}")
-    print(f"tables: {folder.path / 'table.md'}, {folder.path / 'table.csv'}", flush=True)
+        logger.info(f"\n{text}")
+    logger.info(f"tables: {folder.path / 'table.md'}, {folder.path / 'table.csv'}")
 
 
 def _pictures(

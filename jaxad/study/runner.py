@@ -1,6 +1,7 @@
 """Runs what a study still lacks, then writes its tables."""
 
 import contextlib
+import logging
 import os
 from collections.abc import Mapping, Sequence
 
@@ -16,7 +17,6 @@ from jaxad.evaluate.evaluation import evaluate_splits
 from jaxad.evaluate.trivial import TrivialScores
 from jaxad.report.page import write_report
 from jaxad.runtime import interrupts
-from jaxad.runtime.host_memory import keep_freed_memory
 from jaxad.runtime.parallel import split_cpu, warn_of_crowded_cpu
 from jaxad.storage.workdir import Workdir, atomic_write
 from jaxad.study.files import write_results
@@ -24,6 +24,8 @@ from jaxad.study.plan import PlannedRun, plan, sizes
 from jaxad.train import experiment
 from jaxad.train.loop import train_seeds
 from jaxad.train.program import num_train_steps
+
+logger = logging.getLogger(__name__)
 
 
 def run_study(
@@ -60,8 +62,6 @@ def run_study(
         if run.workdir.config.exists():
             _check_resumes(run, folder)
     split_cpu(runs[0].config.cpu_devices)
-    at_once = min(int(config.seeds_per_program), len(config.seeds))
-    keep_freed_memory(at_once * max(experiment.pixels_at_once(run.config) for run in runs))
     for of_experiment in planned.values():
         experiment.check(of_experiment[0].config)  # the others differ in their seed alone
     with folder.lock():
@@ -76,7 +76,7 @@ def run_study(
         _print_sizes(planned)
         work = _Work(data_set, TrivialScores(data_set))
         done_before = sum(work.is_finished(run) for run in runs)
-        print(f"{done_before} of {len(runs)} runs are finished.", flush=True)
+        logger.info(f"{done_before} of {len(runs)} runs are finished.")
         for of_experiment in planned.values():
             for group in _groups(int(config.seeds_per_program), of_experiment, work):
                 interrupts.check()
@@ -129,14 +129,14 @@ class _Work:
         Where a group fails, each of its runs goes on by itself: one seed's failure is not the
         others'.
         """
-        print(f"\n== {group[0].experiment}: {', '.join(f'seed {r.seed}' for r in group)} ==")
+        logger.info(f"\n== {group[0].experiment}: {', '.join(f'seed {r.seed}' for r in group)} ==")
         try:
             return self._train_and_evaluate(group)
         except RunError as error:
             if len(group) > 1:
                 return all(self.do([run]) for run in group)
             self.failures.append(f"{group[0].experiment}, seed {group[0].seed}: {error}")
-            print(f"failed: {error}", flush=True)
+            logger.info(f"failed: {error}")
             return True
 
     def _train_and_evaluate(self, group: Sequence[PlannedRun]) -> bool:
@@ -172,6 +172,6 @@ def _groups(size: int, runs: Sequence[PlannedRun], work: _Work) -> list[list[Pla
 
 def _print_sizes(planned: Mapping[str, Sequence[PlannedRun]]) -> None:
     """Parameters and latents of the systems side by side."""
-    print(f"{'experiment':24}{'parameters':>12}{'latents':>9}{'other state':>13}")
+    logger.info(f"{'experiment':24}{'parameters':>12}{'latents':>9}{'other state':>13}")
     for name, size in sizes(planned).items():
-        print(f"{name:24}{size.parameters:>12,}{size.latents:>9,}{size.state:>13,}")
+        logger.info(f"{name:24}{size.parameters:>12,}{size.latents:>9,}{size.state:>13,}")

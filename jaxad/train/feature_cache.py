@@ -9,6 +9,7 @@ training reads them; scores are always computed from the image.
 import dataclasses
 import hashlib
 import json
+import logging
 import os
 import shutil
 import zlib
@@ -26,6 +27,8 @@ from jaxad.runtime.parallel import Parallel
 from jaxad.storage.user_folders import user_cache
 from jaxad.storage.workdir import write_json
 from jaxad.types import PretrainedModel, Split, Tree
+
+logger = logging.getLogger(__name__)
 
 #: Of the files' layout and of what else the features depend on in this package (normalisation).
 VERSION = 1
@@ -278,7 +281,7 @@ def _size_text(size: int) -> str:
 
 
 def _say(text: str) -> None:
-    print(f"feature cache: {text}", flush=True)
+    logger.info(f"feature cache: {text}")
 
 
 def _check_sum(features: np.ndarray) -> int:

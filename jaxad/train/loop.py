@@ -1,6 +1,7 @@
 """The training loop: from configs and folders to checkpoints and metrics."""
 
 import contextlib
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -23,6 +24,8 @@ from jaxad.train.program import Program, cached_features, make_program, train_ba
 from jaxad.train.state import TrainState
 from jaxad.train.writer import MetricsWriter
 from jaxad.types import Split, Tree
+
+logger = logging.getLogger(__name__)
 
 
 def _stop_requested() -> bool:
@@ -134,7 +137,7 @@ def _validate(
     return [means(of_seed) for of_seed in zip(*found, strict=True)]
 
 
-class _Member:
+class _SeedRun:
     """One seed's folder: its checkpoints and its metrics."""
 
     def __init__(self, workdir: Workdir, keep_last: int, stack: contextlib.ExitStack):
@@ -202,12 +205,12 @@ def train_seeds(
     program = make_program(config, seeds, len(train_split))
     parallel, num_steps = program.parallel, program.num_steps
     with contextlib.ExitStack() as stack:
-        members = [_Member(workdir, config.train.keep_last, stack) for workdir in workdirs]
+        members = [_SeedRun(workdir, config.train.keep_last, stack) for workdir in workdirs]
         last_good, states = _restored(members, program.initial_states)
         start_step = last_good or 0
         if start_step >= num_steps:
             for workdir in workdirs:
-                print(f"'{workdir.path}' is trained already: {start_step:,} steps.", flush=True)
+                logger.info(f"'{workdir.path}' is trained already: {start_step:,} steps.")
             return True
         state = parallel.put_replicated(program.stack(states))
         splits = {"train": train_split, "val": validation_split}
@@ -281,20 +284,19 @@ def train_seeds(
                 window.restart_clock()
         for one in members:
             one.checkpoints.wait()
-        processes.meet("trained")  # now every process finds the last checkpoint
+        processes.barrier("trained")  # now every process finds the last checkpoint
         stopping = stopping or _stop_requested()
         if stopping:
             folders = ", ".join(f"'{workdir.checkpoints}'" for workdir in workdirs)
-            print(
+            logger.info(
                 f"{interrupts.name() or 'SIGTERM'}: saved step {step} of {num_steps} in {folders}; "
-                "the same command goes on from there.",
-                flush=True,
+                "the same command goes on from there."
             )
             interrupts.answer()
     return not stopping
 
 
-def _common_step(members: Sequence[_Member]) -> int | None:
+def _common_step(members: Sequence[_SeedRun]) -> int | None:
     """The newest checkpoint, which is of the same step for every member."""
     steps = {one.checkpoints.last_step for one in members}
     if len(steps) > 1:
@@ -331,7 +333,7 @@ def _training(state: TrainState) -> dict[str, Tree]:
 
 def _save(
     program: Program,
-    members: Sequence[_Member],
+    members: Sequence[_SeedRun],
     step: int,
     state: TrainState,
     metrics: Sequence[dict[str, float]],
@@ -347,7 +349,7 @@ def _save(
 
 
 def _restored(
-    members: Sequence[_Member], initial: Sequence[TrainState]
+    members: Sequence[_SeedRun], initial: Sequence[TrainState]
 ) -> tuple[int | None, Sequence[TrainState]]:
     """Step and states of the newest undamaged checkpoints; the initial states without any.
 
@@ -355,15 +357,15 @@ def _restored(
     while a damaged one is set aside.
     """
     step, states = _read(members, initial) if processes.is_first() else (None, initial)
-    step = int(processes.of_first(np.int32(-1 if step is None else step)))
+    step = int(processes.broadcast_from_first(np.int32(-1 if step is None else step)))
     if step < 0:
         # Each host computed them: another kind of processor may round otherwise.
-        return None, processes.of_first(jax.device_get(tuple(initial)))
-    return step, processes.of_first(tuple(states))
+        return None, processes.broadcast_from_first(jax.device_get(tuple(initial)))
+    return step, processes.broadcast_from_first(tuple(states))
 
 
 def _read(
-    members: Sequence[_Member], initial: Sequence[TrainState]
+    members: Sequence[_SeedRun], initial: Sequence[TrainState]
 ) -> tuple[int | None, Sequence[TrainState]]:
     if _common_step(members) is None:
         return None, initial

@@ -8,6 +8,7 @@ each seed computes what it would compute alone.
 import dataclasses
 import functools
 import itertools
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import jax
@@ -28,6 +29,8 @@ from jaxad.train.phases import Phase, Phases, check_phases
 from jaxad.train.state import TrainState, create_state, initial_variables
 from jaxad.train.step import train_step, validation_sums
 from jaxad.types import Model, PretrainedModel, Split, Tree
+
+logger = logging.getLogger(__name__)
 
 Step = Callable[[Tree, Tree], tuple[Tree, Tree]]
 
@@ -177,7 +180,7 @@ def cached_features(
     if folder is None:
         why_not = "this user has no home folder; name a folder in config.train.feature_cache"
     if folder is None or why_not:
-        print(f"feature cache: not used, {why_not}.", flush=True)
+        logger.info(f"feature cache: not used, {why_not}.")
         return {}
     cache = FeatureCache(
         folder=folder,

@@ -2,7 +2,7 @@
 
 import contextlib
 import json
-import sys
+import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -12,6 +12,8 @@ from jaxad.runtime import processes
 from jaxad.runtime.host_tensorflow import tensorflow
 from jaxad.storage import storage_errors
 from jaxad.storage.workdir import Workdir, atomic_write, naming
+
+logger = logging.getLogger(__name__)
 
 
 def read_metrics(path: Path) -> list[dict[str, int | float]]:
@@ -32,7 +34,7 @@ def read_metrics(path: Path) -> list[dict[str, int | float]]:
     if damaged and damaged[-1] == len(lines):
         damaged.pop()  # a kill in the middle of a line; the steps after it are done again
     if damaged:
-        print(f"warning: '{path}': damaged lines are left out: {damaged}.", file=sys.stderr)
+        logger.warning(f"warning: '{path}': damaged lines are left out: {damaged}.")
     return rows
 
 

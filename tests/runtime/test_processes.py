@@ -335,7 +335,7 @@ def test_an_address_where_nothing_listens(monkeypatch):
 def test_one_process_is_the_first_and_waits_for_nobody(tmp_path):
     processes.join()
     assert processes.is_first()
-    processes.meet("here")
+    processes.barrier("here")
     processes.check_shared(tmp_path)
     processes.silence_others()
     assert not list(tmp_path.iterdir())

@@ -2,7 +2,7 @@
 
 import collections
 import dataclasses
-import sys
+import logging
 from collections.abc import Iterable, Sequence, Set
 from pathlib import Path
 
@@ -12,6 +12,8 @@ from jaxad.data.files.items import Item
 from jaxad.data.files.mask_search import find_masks
 from jaxad.data.files.tree import find_files
 from jaxad.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 
 def refuse_masks(paths: Sequence[Path], kind: Kind, root: Path, remedy: str) -> None:
@@ -43,11 +45,9 @@ def leave_out_masks(paths: Sequence[Path], kind: Kind, root: Path) -> list[Path]
     """
     masks = find_masks(paths, kind, root)
     if masks:
-        print(
+        logger.warning(
             f"{root}: left out {len(masks):,} of {len(paths):,} files, which are masks; the first: "
-            f"{masks[0].path} ({masks[0].why})",
-            file=sys.stderr,
-            flush=True,
+            f"{masks[0].path} ({masks[0].why})"
         )
     left_out = {mask.path for mask in masks}
     return [path for path in paths if path not in left_out]

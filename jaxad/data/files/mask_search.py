@@ -3,8 +3,8 @@
 import collections
 import dataclasses
 import functools
+import logging
 import re
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
@@ -18,6 +18,8 @@ from jaxad.data.files.label_maps import is_label_map
 from jaxad.data.files.tree import is_hidden
 from jaxad.data.readers import dicom, images, volumes
 from jaxad.errors import DataError
+
+logger = logging.getLogger(__name__)
 
 #: The number of files, at even distances, whose content decides for all that are named alike.
 _MOST_LOOKED_AT = 20
@@ -280,10 +282,8 @@ def _warn_of_label_maps(paths: Sequence[Path], look: _Look) -> None:
     sample = [paths[place] for place in _evenly(len(paths))] if paths else []
     maps = [path for path in sample if look(path) == "labels"]
     if maps:
-        print(
+        logger.warning(
             f"warning: {maps[0]}: holds a label map and is named as a mask, as all files are; they "
             f"are taken for images ({len(sample):,} of {len(paths):,} files were looked at, "
-            f"{len(maps):,} of them hold label maps).",
-            file=sys.stderr,
-            flush=True,
+            f"{len(maps):,} of them hold label maps)."
         )

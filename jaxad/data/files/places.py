@@ -1,12 +1,14 @@
 """The folders right below a data set's root, by what they mean; what means nothing is reported."""
 
-import sys
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
 from jaxad.data.files import names
 from jaxad.data.files.tree import find_files, find_folders
 from jaxad.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 #: The key of the folder of masks, beside those of splits.
 TRUTH = "ground_truth"
@@ -97,11 +99,7 @@ def check_flat(root: Path, suffixes: Sequence[str], layout: str) -> None:
 def _report(root: Path, others: Sequence[Path], layout: str) -> None:
     if others:
         counted = ", ".join(f"'{folder.name}' ({_num_files(folder)})" for folder in others)
-        print(
-            f"warning: config.data.root '{root}': passed over {counted}; {layout}.",
-            file=sys.stderr,
-            flush=True,
-        )
+        logger.warning(f"warning: config.data.root '{root}': passed over {counted}; {layout}.")
 
 
 def _num_files(folder: Path) -> str:

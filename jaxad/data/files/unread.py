@@ -2,7 +2,7 @@
 
 import collections
 import dataclasses
-import sys
+import logging
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Literal
@@ -12,6 +12,8 @@ from jaxad.data.files.names import is_named_as_mask
 from jaxad.data.files.tree import files_in, find_files
 from jaxad.data.readers import dicom
 from jaxad.errors import DataError
+
+logger = logging.getLogger(__name__)
 
 #: Suffixes that a message lists; names with dots in them seem to have any number.
 _LISTED = 12
@@ -120,7 +122,7 @@ def tell_unread(unread: Unread, *, is_strict: bool) -> None:
             "--config.data.on_error=skip."
         )
     if unread:
-        print(f"note: {unread}.", file=sys.stderr, flush=True)
+        logger.warning(f"note: {unread}.")
 
 
 def none_of(folder: Path, kind: Kind) -> str:

@@ -2,12 +2,14 @@
 
 import contextlib
 import functools
+import logging
 import multiprocessing
-import sys
 import tempfile
 from collections.abc import Iterator
 
 import joblib
+
+logger = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
@@ -40,12 +42,10 @@ def can_start_processes() -> bool:
     # ImportError: this Python was built without semaphores.
     except (OSError, ImportError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        print(
+        logger.warning(
             f"note: no processes can share work on data here ({reason}); one does it, which takes "
             "longer. Give the container a writable /dev/shm and a folder for temporary files "
-            "(TMPDIR).",
-            file=sys.stderr,
-            flush=True,
+            "(TMPDIR)."
         )
         return False
     return True

@@ -1,7 +1,7 @@
 """HCP: the healthy brains that the pchVAE paper learns from."""
 
 import dataclasses
-import sys
+import logging
 from pathlib import Path
 
 from jaxad.data.files.items import Item
@@ -9,6 +9,8 @@ from jaxad.data.files.tree import find_folders, pick
 from jaxad.data.prepare.cutting import Cutting
 from jaxad.data.published.manual import Choices, Layout, ManualBuilder
 from jaxad.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 #: The paper's subjects, of the more that there are now.
 _NUM_SUBJECTS = 1000
@@ -80,10 +82,9 @@ class Hcp(ManualBuilder):
                 "'Structural Preprocessed'."
             )
         if lacking:
-            print(
+            logger.warning(
                 f"warning: hcp: {lacking} of {len(folders)} subjects have no "
-                f"{' and '.join(modalities)} and are left out.",
-                file=sys.stderr,
+                f"{' and '.join(modalities)} and are left out."
             )
         seed, names = choices.splitting.seed, set(items)
         if len(names) > _NUM_SUBJECTS:

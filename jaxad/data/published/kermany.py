@@ -1,8 +1,8 @@
 """OCT2017 and chest X-rays (Kermany et al. 2018): folders of JPEG files by class."""
 
 import dataclasses
+import logging
 import re
-import sys
 from pathlib import Path
 
 from jaxad.data.files.items import Item
@@ -10,6 +10,8 @@ from jaxad.data.files.tree import find_files
 from jaxad.data.published.manual import Choices, Layout, ManualBuilder
 from jaxad.data.readers.images import SUFFIXES
 from jaxad.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 _CITATION = """@article{kermany2018identifying,
   title={Identifying medical diagnoses and treatable diseases by image-based deep learning},
@@ -82,11 +84,10 @@ class _Kermany(ManualBuilder, skip_registration=True):  # type: ignore[call-arg]
         count = sum(item.group in shared for item in train)
         if choices.regroup:
             return [item for item in train if item.group not in shared]
-        print(
+        logger.warning(
             f"warning: {cls.name}: {count:,} images to learn from are of {len(shared):,} patients "
             "who are tested, too: the published split leaks. --config.data.regroup=True leaves "
-            "these images out.",
-            file=sys.stderr,
+            "these images out."
         )
         return train
 

@@ -10,8 +10,8 @@ import collections
 import dataclasses
 import hashlib
 import json
+import logging
 import re
-import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -31,6 +31,8 @@ from jaxad.data.prepare.preparation import Preparation, to_depth
 from jaxad.data.tfds.quiet import silent_tfds
 from jaxad.errors import UserError
 from jaxad.runtime.host_tensorflow import tensorflow
+
+logger = logging.getLogger(__name__)
 
 #: A part of the published data is no reason to complain of its size; most of them is.
 _MOST = 0.9
@@ -206,7 +208,7 @@ class ManualBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  #
             for split, label in wrong
         )
         if cls.UNIT == "slices":
-            print(f"warning: {cls.name}: {told}; the paper does not say its rule.", file=sys.stderr)
+            logger.warning(f"warning: {cls.name}: {told}; the paper does not say its rule.")
             return
         raise UserError(
             f"{cls.name}: {told}; fetch the version that the instructions name, or set "

@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxad.data.files.tree import is_hidden
 from jaxad.data.readers.checks import check_file, check_memory, readable
-from jaxad.data.readers.volumes import Volume, turn
+from jaxad.data.readers.volumes import Volume, to_right_anterior_superior
 from jaxad.errors import DataError, UserError
 
 SUFFIXES = (".dcm", ".ima", "")
@@ -88,7 +88,7 @@ def read_series(folder: Path) -> Volume:
             slices, dtype=np.float32, apply_real_world_transform=False, apply_presentation_lut=False
         )
         image = nib.Nifti1Image(volume.array, _TO_RAS @ volume.affine)
-    return turn(image, folder, volume.array.nbytes)
+    return to_right_anterior_superior(image, folder, volume.array.nbytes)
 
 
 def _libraries() -> tuple[Any, Any]:

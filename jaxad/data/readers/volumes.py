@@ -80,7 +80,7 @@ def read_nifti(path: Path) -> Volume:
         image, file = _open(raw)
         is_zipped = file is not raw
         # Deflate shrinks at most 1032 times.
-        volume = turn(image, path, size * 1032 if is_zipped else size)
+        volume = to_right_anterior_superior(image, path, size * 1032 if is_zipped else size)
         # The sum of what was zipped stands at its end, and is checked when that is read.
         while is_zipped and file.read(2**20):
             pass
@@ -124,7 +124,7 @@ def like_file(path: Path, voxels: Float[np.ndarray, "x y z"]) -> nib.Nifti1Image
         return type(given)(turned, given.affine, header)
 
 
-def turn(image: nib.Nifti1Image, path: Path, most_bytes: int) -> Volume:
+def to_right_anterior_superior(image: nib.Nifti1Image, path: Path, most_bytes: int) -> Volume:
     """An image that is open and not yet read, turned to RAS+; see `read_nifti`.
 
     `most_bytes` tells how many its file can hold at most.

@@ -1,10 +1,10 @@
 """Where TensorFlow Datasets keeps data, and who makes them there."""
 
 import contextlib
+import logging
 import os
 import re
 import shutil
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +12,8 @@ from jaxad.errors import UserError
 from jaxad.runtime import locks
 from jaxad.storage.paths import check_name, expand, take_folders_literally
 from jaxad.storage.user_folders import home_folder, temporary_folder
+
+logger = logging.getLogger(__name__)
 
 #: File systems of one machine, on which no other machine can be at work.
 _LOCAL = ("apfs", "btrfs", "ext2", "ext3", "ext4", "f2fs", "overlay", "tmpfs", "xfs", "zfs")
@@ -58,11 +60,9 @@ def _temporary() -> Path:
             "$TFDS_DATA_DIR."
         )
     folder = base / "tensorflow_datasets"
-    print(
+    logger.warning(
         f"note: this user has no home folder; data are kept in '{folder}'. $TFDS_DATA_DIR names "
-        "another folder.",
-        file=sys.stderr,
-        flush=True,
+        "another folder."
     )
     return folder
 

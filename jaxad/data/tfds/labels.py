@@ -2,8 +2,8 @@
 
 import dataclasses
 import functools
+import logging
 import os
-import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -18,6 +18,8 @@ from jaxad.errors import NO_ROOM, RunError, UserError, first_line
 from jaxad.runtime.host_tensorflow import tensorflow
 from jaxad.storage import storage_errors
 from jaxad.types import Split
+
+logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,7 +166,7 @@ def _read(
             "config.data.normal_classes."
         )
     if split == "train":
-        print(f"note: {builder.name} knows no patients; images are drawn alone.", file=sys.stderr)
+        logger.warning(f"note: {builder.name} knows no patients; images are drawn alone.")
     return Split(
         images=np.stack(images),
         labels=np.array(labels, np.int32),

@@ -2,10 +2,14 @@
 
 import contextlib
 import io
+import logging
 from collections.abc import Iterator
 
 import tensorflow_datasets as tfds
-from absl import logging
+
+
+def _is_error(record: logging.LogRecord) -> bool:
+    return record.levelno >= logging.ERROR
 
 
 @contextlib.contextmanager
@@ -14,8 +18,8 @@ def silent_tfds() -> Iterator[None]:
 
     In notebooks it prints that data are downloaded, which they are not.
     """
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity(logging.ERROR)
+    absl = logging.getLogger("absl")
+    absl.addFilter(_is_error)
     # TFDS can be told to show or to hide bars but not asked which it does; it shows by default.
     tfds.display_progress_bar(False)
     try:
@@ -23,4 +27,4 @@ def silent_tfds() -> Iterator[None]:
             yield
     finally:
         tfds.display_progress_bar(True)
-        logging.set_verbosity(verbosity)
+        absl.removeFilter(_is_error)
