@@ -1,7 +1,7 @@
 """The data that passes between the rooms: batches, variables, losses and scores."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import jax
@@ -71,20 +71,17 @@ class Scores:
 
 @runtime_checkable
 class Model(Protocol):
-    """What every system offers; the rest of the package knows no more of it than this.
+    """What every system offers: it scores images. It is a `TrainedModel` or a `FittedModel`.
+
+    A model knows no config, no mesh and no data set. The field `axis_name` is all that it knows of
+    parallelism: the name of the axis that batch statistics are summed over, None on one device.
 
     Attributes:
-        networks: loss name -> regular expression over parameter paths (`trunk/up_0/kernel`): the
-            parameters, and the mutable state, that this loss trains. The validation loss of the
-            first one tells the best checkpoint. A system with one loss has `{"model": ".*"}`.
         image_shape: (H, W, C) of the images that it takes.
         num_latents: variables (or codes) that an image becomes in between.
         score_weights: component -> weight: `Scores.image` is the weighted sum of these components,
             which tells what drove a score.
     """
-
-    @property
-    def networks(self) -> Mapping[str, str]: ...
 
     @property
     def image_shape(self) -> tuple[int, int, int]: ...
@@ -96,20 +93,53 @@ class Model(Protocol):
     def score_weights(self) -> Mapping[str, float]: ...
 
     def init_variables(self, key: Key[Array, ""]) -> Variables:
-        """Fresh variables."""
+        """Fresh variables, of the shapes and dtypes that trained or fitted ones have."""
         ...
+
+    def score(self, variables: Variables, images: Images) -> Scores:
+        """Deterministic scores; the score of an image depends on no other image."""
+        ...
+
+
+@runtime_checkable
+class TrainedModel(Model, Protocol):
+    """A system that is trained by gradients.
+
+    Attributes:
+        networks: loss name -> regular expression over parameter paths (`trunk/up_0/kernel`): the
+            parameters, and the mutable state, that this loss trains. The validation loss of the
+            first one tells the best checkpoint. A system with one loss has `{"model": ".*"}`.
+    """
+
+    @property
+    def networks(self) -> Mapping[str, str]: ...
 
     def losses(
         self, variables: Variables, batch: Batch, keys: ExampleKeys, *, train: bool
     ) -> tuple[Mapping[str, PerExample], LossAux]:
         """Per-example losses by network, and what comes with them.
 
-        `train` is when batch norm uses the batch's statistics and codebooks move.
+        With `train`, batch norm uses the batch's statistics and codebooks move.
         """
         ...
 
-    def score(self, variables: Variables, images: Images) -> Scores:
-        """Deterministic scores; the score of an image depends on no other image."""
+
+@runtime_checkable
+class FittedModel(Model, Protocol):
+    """A system that is fitted to the training images in one pass, without gradients."""
+
+    def fit(self, variables: Variables, batches: Iterable[Batch], key: Key[Array, ""]) -> Variables:
+        """The variables after one pass over the training images.
+
+        Args:
+            variables: as `init_variables` (and `PretrainedModel.pretrained_variables`) gave them.
+            batches: every training image once, in a fixed order, as NumPy arrays; rows that are not
+                `_valid` are padding. For a `PretrainedModel` they hold `features`.
+            key: for what is drawn at random.
+
+        Returns:
+            Variables of the same shapes and dtypes.
+        """
         ...
 
 

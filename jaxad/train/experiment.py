@@ -11,7 +11,7 @@ from jaxad.errors import UserError, first_line
 from jaxad.runtime.parallel import make_parallel, on_host
 from jaxad.train.optim import OptimSettings, make_optimiser
 from jaxad.train.phases import Phases, make_phases
-from jaxad.types import Model, PretrainedModel, Tree
+from jaxad.types import PretrainedModel, TrainedModel, Tree
 
 
 def pixels_at_once(config: ConfigDict) -> int:
@@ -81,6 +81,7 @@ def check(config: ConfigDict) -> None:
             "parts; choose a divisor."
         )
     model = make_model(config)
+    assert isinstance(model, TrainedModel)
     try:
         variables = jax.eval_shape(model.init_variables, jax.random.key(0))
     except (ValueError, TypeError, ZeroDivisionError) as error:
@@ -100,7 +101,7 @@ def check(config: ConfigDict) -> None:
             model.pretrained_variables(jax.random.key(0))  # tells what is wrong with the weights
 
 
-def phases(config: ConfigDict, model: Model, num_steps: int) -> Phases:
+def phases(config: ConfigDict, model: TrainedModel, num_steps: int) -> Phases:
     """Which of the model's networks each of so many updates trains.
 
     Raises:
@@ -110,7 +111,7 @@ def phases(config: ConfigDict, model: Model, num_steps: int) -> Phases:
 
 
 def optimisers(
-    config: ConfigDict, model: Model, params: Tree, schedule: Phases
+    config: ConfigDict, model: TrainedModel, params: Tree, schedule: Phases
 ) -> dict[str, optax.GradientTransformation]:
     """The optimiser of each network.
 

@@ -28,7 +28,7 @@ from jaxad.train.optim import learning_rate_schedule
 from jaxad.train.phases import Phase, Phases, check_phases
 from jaxad.train.state import TrainState, create_state, initial_variables
 from jaxad.train.step import train_step, validation_sums
-from jaxad.types import Model, PretrainedModel, Split, Tree
+from jaxad.types import PretrainedModel, Split, TrainedModel, Tree
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ class Program:
         initial_states: one per seed.
     """
 
-    model: Model
+    model: TrainedModel
     parallel: Parallel
     num_steps: int
     phases: Phases
@@ -101,6 +101,7 @@ def make_program(config: ConfigDict, seeds: Sequence[int], num_examples: int) ->
     """
     parallel = make_parallel(config.parallel)
     model = make_model(config, parallel.axis_name)
+    assert isinstance(model, TrainedModel)
     num_steps = num_train_steps(config, num_examples)
     phases = experiment.phases(config, model, num_steps)
     check_phases(phases)

@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from jaxad.train.optim import matches
 from jaxad.train.state import TrainState
-from jaxad.types import Batch, ExampleKeys, LossAux, Model, PerExample, Tree
+from jaxad.types import Batch, ExampleKeys, LossAux, PerExample, TrainedModel, Tree
 
 Metrics = dict[str, Float[Array, ""]]
 #: Gradients by network, losses and terms, and the number of examples: each summed over examples.
@@ -47,7 +47,7 @@ def train_step(
     state: TrainState,
     batch: Batch,
     *,
-    model: Model,
+    model: TrainedModel,
     optimisers: Mapping[str, optax.GradientTransformation],
     axis_name: str | None = None,
     accumulate: int = 1,
@@ -160,7 +160,7 @@ def validation_sums(
     state: TrainState,
     batch: Batch,
     *,
-    model: Model,
+    model: TrainedModel,
     axis_name: str | None = None,
 ) -> tuple[Metrics, Float[Array, ""]]:
     """Sums of every loss and term over the valid examples of a batch, and their number.
