@@ -54,6 +54,7 @@ class Rule:
 #: functions. `jaxad` itself is the package's `__init__`.
 ROOMS = (
     "jaxad.errors",
+    "jaxad.extension",
     "jaxad.types",
     "jaxad.runtime",
     "jaxad.storage",
@@ -87,7 +88,14 @@ def _room(module: str) -> int:
 RULES = {
     "models": Rule(
         rooms=("jaxad.models", "jaxad.nn"),
-        only=("jaxad.errors", "jaxad.types", "jaxad.storage.paths", "jaxad.nn", "jaxad.models"),
+        only=(
+            "jaxad.errors",
+            "jaxad.extension",
+            "jaxad.types",
+            "jaxad.storage.paths",
+            "jaxad.nn",
+            "jaxad.models",
+        ),
         reason="a system is usable without our training, data, mesh and evaluation",
         example=("jaxad.models.hierarchical_vae", "jaxad.runtime.parallel"),
     ),

@@ -1,0 +1,46 @@
+"""Objects that a config names by module: found, or one line that says why not."""
+
+import sys
+
+import pytest
+
+from jaxad.errors import UserError
+from jaxad.extension import is_external, load_object
+
+
+@pytest.fixture
+def module(tmp_path, monkeypatch):
+    """A module in the current folder, which is not on the path."""
+    (tmp_path / "outside_jaxad.py").write_text("class Thing: pass\n")
+    (tmp_path / "broken_outside.py").write_text("import nothing_of_this_name\n")
+    monkeypatch.chdir(tmp_path)
+    yield "outside_jaxad"
+    sys.modules.pop("outside_jaxad", None)
+
+
+def test_an_object_of_the_current_folder_or_of_an_installed_package(module):
+    before = list(sys.path)
+    assert load_object(f"{module}:Thing", "config.model.name").__name__ == "Thing"
+    assert load_object("json:loads", "config.model.name")("1") == 1
+    assert sys.path == before
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("outside_jaxad:Missing", "has no 'Missing'"),
+        ("broken_outside:Thing", "cannot be imported .*nothing_of_this_name"),
+        ("no_such_module_anywhere:Thing", "cannot be imported .*no_such_module_anywhere"),
+        (":Thing", "not of the form"),
+        ("outside_jaxad:", "not of the form"),
+        ("outside_jaxad:a b", "not of the form"),
+    ],
+)
+def test_what_cannot_be_found_is_one_line(module, name, message):
+    with pytest.raises(UserError, match=f"config.model.name: .*{message}") as error:
+        load_object(name, "config.model.name")
+    assert "\n" not in str(error.value)
+
+
+def test_names_with_a_colon_are_external():
+    assert is_external("a.b:C") and not is_external("pchvae")
