@@ -1,8 +1,8 @@
 """Objects of other people's packages, named in a config as `my_package.my_module:MyClass`."""
 
 import importlib
-import os
 import sys
+from pathlib import Path
 from typing import Any
 
 from jaxad.errors import UserError, first_line
@@ -28,7 +28,7 @@ def load_object(name: str, field: str) -> Any:
     module_name, _, attribute = name.partition(":")
     if not module_name or not attribute.isidentifier():
         raise UserError(f"{field}: '{name}' is not of the form package.module:Name.")
-    folder = os.getcwd()
+    folder = str(Path.cwd())
     added = folder not in sys.path
     if added:
         sys.path.append(folder)
