@@ -6,12 +6,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PAGES = [
-    ROOT / "README.md",
-    ROOT / "CONTRIBUTING.md",
-    ROOT / "benchmarks/README.md",
-    *sorted((ROOT / "docs").glob("*.md")),
-]
+PAGES = sorted(
+    path
+    for pattern in ("README.md", "CONTRIBUTING.md", "benchmarks/README.md", "docs/*.md")
+    for path in ROOT.glob(pattern)
+)
 
 LINK = re.compile(r"\]\((?!https?://)([^)#\s]*)(?:#([^)\s]*))?\)")
 FILE = re.compile(

@@ -13,7 +13,7 @@ LogDet = Float[Array, "batch rows columns"]
 
 
 #: Up to so many channels a product with the permutation's matrix takes less time on a CPU than a
-#: gather of single numbers (`benchmarks/permutations.py`).
+#: gather of single numbers.
 MOST_CHANNELS_OF_PRODUCT = 128
 
 
