@@ -1,4 +1,4 @@
-"""Names in the documentation: every file, link target, module and function that a page names exists."""
+"""Names in the documentation: every file, link, module and function that a page names exists."""
 
 import re
 from pathlib import Path
