@@ -6,8 +6,8 @@
 `agreement` computes scores, losses and their gradients of one batch on the CPU and on the
 accelerator, in float32 at the backend's default precision (TF32 on a GPU, passes of bfloat16 on a
 TPU) and at the highest. It prints the largest difference, relative to the value or, if that is
-larger, to the range of all values of its kind. `throughput` times updates and scores of each setting
-in turn in one process; batches are on the device.
+larger, to the range of all values of its kind. `throughput` times updates and scores of each
+setting in turn in one process; batches are on the device.
 """
 
 import argparse

@@ -3,8 +3,8 @@
     python benchmarks/cpu_devices.py pchvae aeflow --devices=1,2 --repeats=3
 
 Each measurement is a fresh process that starts as a run does and times updates (from features,
-where training caches them) and scores of one batch; numbers of devices alternate. Measure on an idle
-machine: the load is printed.
+where training caches them) and scores of one batch; numbers of devices alternate. Measure on an
+idle machine: the load is printed.
 """
 
 import argparse

@@ -5,8 +5,8 @@
 
 Both decode with Pillow, resize with antialiasing to 256 x 256 and return 8-bit pixels, on the same
 two cores: jaxad with two processes into one array, the DataLoader with two worker processes into
-batches of 64. Workers are started, and files are read once, before timing. Both are measured in turn;
-a ratio is that of one pair of passes.
+batches of 64. Workers are started, and files are read once, before timing. Both are measured in
+turn; a ratio is that of one pair of passes.
 """
 
 import argparse

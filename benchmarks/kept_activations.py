@@ -3,8 +3,8 @@
     python benchmarks/kept_activations.py pchvae=64 aeflow=32 aeflow:paper=8
 
 MiB of arrays that a device holds between both passes, as JAX's autodiff counts them before
-compilation. Temporaries of the compiler are not included. On a CPU XLA undoes the rematerialisation:
-it merges equal computations again.
+compilation. Temporaries of the compiler are not included. On a CPU XLA undoes the
+rematerialisation: it merges equal computations again.
 """
 
 import argparse

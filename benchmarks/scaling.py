@@ -4,8 +4,8 @@
     python benchmarks/scaling.py --validate pchvae ae
 
 The first command compiles every system's updates for eight virtual CPU devices, reads operations,
-bytes and all-reduces from the compiled programs and prints the tables of docs/scaling.md. Nothing is
-run. `costs.json` keeps the costs; configs in it are not compiled again. The second command times
+bytes and all-reduces from the compiled programs and prints the tables of docs/scaling.md. Nothing
+is run. `costs.json` keeps the costs; configs in it are not compiled again. The second command times
 updates on this machine and compares them with the model in `scaling_model.py`.
 """
 

@@ -1,9 +1,9 @@
 """Model of the time of an update on n chips that share each batch: a roofline and an all-reduce.
 
-The slower of arithmetic and memory limits a chip, at a stated fraction of the published peaks; every
-kernel adds a fixed time. Then the gradients are summed over all chips, level by level: within a node
-or a torus, then over the network between them. Nothing overlaps: the programs have one all-reduce of
-all gradients, after the backward pass.
+The slower of arithmetic and memory limits a chip, at a stated fraction of the published peaks;
+every kernel adds a fixed time. Then the gradients are summed over all chips, level by level: within
+a node or a torus, then over the network between them. Nothing overlaps: the programs have one
+all-reduce of all gradients, after the backward pass.
 """
 
 import dataclasses
@@ -39,7 +39,7 @@ class Torus:
         return tuple(2 ** ((power + axis) // axes) for axis in range(axes))
 
     def bandwidth(self, chips: int) -> float:
-        """Returns bytes/s that a chip sends in an all-reduce: along all axes, on rings both ways."""
+        """Returns bytes/s that a chip sends in an all-reduce: all axes, on rings both ways."""
         lengths = [length for length in self.shape(chips) if length > 1]
         return sum(self.link * (2 if length >= self.ring_from else 1) for length in lengths)
 

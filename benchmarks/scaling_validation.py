@@ -42,8 +42,8 @@ def random_batch(shapes: dict[str, Any]) -> dict[str, np.ndarray]:
 def run(names: list[str]) -> None:
     """Prints a row for every phase of every config, at the config's batch.
 
-    Peaks are measured again for each row. Of peaks and of updates the fastest repeat counts, because
-    other work on the machine makes both slower.
+    Peaks are measured again for each row. Of peaks and of updates the fastest repeat counts,
+    because other work on the machine makes both slower.
     """
     keep_freed_memory(None)  # as training does where pieces are large
     print("| config | updates of | GFLOP/s | GB/s | arithmetic, ms | memory, ms | ms | ratio |")

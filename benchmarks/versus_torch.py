@@ -3,11 +3,11 @@
     pip install -e . torch FrEIA && python benchmarks/versus_torch.py --system=pchvae
 
 It first checks that both sides compute the same with the same weights and have as many parameters
-(`agreement.py`). Each side is a process of its own; measurements alternate between sides, and ratios
-are those of pairs. PyTorch runs in its best CPU setting: channels last, every core, its fused Adam,
-inference mode for scores, no batch norm in a frozen encoder. Images are noise in memory, without
-augmentation. Peaks of memory (the largest resident set) and the time to the first update, from the
-end of the imports, come from fresh processes.
+(`agreement.py`). Each side is a process of its own; measurements alternate between sides, and
+ratios are those of pairs. PyTorch runs in its best CPU setting: channels last, every core, its
+fused Adam, inference mode for scores, no batch norm in a frozen encoder. Images are noise in
+memory, without augmentation. Peaks of memory (the largest resident set) and the time to the first
+update, from the end of the imports, come from fresh processes.
 
 On a shared machine, processor time on one core is more reliable than wall time:
 `taskset -c 0 python benchmarks/versus_torch.py --clock=cpu --devices=1 --fresh_repeats=0`.
