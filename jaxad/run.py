@@ -21,12 +21,12 @@ from jaxad.report.figures import to_png
 from jaxad.report.inspection import contact_sheet
 from jaxad.report.page import write_report
 from jaxad.runtime import interrupts, processes
-from jaxad.runtime.compilation import keep_programs
-from jaxad.runtime.host_memory import keep_freed_memory
+from jaxad.runtime.compilation_cache import keep_programs
+from jaxad.runtime.malloc import keep_freed_memory
 from jaxad.runtime.messages import print_warnings_only
 from jaxad.runtime.parallel import split_cpu, warn_of_crowded_cpu
 from jaxad.storage.paths import expand
-from jaxad.storage.user_folders import user_cache
+from jaxad.storage.home import cache_folder
 from jaxad.storage.workdir import Workdir, atomic_write, write_json
 from jaxad.train import experiment
 from jaxad.train.loop import train as train_run
@@ -49,7 +49,7 @@ def configure_process(mode: str, config: ConfigDict | None) -> None:
         at_once = int(config.get("seeds_per_program", 1))
         split_cpu(runs[0].cpu_devices)
     if mode != "profile":  # compile times are measured there
-        keep_programs(user_cache)
+        keep_programs(cache_folder)
     if not processes.is_first():
         print_warnings_only()
     pixels = [at_once * experiment.pixels_at_once(run) for run in runs]

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "jaxad"
-FOUNDATION = ("jaxad.errors", "jaxad.storage.paths", "jaxad.types", "jaxad.runtime.host_tensorflow")
+FOUNDATION = ("jaxad.errors", "jaxad.storage.paths", "jaxad.types", "jaxad.runtime.cpu_tensorflow")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,7 +143,7 @@ RULES = {
         never=("tensorflow", "tensorflow_datasets"),
         but=("jaxad.data.published", "jaxad.data.synthetic.icbm_synth", "jaxad.data.tfds.quiet"),
         module_level_only=True,
-        reason="it takes seconds, and host_tensorflow must hide accelerators from it first",
+        reason="it takes seconds, and cpu_tensorflow must hide accelerators from it first",
         example=("jaxad.data.pipeline.batching", "tensorflow"),
     ),
     "private modules": Rule(
@@ -275,7 +275,7 @@ def test_exemptions_and_functions_are_free():
     assert not breaks(RULES["distrax"], Import("jaxad.nn.flow.bijectors", "distrax"))
     builder = Import("jaxad.data.synthetic.icbm_synth", "tensorflow_datasets")
     assert not breaks(RULES["tensorflow"], builder)
-    inside_function = Import("jaxad.runtime.host_tensorflow", "tensorflow", at_module_level=False)
+    inside_function = Import("jaxad.runtime.cpu_tensorflow", "tensorflow", at_module_level=False)
     assert not breaks(RULES["tensorflow"], inside_function)
     # `jaxad.nnx` would be a room of its own.
     assert not breaks(RULES["models"], Import("jaxad.nnx", "jaxad.runtime"))

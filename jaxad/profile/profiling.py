@@ -21,7 +21,7 @@ from ml_collections import ConfigDict
 from jaxad.config.model import PRECISIONS, image_shape
 from jaxad.data.pipeline.batching import HostBatch
 from jaxad.profile.program_costs import ProgramCosts, program_costs
-from jaxad.profile.trace_shares import operation_seconds, shares
+from jaxad.profile.time_shares import operation_seconds, shares
 from jaxad.runtime import interrupts
 from jaxad.runtime.parallel import Parallel
 from jaxad.train.phases import Phase, dispatches

@@ -21,7 +21,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
 from jaxad.errors import RunError, UserError
-from jaxad.storage import digests, storage_errors
+from jaxad.storage import array_digests, io_errors
 from jaxad.storage.paths import check_name, take_folders_literally
 from jaxad.types import Tree
 
@@ -97,7 +97,7 @@ class Checkpoints:
         self._folder = folder
         self._read_only = read_only
         self._quiet = contextlib.ExitStack()
-        self._quiet.enter_context(storage_errors.without_echoes())
+        self._quiet.enter_context(io_errors.without_echoes())
         try:
             if not read_only:
                 folder.mkdir(parents=True, exist_ok=True)
@@ -118,7 +118,7 @@ class Checkpoints:
         except (ValueError, KeyError, OSError) as error:
             self._quiet.close()
             raise UserError(
-                f"checkpoints in '{folder}' cannot be opened ({storage_errors.reason(error)}); "
+                f"checkpoints in '{folder}' cannot be opened ({io_errors.reason(error)}); "
                 "make it a folder that can be read"
                 + ("." if read_only else " and written, or choose another --workdir.")
             ) from error
@@ -141,7 +141,7 @@ class Checkpoints:
                     raise
             finally:
                 if kind is not None:
-                    storage_errors.await_echoes()
+                    io_errors.await_echoes()
                     self._quiet.pop_all()  # what fails later stays silent
 
     @property
@@ -240,13 +240,13 @@ class Checkpoints:
             yield
         # TensorStore raises ValueError for all that goes wrong with files.
         except (ValueError, OSError) as error:
-            is_missing = storage_errors.error_number(error) == errno.ENOENT
+            is_missing = io_errors.error_number(error) == errno.ENOENT
             if is_missing or "does not exist" in str(error) or not self._folder.is_dir():
                 raise self._gone() from error
             raise RunError(
                 f"a checkpoint could not be saved in '{self._folder}' "
-                f"({storage_errors.reason(error)}); what was saved before is whole. "
-                f"{storage_errors.remedy(storage_errors.error_number(error))} from there."
+                f"({io_errors.reason(error)}); what was saved before is whole. "
+                f"{io_errors.remedy(io_errors.error_number(error))} from there."
             ) from error
 
     def _gone(self) -> RunError:
@@ -376,10 +376,10 @@ class Checkpoints:
         except MemoryError:
             raise
         except Exception as error:  # a damaged file makes anything of Orbax
-            reason, number = storage_errors.reason(error), storage_errors.error_number(error)
+            reason, number = io_errors.reason(error), io_errors.error_number(error)
         # The error is forgotten by now, and with it what Orbax's tasks hold.
-        storage_errors.await_echoes()
-        if number in (None, *storage_errors.LOST):
+        io_errors.await_echoes()
+        if number in (None, *io_errors.LOST):
             raise _Damaged(reason)
         raise UserError(
             f"checkpoint '{self._folder / str(step)}' cannot be read ({reason}); remove the cause, "

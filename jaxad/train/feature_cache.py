@@ -24,7 +24,7 @@ from jaxad.data.pipeline.batching import eval_batches
 from jaxad.errors import UserError
 from jaxad.runtime import interrupts, locks
 from jaxad.runtime.parallel import Parallel
-from jaxad.storage.user_folders import user_cache
+from jaxad.storage.home import cache_folder
 from jaxad.storage.workdir import write_json
 from jaxad.types import PretrainedModel, Split, Tree
 
@@ -43,7 +43,7 @@ _LARGEST_SHARE = 0.5
 
 def default_folder() -> Path | None:
     """`$XDG_CACHE_HOME/jaxad/features`, by default below ~/.cache; None without a home folder."""
-    base = user_cache()
+    base = cache_folder()
     return None if base is None else base / "jaxad" / "features"
 
 

@@ -9,8 +9,8 @@ from types import TracebackType
 
 from jaxad.errors import RunError
 from jaxad.runtime import processes
-from jaxad.runtime.host_tensorflow import tensorflow
-from jaxad.storage import storage_errors
+from jaxad.runtime.cpu_tensorflow import tensorflow
+from jaxad.storage import io_errors
 from jaxad.storage.workdir import Workdir, atomic_write, naming
 
 logger = logging.getLogger(__name__)
@@ -102,7 +102,7 @@ class MetricsWriter:
             yield
         except tensorflow().errors.OpError as error:
             reason = str(error.message).partition("; ")[2].splitlines() or ["it failed"]
-            remedy = storage_errors.remedy(storage_errors.number_in_words(error))
+            remedy = io_errors.remedy(io_errors.find_error_number(error))
             raise RunError(
                 f"'{self._folder}' cannot be written ({reason[0]}); what was saved is whole. "
                 f"{remedy}."

@@ -26,7 +26,7 @@ def script(body: str, *, before: str = "", **options):
     """
     text = (
         f"import os, signal, sys, time\nsys.path.insert(0, {str(ROOT)!r})\n{before}\n"
-        f"from jaxad import interrupts\ninterrupts.install()\nprint('ready', flush=True)\n{body}\n"
+        f"from jaxad.runtime import interrupts\ninterrupts.install()\nprint('ready', flush=True)\n{body}\n"
     )
     process = subprocess.Popen(
         heeding_signals([sys.executable, "-c", text]),
@@ -238,7 +238,7 @@ interrupts.finish(0)
     text = (
         f"import os, sys, time; sys.path.insert(0, {str(ROOT)!r})\n"
         "os.open(sys.argv[1], os.O_RDWR)  # what a new session opens first is its terminal\n"
-        "from jaxad import interrupts, streams; interrupts.install(); streams.outlast_readers()\n"
+        "from jaxad.runtime import interrupts, streams; interrupts.install(); streams.outlast_readers()\n"
     )
     terminal, side = pty.openpty()
     process = subprocess.Popen(
@@ -256,7 +256,7 @@ interrupts.finish(0)
 def test_a_closed_pipe_does_not_end_a_run(stream, tmp_path):
     body = f"""
 import pathlib
-from jaxad import streams
+from jaxad.runtime import streams
 streams.outlast_readers()
 for _ in range(100):
     print("x" * 1000, file=sys.{stream}, flush=True)
@@ -274,7 +274,7 @@ sys.exit(0)
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 def test_what_was_said_is_there_after_a_kill(unbuffered):
     body = """
-from jaxad import streams
+from jaxad.runtime import streams
 streams.outlast_readers()
 print("said", file=sys.stderr)
 os.kill(os.getpid(), signal.SIGKILL)

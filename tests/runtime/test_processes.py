@@ -337,5 +337,4 @@ def test_one_process_is_the_first_and_waits_for_nobody(tmp_path):
     assert processes.is_first()
     processes.barrier("here")
     processes.check_shared(tmp_path)
-    processes.silence_others()
     assert not list(tmp_path.iterdir())

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from jaxad.errors import RunError, UserError
-from jaxad.storage import storage_errors
+from jaxad.storage import io_errors
 from jaxad.storage.checkpoint import VALIDATION_LOSS, Checkpoints
 
 LOSSES = {1: 5.0, 2: 1.0, 3: 4.0, 4: 3.0, 5: 2.0}
@@ -155,7 +155,7 @@ def remove(path):
 @pytest.fixture
 def patient(monkeypatch):
     """Waits less for Orbax after a damaged file: there is little to read."""
-    monkeypatch.setattr(storage_errors, "_ECHO_SECONDS", 0.1)
+    monkeypatch.setattr(io_errors, "_ECHO_SECONDS", 0.1)
 
 
 def test_damaged_metrics_do_not_make_another_checkpoint_the_best(folder, capsys):

@@ -157,7 +157,7 @@ def test_home_is_expanded(monkeypatch, tmp_path):
     assert Workdir("~/runs/demo").path == tmp_path / "runs" / "demo"
 
 
-def test_claim_writes_the_config_and_check_does_not(tmp_path, config):
+def test_write_keeps_the_config_and_check_does_not(tmp_path, config):
     run = Workdir(tmp_path / "runs" / "new")
     run_config.check(run, config)
     assert _names(run.path) == []
@@ -175,14 +175,14 @@ def test_the_same_config_may_come_back(tmp_path, config):
     assert run.config.stat().st_mtime_ns == written
 
 
-@pytest.mark.parametrize("method", ["claim", "check"])
+@pytest.mark.parametrize("method", ["write", "check"])
 def test_another_config_is_refused_with_the_difference(tmp_path, config, method):
     run = Workdir(tmp_path)
     run_config.write(run, config)
     before = run.config.read_text()
     config.seed = 5
     with pytest.raises(UserError) as raised:
-        getattr(run, method)(config)
+        getattr(run_config, method)(run, config)
     assert str(raised.value) == (
         f"workdir '{tmp_path}' holds a run of another config; choose another --workdir or undo "
         "the difference: config.seed: 0 -> 5."
@@ -190,13 +190,13 @@ def test_another_config_is_refused_with_the_difference(tmp_path, config, method)
     assert run.config.read_text() == before
 
 
-@pytest.mark.parametrize("method", ["claim", "check"])
+@pytest.mark.parametrize("method", ["write", "check"])
 @pytest.mark.parametrize("below", [True, False], ids=["below-a-file", "is-a-file"])
 def test_a_folder_that_cannot_be_written_is_named(tmp_path, config, method, below):
     (tmp_path / "file").write_text("")
     path = tmp_path / "file" / "run" if below else tmp_path / "file"
     with pytest.raises(UserError, match=rf"workdir '{path}' cannot be written .*--workdir"):
-        getattr(Workdir(path), method)(config)
+        getattr(run_config, method)(Workdir(path), config)
 
 
 def test_reading_from_a_folder_without_a_run(tmp_path):

@@ -8,7 +8,7 @@ import os
 import pytest
 
 from jaxad.errors import RunError
-from jaxad.runtime.host_tensorflow import tensorflow
+from jaxad.runtime.cpu_tensorflow import tensorflow
 from jaxad.storage.workdir import Workdir
 from jaxad.train.writer import MetricsWriter, read_metrics
 

@@ -30,7 +30,7 @@ from jaxad.data.prepare.cutting import Cutting
 from jaxad.data.prepare.preparation import Preparation, to_depth
 from jaxad.data.tfds.quiet import silent_tfds
 from jaxad.errors import UserError
-from jaxad.runtime.host_tensorflow import tensorflow
+from jaxad.runtime.cpu_tensorflow import tensorflow
 
 logger = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from PIL import Image, ImageOps, PpmImagePlugin
 
 from jaxad.data.readers.checks import check_file, check_memory, readable
 from jaxad.errors import DataError
-from jaxad.runtime.host_tensorflow import tensorflow
+from jaxad.runtime.cpu_tensorflow import tensorflow
 
 SUFFIXES = (
     ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".tif", ".tiff", ".bmp", ".pbm", ".pgm", ".ppm",

@@ -31,7 +31,7 @@ with warnings.catch_warnings():
     from jaxad.data.prepare.cutting import Cutting
     from jaxad.data.prepare.preparation import Preparation
     from jaxad.errors import DataError
-    from jaxad.runtime.host_tensorflow import tensorflow
+    from jaxad.runtime.cpu_tensorflow import tensorflow
 
     tensorflow()
 

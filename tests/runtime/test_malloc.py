@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-MODULE = Path(__file__).parent.parent.parent / "jaxad" / "runtime" / "host_memory.py"
+MODULE = Path(__file__).parent.parent.parent / "jaxad" / "runtime" / "malloc.py"
 
 #: Pixels of 16 images of 128 x 128, and of 8 of 64 x 64: default batches of AE-FLOW and pchVAE.
 LARGE, SMALL = 16 * 128**2, 8 * 64**2

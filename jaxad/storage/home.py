@@ -18,7 +18,7 @@ def home_folder() -> Path | None:
         return None
 
 
-def user_cache() -> Path | None:
+def cache_folder() -> Path | None:
     """Where programs keep what they can make again; None for a user without a home folder.
 
     Raises:
@@ -40,7 +40,7 @@ def temporary_folder() -> Path | None:
         return None
 
 
-def place_caches_of_others() -> None:
+def relocate_library_caches() -> None:
     """Gives matplotlib and Keras a temporary folder where they cannot write to their own.
 
     They would warn, or make a folder named `~` in the current one. A line on stderr says so. Call
@@ -52,7 +52,7 @@ def place_caches_of_others() -> None:
     home = home_folder()
     config = _named_or_below_home("XDG_CONFIG_HOME", ".config")
     by_variable: dict[str, list[Path | None]] = {
-        "MPLCONFIGDIR": [base and base / "matplotlib" for base in (config, user_cache())],
+        "MPLCONFIGDIR": [base and base / "matplotlib" for base in (config, cache_folder())],
         "KERAS_HOME": [home and home / ".keras"],
     }
     moved = []

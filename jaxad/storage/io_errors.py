@@ -89,7 +89,7 @@ def error_number(error: Exception) -> int | None:
     return int(told[1]) if told is not None else getattr(error, "errno", None)
 
 
-def number_in_words(error: Exception) -> int | None:
+def find_error_number(error: Exception) -> int | None:
     """Of the system's error behind one of TensorFlow or TFDS, which may tell it in words alone."""
     cause: BaseException | None = error
     while cause is not None:

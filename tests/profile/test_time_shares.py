@@ -2,7 +2,7 @@
 
 import pytest
 
-from jaxad.profile.trace_shares import BETWEEN_DEVICES, NO_LAYER, layer, operation_seconds, shares
+from jaxad.profile.time_shares import BETWEEN_DEVICES, NO_LAYER, layer, operation_seconds, shares
 
 TEXT = """
 ENTRY %main {

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from jaxad.storage import storage_errors
+from jaxad.storage import io_errors
 
 WRITE_FAILED = (
     'Failed to finalize writing of split "train": write() failed: {}; writing /data/icbm_synth/'
@@ -17,7 +17,7 @@ WRITE_FAILED = (
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS])
 def test_the_reason_is_found_in_the_words_of_array_record(number):
     error = RuntimeError(WRITE_FAILED.format(os.strerror(number)))
-    assert storage_errors.number_in_words(error) == number
+    assert io_errors.find_error_number(error) == number
 
 
 def test_the_reason_is_found_behind_another_error():
@@ -27,12 +27,12 @@ def test_the_reason_is_found_behind_another_error():
         except OSError as error:
             raise RuntimeError("the split failed") from error
     except RuntimeError as error:
-        assert storage_errors.number_in_words(error) == errno.ENOSPC
+        assert io_errors.find_error_number(error) == errno.ENOSPC
 
 
 @pytest.mark.parametrize("error", [RuntimeError("shape (3,)"), ValueError(""), OSError("gone")])
 def test_other_errors_have_no_number(error):
-    assert storage_errors.number_in_words(error) is None
+    assert io_errors.find_error_number(error) is None
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,7 @@ def test_other_errors_have_no_number(error):
     ],
 )  # fmt: skip
 def test_remedies(number, remedy):
-    assert storage_errors.remedy(number) == f"{remedy}, and the same command goes on".replace(
+    assert io_errors.remedy(number) == f"{remedy}, and the same command goes on".replace(
         "more, and", "more,"
     )
 
@@ -65,17 +65,17 @@ def own_filters(monkeypatch):
     monkeypatch.setattr(logging.getLogger("asyncio"), "filters", [])
     monkeypatch.setattr("sys.unraisablehook", lambda unraisable: None)
     # A failure in an earlier test silences for good what may still come of it.
-    monkeypatch.setattr(storage_errors, "_silence", storage_errors._Silence())
+    monkeypatch.setattr(io_errors, "_silence", io_errors._Silence())
 
 
 def test_late_errors_of_storage_are_silent_after_a_failure_and_others_are_not():
-    with pytest.raises(OSError), storage_errors.without_echoes():
+    with pytest.raises(OSError), io_errors.without_echoes():
         raise OSError("full")
     assert not never_retrieved(STORAGE)
     assert never_retrieved(ValueError("of the user's own task"))
 
 
 def test_nothing_is_silenced_after_a_success():
-    with storage_errors.without_echoes():
+    with io_errors.without_echoes():
         assert not never_retrieved(STORAGE)
     assert never_retrieved(STORAGE)
