@@ -14,6 +14,7 @@ from typing import NoReturn
 from jaxad.errors import NO_ROOM, NOT_ALLOWED, RunError, UserError, first_line
 from jaxad.runtime import interrupts, messages, processes
 from jaxad.runtime.streams import outlast_readers, print_any_text
+from jaxad.storage import io_errors
 
 
 def _system_error(error: OSError) -> tuple[str, int] | None:
@@ -80,6 +81,7 @@ def launch() -> NoReturn:
     """Runs the command line of this process and ends the process with its exit code."""
     interrupts.install()
     outlast_readers()
+    io_errors.drop_late_errors()
     # What cleans up behind an interrupted pool of workers would say at length that it does.
     filters = os.environ.get("PYTHONWARNINGS", "")
     os.environ["PYTHONWARNINGS"] = f"{filters},ignore:resource_tracker:UserWarning".lstrip(",")

@@ -24,8 +24,10 @@ from jaxad.profile.program_costs import ProgramCosts, program_costs
 from jaxad.profile.time_shares import operation_seconds, shares
 from jaxad.runtime import interrupts
 from jaxad.runtime.parallel import Parallel
+from jaxad.train import experiment
+from jaxad.train.feature_cache import cached_features
 from jaxad.train.phases import Phase, dispatches
-from jaxad.train.program import Program, cached_features, make_program, train_batches
+from jaxad.train.program import Program, make_program, train_batches
 from jaxad.types import Split, Tree
 
 #: Steps before any is timed, and steps that are traced.
@@ -300,8 +302,15 @@ def _sample(config: ConfigDict, program: Program, split: Split) -> tuple[Split, 
         config = config.copy_and_resolve_references()
         if config.train.feature_cache != "off":
             config.train.feature_cache = folder
-        states, splits = program.initial_states, {"train": few}
-        features = cached_features(config, program, states, splits).get("train")
+        (initial,) = program.initial_states
+        features = cached_features(
+            config,
+            program.model,
+            program.parallel,
+            [initial.variables],
+            {"train": few},
+            images_change=not experiment.augmentation(config).is_off,
+        ).get("train")
         if features is None:
             return split, None
         return few, np.array(features)  # the file goes with the folder

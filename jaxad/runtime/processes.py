@@ -165,6 +165,15 @@ def notice() -> bool:
     return multihost_utils.reached_preemption_sync_point(next(_asked))
 
 
+def stop_requested() -> bool:
+    """Tells whether a signal asks this run to save and stop.
+
+    Every one of several processes must ask equally often; see `notice`.
+    """
+    # JAX handles SIGTERM itself in every run that was joined, even as the only process.
+    return notice() if are_several() else interrupts.requested()
+
+
 def check_signals() -> None:
     """Raises KeyboardInterrupt if a signal is to end this process, or all of several.
 

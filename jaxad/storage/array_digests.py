@@ -1,4 +1,4 @@
-"""What is noted of arrays when they are saved, to notice when others are read back."""
+"""SHA-256 digests of arrays: written when they are saved, compared when they are read."""
 
 import hashlib
 import json
@@ -10,54 +10,62 @@ import numpy as np
 
 from jaxad.types import Tree
 
-#: Of every array, by its place in a tree: type and shape, and the SHA-256 of its bytes.
+#: Path of each array in a tree -> its dtype and shape, and the SHA-256 of its bytes.
 TreeDigests = Mapping[str, list[str]]
 
 
-def of_tree(tree: Tree) -> dict[str, list[str]]:
-    """The digests of a tree of arrays that the host can read."""
+def digest_tree(tree: Tree) -> dict[str, list[str]]:
+    """Digests every array of a tree that the host can read."""
     return {
-        place: [kind, hashlib.sha256(_bytes(leaf)).hexdigest()]
-        for place, (kind, leaf) in _described(tree).items()
+        path: [_kind(leaf), hashlib.sha256(_bytes(leaf)).hexdigest()]
+        for path, leaf in _leaves(tree).items()
     }
 
 
-def kind_difference(noted: TreeDigests, like: Tree) -> str:
-    """The first array that has another type or shape in a tree, or is in one alone; "" if none."""
-    there = {place: kind for place, (kind, _) in noted.items()}
-    here = {place: kind for place, (kind, _) in _described(like).items()}
-    for place in sorted({**there, **here}):
-        if there.get(place) != here.get(place):
-            wanted = here.get(place, "none")
-            return f"{place} is {there.get(place, 'missing')}, the config wants {wanted}"
+def kind_difference(saved: TreeDigests, expected: Tree) -> str:
+    """Describes the first array whose dtype or shape differs, or that is in one tree only.
+
+    Args:
+        saved: the digests of the saved arrays.
+        expected: arrays of the expected shapes and dtypes.
+
+    Returns:
+        The description; "" if there is no such array.
+    """
+    saved_kinds = {path: kind for path, (kind, _) in saved.items()}
+    expected_kinds = {path: _kind(leaf) for path, leaf in _leaves(expected).items()}
+    for path in sorted({**saved_kinds, **expected_kinds}):
+        kind, wanted = saved_kinds.get(path, "missing"), expected_kinds.get(path, "none")
+        if kind != wanted:
+            return f"{path} is {kind}, the config wants {wanted}"
     return ""
 
 
-def first_changed(noted: TreeDigests, tree: Tree) -> str | None:
-    """The place of the first array that is not what was noted; None where all are."""
-    now = of_tree(tree)
-    return next((place for place, told in noted.items() if now.get(place) != list(told)), None)
+def first_changed(saved: TreeDigests, tree: Tree) -> str | None:
+    """Returns the path of the first array that differs from what was saved; None if none does."""
+    current = digest_tree(tree)
+    return next((path for path, digest in saved.items() if current.get(path) != list(digest)), None)
 
 
 def seal(value: Mapping[str, Any]) -> dict[str, Any]:
-    """A value for a JSON file, with a digest of itself."""
+    """Adds a digest to a value that is written as JSON."""
     return {"value": value, "digest": _digest(value)}
 
 
 def unseal(sealed: Any) -> Any:
-    """The value that `seal` took; None where it is not what it was."""
+    """Returns the value that `seal` took; None if it was changed."""
     if not isinstance(sealed, dict) or sealed.get("digest") != _digest(sealed.get("value")):
         return None
     return sealed["value"]
 
 
-def _described(tree: Tree) -> dict[str, tuple[str, Any]]:
-    """Of every array its type and shape, and itself."""
+def _leaves(tree: Tree) -> dict[str, Any]:
     leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {
-        jax.tree_util.keystr(path): (f"{leaf.dtype}{list(leaf.shape)}", leaf)
-        for path, leaf in leaves
-    }
+    return {jax.tree_util.keystr(path): leaf for path, leaf in leaves}
+
+
+def _kind(leaf: Any) -> str:
+    return f"{leaf.dtype}{list(leaf.shape)}"
 
 
 def _bytes(leaf: Any) -> memoryview:

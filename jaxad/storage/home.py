@@ -1,4 +1,4 @@
-"""Where programs of a user keep what they can make again: at home, or what takes its place."""
+"""The user's home, cache, and temporary folders."""
 
 import logging
 import os
@@ -11,7 +11,7 @@ logger = logging.getLogger(__name__)
 
 
 def home_folder() -> Path | None:
-    """The user's home folder; None where the system knows none, as in some containers."""
+    """Returns the home folder; None for a user without one, as in some containers."""
     try:
         return Path("~").expanduser()
     except RuntimeError:
@@ -19,18 +19,18 @@ def home_folder() -> Path | None:
 
 
 def cache_folder() -> Path | None:
-    """Where programs keep what they can make again; None for a user without a home folder.
+    """Returns `$XDG_CACHE_HOME`, by default `~/.cache`; None for a user without a home folder.
 
     Raises:
-        UserError: `$XDG_CACHE_HOME` names the home folder of nobody.
+        UserError: `$XDG_CACHE_HOME` begins with the home folder of an unknown user.
     """
-    return _named_or_below_home("XDG_CACHE_HOME", ".cache")
+    return _xdg_folder("XDG_CACHE_HOME", ".cache")
 
 
 def temporary_folder() -> Path | None:
-    """A folder of this user for temporary files, which the next run finds again.
+    """Returns a folder for this user's temporary files, the same in every process.
 
-    None where there can be none, or where it is another user's.
+    None if it cannot be created or belongs to another user.
     """
     try:
         folder = Path(tempfile.gettempdir()) / f"jaxad-{os.getuid()}"
@@ -41,25 +41,26 @@ def temporary_folder() -> Path | None:
 
 
 def relocate_library_caches() -> None:
-    """Gives matplotlib and Keras a temporary folder where they cannot write to their own.
+    """Gives Matplotlib and Keras a temporary folder if theirs cannot be written; warns about it.
 
-    They would warn, or make a folder named `~` in the current one. A line on stderr says so. Call
-    it before they are imported.
+    They would print warnings of their own, or create a folder named `~` in the current one. Call it
+    before they are imported.
 
     Raises:
-        UserError: `$XDG_CACHE_HOME` or `$XDG_CONFIG_HOME` names the home folder of nobody.
+        UserError: `$XDG_CACHE_HOME` or `$XDG_CONFIG_HOME` begins with the home folder of an unknown
+            user.
     """
     home = home_folder()
-    config = _named_or_below_home("XDG_CONFIG_HOME", ".config")
-    by_variable: dict[str, list[Path | None]] = {
+    config = _xdg_folder("XDG_CONFIG_HOME", ".config")
+    folders_by_variable: dict[str, list[Path | None]] = {
         "MPLCONFIGDIR": [base and base / "matplotlib" for base in (config, cache_folder())],
         "KERAS_HOME": [home and home / ".keras"],
     }
     moved = []
-    for variable, folders in by_variable.items():
+    for variable, folders in folders_by_variable.items():
         if variable in os.environ:
             folders = [Path(os.environ[variable])]
-        if not all(folder is not None and _can_be_written(folder) for folder in folders):
+        if not all(folder is not None and _is_writable(folder) for folder in folders):
             moved.append(variable)
     folder = temporary_folder() if moved else None
     if folder is None:
@@ -72,15 +73,16 @@ def relocate_library_caches() -> None:
     )
 
 
-def _named_or_below_home(variable: str, name: str) -> Path | None:
-    named = os.environ.get(variable)
-    if named:
-        return expand(named, f"${variable}")
+def _xdg_folder(variable: str, default: str) -> Path | None:
+    """Returns the folder that an environment variable names, or the default one below home."""
+    path = os.environ.get(variable)
+    if path:
+        return expand(path, f"${variable}")
     home = home_folder()
-    return None if home is None else home / name
+    return None if home is None else home / default
 
 
-def _can_be_written(folder: Path) -> bool:
-    """Whether files can be written in a folder, which need not be there."""
-    there = next(one for one in (folder, *folder.absolute().parents) if os.path.exists(one))  # noqa: PTH110 no permission is no error
-    return there.is_dir() and os.access(there, os.W_OK | os.X_OK)
+def _is_writable(folder: Path) -> bool:
+    """Tells whether files can be written in a folder, which need not exist."""
+    existing = next(path for path in (folder, *folder.absolute().parents) if os.path.exists(path))  # noqa: PTH110 a folder without permission is no error
+    return existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)

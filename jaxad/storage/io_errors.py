@@ -1,4 +1,4 @@
-"""What Orbax and TensorStore raise when files fail, in a few words and once."""
+"""Errors of files in Orbax, TensorStore, and TensorFlow: their reasons, remedies, and late echoes."""
 
 import contextlib
 import errno
@@ -11,22 +11,23 @@ import time
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from jaxad.errors import NO_ROOM, NOT_ALLOWED, first_line
 
-#: What an array's file that is gone or lies on a bad disk ends in; other errors of the system (no
-#: permission, too many open files) say nothing of the file.
+#: Error numbers of a file that is missing or lies on a bad disk. Others (no permission, too many
+#: open files) do not tell whether the file is damaged.
 LOST = (errno.ENOENT, errno.EIO, errno.EISDIR, errno.ENOTDIR)
 
-#: How long Orbax's other tasks go on after one of them failed.
-_ECHO_SECONDS = 0.5
+#: Seconds for which Orbax's other tasks go on after one of them failed.
+_LATE_SECONDS = 0.5
 
 
-class _Silence:
-    """Drops errors that Orbax and TensorStore report late, beside the one that they raised.
+class _LateErrors:
+    """Drops Orbax's log, and the errors that its other tasks report after the one that was raised.
 
-    One hook and one filter for all blocks of this process, which may overlap.
+    One hook and one pair of filters for all blocks of the process, which may overlap.
     """
 
     def __init__(self) -> None:
@@ -37,60 +38,87 @@ class _Silence:
         self._blocks += 1
         if self._blocks == 1:
             self._hook = sys.unraisablehook
-            sys.unraisablehook = self._pass_on
-            logging.getLogger("asyncio").addFilter(self._is_no_echo)
+            sys.unraisablehook = self._filter_unraisable
+            logging.getLogger("asyncio").addFilter(_is_not_late_error)
+            logging.getLogger("absl").addFilter(_is_not_from_orbax)
 
     def end(self) -> None:
         self._blocks -= 1
         if not self._blocks:
             sys.unraisablehook = self._hook
-            logging.getLogger("asyncio").removeFilter(self._is_no_echo)
+            logging.getLogger("asyncio").removeFilter(_is_not_late_error)
+            logging.getLogger("absl").removeFilter(_is_not_from_orbax)
 
-    def _pass_on(self, unraisable: Any) -> None:
+    def _filter_unraisable(self, unraisable: Any) -> None:
         if str(unraisable.exc_value) != "Event loop is closed":
             self._hook(unraisable)
 
-    def _is_no_echo(self, record: logging.LogRecord) -> bool:
-        is_late = "exception was never retrieved" in record.getMessage()
-        return not (is_late and record.exc_info and _is_of_storage(record.exc_info[1]))
+
+_late_errors = _LateErrors()
 
 
-_silence = _Silence()
+def drop_late_errors() -> None:
+    """Reports an error of a failed save or read only once, from now on; for the command line.
+
+    Some late errors come when the process ends.
+    """
+    _late_errors.begin()
 
 
 @contextlib.contextmanager
-def without_echoes() -> Iterator[None]:
-    """Reports an error of a failed read or write once: Orbax's other tasks fail later, in logs.
+def late_errors_dropped() -> Iterator[None]:
+    """Reports an error of a failed save or read only once, inside the block."""
+    _late_errors.begin()
+    try:
+        yield
+    finally:
+        _late_errors.end()
 
-    After an error of the block the rest stays silent for good: it may come when the process ends.
-    """
-    _silence.begin()
-    yield
-    _silence.end()
+
+def await_late_errors() -> None:
+    """Waits until the other tasks of a failed save or read have ended."""
+    time.sleep(_LATE_SECONDS)
+    gc.collect()
 
 
-def _is_of_storage(error: BaseException | None) -> bool:
-    """Whether an error is of TensorStore, or passed through Orbax."""
+def _is_not_late_error(record: logging.LogRecord) -> bool:
+    """Filters out what asyncio logs of failed tasks of Orbax and TensorStore."""
+    is_late = "exception was never retrieved" in record.getMessage()
+    return not (is_late and record.exc_info and _is_from_storage(record.exc_info[1]))
+
+
+def _is_from_storage(error: BaseException | None) -> bool:
+    """Tells whether an error is TensorStore's or was raised through Orbax."""
     if error is None:
         return False
     files = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
     return "tensorstore_spec" in str(error) or any("orbax" in Path(name).parts for name in files)
 
 
-def await_echoes() -> None:
-    """Lets the other tasks of a failed read or write end, while their errors are dropped."""
-    time.sleep(_ECHO_SECONDS)
-    gc.collect()
+def _is_not_from_orbax(record: logging.LogRecord) -> bool:
+    """Filters out Orbax's log: the phases of every save, defaults, and errors that it raises too.
+
+    Records of absl name absl's own file as their origin, so the callers are inspected.
+    """
+    frame: FrameType | None = sys._getframe()
+    while frame is not None:
+        if "orbax" in frame.f_globals.get("__name__", "").split("."):
+            return False
+        frame = frame.f_back
+    return True
 
 
 def error_number(error: Exception) -> int | None:
-    """Of the system's error, also where TensorStore tells it in words."""
-    told = re.search(r"os_error_code='(\d+)'", str(error))
-    return int(told[1]) if told is not None else getattr(error, "errno", None)
+    """Returns the errno of an error of the system or of TensorStore; None for other errors."""
+    match = re.search(r"os_error_code='(\d+)'", str(error))
+    return int(match[1]) if match is not None else getattr(error, "errno", None)
 
 
 def find_error_number(error: Exception) -> int | None:
-    """Of the system's error behind one of TensorFlow or TFDS, which may tell it in words alone."""
+    """Returns the errno behind an error of TensorFlow or TFDS; None if there is none.
+
+    Searches the chain of causes, then the message, which may have only the text of the errno.
+    """
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, OSError) and cause.errno is not None:
@@ -101,14 +129,18 @@ def find_error_number(error: Exception) -> int | None:
 
 
 def remedy(number: int | None) -> str:
-    """What lets a run go on whose files could not be written; the sentence may be continued."""
+    """Returns how a run can go on whose files could not be written; the sentence has no full stop.
+
+    Args:
+        number: the errno; None if it is unknown.
+    """
     if number in NOT_ALLOWED:
         return "Make the folder writable, and the same command goes on"
     return "Once the disk takes more, the same command goes on"
 
 
 def reason(error: Exception) -> str:
-    """Why, in a few words: TensorStore's messages run to pages."""
+    """Returns the reason of an error in a few words; TensorStore's messages are pages long."""
     number = error_number(error)
     if number is not None:
         return os.strerror(number)

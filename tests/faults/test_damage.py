@@ -34,7 +34,7 @@ def test_training_goes_on_from_the_one_before_to_the_same_parameters(
     assert ended.code == 0, ended.printed
     line = next(line for line in ended.printed.splitlines() if line.startswith("warning: check"))
     assert f"checkpoint '{workdir / 'checkpoints/12'}' is damaged (" in line
-    assert line.endswith("and set aside as '12.damaged'; step 9 is taken instead.")
+    assert line.endswith("and set aside as '12.damaged'; step 9 is used instead.")
     assert "12.damaged" in steps(workdir)
     place = "checkpoints/12/digests/metadata"
     assert (workdir / place).read_bytes() == (trained / place).read_bytes()
@@ -48,7 +48,7 @@ def test_evaluation_takes_the_one_before_and_changes_no_checkpoint(forker, workd
     before = steps(workdir)
     ended = forker.run(f"--workdir={workdir}", "--mode=evaluate")
     assert ended.code == 0, ended.printed
-    assert "step 9 is taken instead." in ended.printed
+    assert "step 9 is used instead." in ended.printed
     found = json.loads((workdir / "eval/test_squares/metrics.json").read_text())
     assert found["checkpoint_step"] == 9
     assert steps(workdir) == before
@@ -61,5 +61,5 @@ def test_where_all_are_damaged_one_line_says_so_and_nothing_is_changed(forker, t
     ended = forker.run(f"--config={tiny / 'tiny.py'}", f"--workdir={workdir}", "--mode=train")
     line = ended.only_line(2)
     assert f"every checkpoint in '{workdir / 'checkpoints'}' is damaged (step 12: " in line
-    assert line.endswith("put a copy back, or move the folder away to begin anew.")
+    assert line.endswith("put a copy back, or move the folder away to begin again.")
     assert steps(workdir) == before

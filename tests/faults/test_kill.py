@@ -40,7 +40,7 @@ PHASES = (
     ("evaluate_splits", "evaluation"),
     ("_validate", "validation"),
     ("_save", "save, before its files"),
-    ("_restored", "restoring"),
+    ("restore", "restoring"),
     ("train_batches", "reading data"),
     ("train_seeds", "training"),
     ("_open_to_train", "opening data"),

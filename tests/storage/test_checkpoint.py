@@ -92,7 +92,7 @@ def test_a_first_checkpoint_that_is_not_there(tmp_path, monkeypatch):
     """Written elsewhere, as below a name that is read as another."""
     monkeypatch.setattr(Checkpoints, "steps", [])
     with (
-        pytest.raises(RunError, match=r"cannot be read back \(it is not there\); the run stops"),
+        pytest.raises(RunError, match=r"cannot be read back \(it is missing\); the run stops"),
         Checkpoints(tmp_path / "a") as checkpoints,
     ):
         checkpoints.save(1, *trees(1), {})
@@ -155,7 +155,7 @@ def remove(path):
 @pytest.fixture
 def patient(monkeypatch):
     """Waits less for Orbax after a damaged file: there is little to read."""
-    monkeypatch.setattr(io_errors, "_ECHO_SECONDS", 0.1)
+    monkeypatch.setattr(io_errors, "_LATE_SECONDS", 0.1)
 
 
 def test_damaged_metrics_do_not_make_another_checkpoint_the_best(folder, capsys):
@@ -194,7 +194,7 @@ def test_no_damage_to_any_file_gives_other_arrays(folder, tmp_path, patient, cap
         assert (step == 5) == (printed == "")
         if step != 5:
             assert printed.startswith(f"warning: checkpoint '{copy / '5'}' is damaged (")
-            assert printed.endswith("); step 4 is taken instead.\n")
+            assert printed.endswith("); step 4 is used instead.\n")
             assert printed.count("\n") == 1
         found.add(step)
         assert files_below(copy) == [  # nothing is changed by reading
@@ -229,7 +229,7 @@ def test_a_damaged_checkpoint_is_set_aside_and_its_step_saved_again(folder, pati
         step, variables, _ = checkpoints.restore_newest(*trees(0))
         assert step == checkpoints.last_step == 4
         checkpoints.save(5, *trees(5), {VALIDATION_LOSS: LOSSES[5]})
-    assert "and set aside as '5.damaged-2'; step 4 is taken instead" in capsys.readouterr().err
+    assert "and set aside as '5.damaged-2'; step 4 is used instead" in capsys.readouterr().err
     with Checkpoints(folder, keep_last=3) as checkpoints:
         assert checkpoints.steps == [2, 3, 4, 5]
         assert checkpoints.restore_newest(*trees(0))[0] == 5
@@ -267,12 +267,12 @@ def test_a_checkpoint_that_lost_its_digests_is_damaged(folder, patient, capsys, 
         assert checkpoints.restore_newest(*trees(0))[0] == 4
     printed = capsys.readouterr().err
     assert printed.startswith(f"warning: checkpoint '{folder / '5'}' is damaged (")
-    assert printed.endswith("and set aside as '5.damaged'; step 4 is taken instead.\n")
+    assert printed.endswith("and set aside as '5.damaged'; step 4 is used instead.\n")
 
 
 def test_a_folder_that_is_a_file_is_named(tmp_path):
     (tmp_path / "checkpoints").write_text("")
-    with pytest.raises(UserError, match=r"checkpoints in '.*checkpoints': is no folder"):
+    with pytest.raises(UserError, match=r"checkpoints in '.*checkpoints': not a folder"):
         Checkpoints(tmp_path / "checkpoints")
 
 

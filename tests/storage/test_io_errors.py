@@ -3,6 +3,7 @@
 import errno
 import logging
 import os
+import sys
 
 import pytest
 
@@ -60,22 +61,16 @@ def never_retrieved(error):
 STORAGE = ValueError("RESOURCE_EXHAUSTED: Error writing [tensorstore_spec='{}']")
 
 
-@pytest.fixture(autouse=True)
-def own_filters(monkeypatch):
-    monkeypatch.setattr(logging.getLogger("asyncio"), "filters", [])
-    monkeypatch.setattr("sys.unraisablehook", lambda unraisable: None)
-    # A failure in an earlier test silences for good what may still come of it.
-    monkeypatch.setattr(io_errors, "_silence", io_errors._Silence())
+def state():
+    loggers = [logging.getLogger(name) for name in ("asyncio", "absl")]
+    return sys.unraisablehook, [list(logger.filters) for logger in loggers]
 
 
-def test_late_errors_of_storage_are_silent_after_a_failure_and_others_are_not():
-    with pytest.raises(OSError), io_errors.without_echoes():
-        raise OSError("full")
-    assert not never_retrieved(STORAGE)
-    assert never_retrieved(ValueError("of the user's own task"))
-
-
-def test_nothing_is_silenced_after_a_success():
-    with io_errors.without_echoes():
+def test_late_errors_of_storage_are_dropped_inside_the_block_and_no_others():
+    before = state()
+    with pytest.raises(OSError), io_errors.late_errors_dropped(), io_errors.late_errors_dropped():
         assert not never_retrieved(STORAGE)
+        assert never_retrieved(ValueError("of the user's own task"))
+        raise OSError("full")
     assert never_retrieved(STORAGE)
+    assert state() == before

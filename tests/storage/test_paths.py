@@ -73,8 +73,8 @@ def test_names_under_which_checkpoints_are_written(tmp_path, name):
         ("/a\\b/run", "its path has a backslash"),
         (f"/runs/{UNDECODABLE}", r"workdir '/runs/x\\xff': its name is not UTF-8; rename it"),
         (f"/{UNDECODABLE}/run", "its name is not UTF-8"),
-        ("/gs/bucket/run", "Orbax and TFDS take '/gs' for storage in a cloud"),
-        ("/x/../s3/run", "Orbax and TFDS take '/s3' for storage in a cloud"),
+        ("/gs/bucket/run", "Orbax and TFDS take '/gs' for cloud storage"),
+        ("/x/../s3/run", "Orbax and TFDS take '/s3' for cloud storage"),
     ],
 )
 def test_names_under_which_none_can_be_written(path, message):

@@ -237,5 +237,7 @@ def test_a_folder_on_a_full_disk_is_a_run_that_failed(tmp_path, monkeypatch, num
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr("tempfile.TemporaryFile", refuse)
-    with pytest.raises(RunError, match=rf"workdir '.*' takes no more \({os.strerror(number)}\); "):
+    with pytest.raises(
+        RunError, match=rf"workdir '.*' cannot take more files \({os.strerror(number)}\); "
+    ):
         Workdir(tmp_path).check_writable()

@@ -51,7 +51,7 @@ def model_and_variables():
 
 @pytest.fixture
 def cache(model_and_variables, tmp_path, monkeypatch):
-    monkeypatch.setattr(feature_cache, "_CHUNK", 4)  # three parts: 4, 4 and 2 images
+    monkeypatch.setattr(feature_cache, "_PART", 4)  # three parts: 4, 4 and 2 images
     model, variables = model_and_variables
     parallel = make_parallel("jit", jax.devices()[:2])
     return FeatureCache(tmp_path, "float16", model, variables, parallel, batch_size=4)

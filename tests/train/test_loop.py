@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,10 +21,11 @@ from jaxad.detector import from_run
 from jaxad.errors import RunError, UserError
 from jaxad.storage.checkpoint import Checkpoints
 from jaxad.storage.workdir import Workdir
-from jaxad.train import loop
+from jaxad.train import metrics as metrics_module
 from jaxad.train.loop import train, train_seeds
+from jaxad.train.outputs import Outputs
 from jaxad.train.program import num_train_steps
-from jaxad.train.state import initial_variables
+from jaxad.train.state import TrainState, initial_variables
 from jaxad.train.writer import MetricsWriter, read_metrics
 
 STEPS, EVERY = 8, 3
@@ -119,9 +121,9 @@ def test_a_signal_does_not_wait_for_a_validation(config, wholes, tmp_path, monke
             yield batch
 
     fake = SimpleNamespace(eval_batches=eval_batches)
-    monkeypatch.setattr(loop, "batching", fake)
+    monkeypatch.setattr(metrics_module, "batching", fake)
     assert not run(config, tmp_path)
-    monkeypatch.setattr(loop, "batching", batching)
+    monkeypatch.setattr(metrics_module, "batching", batching)
     with Checkpoints(tmp_path / "checkpoints", read_only=True) as checkpoints:
         assert checkpoints.last_step == EVERY  # where the first validation is due
         assert checkpoints.best_step is None
@@ -274,11 +276,11 @@ def test_seeds_trained_as_one_program_are_the_seeds_trained_alone(config, tmp_pa
         )
         np.testing.assert_allclose(losses, expected, rtol=1e-4)
     shutil.rmtree(together[1] / "checkpoints" / str(STEPS))  # killed between their saves
-    with pytest.raises(UserError, match="have not come equally far; train them one by one"):
+    with pytest.raises(UserError, match="are of different steps; train them one by one"):
         train_seeds(configs, folders, DataSet(config.data))
 
 
-def test_seeds_of_one_program_that_go_on_from_different_steps_after_damage():
+def test_seeds_of_one_program_that_resume_from_different_steps_after_damage(tmp_path):
     """A RunError: a study then trains its seeds one by one."""
 
     class Restored(Checkpoints):
@@ -290,13 +292,10 @@ def test_seeds_of_one_program_that_go_on_from_different_steps_after_damage():
         def restore_newest(self, variables, training):
             return self.step, variables, training
 
-    def members(*steps):
-        found = [object.__new__(loop._Member) for _ in steps]
-        for one, step in zip(found, steps, strict=True):
-            one.checkpoints = Restored(step)
-        return found
+    def outputs(*steps):
+        return Outputs([Workdir(tmp_path)] * 2, list(map(Restored, steps)), ExitStack())
 
-    state = loop.TrainState(step=0, seed=0, params={}, mutable={}, opt_state={})
-    assert loop._restored(members(9, 9), [state, state])[0] == 9
-    with pytest.raises(RunError, match=r"after damage .* steps, \[6, 9\]; train them one by one"):
-        loop._restored(members(9, 6), [state, state])
+    state = TrainState(step=0, seed=0, params={}, mutable={}, opt_state={})
+    assert outputs(9, 9).restore([state, state])[0] == 9
+    with pytest.raises(RunError, match=r"damage .* steps, \[6, 9\]; train them one by one"):
+        outputs(9, 6).restore([state, state])

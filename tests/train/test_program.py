@@ -1,4 +1,4 @@
-"""When the features of a frozen encoder are computed before, and when not."""
+"""When training reads the features of a frozen encoder from the cache."""
 
 import os
 import signal
@@ -8,7 +8,9 @@ import pytest
 
 from jaxad.config import get_config
 from jaxad.runtime import interrupts
-from jaxad.train.program import cached_features, make_program, train_batches
+from jaxad.train import experiment
+from jaxad.train.feature_cache import cached_features
+from jaxad.train.program import make_program, train_batches
 from jaxad.types import Split
 
 SIZE, COUNT = 32, 6
@@ -30,10 +32,13 @@ def split():
     return Split(images, np.zeros(COUNT, np.int32), names, names)
 
 
-def cached(config, seeds, split):
-    program = make_program(config, seeds, COUNT)
-    states = program.initial_states
-    return cached_features(config, program, states, {"train": split})
+def cached(config, seeds, split, program=None):
+    program = program or make_program(config, seeds, COUNT)
+    return cached_features(
+        config, program.model, program.parallel,
+        [state.variables for state in program.initial_states], {"train": split},
+        images_change=not experiment.augmentation(config).is_off,
+    )  # fmt: skip
 
 
 def test_batches_bring_the_features_of_their_images(config, split):
@@ -76,11 +81,10 @@ def test_the_cache_can_be_switched_off_and_other_systems_have_none(config, split
 
 
 def test_a_stop_while_features_are_computed_keeps_what_is_there(config, split, monkeypatch, capsys):
-    monkeypatch.setattr("jaxad.train.feature_cache._CHUNK", 2)
+    monkeypatch.setattr("jaxad.train.feature_cache._PART", 2)
     program = make_program(config, [0], COUNT)
-    arguments = (config, program, program.initial_states, {"train": split})
     with interrupts.handled(), pytest.raises(KeyboardInterrupt):
         os.kill(os.getpid(), signal.SIGTERM)
-        cached_features(*arguments)
-    assert set(cached_features(*arguments)) == {"train"}
+        cached(config, [0], split, program)
+    assert set(cached(config, [0], split, program)) == {"train"}
     assert "parts are there" in capsys.readouterr().out

@@ -28,11 +28,11 @@ def test_a_resumed_run_writes_each_step_once(tmp_path):
     assert all(json.loads(line) for line in run.metrics.read_text().splitlines())
 
 
-def test_damaged_lines_are_told(tmp_path, capsys):
+def test_damaged_lines_are_reported(tmp_path, capsys):
     metrics = Workdir(tmp_path).metrics
     metrics.write_bytes(b'{"step": 1}\n{"st\xff\n{"step": 3}\n{"step"')
     assert [row["step"] for row in read_metrics(metrics)] == [1, 3]
-    assert f"'{metrics}': damaged lines are left out: [2]." in capsys.readouterr().err
+    assert f"'{metrics}': damaged lines are skipped: [2]." in capsys.readouterr().err
 
 
 def test_a_disk_without_room_for_events_is_one_line(tmp_path, monkeypatch):
