@@ -294,7 +294,7 @@ def run(arguments: Sequence[str], program: str) -> int:
     try:
         run.MODES[mode](config, workdir, **options)
     except interrupts.Stopped:
-        return interrupts.EXIT_CODE if interrupts.name() == "SIGINT" else 0
+        return interrupts.EXIT_CODE if interrupts.signal_name() == "SIGINT" else 0
     return 0
 
 

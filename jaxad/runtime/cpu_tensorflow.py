@@ -1,4 +1,4 @@
-"""TensorFlow as a host library: the input pipeline and TensorBoard files, never the accelerator."""
+"""TensorFlow on the CPU only, for the input pipeline and TensorBoard files."""
 
 import functools
 import os
@@ -7,11 +7,11 @@ from types import ModuleType
 
 @functools.cache
 def tensorflow() -> ModuleType:
-    """The tensorflow module, imported on first call (it takes seconds), accelerators hidden.
+    """Returns the tensorflow module; the first call imports it, which takes seconds.
 
-    TensorFlow would otherwise reserve the memory of every GPU that JAX is about to use.
+    GPUs are hidden from it: it would reserve the memory that JAX is about to use.
     """
-    # It would tell how it starts, and that it computes with oneDNN, which it does not here.
+    # No messages at start-up; oneDNN has one and is not used.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
     import tensorflow as tf

@@ -1,7 +1,7 @@
 """Messages of the package on the command line: plain lines on stdout and stderr.
 
-Every module logs to a logger below `jaxad`. Python shows warnings by default and nothing else;
-another program decides for itself what it does with them.
+Every module logs to a logger below `jaxad`. In a notebook or another program nothing is configured:
+Python shows warnings by default, and the program decides about the rest.
 """
 
 import contextlib
@@ -13,7 +13,7 @@ _LOGGER = logging.getLogger("jaxad")
 
 
 class _Printer(logging.Handler):
-    """Prints warnings and errors to stderr and everything else to stdout, as it is then."""
+    """Prints warnings and errors to `sys.stderr`, everything else to `sys.stdout`."""
 
     def emit(self, record: logging.LogRecord) -> None:
         stream = sys.stderr if record.levelno >= logging.WARNING else sys.stdout
@@ -22,7 +22,7 @@ class _Printer(logging.Handler):
 
 @contextlib.contextmanager
 def printed() -> Iterator[None]:
-    """Prints the package's messages from INFO on inside the block, without time and level."""
+    """Prints messages from level INFO inside the block, without time and level."""
     level, propagates, printer = _LOGGER.level, _LOGGER.propagate, _Printer()
     _LOGGER.addHandler(printer)
     _LOGGER.setLevel(logging.INFO)
@@ -36,5 +36,5 @@ def printed() -> Iterator[None]:
 
 
 def print_warnings_only() -> None:
-    """Prints nothing below a warning from now on: one of several processes says the rest."""
+    """Prints only warnings and errors from now on; the first process prints the rest."""
     _LOGGER.setLevel(logging.WARNING)

@@ -385,8 +385,8 @@ class Checkpoints:
         if number in (None, *io_errors.LOST):
             raise _Damaged(reason)
         raise UserError(
-            f"checkpoint '{self._path(step)}' cannot be read ({reason}); remove the cause, then run "
-            "the same command again."
+            f"checkpoint '{self._path(step)}' cannot be read ({reason}); remove the cause, then "
+            "run the same command again."
         )
 
 

@@ -1,4 +1,4 @@
-"""Errors of files in Orbax, TensorStore, and TensorFlow: their reasons, remedies, and late echoes."""
+"""File errors of Orbax, TensorStore, and TensorFlow: reasons, remedies, and late reports."""
 
 import contextlib
 import errno

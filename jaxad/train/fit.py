@@ -70,7 +70,7 @@ def fit(config: ConfigDict, workdir: Workdir, data_set: DataSet) -> bool:
             fitted = model.fit(restored.variables, _checked(batches, bar), key)
         state = _state(config, restored, jax.device_get(dict(fitted)))
         seconds = time.monotonic() - start
-        with interrupts.saves_first(sets_handlers=not processes.are_several()):
+        with interrupts.deferred(sets_handlers=not processes.are_several()):
             row = {"fit/images": float(len(split)), "fit/seconds": seconds}
             outputs.write(FITTED_STEP, [row])
             outputs.save(FITTED_STEP, [state], [{}])

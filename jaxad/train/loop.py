@@ -124,7 +124,7 @@ class _Training:
                 self._update(dispatch, batch)
                 if is_first:  # from now on there is something to save
                     stack.enter_context(
-                        interrupts.saves_first(sets_handlers=not processes.are_several())
+                        interrupts.deferred(sets_handlers=not processes.are_several())
                     )
                 stop = processes.stop_requested()
                 is_save = stop or self._is_due(self._config.train.checkpoint_every_steps)

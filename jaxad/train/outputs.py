@@ -155,10 +155,10 @@ class Outputs:
         """Logs that a signal ended the run after a save, and acknowledges the signal."""
         folders = ", ".join(f"'{workdir.checkpoints}'" for workdir in self._workdirs)
         logger.info(
-            f"{interrupts.name() or 'SIGTERM'}: saved step {step} of {num_steps} in {folders}; "
-            "the same command goes on from there."
+            f"{interrupts.signal_name() or 'SIGTERM'}: saved step {step} of {num_steps} in "
+            f"{folders}; the same command goes on from there."
         )
-        interrupts.answer()
+        interrupts.acknowledge()
 
 
 def _training_item(state: TrainState) -> dict[str, Tree]:

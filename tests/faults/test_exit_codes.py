@@ -42,7 +42,7 @@ def test_a_full_disk_without_a_name(run_into):
     """As where this command's output goes to a file on it."""
     assert run_into(errno.ENOSPC) == (
         1,
-        "failed: a file, or where this command prints: No space left on device; what was saved is "
+        "failed: a file, or the output of this command: No space left on device; what was saved is "
         "whole; once the disk takes more, the same command goes on.\n",
     )
 

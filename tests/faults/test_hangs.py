@@ -72,7 +72,7 @@ def run(command: list[str], environment: dict[str, str], *, cores: str = "") -> 
         timeout=SECONDS,
     )
     assert result.returncode == 0, result.stdout + result.stderr
-    assert "no result of the devices" not in result.stderr, result.stderr
+    assert "no result from the devices" not in result.stderr, result.stderr
 
 
 @pytest.mark.long

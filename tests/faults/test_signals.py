@@ -26,7 +26,8 @@ def script(body: str, *, before: str = "", **options):
     """
     text = (
         f"import os, signal, sys, time\nsys.path.insert(0, {str(ROOT)!r})\n{before}\n"
-        f"from jaxad.runtime import interrupts\ninterrupts.install()\nprint('ready', flush=True)\n{body}\n"
+        "from jaxad.runtime import interrupts\ninterrupts.install()\n"
+        f"print('ready', flush=True)\n{body}\n"
     )
     process = subprocess.Popen(
         heeding_signals([sys.executable, "-c", text]),
@@ -59,7 +60,7 @@ try:
         time.sleep(0.01)
         interrupts.check()
 except KeyboardInterrupt:
-    print(f"polled {interrupts.name()}")
+    print(f"polled {interrupts.signal_name()}")
     code = 1
 interrupts.finish(code)
 """
@@ -134,12 +135,12 @@ def test_what_does_not_poll_is_ended(number, body):
 
 
 SAVES = """
-with interrupts.saves_first():
+with interrupts.deferred():
     while not interrupts.requested():
         time.sleep(0.01)
     time.sleep({seconds})
     print("saved", flush=True)
-    interrupts.answer()
+    interrupts.acknowledge()
 time.sleep(0.1)
 interrupts.finish(0)
 """
@@ -152,7 +153,7 @@ def test_what_saves_first_is_left_to_save(number):
         code, out, err, seconds = ended(process)
     assert (code, out) == (0, "saved\n")
     assert seconds > interrupts._GRACE_SECONDS
-    assert f"{number.name}: stops and saves after the update under way; Ctrl-C or SIGTERM" in err
+    assert f"{number.name}: stops and saves after the current update; Ctrl-C or SIGTERM" in err
 
 
 @pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM])
@@ -190,7 +191,7 @@ def test_temporary_folders_go_with_a_process_that_is_ended(tmp_path):
     folder.mkdir()
     body = f"""
 import pathlib
-with interrupts.saves_first(), interrupts.removed_at_the_end(pathlib.Path({str(folder)!r})):
+with interrupts.deferred(), interrupts.removed_at_the_end(pathlib.Path({str(folder)!r})):
     time.sleep(60)
 """
     with script(body) as process:
@@ -225,20 +226,21 @@ def test_a_signal_after_the_command_is_done_does_not_change_its_exit_code(number
 def test_a_closed_terminal_does_not_keep_a_run_from_saving(tmp_path):
     body = f"""
 import pathlib
-with interrupts.saves_first():
+with interrupts.deferred():
     while not interrupts.requested():
         print("working", flush=True)
         print("working", file=sys.stderr, flush=True)
         time.sleep(0.01)
     for _ in range(10): print("saving", flush=True)
-    pathlib.Path({str(tmp_path / "saved")!r}).write_text(interrupts.name())
-    interrupts.answer()
+    pathlib.Path({str(tmp_path / "saved")!r}).write_text(interrupts.signal_name())
+    interrupts.acknowledge()
 interrupts.finish(0)
 """
     text = (
         f"import os, sys, time; sys.path.insert(0, {str(ROOT)!r})\n"
         "os.open(sys.argv[1], os.O_RDWR)  # what a new session opens first is its terminal\n"
-        "from jaxad.runtime import interrupts, streams; interrupts.install(); streams.outlast_readers()\n"
+        "from jaxad.runtime import interrupts, streams\n"
+        "interrupts.install(); streams.ignore_closed_streams()\n"
     )
     terminal, side = pty.openpty()
     process = subprocess.Popen(
@@ -257,7 +259,7 @@ def test_a_closed_pipe_does_not_end_a_run(stream, tmp_path):
     body = f"""
 import pathlib
 from jaxad.runtime import streams
-streams.outlast_readers()
+streams.ignore_closed_streams()
 for _ in range(100):
     print("x" * 1000, file=sys.{stream}, flush=True)
     time.sleep(0.01)
@@ -275,7 +277,7 @@ sys.exit(0)
 def test_what_was_said_is_there_after_a_kill(unbuffered):
     body = """
 from jaxad.runtime import streams
-streams.outlast_readers()
+streams.ignore_closed_streams()
 print("said", file=sys.stderr)
 os.kill(os.getpid(), signal.SIGKILL)
 """
@@ -296,10 +298,10 @@ def test_without_the_command_line_signals_are_the_caller_s():
 
 def check_callers_signals():
     before = [signal.getsignal(number) for number in ENDING]
-    with interrupts.saves_first():
+    with interrupts.deferred():
         assert signal.getsignal(signal.SIGINT) is before[0]
         os.kill(os.getpid(), signal.SIGTERM)
-        assert interrupts.requested() and interrupts.name() == "SIGTERM"
+        assert interrupts.requested() and interrupts.signal_name() == "SIGTERM"
         interrupts.check()  # the block saves: nothing is raised
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)

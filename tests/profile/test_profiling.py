@@ -170,7 +170,7 @@ def test_what_the_backend_does_not_tell_is_said(make_config):
         "updates": 1,
     }  # fmt: skip
     profile = profiling.Profile(about, 10, profiling.Peak(1e9, 512), (phase,), 16.0)
-    text = table.lines(profile)
+    text = table.format_profile(profile)
     unknown = [line.split("  ")[0] for line in text if line.endswith(table.UNKNOWN)]
     assert unknown == [
         "FLOPs, each device", "bytes accessed, each device", "memory, each device", "achieved",

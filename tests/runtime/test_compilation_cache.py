@@ -24,28 +24,28 @@ def fresh(monkeypatch, tmp_path):
 
 
 def test_programs_are_kept_in_the_user_s_cache_by_machine(fresh, monkeypatch):
-    folder = compilation_cache.keep_programs(cache_folder)
+    folder = compilation_cache.enable_compilation_cache(cache_folder)
     assert folder.parent == fresh / "jaxad" / "compiled" and folder.is_dir()
     assert jax.config.jax_compilation_cache_dir == str(folder)
     jax.config.update("jax_compilation_cache_dir", None)
     monkeypatch.setattr(compilation_cache.platform, "machine", lambda: "another")
-    assert compilation_cache.keep_programs(cache_folder) != folder
+    assert compilation_cache.enable_compilation_cache(cache_folder) != folder
 
 
 def test_what_the_user_says_stays(fresh):
     jax.config.update("jax_compilation_cache_dir", "mine")
-    assert compilation_cache.keep_programs(cache_folder) is None
+    assert compilation_cache.enable_compilation_cache(cache_folder) is None
     assert jax.config.jax_compilation_cache_dir == "mine"
     jax.config.update("jax_compilation_cache_dir", None)
     jax.config.update("jax_enable_compilation_cache", False)
-    assert compilation_cache.keep_programs(cache_folder) is None
+    assert compilation_cache.enable_compilation_cache(cache_folder) is None
     assert jax.config.jax_compilation_cache_dir is None
 
 
 def test_a_home_that_cannot_be_written_is_no_error(fresh, monkeypatch):
     (fresh / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(fresh / "file"))
-    assert compilation_cache.keep_programs(cache_folder) is None
+    assert compilation_cache.enable_compilation_cache(cache_folder) is None
     assert jax.config.jax_compilation_cache_dir is None
 
 
@@ -57,7 +57,7 @@ def test_a_folder_that_takes_nothing_is_said_once(fresh, monkeypatch, capsys, nu
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr("tempfile.TemporaryFile", refuse)
-    assert compilation_cache.keep_programs(cache_folder) is None
+    assert compilation_cache.enable_compilation_cache(cache_folder) is None
     assert jax.config.jax_compilation_cache_dir is None
     printed = capsys.readouterr().err
     assert os.strerror(number) in printed and printed.count("\n") == 1

@@ -90,7 +90,7 @@ def clock(monkeypatch):
 def wait(dog, clock, seconds):
     with dog.waiting():
         clock[0] += seconds
-        dog.look()
+        dog.check()
 
 
 def test_the_usual_wait_is_not_reported(clock, capsys):
@@ -108,14 +108,14 @@ def test_a_late_result_is_reported_once_and_so_is_its_arrival(clock, capsys):
         wait(dog, clock, 2)
     with dog.waiting():
         clock[0] += 39  # 20 times the usual 2 s are 40 s
-        dog.look()
+        dog.check()
         assert capsys.readouterr().err == ""
         clock[0] += 2
-        dog.look()
-        line = "warning: no result of the devices for 41 s (usually 2.0 s). Try this.\n"
+        dog.check()
+        line = "warning: no result from the devices for 41 s (usually 2.0 s). Try this.\n"
         assert capsys.readouterr().err == line
         clock[0] += 100
-        dog.look()
+        dog.check()
         assert capsys.readouterr().err == ""
     assert capsys.readouterr().err == "warning: the devices went on after 141 s.\n"
     wait(dog, clock, 2)
@@ -126,8 +126,8 @@ def test_the_first_result_has_ten_minutes(clock, capsys):
     dog = Watchdog("Try this.")
     with dog.waiting():
         clock[0] += 601
-        dog.look()
-        assert "no result of the devices for 601 s. Try this." in capsys.readouterr().err
+        dog.check()
+        assert "no result from the devices for 601 s. Try this." in capsys.readouterr().err
 
 
 def test_its_thread_reports_while_the_waiting_one_is_stuck(monkeypatch, capsys):
@@ -136,7 +136,7 @@ def test_its_thread_reports_while_the_waiting_one_is_stuck(monkeypatch, capsys):
     with Watchdog("Try this.").waiting():
         time.sleep(0.5)
     printed = capsys.readouterr().err
-    assert "no result of the devices for 0 s. Try this." in printed
+    assert "no result from the devices for 0 s. Try this." in printed
     assert "went on after" in printed
 
 

@@ -303,20 +303,20 @@ def test_a_second_run_of_two_processes_is_refused_the_folder(
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ({"process_id": "1"}, "--coordinator_address: missing; processes that find each other by"),
-        ({"heartbeat_seconds": "9"}, "--heartbeat_seconds: this is one process"),
-        ({"cluster": "slrum"}, "--cluster=slrum: no such cluster; known: auto, slurm"),
+        ({"process_id": "1"}, "--coordinator_address: missing; without --cluster, processes need"),
+        ({"heartbeat_seconds": "9"}, "--heartbeat_seconds: this is a single process"),
+        ({"cluster": "slrum"}, "--cluster=slrum: unknown cluster; known: auto, slurm"),
         (
             {"coordinator_address": "a:1", "num_processes": "2", "process_id": "2"},
-            "--process_id=2: of 2 processes the last has number 1",
+            "--process_id=2: ids of 2 processes are 0 to 1",
         ),
         (
             {"coordinator_address": "a:1", "num_processes": "two", "process_id": "0"},
-            "--num_processes=two: is no whole number of at least 1",
+            "--num_processes=two: not a whole number of at least 1",
         ),
         (
             {"coordinator_address": "nowhere", "num_processes": "2", "process_id": "1"},
-            "--coordinator_address=nowhere: is not host:port",
+            "--coordinator_address=nowhere: not of the form host:port",
         ),
     ],
 )

@@ -60,11 +60,13 @@ def test_programs_are_not_kept_without_a_home_folder(homeless, capsys):
     before = compilation_cache.jax.config.jax_compilation_cache_dir
     compilation_cache.jax.config.update("jax_compilation_cache_dir", None)
     try:
-        assert compilation_cache.keep_programs(cache_folder) is None
+        assert compilation_cache.enable_compilation_cache(cache_folder) is None
     finally:
         compilation_cache.jax.config.update("jax_compilation_cache_dir", before)
     printed = capsys.readouterr().err
-    assert printed.startswith("note: compiled programs are not kept (this user has no home folder)")
+    assert printed.startswith(
+        "note: compiled programs are not cached (this user has no home folder)"
+    )
     assert printed.count("\n") == 1
 
 

@@ -60,7 +60,7 @@ class PixelGaussian:
 
     def score(self, variables, images):
         params = variables["params"]
-        pixel = ((images - params["mean"]) ** 2 / params["var"]).mean(axis=-1)
+        pixel = ((images - params["mean"][None]) ** 2 / params["var"][None]).mean(axis=-1)
         image = pixel.mean(axis=(1, 2))
         return Scores(image=image, pixel=pixel, components={"squared_z": image}, reconstructions={})
 
