@@ -20,7 +20,7 @@ ENDING = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 
 @contextlib.contextmanager
 def script(body: str, *, before: str = "", **options):
-    """A process that handles signals as the command line does, running `body`; it says `ready`.
+    """Runs `body` in a process that handles signals like the command line and prints `ready`.
 
     `body` sees `interrupts`, `sys` and `time`.
     """
@@ -48,7 +48,7 @@ def script(body: str, *, before: str = "", **options):
 
 
 def ended(process, seconds: float = 30) -> tuple[int, str, str, float]:
-    """Exit code, stdout, stderr, and the seconds until the end."""
+    """Returns exit code, stdout, stderr, and the seconds to the end."""
     start = time.monotonic()
     out, err = process.communicate(timeout=seconds)
     return process.returncode, out, err, time.monotonic() - start
@@ -67,7 +67,7 @@ interrupts.finish(code)
 
 
 @pytest.mark.parametrize("number", ENDING)
-def test_what_polls_ends_by_itself(number):
+def test_code_that_polls_ends_by_itself(number):
     with script(POLLS) as process:
         process.send_signal(number)
         code, out, err, _ = ended(process)
@@ -125,7 +125,7 @@ def test_no_signal_is_swallowed_and_nothing_is_torn(what):
     ],
     ids=["computing", "waiting for a lock", "waiting for a process"],
 )
-def test_what_does_not_poll_is_ended(number, body):
+def test_code_that_does_not_poll_is_ended(number, body):
     with script(body) as process:
         process.send_signal(number)
         code, _, err, seconds = ended(process)
@@ -147,7 +147,7 @@ interrupts.finish(0)
 
 
 @pytest.mark.parametrize("number", ENDING)
-def test_what_saves_first_is_left_to_save(number):
+def test_a_deferred_block_is_left_to_save(number):
     with script(SAVES.format(seconds=interrupts._GRACE_SECONDS + 1)) as process:
         process.send_signal(number)
         code, out, err, seconds = ended(process)
@@ -186,7 +186,7 @@ def test_sighup_is_never_the_second_signal(first):
     assert (code, out) == (0, "saved\n")
 
 
-def test_temporary_folders_go_with_a_process_that_is_ended(tmp_path):
+def test_temporary_folders_are_deleted_with_a_process_that_is_ended(tmp_path):
     folder = tmp_path / "shared"
     folder.mkdir()
     body = f"""
@@ -274,7 +274,7 @@ sys.exit(0)
 
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
-def test_what_was_said_is_there_after_a_kill(unbuffered):
+def test_printed_lines_survive_a_kill(unbuffered):
     body = """
 from jaxad.runtime import streams
 streams.ignore_closed_streams()
@@ -285,13 +285,13 @@ os.kill(os.getpid(), signal.SIGKILL)
         assert ended(process)[2] == "said\n"
 
 
-def test_a_stream_that_was_closed_before_is_no_error():
+def test_a_stream_that_was_closed_before_the_start_is_no_error():
     command = f"exec {sys.executable} {ROOT / 'launch.py'} --help >&-"
     result = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60)
     assert (result.returncode, result.stderr) == (0, "")
 
 
-def test_without_the_command_line_signals_are_the_caller_s():
+def test_without_the_command_line_signals_belong_to_the_caller():
     with heeding_interrupts():
         check_callers_signals()
 
