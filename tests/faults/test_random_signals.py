@@ -67,7 +67,7 @@ class Command:
 
 
 def send(process, number: signal.Signals, to_group: bool):
-    """Sends a signal like a terminal or `kill`; returns exit code, output, and seconds to the end."""
+    """Sends a signal like a terminal or `kill`; returns exit code, output, and seconds."""
     start = time.monotonic()
     if to_group:
         os.killpg(process.pid, number)

@@ -1,4 +1,4 @@
-"""Messages: plain lines on the command line, and left to the caller elsewhere."""
+"""Messages: plain lines on the command line; in a notebook nothing of the caller is changed."""
 
 import logging
 import subprocess
@@ -15,7 +15,7 @@ def test_messages_are_plain_lines_and_warnings_go_to_stderr(capsys):
     assert capsys.readouterr() == ("100 % of it\n", "warning: look\n")
 
 
-def test_only_one_of_several_processes_prints_what_is_no_warning(capsys):
+def test_only_the_first_process_prints_more_than_warnings(capsys):
     with messages.printed():
         messages.print_warnings_only()
         logging.getLogger("jaxad").info("a result")

@@ -16,7 +16,7 @@ VARIABLES = ("MPLCONFIGDIR", "KERAS_HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME")
 
 @pytest.fixture
 def clean(monkeypatch, tmp_path):
-    """No variable names a folder; temporary files go to `tmp`, the home folder is `home`."""
+    """No variable is set; temporary files go to `tmp`, and `home` is the home folder."""
     for variable in VARIABLES:
         monkeypatch.setenv(variable, "")  # what a test sets is taken back
         monkeypatch.delenv(variable)
@@ -28,7 +28,7 @@ def clean(monkeypatch, tmp_path):
 
 @pytest.fixture
 def homeless(clean, monkeypatch):
-    """As in a container whose user the system does not know."""
+    """A user that the system does not know, as in some containers."""
 
     def unknown(self):
         raise RuntimeError("Could not determine home directory.")
@@ -56,7 +56,7 @@ def test_without_a_home_folder(homeless, capsys):
     assert printed.count("\n") == 1 and str(folder) in printed
 
 
-def test_programs_are_not_kept_without_a_home_folder(homeless, capsys):
+def test_programs_are_not_cached_without_a_home_folder(homeless, capsys):
     before = compilation_cache.jax.config.jax_compilation_cache_dir
     compilation_cache.jax.config.update("jax_compilation_cache_dir", None)
     try:
@@ -71,7 +71,7 @@ def test_programs_are_not_kept_without_a_home_folder(homeless, capsys):
 
 
 @pytest.mark.parametrize("variable", ["MPLCONFIGDIR", "HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME"])
-def test_a_file_is_in_the_way(clean, monkeypatch, capsys, variable):
+def test_a_file_in_the_place_of_a_folder(clean, monkeypatch, capsys, variable):
     (clean / "file").touch()
     monkeypatch.setenv(variable, str(clean / "file/below"))
     home.relocate_library_caches()
@@ -80,7 +80,7 @@ def test_a_file_is_in_the_way(clean, monkeypatch, capsys, variable):
     assert capsys.readouterr().err.count("\n") == 1
 
 
-def test_no_folder_for_temporary_files_either(homeless, monkeypatch):
+def test_without_a_folder_for_temporary_files(homeless, monkeypatch):
     def none():
         raise FileNotFoundError("No usable temporary directory found")
 
@@ -95,7 +95,7 @@ def test_the_temporary_folder_of_another_user_is_not_taken(clean, monkeypatch):
     assert home.temporary_folder() is None
 
 
-def test_a_cache_in_the_home_of_nobody(clean, monkeypatch):
+def test_a_cache_in_the_home_folder_of_an_unknown_user(clean, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", "~nosuchuser/c")
     with pytest.raises(UserError, match=r"^\$XDG_CACHE_HOME: '~nosuchuser/c': there is no user"):
         home.cache_folder()

@@ -1,4 +1,4 @@
-"""Errors of storage: what they say in words, and what follows them."""
+"""File errors of libraries: their error numbers, remedies, and late reports."""
 
 import errno
 import logging
@@ -16,12 +16,12 @@ WRITE_FAILED = (
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS])
-def test_the_reason_is_found_in_the_words_of_array_record(number):
+def test_the_error_number_is_found_in_a_message_of_array_record(number):
     error = RuntimeError(WRITE_FAILED.format(os.strerror(number)))
     assert io_errors.find_error_number(error) == number
 
 
-def test_the_reason_is_found_behind_another_error():
+def test_the_error_number_is_found_in_the_cause_of_an_error():
     try:
         try:
             raise OSError(errno.ENOSPC, "full")
@@ -50,7 +50,7 @@ def test_remedies(number, remedy):
 
 
 def never_retrieved(error):
-    """What asyncio logs of a task that nobody waited for."""
+    """Tells whether asyncio would log an error of a task that was not awaited."""
     record = logging.LogRecord(
         "asyncio", logging.ERROR, "", 0, "Future exception was never retrieved", (),
         (type(error), error, error.__traceback__),

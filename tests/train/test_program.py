@@ -41,7 +41,7 @@ def cached(config, seeds, split, program=None):
     )  # fmt: skip
 
 
-def test_batches_bring_the_features_of_their_images(config, split):
+def test_batches_have_the_features_of_their_images(config, split):
     features = cached(config, [0], split)["train"]
     batch = next(train_batches(config, [0], split, 0, [1], features))
     assert batch["features"].dtype == np.float16
@@ -57,7 +57,7 @@ def test_seeds_share_the_features_of_a_pretrained_encoder(config, split):
 
 
 @pytest.mark.long
-def test_seeds_with_encoders_of_their_own_share_nothing(config, split, capsys):
+def test_seeds_with_different_encoders_share_no_features(config, split, capsys):
     config.model.weights = "random"
     assert cached(config, [0], split)
     capsys.readouterr()
@@ -65,13 +65,13 @@ def test_seeds_with_encoders_of_their_own_share_nothing(config, split, capsys):
     assert "every seed has an encoder of its own" in capsys.readouterr().out
 
 
-def test_images_that_change_have_no_features_to_keep(config, split, capsys):
+def test_augmented_images_have_no_cached_features(config, split, capsys):
     config.data.augment.mirror = True
     assert cached(config, [0], split) == {}
     assert "config.data.augment changes the images" in capsys.readouterr().out
 
 
-def test_the_cache_can_be_switched_off_and_other_systems_have_none(config, split, capsys):
+def test_the_cache_can_be_disabled_and_other_models_have_none(config, split, capsys):
     config.train.feature_cache = "off"
     assert cached(config, [0], split) == {}
     other = get_config("lowvae:smoke")

@@ -1,4 +1,4 @@
-"""Metrics on disk: no line is there twice, a torn one not at all, a full disk is one line."""
+"""Metrics on disk: each step once, torn lines dropped, a full disk reported in one line."""
 
 import errno
 import io
@@ -35,7 +35,7 @@ def test_damaged_lines_are_reported(tmp_path, capsys):
     assert f"'{metrics}': damaged lines are skipped: [2]." in capsys.readouterr().err
 
 
-def test_a_disk_without_room_for_events_is_one_line(tmp_path, monkeypatch):
+def test_a_full_disk_at_tensorboard_events_is_one_line(tmp_path, monkeypatch):
     message = "/run/tensorboard/events.1; No space left on device\n\tFailed to flush 6 events"
     tf = tensorflow()
 
@@ -48,7 +48,7 @@ def test_a_disk_without_room_for_events_is_one_line(tmp_path, monkeypatch):
             writer.write(1, {"loss": 1.0})
 
 
-def test_a_disk_without_room_for_a_line_names_the_file(tmp_path):
+def test_a_full_disk_at_a_metrics_row_names_the_file(tmp_path):
     class Full:
         def write(self, text):
             raise OSError(errno.ENOSPC, "No space left on device")
@@ -66,7 +66,7 @@ def test_a_disk_without_room_for_a_line_names_the_file(tmp_path):
 
 @pytest.mark.parametrize("at", ["write", "close"])
 def test_a_full_disk_names_the_file(tmp_path, at):
-    """Also where what could not be written is tried again when the file is closed."""
+    """Also if closing the file tries to write the row again."""
 
     class Full(io.StringIO):
         def flush(self):
