@@ -63,12 +63,13 @@ class InFlight:
         self._results: collections.deque[jax.Array] = collections.deque()
         self._watchdog = Watchdog(_REMEDIES.get(platform, _REMEDIES[""]))
 
-    def send(self, program: Callable[[], Any], tracked: Callable[[Any], Tree]) -> Any:
+    def send(self, program: Callable[[], Any], is_donated: bool) -> Any:
         """Dispatches a program once there is room for one more.
 
         Args:
             program: dispatches the program and returns its results, which may not be ready.
-            tracked: selects the results to wait for: those that are not donated to another program.
+            is_donated: whether the first result is donated to another program: it cannot be waited
+                for, but the others can.
 
         Returns:
             The results.
@@ -76,8 +77,9 @@ class InFlight:
         with self._lock:
             self._wait_for(self._most - 1)
             results = program()
+            tracked = jax.tree.leaves(results[1:] if is_donated else results)
             # All results of a program are ready at once; the smallest takes the least memory.
-            arrays = [x for x in jax.tree.leaves(tracked(results)) if isinstance(x, jax.Array)]
+            arrays = [x for x in tracked if isinstance(x, jax.Array)]
             if arrays:
                 self._results.append(min(arrays, key=lambda array: array.nbytes))
             return results
@@ -112,12 +114,7 @@ class Dispatched:
 
     def __call__(self, state: Tree, batch: Tree) -> Any:
         """Dispatches the program; its results may not be ready."""
-
-        def tracked(results: Any) -> Tree:
-            # The new state is donated to the next call; the other results can be waited for.
-            return results[1] if self._donates_state else results
-
-        return self._in_flight.send(lambda: self._compiled(state, batch), tracked)
+        return self._in_flight.send(lambda: self._compiled(state, batch), self._donates_state)
 
     def lower(self, state: Tree, batch: Tree) -> Any:
         """Lowers the function for these arguments; see `jax.jit(f).lower`."""

@@ -22,20 +22,15 @@ def digest_tree(tree: Tree) -> dict[str, list[str]]:
     }
 
 
-def kind_difference(saved: TreeDigests, expected: Tree) -> str:
-    """Describes the first array whose dtype or shape differs, or that is in one tree only.
+def tree_kinds(tree: Tree) -> dict[str, str]:
+    """Returns path -> dtype and shape, such as `float32[3, 4]`, of every array of a tree."""
+    return {path: _kind(leaf) for path, leaf in _leaves(tree).items()}
 
-    Args:
-        saved: the digests of the saved arrays.
-        expected: arrays of the expected shapes and dtypes.
 
-    Returns:
-        The description; "" if there is no such array.
-    """
-    saved_kinds = {path: kind for path, (kind, _) in saved.items()}
-    expected_kinds = {path: _kind(leaf) for path, leaf in _leaves(expected).items()}
-    for path in sorted({**saved_kinds, **expected_kinds}):
-        kind, wanted = saved_kinds.get(path, "missing"), expected_kinds.get(path, "none")
+def kind_difference(kinds: Mapping[str, str], expected: Mapping[str, str]) -> str:
+    """Describes the first array of another dtype or shape, or of one tree only; "" if none."""
+    for path in sorted({**kinds, **expected}):
+        kind, wanted = kinds.get(path, "missing"), expected.get(path, "none")
         if kind != wanted:
             return f"{path} is {kind}, the config wants {wanted}"
     return ""

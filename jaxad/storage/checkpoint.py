@@ -269,12 +269,9 @@ class Checkpoints:
                 f"{self.steps}: use another."
             ) from damage
 
-    def restore_newest_variables(self, like: Tree) -> tuple[int, Tree]:
-        """Reads the newest undamaged step and its variables; see `restore_newest`."""
-        step, items = self._restore_newest({"variables": like})
-        return step, items["variables"]
-
-    def restore_newest(self, variables: Tree, training: Tree) -> tuple[int, Tree, Tree]:
+    def restore_newest(
+        self, variables: Tree, training: Tree | None = None
+    ) -> tuple[int, Tree, Tree | None]:
         """Reads the newest undamaged step, its variables, and its training state.
 
         Newer ones, which are damaged, are reported in warnings and, unless the folder is read-only,
@@ -282,16 +279,15 @@ class Checkpoints:
 
         Args:
             variables: arrays of the expected shapes and dtypes.
-            training: arrays of the expected shapes and dtypes.
+            training: arrays of the expected shapes and dtypes; None not to read the training state.
 
         Raises:
             UserError: all are damaged (none is set aside then), or one cannot be read or has other
                 arrays.
         """
-        step, items = self._restore_newest({"variables": variables, "training": training})
-        return step, items["variables"], items["training"]
-
-    def _restore_newest(self, likes: Mapping[str, Tree]) -> tuple[int, Mapping[str, Tree]]:
+        likes = {"variables": variables}
+        if training is not None:
+            likes["training"] = training
         damages: dict[int, _Damaged] = {}
         for step in reversed(self.steps):
             try:
@@ -301,7 +297,7 @@ class Checkpoints:
                 continue
             for bad, reason in damages.items():
                 self._skip(bad, reason, step)
-            return step, items
+            return step, items["variables"], items.get("training")
         reasons = "; ".join(f"step {step}: {reason}" for step, reason in damages.items())
         raise UserError(
             f"every checkpoint in '{self._folder}' is damaged ({reasons}); put a copy back, or "
@@ -334,7 +330,8 @@ class Checkpoints:
         """
         digests = self._read_digests(step)
         for name, like in likes.items():
-            difference = array_digests.kind_difference(digests[name], like)
+            kinds = {path: kind for path, (kind, _) in digests[name].items()}
+            difference = array_digests.kind_difference(kinds, array_digests.tree_kinds(like))
             if difference:
                 raise UserError(
                     f"checkpoint '{self._path(step)}' does not fit its config ({difference}); use "

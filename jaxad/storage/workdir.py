@@ -88,46 +88,16 @@ class Workdir:
 
     def __init__(self, path: str | os.PathLike[str]):
         self.path = expand(path, "workdir")
-
-    @property
-    def config(self) -> Path:
-        return self.path / "config.json"
-
-    @property
-    def study(self) -> Path:
-        return self.path / "study.json"
-
-    @property
-    def splits(self) -> Path:
-        return self.path / "splits.json"
-
-    @property
-    def checkpoints(self) -> Path:
-        return self.path / "checkpoints"
-
-    @property
-    def metrics(self) -> Path:
-        return self.path / "metrics.jsonl"
-
-    @property
-    def report(self) -> Path:
-        return self.path / "report.html"
-
-    @property
-    def calibration(self) -> Path:
-        return self.path / "calibration.json"
-
-    @property
-    def exported(self) -> Path:
-        return self.path / "detector.jaxad"
-
-    @property
-    def figures(self) -> Path:
-        return self.path / "figures"
-
-    @property
-    def profile(self) -> Path:
-        return self.path / "profile"
+        self.config = self.path / "config.json"
+        self.study = self.path / "study.json"
+        self.splits = self.path / "splits.json"
+        self.checkpoints = self.path / "checkpoints"
+        self.metrics = self.path / "metrics.jsonl"
+        self.report = self.path / "report.html"
+        self.calibration = self.path / "calibration.json"
+        self.exported = self.path / "detector.jaxad"
+        self.figures = self.path / "figures"
+        self.profile = self.path / "profile"
 
     def evaluation(self, split: str) -> Path:
         return self.path / "eval" / split

@@ -24,11 +24,12 @@ from jaxad.data.sources import DataSet
 from jaxad.errors import RunError, UserError
 from jaxad.runtime import interrupts, processes
 from jaxad.runtime.parallel import Parallel, make_parallel
+from jaxad.storage.array_digests import kind_difference, tree_kinds
 from jaxad.storage.workdir import Workdir
 from jaxad.train.feature_cache import Encoder, cached_features
 from jaxad.train.outputs import open_outputs
 from jaxad.train.state import TrainState, create_state, initial_variables
-from jaxad.types import FittedModel, Model, PretrainedModel, Split, Variables
+from jaxad.types import FittedModel, Model, PretrainedModel, Split, Tree, Variables
 
 #: The step of the one checkpoint.
 FITTED_STEP = 1
@@ -116,29 +117,20 @@ def _checked(batches: Iterator[HostBatch], bar: Any) -> Iterator[HostBatch]:
     processes.check_signals()
 
 
-def _state(config: ConfigDict, before: TrainState, fitted: Variables) -> TrainState:
-    """The state to save.
-
-    Raises:
-        UserError: the variables have other names, shapes or dtypes than the initial ones.
-        RunError: a value is NaN.
-    """
+def _state(config: ConfigDict, before: TrainState, fitted: dict[str, Tree]) -> TrainState:
+    """Returns the state to save; checks shapes, dtypes, and that nothing is NaN."""
     name = config.model.name
-    arrays, expected = _by_path(fitted), _by_path(before.variables)
-    for path in sorted({**arrays, **expected}):
-        kinds = [
-            f"{of[path].dtype}{list(of[path].shape)}" if path in of else "missing"
-            for of in (arrays, expected)
-        ]
-        if kinds[0] != kinds[1]:
-            raise UserError(
-                f"config.model: fit of '{name}' returned {path} as {kinds[0]}, but init_variables "
-                f"makes it {kinds[1]}; return variables of the same shapes and dtypes."
-            )
-        if jnp.issubdtype(arrays[path].dtype, jnp.floating) and np.isnan(arrays[path]).any():
+    difference = kind_difference(tree_kinds(fitted), tree_kinds(before.variables))
+    if difference:
+        raise UserError(
+            f"config.model: fit of '{name}' must return variables like those of init_variables; "
+            f"{difference}."
+        )
+    for path, leaf in jax.tree_util.tree_leaves_with_path(fitted):
+        if jnp.issubdtype(leaf.dtype, jnp.floating) and np.isnan(leaf).any():
             raise RunError(
-                f"fit of '{name}': {path} has NaN (seed {config.seed}), the run stops. Look at the "
-                "training images with --mode=inspect."
+                f"fit of '{name}': {jax.tree_util.keystr(path)} has NaN (seed {config.seed}), the "
+                "run stops. Look at the training images with --mode=inspect."
             )
     return dataclasses.replace(
         before,
@@ -146,13 +138,6 @@ def _state(config: ConfigDict, before: TrainState, fitted: Variables) -> TrainSt
         params=fitted["params"],
         mutable={key: tree for key, tree in fitted.items() if key != "params"},
     )
-
-
-def _by_path(variables: Variables) -> dict[str, np.ndarray]:
-    return {
-        jax.tree_util.keystr(path): np.asarray(leaf)
-        for path, leaf in jax.tree_util.tree_leaves_with_path(dict(variables))
-    }
 
 
 def _progress_bar(config: ConfigDict, num_images: int) -> Any:

@@ -116,8 +116,8 @@ class _Training:
 
     def run(self) -> bool:
         """Trains; returns whether the run is complete. The last step is saved in either case."""
-        plan = self._plan()
-        stop = False
+        plan, stop = self._plan(), False
+        self._metrics.restart_clock()
         with self._progress_bar() as bar, contextlib.ExitStack() as stack:
             for dispatch, batch in zip(plan, self._batches(plan), strict=True):
                 is_first = not self._called

@@ -89,17 +89,7 @@ def check_finite(
     rows: Sequence[Mapping[str, Any]],
     last_saved: int | None,
 ) -> None:
-    """Checks that the metrics of every seed are finite.
-
-    Args:
-        step: the step of the metrics.
-        seeds: the seeds of the program.
-        rows: the metrics of each seed.
-        last_saved: the step of the last checkpoint.
-
-    Raises:
-        RunError: one is not finite; names the step, the first such term, and the remedy.
-    """
+    """Raises a RunError if a metric of a seed is not finite; names the first such term."""
     for seed, row in zip(seeds, rows, strict=True):
         # A term comes before the loss that sums it: the message is to name the term.
         for name in sorted(row, key=lambda name: "term/" not in name):
@@ -122,14 +112,14 @@ def validate(
     """Computes the mean losses and terms over a split, every example counted once.
 
     Args:
-        program: what computes them.
+        program: the program that computes them.
         state: the state on the devices.
         split: the validation split.
         batch_size: images per device.
-        features: the features of the split's images, if they are cached.
+        features: the features of the images, if they are cached.
 
     Returns:
-        A row for each seed; None if a signal asks to stop, which does not wait for a validation.
+        A row for each seed; None if a signal asks to stop.
     """
     batches = batching.eval_batches(
         split.images,

@@ -114,20 +114,7 @@ def _part_sums(
     networks: Sequence[str],
     rematerialise: bool,
 ) -> tuple[Tree, _Sums]:
-    """Sums gradients, losses and terms over a part of a batch.
-
-    Args:
-        mutable: the mutable collections.
-        part: the part of the batch.
-        params: the parameters.
-        step_key: the key of the update.
-        model: the model.
-        networks: the networks to train.
-        rematerialise: see `train_step`.
-
-    Returns:
-        The mutable collections after the part, and the sums.
-    """
+    """Sums over a part of a batch; returns the mutable collections after it and the sums."""
     keys, valid = example_keys(step_key, part["_index"]), part["_valid"]
 
     def network_loss(params: Tree, network: str) -> tuple[Float[Array, ""], LossAux]:

@@ -214,7 +214,7 @@ def test_a_flipped_bit_in_an_array_is_found(tmp_path, patient, capsys):
     files = [path for path in (tmp_path / "2/variables").rglob("*") if path.is_file()]
     flip(max(files, key=lambda path: path.stat().st_size))
     with Checkpoints(tmp_path, read_only=True) as checkpoints:
-        step, variables = checkpoints.restore_newest_variables(tree)
+        step, variables, _ = checkpoints.restore_newest(tree)
         assert "variables['params']['w'] is not what was saved" in capsys.readouterr().err
         assert step == 1
         np.testing.assert_array_equal(variables["params"]["w"], weights)
