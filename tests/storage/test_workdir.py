@@ -136,22 +136,6 @@ def test_json_keeps_the_order_of_keys_and_refuses_nan(tmp_path):
 # --- The run's folder.
 
 
-def test_paths_of_a_run(tmp_path):
-    run = Workdir(str(tmp_path))
-    relative = {
-        name: getattr(run, name).relative_to(tmp_path).as_posix()
-        for name in ("config", "checkpoints", "metrics", "report", "figures")
-    }
-    assert relative == {
-        "config": "config.json",
-        "checkpoints": "checkpoints",
-        "metrics": "metrics.jsonl",
-        "report": "report.html",
-        "figures": "figures",
-    }
-    assert run.evaluation("test_x") == tmp_path / "eval" / "test_x"
-
-
 def test_home_is_expanded(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     assert Workdir("~/runs/demo").path == tmp_path / "runs" / "demo"

@@ -48,22 +48,6 @@ def test_a_full_disk_at_tensorboard_events_is_one_line(tmp_path, monkeypatch):
             writer.write(1, {"loss": 1.0})
 
 
-def test_a_full_disk_at_a_metrics_row_names_the_file(tmp_path):
-    class Full:
-        def write(self, text):
-            raise OSError(errno.ENOSPC, "No space left on device")
-
-        def close(self):
-            pass
-
-    with MetricsWriter(Workdir(tmp_path), 0) as writer:
-        lines, writer._lines = writer._lines, Full()
-        with pytest.raises(OSError) as raised:
-            writer.write(1, {"loss": 1.0})
-        lines.close()
-    assert raised.value.filename == str(tmp_path / "metrics.jsonl")
-
-
 @pytest.mark.parametrize("at", ["write", "close"])
 def test_a_full_disk_names_the_file(tmp_path, at):
     """Also if closing the file tries to write the row again."""
