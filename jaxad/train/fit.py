@@ -59,17 +59,17 @@ def fit(config: ConfigDict, workdir: Workdir, data_set: DataSet) -> bool:
     assert isinstance(model, FittedModel)
     initial = create_state(initial_variables(model, config.seed), {}, config.seed)
     with open_outputs([workdir], config.train.keep_last) as outputs:
-        last_saved, (restored,) = outputs.restore([initial])
+        last_saved, (initial,) = outputs.restore([initial])
         if last_saved is not None:
             outputs.log_complete("fitted already")
             return True
         outputs.begin([config], data_set, last_saved)
         start = time.monotonic()
-        batches = _batches(config, model, restored.variables, split)
+        batches = _batches(config, model, initial.variables, split)
         key = jax.random.fold_in(jax.random.key(config.seed), 0)
         with _progress_bar(config, len(split)) as bar:
-            fitted = model.fit(restored.variables, _checked(batches, bar), key)
-        state = _state(config, restored, jax.device_get(dict(fitted)))
+            fitted = model.fit(initial.variables, _checked(batches, bar), key)
+        state = _state(config, initial, jax.device_get(dict(fitted)))
         seconds = time.monotonic() - start
         with interrupts.deferred(sets_handlers=not processes.are_several()):
             row = {"fit/images": float(len(split)), "fit/seconds": seconds}
