@@ -35,6 +35,24 @@ def printed() -> Iterator[None]:
         _LOGGER.propagate = propagates
 
 
+@contextlib.contextmanager
+def root_logger_kept() -> Iterator[None]:
+    """Keeps absl from adding a handler to the root logger inside the block.
+
+    absl adds one at the first record of a library if the root logger has none. Inside, the handler
+    that Python uses by default stands in.
+    """
+    root, handler = logging.getLogger(), logging.lastResort
+    if root.handlers or handler is None:
+        yield
+        return
+    root.addHandler(handler)
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)
+
+
 def print_warnings_only() -> None:
     """Prints only warnings and errors from now on; the first process prints the rest."""
     _LOGGER.setLevel(logging.WARNING)

@@ -17,13 +17,15 @@ from typing import Any
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
-from orbax.checkpoint import checkpoint_managers
 
 from jaxad.errors import RunError, UserError
 from jaxad.storage import array_digests, io_errors
 from jaxad.storage.paths import check_name, take_folders_literally
 from jaxad.types import Tree
+
+with io_errors.late_errors_dropped():  # it logs when it is imported
+    import orbax.checkpoint as ocp
+    from orbax.checkpoint import checkpoint_managers
 
 logger = logging.getLogger(__name__)
 

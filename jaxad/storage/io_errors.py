@@ -15,6 +15,7 @@ from types import FrameType
 from typing import Any
 
 from jaxad.errors import NO_ROOM, NOT_ALLOWED, first_line
+from jaxad.runtime.messages import root_logger_kept
 
 #: Error numbers of a file that is missing or lies on a bad disk. Others (no permission, too many
 #: open files) do not tell whether the file is damaged.
@@ -33,6 +34,7 @@ class _LateErrors:
     def __init__(self) -> None:
         self._blocks = 0
         self._hook = sys.unraisablehook
+        self._root_logger = contextlib.ExitStack()
 
     def begin(self) -> None:
         self._blocks += 1
@@ -41,10 +43,12 @@ class _LateErrors:
             sys.unraisablehook = self._filter_unraisable
             logging.getLogger("asyncio").addFilter(_is_not_late_error)
             logging.getLogger("absl").addFilter(_is_not_from_orbax)
+            self._root_logger.enter_context(root_logger_kept())
 
     def end(self) -> None:
         self._blocks -= 1
         if not self._blocks:
+            self._root_logger.close()
             sys.unraisablehook = self._hook
             logging.getLogger("asyncio").removeFilter(_is_not_late_error)
             logging.getLogger("absl").removeFilter(_is_not_from_orbax)
