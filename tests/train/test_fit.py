@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 import jaxad
 from jaxad import models, run
-from jaxad.config import get_config
+from jaxad.config import base
 from jaxad.data.sources import DataSet
 from jaxad.errors import RunError, UserError
 from jaxad.runtime import interrupts
@@ -99,13 +99,15 @@ def npz_root(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def config(npz_root, monkeypatch):
-    monkeypatch.setitem(models.SYSTEMS, "pixel_gaussian", lambda: PixelGaussian)
-    monkeypatch.setitem(models.SYSTEMS, "feature_mean", lambda: FeatureMean)
-    config = get_config("lowvae:smoke")
+    classes = {"pixel_gaussian": PixelGaussian, "feature_mean": FeatureMean}
+    monkeypatch.setattr(
+        models, "build", lambda name, fields, **common: classes[name](**fields, **common)
+    )
+    config = base()
+    config.evaluate.bootstrap_resamples, config.evaluate.num_examples = 50, 2
     config.data.name, config.data.root, config.data.image_size = "npz", str(npz_root), SIZE
     config.data.batch_size = 8
-    with config.unlocked():
-        config.model = ConfigDict({"name": "pixel_gaussian", "mistake": ""})
+    config.model = ConfigDict({"name": "pixel_gaussian", "mistake": ""})
     return config
 
 
