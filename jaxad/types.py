@@ -131,7 +131,12 @@ class FittedModel(Model, Protocol):
     apply to it.
     """
 
-    def fit(self, variables: Variables, batches: Iterable[Batch], key: Key[Array, ""]) -> Variables:
+    def fit(
+        self,
+        variables: Variables,
+        batches: Iterable[Mapping[str, np.ndarray]],
+        key: Key[Array, ""],
+    ) -> Variables:
         """Fits the variables.
 
         With several processes every one of them fits, and the result of the first is kept.

@@ -271,9 +271,7 @@ class Checkpoints:
                 f"{self.steps}: use another."
             ) from damage
 
-    def restore_newest(
-        self, variables: Tree, training: Tree | None = None
-    ) -> tuple[int, Tree, Tree | None]:
+    def restore_newest(self, variables: Tree, training: Tree = None) -> tuple[int, Tree, Tree]:
         """Reads the newest undamaged step, its variables, and its training state.
 
         Newer ones, which are damaged, are reported in warnings and, unless the folder is read-only,
@@ -281,7 +279,8 @@ class Checkpoints:
 
         Args:
             variables: arrays of the expected shapes and dtypes.
-            training: arrays of the expected shapes and dtypes; None not to read the training state.
+            training: arrays of the expected shapes and dtypes; None not to read the training state,
+                which is then None in the result.
 
         Raises:
             UserError: all are damaged (none is set aside then), or one cannot be read or has other
