@@ -42,6 +42,8 @@ SYSTEMS: Mapping[str, System] = {
         System("ganomaly", "GANomaly", "jaxad.models.ganomaly:GANomaly"),
         System("differnet", "DifferNet", "jaxad.models.differ_net:DifferNet"),
         System("fastflow", "FastFlow", "jaxad.models.fast_flow:FastFlow"),
+        System("patchcore", "PatchCore", "jaxad.models.patch_core:PatchCore"),
+        System("padim", "PaDiM", "jaxad.models.padim:PaDiM"),
     )
 }
 

@@ -74,6 +74,31 @@ def fold_in_all(keys: ExampleKeys | None, data: int) -> ExampleKeys | None:
     return jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, data)
 
 
+def gaussian_smoothing(
+    maps: Float[Array, "batch height width"], deviation: float
+) -> Float[Array, "batch height width"]:
+    """Smooths maps with a Gaussian, cut at four deviations and reflected at the border.
+
+    `scipy.ndimage.gaussian_filter`; deviation in pixels.
+    """
+    down, along = (_smoothing_matrix(side, deviation) for side in maps.shape[1:])
+    rows = jnp.einsum("rh,bhw->brw", down, maps, precision="highest")
+    return jnp.einsum("sw,brw->brs", along, rows, precision="highest")
+
+
+def _smoothing_matrix(side: int, deviation: float) -> Float[Array, "side side"]:
+    """Returns the matrix that smooths a line of pixels."""
+    radius = int(4 * deviation + 0.5)
+    offsets = np.arange(-radius, radius + 1)
+    window = np.exp(-0.5 * (offsets / deviation) ** 2)
+    places = np.arange(side)[:, None]
+    reached = (places + offsets) % (2 * side)
+    matrix = np.zeros((side, side))
+    reflected = np.minimum(reached, 2 * side - 1 - reached)
+    np.add.at(matrix, (np.broadcast_to(places, reached.shape), reflected), window / window.sum())
+    return jnp.asarray(matrix, jnp.float32)
+
+
 #: Side of SSIM's Gaussian window, and its standard deviation, in pixels (Wang et al. 2004).
 SSIM_WINDOW, SSIM_DEVIATION = 11, 1.5
 

@@ -29,7 +29,6 @@ class _Scoring:
         return Scores(mean, jnp.mean(images, axis=-1), {"mean": mean}, {})
 
 
-
 @dataclasses.dataclass(frozen=True)
 class Fitted(_Scoring):
     """A fitted system with one field beside the common ones."""

@@ -186,13 +186,15 @@ def test_differ_net_s_views_are_rotations_and_its_scales_smaller_images():
     images = jnp.pad(batch_of()["image"][:, 1:-1, 1:-1], ((0, 0), (1, 1), (1, 1), (0, 0)))
     features = jax.jit(model.features)(variables, images)
     assert features.shape == (BATCH, 4, 2 * 40)
-    turned = model._seen(variables, jnp.rot90(images, axes=(1, 2)))
+    turned = model._encode(variables, jnp.rot90(images, axes=(1, 2)))
     # A quarter of a turn one way or the other; interpolation at its places is exact.
     found = [np.abs(turned - features[:, view]).max() / np.abs(turned).max() for view in (1, 3)]
     assert min(found) < 1e-3 and max(found) > 0.05
-    np.testing.assert_allclose(features[:, 0], model._seen(variables, images), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(
+        features[:, 0], model._encode(variables, images), rtol=1e-4, atol=1e-4
+    )
     half = jax.image.resize(images, (BATCH, SIZE // 2, SIZE // 2, 1), "linear")
-    whole_of_half = build("differnet", scales=(1,))._seen(variables, half)
+    whole_of_half = build("differnet", scales=(1,))._encode(variables, half)
     np.testing.assert_allclose(features[:, 0, 40:], whole_of_half, rtol=1e-3, atol=1e-3)
 
 
@@ -224,7 +226,7 @@ def test_differ_net_s_map_is_the_mean_of_its_views_gradients():
     @jax.jit
     def nll(view):
         terms, _ = model._likelihood_terms(
-            variables, model._seen(variables, view)[:, None], train=False
+            variables, model._encode(variables, view)[:, None], train=False
         )
         return terms["feature_nll"][0, 0]
 

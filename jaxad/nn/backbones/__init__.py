@@ -126,6 +126,10 @@ class Backbone:
         """Of the features of a stride."""
         return self._architecture.channels[stride]
 
+    def deviation_at(self, stride: int) -> float:
+        """Returns the standard deviation of the features of a stride on photographs."""
+        return self._architecture.deviations[stride]
+
     @property
     def strides(self) -> tuple[int, ...]:
         """Of all the features that the architecture has."""
