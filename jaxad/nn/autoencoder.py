@@ -1,7 +1,8 @@
-"""Convolutional encoders of images to a vector, and generators of images from one."""
+"""Convolutional encoders of images to a vector, and generators of images from a vector."""
 
 import dataclasses
 from functools import partial
+from typing import Annotated
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -10,6 +11,7 @@ from jaxtyping import Array, Float
 
 from jaxad.errors import UserError
 from jaxad.nn import blocks
+from jaxad.nn.fields import Interval, OneOf, check_fields
 from jaxad.types import Images
 
 FeatureMap = Float[Array, "batch rows columns features"]
@@ -20,18 +22,18 @@ activation = partial(nn.leaky_relu, negative_slope=0.2)
 
 
 class Encoder(nn.Module):
-    """Images to vectors [B, latents], and the last features [B, h, w, c] on the way to them.
+    """Maps images to vectors [B, latents]; also returns the last features [B, h, w, c].
 
-    Also a GAN's discriminator: one "latent" is its verdict.
+    It is also a GAN's discriminator, with its verdict as the only latent.
 
     Attributes:
         widths: channels after each halving of height and width.
         depth: residual 3x3 convolutions at each resolution below the first, which has most pixels.
-        latents: of the vector.
-        norm: see `jaxad.nn.blocks.Norm`.
+        latents: length of the vector.
+        norm: kind of normalisation, one of `jaxad.nn.blocks.NORMS`.
         train: whether batch norm uses the batch's statistics.
-        axis_name: see `jaxad.types.Model`.
-        dtype: of the convolutions; the vector is float32.
+        axis_name: axis that batch norm averages over in training.
+        dtype: dtype of the convolutions; the vector is float32.
     """
 
     widths: tuple[int, ...]
@@ -57,16 +59,16 @@ class Encoder(nn.Module):
 
 
 class Generator(nn.Module):
-    """Vectors [B, latents] to images [B, H, W, image_channels].
+    """Maps vectors [B, latents] to images [B, H, W, image_channels].
 
     Attributes:
         image_shape: (H, W, image_channels).
-        widths: of the encoder that it mirrors.
-        depth: see `Encoder`, as the rest.
-        norm: see there.
-        train: see there.
-        axis_name: see there.
-        dtype: see there.
+        widths: those of the `Encoder` that it mirrors, in the encoder's order.
+        depth: residual 3x3 convolutions at each resolution below the last.
+        norm: kind of normalisation, one of `jaxad.nn.blocks.NORMS`.
+        train: whether batch norm uses the batch's statistics.
+        axis_name: axis that batch norm averages over in training.
+        dtype: dtype of the convolutions; images are float32.
         bounded: whether a sigmoid keeps the images in (0, 1).
     """
 
@@ -97,57 +99,52 @@ class Generator(nn.Module):
         return nn.sigmoid(x) if self.bounded else x
 
 
-@dataclasses.dataclass(frozen=True)
-class Layout:
-    """The sizes that encoders and generators of one system share.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LatentSystem:
+    """Base of systems of convolutional encoders and generators that share their sizes.
 
     Attributes:
         image_shape: (H, W, C); H and W are multiples of 2 to the number of `widths`.
-        widths: see `Encoder`.
-        depth: see there.
-        latents: of the vector between them.
-        norm: see there.
-        dtype: see there.
-        axis_name: see there.
+        widths: channels after each halving of height and width.
+        depth: residual 3x3 convolutions at each resolution but the image's.
+        latents: length of the vector between encoder and generator.
+        norm: kind of normalisation, one of `jaxad.nn.blocks.NORMS`.
+        dtype: dtype of the convolutions; parameters stay float32.
+        axis_name: axis that batch statistics are averaged over; see `jaxad.types.Model`.
 
     Raises:
-        UserError: sizes that cannot be.
+        UserError: the sizes do not fit the image or the norm.
     """
 
     image_shape: tuple[int, int, int]
-    widths: tuple[int, ...]
-    depth: int
-    latents: int
-    norm: str
-    dtype: DTypeLike
-    axis_name: str | None
+    widths: Annotated[tuple[int, ...], Interval("[1, inf)")]
+    depth: Annotated[int, Interval("[0, inf)")]
+    latents: Annotated[int, Interval("[1, inf)")]
+    norm: Annotated[str, OneOf(blocks.NORMS)]
+    dtype: DTypeLike = jnp.float32
+    axis_name: str | None = None
 
     def __post_init__(self) -> None:
-        if not self.widths or min(self.widths) < 1:
-            raise UserError(f"config.model.widths: {self.widths}; give at least one, all positive.")
+        check_fields(self)
         factor = 2 ** len(self.widths)
         if any(side % factor for side in self.image_shape[:2]):
             raise UserError(
                 f"config.data.image_size: {self.image_shape[0]} cannot be halved "
-                f"{len(self.widths)} times, as config.model.widths ask; choose a multiple of "
-                f"{factor}."
-            )
-        if self.norm not in blocks.NORMS:
-            raise UserError(
-                f"config.model.norm: unknown norm '{self.norm}'; known: {', '.join(blocks.NORMS)}."
+                f"{len(self.widths)} times, once for each of config.model.widths; choose a "
+                f"multiple of {factor}."
             )
         if self.norm == "group" and any(width % 8 for width in self.widths):
             raise UserError(f"config.model.widths: {self.widths}; group norm needs multiples of 8.")
-        if self.depth < 0 or self.latents < 1:
-            raise UserError(
-                f"config.model: depth {self.depth} is negative, or latents {self.latents} are "
-                "less than 1."
-            )
+
+    @property
+    def num_latents(self) -> int:
+        """Length of the vector between encoder and generator."""
+        return self.latents
 
     def encoder(
         self, *, train: bool, latents: int | None = None, norm: str | None = None
     ) -> Encoder:
-        """Of so many latents and this norm; by default the layout's."""
+        """Returns an encoder; `latents` and `norm` are the system's by default."""
         return Encoder(
             widths=self.widths,
             depth=self.depth,
@@ -159,7 +156,7 @@ class Layout:
         )
 
     def generator(self, *, train: bool, bounded: bool) -> Generator:
-        """From the layout's latents to its images."""
+        """Returns a generator of images from vectors of `latents` numbers."""
         return Generator(
             image_shape=self.image_shape,
             widths=self.widths,
@@ -170,3 +167,7 @@ class Layout:
             dtype=self.dtype,
             bounded=bounded,
         )
+
+    def example_inputs(self) -> tuple[Images, Vectors]:
+        """Returns an image and a vector of zeros, to initialise networks with."""
+        return jnp.zeros((1, *self.image_shape)), jnp.zeros((1, self.latents))
