@@ -32,6 +32,7 @@ from jaxad.nn.fields import Interval
 from jaxad.types import Batch, Images, PerExample, Scores, Variables
 
 Patches = Float[Array, "n channels"]
+Memory = Float[Array, "slots channels"]
 HostPatches = Float[np.ndarray, "n channels"]
 
 #: Standard deviation of the Gaussian that smooths the map, in pixels.
@@ -134,7 +135,7 @@ class PatchCore(PyramidSystem):
         )
 
     def _image_scores(
-        self, farthest: Patches, memory: Patches, count: Int[Array, ""]
+        self, farthest: Patches, memory: Memory, count: Int[Array, ""]
     ) -> tuple[PerExample, PerExample]:
         """Returns s* and the score of Eq. 7 of images whose p* are given."""
         nearest = jnp.argmin(_squared_distances(farthest, memory, count), axis=1)
@@ -181,7 +182,9 @@ class _Sample:
 
 
 @functools.partial(jax.jit, static_argnames="count")
-def choose_coreset(points: Patches, first: int, count: int) -> Int[Array, " count"]:
+def choose_coreset(
+    points: Patches, first: int | Int[Array, ""], count: int
+) -> Int[Array, " count"]:
     """Chooses points by greedy k-centre.
 
     Args:
@@ -211,8 +214,8 @@ def _lengths(x: Float[Array, "*rows channels"]) -> Float[Array, "*rows"]:
 
 
 def _squared_distances(
-    x: Float[Array, "n channels"], memory: Float[Array, "m channels"], count: Int[Array, ""]
-) -> Float[Array, "n m"]:
+    x: Patches, memory: Memory, count: Int[Array, ""]
+) -> Float[Array, "n slots"]:
     """Returns |x - m|^2, never below 0; infinite for unused slots of the memory."""
     products = jnp.matmul(x, memory.T, precision="highest")
     squared = jnp.sum(x**2, axis=1)[:, None] + jnp.sum(memory**2, axis=1)[None] - 2 * products
@@ -221,7 +224,7 @@ def _squared_distances(
 
 
 def _nearest_distances(
-    patches: Float[Array, "batch places channels"], memory: Patches, count: Int[Array, ""]
+    patches: Float[Array, "batch places channels"], memory: Memory, count: Int[Array, ""]
 ) -> Float[Array, "batch places"]:
     """Returns every patch's distance from the nearest one of the memory's first `count`."""
     # Products of centred vectors lose fewer digits.
@@ -233,7 +236,7 @@ def _nearest_distances(
     starts = _CHUNK * jnp.arange(chunks.shape[0], dtype=jnp.int32)
 
     def compare(
-        best: Float[Array, " n"], part: tuple[Float[Array, "chunk channels"], Int[Array, ""]]
+        best: Float[Array, " n"], part: tuple[Memory, Int[Array, ""]]
     ) -> tuple[Float[Array, " n"], None]:
         chunk, start = part
         squared = _squared_distances(x, chunk, count - start)

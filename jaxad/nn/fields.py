@@ -41,7 +41,7 @@ class Interval:
             return "" if allowed else f"{value}; give at least one number, each in {self.text}"
         return "" if self._holds(value) else f"{value} is not in {self.text}"
 
-    def _holds(self, number: float) -> bool:
+    def _holds(self, number: float | int) -> bool:
         least, most = map(float, self.text[1:-1].split(","))
         is_above = number >= least if self.text[0] == "[" else number > least
         return is_above and (number <= most if self.text[-1] == "]" else number < most)
