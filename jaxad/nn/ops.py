@@ -31,20 +31,20 @@ def _sum_per_example(x: Float[Array, "batch *event"]) -> PerExample:
 
 
 def standard_normal_kl(posterior: DiagonalGaussian) -> PerExample:
-    """KL(posterior || N(0, I)) of each example in nats, summed over its dimensions; [B], >= 0.
+    """Returns KL(posterior || N(0, I)) of each example in nats, summed over dimensions; [B], >= 0.
 
     0.5 * sum(mean^2 + variance - log variance - 1): Kingma and Welling 2013, Appendix B; terms 4
     and 5 of pchVAE Eq. 9.
     """
     mean, log_variance = posterior.mean, posterior.log_variance
-    # expm1(v) - v keeps its digits where the posterior is close to the prior.
+    # expm1(v) - v keeps its digits if the posterior is close to the prior.
     return 0.5 * _sum_per_example(mean**2 + jnp.expm1(log_variance) - log_variance)
 
 
 def gaussian_negative_log_likelihood(
     x: Float[Array, "batch *event"], mean: Float[Array, "batch *event"], variance: float
 ) -> PerExample:
-    """-log N(x; mean, variance I) of each example in nats, summed over its dimensions; [B].
+    """Returns -log N(x; mean, variance I) of each example in nats, summed over dimensions; [B].
 
     The norms of pchVAE Eq. 9 before `c` is chosen (its Eq. 8): `variance` is the constant c.
     """
@@ -55,10 +55,10 @@ def gaussian_negative_log_likelihood(
 def reparameterise(
     posterior: DiagonalGaussian, keys: ExampleKeys | None
 ) -> Float[Array, "batch *event"]:
-    """A sample of each example's posterior, or its mean where `keys` is None; [B, ...].
+    """Draws from each example's posterior, or returns its mean if `keys` is None; [B, ...].
 
-    Each example draws from its own key, so that its noise depends neither on the layout of the
-    batch over devices nor on its neighbours.
+    Each example has a key, so that its noise depends neither on the layout of the batch over
+    devices nor on other examples.
     """
     if keys is None:
         return posterior.mean
@@ -68,7 +68,7 @@ def reparameterise(
 
 
 def fold_in_all(keys: ExampleKeys | None, data: int) -> ExampleKeys | None:
-    """`jax.random.fold_in` of every example's key; None (deterministic) stays None."""
+    """Applies `jax.random.fold_in` to every example's key; None (deterministic) stays None."""
     if keys is None:
         return None
     return jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, data)
@@ -104,20 +104,22 @@ SSIM_WINDOW, SSIM_DEVIATION = 11, 1.5
 
 
 def structural_similarity(x: Images, y: Images) -> Float[Array, "batch rows columns channels"]:
-    """SSIM at every place where the window lies inside of the image; [B, H - 10, W - 10, C].
+    """Returns SSIM at every place where the window lies inside of the image.
 
-    Wang et al. 2004 with a Gaussian window, K1 = .01, K2 = .03 and a data range of 1, which is that
-    of our images: a range taken from the data would make a score depend on other images. Between
-    -1 and 1; 1 where the images are equal.
+    Wang et al. 2004 with a Gaussian window, K1 = .01, K2 = .03 and a data range of 1, the range of
+    images in this package: a range taken from the data would make a score depend on other images.
+
+    Returns:
+        [B, H - 10, W - 10, C], between -1 and 1; 1 where the images are equal.
     """
     return dm_pix.ssim(x, y, max_val=1.0, filter_fn=_blurred, return_map=True)
 
 
 def _blurred(images: Images) -> Float[Array, "batch rows columns channels"]:
-    """The Gaussian window's mean at every place where it lies inside of the image.
+    """Returns the Gaussian window's mean at every place where it lies inside of the image.
 
-    Products with banded matrices: convolutions of a single channel are slow on a CPU, five to
-    eight times as slow as these (`benchmarks/similarity.py`).
+    Products with banded matrices: on a CPU convolutions of a single channel take five to eight
+    times as long (`benchmarks/similarity.py`).
     """
     down, along = (_window_means(side, images.dtype) for side in images.shape[1:3])
     rows = jnp.einsum("rh,bhwc->brwc", down, images, precision="highest")
@@ -125,7 +127,7 @@ def _blurred(images: Images) -> Float[Array, "batch rows columns channels"]:
 
 
 def _window_means(side: int, dtype: DTypeLike) -> Float[Array, "places side"]:
-    """The matrix that takes a line of pixels to the window's mean at each place inside of it."""
+    """Returns the matrix that maps a line of pixels to the window's means inside of it."""
     distance = np.arange(SSIM_WINDOW) - SSIM_WINDOW // 2
     window = np.exp(-0.5 * (distance / SSIM_DEVIATION) ** 2)
     places = side - SSIM_WINDOW + 1

@@ -227,9 +227,9 @@ def test_ganomaly_s_losses_and_score_are_the_paper_s():
     [
         ("ae", {"widths": ()}, "config.model.widths"),
         ("ae", {"widths": (8,) * 5}, "16 cannot be halved 5 times"),
-        ("ae", {"norm": "layer"}, "unknown norm 'layer'"),
+        ("ae", {"norm": "layer"}, "norm: unknown 'layer'"),
         ("ae", {"norm": "group", "widths": (8, 12)}, "group norm needs multiples of 8"),
-        ("ae", {"latents": 0}, "latents 0 are less than 1"),
+        ("ae", {"latents": 0}, "latents: 0 is not in"),
         ("fanogan", {"kappa": -1.0}, "config.model.kappa"),
         ("fanogan", {"gradient_penalty": float("nan")}, "config.model.gradient_penalty"),
         ("ganomaly", {"contextual": -1.0}, "config.model.contextual"),

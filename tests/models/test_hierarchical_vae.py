@@ -305,10 +305,10 @@ def test_bfloat16_keeps_parameters_likelihoods_and_scores_in_float32(trained):
     [
         ({"image_shape": (40, 40, 1)}, "multiple of 16"),
         ({"norm": "layer"}, "none, group, batch"),
-        ({"variance": 0.0}, "not positive"),
-        ({"weights": (1.0, 1.0)}, "weights: .* has not 5 numbers"),
-        ({"widths": (8, 8)}, "widths: .* has not 4 numbers"),
-        ({"latent_channels": (4, 0)}, "at least 1"),
+        ({"variance": 0.0}, r"variance: 0.0 is not in \(0, inf\)"),
+        ({"weights": (1.0, 1.0)}, "weights: .* give 5 numbers"),
+        ({"widths": (8, 8)}, "widths: .* give 4 numbers"),
+        ({"latent_channels": (4, 0)}, "latent_channels: .* each in .1, inf"),
         ({"score_samples": -1}, "score_samples"),
     ],
 )

@@ -271,7 +271,7 @@ def test_differ_net_s_score_takes_the_memory_of_one_view():
         ("fastflow", {"subnet": "mlp"}, "unknown 'mlp'"),
         ("differnet", {"stride": 5}, "has features of strides 4, 8, 16, 32"),
         ("differnet", {"scales": (3,)}, "3 does not divide the image size 32"),
-        ("differnet", {"scales": (8,)}, "4 is no multiple of 8"),
+        ("differnet", {"scales": (8,)}, "4 is not a multiple of 8"),
         ("differnet", {"scales": ()}, "config.model.scales"),
         ("differnet", {"views": 0}, "config.model.views"),
         ("differnet", {"num_blocks": 0}, "config.model.num_blocks"),

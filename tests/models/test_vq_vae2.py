@@ -152,7 +152,7 @@ def test_training_reconstructs_what_it_is_given():
     ("changes", "words"),
     [
         ({"decay": 1.0}, r"decay: 1.0 is not in \[0, 1\)"),
-        ({"num_codes": 1}, "num_codes: 1 is less than 2"),
+        ({"num_codes": 1}, r"num_codes: 1 is not in \[2, inf\)"),
         ({"commitment": -1.0}, "commitment"),
         ({"channel": 3}, "no such field; it has channels"),
     ],

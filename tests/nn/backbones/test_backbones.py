@@ -155,8 +155,8 @@ def test_weights_of_another_architecture_are_refused():
     [
         ("wide_resnet50_2", "", "wide_resnet50_2 comes without weights"),
         ("efficientnet_lite0", "nowhere.pth", "no file 'nowhere.pth'"),
-        ("efficientnet_lite0", "weights.h5", "'weights.h5' is no weights file"),
-        ("efficientnet_lite0", "random ", "'random ' is no weights file"),
+        ("efficientnet_lite0", "weights.h5", "'weights.h5' is not a weights file"),
+        ("efficientnet_lite0", "random ", "'random ' is not a weights file"),
     ],
 )
 def test_weights_that_are_not_there(name, where, message):
@@ -196,7 +196,9 @@ def test_the_hub_is_asked_by_name_and_its_failure_told(tmp_path, monkeypatch):
     read_weights("hub:timm/wide_resnet50_2.tv_in1k@v1")
     name = ("timm/wide_resnet50_2.tv_in1k", "model.safetensors")
     assert asked == [(*name, None), (*name, "v1")]
-    with pytest.raises(UserError, match="hub:no/where could not be had .offline and not cached."):
+    with pytest.raises(
+        UserError, match="hub:no/where cannot be downloaded .offline and not cached."
+    ):
         read_weights("hub:no/where")
 
 

@@ -159,7 +159,7 @@ def test_an_exploit_of_any_protocol_is_refused(tmp_path, protocol, monkeypatch):
     [
         (Tensor("0", "FloatStorage", 24, 20, (6,), (1,)), "reaches past the 24 numbers"),
         (Tensor("0", "FloatStorage", 24, 0, (10**12,), (0,)), "reaches past the 24 numbers"),
-        (Tensor("0", "FloatStorage", 24, -1, (2,), (1,)), "a stride that is no count"),
+        (Tensor("0", "FloatStorage", 24, -1, (2,), (1,)), "a stride that is not a count"),
         (Tensor("0", "QInt8Storage", 24, 0, (2,), (1,)), "'torch.QInt8Storage'"),
     ],
 )
@@ -174,7 +174,7 @@ def test_nothing_can_be_attached_to_what_a_pickle_names(tmp_path):
     for target in (b"ctorch._utils\n_rebuild_tensor_v2\n", b"]", b")", storage[2:-1]):
         pickled = b"\x80\x02}X\x01\x00\x00\x00x" + target + b"}bs."  # {"x": target + state}
         path = write_zip(tmp_path / "a.pth", None, {"0": np.zeros(4, "<f4")}, pickled=pickled)
-        with pytest.raises(UserError, match="attributes of something that is no state dict"):
+        with pytest.raises(UserError, match="attributes of something that is not a state dict"):
             read_torch_file(path)
 
 
@@ -189,7 +189,7 @@ def doubled(depth):
 
 @pytest.mark.parametrize("pickled", [nested(100_000), doubled(64)])
 def test_a_pickle_bomb_is_refused_at_once(tmp_path, pickled):
-    with pytest.raises(UserError, match="a dict whose keys are no names"):
+    with pytest.raises(UserError, match="a dict whose keys are not names"):
         read_torch_file(write_zip(tmp_path / "a.pth", None, pickled=pickled))
 
 
