@@ -62,7 +62,7 @@ class Decoder(nn.Module):
             )
             x = nn.relu(conv(x))
         x = blocks.depth_to_space(nn.Dense(4 * self.image_channels, dtype=self.dtype)(x), 2)
-        return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        return ops.full_precision(x)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -184,8 +184,7 @@ class AEFlow(PretrainedSystem):
         """Returns z, float32."""
         # The same z for training, cache and score: accelerators would multiply in fewer bits.
         with jax.default_matmul_precision("highest"):
-            z = self._encoder.features(variables["encoder"], images)
-        return z.astype(jnp.promote_types(z.dtype, jnp.float32))
+            return ops.full_precision(self._encoder.features(variables["encoder"], images))
 
     def _decode(
         self, variables: Variables, z: FeatureMap, *, train: bool

@@ -26,7 +26,7 @@ from jaxtyping import Array, Float, Key
 
 from jaxad.errors import UserError
 from jaxad.models.pretrained import PretrainedSystem
-from jaxad.nn import networks
+from jaxad.nn import networks, ops
 from jaxad.nn.backbones import Backbone
 from jaxad.nn.fields import Interval
 from jaxad.nn.flow import Flow, FlowSettings, standard_normal_log_density
@@ -121,8 +121,7 @@ class DifferNet(PretrainedSystem):
                 z = self._encoder.features(
                     variables["encoder"], jax.image.resize(images, smaller, method="linear")
                 )
-            exact = jnp.promote_types(z.dtype, jnp.float32)
-            parts.append(jnp.mean(z.astype(exact), axis=(1, 2)))
+            parts.append(jnp.mean(ops.full_precision(z), axis=(1, 2)))
         return jnp.concatenate(parts, axis=1)
 
     def _likelihood_terms(
@@ -156,7 +155,7 @@ class DifferNet(PretrainedSystem):
             y = self._encode(variables, jax.vmap(_rotate)(x, self._angles[drawn]))[:, None]
         else:
             y = self.features(variables, x)
-        y = jax.lax.stop_gradient(y.astype(jnp.promote_types(y.dtype, jnp.float32)))
+        y = jax.lax.stop_gradient(ops.full_precision(y))
         by_view, variables = self._likelihood_terms(variables, y, train=train)
         terms = {name: jnp.mean(term, axis=1) for name, term in by_view.items()}
         return {"model": terms["feature_nll"]}, LossAux(terms, networks.state_of(variables))

@@ -30,15 +30,10 @@ from jaxad.models.decomposition import (
     weighted_sum,
 )
 from jaxad.nn import blocks, networks, ops
-from jaxad.nn.fields import Interval, OneOf, check_fields
+from jaxad.nn.fields import Interval, OneOf, check_fields, check_halvings
 from jaxad.types import Batch, ExampleKeys, Images, LossAux, PerExample, Scores, Variables
 
 FeatureMap = Float[Array, "batch rows columns features"]
-
-
-def _full_precision(x: Array) -> Array:
-    """Casts to at least float32, which likelihoods and divergences need."""
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 def _concatenate(
@@ -56,7 +51,7 @@ class _Posterior(nn.Module):
 
     @nn.compact
     def __call__(self, x: FeatureMap) -> ops.DiagonalGaussian:
-        statistics = nn.Dense(2 * self.latent_channels)(_full_precision(x))
+        statistics = nn.Dense(2 * self.latent_channels)(ops.full_precision(x))
         mean, log_variance = jnp.split(statistics, 2, axis=-1)
         return ops.DiagonalGaussian(mean, log_variance)
 
@@ -139,14 +134,14 @@ class Modules(nn.Module):
 
     def decode_high(self, z1: Latent) -> tuple[FeatureMap, Images | None]:
         u = self.trunk(z1.astype(self.dtype))
-        return u, _full_precision(self.tail(u)) if self.parts.x_high else None
+        return u, ops.full_precision(self.tail(u)) if self.parts.x_high else None
 
     def encode_low(self, features: FeatureMap, u: FeatureMap | None) -> ops.DiagonalGaussian:
         joined = _concatenate(features, u if self.condition_z2 else None)
         return self.low_posterior(self.low_encoder(joined))
 
     def decode_low(self, z2: Latent, u: FeatureMap | None) -> Images:
-        return _full_precision(self.low_decoder(_concatenate(z2.astype(self.dtype), u)))
+        return ops.full_precision(self.low_decoder(_concatenate(z2.astype(self.dtype), u)))
 
     def __call__(self, x: Images, keys: ExampleKeys | None) -> Decomposition:
         return decompose(self, x, keys)
@@ -214,13 +209,7 @@ class HierarchicalVAE:
     def __post_init__(self) -> None:
         check_fields(self)
         levels = max(self._halvings)
-        height, width, _ = self.image_shape
-        multiple = 2**levels
-        if height % multiple or width % multiple:
-            raise UserError(
-                f"config.data.image_size: {height} cannot be halved {levels} times; "
-                f"choose a multiple of {multiple}."
-            )
+        check_halvings(self.image_shape, levels)
         lengths = {
             "widths": levels,
             "depths": levels,

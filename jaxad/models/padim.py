@@ -22,15 +22,12 @@ from jaxtyping import Array, Float, Int, Key
 
 from jaxad.errors import UserError
 from jaxad.models.pretrained import Flat, PyramidSystem
-from jaxad.nn import ops
 from jaxad.nn.fields import Interval
 from jaxad.types import Batch, Images, Scores, Variables
 
 Vectors = Float[Array, "batch places channels"]
 HostVectors = Float[np.ndarray, "batch places channels"]
 
-#: Standard deviation of the Gaussian that smooths the map, in pixels.
-SMOOTHING = 4.0
 #: Added to the diagonal of every covariance: the paper's epsilon.
 RIDGE = 0.01
 #: Places whose covariances are updated or inverted at once; bounds the memory in use.
@@ -52,20 +49,11 @@ class PaDiM(PyramidSystem):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.num_channels > self._all_channels:
+        if self.num_channels > self._total_channels:
             raise UserError(
                 f"config.model.num_channels: {self.num_channels} is more than the "
-                f"{self._all_channels} channels of config.model.strides."
+                f"{self._total_channels} channels of config.model.strides."
             )
-
-    @property
-    def _all_channels(self) -> int:
-        return sum(channels for _, _, channels in self._shapes)
-
-    @property
-    def _num_places(self) -> int:
-        rows, columns = self._grid
-        return rows * columns
 
     @property
     def num_latents(self) -> int:
@@ -75,7 +63,7 @@ class PaDiM(PyramidSystem):
     def init_variables(self, key: Key[Array, ""]) -> Variables:
         """Returns standard normals and a random choice of channels; the encoder is NaN."""
         identity = jnp.eye(self.num_channels)
-        order = jax.random.permutation(key, self._all_channels)
+        order = jax.random.permutation(key, self._total_channels)
         return {
             "params": {
                 "mean": jnp.zeros((self._num_places, self.num_channels)),
@@ -109,12 +97,10 @@ class PaDiM(PyramidSystem):
         # With Sigma = L L^T, M is the length of L^-1 (x - mu).
         whitened = jnp.einsum("pij,bpj->bpi", params["whitening"], centred, precision="highest")
         distances = jnp.sqrt(jnp.sum(whitened**2, axis=-1))
-        maps = distances.reshape(-1, *self._grid)
-        upsampled = jax.image.resize(maps, (images.shape[0], *self.image_shape[:2]), "linear")
         parts = {"distance": jnp.max(distances, axis=1), "mean_distance": distances.mean(axis=1)}
         return Scores(
             image=parts["distance"],
-            pixel=ops.gaussian_smoothing(upsampled, SMOOTHING),
+            pixel=self._draw_map(distances),
             components=parts,
             reconstructions={},
         )

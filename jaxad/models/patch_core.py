@@ -27,7 +27,6 @@ from jaxtyping import Array, Float, Int, Key
 
 from jaxad.errors import UserError
 from jaxad.models.pretrained import FeatureMap, Flat, PyramidSystem
-from jaxad.nn import ops
 from jaxad.nn.fields import Interval
 from jaxad.types import Batch, Images, PerExample, Scores, Variables
 
@@ -35,8 +34,6 @@ Patches = Float[Array, "n channels"]
 Memory = Float[Array, "slots channels"]
 HostPatches = Float[np.ndarray, "n channels"]
 
-#: Standard deviation of the Gaussian that smooths the map, in pixels.
-SMOOTHING = 4.0
 #: Memory patches that all patches of a batch are compared with at once; bounds the memory in use.
 _CHUNK = 256
 
@@ -70,18 +67,13 @@ class PatchCore(PyramidSystem):
             )
 
     @property
-    def _channels(self) -> int:
-        return sum(channels for _, _, channels in self._shapes)
-
-    @property
     def num_latents(self) -> int:
         """Numbers in the patches of an image."""
-        rows, columns = self._grid
-        return rows * columns * self._channels
+        return self._num_places * self._total_channels
 
     def init_variables(self, key: Key[Array, ""]) -> Variables:
         """Returns a full memory of noise; the encoder's variables are NaN until they are read."""
-        memory = jax.random.normal(key, (self.memory_size, self._channels))
+        memory = jax.random.normal(key, (self.memory_size, self._total_channels))
         count = jnp.asarray(self.memory_size, jnp.int32)
         return {
             "params": {"memory": memory, "count": count},
@@ -101,18 +93,18 @@ class PatchCore(PyramidSystem):
         """Fills the memory with a coreset of the training patches, in the order of choice."""
         rng = np.random.default_rng(np.asarray(jax.random.bits(key, (4,), jnp.uint32)))
         compute_patches = jax.jit(self.patches)
-        sample = _Sample(self.candidates, self._channels, rng)
+        sample = _Sample(self.candidates, self._total_channels, rng)
         for batch in batches:
             patches = np.asarray(compute_patches(batch["features"]))[np.asarray(batch["_valid"])]
-            sample.add(patches.reshape(-1, self._channels))
+            sample.add(patches.reshape(-1, self._total_channels))
         points = sample.rows
-        if self._channels > self.projection:
-            matrix = rng.standard_normal((self._channels, self.projection), np.float32)
+        if self._total_channels > self.projection:
+            matrix = rng.standard_normal((self._total_channels, self.projection), np.float32)
             points = points @ matrix / np.float32(np.sqrt(self.projection))
         count = min(self.memory_size, len(points))
         first = int(rng.integers(len(points)))
         chosen = np.asarray(choose_coreset(jnp.asarray(points), first, count))
-        memory = np.zeros((self.memory_size, self._channels), np.float32)
+        memory = np.zeros((self.memory_size, self._total_channels), np.float32)
         memory[:count] = sample.rows[chosen]
         return {**variables, "params": {"memory": memory, "count": np.int32(count)}}
 
@@ -120,16 +112,14 @@ class PatchCore(PyramidSystem):
         """Scores images by Eq. 7; components are s* and the weighted distance."""
         memory, count = variables["params"]["memory"], variables["params"]["count"]
         patches = self.patches(self.features(variables, images))
-        flat = patches.reshape(images.shape[0], -1, self._channels)
+        flat = patches.reshape(images.shape[0], -1, self._total_channels)
         distances = _nearest_distances(flat, memory, count)
         worst = jnp.argmax(distances, axis=1)[:, None, None]
         farthest = jnp.take_along_axis(flat, worst, axis=1)[:, 0]
         distance, weighted = self._image_scores(farthest, memory, count)
-        maps = distances.reshape(-1, *self._grid)
-        upsampled = jax.image.resize(maps, (images.shape[0], *self.image_shape[:2]), "linear")
         return Scores(
             image=weighted,
-            pixel=ops.gaussian_smoothing(upsampled, SMOOTHING),
+            pixel=self._draw_map(distances),
             components={"distance": distance, "weighted_distance": weighted},
             reconstructions={},
         )

@@ -10,6 +10,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Key
 
 from jaxad.errors import UserError
+from jaxad.nn import ops
 from jaxad.nn.backbones import Backbone
 from jaxad.nn.fields import check_fields
 from jaxad.types import Batch, Images, Variables
@@ -19,10 +20,10 @@ FeatureMap = Float[Array, "batch rows columns channels"]
 Levels = list[Float[Array, "batch _ _ _"]]
 Flat = Float[Array, "batch numbers"]
 Features = Float[Array, "batch ..."]
+PixelMap = Float[Array, "batch height width"]
 
-
-def _full_precision(x: Features) -> Features:
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+#: Standard deviation of the Gaussian that smooths maps of distances, in pixels.
+_SMOOTHING = 4.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -72,7 +73,7 @@ class PretrainedSystem(abc.ABC):
             features = batch["features"]
         else:
             features = self.features(variables, batch["image"])
-        return jax.lax.stop_gradient(_full_precision(features))
+        return jax.lax.stop_gradient(ops.full_precision(features))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -118,7 +119,7 @@ class PyramidSystem(PretrainedSystem):
         with jax.default_matmul_precision("highest"):
             levels = self._encoder.pyramid(variables["encoder"], images, self.strides)
         normalised = [
-            self._normalise(_full_precision(level), stride)
+            self._normalise(ops.full_precision(level), stride)
             for level, stride in zip(levels, self.strides, strict=True)
         ]
         return jnp.concatenate([level.reshape(images.shape[0], -1) for level in normalised], axis=1)
@@ -138,10 +139,21 @@ class PyramidSystem(PretrainedSystem):
         return levels
 
     @property
+    def _total_channels(self) -> int:
+        """Channels of all levels together."""
+        return sum(channels for _, _, channels in self._shapes)
+
+    @property
     def _grid(self) -> tuple[int, int]:
         """Rows and columns of the finest level."""
         height, width, _ = self.image_shape
         return height // min(self.strides), width // min(self.strides)
+
+    @property
+    def _num_places(self) -> int:
+        """Places of the finest level."""
+        rows, columns = self._grid
+        return rows * columns
 
     def _join(self, levels: Levels, method: Literal["linear", "nearest"]) -> FeatureMap:
         """Upsamples all levels to the finest one and concatenates their channels."""
@@ -152,3 +164,9 @@ class PyramidSystem(PretrainedSystem):
             ],
             axis=-1,
         )
+
+    def _draw_map(self, distances: Float[Array, "batch places"]) -> PixelMap:
+        """Upsamples the distances of the finest level's places (bilinear) and smooths them."""
+        shape = (distances.shape[0], *self.image_shape[:2])
+        grid = distances.reshape(-1, *self._grid)
+        return ops.gaussian_smoothing(jax.image.resize(grid, shape, "linear"), _SMOOTHING)

@@ -21,9 +21,8 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from jaxad.errors import UserError
-from jaxad.nn import blocks, networks
-from jaxad.nn.fields import Interval, check_fields
+from jaxad.nn import blocks, networks, ops
+from jaxad.nn.fields import Interval, check_fields, check_halvings
 from jaxad.nn.quantiser import Quantised, Quantiser
 from jaxad.types import Batch, ExampleKeys, Images, LossAux, PerExample, Scores, Variables
 
@@ -66,8 +65,7 @@ class Modules(nn.Module):
         self, x: FeatureMap, valid: Bool[Array, " batch"], index: Int[Array, " batch"], name: str
     ) -> Quantised:
         # Distances and the codebook's averages need full precision.
-        full = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-        vectors = nn.Dense(self.code_dimension)(full)
+        vectors = nn.Dense(self.code_dimension)(ops.full_precision(x))
         return Quantiser(
             num_codes=self.num_codes, dimension=self.code_dimension, decay=self.decay,
             train=self.train, axis_name=self.axis_name, name=name,
@@ -91,8 +89,7 @@ class Modules(nn.Module):
         codes = [self._up(top_vectors, self.code_dimension), bottom_codes.vectors]
         y = self._stack(jnp.concatenate(codes, axis=-1))
         y = self._up(nn.relu(self._up(y, self.channels // 2)), self.image_channels)
-        x_hat = y.astype(jnp.promote_types(y.dtype, jnp.float32))
-        return x_hat, top_codes, bottom_codes
+        return ops.full_precision(y), top_codes, bottom_codes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,12 +124,7 @@ class VQVAE2:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        height, width, _ = self.image_shape
-        if height % 8 or width % 8:
-            raise UserError(
-                f"config.data.image_size: {height} cannot be halved three times; "
-                "choose a multiple of 8."
-            )
+        check_halvings(self.image_shape, 3)
 
     @property
     def num_latents(self) -> int:

@@ -10,8 +10,8 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from jaxad.errors import UserError
-from jaxad.nn import blocks
-from jaxad.nn.fields import Interval, OneOf, check_fields
+from jaxad.nn import blocks, ops
+from jaxad.nn.fields import Interval, OneOf, check_fields, check_halvings
 from jaxad.types import Images
 
 FeatureMap = Float[Array, "batch rows columns features"]
@@ -54,8 +54,7 @@ class Encoder(nn.Module):
             )(x)
             x = activation(blocks.Norm(self.norm, self.train, self.axis_name, self.dtype)(x))
         vectors = nn.Dense(self.latents, dtype=self.dtype)(x.reshape(x.shape[0], -1))
-        exact = jnp.promote_types(x.dtype, jnp.float32)
-        return vectors.astype(exact), x.astype(exact)
+        return ops.full_precision(vectors), ops.full_precision(x)
 
 
 class Generator(nn.Module):
@@ -95,7 +94,7 @@ class Generator(nn.Module):
             x = blocks.Up(
                 features, depth, self.norm, activation, self.train, self.axis_name, self.dtype
             )(x)
-        x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        x = ops.full_precision(x)
         return nn.sigmoid(x) if self.bounded else x
 
 
@@ -126,13 +125,7 @@ class LatentSystem:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        factor = 2 ** len(self.widths)
-        if any(side % factor for side in self.image_shape[:2]):
-            raise UserError(
-                f"config.data.image_size: {self.image_shape[0]} cannot be halved "
-                f"{len(self.widths)} times, once for each of config.model.widths; choose a "
-                f"multiple of {factor}."
-            )
+        check_halvings(self.image_shape, len(self.widths))
         if self.norm == "group" and any(width % 8 for width in self.widths):
             raise UserError(f"config.model.widths: {self.widths}; group norm needs multiples of 8.")
 

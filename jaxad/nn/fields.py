@@ -59,3 +59,13 @@ def check_fields(settings: Any) -> None:
                 problem := limit.find_problem(getattr(settings, field.name))
             ):
                 raise UserError(f"config.model.{field.name}: {problem}.")
+
+
+def check_halvings(image_shape: tuple[int, int, int], count: int) -> None:
+    """Raises a UserError unless height and width can be halved `count` times."""
+    height, width, _ = image_shape
+    if height % 2**count or width % 2**count:
+        raise UserError(
+            f"config.data.image_size: {height} cannot be halved {count} times; choose a multiple "
+            f"of {2**count}."
+        )

@@ -1,4 +1,4 @@
-"""Pure functions on arrays: divergences, likelihoods, reparameterisation and SSIM."""
+"""Pure functions on arrays: divergences, likelihoods, reparameterisation, smoothing and SSIM."""
 
 import dataclasses
 
@@ -24,6 +24,11 @@ class DiagonalGaussian:
 
     mean: Float[Array, "batch *event"]
     log_variance: Float[Array, "batch *event"]
+
+
+def full_precision(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """Casts to at least float32, which likelihoods, scores and images need."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 def _sum_per_example(x: Float[Array, "batch *event"]) -> PerExample:
