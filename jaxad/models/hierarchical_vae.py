@@ -20,7 +20,6 @@ from jaxad.models.decomposition import (
     ELBO_TERMS,
     Decomposition,
     Latent,
-    Levels,
     Parts,
     decompose,
     loss_terms,
@@ -146,12 +145,6 @@ class Modules(nn.Module):
     def __call__(self, x: Images, keys: ExampleKeys | None) -> Decomposition:
         return decompose(self, x, keys)
 
-    def split_levels(self, x: Images, keys: ExampleKeys | None) -> Levels:
-        return split_levels(self, x, keys)
-
-    def through_high_level(self, levels: Levels, keys: ExampleKeys | None) -> Images | None:
-        return through_high_level(self, levels, keys)
-
 
 @dataclasses.dataclass(frozen=True)
 class HierarchicalVAE:
@@ -250,13 +243,13 @@ class HierarchicalVAE:
         collections = [name for name in variables if name != "params"] if train else []
         levels: Any
         levels, mutable = modules.apply(
-            variables, x, keys, method="split_levels", mutable=collections
+            variables, x, keys, method=split_levels, mutable=collections
         )
         # Batch norm's running statistics are those of images: the pass of the low level through
         # the high one normalises by its own batch and leaves them unchanged.
         x_zero: Any
         x_zero, _ = modules.apply(
-            variables, levels, keys, method="through_high_level", mutable=collections
+            variables, levels, keys, method=through_high_level, mutable=collections
         )
         terms = loss_terms(Decomposition(levels, x_zero), x, self.variance)
         weights = dict(zip(self.parts.terms, self.weights, strict=True))

@@ -1,4 +1,4 @@
-"""PaDiM against NumPy and SciPy, and cases that are known by hand."""
+"""PaDiM against NumPy and SciPy, and cases with known results."""
 
 import functools
 
@@ -36,7 +36,7 @@ def images_of(count, seed=0):
 
 
 def batches_of(features, size=4):
-    """Batches of a constant size, the last one padded with NaN."""
+    """Yields batches of a constant size, the last one padded with NaN."""
     for start in range(0, len(features), size):
         part = features[start : start + size]
         padded = np.full((size, features.shape[1]), np.nan, features.dtype)
@@ -46,7 +46,7 @@ def batches_of(features, size=4):
 
 @functools.cache
 def ready():
-    """A model, its variables after a fit of ten images, and the images' features."""
+    """Returns a model, its variables after a fit to ten images, and the images' features."""
     model = build()
     variables = initial_variables(model, 0)
     features = np.asarray(jax.jit(model.features)(variables, images_of(10)))
@@ -54,7 +54,7 @@ def ready():
 
 
 def vectors_by_hand(features, chosen):
-    """The chosen channels of both levels, the coarser one repeated; [B, 16, 6] in float64."""
+    """Returns the chosen channels of both levels, the coarser one repeated; float64 [B, 16, 6]."""
     fine = np.float64(features[:, : 4 * 4 * 40]).reshape(-1, 4, 4, 40)
     coarse = np.float64(features[:, 4 * 4 * 40 :]).reshape(-1, 2, 2, 112)
     repeated = coarse.repeat(2, axis=1).repeat(2, axis=2)
@@ -79,15 +79,17 @@ def test_scores_and_maps_are_mahalanobis_distances():
     normal = vectors_by_hand(features, chosen)
     images = images_of(4, seed=5)
     unseen = vectors_by_hand(np.asarray(model.features(variables, images)), chosen)
-    found = jax.jit(model.score)(variables, images)
+    actual = jax.jit(model.score)(variables, images)
     distances = np.empty((4, PLACES))
     for place in range(PLACES):
         covariance = np.cov(normal[:, place], rowvar=False) + 0.01 * np.eye(CHANNELS)
         inverse, mean = np.linalg.inv(covariance), normal[:, place].mean(axis=0)
         distances[:, place] = [mahalanobis(one, mean, inverse) for one in unseen[:, place]]
-    np.testing.assert_allclose(found.image, distances.max(axis=1), rtol=1e-4)
-    np.testing.assert_array_equal(found.image, found.components["distance"])
-    np.testing.assert_allclose(found.components["mean_distance"], distances.mean(axis=1), rtol=1e-4)
+    np.testing.assert_allclose(actual.image, distances.max(axis=1), rtol=1e-4)
+    np.testing.assert_array_equal(actual.image, actual.components["distance"])
+    np.testing.assert_allclose(
+        actual.components["mean_distance"], distances.mean(axis=1), rtol=1e-4
+    )
     maps = [
         scipy.ndimage.gaussian_filter(
             skimage.transform.resize(
@@ -97,8 +99,8 @@ def test_scores_and_maps_are_mahalanobis_distances():
         )
         for one in distances
     ]
-    np.testing.assert_allclose(found.pixel, maps, rtol=1e-4)
-    assert found.reconstructions == {}
+    np.testing.assert_allclose(actual.pixel, maps, rtol=1e-4)
+    assert actual.reconstructions == {}
 
 
 def test_batches_and_padding_play_no_part():
@@ -153,6 +155,6 @@ def test_a_single_image_has_the_ridge_alone():
         ({"strides": (8, 8)}, "each once"),
     ],
 )
-def test_fields_that_are_refused(changes, message):
+def test_refused_fields(changes, message):
     with pytest.raises(UserError, match=message):
         build(**changes)

@@ -1,4 +1,4 @@
-"""PatchCore against a NumPy implementation, and cases that are known by hand."""
+"""PatchCore against a NumPy implementation, and cases with known results."""
 
 import functools
 
@@ -41,7 +41,7 @@ def images_of(count, seed=0):
 
 @functools.cache
 def ready():
-    """A model, its variables after a fit of ten images, and the images' features."""
+    """Returns a model, its variables after a fit to ten images, and the images' features."""
     model = build()
     variables = initial_variables(model, 0)
     features = np.asarray(jax.jit(model.features)(variables, images_of(10)))
@@ -49,7 +49,7 @@ def ready():
 
 
 def batches_of(features, size=4):
-    """Batches of a constant size, the last one padded with NaN."""
+    """Yields batches of a constant size, the last one padded with NaN."""
     for start in range(0, len(features), size):
         part = features[start : start + size]
         padded = np.full((size, features.shape[1]), np.nan, features.dtype)
@@ -58,7 +58,7 @@ def batches_of(features, size=4):
 
 
 def patches_by_hand(features):
-    """Means over 3x3 places, the coarser level upsampled; [B, 16, channels] in float64."""
+    """Returns means over 3x3 places, the coarser level upsampled; float64 [B, 16, channels]."""
     fine = np.float64(features[:, : 4 * 4 * 40]).reshape(-1, 4, 4, 40)
     coarse = np.float64(features[:, 4 * 4 * 40 :]).reshape(-1, 2, 2, 112)
 
@@ -79,7 +79,7 @@ def patches_by_hand(features):
 
 
 def coreset_by_hand(points, first, count):
-    """Algorithm 1: every distance of every step anew."""
+    """Runs Algorithm 1 with all distances computed anew in every step."""
     chosen = [first]
     while len(chosen) < count:
         distances = np.linalg.norm(points[:, None] - points[chosen][None], axis=-1).min(axis=1)
@@ -134,7 +134,7 @@ def test_the_memory_is_the_coreset_of_the_training_patches():
 
 
 def scores_by_hand(model, variables, images, neighbours):
-    """Distances, the map and Eq. 7, from the memory."""
+    """Returns the scores of Eq. 7 and the maps, computed from the memory."""
     count = int(variables["params"]["count"])
     memory = np.float64(variables["params"]["memory"])[:count]
     patches = patches_by_hand(np.asarray(model.features(variables, images)))
@@ -158,14 +158,14 @@ def scores_by_hand(model, variables, images, neighbours):
 def test_scores_and_maps_are_those_of_numpy():
     model, variables, _ = ready()
     images = images_of(4, seed=5)
-    found = jax.jit(model.score)(variables, images)
+    actual = jax.jit(model.score)(variables, images)
     scores, maps = scores_by_hand(model, variables, images, 3)
-    np.testing.assert_allclose(found.image, scores, rtol=1e-4)
-    np.testing.assert_allclose(found.pixel, maps, rtol=1e-4)
-    assert found.reconstructions == {}
-    np.testing.assert_array_equal(found.image, found.components["weighted_distance"])
+    np.testing.assert_allclose(actual.image, scores, rtol=1e-4)
+    np.testing.assert_allclose(actual.pixel, maps, rtol=1e-4)
+    assert actual.reconstructions == {}
+    np.testing.assert_array_equal(actual.image, actual.components["weighted_distance"])
     unweighted = jax.jit(build(neighbours=1).score)(variables, images)
-    np.testing.assert_allclose(unweighted.image, found.components["distance"], rtol=1e-6)
+    np.testing.assert_allclose(unweighted.image, actual.components["distance"], rtol=1e-6)
 
 
 def test_the_weight_of_three_points_is_known():
@@ -179,19 +179,19 @@ def test_the_weight_of_three_points_is_known():
 
 
 def test_unused_slots_never_count():
-    """Two images have 32 patches: of 50 slots 18 stay unused, whatever is in them."""
+    """Two images have 32 patches: 18 of 50 slots stay unused, and their content has no effect."""
     model = build(memory_size=50, neighbours=40)
     variables, features = ready()[1:]
     fitted = model.fit(variables, batches_of(features[:2]), jax.random.key(1))
     assert int(fitted["params"]["count"]) == 32
     score, images = jax.jit(model.score), images_of(3, seed=5)
-    found = score(fitted, images)
+    actual = score(fitted, images)
     expected, _ = scores_by_hand(model, fitted, images, 40)  # 32 there are
-    np.testing.assert_allclose(found.image, expected, rtol=1e-4)
+    np.testing.assert_allclose(actual.image, expected, rtol=1e-4)
     filled = fitted["params"]["memory"].copy()
     filled[32:] = 1e3
     other = score({**fitted, "params": {**fitted["params"], "memory": filled}}, images)
-    for ours, theirs in zip(jax.tree.leaves(other), jax.tree.leaves(found), strict=True):
+    for ours, theirs in zip(jax.tree.leaves(other), jax.tree.leaves(actual), strict=True):
         np.testing.assert_array_equal(ours, theirs)
 
 
@@ -240,6 +240,6 @@ def test_a_projection_chooses_from_fewer_dimensions_but_keeps_whole_patches():
         ({"backbone": "vgg"}, "unknown backbone 'vgg'"),
     ],
 )
-def test_fields_that_are_refused(changes, message):
+def test_refused_fields(changes, message):
     with pytest.raises(UserError, match=message):
         build(**changes)

@@ -30,7 +30,7 @@ def flow_of(settings: FlowSettings, channels: int = 5, **options) -> Flow:
 
 
 def trained_variables(flow: Flow, z: jax.Array) -> dict:
-    """Fresh variables, then every parameter and statistic moved as training would."""
+    """Returns fresh variables with every parameter and statistic moved, as by training."""
     variables = flow.init(jax.random.key(0), z)
 
     def moved(path, leaf):
@@ -166,19 +166,19 @@ def test_density_at_a_place_is_scipys(rng):
 
 
 def convolution_precisions(function, *arguments) -> set:
-    """What the convolutions and matrix products of a function ask for."""
-    found = set()
+    """Returns the precisions of the convolutions and matrix products of a function."""
+    actual = set()
 
     def visit(jaxpr):
         for equation in jaxpr.eqns:
             if equation.primitive.name in ("conv_general_dilated", "dot_general"):
-                found.add(str(equation.params["precision"]))
+                actual.add(str(equation.params["precision"]))
             for value in jax.tree.leaves(list(equation.params.values()), is_leaf=_is_jaxpr):
                 if _is_jaxpr(value):
                     visit(getattr(value, "jaxpr", value))
 
     visit(jax.make_jaxpr(function)(*arguments).jaxpr)
-    return found
+    return actual
 
 
 def _is_jaxpr(value) -> bool:
@@ -207,7 +207,7 @@ def test_log_det_and_inverse_ask_for_the_highest_precision(subnet, permutation):
         ({"global_scale": 0.0}, "config.model.global_scale: 0.0 is not in (0, inf)"),
     ],
 )
-def test_settings_that_cannot_be(change, message):
+def test_refused_settings(change, message):
     with pytest.raises(UserError) as error:
         FlowSettings(**change)
     assert message in str(error.value)

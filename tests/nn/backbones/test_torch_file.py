@@ -1,4 +1,4 @@
-"""Checkpoints as torch writes them, written here by hand; and files that are to be refused."""
+"""Checkpoints in torch's layouts, written by hand, and files that are refused."""
 
 import io
 import os
@@ -17,7 +17,7 @@ MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 
 
 class Global:
-    """Pickles as a reference to `module.name`, without having to be there."""
+    """Pickles to a reference to `module.name`, which need not exist."""
 
     def __init__(self, module, name):
         self.module, self.name = module, name
@@ -27,7 +27,7 @@ class Global:
 
 
 class Tensor:
-    """Pickles as torch.save pickles a tensor."""
+    """Pickles like a tensor in torch.save."""
 
     def __init__(self, key, storage, count, offset, shape, strides):
         self.storage = ("storage", Global("torch", storage), key, "cpu", count)
@@ -109,14 +109,14 @@ def write_zip(path, state, arrays=ARRAYS, pickled=None, compression=zipfile.ZIP_
 @pytest.mark.parametrize("write", [write_old, write_zip])
 @pytest.mark.parametrize("wrapped", [lambda state: state, lambda state: {"state_dict": state}])
 def test_both_layouts_are_read(tmp_path, write, wrapped):
-    found = read_torch_file(write(tmp_path / "a.pth", wrapped(STATE)))
-    assert list(found) == list(STATE)
-    np.testing.assert_array_equal(found["conv.weight"], np.arange(12.0).reshape(2, 3, 2))
+    actual = read_torch_file(write(tmp_path / "a.pth", wrapped(STATE)))
+    assert list(actual) == list(STATE)
+    np.testing.assert_array_equal(actual["conv.weight"], np.arange(12.0).reshape(2, 3, 2))
     # Element (i, j) of the view is number 4 + 2 i + 6 j of the storage.
-    np.testing.assert_array_equal(found["shared"], [[4, 10], [6, 12], [8, 14]])
-    assert found["count"] == 7 and found["count"].dtype == np.int64
-    np.testing.assert_array_equal(found["half"], [0.5, -2.0, 3.0])
-    assert found["half"].dtype == np.float16
+    np.testing.assert_array_equal(actual["shared"], [[4, 10], [6, 12], [8, 14]])
+    assert actual["count"] == 7 and actual["count"].dtype == np.int64
+    np.testing.assert_array_equal(actual["half"], [0.5, -2.0, 3.0])
+    assert actual["half"].dtype == np.float16
 
 
 def attack(tmp_path):
@@ -163,7 +163,7 @@ def test_an_exploit_of_any_protocol_is_refused(tmp_path, protocol, monkeypatch):
         (Tensor("0", "QInt8Storage", 24, 0, (2,), (1,)), "'torch.QInt8Storage'"),
     ],
 )
-def test_tensors_that_cannot_be_are_refused(tmp_path, tensor, message):
+def test_invalid_tensors_are_refused(tmp_path, tensor, message):
     with pytest.raises(UserError, match="refused") as error:
         read_torch_file(write_zip(tmp_path / "a.pth", {"x": tensor}))
     assert message in str(error.value)
