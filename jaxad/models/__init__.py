@@ -98,7 +98,7 @@ def build(name: str, fields: Mapping[str, Any], **common: Any) -> Model:
         and field.name not in {*fields, *common}
     ]:
         raise UserError(f"config.model.{missing[0]}: not set; model '{name}' needs it.")
-    model = model_class(**fields, **common)
+    model: Any = model_class(**fields, **common)
     _check_interface(name, model)
     return model
 

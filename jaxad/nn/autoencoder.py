@@ -2,7 +2,7 @@
 
 import dataclasses
 from functools import partial
-from typing import Annotated
+from typing import Annotated, Any
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -21,63 +21,66 @@ Vectors = Float[Array, "batch latents"]
 activation = partial(nn.leaky_relu, negative_slope=0.2)
 
 
-class Encoder(nn.Module):
+class _Network(nn.Module):
+    """Base of encoders and generators.
+
+    Attributes:
+        widths: channels after each halving of height and width.
+        depth: residual 3x3 convolutions at each resolution but those next to the image.
+        norm: kind of normalisation, one of `jaxad.nn.blocks.NORMS`.
+        train: whether batch norm uses the batch's statistics.
+        axis_name: axis that batch norm averages over in training.
+        dtype: dtype of the convolutions; outputs are float32.
+    """
+
+    widths: tuple[int, ...]
+    depth: int
+    norm: str
+    train: bool
+    axis_name: str | None
+    dtype: DTypeLike
+
+    def _normalise(self, x: FeatureMap) -> FeatureMap:
+        return blocks.Norm(self.norm, self.train, self.axis_name, self.dtype)(x)
+
+    def _resample(
+        self, block: type[blocks.Down] | type[blocks.Up], x: FeatureMap, features: int, depth: int
+    ) -> Float[Array, "batch _ _ _"]:
+        return block(
+            features, depth, self.norm, activation, self.train, self.axis_name, self.dtype
+        )(x)
+
+
+class Encoder(_Network):
     """Maps images to vectors [B, latents]; also returns the last features [B, h, w, c].
 
     It is also a GAN's discriminator, with its verdict as the only latent.
 
     Attributes:
-        widths: channels after each halving of height and width.
-        depth: residual 3x3 convolutions at each resolution below the first, which has most pixels.
         latents: length of the vector.
-        norm: kind of normalisation, one of `jaxad.nn.blocks.NORMS`.
-        train: whether batch norm uses the batch's statistics.
-        axis_name: axis that batch norm averages over in training.
-        dtype: dtype of the convolutions; the vector is float32.
     """
 
-    widths: tuple[int, ...]
-    depth: int
     latents: int
-    norm: str
-    train: bool
-    axis_name: str | None
-    dtype: DTypeLike
 
     @nn.compact
     def __call__(self, x: Images) -> tuple[Vectors, FeatureMap]:
         x = x.astype(self.dtype)
         for level, width in enumerate(self.widths):
-            depth = self.depth if level else 0
-            x = blocks.Down(
-                width, depth, self.norm, activation, self.train, self.axis_name, self.dtype
-            )(x)
-            x = activation(blocks.Norm(self.norm, self.train, self.axis_name, self.dtype)(x))
+            x = self._resample(blocks.Down, x, width, self.depth if level else 0)
+            x = activation(self._normalise(x))
         vectors = nn.Dense(self.latents, dtype=self.dtype)(x.reshape(x.shape[0], -1))
         return ops.full_precision(vectors), ops.full_precision(x)
 
 
-class Generator(nn.Module):
-    """Maps vectors [B, latents] to images [B, H, W, image_channels].
+class Generator(_Network):
+    """Maps vectors [B, latents] to images [B, H, W, image_channels]; mirrors an `Encoder`.
 
     Attributes:
         image_shape: (H, W, image_channels).
-        widths: those of the `Encoder` that it mirrors, in the encoder's order.
-        depth: residual 3x3 convolutions at each resolution below the last.
-        norm: kind of normalisation, one of `jaxad.nn.blocks.NORMS`.
-        train: whether batch norm uses the batch's statistics.
-        axis_name: axis that batch norm averages over in training.
-        dtype: dtype of the convolutions; images are float32.
         bounded: whether a sigmoid keeps the images in (0, 1).
     """
 
     image_shape: tuple[int, int, int]
-    widths: tuple[int, ...]
-    depth: int
-    norm: str
-    train: bool
-    axis_name: str | None
-    dtype: DTypeLike
     bounded: bool
 
     @nn.compact
@@ -90,10 +93,7 @@ class Generator(nn.Module):
         outputs = (*self.widths[-2::-1], channels)
         for level, features in enumerate(outputs, start=1):
             depth = self.depth if level < len(outputs) else 0
-            x = blocks.Norm(self.norm, self.train, self.axis_name, self.dtype)(x)
-            x = blocks.Up(
-                features, depth, self.norm, activation, self.train, self.axis_name, self.dtype
-            )(x)
+            x = self._resample(blocks.Up, self._normalise(x), features, depth)
         x = ops.full_precision(x)
         return nn.sigmoid(x) if self.bounded else x
 
@@ -134,32 +134,27 @@ class LatentSystem:
         """Length of the vector between encoder and generator."""
         return self.latents
 
+    def _sizes(self, train: bool) -> dict[str, Any]:
+        """Returns the fields that encoders and generators share."""
+        return {
+            "widths": self.widths,
+            "depth": self.depth,
+            "norm": self.norm,
+            "train": train,
+            "axis_name": self.axis_name if train else None,
+            "dtype": self.dtype,
+        }
+
     def encoder(
         self, *, train: bool, latents: int | None = None, norm: str | None = None
     ) -> Encoder:
         """Returns an encoder; `latents` and `norm` are the system's by default."""
-        return Encoder(
-            widths=self.widths,
-            depth=self.depth,
-            latents=self.latents if latents is None else latents,
-            norm=self.norm if norm is None else norm,
-            train=train,
-            axis_name=self.axis_name if train else None,
-            dtype=self.dtype,
-        )
+        sizes = {**self._sizes(train), "norm": norm or self.norm}
+        return Encoder(**sizes, latents=latents or self.latents)
 
     def generator(self, *, train: bool, bounded: bool) -> Generator:
         """Returns a generator of images from vectors of `latents` numbers."""
-        return Generator(
-            image_shape=self.image_shape,
-            widths=self.widths,
-            depth=self.depth,
-            norm=self.norm,
-            train=train,
-            axis_name=self.axis_name if train else None,
-            dtype=self.dtype,
-            bounded=bounded,
-        )
+        return Generator(**self._sizes(train), image_shape=self.image_shape, bounded=bounded)
 
     def example_inputs(self) -> tuple[Images, Vectors]:
         """Returns an image and a vector of zeros, to initialise networks with."""

@@ -117,7 +117,7 @@ def test_f_anogan_is_scored_by_izi_f(anogan):
     model, variables, losses, terms = anogan
     scores = jax.jit(model.score)(variables, images_of())
     x, x_hat = images_of(), scores.reconstructions["reconstruction"]
-    critic = Encoder((8, 8), 0, 1, "none", False, None, jnp.float32)
+    critic = Encoder((8, 8), 0, "none", False, None, jnp.float32, latents=1)
     inner = {"params": variables["params"]["critic"]}
     (_, of_x), (_, of_x_hat) = critic.apply(inner, x), critic.apply(inner, x_hat)
     residual = np.mean((x - x_hat) ** 2, axis=(1, 2, 3))
@@ -135,8 +135,10 @@ def test_the_gan_s_losses_are_wasserstein_s_with_the_penalty_of_every_pair(anoga
         {name: tree[network] for name, tree in variables.items() if network in tree}
         for network in ("critic", "generator")
     )
-    critic = Encoder((8, 8), 0, 1, "none", False, None, jnp.float32)
-    generator = Generator((SIZE, SIZE, 1), (8, 8), 0, "batch", False, None, jnp.float32, True)
+    critic = Encoder((8, 8), 0, "none", False, None, jnp.float32, latents=1)
+    generator = Generator(
+        (8, 8), 0, "batch", False, None, jnp.float32, image_shape=(SIZE, SIZE, 1), bounded=True
+    )
 
     def judge(x):
         return critic.apply(of_critic, x)[0][0, 0]
@@ -200,7 +202,7 @@ def test_ganomaly_s_losses_and_score_are_the_paper_s():
     x, x_hat = images_of(), scores.reconstructions["reconstruction"]
 
     def apply(network, images, latents=3):
-        module = Encoder((8, 8), 0, latents, "batch", False, None, jnp.float32)
+        module = Encoder((8, 8), 0, "batch", False, None, jnp.float32, latents=latents)
         inner = {name: tree[network] for name, tree in variables.items()}
         return module.apply(inner, images)
 
