@@ -112,8 +112,8 @@ def _find_class(name: str) -> Any:
     close = difflib.get_close_matches(name, SYSTEMS, n=1)
     hint = f"; did you mean '{close[0]}'?" if close else "."
     raise UserError(
-        f"{_FIELD}: unknown model '{name}'{hint} Known: {', '.join(sorted(SYSTEMS))}, or "
-        "package.module:Class."
+        f"{_FIELD}: unknown model '{name}'{hint} Your own class is package.module:Class. "
+        f"Known: {', '.join(sorted(SYSTEMS))}."
     )
 
 
