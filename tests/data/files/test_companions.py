@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from test_folders import data_config, mvtec, write_image, write_scan  # noqa: F401
 
-from jaxad.data.files.tree import find_files, find_folders, is_hidden
+from jaxad.data.files.tree import find_files, find_folders
+from jaxad.data.readers.checks import is_hidden
 from jaxad.data.replay import find_items, read_normals
 from jaxad.data.sources import DataSet
 from jaxad.errors import UserError

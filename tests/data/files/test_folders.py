@@ -285,7 +285,7 @@ def test_masks_and_labels_that_disagree(mvtec, marked, folder, message):
         ({"on_error": "ignore"}, "config.data.on_error: 'ignore' is neither 'raise' nor 'skip'"),
         ({"preprocess__square": "squash"}, "preprocess.square: 'squash' is not one of pad, crop"),
         ({"preprocess__clip": 0.0}, "preprocess.clip: 0.0 is not above 0"),
-        ({"preprocess__percentiles": (9.0, 5.0)}, "percentiles: .*give a lower and an upper one"),
+        ({"preprocess__percentiles": (9.0, 5.0)}, "percentiles: .*give a lower and an upper percentile"),
         ({"volume__plane": "axiall"}, "volume.plane: 'axiall' is not one of axial, coronal"),
         ({"volume__slices": (3,)}, r"volume.slices: \(3,\); give \(start, stop\)"),
         ({"volume__spacing": -1.0}, "volume.spacing: -1.0 is not 0 or more"),

@@ -53,7 +53,7 @@ def test_pgm_and_pbm_take_their_whole_range(mvtec):  # noqa: F811 - a fixture
 def test_colour_that_would_lose_its_depth_is_refused(mvtec):  # noqa: F811 - a fixture
     pixels = np.arange(1200, dtype=">u2").reshape(20, 20, 3) * 50
     (mvtec / "test/good/deep.ppm").write_bytes(b"P6\n20 20\n65535\n" + pixels.tobytes())
-    with pytest.raises(DataError, match=r"deep.ppm: is PNM of deep colour.*convert it to PNG"):
+    with pytest.raises(DataError, match=r"deep.ppm: PNM with 16-bit colour.*convert it to PNG"):
         DataSet(data_config(mvtec)).split("test")
 
 

@@ -253,11 +253,11 @@ def test_depths_become_each_other():
         ("square", "zoom", "'zoom' is not one of pad, crop, stretch"),
         ("clip", 0.0, r"0\.0 is not above 0"),
         ("clip", float("nan"), "nan is not above 0"),
-        ("percentiles", (99.0, 1.0), r"\(99\.0, 1\.0\); give a lower and an upper one"),
+        ("percentiles", (99.0, 1.0), r"\(99\.0, 1\.0\); give a lower and an upper percentile"),
         (
             "percentiles",
             (0.0, 101.0),
-            r"\(0\.0, 101\.0\); give a lower and an upper one between 0 and 100",
+            r"\(0\.0, 101\.0\); give a lower and an upper percentile between 0 and 100",
         ),
     ],
 )
@@ -272,7 +272,11 @@ def test_settings_that_mean_nothing_are_named(field, value, expected):
 @pytest.mark.parametrize(
     ("pixels", "intensity", "expected"),
     [
-        (np.int16([[0, 5]]), "range", "is int16, whose range says nothing; set config.data.prepr"),
+        (
+            np.int16([[0, 5]]),
+            "range",
+            "is int16, which has no natural range; set config.data.prepr",
+        ),
         (np.float32([[0, 5]]), "range", r"has values in \[0, 5\]; scale them to \[0, 1\], or set"),
         (np.uint8([[0, 5]]), "zscore", r"no foreground of more than one value \(.*=nonzero\); lea"),
         (np.uint8([[1] * 999 + [2]]), "percentile", "percentiles .* are both 1; widen config.data"),
@@ -290,7 +294,7 @@ def test_ct_has_another_background_than_0():
     rng = np.random.default_rng(0)
     ct = np.full((20, 20), -1000, np.int16)
     ct[5:15, 5:15] = rng.integers(-20, 60, (10, 10))
-    with pytest.raises(DataError, match="has negative values and hardly a 0.*foreground to otsu"):
+    with pytest.raises(DataError, match="has negative values and hardly any 0.*foreground to otsu"):
         normalise(ct, Preparation(20, 1, "zscore"), "ct")
     inside = normalise(ct, Preparation(20, 1, "zscore", "otsu"), "ct") > 0
     assert inside[5:15, 5:15].all() and inside.sum() == 100

@@ -16,7 +16,7 @@ seeds = st.integers(0, 2**32 - 1)
 
 
 def _frame(height, width, side, square="pad"):
-    return Frame.of((float(height), float(width)), Preparation(side, 1, square=square))
+    return Frame.of((height, width), Preparation(side, 1, square=square))
 
 
 @few
@@ -112,14 +112,14 @@ def test_detail_finer_than_a_pixel_becomes_grey():
 def test_field_of_view():
     # 40 rows of 0.5 mm and 10 columns of 4 mm: 20 x 40 mm.
     spacing, preparation = (0.5, 4.0), Preparation(32, 1)
-    whole = Frame.of((40.0, 10.0), preparation, spacing)
+    whole = Frame.of((40, 10), preparation, spacing)
     assert whole.box == (0, 0, 40, 10) and whole.size == (16, 32)
-    wider = Frame.of((40.0, 10.0), preparation, spacing, field_of_view=80.0)
+    wider = Frame.of((40, 10), preparation, spacing, field_of_view=80.0)
     assert wider.box == (0, 0, 40, 10) and wider.size == (8, 16)
     # The middle 10 mm: 20 rows and 2.5 columns.
-    narrow = Frame.of((40.0, 10.0), preparation, spacing, field_of_view=10.0)
+    narrow = Frame.of((40, 10), preparation, spacing, field_of_view=10.0)
     assert narrow.box == (10, 3.75, 30, 6.25) and narrow.size == (32, 32)
-    crop = Frame.of((40.0, 10.0), Preparation(32, 1, square="crop"), spacing)
+    crop = Frame.of((40, 10), Preparation(32, 1, square="crop"), spacing)
     assert crop.box == (0, 2.5, 40, 7.5) and crop.size == (32, 32)
 
 
@@ -157,7 +157,7 @@ def test_a_mask_that_marks_something_goes_on_to(height, width, side, square, see
 @few
 @given(sides, sides, st.integers(1, 20), st.floats(2, 30), seeds)
 def test_what_is_seen_of_a_mask_marks_something(height, width, side, field_of_view, seed):
-    frame = Frame.of((float(height), float(width)), Preparation(side, 1), (1.0, 1.0), field_of_view)
+    frame = Frame.of((height, width), Preparation(side, 1), (1.0, 1.0), field_of_view)
     rng = np.random.default_rng(seed)
     mask = np.zeros((height, width), bool)
     mask[rng.integers(height), rng.integers(width)] = True

@@ -18,7 +18,7 @@ from samples import png, png_chunk, write_nifti, write_series
 from jaxad.data.prepare.cutting import Cutting, cut
 from jaxad.data.prepare.preparation import Preparation
 from jaxad.data.prepare.prepare_images import prepare_image
-from jaxad.data.readers.checks import MOST_BYTES, readable
+from jaxad.data.readers.checks import MAX_BYTES, readable
 from jaxad.data.readers.dicom import read_series
 from jaxad.data.readers.images import read_image
 from jaxad.data.readers.volumes import read_nifti
@@ -103,7 +103,7 @@ def test_more_than_memory_holds(tmp_path):
     path.write_bytes(content)
     os.truncate(path, 352 + 10**10)
     # As float64.
-    _refused(read_nifti, path, f"its header promises 80,000,000,000 bytes, .* is {MOST_BYTES:,}")
+    _refused(read_nifti, path, f"its header promises 80,000,000,000 bytes, .* is {MAX_BYTES:,}")
 
 
 @pytest.mark.parametrize(("bits", "colour_type"), [(8, 0), (16, 2), (1, 0)])
@@ -112,7 +112,7 @@ def test_a_png_header_that_promises_ten_thousand_million_pixels(tmp_path, bits, 
     parts = ((b"IHDR", header), (b"IDAT", zlib.compress(bytes(1000))), (b"IEND", b""))
     path = tmp_path / "huge.png"
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(png_chunk(*part) for part in parts))
-    _refused(read_image, path, "huge.png: its header promises [48]0,000,000,000 bytes, the most")
+    _refused(read_image, path, "huge.png: its header promises [48]0,000,000,000 bytes, the limit")
 
 
 def test_a_tiff_header_that_promises_a_terabyte(tmp_path):
@@ -202,10 +202,10 @@ def test_what_is_no_file(tmp_path, name):
     path = tmp_path / name
     _refused(_read, path, "no such file; restore it or leave it out")
     path.mkdir()
-    _refused(_read, path, "is no regular file; leave it out")
+    _refused(_read, path, "not a regular file; leave it out")
     path.rmdir()
     os.mkfifo(path)  # nobody will ever write to it: to open it is to wait
-    _refused(_read, path, "is no regular file; leave it out")
+    _refused(_read, path, "not a regular file; leave it out")
     path.unlink()
     path.symlink_to(path)
     _refused(_read, path, "[Ss]ymbolic link|too many levels")
@@ -217,7 +217,7 @@ def test_what_is_no_file(tmp_path, name):
 def test_a_pipe_among_the_slices_of_a_series(tmp_path):
     folder = write_series(tmp_path / "series", _voxels(np.uint16))
     os.mkfifo(folder / "9.dcm")
-    with pytest.raises(DataError, match=r"9\.dcm: is no regular file; leave it out"):
+    with pytest.raises(DataError, match=r"9\.dcm: not a regular file; leave it out"):
         read_series(folder)
 
 

@@ -113,7 +113,7 @@ def test_other_files_and_folders_are_passed_over(series):
 
 def test_two_series_in_a_folder(series):
     write_series(series, _stored(), series="1.2.3.5", names="other{}.dcm")
-    _refused(series, r"series: holds 2 DICOM series; give each a folder of its own\.$")
+    _refused(series, r"series: holds 2 DICOM series; give each its own folder\.$")
 
 
 #: Copying the series again would bring the same slices.

@@ -142,7 +142,7 @@ def test_tiff_of_other_colours_becomes_rgb(tmp_path, mode):
 def test_tiff_of_several_pages_is_refused(tmp_path):
     pages = np.zeros((3, HEIGHT, WIDTH), np.uint8)
     tifffile.imwrite(tmp_path / "a.tif", pages, photometric="minisblack")
-    with pytest.raises(DataError, match=r"a\.tif: has 3 pages; give one image a file\.$"):
+    with pytest.raises(DataError, match=r"a\.tif: has 3 pages; save one image per file\.$"):
         read_image(tmp_path / "a.tif")
 
 

@@ -54,7 +54,7 @@ def test_every_order_of_axes_gives_the_same_slices(tmp_path, plane):
         volume, marked = (read_nifti(path) for path in paths)
         np.testing.assert_array_equal(volume.voxels, voxels)
         np.testing.assert_allclose(volume.affine, RAS, atol=1e-5)
-        assert volume.spacing == pytest.approx((1, 2, 3), abs=1e-5)
+        assert volume.grid.spacing == pytest.approx((1, 2, 3), abs=1e-5)
         return cut([volume], marked, settings, cutting)
 
     first = slices((0, 1, 2), (1, 1, 1))
@@ -118,7 +118,7 @@ def test_a_fourth_dimension_of_one_is_none(tmp_path):
 @pytest.mark.parametrize(
     ("shape", "expected"),
     [
-        ((5, 6, 7, 2), r"has 4 dimensions \(5, 6, 7, 2\), a scan has 3; save the volume that is"),
+        ((5, 6, 7, 2), r"has 4 dimensions \(5, 6, 7, 2\), a scan has 3; save each volume in"),
         ((5, 6, 7, 1, 3), "has 5 dimensions"),
         ((5, 6), "has 2 dimensions"),
     ],
@@ -153,7 +153,7 @@ def test_an_affine_that_tells_no_orientation_is_refused(tmp_path, columns):
     sform = np.concatenate([columns, np.zeros((3, 1))], axis=1)
     content[280:328] = sform.astype("<f4").tobytes()  # srow_x, srow_y and srow_z
     path.write_bytes(content)
-    with pytest.raises(DataError, match=r"its affine tells no orientation .*; repair the header"):
+    with pytest.raises(DataError, match=r"its affine has no orientation .*; repair the header"):
         read_nifti(path)
 
 
@@ -167,7 +167,7 @@ def test_an_oblique_scan_is_turned_to_the_nearest_axes(tmp_path):
         np.testing.assert_array_equal(volume.voxels, _scan())
         np.testing.assert_allclose(volume.affine, turn @ RAS, atol=1e-5)
         # Lengths of steps along the axes of the scan, not of the patient.
-        assert volume.spacing == pytest.approx((1, 2, 3), abs=1e-5)
+        assert volume.grid.spacing == pytest.approx((1, 2, 3), abs=1e-5)
 
 
 def test_a_mask_must_lie_on_the_grid_of_its_scan(tmp_path):
