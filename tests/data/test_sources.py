@@ -244,8 +244,8 @@ def test_anomalous_image_in_a_test_split_is_fine(tmp_path):
 @pytest.mark.parametrize(
     ("present", "expected"),
     [
-        ((), "no train.npz and no val.npz there"),
-        (("val",), "no train.npz there"),
+        ((), "has no train.npz and no val.npz"),
+        (("val",), "has no train.npz;"),
         (("train", "test_x"), "no val.npz there"),
     ],
 )

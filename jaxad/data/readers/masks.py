@@ -142,18 +142,12 @@ def marked(
             f"nowhere {'black' if is_colour else '0'}; write 0 where nothing is anomalous."
         )
     is_dark = len(levels) == 1 and not is_colour and levels[0] < 2 * _MAX_CLASS
-    if (
-        is_lossy
-        and (has_several or is_dark)
-        or has_several
-        and not _are_classes(values, levels, is_colour)
-    ):
-        plural = "s" * (len(levels) > 1)
-        counted = f"{len(levels):,} colour{plural} beside black"
+    is_soft = has_several and (is_lossy or not _are_classes(values, levels, is_colour))
+    if is_soft or (is_lossy and is_dark):
+        noun = ("colour" if is_colour else "value") + "s" * has_several
+        counted = f"{len(levels):,} {noun} beside {'black' if is_colour else '0'}"
         if not is_colour:
-            counted = (
-                f"{len(levels):,} value{plural} beside 0, from {levels[0]:g} to {levels[-1]:g}"
-            )
+            counted += f", from {levels[0]:g} to {levels[-1]:g}"
         raise DataError(
             f"{name}: the mask has {counted}, as JPEG or resizing leaves them, so that its edge is "
             "uncertain; save it without loss (PNG, not JPEG) and with two values, 0 and 1 or 255."

@@ -8,7 +8,7 @@ from PIL import Image
 from test_folders import data_config, mvtec, write_image, write_mask, write_scan  # noqa: F401
 
 from jaxad.data.files import reading
-from jaxad.data.files.reading import tell_skipped
+from jaxad.data.files.reading import describe_skipped
 from jaxad.data.prepare.preparation import Preparation
 from jaxad.data.prepare.prepare_images import extrema_of, prepare_image, prepare_plain
 from jaxad.data.readers.images import read_image, read_plain
@@ -56,10 +56,10 @@ def test_a_split_of_bad_files_alone_is_refused(two_bad):
 
 def test_many_skipped_files_are_told_by_the_first_few():
     files = FilesRead(100, tuple(f"f{n}: bad" for n in range(7)), 0, {}, 0.0, 1.0)
-    assert tell_skipped("x", files) == (
+    assert describe_skipped("x", files) == (
         "x: skipped 7 of 100 files: f0: bad | f1: bad | f2: bad | f3: bad | f4: bad | and 2 more"
     )
-    assert tell_skipped("x", FilesRead(3, (), 0, {}, 0.0, 1.0)) == ""
+    assert describe_skipped("x", FilesRead(3, (), 0, {}, 0.0, 1.0)) == ""
 
 
 def test_a_mask_of_another_size_is_named(mvtec):  # noqa: F811 - a fixture
@@ -98,7 +98,7 @@ def test_many_images_are_read_by_processes_into_shared_memory(mvtec, monkeypatch
     data = data_config(mvtec)
     alone = DataSet(data).split("train").images
     monkeypatch.setitem(reading._FEW, "image", 2)
-    monkeypatch.setattr(reading, "_CHUNKS", (2, 2))
+    monkeypatch.setattr(reading, "_CHUNK_SIZES", (2, 2))
     shared = DataSet(data).split("train")
     np.testing.assert_array_equal(shared.images, alone)
     assert shared.images.dtype == np.uint8 and len(shared.ids) == 9
@@ -127,7 +127,7 @@ def test_an_anomaly_outside_of_the_crop_is_refused(mvtec):  # noqa: F811 - a fix
     """Of 20 x 60 the middle 20 columns stay; the mask is at columns 4 to 8."""
     write_image(mvtec / "test/crack/0.png", shape=(20, 60))
     write_mask(mvtec / "ground_truth/crack/0_mask.png", shape=(20, 60))
-    with pytest.raises(DataError, match=r"0_mask.png: what it marks lies outside .*square=crop"):
+    with pytest.raises(DataError, match=r"0_mask.png: marks only pixels that .*square=crop"):
         DataSet(data_config(mvtec, preprocess__square="crop")).split("test")
 
 

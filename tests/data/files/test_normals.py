@@ -1,15 +1,15 @@
 """Normal images of another site: what hints at an anomaly among them, or at the run's own data."""
 
 import json
-import shutil
 
 import numpy as np
 import pytest
-from test_folders import data_config, mvtec, write_image, write_mask, write_scan  # noqa: F401
+from test_folders import data_config, mvtec, write_image, write_scan  # noqa: F401
+from test_mask_pairs import write_scans
 
 from jaxad.data import membership
-from jaxad.data.files.folders import Splitting
 from jaxad.data.files.normals import check_one_class
+from jaxad.data.files.splitting import Splitting
 from jaxad.data.replay import read_files, read_normals
 from jaxad.errors import UserError
 from jaxad.storage.workdir import Workdir
@@ -17,19 +17,11 @@ from jaxad.storage.workdir import Workdir
 # --- Masks.
 
 
-def _scans(folder, names, mask):
-    for seed, name in enumerate(names):
-        write_scan(folder / f"{name}.nii.gz", seed)
-    write_scan(folder / "made.nii.gz", 0, lesion=16)
-    (folder / "made.nii.gz").unlink()
-    (folder / "made_mask.nii.gz").rename(folder / mask)
-
-
 @pytest.mark.parametrize("name", ["brats2017", "brats2021", "hcp"])
 @pytest.mark.parametrize("mask", ["x_seg.nii.gz", "x_t2_mask.nii.gz", "y_label.nii"])
 def test_masks_of_scans_are_not_dropped_by_runs_on_published_sets(tmp_path, name, mask):
-    _scans(tmp_path / "site", ("x_flair", "x_t2", "y"), mask.removesuffix(".gz") + ".gz")
-    with pytest.raises(UserError, match=f"{mask}.*: is named as a mask, and a run on {name} cal"):
+    write_scans(tmp_path / "site", ("x_flair", "x_t2", "y"), mask.removesuffix(".gz") + ".gz")
+    with pytest.raises(UserError, match=f"{mask}.*: is named as a mask, but a run on {name} cal"):
         read_normals(tmp_path / "site", data_config("", name))
     # The remedy: without the mask and the scan that it marks.
     for path in (tmp_path / "site").glob("[xy]_[sml]*"):
@@ -38,56 +30,6 @@ def test_masks_of_scans_are_not_dropped_by_runs_on_published_sets(tmp_path, name
         path.unlink()
     data = data_config("", name, volume__slices=(1, -1), volume__field_of_view=16.0)
     assert len(read_normals(tmp_path / "site", data))
-
-
-def test_the_mask_of_one_scan_is_looked_for_beside_it(tmp_path):
-    _scans(tmp_path, ("p0", "p1"), "p0_mask.nii.gz")
-    data = data_config("", "nifti")
-    with pytest.raises(UserError, match="p0_mask.nii.gz: marks anomalous pixels of 'p0.nii.gz'"):
-        read_normals(tmp_path / "p0.nii.gz", data)
-    with pytest.raises(UserError, match="p0_mask.nii.gz: is named as a mask, and a run on hcp"):
-        read_normals(tmp_path / "p0.nii.gz", data_config("", "hcp"))
-    assert len(read_normals(tmp_path / "p1.nii.gz", data)) == 12  # slices; the mask is of p0
-    assert len(read_files(tmp_path / "p0.nii.gz", data)) == 12  # to score
-
-
-@pytest.mark.parametrize("mask", ["p0_SEG.nii.gz", "p0-label.nii.gz", "p0.gt.nii.gz"])
-def test_other_spellings_of_the_mask_of_one_scan(tmp_path, mask):
-    _scans(tmp_path, ("p0", "p1"), mask)
-    with pytest.raises(UserError, match=f"{mask}: marks anomalous pixels of 'p0.nii.gz'"):
-        read_normals(tmp_path / "p0.nii.gz", data_config("", "nifti"))
-
-
-@pytest.mark.parametrize(
-    ("mask", "expected"),
-    [
-        ("x_seg.nii.gz", "there is no scan 'x' beside it; name it x_t2_mask.nii.gz if it marks"),
-        ("mask_x_t2.nii.gz", "is a mask and no image: 'x_t2.nii.gz' lies beside it; move masks"),
-        ("segmentation.nii.gz", "is a mask and no image: 'x_t2.nii.gz' lies beside it; move"),
-    ],
-)
-def test_what_may_be_the_mask_of_one_scan_is_refused(tmp_path, mask, expected):
-    _scans(tmp_path, ("x_t2",), mask)
-    with pytest.raises(UserError, match=f"{mask}: .*{expected}"):
-        read_normals(tmp_path / "x_t2.nii.gz", data_config("", "nifti"))
-
-
-def test_one_scan_with_two_masks_or_an_empty_one(tmp_path):
-    write_scan(tmp_path / "p0.nii.gz", 0, lesion=0)
-    assert len(read_normals(tmp_path / "p0.nii.gz", data_config("", "nifti"))) == 12
-    shutil.copy(tmp_path / "p0_mask.nii.gz", tmp_path / "p0_seg.nii.gz")
-    with pytest.raises(UserError, match="p0_seg.nii.gz: 'p0.nii.gz' has a mask already"):
-        read_normals(tmp_path / "p0.nii.gz", data_config("", "nifti"))
-
-
-@pytest.mark.parametrize("mask", ["0_mask.png", "mask-0.png", "0 ground truth.png"])
-def test_the_mask_of_one_image_is_refused(tmp_path, mask):
-    for number in range(2):
-        write_image(tmp_path / f"{number}.png", 100 + number)
-    write_mask(tmp_path / mask)
-    with pytest.raises(UserError, match=f"{mask}: is a mask and no image: '0.png' lies beside it"):
-        read_normals(tmp_path / "0.png", data_config(""))
-    assert len(read_normals(tmp_path / "1.png", data_config(""))) == 1
 
 
 # --- Classes.

@@ -149,7 +149,7 @@ def test_letter_case_of_names_of_arrays_does_not_count(tmp_path):
 
 def test_two_arrays_of_one_name_are_refused(tmp_path):
     data_set = _data_set(_write(tmp_path, test_x={"Label": LABELS}))
-    with pytest.raises(UserError, match="the arrays 'label' and 'Label' have one name"):
+    with pytest.raises(UserError, match="the arrays 'label' and 'Label' have the same name"):
         data_set.split("test_x")
 
 

@@ -208,7 +208,7 @@ def test_a_folder_that_is_not_understood_is_reported(mvtec, name, capsys):  # no
     write_image(mvtec / name / "x.png")
     DataSet(data_config(mvtec)).check()
     told = capsys.readouterr().err
-    assert f"passed over '{name}' (1 file); expected train/good/" in told and told.count("\n") == 1
+    assert f"ignored '{name}' (1 file); expected train/good/" in told and told.count("\n") == 1
 
 
 @pytest.mark.parametrize("name", ["test_results", "labels"])
@@ -218,7 +218,7 @@ def test_folders_without_images_are_reported_alone(mvtec, name, capsys):  # noqa
     (mvtec / name).mkdir()
     (mvtec / name / "notes.txt").write_text("x")
     assert DataSet(data_config(mvtec)).split_names == ("train", "val")
-    assert f"passed over '{name}'" in capsys.readouterr().err
+    assert f"ignored '{name}'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["Training", "test", "masks", "val"])
@@ -226,7 +226,7 @@ def test_folders_beside_scans_in_the_root_are_not_passed_over(tmp_path, name):
     for number in range(4):
         write_scan(tmp_path / f"{number}.nii.gz", number)
     write_scan(tmp_path / name / "more/x.nii.gz", 9)
-    with pytest.raises(UserError, match=f"folder '{name}', which would be passed over"):
+    with pytest.raises(UserError, match=f"folder '{name}', which would be ignored"):
         DataSet(data_config(tmp_path, "nifti"))
 
 

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxad.data.files.tree import find_files, find_folders, fingerprint, pick
+from jaxad.data.files.splitting import pick
+from jaxad.data.files.tree import find_files, find_folders, fingerprint
 from jaxad.data.readers.images import read_image
 from jaxad.errors import DataError, UserError
 
@@ -86,10 +87,10 @@ def test_a_link_to_nothing_is_told_when_it_is_read(tmp_path):
 
 @pytest.mark.parametrize("find", [lambda folder: find_files(folder, (".png",)), find_folders])
 def test_what_is_no_folder(tmp_path, find):
-    with pytest.raises(UserError, match="nowhere: no such folder; name one that is there"):
+    with pytest.raises(UserError, match="nowhere: no such folder; name an existing one"):
         find(tmp_path / "nowhere")
     _touch(tmp_path, "file")
-    with pytest.raises(UserError, match="file: is no folder; name one"):
+    with pytest.raises(UserError, match="file: not a folder; name a folder"):
         find(tmp_path / "file")
 
 

@@ -1,4 +1,4 @@
-"""No file of a data folder is passed over in silence."""
+"""No file of a data folder is ignored in silence."""
 
 import shutil
 
@@ -110,7 +110,7 @@ def test_files_of_folders_that_are_passed_over_are_counted_there(mvtec, name, ca
     _touch(mvtec / "docs", name, "z.txt")
     DataSet(data_config(mvtec)).check()
     told = capsys.readouterr().err
-    assert "passed over 'docs' (2 files)" in told and told.count("\n") == 1
+    assert "ignored 'docs' (2 files)" in told and told.count("\n") == 1
 
 
 def test_files_of_folders_beside_scans_are_counted_there(tmp_path, capsys):
@@ -119,7 +119,7 @@ def test_files_of_folders_beside_scans_are_counted_there(tmp_path, capsys):
     _touch(tmp_path / "raw", "0.mha", "1.mha", "2.mha")
     DataSet(data_config(tmp_path, "nifti"))
     told = capsys.readouterr().err
-    assert "passed over 'raw' (3 files)" in told and told.count("\n") == 1
+    assert "ignored 'raw' (3 files)" in told and told.count("\n") == 1
 
 
 def test_masks_of_other_formats_end_the_run(mvtec):  # noqa: F811 - a fixture
@@ -185,7 +185,7 @@ def test_where_nothing_is_read_other_formats_are_named(mvtec, tmp_path_factory):
     with pytest.raises(UserError, match=r"no folder train, but 2 .mha \(convert .mha to NIfTI"):
         DataSet(data_config(scans, "nifti"))
     for read in (read_files, read_normals):
-        with pytest.raises(UserError, match=r"holds no scans.*but 2 .mha|[ab].mha: is of a format"):
+        with pytest.raises(UserError, match=r"holds no scans.*but 2 .mha|[ab].mha: is in a format"):
             read(scans, data_config(mvtec, "nifti"))
 
 
@@ -236,7 +236,7 @@ def test_what_is_not_scored_is_told(mvtec, tmp_path_factory, capsys):  # noqa: F
     # A file of another format is one that cannot be scored; it is named.
     assert [item.id for item in items] == ["0.png", "a.dcm"]
     assert "2 files are not read: 1 .dcm, 1 .txt; the first: 'a.dcm'" in capsys.readouterr().err
-    with pytest.raises(DataError, match=r"a.dcm: is of a format that is not read; convert it to P"):
+    with pytest.raises(DataError, match=r"a.dcm: is in a format that is not read; convert it to P"):
         read_files(new, data_config(mvtec))
     with pytest.raises(DataError, match="2 files are not read"):
         read_normals(new, data_config(mvtec))

@@ -7,7 +7,8 @@ from PIL import Image
 from samples import write_series
 
 from jaxad import config as config_lib
-from jaxad.data.files.folders import Splitting, read_folder
+from jaxad.data.files.folders import read_folder
+from jaxad.data.files.splitting import Splitting
 from jaxad.data.sources import DataSet
 from jaxad.errors import UserError
 
@@ -32,7 +33,7 @@ def write_data(root, patients):
 
 def test_all_series_name_the_same_patient(tmp_path):
     root = write_data(tmp_path, ["ANON"] * 5)
-    with pytest.raises(UserError, match=f"'train' is of one patient; .*{REMEDY}"):
+    with pytest.raises(UserError, match=f"'train' has one patient only; .*{REMEDY}"):
         read_folder(root, "dicom", Splitting())
     splits = read_folder(root, "dicom", Splitting(group_pattern=PATTERN))  # the remedy
     assert {item.group for items in splits.values() for item in items} == set("abcde")
