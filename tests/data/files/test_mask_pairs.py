@@ -44,7 +44,7 @@ def test_the_mask_of_a_scan_is_not_learnt_from(tmp_path, root, ending):
         assert "p0-t2f.nii.gz" in test.groups and test.labels.any()
 
 
-def test_scans_whose_names_all_have_the_word_arewrite_scans(tmp_path):
+def test_scans_whose_names_all_have_the_word_are_scans(tmp_path):
     for number in range(4):
         write_scan(tmp_path / f"train/good/{number}_seg.nii.gz", number)
     assert len(DataSet(data_config(tmp_path, "nifti")).split("train").groups) == 3 * 12
