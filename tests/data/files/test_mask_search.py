@@ -73,7 +73,9 @@ def test_the_layout_of_busi(tmp_path):
     write_grey(tmp_path / "test/benign/benign (1).png", 8)
     for name in ("benign (1)_mask.png", "benign (1)_mask_1.png"):
         write_mask(tmp_path / "test/benign" / name)
-    with pytest.raises(UserError, match=r"\(1\)_mask.png: is a mask, .*'benign \(1\).png' lies bes"):
+    with pytest.raises(
+        UserError, match=r"\(1\)_mask.png: is a mask, .*'benign \(1\).png' lies bes"
+    ):
         DataSet(data_config(tmp_path))
     # What the line says helps.
     (tmp_path / "ground_truth/benign").mkdir(parents=True)

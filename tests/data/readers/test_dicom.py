@@ -119,7 +119,7 @@ def test_two_series_in_a_folder(series):
 
 #: Copying the series again would bring the same slices.
 _REMEDY = (
-    "regularly-spaced.*: add those that are missing, move away those that are not of the scan, or "
+    "regularly-spaced.*: add missing slices, move away slices of other scans, or "
     r"leave the folder out\.$"
 )
 
