@@ -32,19 +32,6 @@ _Look = Callable[[Path], _Content]
 _T = TypeVar("_T")
 
 
-@dataclasses.dataclass(frozen=True)
-class MaskFile:
-    """A file that is a mask.
-
-    Attributes:
-        path: of the file.
-        reason: why it is a mask, for messages, such as `it lies in masks/`.
-    """
-
-    path: Path
-    reason: str
-
-
 def refuse_masks(paths: Sequence[Path], kind: Kind, root: Path, remedy: str) -> None:
     """Raises a UserError that names the first mask among files that are to be images.
 
@@ -54,30 +41,30 @@ def refuse_masks(paths: Sequence[Path], kind: Kind, root: Path, remedy: str) -> 
         root: see `find_masks`.
         remedy: what to do with a mask, for the message.
     """
-    masks = find_masks(paths, kind, root)
-    if masks:
-        count = len(masks) - 1
+    reasons = find_masks(paths, kind, root)
+    if reasons:
+        (first, reason), count = next(iter(reasons.items())), len(reasons) - 1
         more = f" (and {count:,} more file{'s' * (count > 1)})" if count else ""
         raise UserError(
-            f"{masks[0].path}: is a mask, not an image: {masks[0].reason}{more}; {remedy}, or "
-            "change the name if it is an image."
+            f"{first}: is a mask, not an image: {reason}{more}; {remedy}, or change the name if it "
+            "is an image."
         )
 
 
 def leave_out_masks(paths: Sequence[Path], kind: Kind, root: Path) -> list[Path]:
     """Returns the files that are no masks; logs how many are. For arguments see `find_masks`."""
-    masks = find_masks(paths, kind, root)
-    if masks:
+    reasons = find_masks(paths, kind, root)
+    if reasons:
+        first, reason = next(iter(reasons.items()))
         logger.warning(
-            f"{root}: left out {len(masks):,} of {len(paths):,} files, which are masks; the first: "
-            f"{masks[0].path} ({masks[0].reason})"
+            f"{root}: left out {len(reasons):,} of {len(paths):,} files, which are masks; the "
+            f"first: {first} ({reason})"
         )
-    left_out = {mask.path for mask in masks}
-    return [path for path in paths if path not in left_out]
+    return [path for path in paths if path not in reasons]
 
 
-def find_masks(paths: Sequence[Path], kind: Kind, root: Path) -> list[MaskFile]:
-    """Returns the masks among files that were gathered as images, scans or DICOM series.
+def find_masks(paths: Sequence[Path], kind: Kind, root: Path) -> dict[Path, str]:
+    """Finds the masks among files that were gathered as images, scans or DICOM series.
 
     A file is a mask by its name alone if it lies in `ground_truth/`, or if its name has a word for
     masks and it lies beside the image that the rest of the name names. It is a mask if it holds a
@@ -91,6 +78,9 @@ def find_masks(paths: Sequence[Path], kind: Kind, root: Path) -> list[MaskFile]:
         paths: all files of a data set; for DICOM series, their folders.
         kind: of the files.
         root: the folder that they were gathered in; only names of folders below it count.
+
+    Returns:
+        The masks in the order of `paths`, each with the reason, such as `it lies in masks/`.
     """
     describe = functools.cache(lambda folder: _describe(folder, kind, root))
     look = functools.cache(lambda path: _content(path, kind))
@@ -115,7 +105,7 @@ def find_masks(paths: Sequence[Path], kind: Kind, root: Path) -> list[MaskFile]:
     for group in groups.values():
         reasons |= _reasons_by_content(group, look)
     _warn_of_label_maps([p for p, counted in words.items() if counted and p not in reasons], look)
-    return [MaskFile(path, reasons[path]) for path in paths if path in reasons]
+    return {path: reasons[path] for path in paths if path in reasons}
 
 
 # --- What names say.

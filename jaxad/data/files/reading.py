@@ -109,33 +109,27 @@ class FilesSummary:
     """Collects what is reported of the files of a split, item by item."""
 
     def __init__(self) -> None:
-        self._sizes: collections.Counter[str] = collections.Counter()
-        self._values: list[float] = []
-        self._skipped: list[str] = []
-        self._left_out = 0
-        self._count = 0
+        self._errors: list[str] = []
+        self._num_left_out = 0
+        self._read: list[tuple[str, float | None, float | None]] = []
 
     def add(self, rows: Rows) -> None:
         """Counts an item."""
-        self._count += 1
-        self._left_out += rows.num_left_out
+        self._num_left_out += rows.num_left_out
         if rows.error:
-            self._skipped.append(rows.error)
-            return
-        self._sizes[rows.size] += 1
-        if rows.lowest is not None and rows.highest is not None:
-            values = (*self._values, rows.lowest, rows.highest)
-            self._values = [min(values), max(values)]
+            self._errors.append(rows.error)
+        else:
+            self._read.append((rows.size, rows.lowest, rows.highest))
 
     def finish(self) -> FilesRead:
         """Returns the summary."""
         return FilesRead(
-            count=self._count,
-            skipped=tuple(self._skipped),
-            slices_left_out=self._left_out,
-            sizes=dict(self._sizes.most_common()),
-            lowest=self._values[0] if self._values else None,
-            highest=self._values[1] if self._values else None,
+            count=len(self._errors) + len(self._read),
+            skipped=tuple(self._errors),
+            slices_left_out=self._num_left_out,
+            sizes=dict(collections.Counter(size for size, _, _ in self._read).most_common()),
+            lowest=min((low for _, low, _ in self._read if low is not None), default=None),
+            highest=max((high for _, _, high in self._read if high is not None), default=None),
         )
 
 

@@ -1,4 +1,4 @@
-"""What systems leave beside files: passed over wherever files are gathered, refused by name."""
+"""Hidden files that systems leave beside others: ignored in folders, refused if named."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Folders of one's own: which files are in which split, and how other layouts are refused."""
+"""Data sets that are folders: which files are in which split, and which layouts are refused."""
 
 import shutil
 
@@ -19,7 +19,7 @@ SIZE = 16
 
 
 def write_image(path, value=100, shape=(20, 20)):
-    """A PNG whose pixels are `value`, but for one, so that it is not constant."""
+    """Writes a PNG whose pixels are all `value` except one, so that it is not constant."""
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.full(shape, value, np.uint8)
     pixels[0, 0] = value + 1
@@ -36,7 +36,7 @@ def write_mask(path, marked=True, shape=(20, 20)):
 
 
 def write_scan(path, seed=0, lesion=None):
-    """A NIfTI scan of 12 mm cubed inside 16; with `lesion` also its mask, of that many voxels."""
+    """Writes a NIfTI scan of 16 mm a side, 12 mm of it foreground; `lesion`: voxels of its mask."""
     path.parent.mkdir(parents=True, exist_ok=True)
     voxels = np.zeros((16, 16, 16), np.float32)
     voxels[2:14, 2:14, 2:14] = np.random.default_rng(seed).uniform(1, 2, (12, 12, 12))
@@ -78,7 +78,7 @@ def test_the_mvtec_layout(mvtec):
     data_set.check()
     assert data_set.split_names == ("train", "val", "test")
     train, val, test = (data_set.split(name) for name in data_set.split_names)
-    # A tenth of ten patients, every file being one.
+    # A tenth of ten patients: every file is one.
     assert (len(train), len(val)) == (9, 1)
     assert not set(train.groups) & set(val.groups)
     assert test.ids == (
@@ -89,7 +89,7 @@ def test_the_mvtec_layout(mvtec):
     )
     np.testing.assert_array_equal(test.labels, [1, 1, 0, 0])
     assert test.images.dtype == np.uint8 and test.images.shape == (4, SIZE, SIZE, 1)
-    # 5 of 20 pixels a side are 4 of 16; of normal images nothing is marked.
+    # 5 of 20 pixels per side become 4 of 16; normal images have empty masks.
     np.testing.assert_array_equal(test.masks.sum(axis=(1, 2)), [16, 16, 0, 0])
     assert test.positions is None
     assert test.files.sizes == {"20x20": 4}
@@ -126,7 +126,7 @@ def test_patients_are_found_in_paths(mvtec):
     assert {item.group for item in splits["train"]} | {item.group for item in splits["val"]} == {
         "p0", "p1", "p2", "p3", "p4",
     }  # fmt: skip
-    # A fifth of five patients, both images of him.
+    # A fifth of five patients, with both images.
     assert len(splits["val"]) == 2
     data.group_pattern = r"p(\d+)_"
     with pytest.raises(UserError, match=r"'p\(\\d\+\)_' finds no patient in 'test/crack/0.png'"):
@@ -140,7 +140,7 @@ def test_16_bits_and_colour_in_one_folder(mvtec):
     colour[0, 0] = 0
     Image.fromarray(colour).save(mvtec / "train/good/colour.png")
     split = DataSet(data_config(mvtec)).split("train")
-    # Where some are of 16 bits, all are: 8-bit values times 257.
+    # If one image has 16 bits, all have: 8-bit values times 257.
     assert split.images.dtype == np.uint16
     places = dict(zip(split.ids, range(len(split)), strict=True))
     grey = round(0.299 * 200 + 0.587 * 100 + 0.114 * 50)
@@ -160,7 +160,7 @@ def test_scans_are_labelled_by_their_masks(tmp_path):
     write_scan(tmp_path / "test/tumour/b.nii", 9, lesion=16)
     data = data_config(tmp_path, "nifti")
     split = DataSet(data).split("test")
-    # 12 of 16 slices hold something; that with 16 > 10 marked voxels is anomalous.
+    # 12 of 16 slices have foreground; the one with 16 > 10 marked voxels is anomalous.
     assert len(split) == 24 and split.labels.sum() == 1
     assert split.ids[list(split.labels).index(1)] == "test/tumour/b.nii-006"
     assert split.positions.tolist() == [*range(2, 14)] * 2
@@ -187,7 +187,7 @@ def test_scans_right_in_the_root(tmp_path):
     data_set = DataSet(data_config(tmp_path, "nifti"))
     data_set.check()
     patients = {name: set(data_set.split(name).groups) for name in data_set.split_names}
-    # A fifth and a tenth of five normal patients, one at least; who has a mask is tested.
+    # A fifth and a tenth of five normal patients, at least one; the one with a mask is tested.
     assert {name: len(found) for name, found in patients.items()} == {
         "train": 3, "val": 1, "test": 2,
     }  # fmt: skip
@@ -326,7 +326,7 @@ def test_shares_that_leave_nobody_are_named(mvtec):
 
 
 def test_another_folder_is_tested_too(mvtec, tmp_path_factory):
-    """Its patients are others, whatever their names."""
+    """Its patients are different ones, whatever their names."""
     other = tmp_path_factory.mktemp("other")
     shutil.copytree(mvtec, other, dirs_exist_ok=True)
     data = data_config(mvtec, test__name="folder", test__root=str(other))
@@ -342,7 +342,7 @@ def test_another_folder_is_tested_too(mvtec, tmp_path_factory):
         DataSet(data)
 
 
-def test_images_of_formats_that_are_not_read_are_told(mvtec):
+def test_images_of_formats_that_are_not_read_are_reported(mvtec):
     path = mvtec / "train/good/11.webp"
     Image.fromarray(np.zeros((20, 20), np.uint8)).save(path)
     with pytest.raises(UserError, match=r"is not read: 1 .webp; .*11.webp'; convert .webp to PNG"):

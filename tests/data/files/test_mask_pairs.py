@@ -53,7 +53,7 @@ def test_scans_whose_names_all_have_the_word_are_scans(tmp_path):
 @pytest.mark.parametrize("name", ["5_seg.nii.gz", "x_mask.nii.gz", "x_LABELS.nii"])
 @pytest.mark.parametrize("layout", ["", "train/good"])
 def test_a_mask_of_no_scan_is_refused(tmp_path, name, layout):
-    """Passed over, the scan that it marks would be taken for a normal one."""
+    """If it were ignored, the scan that it marks would be read as normal."""
     for number in range(4):
         write_scan(tmp_path / layout / f"scan{number}.nii.gz", number)
     write_scan(tmp_path / layout / name)
@@ -106,7 +106,7 @@ def test_versions_of_an_image_have_masks_of_their_own(mvtec):  # noqa: F811 - a 
 
 
 def write_scans(folder, names, mask):
-    """Scans, and a mask of 16 voxels that is named as given."""
+    """Writes scans and a mask of 16 voxels under the given name."""
     for seed, name in enumerate(names):
         write_scan(folder / f"{name}.nii.gz", seed)
     write_scan(folder / "made.nii.gz", 0, lesion=16)
@@ -121,8 +121,8 @@ def test_the_mask_of_one_scan_is_looked_for_beside_it(tmp_path):
         read_normals(tmp_path / "p0.nii.gz", data)
     with pytest.raises(UserError, match="p0_mask.nii.gz: is named as a mask, but a run on hcp"):
         read_normals(tmp_path / "p0.nii.gz", data_config("", "hcp"))
-    assert len(read_normals(tmp_path / "p1.nii.gz", data)) == 12  # slices; the mask is of p0
-    assert len(read_files(tmp_path / "p0.nii.gz", data)) == 12  # to score
+    assert len(read_normals(tmp_path / "p1.nii.gz", data)) == 12  # slices; the mask belongs to p0
+    assert len(read_files(tmp_path / "p0.nii.gz", data)) == 12  # accepted for scoring
 
 
 @pytest.mark.parametrize("mask", ["p0_SEG.nii.gz", "p0-label.nii.gz", "p0.gt.nii.gz"])

@@ -15,7 +15,7 @@ from jaxad.errors import UserError
 
 
 def write_grey(path, seed=0):
-    """An image of some 200 different values."""
+    """Writes an image of some 200 different values."""
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.random.default_rng(seed).integers(0, 255, (20, 20)).astype(np.uint8)
     Image.fromarray(pixels).save(path)
@@ -23,7 +23,7 @@ def write_grey(path, seed=0):
 
 
 def write_label_map(path, seed=0):
-    """A scan of the labels 0 to 3, as BraTS has them."""
+    """Writes a scan of the labels 0 to 3, as in BraTS."""
     path.parent.mkdir(parents=True, exist_ok=True)
     voxels = np.random.default_rng(seed).integers(0, 4, (16, 16, 16)).astype(np.uint8)
     nib.save(nib.Nifti1Image(voxels, np.eye(4)), path)
@@ -32,7 +32,7 @@ def write_label_map(path, seed=0):
 
 @pytest.fixture
 def photographs(tmp_path):
-    """The MVTec layout of images with many values, without masks."""
+    """The MVTec layout with images of many values and without masks."""
     for number in range(6):
         write_grey(tmp_path / f"train/good/{number:02d}.png", number)
     for number in range(2):
@@ -59,7 +59,7 @@ def test_a_mask_beside_its_image_is_refused(photographs, name):
 @pytest.mark.parametrize("split", ["train/good", "val/good", "test/good", "test/crack/deeper"])
 @pytest.mark.parametrize("name", ["far_mask.png", "mask/far.png", "labels/far.tif"])
 def test_a_label_map_that_is_named_so_is_refused_everywhere(photographs, split, name):
-    """Its image is elsewhere, or not there at all."""
+    """Its image is elsewhere or does not exist."""
     write_grey(photographs / "val/good/v.png", 99)
     write_mask(photographs / split / name)
     with pytest.raises(UserError, match="is a mask, not an image: by .* name.*, and it holds"):
@@ -77,7 +77,7 @@ def test_the_layout_of_busi(tmp_path):
         UserError, match=r"\(1\)_mask.png: is a mask, .*'benign \(1\).png' lies bes"
     ):
         DataSet(data_config(tmp_path))
-    # What the line says helps.
+    # The remedy works.
     (tmp_path / "ground_truth/benign").mkdir(parents=True)
     for path in (tmp_path / "test/benign").glob("*mask*"):
         path.rename(tmp_path / "ground_truth/benign" / path.name)
@@ -113,20 +113,20 @@ def test_a_crop_beside_its_image_is_an_image_and_a_marked_region_is_not(photogra
 @pytest.mark.parametrize("write", [write_grey, lambda path, _: write_mask(path)])
 def test_a_word_that_every_name_has_says_nothing(tmp_path, word, write, capsys):
     paths = [write(tmp_path / f"{word.format(number)}.png", number) for number in range(4)]
-    assert find_masks(paths, "image", tmp_path) == []
-    told = capsys.readouterr().err
-    is_told = write is not write_grey
-    assert ("holds a label map and is named as a mask, as all files are" in told) == is_told
+    assert find_masks(paths, "image", tmp_path) == {}
+    message = capsys.readouterr().err
+    is_reported = write is not write_grey
+    assert ("holds a label map and is named as a mask, as all files are" in message) == is_reported
 
 
 def test_masks_are_found_whatever_every_other_name_says(tmp_path):
-    """A folder of pairs, all of which have the word, is no folder of images."""
+    """Pairs of images and masks are no images, even if all folders share a word."""
     paths = []
     for number in range(3):
         paths.append(write_grey(tmp_path / f"{number}.png", number))
         paths.append(write_mask(tmp_path / f"{number}_mask.png"))
-    assert [mask.path for mask in find_masks(paths, "image", tmp_path)] == paths[1::2]
-    # The images are not among what was asked for, but they are there.
+    assert list(find_masks(paths, "image", tmp_path)) == paths[1::2]
+    # The images are not among the given paths, but in the folder.
     assert len(find_masks(paths[1::2], "image", tmp_path)) == 3
 
 
@@ -141,7 +141,7 @@ def test_images_whose_own_names_have_the_word_have_masks_too(tmp_path, image, ma
     for number in range(3):
         paths.append(write(tmp_path / f"{image.format(number)}.png", number))
         paths.append(write(tmp_path / f"{mask.format(number)}.png", 9 + number))
-    assert [mask.path for mask in find_masks(paths, "image", tmp_path)] == paths[1::2]
+    assert list(find_masks(paths, "image", tmp_path)) == paths[1::2]
 
 
 # --- Scans.
@@ -183,17 +183,17 @@ def test_masks_in_a_folder_beside_scans_in_the_root_are_not_passed_over(tmp_path
     DataSet(data_config(tmp_path, "nifti"))
 
 
-# --- What is scored later.
+# --- Images to score.
 
 
 def test_what_is_scored_leaves_masks_out_and_says_so(mvtec, capsys):  # noqa: F811 - a fixture
     data = data_config(mvtec)
     items = find_items(mvtec, data)
     assert len(items) == 14 and not any("ground_truth" in item.id for item in items)
-    told = capsys.readouterr().err
-    assert told.count("\n") == 1
-    assert "left out 2 of 16 files, which are masks; the first: " in told
-    assert "ground_truth/crack/0_mask.png (it lies in ground_truth/)" in told
+    message = capsys.readouterr().err
+    assert message.count("\n") == 1
+    assert "left out 2 of 16 files, which are masks; the first: " in message
+    assert "ground_truth/crack/0_mask.png (it lies in ground_truth/)" in message
 
 
 @pytest.mark.parametrize("folder", ["Ground_Truth", "GroundTruth", "ground truth", "masks", "GT"])
@@ -237,19 +237,19 @@ def test_normal_images_of_another_site_hold_no_mask(mvtec, tmp_path_factory):  #
 def test_a_word_in_a_folder_of_all_files_hides_no_mask(tmp_path, shared, folder):
     paths = [write_grey(tmp_path / f"train/good/{shared}/images/{n}.png", n) for n in range(7)]
     masks = [write_mask(tmp_path / f"train/good/{shared}/{folder}/{n}.png") for n in range(7)]
-    assert [mask.path for mask in find_masks([*paths, *masks], "image", tmp_path)] == masks
+    assert list(find_masks([*paths, *masks], "image", tmp_path)) == masks
     with pytest.raises(UserError, match=r"holds a label map \(and 6 more files\)"):
         refuse_masks([*paths, *masks], "image", tmp_path, "move them")
     with pytest.raises(UserError, match=r"holds a label map \(and 1 more file\)"):
         refuse_masks([*paths, *masks[:2]], "image", tmp_path, "move them")
-    assert find_masks(paths, "image", tmp_path) == []
+    assert find_masks(paths, "image", tmp_path) == {}
 
 
 def test_the_warning_looks_at_files_at_even_distances(tmp_path, capsys):
     paths = [write_grey(tmp_path / f"seg_{n:02d}.png", n) for n in range(30)]
-    assert find_masks(paths, "image", tmp_path) == [] and capsys.readouterr().err == ""
+    assert find_masks(paths, "image", tmp_path) == {} and capsys.readouterr().err == ""
     write_mask(paths[-1])
-    assert find_masks(paths, "image", tmp_path) == []
+    assert find_masks(paths, "image", tmp_path) == {}
     err = capsys.readouterr().err
     assert "seg_29.png: holds a label map" in err and "20 of 30 files were looked at, 1 of" in err
 
@@ -265,7 +265,7 @@ def test_the_warning_looks_at_files_at_even_distances(tmp_path, capsys):
      "far_lesion.png", "IMD002_lesion/IMD002_x.png", "contours/far.png"],
 )  # fmt: skip
 def test_label_maps_of_public_data_sets(photographs, name):
-    """CHASE, DRIVE, IDRiD, ISIC, FreeSurfer, PH2, and additions that nobody has a list of."""
+    """CHASE, DRIVE, IDRiD, ISIC, FreeSurfer, PH2, and suffixes that are on no list."""
     for number in range(6):
         write_grey(photographs / f"train/good/c{number}.png", 50 + number)
     write_mask(photographs / "train/good" / name)
@@ -282,16 +282,16 @@ def test_the_layout_of_ph2(tmp_path):
         paths.append(write_grey(folder / name, number))
         masks.append(write_mask(folder / f"IMD00{number}_lesion/IMD00{number}_lesion.bmp"))
         masks.append(write_mask(folder / f"IMD00{number}_roi/IMD00{number}_R1_Label1.bmp"))
-    assert [mask.path for mask in find_masks([*paths, *masks], "image", tmp_path)] == masks
+    assert list(find_masks([*paths, *masks], "image", tmp_path)) == masks
 
 
 def test_images_that_are_label_maps_themselves_have_copies(tmp_path):
-    """Silhouettes and drawings: names alone say nothing."""
+    """Silhouettes and drawings are images whose copies have nearly the same name."""
     paths = [write_mask(tmp_path / f"{name}.png") for name in ("a", "a_flipped", "b", "b_left")]
     paths.append(write_grey(tmp_path / "c.png"))
     paths.append(tmp_path / "c_black.png")
     write_mask(paths[-1], marked=False)
-    assert find_masks(paths, "image", tmp_path) == []
+    assert find_masks(paths, "image", tmp_path) == {}
 
 
 # --- How many files are looked at.
@@ -313,7 +313,7 @@ def looked_at(monkeypatch):
 def test_names_decide_before_contents(tmp_path, looked_at):
     names = ["img", "img2", "img_3", "x", "x_1", "x 2", "p_t1", "p_t2", "a1", "a2", "b-1"]
     paths = [write_grey(tmp_path / f"{name}.png", seed) for seed, name in enumerate(names)]
-    assert find_masks(paths, "image", tmp_path) == [] and looked_at == []
+    assert find_masks(paths, "image", tmp_path) == {} and looked_at == []
 
 
 @pytest.mark.parametrize(
@@ -325,17 +325,17 @@ def test_a_sample_decides_for_files_that_are_named_alike(tmp_path, names, write,
     paths += [write_grey(tmp_path / f"{n}.png", n) for n in range(50)]
     masks = find_masks(paths, "image", tmp_path)
     assert len(set(looked_at) & set(paths[:50])) == 20
-    assert [mask.path for mask in masks] == ([] if write is write_grey else paths[:50])
+    assert list(masks) == ([] if write is write_grey else paths[:50])
     if masks:
-        assert "20 of 50 files that are named alike hold label maps" in masks[0].reason
+        assert "20 of 50 files that are named alike hold label maps" in masks[paths[0]]
 
 
 def test_a_mixed_sample_has_all_files_looked_at(tmp_path, looked_at):
     paths = [write_grey(tmp_path / f"labels/{n:02d}.png", n) for n in range(50)]
-    for path in (paths[0], paths[1]):  # of which the sample has the first alone
+    for path in (paths[0], paths[1]):  # the sample holds only the first
         write_mask(path)
     paths.append(write_grey(tmp_path / "x.png"))
-    assert [mask.path for mask in find_masks(paths, "image", tmp_path)] == paths[:2]
+    assert list(find_masks(paths, "image", tmp_path)) == paths[:2]
     assert len(looked_at) == 50
 
 
@@ -353,4 +353,4 @@ def test_masks_of_freesurfer(tmp_path):
         path.parent.mkdir(exist_ok=True)
         nib.save(nib.Nifti1Image(cells, np.eye(4)), path)
         paths.append(path)
-    assert [mask.path for mask in find_masks(paths, "nifti", tmp_path)] == paths[1:]
+    assert list(find_masks(paths, "nifti", tmp_path)) == paths[1:]

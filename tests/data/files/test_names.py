@@ -1,4 +1,4 @@
-"""What names say: suffixes that are none, words in any letter case, words inside of words."""
+"""Words in names: suffixes, splits, normal images and masks, in any letter case."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Normal images of another site: what hints at an anomaly among them, or at the run's own data."""
+"""Normal images of another site: hints at anomalies among them, and the run's own data."""
 
 import json
 
@@ -57,7 +57,7 @@ def test_classes_beside_a_normal_one_are_refused(tmp_path, folders, other, norma
     message = f"site: holds '{other}' beside '{normal}', so not all in it may be normal; name the"
     with pytest.raises(UserError, match=message):
         read_normals(site, data_config(""))
-    assert len(read_files(site, data_config(""))) == len(folders)  # to score
+    assert len(read_files(site, data_config(""))) == len(folders)  # accepted for scoring
     # The remedy: the normal folder.
     first = next(part for part in folders if part.startswith(normal))
     assert len(read_normals(site / first, data_config("")))
@@ -117,7 +117,7 @@ def test_the_arrays_of_a_run_are_its_own(tmp_path):
         with pytest.raises(UserError, match=f"{name}.npz: lies in the run's own data, '.*own'; "):
             read_normals(tmp_path / f"own/{name}.npz", data)
     assert len(read_normals(tmp_path / "site.npz", data)) == 3
-    assert len(read_normals(tmp_path / "own/more/x.npz", data)) == 3  # no split is read there
+    assert len(read_normals(tmp_path / "own/more/x.npz", data)) == 3  # no split lies there
 
 
 def test_the_arrays_of_a_run_in_the_working_directory(tmp_path, monkeypatch):
@@ -141,7 +141,7 @@ def test_what_the_table_of_a_run_lists_is_its_own(mvtec):  # noqa: F811 - a fixt
     other.write_text("path,label\ntest/good/0.png,0\ntrain/good/07.png,0")
     with pytest.raises(UserError, match=r"lists '.*train/good/07.png' of the run's own data"):
         read_normals(other, data)
-    # What lies beside them is another site's.
+    # Other files beside them are accepted.
     other.write_text("path,label\ntest/good/0.png,0\ntest/good/1.png,0")
     assert len(read_normals(other, data)) == 2
     assert len(read_normals(mvtec / "site2", data)) == 1
@@ -166,19 +166,19 @@ def test_the_data_of_config_data_test_are_the_run_s_own(tmp_path):
         read_normals(other / "test/good", data)
 
 
-def test_patients_of_the_names_of_the_run_s_are_told(tmp_path, capsys):
+def test_patients_of_the_names_of_the_run_s_are_reported(tmp_path, capsys):
     site = _tree(tmp_path / "site", "P1", "P2", "P3")
     split = read_normals(site, data_config("", group_pattern=r"P\d"))
     run = Workdir(tmp_path / "run")
-    membership.warn_of_names(run, split, "--normals=site")  # a run that kept nothing
+    membership.warn_of_names(run, split, "--normals=site")  # a run without splits.json
     run.splits.parent.mkdir()
     members = {"images": 1, "order_of_images": ""}
     kept = {"train": {**members, "patients": ["P2"]}, "val": {**members, "patients": ["P9"]}}
     run.splits.write_text(json.dumps(kept))
     membership.warn_of_names(run, split, "--normals=site")
-    told = capsys.readouterr().err
-    assert told.count("\n") == 1
-    assert "warning: --normals=site: 1 of 3 patients are named as patients that the run" in told
+    text = capsys.readouterr().err
+    assert text.count("\n") == 1
+    assert "warning: --normals=site: 1 of 3 patients are named as patients that the run" in text
     kept["train"]["patients"] = ["P10"]
     run.splits.write_text(json.dumps(kept))
     membership.warn_of_names(run, split, "--normals=site")

@@ -40,7 +40,7 @@ def test_a_row_says_everything(images):
 
 
 def test_without_splits_whoever_has_an_anomaly_is_tested(images):
-    """Image 8 is normal, but of the patient of 9."""
+    """Image 8 is normal, but belongs to the patient of image 9."""
     rows = [f"images/{n}.png,{int(n == 9)},p{n // 2}" for n in range(10)]
     data_set = DataSet(data_config(write_table(images, rows, "path,label,group")))
     data_set.check()
@@ -108,7 +108,7 @@ def test_a_file_that_is_not_there_is_named(images):
         DataSet(data_config(table)).split("val")
 
 
-def test_another_encoding_is_told(images):
+def test_another_encoding_is_reported(images):
     table = images / "list.csv"
     table.write_bytes("path,label\nGrö.png,0\n".encode("latin-1"))
     with pytest.raises(UserError, match="not a readable CSV file .* write it in UTF-8"):
@@ -168,7 +168,7 @@ def test_labels_in_any_letter_case(images):
     mixed = write(lambda n: "Normal" if n % 2 else "normal")
     with pytest.raises(UserError, match="line 3: label 'Normal' is 'normal' in line 2; write one"):
         tested(mixed, "normal")
-    # Whoever lists both means both.
+    # Listing both spellings accepts both.
     assert tested(mixed, "normal", "Normal") == ["images/8.png", "images/9.png"]
 
 
@@ -177,10 +177,10 @@ def test_labels_in_any_letter_case(images):
 def test_a_row_whose_image_is_a_mask_is_refused(images, name):
     write_mask(images / name)
     table = write_table(images, [*ROWS, f"{name},1,p99,,test_site"])
-    told = (
+    text = (
         f"{name}: is a mask, not an image: .*; name it in the column mask of its image, or remove"
     )
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=text):
         DataSet(data_config(table))
     row = f"images/8.png,1,p99,{name},test_site"
     assert DataSet(data_config(write_table(images, [*ROWS, row]))).split("test_site").masks.any()

@@ -1,4 +1,4 @@
-"""Work is shared by processes where there can be any, and done by one where there can be none."""
+"""Processes share work if they can be started; otherwise one does it. Arrays that they share."""
 
 import errno
 import os
@@ -33,7 +33,7 @@ def asked_again():
     workers.can_start_processes.cache_clear()
 
 
-#: What there is none of, and what fails then.
+#: What is missing -> the call that fails, and its error.
 FAULTS = {
     "semaphores": ("multiprocessing.synchronize.SemLock.__init__", errno.ENOSPC),
     "read only": ("multiprocessing.synchronize.SemLock.__init__", errno.EROFS),
@@ -75,7 +75,7 @@ def test_without_processes_this_one_does_it_and_says_so_once(no_processes, capsy
 
 
 def test_many_images_are_read_all_the_same(no_processes, tmp_path):
-    """As many as processes would read: the file of one image, under many names."""
+    """Enough items for processes: one file under many names."""
     path = write_image(tmp_path / "a.png")
     items = [Item(f"{number}", f"{number}", (path,), 0) for number in range(220)]
     split = read_split(items, Reading("image", Preparation(16, 1), Cutting()), "x")
@@ -83,7 +83,7 @@ def test_many_images_are_read_all_the_same(no_processes, tmp_path):
 
 
 def test_data_are_made_all_the_same(no_processes):
-    """Of more subjects than one process makes where there can be others."""
+    """More subjects than one process would make alone."""
     config = icbm_synth.make_config(16, num_subjects=(12, 1, 1, 1))
     (examples,) = icbm_synth.make_examples(config, "train", 1)
     (expected,) = icbm_synth.make_examples(config, "train", 1, num_workers=1)
@@ -98,7 +98,7 @@ def test_the_array_outlives_its_file():
     with shared_array((4, row), np.dtype(np.uint16)) as array:
         path = Path(array.filename)
         assert path.stat().st_size == 4 * row * 2
-        assert path.stat().st_blocks * 512 < row * 2  # no place is taken yet
+        assert path.stat().st_blocks * 512 < row * 2  # nothing is allocated yet
         assert reserve(array, 1, 2)
         assert 2 * row * 2 <= path.stat().st_blocks * 512 < 3 * row * 2
         array[1] = 7
@@ -107,7 +107,7 @@ def test_the_array_outlives_its_file():
 
 
 def test_a_folder_that_is_full_after_all_is_passed_over(tmp_path, monkeypatch):
-    """Or none can be written: there is no array then, and images are sent."""
+    """Without a folder that can be written, there is no array, and images are sent."""
     (tmp_path / "file").touch()
     monkeypatch.setattr(workers, "_folders", lambda: [tmp_path / "file", tmp_path])
     with shared_array((2, 3), np.dtype(np.uint8)) as array:
@@ -128,7 +128,7 @@ def test_no_folder_for_temporary_files(monkeypatch):
 
 
 def test_an_image_without_a_place_is_sent(tmp_path, monkeypatch):
-    """Room that another took meanwhile: writing there would end the process."""
+    """Another process took the memory: writing to it would kill this one."""
     path = write_image(tmp_path / "a.png")
     item = Item("a", "a", (path,), 0)
     how = Reading("image", Preparation(16, 1), Cutting())

@@ -1,4 +1,4 @@
-"""DICOM series that all name the same patient: the message says how to tell patients apart."""
+"""DICOM series that all name one patient: the message tells how to separate patients."""
 
 import numpy as np
 import pydicom
@@ -20,7 +20,7 @@ PLACES = ("train/good/a", "train/good/b", "train/good/c", "test/good/d", "test/b
 
 
 def write_data(root, patients):
-    """Series of one slice, with the patient that each names."""
+    """Writes series of one slice with these PatientIDs."""
     for place, patient in zip(PLACES, patients, strict=True):
         (root / place).parent.mkdir(parents=True, exist_ok=True)
         folder = write_series(root / place, np.zeros((1, 4, 4), np.uint16))
@@ -40,7 +40,7 @@ def test_all_series_name_the_same_patient(tmp_path):
 
 
 def test_a_patient_that_is_learnt_from_and_tested(tmp_path):
-    """Images of one name in several splits, as of one patient in an anonymised data set."""
+    """A patient's name in two splits, as in an anonymised data set."""
     generator = np.random.default_rng(0)
     for place in ("train/good/a_1", "train/good/b_1", "test/good/a_2", "test/bad/c_1"):
         path = tmp_path / f"{place}.png"
