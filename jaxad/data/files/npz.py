@@ -14,7 +14,7 @@ from jaxad.data.files import names
 from jaxad.data.files.masks import check_labels
 from jaxad.data.files.tree import files_in
 from jaxad.data.prepare.preprocess import native
-from jaxad.data.readers.masks import marked
+from jaxad.data.readers.masks import marked_pixels
 from jaxad.errors import DataError, UserError
 from jaxad.types import Split
 
@@ -219,9 +219,9 @@ def _check_masks(
     masks = native(masks, source)
     try:
         # Together, so that all their classes are seen; one by one to name the first bad mask.
-        is_marked = marked(masks.transpose(1, 2, 0), source).transpose(2, 0, 1)
+        is_marked = marked_pixels(masks.transpose(1, 2, 0), source).transpose(2, 0, 1)
     except DataError:
         pairs = zip(masks, ids, strict=True)
-        is_marked = np.stack([marked(mask, f"{source} of '{name}'") for mask, name in pairs])
+        is_marked = np.stack([marked_pixels(mask, f"{source} of '{name}'") for mask, name in pairs])
     check_labels(source, ids, labels, np.asarray(is_marked.any(axis=(1, 2))))
     return np.ascontiguousarray(is_marked, np.uint8)
