@@ -1,6 +1,5 @@
 """Data sets that are `.npz` files of prepared images."""
 
-import difflib
 import functools
 import zipfile
 import zlib
@@ -20,12 +19,6 @@ from jaxad.types import Split
 
 #: Arrays of an .npz file.
 _ARRAYS = ("image", "label", "mask", "id", "group", "position")
-
-#: Other words that messages translate into names of arrays.
-_SYNONYMS = {
-    "target": "label", "class": "label", "segmentation": "mask", "patient": "group",
-    "subject": "group", "slice": "position", "name": "id",
-}  # fmt: skip
 
 #: What arrays hold that some files must have.
 _MEANINGS = {
@@ -86,7 +79,9 @@ def read_npz(path: Path, needed: Sequence[str], *, is_labelled: bool = True) -> 
         UserError: the file cannot be read, an array is missing, unknown or of the wrong kind, or
             masks contradict labels.
     """
-    arrays = _by_name(_load(path), path)
+    loaded = _load(path)
+    spelling = names.spelling_of(loaded, _ARRAYS, str(path), "array")
+    arrays = {name: loaded[spelt] for name, spelt in spelling.items()}
     if not is_labelled:
         arrays = {name: array for name, array in arrays.items() if name not in ("label", "mask")}
     if "image" not in arrays:
@@ -147,30 +142,6 @@ def _load(path: Path) -> dict[str, np.ndarray]:
         raise UserError(
             f"{path}: not a readable .npz file ({error}); write it with numpy.savez."
         ) from error
-
-
-def _by_name(arrays: Mapping[str, np.ndarray], path: Path) -> dict[str, np.ndarray]:
-    """Returns arrays by their names in lower case.
-
-    Raises:
-        UserError: an array has an unknown name, or two have the same name.
-    """
-    spelling: dict[str, str] = {}
-    for name in arrays:
-        folded = names.folded(name.strip())
-        if folded not in _ARRAYS:
-            near = difflib.get_close_matches(folded, (*_ARRAYS, *_SYNONYMS), n=1)
-            rename = f"rename it to '{_SYNONYMS.get(near[0], near[0])}'" if near else "rename it"
-            raise UserError(
-                f"{path}: array '{name}' is none of {', '.join(_ARRAYS)}; {rename} or remove it."
-            )
-        if folded in spelling:
-            raise UserError(
-                f"{path}: the arrays '{spelling[folded]}' and '{name}' have the same name (letter "
-                "case does not count); rename or remove one of them."
-            )
-        spelling[folded] = name
-    return {folded: arrays[name] for folded, name in spelling.items()}
 
 
 def _to_names(array: Shaped[np.ndarray, " n"], name: str, path: Path) -> tuple[str, ...]:
