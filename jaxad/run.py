@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 from jaxad.config import is_study, representatives, run_config
 from jaxad.config.model import make_model
 from jaxad.data import membership
-from jaxad.data.files.folders import SEVERAL_UNDER_ONE_NAME
+from jaxad.data.files.splitting import SEVERAL_UNDER_ONE_NAME
 from jaxad.data.files.unread import tell_unread
 from jaxad.data.inspection import inspect as inspect_data
 from jaxad.data.replay import read_normals
