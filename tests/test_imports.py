@@ -113,7 +113,7 @@ RULES = {
     ),
     "data readers": Rule(
         rooms=("jaxad.data.readers",),
-        only=("jaxad.errors", "jaxad.runtime.host_tensorflow", "jaxad.data.readers"),
+        only=("jaxad.errors", "jaxad.runtime.cpu_tensorflow", "jaxad.data.readers"),
         reason="a reader knows one file: not how it is prepared, nor which data set it is of",
         example=("jaxad.data.readers.volumes", "jaxad.data.prepare.preprocess"),
     ),
