@@ -41,7 +41,7 @@ def test_thresholds_call_exactly_those_whose_p_value_is_small(rate):
 
 def test_rates_that_so_few_patients_cannot_support_are_refused():
     found = calibrate(SCORES, GROUPS)
-    words = r"rate of 0.05 cannot be had from 3 normal patients: the smallest is 0.25;.* least 19 "
+    words = r"rate of 0.05 is not supported by 3 normal patients: the smallest is 0.25;.* least 19 "
     for threshold in (found.patient_threshold, found.image_threshold):
         with pytest.raises(UserError, match=words):
             threshold(0.05)

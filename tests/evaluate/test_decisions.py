@@ -5,7 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from jaxad.calibration import stored as calibration_lib
+from jaxad.calibration.calibration_set import read_calibration_set, write_calibration_set
+from jaxad.detector import restored
+from jaxad.detector.load import load_calibration
 from jaxad.errors import UserError
 from jaxad.evaluate import decisions
 from jaxad.report.decisions import decision_rows
@@ -29,14 +31,19 @@ def workdir(tmp_path):
     return Workdir(tmp_path)
 
 
+def write(workdir, split, scores, source=None, step=7):
+    maxima = np.zeros_like(scores)
+    return write_calibration_set(workdir, source, step, split, scores, {"nll": scores}, maxima)
+
+
 def store(workdir, patients, *, source=None, step=7, **changes):
-    return calibration_lib.store(workdir, source, step, *normals(patients, **changes))
+    return write(workdir, *normals(patients, **changes), source, step)
 
 
 def test_a_calibration_is_read_as_it_was_written(workdir):
-    assert calibration_lib.read(workdir) is None
+    assert read_calibration_set(workdir) is None
     written = store(workdir, 30, scale=0.1, source="b/site.npz")
-    found = calibration_lib.read(workdir)
+    found = read_calibration_set(workdir)
     assert (found.source, found.name, found.is_own) == ("b/site.npz", "site.npz", False)
     assert found.checkpoint_step == 7
     assert (found.ids, found.groups) == (written.ids, written.groups)
@@ -48,23 +55,22 @@ def test_a_calibration_is_read_as_it_was_written(workdir):
 
 def test_another_site_s_normals_replace_it(workdir):
     store(workdir, 30)
-    before = calibration_lib.read(workdir).calibration.image_threshold(0.1)
+    before = read_calibration_set(workdir).calibration.image_threshold(0.1)
     store(workdir, 30, scale=2.0)
-    assert calibration_lib.read(workdir).calibration.image_threshold(0.1) == 2 * before
+    assert read_calibration_set(workdir).calibration.image_threshold(0.1) == 2 * before
 
 
 def test_a_calibration_is_of_the_checkpoint_that_scored_it(workdir, monkeypatch):
     step = 7
-    monkeypatch.setattr(Workdir, "read_config", lambda self: None)
-    monkeypatch.setattr(decisions.detector_lib, "checkpoint_step", lambda *_: step)
+    monkeypatch.setattr(restored, "checkpoint_step", lambda *_: step)
     with pytest.raises(UserError, match="has no calibration; write it with --mode=evaluate"):
-        decisions.load_calibration(workdir.path)
+        load_calibration(workdir.path)
     stored = store(workdir, 30)
-    found = decisions.load_calibration(workdir.path)
+    found = load_calibration(workdir.path)
     assert found.image_threshold(0.1) == stored.calibration.image_threshold(0.1)
     step = 8
     with pytest.raises(UserError, match="is of checkpoint 7, not of 8; --mode=evaluate"):
-        decisions.load_calibration(workdir.path)
+        load_calibration(workdir.path)
 
 
 @pytest.mark.parametrize(
@@ -83,7 +89,7 @@ def test_calibrations_that_cannot_be_read_are_named(workdir, damage):
     assert damage(text) != text
     workdir.calibration.write_text(damage(text))
     with pytest.raises(UserError, match=r"calibration\.json' cannot be read .*--mode=evaluate"):
-        calibration_lib.read(workdir)
+        read_calibration_set(workdir)
 
 
 def test_scores_that_are_not_finite_replace_nothing(workdir):
@@ -91,14 +97,14 @@ def test_scores_that_are_not_finite_replace_nothing(workdir):
     before = workdir.calibration.read_bytes()
     split, scores = normals(3)
     with pytest.raises(UserError, match="not finite"):
-        calibration_lib.store(workdir, None, 7, split, np.full_like(scores, np.nan))
+        write(workdir, split, np.full_like(scores, np.nan))
     assert workdir.calibration.read_bytes() == before
 
 
 def test_a_rate_that_cannot_be_had_is_replaced_by_the_smallest_and_said_so(workdir):
     stored = store(workdir, 9)
     assert "9 normal patients (val)" in decisions.summary(stored, 0.05)
-    assert "a false-positive rate of 0.05 needs 19 of them" in decisions.summary(stored, 0.05)
+    assert "a false-positive rate of 0.05 needs 19 patients" in decisions.summary(stored, 0.05)
     assert "at a false-positive rate of 0.1 an image" in decisions.summary(stored, 0.1)
     labels, groups = np.array([0, 0, 1, 1]), np.array([0, 0, 1, 1])
     scores = np.array([0.0, 1.0, 99.0, 2.0])
@@ -170,6 +176,8 @@ def test_of_one_class_there_is_only_what_normal_images_tell(workdir):
 
 def test_images_without_patients_are_told(workdir):
     split, scores = normals(30, slices=1)
-    stored = calibration_lib.store(workdir, None, 7, split, scores)
-    assert stored.is_own and "Every image counts as a patient" in decisions.summary(stored, 0.1)
+    stored = write(workdir, split, scores)
+    assert stored.is_own and "Every image counts as a separate patient" in decisions.summary(
+        stored, 0.1
+    )
     assert "Every image" not in decisions.summary(store(workdir, 30), 0.1)

@@ -1,10 +1,10 @@
-"""What an evaluation refuses and what it tells."""
+"""Checks and messages of an evaluation."""
 
 import numpy as np
 import pytest
 
 from jaxad.errors import RunError
-from jaxad.evaluate.evaluation import _check_finite, _warn_of_constants
+from jaxad.evaluate.evaluation import _check_finite, _report_constants
 from jaxad.types import Split
 
 SPLIT = Split(
@@ -23,7 +23,7 @@ def test_the_first_image_that_has_no_number_is_named():
 
 
 def test_parts_that_are_constant_are_named(capsys):
-    _warn_of_constants("test", {"flow": np.array([-0.0, -0.0]), "ssim": np.array([0.1, 0.2])})
+    _report_constants("test", {"flow": np.array([-0.0, -0.0]), "ssim": np.array([0.1, 0.2])})
     assert capsys.readouterr().out == (
-        "test: 'flow' is 0 for every image and tells nothing about any.\n"
+        "test: 'flow' is 0 for every image and carries no information.\n"
     )

@@ -5,6 +5,7 @@ import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from jaxad.evaluate import paired
+from jaxad.evaluate.metrics import AUROC, AUROC_CORRECTED, AVERAGE_PRECISION, MSE
 from jaxad.evaluate.paired import ScoredSplit
 
 PATIENTS, SLICES = 40, 6
@@ -24,12 +25,12 @@ def split(separation, seed, patient_effect=0.0):
 def test_metrics_of_a_run_are_scikit_learns():
     run = split(1.0, 1)
     scores = run.columns["score"]
-    assert paired.value("auroc", run) == pytest.approx(roc_auc_score(run.labels, scores))
-    assert paired.value("average_precision", run) == pytest.approx(
+    assert paired.value(AUROC, run) == pytest.approx(roc_auc_score(run.labels, scores))
+    assert paired.value(AVERAGE_PRECISION, run) == pytest.approx(
         average_precision_score(run.labels, scores)
     )
     # How well a system reconstructs what it should: the normal slices.
-    assert paired.value("mse", run) == pytest.approx(run.columns["mse"][run.labels == 0].mean())
+    assert paired.value(MSE, run) == pytest.approx(run.columns["mse"][run.labels == 0].mean())
 
 
 def test_a_count_is_a_repetition_of_the_patient():
@@ -37,26 +38,26 @@ def test_a_count_is_a_repetition_of_the_patient():
     counts = np.random.default_rng(2).integers(0, 4, size=(1, PATIENTS)).astype(float)
     rows = np.repeat(np.arange(len(run.labels)), counts[0].astype(int)[run.groups])
     labels, scores = run.labels[rows], run.columns["score"][rows]
-    found = paired.under_counts("auroc", run, counts)[0]
+    found = paired.under_counts(AUROC, run, counts)[0]
     assert found == pytest.approx(roc_auc_score(labels, scores))
-    found = paired.under_counts("mse", run, counts)[0]
+    found = paired.under_counts(MSE, run, counts)[0]
     assert found == pytest.approx(run.columns["mse"][rows][labels == 0].mean())
 
 
 def test_a_system_does_not_differ_from_itself():
     runs = [split(1.0, 1)]
-    found = paired.difference("auroc", runs, runs, 200)
+    found = paired.difference(AUROC, runs, runs, 200)
     assert (found.value, found.low, found.high, found.p_value) == (0.0, 0.0, 0.0, 1.0)
 
 
 def test_a_better_system_is_found_better_and_not_the_other_way_round():
     good, poor = [split(2.0, s) for s in (1, 2)], [split(0.2, s) for s in (3, 4)]
-    found = paired.difference("auroc", good, poor, 1000)
+    found = paired.difference(AUROC, good, poor, 1000)
     # AUROC of two unit Gaussians d apart is Phi(d / sqrt 2): .921 and .556.
     assert found.value == pytest.approx(0.921 - 0.556, abs=0.05)
     assert 0 < found.low < found.value < found.high
     assert found.p_value == pytest.approx(2 / 1001)  # no resample at or below zero
-    back = paired.difference("auroc", poor, good, 1000)
+    back = paired.difference(AUROC, poor, good, 1000)
     assert back.value == pytest.approx(-found.value)
     assert back.high < 0 and back.p_value == found.p_value
 
@@ -66,9 +67,9 @@ def test_pairing_takes_out_what_both_systems_have_in_common():
     ours = split(1.0, 1, patient_effect=2.0)
     lower = ours.columns["score"] - 0.3 * ours.labels
     theirs = ScoredSplit(ours.labels, ours.groups, {"score": lower})
-    found = paired.difference("auroc", [ours], [theirs], 500)
+    found = paired.difference(AUROC, [ours], [theirs], 500)
     alone = [
-        paired.under_counts("auroc", ours, np.random.default_rng(3).multinomial(
+        paired.under_counts(AUROC, ours, np.random.default_rng(3).multinomial(
             PATIENTS, np.full(PATIENTS, 1 / PATIENTS), size=500).astype(float))
     ]  # fmt: skip
     spread = np.subtract(*np.percentile(alone[0], [97.5, 2.5]))
@@ -95,7 +96,7 @@ def seeds(first, count, spread):
 def test_equal_systems_are_rarely_told_apart(count, spread, most):
     below = [
         paired.difference(
-            "auroc", seeds(2 * n, count, spread), seeds(2 * n + 1, count, spread), 200
+            AUROC, seeds(2 * n, count, spread), seeds(2 * n + 1, count, spread), 200
         ).p_value
         < 0.05
         for n in range(60)
@@ -108,18 +109,17 @@ def test_the_spread_of_seeds_widens_the_interval():
     alike = [split(1.0, 1)] * 4
     apart = [split(separation, 1) for separation in (0.2, 0.7, 1.3, 1.8)]
     theirs = [split(0.0, 9)]
-    narrow = paired.difference("auroc", alike, theirs, 500)
-    wide = paired.difference("auroc", apart, theirs, 500)
+    narrow = paired.difference(AUROC, alike, theirs, 500)
+    wide = paired.difference(AUROC, apart, theirs, 500)
     assert wide.high - wide.low > 1.2 * (narrow.high - narrow.low)
 
 
 def test_metrics_that_a_split_does_not_have():
     run = split(1.0, 1)
-    assert paired.is_measured("auroc", run)
-    assert not paired.is_measured("auroc_position_corrected", run)
+    metrics = (AUROC, AUROC_CORRECTED, MSE)
+    assert paired.comparable(metrics, [run]) == (MSE, AUROC)  # errors first
     normal = ScoredSplit(np.zeros_like(run.labels), run.groups, run.columns)
-    assert not paired.is_measured("auroc", normal)
-    assert paired.is_measured("mse", normal)
+    assert paired.comparable(metrics, [run, normal]) == (MSE,)
 
 
 def test_an_ensemble_is_the_mean_of_ranks_and_averages_noise_out():
@@ -135,14 +135,14 @@ def test_an_ensemble_is_the_mean_of_ranks_and_averages_noise_out():
     np.testing.assert_allclose(together.columns["score"], expected)
     assert set(together.columns) == {"score"}  # an ensemble has no reconstruction
     # The mean of five has the separation of one and a noise that is less by the root of five.
-    alone = np.mean([paired.value("auroc", run) for run in runs])
-    assert paired.value("auroc", together) > alone + 0.1
-    found = paired.difference("auroc", [together], runs, 200, resample_runs=False)
-    assert found.value == pytest.approx(paired.value("auroc", together) - alone)
+    alone = np.mean([paired.value(AUROC, run) for run in runs])
+    assert paired.value(AUROC, together) > alone + 0.1
+    found = paired.difference(AUROC, [together], runs, 200, resample_runs=False)
+    assert found.value == pytest.approx(paired.value(AUROC, together) - alone)
     assert found.low > 0 and found.p_value < 0.05
     # Of the same runs as they are: patients are drawn, and nothing else.
     counts = np.random.default_rng(0).multinomial(PATIENTS, np.full(PATIENTS, 1 / PATIENTS), 200)
-    drawn = paired.under_counts("auroc", together, counts.astype(float)) - np.mean(
-        [paired.under_counts("auroc", run, counts.astype(float)) for run in runs], axis=0
+    drawn = paired.under_counts(AUROC, together, counts.astype(float)) - np.mean(
+        [paired.under_counts(AUROC, run, counts.astype(float)) for run in runs], axis=0
     )
     assert (found.low, found.high) == pytest.approx(tuple(np.percentile(drawn, [2.5, 97.5])))

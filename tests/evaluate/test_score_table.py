@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from jaxad.evaluate.score_table import CORRECTED_SCORE, read_score_table, write_score_table
+from jaxad.evaluate.positions import CORRECTED_SCORE
+from jaxad.evaluate.score_table import read_score_table, write_score_table
 from jaxad.types import Split
 
 

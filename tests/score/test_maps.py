@@ -17,7 +17,6 @@ from test_score import (
     write_oblique,
 )
 
-from jaxad.calibration.stored import StoredCalibration
 from jaxad.detector.calibrated import CalibratedDetector
 from jaxad.errors import UserError
 from jaxad.score import maps
@@ -43,8 +42,7 @@ def test_overlays_show_the_image_and_the_map_beside_it(images, tmp_path):
 
 def test_maps_of_anomalous_images_alone(images, tmp_path):
     stored = normals()
-    high = StoredCalibration("val", True, 7, stored.ids, stored.groups, stored.scores + 1.6,
-                             stored.evidence)  # fmt: skip
+    high = dataclasses.replace(stored, scores=stored.scores + 1.6)
     score_files(CalibratedDetector(Brightness("folder"), high, 0.05), images, tmp_path / "out",
                 which_maps="anomalous")  # fmt: skip
     found = rows(tmp_path / "out/scores.csv")
@@ -52,7 +50,7 @@ def test_maps_of_anomalous_images_alone(images, tmp_path):
     folder = tmp_path / "out/maps"
     written = {path.relative_to(folder).as_posix() for path in folder.rglob("*.png")}
     assert 0 < len(called) < 6 and written == called
-    with pytest.raises(UserError, match="--maps=anomalous: without a calibration nothing is"):
+    with pytest.raises(UserError, match="--maps=anomalous: without a calibration no image is"):
         score_files(detector(stored=False), images, tmp_path / "b", which_maps="anomalous")
     with pytest.raises(UserError, match="--maps=some: is not one of all, anomalous, none"):
         score_files(detector(), images, tmp_path / "b", which_maps="some")
@@ -90,7 +88,7 @@ def test_no_peak_is_lost_between_voxels(fields, tmp_path):
     """Slices and pixels of the detector that are finer than the scan's voxels."""
     path = tmp_path / "scan.nii.gz"
     write_oblique(path)
-    scorer = detector("nifti", **fields).scorer
+    scorer = detector("nifti", **fields).detector
     peak = {}
 
     def one_pixel(given):

@@ -11,11 +11,10 @@ import pytest
 from PIL import Image
 
 from jaxad import config as config_lib
-from jaxad.calibration.evidence import NormalEvidence
-from jaxad.calibration.stored import StoredCalibration
+from jaxad.calibration.calibration_set import CalibrationSet
 from jaxad.detector import calibrated
 from jaxad.detector.calibrated import CalibratedDetector, load_calibrated
-from jaxad.detector.scorer import Scorer
+from jaxad.detector.detector import Detector
 from jaxad.errors import UserError
 from jaxad.score import files
 from jaxad.score.files import score_files
@@ -24,7 +23,7 @@ from jaxad.types import Scores
 SIZE = 32
 
 
-class Brightness(Scorer):
+class Brightness(Detector):
     """Scores an image by its mean and its largest value; the map is the image."""
 
     step, num_parameters, num_latents = 7, 0, 0
@@ -58,8 +57,8 @@ def normals(count=39):
     """Means 0 to .38, largest values all .1: scores are .2 to .58."""
     means, largest = np.arange(count) / 100, np.full(count, 0.1)
     names = tuple(f"n{number}" for number in range(count))
-    evidence = NormalEvidence({"mean": means, "largest": largest}, largest)
-    return StoredCalibration("val", True, 7, names, names, means + 2 * largest, evidence)
+    components = {"mean": means, "largest": largest}
+    return CalibrationSet("val", True, 7, names, names, means + 2 * largest, components, largest)
 
 
 def rows(path):
@@ -147,7 +146,7 @@ def test_without_a_calibration_there_are_scores_alone(images, tmp_path):
 
 
 def test_a_rate_that_the_normal_images_cannot_support_is_refused():
-    with pytest.raises(UserError, match=r"rate of 0.01 cannot be had from 39 normal patients"):
+    with pytest.raises(UserError, match=r"rate of 0.01 is not supported by 39 normal patients"):
         detector(rate=0.01)
 
 
@@ -165,7 +164,7 @@ def test_bad_files_are_left_out_and_named(images, tmp_path, capsys):
 def test_bad_files_alone_are_an_error(images, tmp_path):
     for path in images.rglob("*.png"):
         path.write_bytes(b"")
-    with pytest.raises(UserError, match="none of 6 files gives a score; see '.*errors.csv'"):
+    with pytest.raises(UserError, match="none of 6 files has a score; see '.*errors.csv'"):
         score_files(detector(), images, tmp_path / "out")
 
 
@@ -193,28 +192,27 @@ def test_of_an_npz_file_only_images_count_and_constant_ones_are_named(tmp_path):
 @pytest.mark.parametrize(
     ("stored", "line"),
     [
-        (None, "there is no calibration: scores come without p-values and decisions"),
+        (None, "there is no calibration: scores have no p-values and decisions"),
         (dataclasses.replace(normals(), checkpoint_step=3), "is of checkpoint 3, not of 7: scores"),
-        (dataclasses.replace(normals(), evidence=None), "what drives scores is not told"),
-        (normals(9), "9 normal patients cannot support a false-positive rate of 0.05; 0.1 is tak"),
+        (normals(9), "9 normal patients do not support a false-positive rate of 0.05; using 0.1"),
         (normals(), ""),
     ],
 )
 def test_what_a_calibration_cannot_do_is_told(stored, line, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(calibrated, "load", lambda path, checkpoint: Brightness("folder"))
-    monkeypatch.setattr(calibrated.calibration_lib, "read", lambda workdir: stored)
+    monkeypatch.setattr(calibrated, "read_calibration_set", lambda workdir: stored)
     found = load_calibrated(tmp_path, None)
     told = capsys.readouterr().err
     assert line in told and (line or not told)
-    assert found.rate == (pytest.approx(0.1) if "0.1 is" in line else 0.05)
+    assert found.rate == (pytest.approx(0.1) if "using 0.1" in line else 0.05)
     if stored is not None and stored.checkpoint_step == 7 and len(stored.ids) == 9:
-        with pytest.raises(UserError, match="cannot be had from 9 normal patients"):
+        with pytest.raises(UserError, match="is not supported by 9 normal patients"):
             load_calibrated(tmp_path, 0.05)
 
 
 @pytest.mark.parametrize("rate", [0.0, 1.0, 7.0, float("nan")])
 def test_a_rate_is_between_0_and_1(rate):
-    with pytest.raises(UserError, match="give one between 0 and 1"):
+    with pytest.raises(UserError, match="choose one between 0 and 1"):
         detector(stored=False, rate=rate)
 
 
@@ -225,9 +223,7 @@ def test_a_patient_of_one_image_has_its_p_value(tmp_path):
     scores = np.concatenate(
         [found.image for found in Brightness("npz").score_batches(pixels[..., None])]
     )
-    tied = dataclasses.replace(
-        stored, scores=np.resize(scores, 39).astype(np.float64), evidence=None
-    )
+    tied = dataclasses.replace(stored, scores=np.resize(scores, 39).astype(np.float64))
     np.savez(tmp_path / "a.npz", image=pixels)
     score_files(
         CalibratedDetector(Brightness("npz"), tied, 0.05), tmp_path / "a.npz", tmp_path / "out"
@@ -329,7 +325,7 @@ def test_scores_of_something_else_are_not_mixed(images, tmp_path):
     with pytest.raises(UserError, match=r"progress.json' cannot be read"):
         score_files(detector(), images, out, name="a")
     (out / "progress.json").unlink()
-    with pytest.raises(UserError, match="holds a scores.csv already; choose another folder"):
+    with pytest.raises(UserError, match="already holds a scores.csv; choose another folder"):
         score_files(detector(), images, out, name="a")
 
 
@@ -348,5 +344,5 @@ def test_all_slices_of_a_scan_are_scored_with_their_positions(tmp_path):
 
 def test_what_was_asked_is_kept(images, tmp_path):
     score_files(detector(), images, tmp_path / "out", name="run at step 7")
-    asked = json.loads((tmp_path / "out/progress.json").read_text())["asked"]
-    assert asked["detector"] == "run at step 7" and asked["rate"] == 0.05
+    task = json.loads((tmp_path / "out/progress.json").read_text())["task"]
+    assert task["detector"] == "run at step 7" and task["rate"] == 0.05

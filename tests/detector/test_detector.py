@@ -1,18 +1,18 @@
-"""What every detector does with arrays before it scores them: any order of bytes and layout."""
+"""Checks of arrays before they are scored: any byte order and memory layout."""
 
 import numpy as np
 import pytest
 
 from jaxad import config as config_lib
 from jaxad.data.prepare.preprocess import native, to_unit_interval
-from jaxad.detector.scorer import Scorer
+from jaxad.detector.detector import Detector
 from jaxad.errors import UserError
 from jaxad.types import Scores
 
 SIDE, COUNT = 16, 4
 
 
-class MeanScorer(Scorer):
+class MeanDetector(Detector):
     """Scores an image by its mean."""
 
     def __init__(self, name):
@@ -65,13 +65,13 @@ ARRAYS = {
 @pytest.mark.parametrize("array", ARRAYS.values(), ids=ARRAYS)
 @pytest.mark.parametrize("name", ["npz", "folder"])
 def test_any_order_of_bytes_and_layout_is_scored_alike(array, name):
-    scorer = MeanScorer(name)
+    detector = MeanDetector(name)
     expected = (PIXELS / np.float32(65535)).astype(np.float32)
-    prepared = scorer.preprocess(array)
+    prepared = detector.preprocess(array)
     np.testing.assert_allclose(prepared, expected, atol=1e-6)
     assert prepared.dtype == np.float32 and prepared.dtype.isnative
     for images in (prepared, array):
-        scores = scorer.score(images).image
+        scores = detector.score(images).image
         np.testing.assert_allclose(scores, expected.mean(axis=(1, 2, 3)), atol=1e-5)
 
 
@@ -89,12 +89,12 @@ def test_any_order_of_bytes_and_layout_is_scored_alike(array, name):
 )
 @pytest.mark.parametrize("name", ["npz", "folder"])
 def test_what_holds_no_pixels_is_refused_in_one_line(array, expected, name):
-    scorer = MeanScorer(name)
+    detector = MeanDetector(name)
     with pytest.raises(UserError, match=expected) as raised:
-        scorer.preprocess(array)
+        detector.preprocess(array)
     assert "\n" not in str(raised.value)
     with pytest.raises(UserError):
-        scorer.score(array)
+        detector.score(array)
 
 
 def test_numbers_that_are_native_are_not_copied():
