@@ -53,9 +53,8 @@ def estimate_pixels(
     # Quantiles of the anomalous pixels too: where they are rare, quantiles of all pixels alone
     # would put every threshold that matters into one bin.
     shares = np.linspace(0, 1, _BINS)[:-1]
-    edges = np.unique(
-        np.concatenate([np.quantile(x, shares) for x in (scores, scores[labels == 1])])
-    )
+    anomalous = scores[labels == 1]
+    edges = np.unique(np.concatenate([np.quantile(x, shares) for x in (scores, anomalous)]))
     bins = np.searchsorted(edges, scores, side="right")  # a bin begins with its edge
     pixel_groups = np.repeat(groups, masks[0].size)[order]
     shape = (int(groups.max()) + 1, int(bins.max()) + 1)

@@ -269,13 +269,10 @@ def _write_patients(tables: Tables, detector: CalibratedDetector, output: Path) 
         raise UserError(f"none of {num_errors:,} files has a score; see '{output / ERRORS}'.")
     lines = []
     for group, patient in sorted(patients.items()):
-        p_value, anomalous = detector.patient(patient.score)
-        lines.append(
-            (
-                group, patient.num_images, "" if detector.normals is None else patient.num_anomalous,
-                f"{patient.score:.9g}", p_value, anomalous, patient.highest,
-            )
-        )  # fmt: skip
+        decision = detector.patient(patient.score)
+        called = "" if detector.normals is None else patient.num_anomalous
+        score = f"{patient.score:.9g}"
+        lines.append((group, patient.num_images, called, score, *decision, patient.highest))
     tables.write_patients(_PATIENT_COLUMNS, lines)
     num_images = sum(patient.num_images for patient in patients.values())
     text = f"scored {num_images:,} images of {len(patients):,} patients"
