@@ -82,7 +82,7 @@ def test_what_cannot_be_judged_is_refused():
         with pytest.raises(UserError, match="not finite"):
             judge(np.array([1.0, np.nan]))
     for rate in (0.0, 1.0, 5.0):
-        with pytest.raises(UserError, match="give one between 0 and 1"):
+        with pytest.raises(UserError, match="choose one between 0 and 1"):
             found.image_threshold(rate)
 
 
