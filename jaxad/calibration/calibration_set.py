@@ -67,13 +67,34 @@ class CalibrationSet:
         """The map value that is shown brightest: 95 % of normal images stay below it."""
         return float(np.quantile(self.pixel_maxima, _SHOWN_BELOW))
 
+    def contributions(
+        self, components: Mapping[str, Scalars], weights: Mapping[str, float]
+    ) -> dict[str, Scalars]:
+        """Explains scores: how much each component adds beyond its value for normal patients.
+
+        Every score is a weighted sum of components (`jaxad.types.Model.score_weights`). The
+        contribution of a component is its weight times its distance above its mean over normal
+        patients; contributions add up to the score minus the mean score of normal patients.
+
+        Args:
+            components: of N images to explain, each [N].
+            weights: `Detector.score_weights`.
+
+        Returns:
+            By component [N], in units of the score.
+        """
+        return {
+            name: weight * (np.asarray(components[name], np.float64) - self._means[name])
+            for name, weight in weights.items()
+        }
+
     @functools.cached_property
-    def component_means(self) -> dict[str, float]:
+    def _means(self) -> dict[str, float]:
         """The mean of each component over patients, each patient with the same weight."""
         groups = group_numbers(self.groups)
-        weights = 1.0 / np.bincount(groups)[groups]
+        shares = 1.0 / np.bincount(groups)[groups]
         return {
-            name: float(np.average(values.astype(np.float64), weights=weights))
+            name: float(np.average(values, weights=shares))
             for name, values in self.components.items()
         }
 
@@ -119,6 +140,12 @@ class CalibrationSet:
         if len({len(values) for values in (*lists, *normals.components.values())}) != 1:
             raise ValueError("its lists have different lengths")
         return normals
+
+
+def drivers(contributions: Mapping[str, Scalars]) -> list[str]:
+    """Returns for each image the component with the largest contribution."""
+    names = list(contributions)
+    return [names[place] for place in np.argmax(np.stack(list(contributions.values())), axis=0)]
 
 
 def write_calibration_set(

@@ -13,8 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Shaped
 
-from jaxad.calibration.calibration_set import CalibrationSet, read_calibration_set
-from jaxad.calibration.evidence import contributions, drivers
+from jaxad.calibration.calibration_set import CalibrationSet, drivers, read_calibration_set
 from jaxad.detector.detector import SCORE, Detector, score_columns
 from jaxad.detector.exported import ExportedDetector
 from jaxad.detector.load import load
@@ -88,8 +87,7 @@ class CalibratedDetector:
         if self.normals is not None:
             scores = np.asarray(columns[SCORE], np.float64)
             p_values = self.normals.calibration.image_p_values(scores)
-            weights, means = self.detector.score_weights, self.normals.component_means
-            parts = contributions(columns, weights, means)
+            parts = self.normals.contributions(columns, self.detector.score_weights)
             table["p_value"] = p_values
             table["anomalous"] = (p_values <= self.rate).astype(np.int32)
             table["driver"] = np.asarray(drivers(parts))

@@ -1,6 +1,5 @@
 """The decisions of a run: thresholds from normal images or from labels, and their figures."""
 
-import dataclasses
 import math
 from typing import Any
 
@@ -61,10 +60,9 @@ def of_labels(labels: Labels, scores: Scalars, groups: Labels, resamples: int) -
     `best_on_test` is what the paper reports, `five_fold` follows its Appendix A, `all_positive_f1`
     is the F1 of calling everything anomalous.
     """
-    folds = thresholds.five_fold(labels, scores, groups)
     return {
         "best_on_test": best_on_test(labels, scores, groups, resamples),
-        "five_fold": None if folds is None else dataclasses.asdict(folds),
+        "five_fold": thresholds.five_fold(labels, scores, groups),
         "all_positive_f1": thresholds.all_positive_f1(labels),
     }
 

@@ -132,23 +132,15 @@ def folds(labels: Labels, groups: GroupNumbers, seed: int = 0) -> Iterator[tuple
         yield validation, test
 
 
-@dataclasses.dataclass(frozen=True)
-class FiveFold:
-    """Mean and standard deviation (of the sample) over folds, by figure.
-
-    Attributes:
-        mean: `auroc` and the figures of a `Decision` on the test rows.
-        deviation: of the same figures.
-    """
-
-    mean: dict[str, float]
-    deviation: dict[str, float]
-
-
-def five_fold(labels: Labels, scores: Scalars, groups: GroupNumbers) -> FiveFold | None:
+def five_fold(
+    labels: Labels, scores: Scalars, groups: GroupNumbers
+) -> dict[str, dict[str, float]] | None:
     """Evaluates each fold's test rows at the threshold that is best on its validation rows.
 
-    Returns None with too few patients or slices of a class, or if a fold has one class only.
+    Returns:
+        `mean` and `deviation` (standard deviation of the sample) over folds, of `auroc` and the
+        figures of a `Decision`; None with too few patients or slices of a class, or if a fold has
+        one class only.
     """
     if min(len(np.unique(groups)), *np.bincount(labels, minlength=2)) < NUM_FOLDS:
         return None
@@ -159,7 +151,8 @@ def five_fold(labels: Labels, scores: Scalars, groups: GroupNumbers) -> FiveFold
         threshold = best_f1(labels[validation], scores[validation]).threshold
         figures = dataclasses.asdict(at_threshold(labels[test], scores[test], threshold))
         rows.append({"auroc": float(roc_auc_score(labels[test], scores[test])), **figures})
-    return FiveFold(
-        mean={name: float(np.mean([row[name] for row in rows])) for name in rows[0]},
-        deviation={name: float(np.std([row[name] for row in rows], ddof=1)) for name in rows[0]},
-    )
+    by_figure = {name: [row[name] for row in rows] for name in rows[0]}
+    return {
+        "mean": {name: float(np.mean(values)) for name, values in by_figure.items()},
+        "deviation": {name: float(np.std(values, ddof=1)) for name, values in by_figure.items()},
+    }

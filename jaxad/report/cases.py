@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from jaxad.calibration.evidence import contributions, drivers
+from jaxad.calibration.calibration_set import drivers
 from jaxad.detector.detector import SCORE
 from jaxad.evaluate.examples import FALSE_ALARMS, LEAST, MISSES, MOST, Examples
 from jaxad.evaluate.score_table import ScoreTable
@@ -111,7 +111,7 @@ def _added(files: SplitFiles, own: ScoreTable) -> dict[str, np.ndarray]:
     normals = files.stored
     if normals is None or not set(weights) <= set(own.columns) & set(normals.components):
         return {}
-    return contributions(own.columns, weights, normals.component_means)
+    return normals.contributions(own.columns, weights)
 
 
 def sheet(examples: Examples, kind: str) -> Figure:

@@ -1,6 +1,5 @@
 """Scores all files at a path, block by block: memory does not grow with their number."""
 
-import abc
 import dataclasses
 import logging
 import math
@@ -40,61 +39,55 @@ _PATIENT_COLUMNS = (
 )  # fmt: skip
 
 
-class _Source(abc.ABC):
+@dataclasses.dataclass(frozen=True)
+class _Source:
     """Images or scans to score.
 
     Attributes:
         items: in a fixed order.
-        unit: `image` or `scan`.
-        reading: how files are read; None for arrays.
+        read: reads items, in their order.
+        reading: how files are read; None for an `.npz` file.
     """
 
     items: Sequence[Item]
-    unit: str
+    read: Callable[[Sequence[Item]], Iterator[Rows]]
     reading: Reading | None = None
 
-    @abc.abstractmethod
-    def read(self, items: Sequence[Item]) -> Iterator[Rows]:
-        """Reads items in their order."""
+    @property
+    def unit(self) -> str:
+        """What an item is: `image` or `scan`."""
+        return "image" if self.reading is None or self.reading.kind == "image" else "scan"
 
 
-class _Files(_Source):
-    """Files of the same kind as the run's data set."""
-
-    def __init__(self, path: Path, data: ConfigDict):
-        self.items = replay.find_items(path, data)
-        self._data = data
-        self.reading = replay.reading_of(data)
-        self.unit = "image" if self.reading.kind == "image" else "scan"
-
-    def read(self, items: Sequence[Item]) -> Iterator[Rows]:
-        """See `_Source.read`."""
-        return replay.read_rows_of(items, self._data)
+def _open_files(path: Path, data: ConfigDict) -> _Source:
+    """Finds files of the same kind as the run's data set."""
+    return _Source(
+        items=replay.find_items(path, data),
+        read=lambda items: replay.read_rows_of(items, data),
+        reading=replay.reading_of(data),
+    )
 
 
-class _Archive(_Source):
-    """An `.npz` file of prepared images; see `jaxad.data.files.npz`."""
+def _open_archive(path: Path, detector: Detector) -> _Source:
+    """Opens an `.npz` file of prepared images; see `jaxad.data.files.npz`."""
+    split = read_npz(path, needed=(), is_labelled=False)
+    detector.check(split.images, split.ids)
+    groups = zip(split.ids, split.groups, strict=True)
+    all_items = [Item(name, group, (path,), 0) for name, group in groups]
+    places = {item.id: place for place, item in enumerate(all_items)}
+    if len(places) < len(all_items):
+        raise UserError(f"{path}: two images have the same id; give every image its own.")
+    is_constant = are_constant(split.images)
 
-    unit = "image"
-
-    def __init__(self, path: Path, detector: Detector):
-        self._split = read_npz(path, needed=(), is_labelled=False)
-        detector.check(self._split.images, self._split.ids)
-        groups = zip(self._split.ids, self._split.groups, strict=True)
-        self.items = [Item(name, group, (path,), 0) for name, group in groups]
-        if len({item.id for item in self.items}) < len(self.items):
-            raise UserError(f"{path}: two images have the same id; give every image its own.")
-        self._is_constant = are_constant(self._split.images)
-        self._places = {item.id: place for place, item in enumerate(self.items)}
-
-    def read(self, items: Sequence[Item]) -> Iterator[Rows]:
-        """See `_Source.read`."""
+    def read(items: Sequence[Item]) -> Iterator[Rows]:
         for item in items:
-            place = self._places[item.id]
-            image, label = self._split.images[place : place + 1], np.zeros(1, np.int32)
+            place = places[item.id]
+            image, label = split.images[place : place + 1], np.zeros(1, np.int32)
             # As with files: a constant image must not stop the others.
-            error = "is constant; leave it out" if self._is_constant[place] else ""
+            error = "is constant; leave it out" if is_constant[place] else ""
             yield Rows(item, image, label, None, None, "", None, None, error=error)
+
+    return _Source(all_items, read)
 
 
 def score_files(
@@ -123,11 +116,10 @@ def score_files(
     if which_maps not in MAPS:
         raise UserError(f"--maps={which_maps}: is not one of {', '.join(MAPS)}.")
     check_not_hidden(path)
-    source: _Source
     if is_archive(path):
-        source = _Archive(path, detector.detector)
+        source = _open_archive(path, detector.detector)
     else:
-        source = _Files(path, detector.detector.config.data)
+        source = _open_files(path, detector.detector.config.data)
     if which_maps == "anomalous" and detector.normals is None:
         raise UserError(
             "--maps=anomalous: without a calibration no image is called anomalous; run "
@@ -271,8 +263,8 @@ def _write_patients(tables: Tables, detector: CalibratedDetector, output: Path) 
     for group, patient in sorted(patients.items()):
         decision = detector.patient(patient.score)
         called = "" if detector.normals is None else patient.num_anomalous
-        score = f"{patient.score:.9g}"
-        lines.append((group, patient.num_images, called, score, *decision, patient.highest))
+        cells = (patient.num_images, called, f"{patient.score:.9g}", *decision, patient.highest)
+        lines.append((group, *cells))
     tables.write_patients(_PATIENT_COLUMNS, lines)
     num_images = sum(patient.num_images for patient in patients.values())
     text = f"scored {num_images:,} images of {len(patients):,} patients"

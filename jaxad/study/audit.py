@@ -146,7 +146,7 @@ def _figures(
         NORMALS: dataclasses.asdict(thresholds.at_threshold(labels, scores, from_normals)),
     }
     folds = thresholds.five_fold(labels, scores, run.groups)
-    return found if folds is None else {**found, FOLDS: folds.mean}
+    return found if folds is None else {**found, FOLDS: folds["mean"]}
 
 
 def comma_separated(audits: Sequence[Audit]) -> str:

@@ -132,7 +132,8 @@ def make_table(
 
     def ensemble_row(key: str) -> Row:
         together = ensemble(scored[key])
-        metrics = comparable(measured, [together])
+        # Ranks replace scores: only metrics of thresholds keep their meaning.
+        metrics = comparable([m for m in measured if m.curve is not None], [together])
         return Row(
             experiment=key,
             found={metric.name: spread_of([value(metric, together)]) for metric in metrics},

@@ -89,11 +89,11 @@ def test_five_fold_chooses_its_threshold_where_it_does_not_look():
     labels = np.tile([0, 0, 0, 1], 50)
     scores = rng.normal(size=200)
     found = five_fold(labels, scores, groups)
-    assert found.mean["f1"] <= best_f1(labels, scores).f1
-    assert found.mean["auroc"] == pytest.approx(0.5, abs=0.1)
-    assert found.deviation["f1"] > 0
+    assert found["mean"]["f1"] <= best_f1(labels, scores).f1
+    assert found["mean"]["auroc"] == pytest.approx(0.5, abs=0.1)
+    assert found["deviation"]["f1"] > 0
     perfect = five_fold(labels, labels + 0.1 * rng.uniform(size=200), groups)
-    assert perfect.mean["auroc"] == perfect.mean["f1"] == 1.0
+    assert perfect["mean"]["auroc"] == perfect["mean"]["f1"] == 1.0
     assert five_fold(labels[:8], scores[:8], groups[:8]) is None  # two patients
     assert five_fold(np.zeros(200, np.int64), scores, groups) is None
 
