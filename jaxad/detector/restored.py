@@ -33,7 +33,8 @@ class RestoredDetector(Detector):
 
     def __init__(self, config: ConfigDict, variables: Tree, step: int):
         """Places the variables on the devices; programs are compiled on first use."""
-        self.num_parameters = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
+        params = jax.tree.leaves(variables.get("params", {}))
+        self.num_parameters = sum(leaf.size for leaf in params)
         self._config = config
         self.step = step
         self.image_shape = image_shape(config)

@@ -1,4 +1,4 @@
-"""Conformal p-values and thresholds: by hand, and by their guarantee on simulated patients."""
+"""Conformal p-values and thresholds: by hand, and their guarantee on simulated patients."""
 
 import numpy as np
 import pytest
@@ -39,7 +39,7 @@ def test_thresholds_call_exactly_those_whose_p_value_is_small(rate):
     )
 
 
-def test_rates_that_so_few_patients_cannot_support_are_refused():
+def test_rates_that_too_few_patients_cannot_support_are_rejected():
     found = calibrate(SCORES, GROUPS)
     words = r"rate of 0.05 is not supported by 3 normal patients: the smallest is 0.25;.* least 19 "
     for threshold in (found.patient_threshold, found.image_threshold):
@@ -53,7 +53,7 @@ def test_rates_that_so_few_patients_cannot_support_are_refused():
 
 
 def simulate(rng, patients):
-    """Slices that share their patient's level, of unequal numbers."""
+    """Returns scores and groups of slices; patients have different levels and numbers of slices."""
     sizes = rng.integers(1, 8, patients)
     groups = np.repeat(np.arange(patients), sizes)
     return rng.normal(size=patients)[groups] + 0.5 * rng.normal(size=len(groups)), groups
@@ -61,7 +61,7 @@ def simulate(rng, patients):
 
 @pytest.mark.parametrize(("rate", "patients"), [(0.01, 120), (0.05, 60), (0.1, 40)])
 def test_coverage_of_patients_and_its_law(rate, patients):
-    """Mean realised rate within Monte-Carlo error of the guarantee, its spread the Beta law's."""
+    """The mean realised rate meets the guarantee; its distribution is the Beta law."""
     rng = np.random.default_rng(0)
     new, new_groups = simulate(rng, 20_000)
     new_scores = group_maxima(new, new_groups)
@@ -76,7 +76,7 @@ def test_coverage_of_patients_and_its_law(rate, patients):
     assert stats.kstest(realised, law.cdf).pvalue > 1e-3
 
 
-def test_what_cannot_be_judged_is_refused():
+def test_invalid_scores_and_rates_are_rejected():
     found = calibrate(np.arange(10.0), np.arange(10))
     for judge in (found.image_p_values, found.patient_p_values):
         with pytest.raises(UserError, match="not finite"):
@@ -87,7 +87,7 @@ def test_what_cannot_be_judged_is_refused():
 
 
 def test_thresholds_call_exactly_where_p_is_at_most_the_rate():
-    """Also where weights such as 1/3 and 1/7 add up to a rate but for some bits, and near 1."""
+    """Includes weights such as 1/3 and 1/7, whose sums are off by some bits, and rates near 1."""
     rng = np.random.default_rng(3)
     for patients in range(1, 40):
         sizes = rng.integers(1, 8, size=patients)
@@ -123,8 +123,8 @@ def test_coverage_of_a_random_slice_of_a_new_patient(rate):
     assert rate - 1 / 61 - 4 * error <= np.mean(realised) <= rate + 4 * error
 
 
-def test_slices_taken_as_if_they_were_patients_break_the_guarantee():
-    """What the weights are for: a patient with many slices would count as many patients."""
+def test_slices_treated_as_patients_break_the_guarantee():
+    """Without weights, a patient with many slices would count as many patients."""
     rng = np.random.default_rng(2)
 
     def skewed(patients):
@@ -148,7 +148,7 @@ def test_slices_taken_as_if_they_were_patients_break_the_guarantee():
 
 
 @pytest.mark.parametrize("number", [*range(1, 200), 999, 12345])
-def test_the_smallest_rate_can_be_had(number):
+def test_the_smallest_rate_is_supported(number):
     found = calibrate(np.arange(number, dtype=np.float64), np.arange(number))
     assert found.patient_threshold(found.smallest_rate) == number - 1
     assert found.image_threshold(found.smallest_rate) == number - 1

@@ -64,7 +64,7 @@ ARRAYS = {
 
 @pytest.mark.parametrize("array", ARRAYS.values(), ids=ARRAYS)
 @pytest.mark.parametrize("name", ["npz", "folder"])
-def test_any_order_of_bytes_and_layout_is_scored_alike(array, name):
+def test_scores_do_not_depend_on_byte_order_and_layout(array, name):
     detector = MeanDetector(name)
     expected = (PIXELS / np.float32(65535)).astype(np.float32)
     prepared = detector.preprocess(array)
@@ -88,7 +88,7 @@ def test_any_order_of_bytes_and_layout_is_scored_alike(array, name):
     ],
 )
 @pytest.mark.parametrize("name", ["npz", "folder"])
-def test_what_holds_no_pixels_is_refused_in_one_line(array, expected, name):
+def test_arrays_without_pixels_are_rejected_in_one_line(array, expected, name):
     detector = MeanDetector(name)
     with pytest.raises(UserError, match=expected) as raised:
         detector.preprocess(array)
@@ -97,16 +97,16 @@ def test_what_holds_no_pixels_is_refused_in_one_line(array, expected, name):
         detector.score(array)
 
 
-def test_numbers_that_are_native_are_not_copied():
+def test_native_arrays_are_not_copied():
     assert native(PIXELS, "x") is PIXELS
     assert np.shares_memory(native(PIXELS[:, ::2], "x"), PIXELS)
 
 
-def test_lists_are_arrays_where_they_can_be():
+def test_lists_are_converted_to_arrays():
     np.testing.assert_array_equal(native([[1, 2], [3, 4]], "x"), [[1, 2], [3, 4]])
     with pytest.raises(UserError, match="x: is no array .*; give one of real numbers"):
         native([[1, 2], [3]], "x")
 
 
-def test_the_unit_interval_of_any_order_of_bytes():
+def test_the_unit_interval_does_not_depend_on_byte_order():
     np.testing.assert_array_equal(to_unit_interval(PIXELS.astype(">u2")), to_unit_interval(PIXELS))

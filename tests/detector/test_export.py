@@ -1,4 +1,4 @@
-"""Exported detectors: the scores of the run's own, from one file, with JAX and NumPy alone."""
+"""Exported detectors score as the run does, from one file, with JAX and NumPy alone."""
 
 import contextlib
 import json
@@ -23,7 +23,7 @@ from jaxad.train.state import initial_variables
 
 
 def make_detector(system):
-    """A detector whose parameters are as training begins."""
+    """Returns a detector with initial parameters."""
     config = get_config(f"{system}:smoke")
     config.data.root = "/home/Mrs. Miller"
     return RestoredDetector(config, initial_variables(make_model(config), 0), 3)
@@ -91,14 +91,14 @@ def test_it_scores_as_the_run_does(system, tmp_path):
     np.testing.assert_allclose(sum(parts), ours.image, rtol=1e-5)
 
 
-def test_it_is_lowered_for_cpu_cuda_and_tpu_and_any_number_of_images(members):
+def test_the_program_is_for_cpu_cuda_and_tpu_and_any_number_of_images(members):
     program = jax.export.deserialize(bytearray(members[exported.PROGRAM]))
     assert program.platforms == ("cpu", "cuda", "tpu")
     assert str(program.in_avals[-1].shape[0]) == "batch"
 
 
 def test_it_needs_neither_flax_nor_tensorflow(file):
-    """Nor what reads files and configs: these come when they are asked for."""
+    """Readers of files and configs are imported on first use, too."""
     script = f"""
 import sys
 import numpy as np
@@ -117,7 +117,7 @@ print(*sorted({{name.partition(".")[0] for name in sys.modules}}))
     assert {"jax", "numpy"} <= set(names.split()) and not heavy & set(names.split())
 
 
-def test_patients_names_do_not_travel_and_thresholds_do_not_change(file, calibration, members):
+def test_exported_calibrations_have_no_names_and_the_same_thresholds(file, calibration, members):
     content = b"".join(members.values())
     assert b"Miller" not in content and b"/home" not in content
     kept = jaxad.load(file).calibration_set
@@ -128,7 +128,7 @@ def test_patients_names_do_not_travel_and_thresholds_do_not_change(file, calibra
     np.testing.assert_array_equal(kept.pixel_maxima, calibration.pixel_maxima)
 
 
-def test_a_file_without_a_calibration_says_so(tmp_path):
+def test_a_file_without_a_calibration_is_reported(tmp_path):
     path = write(tmp_path / "a.jaxad", export.pack(make_detector("ae"), {}, None))
     assert jaxad.load(path).calibration_set is None
     with pytest.raises(UserError, match="has no calibration; evaluate the run, then export"):
@@ -136,7 +136,7 @@ def test_a_file_without_a_calibration_says_so(tmp_path):
 
 
 @pytest.mark.parametrize("name", [exported.WEIGHTS, exported.PROGRAM, exported.CALIBRATION])
-def test_a_member_that_was_changed_is_noticed(members, name, tmp_path):
+def test_a_changed_member_is_rejected(members, name, tmp_path):
     content = bytearray(members[name])
     content[len(content) // 2] ^= 1
     path = write(tmp_path / "a.jaxad", {**members, name: bytes(content)})
@@ -151,8 +151,8 @@ def with_digests(members):
     return {**members, exported.MANIFEST: json.dumps(manifest).encode()}
 
 
-def test_golden_scores_that_come_out_otherwise_are_refused(members, tmp_path):
-    """What a processor that computes otherwise would do: here the expected score is changed."""
+def test_different_golden_scores_are_rejected(members, tmp_path):
+    """Simulates a processor that computes differently, by changing the expected score."""
     golden = exported._arrays(members[exported.GOLDEN])
     golden["score"] = golden["score"] * 1.01
     changed = with_digests({**members, exported.GOLDEN: export._npz(golden)})
@@ -160,7 +160,7 @@ def test_golden_scores_that_come_out_otherwise_are_refused(members, tmp_path):
         jaxad.load(write(tmp_path / "a.jaxad", changed))
 
 
-def test_other_files_are_refused_in_one_line(members, tmp_path):
+def test_other_files_are_rejected_in_one_line(members, tmp_path):
     (tmp_path / "text").write_text("hello")
     with pytest.raises(UserError, match="is not an exported detector, or is damaged"):
         jaxad.load(tmp_path / "text")
@@ -174,7 +174,7 @@ def test_other_files_are_refused_in_one_line(members, tmp_path):
     assert "\n" not in str(raised.value)
 
 
-def test_any_damage_ends_in_one_line(members, tmp_path):
+def test_any_damage_raises_a_user_error_or_nothing(members, tmp_path):
     content = write_deflated(tmp_path / "a.jaxad", members).read_bytes()
     rng, path = np.random.default_rng(0), tmp_path / "b.jaxad"
     for place in rng.integers(0, len(content), 60):

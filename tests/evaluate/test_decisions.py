@@ -1,4 +1,4 @@
-"""A run's calibration on disk, and what its decisions are told to be worth."""
+"""Calibration sets on disk, and the reported figures of decisions."""
 
 import json
 
@@ -53,7 +53,7 @@ def test_a_calibration_is_read_as_it_was_written(workdir):
     assert ours.patient_threshold(0.1) == theirs.patient_threshold(0.1)
 
 
-def test_another_site_s_normals_replace_it(workdir):
+def test_a_new_calibration_replaces_the_old_one(workdir):
     store(workdir, 30)
     before = read_calibration_set(workdir).calibration.image_threshold(0.1)
     store(workdir, 30, scale=2.0)
@@ -83,7 +83,7 @@ def test_a_calibration_is_of_the_checkpoint_that_scored_it(workdir, monkeypatch)
         lambda text: "[1, 2]",
     ],
 )
-def test_calibrations_that_cannot_be_read_are_named(workdir, damage):
+def test_a_damaged_calibration_is_reported_with_its_path(workdir, damage):
     store(workdir, 3)
     text = workdir.calibration.read_text()
     assert damage(text) != text
@@ -101,7 +101,7 @@ def test_scores_that_are_not_finite_replace_nothing(workdir):
     assert workdir.calibration.read_bytes() == before
 
 
-def test_a_rate_that_cannot_be_had_is_replaced_by_the_smallest_and_said_so(workdir):
+def test_an_unsupported_rate_is_replaced_by_the_smallest_with_a_message(workdir):
     stored = store(workdir, 9)
     assert "9 normal patients (val)" in decisions.summary(stored, 0.05)
     assert "a false-positive rate of 0.05 needs 19 patients" in decisions.summary(stored, 0.05)
@@ -118,7 +118,7 @@ def test_a_rate_that_cannot_be_had_is_replaced_by_the_smallest_and_said_so(workd
         assert found[unit]["realised_rate"] == 0.0
 
 
-def test_the_realised_rate_is_that_of_normal_patients_who_weigh_alike(workdir):
+def test_the_realised_rate_is_over_normal_patients_of_equal_weight(workdir):
     calibration = store(workdir, 9).calibration  # calls above 17
     # p0: 1 of 2 slices called; p1: 1 of 4; p2 has an anomalous slice: the guarantee is not of it.
     groups = np.array([0, 0, 1, 1, 1, 1, 2, 2])
@@ -134,7 +134,7 @@ def test_the_realised_rate_is_that_of_normal_patients_who_weigh_alike(workdir):
     assert anomalous["image"]["realised_rate"] is anomalous["patient"]["realised_rate"] is None
 
 
-def test_all_of_it_is_json_and_a_row_of_the_report_each(workdir):
+def test_decisions_are_json_and_rows_of_the_report(workdir):
     calibration = store(workdir, 40).calibration
     rng = np.random.default_rng(0)
     groups = np.repeat(np.arange(20), 5)
@@ -163,7 +163,7 @@ def test_all_of_it_is_json_and_a_row_of_the_report_each(workdir):
     assert decision_rows({}) == []
 
 
-def test_of_one_class_there_is_only_what_normal_images_tell(workdir):
+def test_with_one_class_there_are_only_thresholds_from_normal_images(workdir):
     calibration = store(workdir, 40).calibration
     labels, scores = np.zeros(4, np.int64), np.arange(4.0)
     own = decisions.of_normals(calibration, 0.05, labels, scores, np.arange(4), 50)
@@ -174,7 +174,7 @@ def test_of_one_class_there_is_only_what_normal_images_tell(workdir):
     assert "realised 0 % over 4 normal patients" in rows[0]["note"]
 
 
-def test_images_without_patients_are_told(workdir):
+def test_images_without_patients_are_reported(workdir):
     split, scores = normals(30, slices=1)
     stored = write(workdir, split, scores)
     assert stored.is_own and "Every image counts as a separate patient" in decisions.summary(

@@ -15,14 +15,14 @@ SPLIT = Split(
 )
 
 
-def test_the_first_image_that_has_no_number_is_named():
+def test_the_first_score_that_is_not_finite_is_reported():
     _check_finite("test", "score", SPLIT, np.array([1.0, 2.0, 3.0]))
     words = "test: the anomaly map of image 'b' is not finite .2 such images"
     with pytest.raises(RunError, match=words):
         _check_finite("test", "anomaly map", SPLIT, np.array([1.0, np.nan, -np.inf]))
 
 
-def test_parts_that_are_constant_are_named(capsys):
+def test_constant_columns_are_reported(capsys):
     _report_constants("test", {"flow": np.array([-0.0, -0.0]), "ssim": np.array([0.1, 0.2])})
     assert capsys.readouterr().out == (
         "test: 'flow' is 0 for every image and carries no information.\n"

@@ -1,4 +1,4 @@
-"""Which slices are kept, and that they are read as they were written."""
+"""Choice of example slices; examples read back as written."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ SCORES = np.array([5.0, 4.0, 3.0, 2.0, 1.0, 0.0])
 LABELS = np.array([0, 1, 1, 0, 1, 0])
 
 
-def test_kinds_are_ranked_one_slice_a_patient():
+def test_each_kind_has_one_slice_per_patient_in_order():
     found = choose(SCORES, LABELS, ["a", "a", "b", "b", "c", "c"], 2)
     assert found == {
         "most": [0, 2],
@@ -44,7 +44,7 @@ def seen(rows):
     )
 
 
-def test_slices_are_kept_once_and_read_back(tmp_path, split):
+def test_slices_are_stored_once_and_read_back(tmp_path, split):
     path, kinds = tmp_path / "examples.npz", choose(SCORES, LABELS, split.groups, 2)
     rows = rows_of(kinds)
     images = split.images[rows] / np.float32(255)

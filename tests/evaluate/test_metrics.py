@@ -1,4 +1,4 @@
-"""Values are scikit-learn's; intervals are tested against theory."""
+"""Metrics: values against scikit-learn, intervals against theory."""
 
 import json
 import math
@@ -17,7 +17,7 @@ RESAMPLES = 400
 
 
 def _scored(rng, count, *, shift=1.0, decimals=2):
-    """Labels, and scores that tell them apart with an AUROC of about .76, ties included."""
+    """Returns labels and scores with an AUROC of about .76, with ties."""
     labels = (rng.uniform(size=count) < 0.3).astype(np.int64)
     scores = np.round(rng.normal(size=count) + shift * labels, decimals)
     return labels, scores
@@ -28,7 +28,7 @@ def _own_groups(count):
 
 
 def _mean(values, groups, resamples):
-    """The mean of the values of normal images."""
+    """Estimates the mean of the values of normal images."""
     return metrics.estimate(MSE, np.zeros(len(values), np.int64), values, groups, resamples)
 
 
@@ -46,7 +46,7 @@ NAMES = [metric.name for metric in VALUES]
 
 
 @pytest.mark.parametrize("metric", VALUES, ids=NAMES)
-def test_value_is_scikit_learns(rng, metric):
+def test_value_equals_scikit_learns(rng, metric):
     labels, scores = _scored(rng, 200, decimals=1)
     estimate = metrics.estimate(metric, labels, scores, _own_groups(200), 50)
     assert estimate.value == VALUES[metric](labels, scores)
@@ -55,7 +55,7 @@ def test_value_is_scikit_learns(rng, metric):
 @pytest.mark.parametrize("metric", VALUES, ids=NAMES)
 @pytest.mark.parametrize("scale", [1.0, 1e-3, 1e3], ids=["unit", "small", "large"])
 def test_auc_comes_from_scores_and_not_from_thresholded_labels(rng, metric, scale):
-    """A published reproduction computed AUC from 0/1 predictions; any threshold loses order."""
+    """A published reproduction computed AUC from 0/1 predictions, which have no order."""
     labels, scores = _scored(rng, 200, decimals=9)
     value = metrics.estimate(metric, labels, scale * scores, _own_groups(200), 50).value
     for quantile in (0.3, 0.5, 0.7, 0.9):
@@ -79,7 +79,7 @@ def test_mean_of_some_groups_only():
     assert sparse == _mean(values, np.array([0, 1, 2]), 50)
 
 
-def test_group_numbers_are_consecutive_and_alike_for_alike_names():
+def test_group_numbers_are_consecutive_and_equal_for_equal_names():
     numbers = group_numbers(("eve", "ann", "eve", "bob"))
     np.testing.assert_array_equal(numbers, [2, 0, 2, 1])
     assert numbers.dtype == np.int64
@@ -101,7 +101,7 @@ def test_interval_contains_the_value_and_narrows_with_the_root_of_the_groups(rng
     assert widths[0] / widths[1] == pytest.approx(4.0, rel=0.25)
 
 
-def test_interval_of_a_mean_is_the_one_of_theory(rng):
+def test_interval_of_a_mean_agrees_with_theory(rng):
     """Equal groups of four equal rows: half-width 1.96 s / sqrt(G), s over groups, not rows."""
     num_groups, rows = 150, 4
     of_groups = rng.normal(size=num_groups)
@@ -113,8 +113,8 @@ def test_interval_of_a_mean_is_the_one_of_theory(rng):
     assert (estimate.low + estimate.high) / 2 == pytest.approx(estimate.value, abs=0.1 * half_width)
 
 
-def test_interval_covers_the_truth_as_often_as_it_says(rng):
-    """95 % of the intervals of 200 data sets hold the true mean, zero, but for chance."""
+def test_intervals_have_their_nominal_coverage(rng):
+    """About 95 % of the intervals of 200 data sets contain the true mean, zero."""
     covered = 0
     for _ in range(200):
         values = np.repeat(rng.normal(size=40), 3)
@@ -127,7 +127,7 @@ def test_interval_covers_the_truth_as_often_as_it_says(rng):
 
 @pytest.mark.parametrize("metric", VALUES, ids=NAMES)
 def test_copies_within_a_patient_widen_the_interval(rng, metric):
-    """Four copies of every row tell nothing new: patients give the width of single rows."""
+    """Four copies of a row add no information: by patient, the width is that of single rows."""
     labels, scores = _scored(rng, 150)
     copied_labels, copied_scores = np.repeat(labels, 4), np.repeat(scores, 4)
     single = metrics.estimate(metric, labels, scores, _own_groups(150), RESAMPLES)
@@ -157,7 +157,7 @@ def test_estimates_are_deterministic_and_do_not_depend_on_the_order_of_rows(rng,
     )
 
 
-def test_resamples_without_a_class_do_not_spoil_the_interval():
+def test_resamples_without_a_class_are_left_out_of_the_interval():
     """One positive patient of four: (3/4)^4 = 32 % of the resamples have no positive."""
     labels = np.array([1, 0, 0, 0])
     estimate = metrics.estimate(
@@ -198,14 +198,14 @@ def test_json_holds_plain_numbers():
 
 
 def _maps(rng, count=12, size=8):
-    """Masks of a square in every second image, and maps that are higher there."""
+    """Returns masks with a square in every second image, and maps that are higher there."""
     masks = np.zeros((count, size, size), np.uint8)
     masks[::2, 2:5, 3:6] = 1
     maps = np.round(rng.normal(size=masks.shape) + 1.5 * masks, 2)
     return masks, maps
 
 
-def test_pixel_values_are_scikit_learns_and_dice_is_by_brute_force(rng):
+def test_pixel_values_equal_scikit_learns_and_brute_force_dice(rng):
     masks, maps = _maps(rng)
     found = estimate_pixels(METRICS, masks, maps, _own_groups(12), 50)
     labels, scores = masks.ravel(), maps.ravel()
@@ -227,7 +227,7 @@ def test_best_dice_by_hand():
     assert found["best_dice"].value == pytest.approx(6 / 7)
 
 
-def test_regions_weigh_alike():
+def test_regions_have_equal_weight():
     masks = np.zeros((2, 4, 4), np.uint8)
     masks[0, 0, 0] = masks[0, 1, 1] = 1  # touch at a corner: one region
     masks[0, 3, 0:3] = 1
@@ -255,7 +255,7 @@ def test_aupro_by_hand():
     assert found.value == pytest.approx((0.1 / 2 + 0.2 * 2 / 3) / 0.3)
 
 
-def test_aupro_is_scikit_learns_weighted_roc_up_to_its_limit(rng):
+def test_aupro_equals_scikit_learns_weighted_roc_up_to_its_limit(rng):
     masks = (rng.uniform(size=(6, 8, 8)) < 0.2).astype(np.uint8)
     maps = np.round(rng.normal(size=masks.shape) + masks, 1)  # ties, also across the limit
     found = estimate_pixels(METRICS, masks, maps, np.arange(6) // 2, RESAMPLES)["aupro"]
@@ -271,7 +271,7 @@ def test_aupro_is_scikit_learns_weighted_roc_up_to_its_limit(rng):
 
 
 def test_pixel_intervals_resample_patients(rng):
-    """Binned scores give the interval that exact ones give; copies of a patient widen nothing."""
+    """Binned and exact scores give the same interval; copies of slices do not change it."""
     masks, maps = _maps(rng, count=40)
     found = estimate_pixels(METRICS, masks, maps, _own_groups(40), RESAMPLES)
     for name, metric in [("pixel_auroc", AUROC), ("pixel_average_precision", AVERAGE_PRECISION)]:
@@ -307,8 +307,8 @@ def test_pixel_metrics_of_one_class_are_undefined(rng, fill):
         assert estimate.as_json() == {"value": None, "low": None, "high": None}
 
 
-def test_intervals_hold_their_value_where_anomalous_pixels_are_rare(rng):
-    """One pixel in 2,000: bins at quantiles of all pixels would put them all into one."""
+def test_intervals_contain_the_value_where_anomalous_pixels_are_rare(rng):
+    """With one anomalous pixel in 2,000, quantiles of all pixels would be too coarse."""
     masks = np.zeros((20, 100, 100), np.uint8)
     masks[:, 50, 50:55] = 1
     maps = rng.normal(size=masks.shape)

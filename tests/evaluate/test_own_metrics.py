@@ -95,7 +95,7 @@ def test_a_metric_of_pixels_is_estimated_from_its_curve(load, rng):
     assert found["pixel_half"].high == found["pixel_auroc"].high / 2
 
 
-def test_runs_are_compared_by_it(load, rng):
+def test_runs_are_compared_by_external_metrics(load, rng):
     labels, scores, groups = scored(rng)
     metrics = load("mean_gap", "largest")
     ours, theirs = (ScoredSplit(labels, groups, {"score": factor * scores}) for factor in (2, 1))
@@ -122,13 +122,13 @@ def test_runs_are_compared_by_it(load, rng):
         ("flat_curve", "does not return one value per resample"),
     ],
 )
-def test_objects_that_are_no_metric_are_reported_in_one_line(load, name, words):
+def test_objects_that_are_not_metrics_are_reported_in_one_line(load, name, words):
     with pytest.raises(UserError, match=f"config.evaluate.metrics: .*{words}") as raised:
         load(name)
     assert "\n" not in str(raised.value)
 
 
-def test_a_metric_that_fails_on_the_data_is_named(load, rng):
+def test_a_metric_that_fails_on_the_data_is_reported(load, rng):
     labels, scores, groups = scored(rng)
     with pytest.raises(RunError, match=r"metric 'few': its function failed \(IndexError: "):
         estimate(load("few")[-1], labels, scores, groups, 50)

@@ -12,7 +12,7 @@ PATIENTS, SLICES = 40, 6
 
 
 def split(separation, seed, patient_effect=0.0):
-    """Scores whose anomalous slices are `separation` standard deviations higher."""
+    """Returns scores that are `separation` standard deviations higher for anomalous slices."""
     layout = np.random.default_rng(0)
     labels = (layout.uniform(size=PATIENTS * SLICES) < 0.4).astype(int)
     groups = np.repeat(np.arange(PATIENTS), SLICES)
@@ -22,7 +22,7 @@ def split(separation, seed, patient_effect=0.0):
     return ScoredSplit(labels, groups, {"score": scores, "mse": np.exp(scores)})
 
 
-def test_metrics_of_a_run_are_scikit_learns():
+def test_metrics_of_a_run_equal_scikit_learns():
     run = split(1.0, 1)
     scores = run.columns["score"]
     assert paired.value(AUROC, run) == pytest.approx(roc_auc_score(run.labels, scores))
@@ -50,7 +50,7 @@ def test_a_system_does_not_differ_from_itself():
     assert (found.value, found.low, found.high, found.p_value) == (0.0, 0.0, 0.0, 1.0)
 
 
-def test_a_better_system_is_found_better_and_not_the_other_way_round():
+def test_a_better_system_has_a_significant_difference_of_the_right_sign():
     good, poor = [split(2.0, s) for s in (1, 2)], [split(0.2, s) for s in (3, 4)]
     found = paired.difference(AUROC, good, poor, 1000)
     # AUROC of two unit Gaussians d apart is Phi(d / sqrt 2): .921 and .556.
@@ -62,8 +62,8 @@ def test_a_better_system_is_found_better_and_not_the_other_way_round():
     assert back.high < 0 and back.p_value == found.p_value
 
 
-def test_pairing_takes_out_what_both_systems_have_in_common():
-    """Scores that differ by little, on patients that differ by much: the pair is told apart."""
+def test_pairing_removes_variation_that_both_systems_share():
+    """A small difference is significant although patients vary much."""
     ours = split(1.0, 1, patient_effect=2.0)
     lower = ours.columns["score"] - 0.3 * ours.labels
     theirs = ScoredSplit(ours.labels, ours.groups, {"score": lower})
@@ -78,7 +78,7 @@ def test_pairing_takes_out_what_both_systems_have_in_common():
 
 
 def seeds(first, count, spread):
-    """Runs of one system: training seeds move the separation by `spread` standard deviations."""
+    """Returns runs of one system whose separation varies by `spread` standard deviations."""
     moves = spread * np.random.default_rng(first).normal(size=count)
     return [split(1.0 + move, 1000 * first + n) for n, move in enumerate(moves)]
 
@@ -93,7 +93,7 @@ def seeds(first, count, spread):
         (3, 0.3, 15),
     ],
 )
-def test_equal_systems_are_rarely_told_apart(count, spread, most):
+def test_equal_systems_rarely_differ_significantly(count, spread, most):
     below = [
         paired.difference(
             AUROC, seeds(2 * n, count, spread), seeds(2 * n + 1, count, spread), 200
@@ -105,7 +105,7 @@ def test_equal_systems_are_rarely_told_apart(count, spread, most):
 
 
 def test_the_spread_of_seeds_widens_the_interval():
-    """Runs that differ by seed alone, on the same patients."""
+    """Only seeds differ; patients are the same."""
     alike = [split(1.0, 1)] * 4
     apart = [split(separation, 1) for separation in (0.2, 0.7, 1.3, 1.8)]
     theirs = [split(0.0, 9)]

@@ -1,4 +1,4 @@
-"""scores.csv reads back what was written, to the last bit."""
+"""`scores.csv`: values read back to the last bit; damage is reported."""
 
 import numpy as np
 import pytest
@@ -42,7 +42,7 @@ def test_tables_read_back_to_the_last_bit(tmp_path, rng):
         ("", "no column 'id'"),
     ],
 )
-def test_damaged_tables_say_what_is_wrong(tmp_path, text, words):
+def test_damaged_tables_are_reported(tmp_path, text, words):
     (tmp_path / "scores.csv").write_text(text)
     with pytest.raises(ValueError, match=words):
         read_score_table(tmp_path / "scores.csv")

@@ -1,4 +1,4 @@
-"""Decisions by a threshold: by hand and against scikit-learn."""
+"""Figures of thresholds: by hand and against scikit-learn."""
 
 import dataclasses
 
@@ -49,21 +49,21 @@ def test_against_scikit_learn(seed):
     )
 
 
-def test_scores_that_tell_nothing_are_called_anomalous_one_and_all():
-    """The best F1 of a constant is that of calling everything anomalous, no more."""
+def test_constant_scores_are_all_called_anomalous():
+    """The best F1 of a constant score is that of calling everything anomalous."""
     best = best_f1(LABELS, np.zeros(5))
     assert best.threshold < 0 and best.f1 == pytest.approx(all_positive_f1(LABELS))
     assert best.specificity == 0
 
 
-def test_neighbouring_floats_have_no_middle():
+def test_thresholds_between_neighbouring_floats():
     low = 1.0
     high = np.nextafter(low, 2.0)
     best = best_f1(np.array([0, 1]), np.array([low, high]))
     assert (best.threshold, best.f1) == (low, 1.0)
 
 
-def test_one_class_alone():
+def test_one_class_only():
     found = at_threshold(np.zeros(3, np.int64), np.arange(3.0), 1.5)
     assert found.specificity == pytest.approx(2 / 3)
     assert np.isnan(found.sensitivity) and found.f1 == 0
@@ -82,8 +82,8 @@ def test_folds_are_two_to_eight_and_share_no_patient():
     assert sorted(np.concatenate(validations)) == list(range(400))  # every row validates once
 
 
-def test_five_fold_chooses_its_threshold_where_it_does_not_look():
-    """Of scores without any relation to the labels the tuned F1 is flattering, this is not."""
+def test_five_fold_chooses_its_threshold_on_other_patients():
+    """For random scores, the F1 tuned on the test split is optimistic; this one is not."""
     rng = np.random.default_rng(0)
     groups = np.repeat(np.arange(50), 4)
     labels = np.tile([0, 0, 0, 1], 50)

@@ -1,4 +1,4 @@
-"""`--mode=score`: tables, maps where they belong, bad files, and going on after a kill."""
+"""`--mode=score`: tables, bad files, and continuing after an interruption."""
 
 import csv
 import dataclasses
@@ -54,7 +54,7 @@ class Brightness(Detector):
 
 
 def normals(count=39):
-    """Means 0 to .38, largest values all .1: scores are .2 to .58."""
+    """Returns normal images with means 0 to .38 and largest values .1: scores .2 to .58."""
     means, largest = np.arange(count) / 100, np.full(count, 0.1)
     names = tuple(f"n{number}" for number in range(count))
     components = {"mean": means, "largest": largest}
@@ -67,7 +67,7 @@ def rows(path):
 
 
 def write_images(folder, count=6):
-    """Grey ones: image n has the value 20 n, but for a corner of 255."""
+    """Writes grey images: image n has the value 20 n, and a corner of 255."""
     for number in range(count):
         pixels = np.full((40, 40), 20 * number, np.uint8)
         pixels[:4, :4] = 255
@@ -83,7 +83,7 @@ OBLIQUE = nib.affines.from_matvec(
 
 
 def write_oblique(path, turn=lambda voxels, affine: (voxels, affine)):
-    """A head with a bright lesion, and where the lesion is in mm."""
+    """Writes a head with a bright lesion; returns the centre of the lesion in mm."""
     shape = (36, 44, 20)
     index = np.indices(shape)
     voxels = (index.sum(axis=0) % 7 + 20).astype(np.int16)
@@ -137,7 +137,7 @@ def test_every_image_gets_a_row_and_every_patient_one(images, tmp_path, capsys):
     )
 
 
-def test_without_a_calibration_there_are_scores_alone(images, tmp_path):
+def test_without_a_calibration_there_are_only_scores(images, tmp_path):
     score_files(detector(stored=False), images, tmp_path / "out", which_maps="none")
     found = rows(tmp_path / "out/scores.csv")
     assert {row["p_value"] for row in found} == {""} and "from_mean" not in found[0]
@@ -145,12 +145,12 @@ def test_without_a_calibration_there_are_scores_alone(images, tmp_path):
     assert not (tmp_path / "out/maps").exists()
 
 
-def test_a_rate_that_the_normal_images_cannot_support_is_refused():
+def test_an_unsupported_rate_is_rejected():
     with pytest.raises(UserError, match=r"rate of 0.01 is not supported by 39 normal patients"):
         detector(rate=0.01)
 
 
-def test_bad_files_are_left_out_and_named(images, tmp_path, capsys):
+def test_bad_files_are_left_out_and_listed(images, tmp_path, capsys):
     (images / "patient0/1.png").write_bytes(b"")
     (images / "patient1/2.png").write_bytes(b"\x89PNG garbage")
     score_files(detector(), images, tmp_path / "out")
@@ -161,7 +161,7 @@ def test_bad_files_are_left_out_and_named(images, tmp_path, capsys):
     assert "2 files were left out" in capsys.readouterr().err
 
 
-def test_bad_files_alone_are_an_error(images, tmp_path):
+def test_only_bad_files_are_an_error(images, tmp_path):
     for path in images.rglob("*.png"):
         path.write_bytes(b"")
     with pytest.raises(UserError, match="none of 6 files has a score; see '.*errors.csv'"):
@@ -177,7 +177,7 @@ def test_an_npz_file_is_scored(tmp_path):
     assert len(rows(tmp_path / "out/patients.csv")) == 2
 
 
-def test_of_an_npz_file_only_images_count_and_constant_ones_are_named(tmp_path):
+def test_an_npz_file_needs_images_only_and_constant_ones_are_listed(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 65535, (5, SIZE, SIZE)).astype(">u2")
     pixels[3] = 0
     masks = np.full(pixels.shape, -1)  # nothing that a split could have
@@ -198,7 +198,7 @@ def test_of_an_npz_file_only_images_count_and_constant_ones_are_named(tmp_path):
         (normals(), ""),
     ],
 )
-def test_what_a_calibration_cannot_do_is_told(stored, line, tmp_path, monkeypatch, capsys):
+def test_limits_of_a_calibration_are_reported(stored, line, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(calibrated, "load", lambda path, checkpoint: Brightness("folder"))
     monkeypatch.setattr(calibrated, "read_calibration_set", lambda workdir: stored)
     found = load_calibrated(tmp_path, None)
@@ -217,7 +217,7 @@ def test_a_rate_is_between_0_and_1(rate):
 
 
 def test_a_patient_of_one_image_has_its_p_value(tmp_path):
-    """Also where it ties with a normal one: scores are float32, texts have fewer digits."""
+    """Includes ties with normal images: scores are float32, texts have fewer digits."""
     stored = normals()
     pixels = np.random.default_rng(3).uniform(0.1, 0.3, (20, SIZE, SIZE)).astype(np.float32)
     scores = np.concatenate(
@@ -233,7 +233,7 @@ def test_a_patient_of_one_image_has_its_p_value(tmp_path):
     assert by_image == by_patient
 
 
-def test_what_is_no_image_is_named_and_masks_are_not_scored(images, tmp_path):
+def test_other_formats_are_listed_and_masks_are_not_scored(images, tmp_path):
     (images / "ground_truth").mkdir()  # of no concern here
     Image.new("L", (9, 9)).save(images / "patient0/thumb.gif")
     score_files(detector(), images, tmp_path / "out")
@@ -265,7 +265,7 @@ def test_masks_are_left_out_and_not_scored(images, tmp_path, capsys):
     assert "left out 3 of 9 files, which are masks" in capsys.readouterr().err
 
 
-def test_a_name_that_is_not_utf_8_is_no_error(images, tmp_path):
+def test_names_that_are_not_utf_8_are_accepted(images, tmp_path):
     name = os.fsdecode(b"M\xfcller.png")
     (images / "patient0/0.png").rename(images / "patient0" / name)
     for _ in range(2):
@@ -277,7 +277,7 @@ def test_a_name_that_is_not_utf_8_is_no_error(images, tmp_path):
 # --- Going on.
 
 
-def test_a_stopped_run_goes_on_and_ends_as_an_unbroken_one(images, tmp_path, monkeypatch):
+def test_an_interrupted_run_continues_with_identical_results(images, tmp_path, monkeypatch):
     monkeypatch.setitem(files._BLOCK, "image", 2)
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     score_files(detector(), images, whole)
@@ -304,7 +304,7 @@ def test_a_stopped_run_goes_on_and_ends_as_an_unbroken_one(images, tmp_path, mon
     assert (broken / "scores.csv").read_bytes() == (whole / "scores.csv").read_bytes()
 
 
-def test_scores_of_something_else_are_not_mixed(images, tmp_path):
+def test_scores_of_another_task_are_not_mixed(images, tmp_path):
     out = tmp_path / "out"
     score_files(detector(), images, out, name="a")
     with pytest.raises(UserError, match="holds scores of another detector; choose another"):
@@ -342,7 +342,7 @@ def test_all_slices_of_a_scan_are_scored_with_their_positions(tmp_path):
     assert 8 <= int(highest.rpartition("-")[2]) <= 11
 
 
-def test_what_was_asked_is_kept(images, tmp_path):
+def test_the_task_is_stored(images, tmp_path):
     score_files(detector(), images, tmp_path / "out", name="run at step 7")
     task = json.loads((tmp_path / "out/progress.json").read_text())["task"]
     assert task["detector"] == "run at step 7" and task["rate"] == 0.05
