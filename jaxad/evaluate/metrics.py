@@ -175,38 +175,46 @@ def union(metrics: Iterable[Iterable[Metric]]) -> tuple[Metric, ...]:
 
 def _external(name: str) -> Metric:
     """Imports a metric, `package.module:name`, and tries it on 20 images."""
-    found = load_object(name, _FIELD)
-    if not isinstance(found, Metric):
-        if not callable(found) or not hasattr(found, "__name__"):
-            raise UserError(
-                f"{_FIELD}: '{name}' is {type(found).__name__}; name a function (labels, scores) "
-                "-> float, or a jaxad.evaluate.metrics.Metric."
-            )
-        found = Metric(found.__name__, found)
-    if not found.name.isidentifier() or found.name in _OTHER_KEYS or found.name[:4] == "num_":
+    target = load_object(name, _FIELD)
+    if isinstance(target, Metric):
+        metric = target
+    elif callable(target) and hasattr(target, "__name__"):
+        metric = Metric(target.__name__, target)
+    else:
         raise UserError(
-            f"{_FIELD}: '{name}' is named '{found.name}', which cannot be a metric's key in "
-            "metrics.json; rename it."
+            f"{_FIELD}: '{name}' is {type(target).__name__}; name a function (labels, scores) -> "
+            "float, or a jaxad.evaluate.metrics.Metric."
         )
-    required = "curve" if found.column == PIXELS else "function"
-    if getattr(found, required) is None:
-        raise UserError(f"{_FIELD}: '{name}' has no {required}; metrics of {found.column} need it.")
-    labels, values = np.tile([0, 1], 10), np.linspace(0, 1, 20)
-    chosen = found.rows(labels)
+    key = metric.name
+    if not key.isidentifier() or key in _OTHER_KEYS or key.startswith("num_"):
+        raise UserError(
+            f"{_FIELD}: '{name}' is named '{key}', which cannot be a metric's key in metrics.json; "
+            "rename it."
+        )
+    if metric.column == PIXELS and metric.curve is None:
+        raise UserError(f"{_FIELD}: '{name}' has no curve; a metric of pixels needs one.")
+    if metric.column != PIXELS and metric.function is None:
+        raise UserError(f"{_FIELD}: '{name}' has no function; a metric of images needs one.")
     try:
-        if found.curve is not None:
-            weights = np.stack([labels, labels[::-1]]).astype(float)
-            if np.shape(found.curve(weights, 1 - weights)) != (2,):
-                raise ValueError("its curve does not return one value per resample")
-        if found.function is not None:
-            float(found.function(labels[chosen], values[chosen]))
+        _try(metric)
     except Exception as error:
         raise UserError(
-            f"{_FIELD}: '{name}' fails on labels and scores of {chosen.sum()} images "
-            f"({type(error).__name__}: {first_line(error)}); it takes two arrays [N] and returns a "
-            "number."
+            f"{_FIELD}: '{name}' fails on labels and scores of 20 images ({type(error).__name__}: "
+            f"{first_line(error)}); it takes two arrays [N] and returns a number."
         ) from error
-    return found
+    return metric
+
+
+def _try(metric: Metric) -> None:
+    """Calls a metric's functions as an evaluation does; raises whatever they raise."""
+    labels, values = np.tile([0, 1], 10), np.linspace(0, 1, 20)
+    if metric.curve is not None:
+        weights = np.stack([labels, labels[::-1]]).astype(float)
+        if np.shape(metric.curve(weights, 1 - weights)) != (2,):
+            raise ValueError("its curve does not return one value per resample")
+    if metric.function is not None:
+        chosen = metric.rows(labels)
+        float(metric.function(labels[chosen], values[chosen]))
 
 
 def is_measured(metric: Metric, labels: Labels, columns: Container[str]) -> bool:

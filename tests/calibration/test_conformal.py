@@ -16,7 +16,7 @@ def test_by_hand():
     found = calibrate(SCORES, GROUPS)
     assert found.num_patients == 3 and found.smallest_rate == 0.25
     np.testing.assert_array_equal(group_maxima(SCORES, GROUPS), [5, 2, 6])
-    # Patients at 2, 5 and 6: of a new one at 5.5 one scores as high, (1 + 1) / 4.
+    # Patients score 2, 5 and 6: one scores at least 5.5, so p = (1 + 1) / 4.
     np.testing.assert_allclose(
         found.patient_p_values(np.array([7.0, 6.0, 5.5, 5.0, 1.0])), [0.25, 0.5, 0.5, 0.75, 1.0]
     )
@@ -119,7 +119,7 @@ def test_coverage_of_a_random_slice_of_a_new_patient(rate):
         called = new > found.image_threshold(rate)
         realised.append(np.sum(weights * called) / np.sum(weights))
     error = np.std(realised) / np.sqrt(len(realised))
-    # The guarantee is from above; it is short of the rate by at most one patient's weight.
+    # The rate is an upper bound, tight up to the weight of one patient.
     assert rate - 1 / 61 - 4 * error <= np.mean(realised) <= rate + 4 * error
 
 
@@ -129,7 +129,7 @@ def test_slices_treated_as_patients_break_the_guarantee():
 
     def skewed(patients):
         levels = rng.normal(size=patients)
-        sizes = np.where(levels > 0, 1, 20)  # many slices of those that score low
+        sizes = np.where(levels > 0, 1, 20)  # low-scoring patients have many slices
         groups = np.repeat(np.arange(patients), sizes)
         return levels[groups] + 0.1 * rng.normal(size=len(groups)), groups
 

@@ -67,7 +67,7 @@ _LONG = ("aeflow", "differnet")
 
 @pytest.mark.parametrize(
     "system",
-    # Pretrained encoders take long to compile, FastFlow's is the least.
+    # Pretrained encoders compile slowly; FastFlow's is the fastest of them.
     [pytest.param(one, marks=pytest.mark.long if one in _LONG else ()) for one in SYSTEMS],
 )
 def test_it_scores_as_the_run_does(system, tmp_path):
@@ -79,7 +79,7 @@ def test_it_scores_as_the_run_does(system, tmp_path):
     ours, theirs = detector.score(images), loaded.score(images)
     np.testing.assert_allclose(theirs.image, ours.image, rtol=1e-5)
     leaves = zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True)
-    for expected, found in leaves:  # of maps, squares of small differences are next to 0
+    for expected, found in leaves:  # squares of small differences in maps are near 0
         largest = float(np.abs(expected).max())
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5 * largest)
     image_only = np.concatenate(list(loaded.image_score_batches(images)))
@@ -123,7 +123,7 @@ def test_exported_calibrations_have_no_names_and_the_same_thresholds(file, calib
     kept = jaxad.load(file).calibration_set
     assert (kept.name, kept.checkpoint_step) == ("another site", 3)
     ours = jaxad.load_calibration(file)
-    for rate in (0.05, 0.2):  # a rate is chosen when it is used
+    for rate in (0.05, 0.2):  # rates are chosen at run time
         assert ours.image_threshold(rate) == calibration.calibration.image_threshold(rate)
     np.testing.assert_array_equal(kept.pixel_maxima, calibration.pixel_maxima)
 
@@ -181,7 +181,7 @@ def test_any_damage_raises_a_user_error_or_nothing(members, tmp_path):
         damaged = bytearray(content)
         damaged[place] ^= 1 << int(rng.integers(8))
         path.write_bytes(damaged)
-        with contextlib.suppress(UserError):  # what is in no member may be anything
+        with contextlib.suppress(UserError):  # bytes outside of members are not checked
             exported._members(path)
 
 

@@ -120,7 +120,7 @@ def test_an_unsupported_rate_is_replaced_by_the_smallest_with_a_message(workdir)
 
 def test_the_realised_rate_is_over_normal_patients_of_equal_weight(workdir):
     calibration = store(workdir, 9).calibration  # calls above 17
-    # p0: 1 of 2 slices called; p1: 1 of 4; p2 has an anomalous slice: the guarantee is not of it.
+    # p0: 1 of 2 slices called; p1: 1 of 4; p2 has an anomalous slice: not covered.
     groups = np.array([0, 0, 1, 1, 1, 1, 2, 2])
     scores = np.array([18.0, 0.0, 18.0, 0.0, 0.0, 0.0, 18.0, 18.0])
     labels = np.array([0, 0, 0, 0, 0, 0, 0, 1])
@@ -128,7 +128,7 @@ def test_the_realised_rate_is_over_normal_patients_of_equal_weight(workdir):
     assert found["normal_patients"] == 2
     assert found["image"]["realised_rate"] == pytest.approx((1 / 2 + 1 / 4) / 2)
     assert found["patient"]["realised_rate"] == 1.0
-    # Of all normal slices, pooled: 3 of 7 are called.
+    # Of all normal slices, 3 of 7 are called.
     assert found["image"]["specificity"]["value"] == pytest.approx(1 - 3 / 7)
     anomalous = decisions.of_normals(calibration, 0.1, np.ones(8, np.int64), scores, groups, 50)
     assert anomalous["image"]["realised_rate"] is anomalous["patient"]["realised_rate"] is None
@@ -158,7 +158,7 @@ def test_decisions_are_json_and_rows_of_the_report(workdir):
         pytest.approx(2 * 40 / 140),
     ]
     assert rows[0]["f1"]["low"] < rows[0]["f1"]["value"] < rows[0]["f1"]["high"]
-    # Every patient of this split is anomalous: specificity by patient is of nobody.
+    # Every patient is anomalous: specificity by patient is undefined.
     assert rows[3]["specificity"]["value"] is None
     assert decision_rows({}) == []
 

@@ -118,7 +118,7 @@ def test_runs_are_compared_by_external_metrics(load, rng):
         ("missing", "has no 'missing'"),
         ("fails", r"fails on labels and scores of 20 images \(ValueError: no such thing\)"),
         ("text", r"fails on labels .*could not convert string to float"),
-        ("no_curve", "has no curve; metrics of pixels need it"),
+        ("no_curve", "has no curve; a metric of pixels needs one"),
         ("flat_curve", "does not return one value per resample"),
     ],
 )

@@ -29,7 +29,7 @@ def test_metrics_of_a_run_equal_scikit_learns():
     assert paired.value(AVERAGE_PRECISION, run) == pytest.approx(
         average_precision_score(run.labels, scores)
     )
-    # How well a system reconstructs what it should: the normal slices.
+    # MSE is over normal slices.
     assert paired.value(MSE, run) == pytest.approx(run.columns["mse"][run.labels == 0].mean())
 
 
@@ -89,7 +89,7 @@ def seeds(first, count, spread):
         # Of 60 pairs of equal systems 3 are expected below .05; more than 8 has p < .004.
         (1, 0.0, 8),
         (5, 0.1, 8),
-        # Three seeds tell little of their own spread: the interval is too narrow by a third.
+        # Three seeds underestimate their spread: the interval is too narrow by a third.
         (3, 0.3, 15),
     ],
 )
@@ -124,7 +124,7 @@ def test_metrics_that_a_split_does_not_have():
 
 def test_an_ensemble_is_the_mean_of_ranks_and_averages_noise_out():
     runs = [split(1.0, seed) for seed in range(5)]
-    # One run on another scale: ranks do not see it.
+    # One run has another scale, which ranks remove.
     loud = ScoredSplit(
         runs[0].labels, runs[0].groups, {"score": np.exp(3 * runs[0].columns["score"])}
     )
@@ -134,13 +134,13 @@ def test_an_ensemble_is_the_mean_of_ranks_and_averages_noise_out():
     ) / len(runs[0].labels)
     np.testing.assert_allclose(together.columns["score"], expected)
     assert set(together.columns) == {"score"}  # an ensemble has no reconstruction
-    # The mean of five has the separation of one and a noise that is less by the root of five.
+    # A mean of five has the same separation, and noise smaller by the root of five.
     alone = np.mean([paired.value(AUROC, run) for run in runs])
     assert paired.value(AUROC, together) > alone + 0.1
     found = paired.difference(AUROC, [together], runs, 200, resample_runs=False)
     assert found.value == pytest.approx(paired.value(AUROC, together) - alone)
     assert found.low > 0 and found.p_value < 0.05
-    # Of the same runs as they are: patients are drawn, and nothing else.
+    # Only patients are resampled.
     counts = np.random.default_rng(0).multinomial(PATIENTS, np.full(PATIENTS, 1 / PATIENTS), 200)
     drawn = paired.under_counts(AUROC, together, counts.astype(float)) - np.mean(
         [paired.under_counts(AUROC, run, counts.astype(float)) for run in runs], axis=0

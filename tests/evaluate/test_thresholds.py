@@ -23,7 +23,7 @@ def test_by_hand():
     found = at_threshold(LABELS, SCORES, 0.25)
     # Called: 0.3 (hit), 0.4 (alarm), 0.5 (hit).
     assert dataclasses.astuple(found) == pytest.approx((0.25, 4 / 5, 4 / 5, 1.0, 2 / 3))
-    # On the threshold is not above it.
+    # A score equal to the threshold is not above it.
     assert at_threshold(LABELS, SCORES, 0.5).sensitivity == 0
     best = best_f1(LABELS, SCORES)
     assert best == at_threshold(LABELS, SCORES, best.threshold)
@@ -107,7 +107,7 @@ def test_small_splits_have_no_folds():
 
 
 def test_the_lowest_threshold_is_below_every_score():
-    scores = np.array([2.0**60, 2.0**60])  # less 1 it would be the same number
+    scores = np.array([2.0**60, 2.0**60])  # subtracting 1 does not change it
     best = best_f1(np.array([1, 1]), scores)
     assert best.threshold < scores[0] and best.f1 == 1.0
 
@@ -122,11 +122,11 @@ def test_intervals_are_of_the_figures_and_resample_patients():
     for name, estimate in found.items():
         assert estimate.value == getattr(plain, name)
         assert estimate.low < estimate.value < estimate.high
-    # Of 400 independent rows the accuracy is a binomial share.
+    # Accuracy over 400 independent rows is binomial.
     deviation = np.sqrt(plain.accuracy * (1 - plain.accuracy) / 400)
     width = found["accuracy"].high - found["accuracy"].low
     assert width == pytest.approx(2 * 1.96 * deviation, rel=0.15)
-    # Every patient four times: as many rows, a quarter of the patients, intervals twice as wide.
+    # Each row four times: as many rows from a quarter of the patients; intervals twice as wide.
     copies = intervals(
         np.repeat(labels[:100], 4), np.repeat(scores[:100], 4), 0.5, np.repeat(np.arange(100), 4),
         500,

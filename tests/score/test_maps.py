@@ -35,7 +35,7 @@ def test_overlays_show_the_image_and_the_map_beside_it(images, tmp_path):
     assert pixels.shape == (256, 512, 3)
     left, right = pixels[:, :256].astype(int), pixels[:, 256:].astype(int)
     assert (np.ptp(left, axis=-1) == 0).all()  # grey
-    # The corner is above what normal images reach, so it is as bright as can be; black stays.
+    # The corner exceeds all normal images: brightest colour. Black stays black.
     corner, rest = right[4:12, 4:12].mean(axis=(0, 1)), right[128:, 128:].mean(axis=(0, 1))
     assert rest.max() < 3 and corner[0] > 200 and corner[2] < corner[0]
 

@@ -28,7 +28,7 @@ class Brightness(Detector):
 
     step, num_parameters, num_latents = 7, 0, 0
     image_shape = (SIZE, SIZE, 1)
-    score_weights = {"mean": 1.0, "largest": 2.0}  # noqa: RUF012 - the base class says what it is
+    score_weights = {"mean": 1.0, "largest": 2.0}  # noqa: RUF012
 
     def __init__(self, kind, **fields):
         self._config = config_lib.get_config("pchvae:smoke")
@@ -121,7 +121,7 @@ def test_every_image_gets_a_row_and_every_patient_one(images, tmp_path, capsys):
     for row in found:
         parts = {name: float(row[name]) for name in ("mean", "largest")}
         assert float(row["score"]) == pytest.approx(parts["mean"] + 2 * parts["largest"])
-        # Normal images have a mean of .19 and a largest value of .1: the parts add up.
+        # Normal images have mean .19 and largest value .1 on average.
         assert float(row["from_mean"]) == pytest.approx(parts["mean"] - 0.19, abs=1e-5)
         assert float(row["from_largest"]) == pytest.approx(2 * (parts["largest"] - 0.1), abs=1e-5)
         assert row["driver"] == "largest"
@@ -180,7 +180,7 @@ def test_an_npz_file_is_scored(tmp_path):
 def test_an_npz_file_needs_images_only_and_constant_ones_are_listed(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 65535, (5, SIZE, SIZE)).astype(">u2")
     pixels[3] = 0
-    masks = np.full(pixels.shape, -1)  # nothing that a split could have
+    masks = np.full(pixels.shape, -1)  # invalid in a split
     np.savez(tmp_path / "a.npz", image=pixels, mask=masks, label=np.full(5, 7))
     score_files(detector("npz"), tmp_path / "a.npz", tmp_path / "out")
     expected = np.delete(pixels, 3, axis=0).mean(axis=(1, 2)) / 65535
@@ -234,7 +234,7 @@ def test_a_patient_of_one_image_has_its_p_value(tmp_path):
 
 
 def test_other_formats_are_listed_and_masks_are_not_scored(images, tmp_path):
-    (images / "ground_truth").mkdir()  # of no concern here
+    (images / "ground_truth").mkdir()
     Image.new("L", (9, 9)).save(images / "patient0/thumb.gif")
     score_files(detector(), images, tmp_path / "out")
     assert [row["id"] for row in rows(tmp_path / "out/errors.csv")] == ["patient0/thumb.gif"]
@@ -271,10 +271,10 @@ def test_names_that_are_not_utf_8_are_accepted(images, tmp_path):
     for _ in range(2):
         score_files(detector(), images, tmp_path / "out")
     table = (tmp_path / "out/scores.csv").read_text(encoding="utf-8")
-    assert r"M\xfcller.png" in table  # as text that any program reads
+    assert r"M\xfcller.png" in table  # valid UTF-8
 
 
-# --- Going on.
+# --- Continuing.
 
 
 def test_an_interrupted_run_continues_with_identical_results(images, tmp_path, monkeypatch):
@@ -293,7 +293,7 @@ def test_an_interrupted_run_continues_with_identical_results(images, tmp_path, m
     with pytest.raises(KeyboardInterrupt):
         score_files(detector(), images, broken)
     assert not (broken / "patients.csv").exists()
-    # A kill in the middle of a line.
+    # Killed in the middle of a line.
     with (broken / "scores.csv").open("a") as file:
         file.write("patient2/4.png,pat")
     monkeypatch.setattr(files, "_score_block", original)
