@@ -98,8 +98,7 @@ def evaluate_splits(
             for key, scores in trivial.of(name).items()
         }
         write_json(folder / "metrics.json", results)
-        printed = [m for m in all_metrics if m in _PRINTED or m not in metrics.METRICS]
-        _print_summary(name, printed, results)
+        _print_summary(name, all_metrics, results)
 
 
 def calibrate(workdir: Workdir, source: str, normals: Split) -> None:
@@ -303,9 +302,9 @@ def _write_examples(
 
 
 def _print_summary(
-    name: str, printed: Sequence[metrics.Metric], results: Mapping[str, Any]
+    name: str, all_metrics: Sequence[metrics.Metric], results: Mapping[str, Any]
 ) -> None:
-    """Prints one line of metrics for a split."""
+    """Prints one line of metrics for a split; warns of external metrics that lack their column."""
 
     def text(metric: metrics.Metric) -> str:
         value, low, high = (results[metric.name][key] for key in ("value", "low", "high"))
@@ -315,5 +314,9 @@ def _print_summary(
         interval = "" if low is None else f" [{low:.{digits}f}, {high:.{digits}f}]"
         return f"{value:.{digits}f}{interval}"
 
-    parts = [f"{metric.name} {text(metric)}" for metric in printed if metric.name in results]
-    logger.info(f"{name}: {', '.join(parts)}")
+    external = [metric for metric in all_metrics if metric not in metrics.METRICS]
+    printed = [m for m in (*_PRINTED, *external) if m.name in results]
+    logger.info(f"{name}: {', '.join(f'{metric.name} {text(metric)}' for metric in printed)}")
+    for metric in external:
+        if metric.name not in results:
+            logger.warning(f"{name}: has no '{metric.column}', so no metric '{metric.name}'.")

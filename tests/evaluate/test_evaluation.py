@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from jaxad.errors import RunError
-from jaxad.evaluate.evaluation import _check_finite, _report_constants
+from jaxad.evaluate.evaluation import _check_finite, _print_summary, _report_constants
+from jaxad.evaluate.metrics import METRICS, Metric
 from jaxad.types import Split
 
 SPLIT = Split(
@@ -27,3 +28,14 @@ def test_constant_columns_are_reported(capsys):
     assert capsys.readouterr().out == (
         "test: 'flow' is 0 for every image and carries no information.\n"
     )
+
+
+def test_the_summary_shows_external_metrics_and_warns_of_missing_columns(capsys):
+    metrics = (*METRICS, Metric("own", max, decimals=1), Metric("other", max, column="flow"))
+    interval = {"value": 0.75, "low": 0.5, "high": None}
+    undefined = dict.fromkeys(("value", "low", "high"))
+    results = {"auroc": undefined, "mse": interval, "own": interval | {"high": 1.0}}
+    _print_summary("test", metrics, results)
+    printed = capsys.readouterr()
+    assert printed.out == "test: auroc undefined (one class only), own 0.8 [0.5, 1.0]\n"
+    assert printed.err == "test: has no 'flow', so no metric 'other'.\n"
