@@ -1,19 +1,20 @@
-"""From `config.data` to what the readers of files take; the one place that reads these fields."""
+"""The settings of the readers of files, from `config.data`, and its checks."""
 
 import dataclasses
 from collections.abc import Mapping
 
 from ml_collections import ConfigDict
 
-from jaxad.config import base
+from jaxad import config as config_lib
+from jaxad.config.fields import FIELDS
 from jaxad.data.files.folders import Splitting
 from jaxad.data.files.formats import Kind
 from jaxad.data.files.items import Reading
 from jaxad.data.prepare.cutting import Cutting
-from jaxad.data.prepare.preparation import TAKES, Preparation
+from jaxad.data.prepare.preparation import Preparation
 from jaxad.errors import UserError
 
-#: What the files of a data set are, where there are files of the user's.
+#: Data sets that are read from image files or scans -> format of the files.
 KINDS: Mapping[str, Kind] = {
     "folder": "image",
     "nifti": "nifti",
@@ -27,7 +28,7 @@ KINDS: Mapping[str, Kind] = {
     "miic": "image",
 }
 
-#: Before the name of any data set of TensorFlow Datasets.
+#: Prefix of the name of any data set of TensorFlow Datasets.
 TFDS = "tfds:"
 
 
@@ -35,26 +36,26 @@ def preparation(data: ConfigDict) -> Preparation:
     """How pixels become an image.
 
     Raises:
-        UserError: a field cannot be.
+        UserError: the percentiles are not a lower and an upper one.
     """
     fields = data.preprocess.to_dict()
     return Preparation(image_size=data.image_size, channels=data.channels, **fields)
 
 
 def cutting(data: ConfigDict) -> Cutting:
-    """How volumes are cut.
+    """How volumes are cut into slices.
 
     Raises:
-        UserError: a field cannot be.
+        UserError: the slices are not (start, stop[, step]).
     """
     return Cutting(**data.volume.to_dict())
 
 
 def splitting(data: ConfigDict) -> Splitting:
-    """Who is in which split.
+    """How patients are assigned to splits.
 
     Raises:
-        UserError: a field cannot be.
+        UserError: the pattern for patients is not a regular expression.
     """
     fields = [field.name for field in dataclasses.fields(Splitting)]
     return Splitting(**{name: data[name] for name in fields})
@@ -64,48 +65,63 @@ def reading(data: ConfigDict, kind: Kind) -> Reading:
     """How files of a kind are read.
 
     Raises:
-        UserError: a field cannot be.
+        UserError: see `preparation` and `cutting`.
     """
     return Reading(kind, preparation(data), cutting(data), data.on_error)
 
 
-#: Fields of `config.data` that some data sets alone have a use for; `tfds:` is any of TFDS.
-_USED_BY: Mapping[str, tuple[str, ...]] = {
-    "preprocess": (*KINDS, TFDS),
-    "volume": tuple(name for name, kind in KINDS.items() if kind != "image"),
-    "modality": ("hcp", "brats2017", "brats2021"),
-    "regroup": ("oct2017", "chestxray"),
-    "val_share": (*KINDS, TFDS),
-    "test_share": ("folder", "nifti", "dicom", "brats2017", "brats2021"),
-    "check_sizes": tuple(name for name in KINDS if name not in ("folder", "nifti", "dicom")),
-    "group_pattern": ("folder", "nifti", "dicom", "miic"),
-    "normal_classes": ("folder", "nifti", "dicom", "miic", TFDS),
-    "anomalous_classes": (TFDS,),
-}
+def kinds_of(name: str) -> frozenset[str]:
+    """The name and the kinds of a data set, as `jaxad.config.fields.Field.data` uses them."""
+    if name.startswith(TFDS):
+        return frozenset({"tfds"})
+    if name not in KINDS:
+        return frozenset({name})
+    origin = "files" if name in ("folder", "nifti", "dicom") else "published"
+    return frozenset({name, origin, "images" if KINDS[name] == "image" else "volumes"})
 
 
-def check_used(data: ConfigDict) -> None:
-    """Raises a UserError for a field that was set and would be passed over."""
-    given, defaults = data.to_dict(), base().data.to_dict()
-    names = [TFDS if name.startswith(TFDS) else name for name in (data.name, data.test.name)]
-    for field, users in _USED_BY.items():
-        if given[field] != defaults[field] and not set(names) & set(users):
-            raise UserError(
-                f"config.data.{field}: '{data.name}' has no use for it; it is of "
-                f"{', '.join(users)}."
-            )
-    prepared = preparation(data)
-    intensities = {
-        (prepared.of_images() if KINDS.get(name, "image") == "image" else prepared.of_volumes())
-        .intensity
-        for name in names
-        if name in KINDS or name == TFDS
-    }  # fmt: skip
-    for field in ("foreground", "clip", "percentiles"):
-        users = tuple(name for name, fields in TAKES.items() if field in fields)
-        changed = given["preprocess"][field] != defaults["preprocess"][field]
+def check(data: ConfigDict) -> None:
+    """Checks `config.data` before any file is opened.
+
+    Raises:
+        UserError: a value is not allowed, or a field was changed that has no effect.
+    """
+    config_lib.check(data, "config.data")
+    reading(data, "image")
+    splitting(data)
+    _check_data_sets(data)
+    _check_intensity(data)
+
+
+def _check_data_sets(data: ConfigDict) -> None:
+    """Raises a UserError for a changed field that none of the config's data sets uses."""
+    values = config_lib.flatten(data, "data")
+    kinds = kinds_of(data.name) | kinds_of(data.test.name)
+    for field in FIELDS:
+        if not field.data or values[field.path] == field.default or kinds & set(field.data):
+            continue
+        users = [name for name in KINDS if kinds_of(name) & set(field.data)]
+        users += [f"{TFDS}<name>"] * ("tfds" in field.data)
+        raise UserError(
+            f"config.{field.path}: has no effect on data set '{data.name}', only on "
+            f"{', '.join(users)}."
+        )
+
+
+def _check_intensity(data: ConfigDict) -> None:
+    """Raises a UserError for a changed field that the data sets' intensities do not use."""
+    values, prepared = config_lib.flatten(data, "data"), preparation(data)
+    intensities = set()
+    for kinds in map(kinds_of, (data.name, data.test.name)):
+        if "volumes" in kinds:
+            intensities.add(prepared.of_volumes().intensity)
+        elif kinds & {"images", "tfds"}:
+            intensities.add(prepared.of_images().intensity)
+    for field in FIELDS:
+        path, users = field.requires
+        changed = bool(path) and values[field.path] != field.default
         if changed and intensities and not intensities & set(users):
             raise UserError(
-                f"config.data.preprocess.{field}: intensity '{min(intensities)}' has no use for "
-                f"it; set config.data.preprocess.intensity to {' or '.join(users)}."
+                f"config.{field.path}: has no effect with intensity '{min(intensities)}'; set "
+                f"config.{path} to {' or '.join(users)}."
             )

@@ -291,8 +291,7 @@ class DataSet:
                 cannot be rendered into the split that `config.data.natural_objects` names.
         """
         self._name = data.name
-        settings.reading(data, "image")  # says what is wrong with a field, used or not
-        settings.check_used(data)
+        settings.check(data)
         self.unread: list[Unread] = []
         options = ReadOptions(measure=measure, tell=self.unread.append)
         self._readers = _open(data, options)
