@@ -62,7 +62,10 @@ def fail(capsys):
         (["--config.seed=-7"], r"config\.seed: -7 is not in \[0, 4294967295\]\."),
         (["--config.optim.learning_rate=nan"], r"learning_rate: nan is not in \[0, inf\)\."),
         (["--config.data.val_share=1"], r"config\.data\.val_share: 1\.0 is not in \(0, 1\)\."),
-        (["--config.precision=float16"], r"precision: 'float16' is not one of float32, bfloat16\."),
+        (
+            ["--config.precision=float16"],
+            r"precision: unknown 'float16'; known: float32, bfloat16",
+        ),
         (["--config.data.volume.slices=a,b"], r"slices=\('a,b',\): not .*slices='\(20, 40\)'"),
         (["--config.optim.frozen=1,2"], r"optim\.frozen=\(1, 2\): not understood; .*stem"),
         (["--config.model.widths=a,b"], r"model\.widths=\('a,b',\): not understood; .*\(8, 8"),
@@ -270,7 +273,7 @@ def test_help_tells_the_modes_and_with_a_config_its_fields(capsys):
     for field in config_lib.flatten(config_lib.get_config("pchvae:smoke")):
         assert f"--{field}=" in with_config
     assert re.search(r"--config\.seed=9 +Seed of initial", with_config)
-    assert re.search(r"--config\.parallel=jit .* One of jit, pmap\.\n", with_config)
+    assert re.search(r"--config\.optim\.name=adam +Optimiser\. One of adam, adamw", with_config)
 
 
 # --- Overrides.

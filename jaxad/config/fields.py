@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from jaxad.errors import UserError
+from jaxad.limits import Interval, OneOf
 
 #: What a field sets: `setting` changes results; `path` is a place on this machine; `execution` says
 #: how a run is executed. Only settings count as differences between runs.
@@ -68,22 +69,11 @@ class Field:
         Raises:
             UserError: the value is outside the interval or not among the choices.
         """
-        values = value if isinstance(value, tuple) else (value,)
-        if isinstance(self.allowed, tuple):
-            if self.allowed and value not in self.allowed:
-                raise UserError(f"{path}: '{value}' is not one of {', '.join(self.allowed)}.")
-        elif not all(_contains(self.allowed, v) for v in values):
-            raise UserError(f"{path}: {value} is not in {self.allowed}.")
-
-
-def _contains(interval: str, value: Any) -> bool:
-    """Whether a value is a number in an interval such as `[0, inf)`; NaN is in none."""
-    if not isinstance(value, int | float):
-        return False
-    least, most = map(float, interval[1:-1].split(","))
-    above = least <= value if interval[0] == "[" else least < value
-    below = value <= most if interval[-1] == "]" else value < most
-    return above and below
+        if not self.allowed:
+            return
+        limit = Interval(self.allowed) if isinstance(self.allowed, str) else OneOf(self.allowed)
+        if problem := limit.find_problem(value):
+            raise UserError(f"{path}: {problem}.")
 
 
 _SEED = "[0, 4294967295]"
@@ -337,7 +327,7 @@ FIELDS = (
 
 #: The fields of a study's config beside the shared `data` and the fields of its experiments.
 STUDY_FIELDS = (
-    Field("seeds", (), "Seeds that every experiment is trained with.", _SEED, items=int),
+    Field("seeds", (0,), "Seeds that every experiment is trained with.", _SEED),
     Field("seeds_per_program", 1, "Seeds trained together as one program (vmap).", "[1, inf)"),
     Field("reference", "", "Experiment to compare the others with; empty: the best one."),
     Field("bootstrap_resamples", 2000, "Resamples of patients for differences.", "[1, 1000000]"),

@@ -26,10 +26,10 @@ def test_shipped_configs_pass():
         ("train.num_epochs", 0.0, "config.train.num_epochs: 0.0 is not in"),
         ("train.num_epochs", float("nan"), "config.train.num_epochs: nan is not in"),
         ("optim.clip_norm", -1.0, "config.optim.clip_norm: -1.0 is not in"),
-        ("optim.name", "adm", "'adm' is not one of adam"),
+        ("optim.name", "adm", "unknown 'adm'; known: adam"),
         ("model.widths", (0, 8, 8, 8), "config.model"),
-        ("precision", "float16", "'float16' is not one of float32, bfloat16"),
-        ("parallel", "shard", "'shard' is not one of jit, pmap"),
+        ("precision", "float16", "unknown 'float16'; known: float32, bfloat16"),
+        ("parallel", "shard", "unknown 'shard'; known: jit, pmap"),
         ("model.name", "pchvea", "unknown model 'pchvea'.*did you mean 'pchvae'"),
     ],
 )
