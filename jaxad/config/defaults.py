@@ -29,15 +29,21 @@ def base() -> ConfigDict:
     return from_records(FIELDS)
 
 
-def smoke(config: ConfigDict) -> ConfigDict:
-    """Shrinks the data and the length of a run to seconds, for tests; model sizes stay."""
+def smoke(config: ConfigDict, *, is_trained: bool = True) -> ConfigDict:
+    """Shrinks a run to seconds, for tests; model sizes stay.
+
+    Args:
+        config: of the run; changed in place.
+        is_trained: whether the system is trained; `config.train` has no effect on others.
+    """
     config.data.num_subjects = (4, 2, 3, 4)
     config.data.batch_size = 16
-    config.train.num_epochs = 2.0
-    config.train.log_every_steps = 2
-    config.train.checkpoint_every_steps = 5
     config.evaluate.bootstrap_resamples = 50
     config.evaluate.num_examples = 2
+    if is_trained:
+        config.train.num_epochs = 2.0
+        config.train.log_every_steps = 2
+        config.train.checkpoint_every_steps = 5
     return config
 
 

@@ -26,7 +26,12 @@ def field_lines(config: ConfigDict, width: int) -> list[str]:
             flag = f"{flag:{_COLUMN}}{text.pop(0)}"
         lines += [flag, *(f"{'':{_COLUMN}}{line}" for line in text)]
     kinds = "; ".join(f"{name}: {text}" for name, text in DATA_KINDS.items())
-    return [*lines, "", *textwrap.wrap(f"Kinds of data sets: {kinds}.", width)]
+    notes = (
+        f"Kinds of data sets: {kinds}.",
+        "Systems that are fitted in one pass use neither config.optim nor, but for its cache of "
+        "features, config.train.",
+    )
+    return [*lines, "", *(line for note in notes for line in textwrap.wrap(note, width))]
 
 
 def describe(field: Field) -> str:

@@ -34,7 +34,7 @@ def pchvae_protocol(variant: str) -> ConfigDict:
 
 
 def aeflow_data(variant: str) -> ConfigDict:
-    """Data of AE-FLOW and of the systems of its Table 1; training is that of `base`."""
+    """Data of AE-FLOW, for it and for systems that are compared with it on the same data."""
     config = base()
     config.data.image_size = 128
     config.data.batch_size = 32
@@ -43,7 +43,7 @@ def aeflow_data(variant: str) -> ConfigDict:
     if variant == "demo":
         config.data.num_subjects = (160, 60, 60, 60)
     elif variant == "smoke":
-        smoke(config)
+        smoke(config, is_trained=False)
         config.data.image_size = 32
     elif variant in ("paper", "chest"):
         # The paper's other data: isic2018 (with config.data.channels=3), brats2021, miic.
@@ -62,9 +62,8 @@ def aeflow_protocol(variant: str) -> ConfigDict:
     config.optim.learning_rate, config.optim.weight_decay = 2e-4, 1e-5
     if variant == "chest":
         config.optim.learning_rate, config.optim.weight_decay = 1e-3, 0.0
-    if variant != "smoke":
-        config.train.num_epochs = 2.5 if variant == "demo" else 100.0
-    return config
+    config.train.num_epochs = 2.5 if variant == "demo" else 100.0
+    return smoke(config) if variant == "smoke" else config
 
 
 def autoencoder_sizes(config: ConfigDict, variant: str) -> None:

@@ -3,7 +3,7 @@
 import pytest
 from ml_collections import ConfigDict
 
-from jaxad.config import get_config
+from jaxad.config import base, get_config
 from jaxad.config.model import image_shape, pixels_per_device
 from jaxad.errors import UserError
 from jaxad.train import checks
@@ -71,6 +71,36 @@ def test_mistakes_in_the_fields_of_a_network_are_named(change, words):
                 group = group[name]
             group[field] = value
     with pytest.raises(UserError, match=words):
+        checks.check(config)
+
+
+class Fitted:
+    """A model that is fitted in one pass."""
+
+    image_shape, num_latents, score_weights = (64, 64, 1), 1, {}
+
+    def init_variables(self, key):
+        return {"params": {}}
+
+    def score(self, variables, images):
+        raise NotImplementedError
+
+    def fit(self, variables, batches, key):
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [("optim.b1", 0.5), ("train.num_epochs", 3.0), ("train.updates.model", (0.0, 1.0, 2))],
+)
+def test_fields_of_training_are_refused_for_a_fitted_model(monkeypatch, path, value):
+    monkeypatch.setattr(checks, "make_model", lambda config: Fitted())
+    config = base()
+    checks.check(config)
+    config.train.updates = ConfigDict({"model": (0.0, 1.0, 1)} if "updates" in path else {})
+    config.update_from_flattened_dict({path: value})
+    field = path.removesuffix(".model").replace(".", r"\.")
+    with pytest.raises(UserError, match=rf"config\.{field}: has no effect on .* one pass"):
         checks.check(config)
 
 
