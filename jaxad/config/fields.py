@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from jaxad.errors import UserError
-from jaxad.limits import Interval, OneOf
+from jaxad.nn.fields import Interval, OneOf
 
 #: What a field sets: `setting` changes results; `path` is a place on this machine; `execution` says
 #: how a run is executed. Only settings count as differences between runs.
@@ -21,6 +21,7 @@ DATA_KINDS: Mapping[str, str] = {
     "volumes": "scans, your own or published",
     "published": "data sets of the papers",
     "tfds": "tfds:<name>",
+    "external": "package.module:function",
 }
 
 
@@ -123,28 +124,28 @@ _DATA = (
     Field("data.test.root", "", "Folder or table of that data set.", role="path"),
     Field(
         "data.modality", "", "Modality of the scans, as t2, or t1,t2 for two channels.",
-        data=("hcp", "brats2017", "brats2021"),
+        data=("hcp", "brats2017", "brats2021", "external"),
     ),
     Field(
         "data.val_share", 0.1, "Share of training patients for val, if the data have no val.",
-        "(0, 1)", data=_PREPARED,
+        "(0, 1)", data=(*_PREPARED, "external"),
     ),
     Field(
         "data.test_share", 0.2, "Share of normal patients for test, if the data have no test.",
-        "(0, 1)", data=("files", "brats2017", "brats2021"),
+        "(0, 1)", data=("files", "brats2017", "brats2021", "external"),
     ),
     Field(
         "data.group_pattern", "",
         "Regular expression that finds the patient in a file's path; empty: one per file.",
-        data=("files", "miic"),
+        data=("files", "miic", "external"),
     ),
     Field(
         "data.normal_classes", (), "Folders or labels that are normal; empty: the usual words.",
-        data=("files", "miic", "tfds"),
+        data=("files", "miic", "tfds", "external"),
     ),
     Field(
         "data.anomalous_classes", (), "Labels that are anomalous; all others are then normal.",
-        data=("tfds",),
+        data=("tfds", "external"),
     ),
     Field(
         "data.regroup", False, "Leave training images of patients in the published test split out.",
