@@ -64,16 +64,13 @@ def plan(config: ConfigDict, folder: Workdir) -> dict[str, list[PlannedRun]]:
     """The runs of every experiment.
 
     Raises:
-        UserError: nothing to run, a seed twice, a name that is no folder's, or experiments that
-            do not share the CPU alike.
+        UserError: a value is not allowed, a seed is given twice, the name of an experiment is
+            not possible for a folder, or experiments differ in `cpu_devices`.
     """
+    config_lib.check(config)
     seeds = [int(seed) for seed in config.seeds]
-    if not seeds or len(set(seeds)) != len(seeds):
-        raise UserError(f"config.seeds: {tuple(seeds)}; give at least one, each once.")
-    if not 0 <= min(seeds) <= max(seeds) < 2**32:
-        raise UserError(f"config.seeds: {tuple(seeds)}; seeds are from 0 to 2**32 - 1.")
-    if config.seeds_per_program < 1:
-        raise UserError(f"config.seeds_per_program: {config.seeds_per_program} is less than 1.")
+    if len(set(seeds)) != len(seeds):
+        raise UserError(f"config.seeds: {tuple(seeds)}; give each once.")
     known = (*config.experiments, LINEAR_BASELINE)
     if config.reference and config.reference not in known:
         raise UserError(

@@ -102,9 +102,9 @@ def test_every_experiment_runs_with_every_seed_on_the_same_data(npz_root, tmp_pa
     [
         ({"seeds": ()}, "config.seeds"),
         ({"seeds": (1, 1)}, "each once"),
-        ({"seeds": (0, -1)}, "seeds are from 0"),
+        ({"seeds": (0, -1)}, "each in .0, 4294967295."),
         ({"reference": "big"}, "no experiment 'big'; there are large, small, pca_64"),
-        ({"seeds_per_program": 0}, "less than 1"),
+        ({"seeds_per_program": 0}, "0 is not in .1, inf."),
     ],
 )
 def test_studies_that_cannot_be_are_refused(npz_root, tmp_path, change, words):
