@@ -1,32 +1,17 @@
 """The settings of the readers of files, from `config.data`, and its checks."""
 
 import dataclasses
-from collections.abc import Mapping
 
 from ml_collections import ConfigDict
 
 from jaxad import config as config_lib
 from jaxad.config.fields import FIELDS
-from jaxad.data.files.folders import Splitting
-from jaxad.data.files.formats import Kind
+from jaxad.data.files.formats import KINDS, Kind
 from jaxad.data.files.items import Reading
+from jaxad.data.files.splitting import Splitting
 from jaxad.data.prepare.cutting import Cutting
 from jaxad.data.prepare.preparation import Preparation
 from jaxad.errors import UserError
-
-#: Data sets that are read from image files or scans -> format of the files.
-KINDS: Mapping[str, Kind] = {
-    "folder": "image",
-    "nifti": "nifti",
-    "dicom": "dicom",
-    "hcp": "nifti",
-    "brats2017": "nifti",
-    "brats2021": "nifti",
-    "oct2017": "image",
-    "chestxray": "image",
-    "isic2018": "image",
-    "miic": "image",
-}
 
 #: Prefix of the name of any data set of TensorFlow Datasets.
 TFDS = "tfds:"

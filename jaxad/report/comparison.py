@@ -12,6 +12,7 @@ from jaxad.errors import UserError
 from jaxad.evaluate import paired
 from jaxad.evaluate.examples import Examples
 from jaxad.evaluate.score_table import ScoreTable
+from jaxad.models import title
 from jaxad.report import study_figures
 from jaxad.report.cases import case_outline, panel
 from jaxad.report.columns import (
@@ -21,7 +22,7 @@ from jaxad.report.columns import (
     residual_column,
 )
 from jaxad.report.figures import Column
-from jaxad.report.names import METRICS, SYSTEMS
+from jaxad.report.names import METRICS
 from jaxad.report.pictures import figure_view
 from jaxad.report.run_files import RunFiles, SplitFiles, read_run
 from jaxad.report.study_figures import SystemScores
@@ -81,9 +82,8 @@ def comparison_view(runs: Mapping[str, RunFiles]) -> dict[str, Any]:
 
 
 def system_of(run: RunFiles) -> str:
-    """How a run's system is called where people read it."""
-    name = str(run.config.get("model", {}).get("name", ""))
-    return SYSTEMS.get(name, name) or "Unnamed system"
+    """Returns the title of a run's system."""
+    return title(str(run.config.get("model", {}).get("name", "")))
 
 
 def _split_view(runs: Mapping[str, RunFiles], split: str) -> dict[str, Any]:

@@ -1,18 +1,5 @@
-"""How systems and metrics are called where people read them."""
+"""Names of metrics in reports."""
 
-SYSTEMS = {
-    "pchvae": "pchVAE",
-    "chvae": "chVAE",
-    "highvae": "High VAE",
-    "lowvae": "Low VAE",
-    "vqvae2": "VQ-VAE-2",
-    "aeflow": "AE-FLOW",
-    "ae": "AE",
-    "fanogan": "f-AnoGAN",
-    "ganomaly": "GANomaly",
-    "differnet": "DifferNet",
-    "fastflow": "FastFlow",
-}
 METRICS = {
     "auroc": "AUROC, raw",
     "auroc_position_corrected": "AUROC, position-corrected",

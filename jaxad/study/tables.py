@@ -8,9 +8,9 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from ml_collections import ConfigDict
 
+from jaxad import models
 from jaxad.evaluate.paired import METRICS
 from jaxad.evaluate.trivial import LINEAR_BASELINE, PIXEL_STATISTICS
-from jaxad.report.names import SYSTEMS
 from jaxad.report.texts import difference, number, p_value
 from jaxad.study.audit import BEST, FOLDS, NORMALS, Audit
 from jaxad.study.results import Row, Spread, Table
@@ -32,12 +32,12 @@ class Picture:
 
 
 def title(experiment: str) -> str:
-    """How an experiment is called where people read it."""
+    """Returns the name of an experiment for people."""
     if experiment == PIXEL_STATISTICS:
         return "pixel statistics"
     if experiment == LINEAR_BASELINE:
         return f"residual of PCA, {LINEAR_BASELINE.removeprefix('pca_')} components"
-    return SYSTEMS.get(experiment, experiment.replace("_", " "))
+    return models.title(experiment)
 
 
 def _spread(metric: str, spread: Spread | None) -> str:
