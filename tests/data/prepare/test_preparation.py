@@ -8,6 +8,7 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from jaxad.config.fields import find
 from jaxad.data.prepare.preparation import (
     Preparation,
     foreground_of,
