@@ -139,15 +139,15 @@ RULES = {
     ),
     "report": Rule(
         rooms=("jaxad.report",),
-        never=("jaxad.models.*", "jaxad.nn", "jaxad.train.loop", "jaxad.detector.from_run"),
+        never=("jaxad.models.*", "jaxad.nn", "jaxad.train.loop", "jaxad.detector.restored"),
         reason="a report is made from a run's files, without building a model; it may read titles",
         example=("jaxad.report.page", "jaxad.models.ae_flow"),
     ),
     "exported files": Rule(
-        rooms=("jaxad.detector.from_file", "jaxad.score", "jaxad.calibration"),
+        rooms=("jaxad.detector.exported", "jaxad.score", "jaxad.calibration"),
         never=("jaxad.models", "jaxad.nn", "jaxad.train", "flax"),
         reason="a detector scores alike wherever its program comes from",
-        example=("jaxad.detector.from_file", "jaxad.models"),
+        example=("jaxad.detector.exported", "jaxad.models"),
     ),
     # Third-party packages with one door.
     "orbax": Rule(

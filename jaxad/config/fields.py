@@ -314,6 +314,9 @@ _EVALUATE = (
     Field(
         "evaluate.num_examples", 6, "Slices of each kind kept for the report.", "[0, 1000]"
     ),
+    Field(
+        "evaluate.metrics", (), "Metrics of other packages, as my_package.my_metrics:name."
+    ),
 )  # fmt: skip
 
 #: Every field of a run's config.

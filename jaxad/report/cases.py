@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from jaxad.calibration.evidence import contributions, drivers
-from jaxad.detector.scorer import SCORE
+from jaxad.calibration.calibration_set import drivers
+from jaxad.detector.detector import SCORE
 from jaxad.evaluate.examples import FALSE_ALARMS, LEAST, MISSES, MOST, Examples
 from jaxad.evaluate.score_table import ScoreTable
 from jaxad.report import figures
@@ -15,7 +15,6 @@ from jaxad.report.columns import sheet_columns
 from jaxad.report.figures import Column
 from jaxad.report.pictures import cell, gradient, outline
 from jaxad.report.run_files import SplitFiles
-from jaxad.types import group_numbers
 
 #: Kinds of cases: what a reader chooses, and what a case is called.
 TITLES = {
@@ -109,12 +108,10 @@ def _told(files: SplitFiles, examples: Examples, row: int) -> dict[str, Any]:
 def _added(files: SplitFiles, own: ScoreTable) -> dict[str, np.ndarray]:
     """What each part of the score adds to it; nothing where normal images do not tell."""
     weights = files.metrics.get("score_weights", {})
-    evidence = None if files.stored is None else files.stored.evidence
-    if evidence is None or not set(weights) <= set(own.columns) & set(evidence.components):
+    normals = files.stored
+    if normals is None or not set(weights) <= set(own.columns) & set(normals.components):
         return {}
-    assert files.stored is not None
-    means = evidence.means(group_numbers(files.stored.groups))
-    return contributions(own.columns, weights, means)
+    return normals.contributions(own.columns, weights)
 
 
 def sheet(examples: Examples, kind: str) -> Figure:

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from jaxad.detector.scorer import SCORE
+from jaxad.detector.detector import SCORE
 from jaxad.errors import UserError
 from jaxad.evaluate import paired
 from jaxad.evaluate.examples import Examples
+from jaxad.evaluate.metrics import Metric
 from jaxad.evaluate.score_table import ScoreTable
 from jaxad.models import title
 from jaxad.report import study_figures
@@ -22,7 +23,6 @@ from jaxad.report.columns import (
     residual_column,
 )
 from jaxad.report.figures import Column
-from jaxad.report.names import METRICS
 from jaxad.report.pictures import figure_view
 from jaxad.report.run_files import RunFiles, SplitFiles, read_run
 from jaxad.report.study_figures import SystemScores
@@ -65,11 +65,12 @@ def _differ(values: Any) -> bool:
     return len(set(listed)) == len(listed)
 
 
-def comparison_view(runs: Mapping[str, RunFiles]) -> dict[str, Any]:
+def comparison_view(runs: Mapping[str, RunFiles], metrics: Sequence[Metric]) -> dict[str, Any]:
     """The section of several runs.
 
     Args:
         runs: by name; the others are compared with the first.
+        metrics: to compare.
     """
     first = next(iter(runs.values()))
     return {
@@ -77,7 +78,7 @@ def comparison_view(runs: Mapping[str, RunFiles]) -> dict[str, Any]:
             {"name": name, "system": system_of(run), "seed": run.config.get("seed")}
             for name, run in runs.items()
         ],
-        "splits": [_split_view(runs, name) for name in first.splits],
+        "splits": [_split_view(runs, name, metrics) for name in first.splits],
     }
 
 
@@ -86,35 +87,33 @@ def system_of(run: RunFiles) -> str:
     return title(str(run.config.get("model", {}).get("name", "")))
 
 
-def _split_view(runs: Mapping[str, RunFiles], split: str) -> dict[str, Any]:
+def _split_view(
+    runs: Mapping[str, RunFiles], split: str, metrics: Sequence[Metric]
+) -> dict[str, Any]:
     there = {name: run.splits[split] for name, run in runs.items() if split in run.splits}
     first, *others = there
     resamples = int(runs[first].config.evaluate.bootstrap_resamples)
     pairs = {name: _pair(there[first], there[name]) for name in others}
     comparable = {name: found for name, found in pairs.items() if isinstance(found, _Pair)}
-    measured = [
-        metric
-        for metric in paired.METRICS
-        if any(found.measures(metric) for found in comparable.values())
-    ]
+    cells = {name: pair.cells(metrics, resamples) for name, pair in comparable.items()}
+    measured = paired.errors_first(
+        metric for metric in metrics if any(metric.name in found for found in cells.values())
+    )
     notes = [f"{name}: {found}" for name, found in pairs.items() if isinstance(found, str)]
     notes += [f"{name}: it was not evaluated on {split}." for name in runs if name not in there]
     view: dict[str, Any] = {
         "name": split,
         "reference": first,
         "metrics": [
-            name
-            for name in METRICS
-            if any(_is_metric(files.metrics.get(name)) for files in there.values())
+            metric.name
+            for metric in metrics
+            if any(_is_metric(files.metrics.get(metric.name)) for files in there.values())
         ],
         "rows": [{"name": name, "metrics": files.metrics} for name, files in there.items()],
-        "measured": measured,
+        "measured": [metric.name for metric in measured],
         "differences": [
-            {
-                "name": name,
-                "cells": [found.cells(metric, resamples) for metric in measured],
-            }
-            for name, found in comparable.items()
+            {"name": name, "cells": [found.get(metric.name) for metric in measured]}
+            for name, found in cells.items()
         ],
         "notes": notes,
         "slices": _slices(
@@ -147,17 +146,18 @@ class _Pair:
     ours: paired.ScoredSplit
     theirs: paired.ScoredSplit
 
-    def measures(self, metric: str) -> bool:
-        return all(paired.is_measured(metric, one) for one in (self.ours, self.theirs))
-
-    def cells(self, metric: str, resamples: int) -> tuple[str, str] | None:
-        """Their metric minus ours, and its p-value; the interval is over patients alone."""
-        if not self.measures(metric):
-            return None
-        found = paired.difference(
-            metric, [self.theirs], [self.ours], resamples, resample_runs=False
-        )
-        return difference(metric, found), p_value(found)
+    def cells(self, metrics: Sequence[Metric], resamples: int) -> dict[str, tuple[str, str]]:
+        """Returns their metrics minus ours with p-values; intervals are over patients alone."""
+        runs = [self.ours, self.theirs]
+        return {
+            metric.name: (difference(found, metric.decimals), p_value(found))
+            for metric in paired.comparable(metrics, runs)
+            for found in [
+                paired.difference(
+                    metric, [self.theirs], [self.ours], resamples, resample_runs=False
+                )
+            ]
+        }
 
 
 def _pair(ours: SplitFiles, theirs: SplitFiles) -> _Pair | str:

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from jaxad.detector.scorer import SCORE
+from jaxad.detector.detector import SCORE
 from jaxad.report import figures
 from jaxad.report.pictures import figure_view, save_figure
 from jaxad.report.run_files import SplitFiles

@@ -26,7 +26,7 @@ from jaxad.report.comparison import comparison_view, read_others, system_of
 from jaxad.report.curves import curves_view
 from jaxad.report.decisions import decision_rows
 from jaxad.report.interactive import interactive_view
-from jaxad.report.names import METRICS
+from jaxad.report.names import reported_metrics
 from jaxad.report.pictures import figure_view, save_figure
 from jaxad.report.run_files import RunFiles, SplitFiles, read_run
 from jaxad.report.training import training_view
@@ -52,7 +52,8 @@ def write_report(workdir: Workdir, compare: Sequence[Workdir] = ()) -> Path:
         UserError: a folder is no run's, or a file in it is damaged.
     """
     run = read_run(workdir)
-    compared = comparison_view(read_others(run, compare)) if compare else None
+    metrics = reported_metrics(run.config)
+    compared = comparison_view(read_others(run, compare), metrics) if compare else None
     environment = Environment(
         loader=PackageLoader("jaxad.report"),
         autoescape=True,
@@ -60,6 +61,7 @@ def write_report(workdir: Workdir, compare: Sequence[Workdir] = ()) -> Path:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.globals["decimals"] = {metric.name: metric.decimals for metric in metrics}
     splits = [
         {"number": number, **_split_view(run, files)}
         for number, files in enumerate(run.splits.values())
@@ -74,7 +76,7 @@ def write_report(workdir: Workdir, compare: Sequence[Workdir] = ()) -> Path:
         compared=compared,
         training=training_view(workdir),
         config=config_lib.to_json(config_lib.without_paths(run.config)),
-        metric_names=METRICS,
+        metric_names={metric.name: metric.title for metric in metrics},
         versions=_versions(),
         style=_source(environment, "style.css"),
         first_script=_source(environment, *_FIRST_SCRIPTS),

@@ -12,11 +12,13 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from jaxad.calibration import stored as calibration_lib
+from jaxad.calibration.calibration_set import OWN_SPLIT, read_calibration_set
 from jaxad.calibration.conformal import Calibration, calibrate
 from jaxad.data.sources import DataSet
+from jaxad.detector.load import load_calibration
 from jaxad.errors import UserError
-from jaxad.evaluate import decisions, thresholds
+from jaxad.evaluate import thresholds
+from jaxad.evaluate.metrics import AUROC
 from jaxad.evaluate.paired import ScoredSplit, value
 from jaxad.evaluate.trivial import TrivialScores
 from jaxad.study.plan import PlannedRun
@@ -107,14 +109,14 @@ def make_audit(
 
 
 def _calibration(run: PlannedRun) -> Calibration:
-    stored = calibration_lib.read(run.workdir)
+    stored = read_calibration_set(run.workdir)
     if stored is not None and not stored.is_own:
         raise UserError(
             f"workdir '{run.workdir.path}': calibrated on '{stored.source}'; an audit compares "
-            f"runs that are calibrated on '{calibration_lib.OWN}': remove its "
+            f"runs that are calibrated on '{OWN_SPLIT}': remove its "
             f"{run.workdir.calibration.name} and start again."
         )
-    return decisions.load_calibration(run.workdir.path)
+    return load_calibration(run.workdir.path)
 
 
 def _row(
@@ -123,7 +125,7 @@ def _row(
     of_runs = [_figures(*pair, rate) for pair in zip(runs, calibrations, strict=True)]
     return AuditRow(
         name=name,
-        auroc=spread_of([value("auroc", run) for run in runs]),
+        auroc=spread_of([value(AUROC, run) for run in runs]),
         figures={
             key: {
                 figure: spread_of([found[key][figure] for found in of_runs]) for figure in FIGURES
@@ -144,7 +146,7 @@ def _figures(
         NORMALS: dataclasses.asdict(thresholds.at_threshold(labels, scores, from_normals)),
     }
     folds = thresholds.five_fold(labels, scores, run.groups)
-    return found if folds is None else {**found, FOLDS: folds.mean}
+    return found if folds is None else {**found, FOLDS: folds["mean"]}
 
 
 def comma_separated(audits: Sequence[Audit]) -> str:

@@ -9,17 +9,17 @@ from ml_collections import ConfigDict
 
 from jaxad.data.sources import DataSet
 from jaxad.errors import UserError
+from jaxad.evaluate.metrics import AUROC, AUROC_CORRECTED, Metric, load_metrics, union
 from jaxad.evaluate.paired import (
-    METRICS,
     Difference,
     ScoredSplit,
+    comparable,
     difference,
     ensemble,
-    is_measured,
     value,
 )
-from jaxad.evaluate.positions import position_corrected
-from jaxad.evaluate.score_table import CORRECTED_SCORE, read_score_table
+from jaxad.evaluate.positions import CORRECTED_SCORE, position_corrected
+from jaxad.evaluate.score_table import read_score_table
 from jaxad.evaluate.trivial import LINEAR_BASELINE, PIXEL_STATISTICS, TrivialScores
 from jaxad.study.plan import PlannedRun, Size, sizes
 from jaxad.train.writer import read_metrics
@@ -69,7 +69,7 @@ class Table:
     Attributes:
         split: the test split.
         references: metric -> the experiment that others are compared with.
-        metrics: names of those that are measured.
+        metrics: those that every experiment has.
         rows: of the experiments, then that of the baseline.
         ensembles: of the experiments with several runs, what these are as one; differences are from
             the mean of the runs.
@@ -77,7 +77,7 @@ class Table:
 
     split: str
     references: Mapping[str, str]
-    metrics: tuple[str, ...]
+    metrics: tuple[Metric, ...]
     rows: tuple[Row, ...]
     ensembles: tuple[Row, ...]
 
@@ -106,29 +106,25 @@ def make_table(
 ) -> Table:
     """The table of one test split from the finished runs of a study and `read_scores` of them."""
     scored = {name: all_scored[name] for name in (*planned, LINEAR_BASELINE)}
-    measured = tuple(
-        name
-        for name in METRICS
-        if all(is_measured(name, run) for key in planned for run in scored[key])
-    )
+    metrics = union(load_metrics(run.config) for runs in planned.values() for run in runs)
+    measured = comparable(metrics, [run for key in planned for run in scored[key]])
     found = {
         key: {
-            name: spread_of([value(name, run) for run in runs])
-            for name in measured
-            if is_measured(name, runs[0])
+            metric.name: spread_of([value(metric, run) for run in runs])
+            for metric in comparable(measured, runs)
         }
         for key, runs in scored.items()
     }
     # Of a reference whose every run failed there is nothing to compare with.
     named = config.reference if config.reference in scored else ""
-    references = {name: named or _best(name, found) for name in measured}
+    references = {metric.name: named or _best(metric, found) for metric in measured}
     system_sizes = sizes(planned)
 
     def row(key: str) -> Row:
         differences = {
-            name: difference(name, scored[key], scored[references[name]], resamples)
-            for name in found[key]
-            if key != references[name]
+            metric.name: difference(metric, scored[key], scored[references[metric.name]], resamples)
+            for metric in measured
+            if metric.name in found[key] and key != references[metric.name]
         }
         seconds = [_training_seconds(run) for run in planned.get(key, ())]
         mean_seconds = float(np.mean(seconds)) if seconds else float("nan")
@@ -136,14 +132,17 @@ def make_table(
 
     def ensemble_row(key: str) -> Row:
         together = ensemble(scored[key])
-        names = [name for name in measured if is_measured(name, together)]
+        # Ranks replace scores: only metrics of thresholds keep their meaning.
+        metrics = comparable([m for m in measured if m.curve is not None], [together])
         return Row(
             experiment=key,
-            found={name: spread_of([value(name, together)]) for name in names},
+            found={metric.name: spread_of([value(metric, together)]) for metric in metrics},
             differences={
                 # An ensemble is made of these runs: they are the same on both sides.
-                name: difference(name, [together], scored[key], resamples, resample_runs=False)
-                for name in names
+                metric.name: difference(
+                    metric, [together], scored[key], resamples, resample_runs=False
+                )
+                for metric in metrics
             },
             size=None,
             seconds=float("nan"),
@@ -159,23 +158,23 @@ def make_table(
         ensembles=tuple(
             ensemble_row(key)
             for key in ranked
-            if len(scored[key]) > 1 and is_measured("auroc", scored[key][0])
+            if len(scored[key]) > 1 and comparable([AUROC], scored[key])
         ),
     )
 
 
 def _ranked(
-    names: list[str], found: Mapping[str, Mapping[str, Spread]], measured: Sequence[str]
+    names: list[str], found: Mapping[str, Mapping[str, Spread]], measured: Sequence[Metric]
 ) -> list[str]:
     """Experiments, the best by the last of the AUROCs that there are first."""
-    by = next((name for name in reversed(measured) if name.startswith("auroc")), None)
-    return names if by is None else sorted(names, key=lambda name: -found[name][by].mean)
+    by = next((metric for metric in (AUROC_CORRECTED, AUROC) if metric in measured), None)
+    return names if by is None else sorted(names, key=lambda name: -found[name][by.name].mean)
 
 
-def _best(metric: str, found: Mapping[str, Mapping[str, Spread]]) -> str:
-    sign = -1 if METRICS[metric].higher_is_better else 1
+def _best(metric: Metric, found: Mapping[str, Mapping[str, Spread]]) -> str:
+    sign = -1 if metric.higher_is_better else 1
     candidates = [name for name in found if name != LINEAR_BASELINE]
-    return min(candidates, key=lambda name: sign * found[name][metric].mean)
+    return min(candidates, key=lambda name: sign * found[name][metric.name].mean)
 
 
 def spread_of(values: Sequence[float]) -> Spread:

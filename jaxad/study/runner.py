@@ -14,6 +14,7 @@ from jaxad.data import membership
 from jaxad.data.sources import DataSet
 from jaxad.errors import RunError, UserError
 from jaxad.evaluate.evaluation import evaluate_splits
+from jaxad.evaluate.metrics import load_metrics
 from jaxad.evaluate.trivial import TrivialScores
 from jaxad.report.page import write_report
 from jaxad.runtime import interrupts
@@ -64,6 +65,7 @@ def run_study(
     split_cpu(runs[0].config.cpu_devices)
     for of_experiment in planned.values():
         checks.check(of_experiment[0].config)  # the others differ in their seed alone
+        load_metrics(of_experiment[0].config)
     with folder.lock():
         with atomic_write(folder.study) as file:
             file.write(config_lib.to_json(config.copy_and_resolve_references()))

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from jaxad.data.prepare.preprocess import to_unit_interval
-from jaxad.detector import from_run as detector_lib
+from jaxad.detector.restored import restore
 from jaxad.report import figures
 from jaxad.report.columns import (
     as_shown,
@@ -69,7 +69,7 @@ def _sheet(
     masks = None if split.masks is None else split.masks[rows]
     columns = [Column("input", as_shown(images), outline=True)]
     for name, run in runs.items():
-        scores = detector_lib.load(run.workdir.path).score(images)
+        scores = restore(run.workdir.path).score(images)
         columns += columns_of(name, images, scores)
     if masks is not None:
         columns.append(Column("mask", masks))

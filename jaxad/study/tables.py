@@ -9,18 +9,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from ml_collections import ConfigDict
 
 from jaxad import models
-from jaxad.evaluate.paired import METRICS
+from jaxad.evaluate.metrics import Metric
 from jaxad.evaluate.trivial import LINEAR_BASELINE, PIXEL_STATISTICS
 from jaxad.report.texts import difference, number, p_value
 from jaxad.study.audit import BEST, FOLDS, NORMALS, Audit
 from jaxad.study.results import Row, Spread, Table
-
-_HEADINGS = {
-    "mse": "MSE",
-    "auroc": "AUROC",
-    "auroc_position_corrected": "AUROC, corrected",
-    "average_precision": "AP",
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,18 +33,20 @@ def title(experiment: str) -> str:
     return models.title(experiment)
 
 
-def _spread(metric: str, spread: Spread | None) -> str:
+def _spread(spread: Spread | None, decimals: int = 3) -> str:
     if spread is None:
         return "–"
-    text = number(metric, spread.mean)
-    return text if math.isnan(spread.deviation) else f"{text} ± {number(metric, spread.deviation)}"
+    text = number(spread.mean, decimals)
+    if math.isnan(spread.deviation):
+        return text
+    return f"{text} ± {number(spread.deviation, decimals)}"
 
 
-def _published(metric: str, pair: Sequence[float] | None) -> str:
+def _published(metric: Metric, pair: Sequence[float] | None) -> str:
     if pair is None:
         return "–"
     mean, deviation = pair
-    return f"{mean:.5f} ± {deviation:.4f}" if metric == "mse" else f"{mean:.4f} ± {deviation:.4f}"
+    return f"{mean:.{max(4, metric.decimals)}f} ± {deviation:.4f}"
 
 
 def _line(cells: Sequence[str]) -> str:
@@ -60,20 +55,21 @@ def _line(cells: Sequence[str]) -> str:
 
 def _values(table: Table, published: Mapping[str, Mapping[str, Sequence[float]]]) -> Iterator[str]:
     """The table of means and standard deviations, the published ones beside them."""
-    also = [name for name in table.metrics if any(name in row for row in published.values())]
+    also = [m for m in table.metrics if any(m.name in row for row in published.values())]
     heading = ["system", "runs", "trained parameters", "latents", "training, s"]
-    for name in table.metrics:
-        heading += [_HEADINGS[name], *([f"{_HEADINGS[name]}, published"] if name in also else [])]
+    for metric in table.metrics:
+        heading += [metric.heading, *([f"{metric.heading}, published"] if metric in also else [])]
     yield _line(heading)
     yield _line(["---"] * len(heading))
     for row in table.rows:
         size = ["–", "–"] if row.size is None else [f"{n:,}" for n in _size(row)]
         runs = str(max(spread.runs for spread in row.found.values()))
         cells = [title(row.experiment), runs, *size, _seconds(row)]
-        for name in table.metrics:
-            cells.append(_spread(name, row.found.get(name)))
-            if name in also:
-                cells.append(_published(name, published.get(row.experiment, {}).get(name)))
+        for metric in table.metrics:
+            cells.append(_spread(row.found.get(metric.name), metric.decimals))
+            if metric in also:
+                pair = published.get(row.experiment, {}).get(metric.name)
+                cells.append(_published(metric, pair))
         yield _line(cells)
 
 
@@ -88,36 +84,40 @@ def _seconds(row: Row) -> str:
 
 def _differences(table: Table) -> Iterator[str]:
     """The table of paired differences from the reference of each metric."""
-    names = list(table.metrics)
     heading = ["system"]
-    for name in names:
-        reference = title(table.references[name])
-        heading += [f"{_HEADINGS[name]}, minus {reference}'s", "p"]
+    for metric in table.metrics:
+        reference = title(table.references[metric.name])
+        heading += [f"{metric.heading}, minus {reference}'s", "p"]
     yield _line(heading)
     yield _line(["---"] * len(heading))
     for row in table.rows:
         if not row.differences:
             continue
         cells = [title(row.experiment)]
-        for name in names:
-            found = row.differences.get(name)
-            cells += ["–", "–"] if found is None else [difference(name, found), p_value(found)]
+        for metric in table.metrics:
+            found = row.differences.get(metric.name)
+            cells += (
+                ["–", "–"]
+                if found is None
+                else [difference(found, metric.decimals), p_value(found)]
+            )
         yield _line(cells)
 
 
 def _ensembles(table: Table) -> Iterator[str]:
     """The table of ensembles of an experiment's runs."""
-    names = [name for name in table.metrics if any(name in row.found for row in table.ensembles)]
+    metrics = [m for m in table.metrics if any(m.name in row.found for row in table.ensembles)]
     heading = ["the runs of each as one, by mean rank"]
-    for name in names:
-        heading += [_HEADINGS[name], "minus the runs' mean", "p"]
+    for metric in metrics:
+        heading += [metric.heading, "minus the runs' mean", "p"]
     yield _line(heading)
     yield _line(["---"] * len(heading))
     for row in table.ensembles:
         cells = [title(row.experiment)]
-        for name in names:
-            found = row.differences[name]
-            cells += [_spread(name, row.found[name]), difference(name, found), p_value(found)]
+        for metric in metrics:
+            found, digits = row.differences[metric.name], metric.decimals
+            spread = _spread(row.found[metric.name], digits)
+            cells += [spread, difference(found, digits), p_value(found)]
         yield _line(cells)
 
 
@@ -149,9 +149,9 @@ def _audit(audit: Audit) -> Iterator[str]:
     yield _line(["system", "AUROC", *(heading for heading, _, _ in _AUDITED)])
     yield _line(["---"] * (2 + len(_AUDITED)))
     for row in audit.rows:
-        cells = [title(row.name), _spread("auroc", row.auroc)]
+        cells = [title(row.name), _spread(row.auroc)]
         for _, threshold, figure in _AUDITED:
-            cells.append(_spread(figure, row.figures.get(threshold, {}).get(figure)))
+            cells.append(_spread(row.figures.get(threshold, {}).get(figure)))
         yield _line(cells)
 
 
@@ -216,7 +216,8 @@ def comma_separated(config: ConfigDict, tables: Sequence[Table]) -> str:
     for table in tables:
         for row in table.rows:
             size = ("", "") if row.size is None else _size(row)
-            for name, found in row.found.items():
+            for metric in (metric for metric in table.metrics if metric.name in row.found):
+                name, found = metric.name, row.found[metric.name]
                 theirs = published.get(row.experiment, {}).get(name, ("", ""))
                 compared = row.differences.get(name)
                 numbers = (
@@ -226,7 +227,7 @@ def comma_separated(config: ConfigDict, tables: Sequence[Table]) -> str:
                           compared.p_value)
                 )  # fmt: skip
                 writer.writerow(
-                    [table.split, row.experiment, name, METRICS[name].higher_is_better, found.mean,
+                    [table.split, row.experiment, name, metric.higher_is_better, found.mean,
                      found.deviation, found.runs, *theirs, *numbers, *size, row.seconds]
                 )  # fmt: skip
     return file.getvalue()
