@@ -8,11 +8,11 @@ from ml_collections import ConfigDict
 
 from jaxad.config import is_study, representatives, run_config
 from jaxad.data import membership
-from jaxad.data.files.folders import SEVERAL_UNDER_ONE_NAME
 from jaxad.data.files.unread import tell_unread
 from jaxad.data.inspection import inspect as inspect_data
+from jaxad.data.inspection import leak_remedy
 from jaxad.data.replay import read_normals
-from jaxad.data.sources import DataSet, is_of_files, is_published, published
+from jaxad.data.sources import DataSet
 from jaxad.detector import from_file
 from jaxad.errors import UserError
 from jaxad.evaluate.evaluation import calibrate as calibrate_run
@@ -191,15 +191,9 @@ def inspect(config: ConfigDict, workdir: str | os.PathLike[str]) -> None:
     with atomic_write(folder / "inspect.png", "wb") as file:
         file.write(to_png(contact_sheet(splits)))
     logger.info("\n".join([*found.lines(), f"contact sheet: {folder / 'inspect.png'}"]))
-    remedy = "Keep each patient in one split, and of images that are the same one."
-    if is_of_files(config.data.name):
-        remedy += f" {SEVERAL_UNDER_ONE_NAME}"
-    if is_published(config.data.name) and published(config.data.name).SHARES_PATIENTS:
-        remedy = "As published; --config.data.regroup=True learns from none that is tested."
     if found.leaks:
-        raise UserError(
-            f"{config.data.name}: splits leak: {' | '.join(map(str, found.leaks))}. {remedy}"
-        )
+        leaks = " | ".join(map(str, found.leaks))
+        raise UserError(f"{config.data.name}: splits leak: {leaks}. {leak_remedy(data_set)}")
     if found.skipped and config.data.on_error == "raise":
         raise UserError(
             f"{config.data.name}: {len(found.skipped)} bad files, listed above; repair or remove "

@@ -1,34 +1,17 @@
 """From `config.data` to what the readers of files take; the one place that reads these fields."""
 
 import dataclasses
-from collections.abc import Mapping
 
 from ml_collections import ConfigDict
 
 from jaxad.config import base
+from jaxad.data.data_sets import data_set_info, field_users
 from jaxad.data.files.folders import Splitting
 from jaxad.data.files.formats import Kind
 from jaxad.data.files.items import Reading
 from jaxad.data.prepare.cutting import Cutting
 from jaxad.data.prepare.preparation import TAKES, Preparation
 from jaxad.errors import UserError
-
-#: What the files of a data set are, where there are files of the user's.
-KINDS: Mapping[str, Kind] = {
-    "folder": "image",
-    "nifti": "nifti",
-    "dicom": "dicom",
-    "hcp": "nifti",
-    "brats2017": "nifti",
-    "brats2021": "nifti",
-    "oct2017": "image",
-    "chestxray": "image",
-    "isic2018": "image",
-    "miic": "image",
-}
-
-#: Before the name of any data set of TensorFlow Datasets.
-TFDS = "tfds:"
 
 
 def preparation(data: ConfigDict) -> Preparation:
@@ -69,38 +52,25 @@ def reading(data: ConfigDict, kind: Kind) -> Reading:
     return Reading(kind, preparation(data), cutting(data), data.on_error)
 
 
-#: Fields of `config.data` that some data sets alone have a use for; `tfds:` is any of TFDS.
-_USED_BY: Mapping[str, tuple[str, ...]] = {
-    "preprocess": (*KINDS, TFDS),
-    "volume": tuple(name for name, kind in KINDS.items() if kind != "image"),
-    "modality": ("hcp", "brats2017", "brats2021"),
-    "regroup": ("oct2017", "chestxray"),
-    "val_share": (*KINDS, TFDS),
-    "test_share": ("folder", "nifti", "dicom", "brats2017", "brats2021"),
-    "check_sizes": tuple(name for name in KINDS if name not in ("folder", "nifti", "dicom")),
-    "group_pattern": ("folder", "nifti", "dicom", "miic"),
-    "normal_classes": ("folder", "nifti", "dicom", "miic", TFDS),
-    "anomalous_classes": (TFDS,),
-}
-
-
 def check_used(data: ConfigDict) -> None:
     """Raises a UserError for a field that was set and would be passed over."""
     given, defaults = data.to_dict(), base().data.to_dict()
-    names = [TFDS if name.startswith(TFDS) else name for name in (data.name, data.test.name)]
-    for field, users in _USED_BY.items():
-        if given[field] != defaults[field] and not set(names) & set(users):
+    infos = [data_set_info(data.name)]
+    if data.test.name:
+        infos.append(data_set_info(data.test.name, "config.data.test.name"))
+    for field, value in given.items():
+        users = field_users(field)
+        if users and value != defaults[field] and not any(field in info.fields for info in infos):
             raise UserError(
                 f"config.data.{field}: '{data.name}' has no use for it; it is of "
                 f"{', '.join(users)}."
             )
     prepared = preparation(data)
     intensities = {
-        (prepared.of_images() if KINDS.get(name, "image") == "image" else prepared.of_volumes())
-        .intensity
-        for name in names
-        if name in KINDS or name == TFDS
-    }  # fmt: skip
+        (prepared.of_volumes() if info.holds_scans else prepared.of_images()).intensity
+        for info in infos
+        if not info.is_prepared
+    }
     for field in ("foreground", "clip", "percentiles"):
         users = tuple(name for name, fields in TAKES.items() if field in fields)
         changed = given["preprocess"][field] != defaults["preprocess"][field]

@@ -39,7 +39,7 @@ def test_a_file_that_is_added_is_told(run, mvtec):  # noqa: F811
 
 def test_a_file_that_is_gone_is_told(run, mvtec):  # noqa: F811
     (mvtec / "train/good/00.png").unlink()
-    with pytest.raises(UserError, match="1 patients are gone, such as 'train/good/00.png'"):
+    with pytest.raises(UserError, match="1 patient removed, such as 'train/good/00.png'"):
         membership.check(run, DataSet(data_config(mvtec)))
 
 
@@ -49,7 +49,7 @@ def test_other_images_of_the_same_patients_are_told(mvtec, tmp_path):  # noqa: F
     membership.remember(folder, DataSet(data))
     patient = json.loads(folder.splits.read_text())["train"]["patients"][0]
     write_image(mvtec / f"train/good/1{patient}.png", 77)
-    with pytest.raises(UserError, match="it has 10 images of the same patients, then 9"):
+    with pytest.raises(UserError, match="10 images of the same patients instead of 9"):
         membership.check(folder, DataSet(data))
 
 

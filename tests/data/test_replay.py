@@ -69,7 +69,7 @@ def test_what_cannot_be_read_is_told(mvtec, tmp_path_factory):  # noqa: F811 - a
     with pytest.raises(UserError, match="no such file"):
         read_files(empty / "x.png", data)
     data.name = "npz"
-    with pytest.raises(UserError, match="a run on 'npz' takes images that are prepared"):
+    with pytest.raises(UserError, match="a run on 'npz' takes prepared images"):
         read_files(empty, data)
     with pytest.raises(UserError, match=r"images: have shape \(3,\); give \[H, W\]"):
         prepare_pixels(np.zeros(3), data_config(mvtec), None)

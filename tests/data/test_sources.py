@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxad import config as config_lib
-from jaxad.data import sources
+from jaxad.data.data_sets import DATA_SETS
 from jaxad.data.sources import DataSet
 from jaxad.errors import UserError
 
@@ -266,7 +266,7 @@ def test_missing_files_are_named(tmp_path, present, expected):
 def test_unknown_data_set_is_told_the_known_ones(name, hint):
     with pytest.raises(UserError) as raised:
         DataSet(_data_config("/nowhere", name=name))
-    known = ", ".join(sorted((*sources.DATA_SETS, "tfds:<name>")))
+    known = ", ".join(sorted((*DATA_SETS, "tfds:<name>", "<package.module>:<function>")))
     told = f"config.data.name: unknown data set '{name}'{hint}Known: {known}."
     assert str(raised.value) == told
     assert "icbm_synth" in known

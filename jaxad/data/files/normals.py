@@ -5,13 +5,13 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
+from jaxad.data.data_sets import data_set_info
 from jaxad.data.files import names
 from jaxad.data.files.folders import Splitting
 from jaxad.data.files.formats import FORMATS, Kind
 from jaxad.data.files.mask_files import refuse_masks
 from jaxad.data.files.tables import files_listed
 from jaxad.data.files.tree import files_in
-from jaxad.data.settings import KINDS
 from jaxad.errors import UserError
 from jaxad.storage.paths import expand
 
@@ -31,7 +31,7 @@ def check_apart(path: Path, data: ConfigDict) -> None:
     """
     given = _places(path)
     for name, root in ((data.name, data.root), (data.test.name, data.test.root)):
-        own = _own_places(name, root)
+        own = _own_places(name, root) if name else set()
         inside = _first_below(given, own)
         if inside is None and _first_below(own, given) is None:
             continue
@@ -49,7 +49,7 @@ def _own_places(name: str, root: str) -> set[Path]:
     if name == "npz":
         folder = expand(root or ".", "config.data.root")
         return {path.resolve() for path in files_in(folder, ".npz")} if folder.is_dir() else set()
-    if name not in KINDS or not root:
+    if data_set_info(name).file_format is None or not root:
         return set()
     place = expand(root, "config.data.root")
     return _places(place) if place.exists() else set()

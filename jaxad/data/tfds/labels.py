@@ -1,4 +1,4 @@
-"""Any data set of TensorFlow Datasets with labels: one-class or leave-one-out detection."""
+"""Labelled data sets of TensorFlow Datasets, as one-class or leave-one-out detection."""
 
 import dataclasses
 import functools
@@ -24,21 +24,25 @@ logger = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class Classes:
-    """Which classes are normal; one of the two is empty.
+    """The normal or the anomalous classes; one of the two is empty.
 
     Attributes:
-        normal: names; the others are anomalous (one-class: one of them).
-        anomalous: names; the others are normal (leave-one-out: one of them).
+        normal: names of the normal classes; one name means one-class detection.
+        anomalous: names of the anomalous classes; one name means leave-one-out detection.
     """
 
     normal: tuple[str, ...]
     anomalous: tuple[str, ...]
 
     def normal_labels(self, names: Sequence[str], data_set: str) -> set[int]:
-        """The numbers of the normal classes.
+        """Returns the labels of the normal classes.
+
+        Args:
+            names: names of all classes, in the order of their labels.
+            data_set: name of the data set, for messages.
 
         Raises:
-            UserError: none or both are named, one is not known, or none is left anomalous.
+            UserError: neither or both fields are set, a class is unknown, or all classes are named.
         """
         if bool(self.normal) == bool(self.anomalous):
             raise UserError(
@@ -47,15 +51,15 @@ class Classes:
                 f"{', '.join(names)}."
             )
         field = "normal_classes" if self.normal else "anomalous_classes"
-        named = self.normal or self.anomalous
-        for name in named:
+        chosen = self.normal or self.anomalous
+        for name in chosen:
             if name not in names:
                 raise UserError(
                     f"config.data.{field}: {data_set} has no class '{name}'; it has "
                     f"{', '.join(names)}."
                 )
-        numbers = {names.index(name) for name in named}
-        normal = numbers if self.normal else set(range(len(names))) - numbers
+        labels = {names.index(name) for name in chosen}
+        normal = labels if self.normal else set(range(len(names))) - labels
         if not 0 < len(normal) < len(names):
             raise UserError(
                 f"config.data.{field}: all classes of {data_set} are named; leave some out."
@@ -66,19 +70,21 @@ class Classes:
 def open_labelled(
     name: str, root: str, classes: Classes, preparation: Preparation, splitting: Splitting
 ) -> dict[str, Callable[[], Split]]:
-    """The splits of a data set: `train` and `val` of its normal training images, and `test`.
+    """Downloads a data set unless it is cached, and returns a reader for each split.
+
+    `train` and `val` hold its normal training images, `test` its test images.
 
     Args:
-        name: as TFDS has it, such as `mnist` or `cifar10:3.0.2`.
-        root: the TFDS data folder; "" takes TFDS's own default.
-        classes: which are normal.
-        preparation: of pixels.
-        splitting: the share of `val`. Images are drawn one by one: TFDS knows no patients.
+        name: name in TFDS, such as `mnist` or `cifar10:3.0.2`.
+        root: TFDS data folder; "" for the default.
+        classes: normal or anomalous classes.
+        preparation: how pixels become an image.
+        splitting: share of `val`. Images are drawn one by one, because TFDS has no patients.
 
     Raises:
-        UserError: there is no such data set, it cannot be fetched, it has not one image and one
-            label, or no split `train` or `test`.
-        RunError: there is no room for it.
+        UserError: there is no such data set, it cannot be downloaded, its examples do not have one
+            image and one label, or it lacks `train` or `test`.
+        RunError: the data folder is full.
     """
     tensorflow()  # hides the accelerators before TFDS uses it
     import tensorflow_datasets as tfds
@@ -87,7 +93,7 @@ def open_labelled(
     try:
         builder = tfds.builder(name, data_dir=folder)
         builder.download_and_prepare()
-    # TFDS raises what it finds: unknown names, no network, checksums, manual downloads.
+    # TFDS raises many types: unknown names, no network, checksums, manual downloads.
     except Exception as error:
         line, number = first_line(error), storage_errors.number_in_words(error)
         if number in NO_ROOM:
@@ -96,16 +102,16 @@ def open_labelled(
                 "choose another with --config.data.root or $TFDS_DATA_DIR."
             ) from error
         raise UserError(
-            f"config.data.name: tfds:{name} cannot be had ({line[:300]}); see "
-            "https://www.tensorflow.org/datasets/catalog for names, and $TFDS_DATA_DIR or "
-            "config.data.root for where data lie."
+            f"config.data.name: tfds:{name} cannot be opened ({line[:300]}); names are listed at "
+            "https://www.tensorflow.org/datasets/catalog. Data are kept in config.data.root, by "
+            "default $TFDS_DATA_DIR."
         ) from error
     image_key, label_key = _keys(builder, name)
     normal = classes.normal_labels(builder.info.features[label_key].names, f"tfds:{name}")
-    for needed in ("train", "test"):
-        if needed not in builder.info.splits:
+    for split in ("train", "test"):
+        if split not in builder.info.splits:
             raise UserError(
-                f"config.data.name: tfds:{name} has no split '{needed}', only "
+                f"config.data.name: tfds:{name} has no split '{split}', only "
                 f"{', '.join(builder.info.splits)}; name a data set that has both."
             )
 
@@ -114,19 +120,19 @@ def open_labelled(
 
 
 def _keys(builder: Any, name: str) -> tuple[str, str]:
-    """The names of the image and of the label among the features."""
+    """Returns the names of the features that hold the image and the label."""
     import tensorflow_datasets as tfds
 
     features = builder.info.features
-    images = [key for key, one in features.items() if isinstance(one, tfds.features.Image)]
-    labels = [key for key, one in features.items() if isinstance(one, tfds.features.ClassLabel)]
+    images = [key for key, kind in features.items() if isinstance(kind, tfds.features.Image)]
+    labels = [key for key, kind in features.items() if isinstance(kind, tfds.features.ClassLabel)]
     supervised = builder.info.supervised_keys or ()
     images = [key for key in images if key in supervised] or images
     labels = [key for key in labels if key in supervised] or labels
     if len(images) != 1 or len(labels) != 1:
         raise UserError(
-            f"config.data.name: tfds:{name} has {len(images)} images and {len(labels)} labels an "
-            "example; name a data set of one image and one label."
+            f"config.data.name: tfds:{name} has {len(images)} images and {len(labels)} labels per "
+            "example; name a data set with one image and one label."
         )
     return images[0], labels[0]
 
@@ -140,7 +146,7 @@ def _read(
     splitting: Splitting,
     split: str,
 ) -> Split:
-    """One split in memory, in the order of the files."""
+    """Reads one split into memory, in the order of its files."""
     import tensorflow_datasets as tfds
 
     source = "test" if split == "test" else "train"
@@ -162,11 +168,11 @@ def _read(
         ids.append(name)
     if not images:
         raise UserError(
-            f"tfds split '{split}': no image of a normal class; name others in "
+            f"tfds split '{split}': no image of a normal class; name other classes in "
             "config.data.normal_classes."
         )
     if split == "train":
-        logger.warning(f"note: {builder.name} knows no patients; images are drawn alone.")
+        logger.warning(f"note: {builder.name} has no patients; every image counts as one.")
     return Split(
         images=np.stack(images),
         labels=np.array(labels, np.int32),

@@ -236,7 +236,7 @@ def test_patients_of_the_names_of_the_run_s_are_told(tmp_path, capsys):
     membership.warn_of_names(run, split, "--normals=site")
     told = capsys.readouterr().err
     assert told.count("\n") == 1
-    assert "warning: --normals=site: 1 of 3 patients are named as patients that the run" in told
+    assert "warning: --normals=site: 1 of 3 patients have names of patients that the run" in told
     kept["train"]["patients"] = ["P10"]
     run.splits.write_text(json.dumps(kept))
     membership.warn_of_names(run, split, "--normals=site")

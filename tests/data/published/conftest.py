@@ -7,7 +7,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from jaxad import config as config_lib
-from jaxad.data import sources
+from jaxad.data.data_sets import DATA_SETS
 from jaxad.data.published.manual import Choices, config_for
 from jaxad.data.tfds import splits
 from jaxad.types import Split
@@ -27,7 +27,7 @@ def read_all(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., dict[str
     folder = str(tmp_path_factory.mktemp("prepared"))
 
     def read(name: str, root: Path, choices: Choices) -> dict[str, Split]:
-        builder = sources.published(name)
+        builder = DATA_SETS[name].load_builder()
         config = config_for(builder, root, choices)
         readers = splits.open_builder(builder, config, folder, root)
         return {split: reader() for split, reader in readers.items()}

@@ -202,7 +202,7 @@ def test_slices_of_another_number_than_the_papers_are_a_warning(
     choices = Choices(preparation=PREPARATION, cutting=Cutting(slices=(60, 70)), check_sizes=check)
     config = config_for(Brats2021, root2021, choices)
     tfds_splits.open_builder(Brats2021, config, str(tmp_path), root2021)
-    line = f"warning: brats2021: {told}; the paper does not say its rule.\n"
+    line = f"warning: brats2021: {told}; the paper does not give its rule.\n"
     assert capsys.readouterr().err == (line if told else "")
 
 
@@ -223,7 +223,7 @@ def _without_a_modality(root):
 @pytest.mark.parametrize(
     ("spoil", "modality", "expected"),
     [
-        (_without_masks, "", r"holds no <patient>/<patient>_seg\.nii\.gz; name the folder"),
+        (_without_masks, "", r"has no <patient>/<patient>_seg\.nii\.gz; name the folder"),
         (_without_a_modality, "", r"2013_2_1' has no Brats17_2013_2_1_t2\.nii\.gz; add it or"),
         (_without_a_modality, "t1, adc", r"brats2017 has no 'adc'; it has flair, t1, t1ce, t2\.$"),
     ],

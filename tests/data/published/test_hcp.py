@@ -166,7 +166,7 @@ def test_subjects_without_the_modality_are_left_out_and_told(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("folder", "expected"),
     [
-        ("release-notes", "holds no folder of a subject, such as 100307/T1w/; name the folder"),
+        ("release-notes", "has no subject's folder, such as 100307/T1w/; name the folder"),
         ("100307/T1w", "has T1w/T2w_acpc_dc_restore_brain.nii.gz; download 'Structural Prep"),
     ],
 )

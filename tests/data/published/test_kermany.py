@@ -101,7 +101,7 @@ def test_patients_who_are_learnt_from_and_tested_are_a_warning(oct_root, capsys)
     """Two images of 1038998 and one of 1083159; who is normal on one eye may be ill on another."""
     assert len(Oct2017.layout(oct_root, Choices())["train"]) == 8
     assert capsys.readouterr().err == (
-        "warning: oct2017: 3 images to learn from are of 2 patients who are tested, too: the "
+        "warning: oct2017: 3 training images are of 2 patients that are also tested: the "
         "published split leaks. --config.data.regroup=True leaves these images out.\n"
     )
 

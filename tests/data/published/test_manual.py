@@ -6,14 +6,15 @@ import numpy as np
 import pytest
 import trees
 
+from jaxad.data.data_sets import DATA_SETS, DataSetInfo
 from jaxad.data.files.items import Item
 from jaxad.data.prepare.preparation import Preparation
 from jaxad.data.published.hcp import Hcp
 from jaxad.data.published.manual import Choices, ManualBuilder, config_for, make_config
-from jaxad.data.sources import DataSet, is_published, published
+from jaxad.data.sources import DataSet
 from jaxad.errors import DataError, UserError
 
-NAMES = ("hcp", "brats2017", "brats2021", "oct2017", "chestxray", "isic2018", "miic")
+NAMES = tuple(info.name for info in DATA_SETS.values() if info.kind == "published")
 
 
 def _prepared(folder, name="miic"):
@@ -48,11 +49,9 @@ def test_an_empty_folder_is_no_data_set(data_config, tmp_path, tfds_folder, name
 
 def test_every_published_data_set_describes_itself():
     for name in NAMES:
-        builder = published(name)
-        assert is_published(name) and builder.name == name
-        assert builder.DESCRIPTION and builder.HOMEPAGE and builder.CITATION
-        assert issubclass(builder, ManualBuilder)
-    assert not is_published("folder") and not is_published("icbm_synth")
+        builder = DATA_SETS[name].load_builder()
+        assert issubclass(builder, ManualBuilder) and builder.name == name
+        assert DATA_SETS[name].title and builder.HOMEPAGE and builder.CITATION
 
 
 # --- Names of versions.
@@ -139,7 +138,7 @@ def test_a_file_that_is_not_asked_for_changes_nothing(tmp_path):
 
 def test_files_are_looked_for_once_and_leaks_told_once(data_config, tmp_path, monkeypatch, capsys):
     """A walk over a hundred thousand files on a network drive takes minutes."""
-    builder = published("oct2017")
+    builder = DATA_SETS["oct2017"].load_builder()
     calls, layout = [], builder.layout
     monkeypatch.setattr(builder, "layout", lambda *args: calls.append(1) or layout(*args))
     data = data_config("oct2017", trees.oct2017(tmp_path), image_size=32)
@@ -216,7 +215,9 @@ def test_none_that_can_be_used_is_an_error(data_config, tmp_path):
         DataSet(data_config("miic", root, image_size=32, on_error="skip"))
 
 
-def test_one_patient_is_too_few_to_learn_from(tmp_path):
+def test_one_patient_is_too_few_to_learn_from(tmp_path, monkeypatch):
+    monkeypatch.setitem(DATA_SETS, "one", DataSetInfo("one", "One image.", "published", "image"))
+
     class One(ManualBuilder, skip_registration=True):
         @classmethod
         def layout(cls, root, choices):

@@ -76,7 +76,7 @@ def test_what_others_may_be_making_is_left_alone(monkeypatch, tmp_path, is_local
         leftover(tmp_path, "NEW_1.0.0", 0.5 * DAY),
     )
     (tmp_path / "1.0.0").mkdir()
-    with tfds_folder.alone(str(tmp_path)):
+    with tfds_folder.exclusive(str(tmp_path)):
         assert not old.exists()
         assert new.exists() == (not is_local)
     assert (tmp_path / "1.0.0").exists()
