@@ -86,7 +86,7 @@ _BRATS = (*_PUBLISHED, "volume", "modality", "test_share")
 DATA_SETS: Mapping[str, DataSetInfo] = {
     info.name: info
     for info in (
-        DataSetInfo("icbm_synth", "Semi-synthetic axial brain MRI (ICBM152 template).", "generated"),
+        DataSetInfo("icbm_synth", "Semi-synthetic brain MRI (ICBM152 template).", "generated"),
         DataSetInfo("npz", "NumPy archives of prepared images.", "npz"),
         DataSetInfo("folder", "Image files.", "files", "image", _FILES),
         DataSetInfo("nifti", "NIfTI scans.", "files", "nifti", (*_FILES, "volume")),

@@ -129,7 +129,7 @@ HEADER = "image,MEL,NV,BCC,AKIEC,BKL,DF,VASC\n"
         (b"\xff\xfe\x00", r"GroundTruth\.csv: not a readable CSV file \("),
         (
             f"{HEADER}ISIC_1,0.0,1.0,0.0,0.0,0.0,0.0,0.0\nISIC_2,1.0,1.0,0.0,0.0,0.0,0.0,0.0\n",
-            r"Validation_GroundTruth\.csv line 3: does not give .* one of the classes MEL, NV, BCC,",
+            r"Validation_GroundTruth\.csv line 3: does not give .* classes MEL, NV, BCC,",
         ),
         (f"{HEADER}ISIC_1,0.0,0.0,0.0,0.0,0.0,0.0,0.0\n", r"line 2: does not give an image one of"),
         (f"{HEADER}ISIC_1,0.0,yes,0.0,0.0,0.0,0.0,0.0\n", r"line 2: does not give an image one of"),
