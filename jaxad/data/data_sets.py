@@ -34,7 +34,6 @@ class DataSetInfo:
             user, the user's copy of a `published` data set, one of TensorFlow Datasets (`tfds`), or
             a function of another package (`external`).
         file_format: format of the image files; None if the images are not in files.
-        fields: fields of `config.data` that this data set uses and some other one does not.
         builder: `module:Class` of the TFDS builder; "" if there is none.
         shares_patients: whether the published splits have patients in common.
         rendered_split: test split that natural objects are rendered into unless
@@ -45,7 +44,6 @@ class DataSetInfo:
     title: str
     kind: Literal["generated", "npz", "files", "published", "tfds", "external"]
     file_format: Kind | None = None
-    fields: tuple[str, ...] = ()
     builder: str = ""
     shares_patients: bool = False
     rendered_split: str = ""
@@ -66,6 +64,12 @@ class DataSetInfo:
         return self.file_format in ("nifti", "dicom")
 
     @property
+    def kinds(self) -> frozenset[str]:
+        """The name, the kind and `images` or `volumes`, to tell which config fields have an effect."""
+        contents = "volumes" if self.holds_scans else "images"
+        return frozenset({self.name, self.kind} | ({contents} if self.file_format else set()))
+
+    @property
     def short_name(self) -> str:
         """The name without a prefix or a package, for the names of splits."""
         if self.kind == "external":
@@ -77,61 +81,49 @@ class DataSetInfo:
         return load_object(self.builder, "config.data.name")
 
 
-_FILES = ("preprocess", "val_share", "test_share", "group_pattern", "normal_classes")
-_PUBLISHED = ("preprocess", "val_share", "check_sizes")
-_BRATS = (*_PUBLISHED, "volume", "modality", "test_share")
-
-
 #: The data sets with a fixed name; `data_set_info` also knows the others.
 DATA_SETS: Mapping[str, DataSetInfo] = {
     info.name: info
     for info in (
         DataSetInfo("icbm_synth", "Semi-synthetic brain MRI (ICBM152 template).", "generated"),
         DataSetInfo("npz", "NumPy archives of prepared images.", "npz"),
-        DataSetInfo("folder", "Image files.", "files", "image", _FILES),
-        DataSetInfo("nifti", "NIfTI scans.", "files", "nifti", (*_FILES, "volume")),
-        DataSetInfo("dicom", "DICOM series.", "files", "dicom", (*_FILES, "volume")),
+        DataSetInfo("folder", "Image files.", "files", "image"),
+        DataSetInfo("nifti", "NIfTI scans.", "files", "nifti"),
+        DataSetInfo("dicom", "DICOM series.", "files", "dicom"),
         DataSetInfo(
             "hcp", "Axial slices of healthy brains of the Human Connectome Project.", "published",
-            "nifti", (*_PUBLISHED, "volume", "modality"), "jaxad.data.published.hcp:Hcp",
+            "nifti", "jaxad.data.published.hcp:Hcp",
             rendered_split="test_normal",
         ),
         DataSetInfo(
             "brats2017", "Axial slices of brains with gliomas (BraTS 2017).", "published",
-            "nifti", _BRATS, "jaxad.data.published.brats:Brats2017",
+            "nifti", "jaxad.data.published.brats:Brats2017",
         ),
         DataSetInfo(
             "brats2021", "Middle axial slices of brains with gliomas (BraTS 2021).", "published",
-            "nifti", _BRATS, "jaxad.data.published.brats:Brats2021",
+            "nifti", "jaxad.data.published.brats:Brats2021",
         ),
         DataSetInfo(
             "oct2017", "Retinal optical coherence tomography (Kermany et al. 2018).", "published",
-            "image", (*_PUBLISHED, "regroup"), "jaxad.data.published.kermany:Oct2017",
+            "image", "jaxad.data.published.kermany:Oct2017",
             shares_patients=True,
         ),
         DataSetInfo(
             "chestxray", "Chest X-rays of children (Kermany et al. 2018).", "published",
-            "image", (*_PUBLISHED, "regroup"), "jaxad.data.published.kermany:Chestxray",
+            "image", "jaxad.data.published.kermany:Chestxray",
             shares_patients=True,
         ),
         DataSetInfo(
             "isic2018", "Dermatoscopic images of skin lesions (ISIC 2018, task 3).", "published",
-            "image", _PUBLISHED, "jaxad.data.published.isic2018:Isic2018",
+            "image", "jaxad.data.published.isic2018:Isic2018",
         ),
         DataSetInfo(
             "miic", "Scanning electron microscopy of integrated circuits (MIIC).", "published",
-            "image", (*_PUBLISHED, "group_pattern", "normal_classes"),
+            "image",
             "jaxad.data.published.miic:Miic",
         ),
     )
 }  # fmt: skip
-
-_TFDS_FIELDS = ("preprocess", "val_share", "normal_classes", "anomalous_classes")
-#: Fields that a function of another package may read from `config.data`. The others steer our own
-#: readers of files.
-_EXTERNAL_FIELDS = (
-    "val_share", "test_share", "group_pattern", "normal_classes", "anomalous_classes", "modality"
-)  # fmt: skip
 
 
 def data_set_info(name: str, field: str = "config.data.name") -> DataSetInfo:
@@ -145,9 +137,9 @@ def data_set_info(name: str, field: str = "config.data.name") -> DataSetInfo:
         UserError: no data set has this name.
     """
     if name.startswith(TFDS):
-        return DataSetInfo(name, name, "tfds", fields=_TFDS_FIELDS)
+        return DataSetInfo(name, name, "tfds")
     if is_external(name):
-        return DataSetInfo(name, name, "external", fields=_EXTERNAL_FIELDS)
+        return DataSetInfo(name, name, "external")
     if name not in DATA_SETS:
         close = difflib.get_close_matches(name, DATA_SETS, n=1)
         hint = f"; did you mean '{close[0]}'?" if close else "."
@@ -156,10 +148,3 @@ def data_set_info(name: str, field: str = "config.data.name") -> DataSetInfo:
             f"Known: {', '.join(sorted((*DATA_SETS, *_PATTERNS)))}."
         )
     return DATA_SETS[name]
-
-
-def field_users(field: str) -> tuple[str, ...]:
-    """Returns the data sets that use a field of `config.data`; empty if all of them do."""
-    fields = {info.name: info.fields for info in DATA_SETS.values()}
-    fields |= dict(zip(_PATTERNS, (_TFDS_FIELDS, _EXTERNAL_FIELDS), strict=True))
-    return tuple(name for name, used in fields.items() if field in used)

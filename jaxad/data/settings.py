@@ -1,11 +1,12 @@
 """From `config.data` to what the readers of files take; the one place that reads these fields."""
 
 import dataclasses
+from collections.abc import Mapping
 
 from ml_collections import ConfigDict
 
 from jaxad.config import base
-from jaxad.data.data_sets import data_set_info, field_users
+from jaxad.data.data_sets import data_set_info
 from jaxad.data.files.folders import Splitting
 from jaxad.data.files.formats import Kind
 from jaxad.data.files.items import Reading
@@ -52,15 +53,30 @@ def reading(data: ConfigDict, kind: Kind) -> Reading:
     return Reading(kind, preparation(data), cutting(data), data.on_error)
 
 
+#: Kinds and names of data sets that use a field of `config.data` which others do not.
+_USED_BY: Mapping[str, tuple[str, ...]] = {
+    "preprocess": ("files", "published", "tfds"),
+    "volume": ("volumes",),
+    "modality": ("hcp", "brats2017", "brats2021", "external"),
+    "regroup": ("oct2017", "chestxray"),
+    "val_share": ("files", "published", "tfds", "external"),
+    "test_share": ("files", "brats2017", "brats2021", "external"),
+    "check_sizes": ("published",),
+    "group_pattern": ("files", "miic", "external"),
+    "normal_classes": ("files", "miic", "tfds", "external"),
+    "anomalous_classes": ("tfds", "external"),
+}
+
+
 def check_used(data: ConfigDict) -> None:
     """Raises a UserError for a field that was set and would be passed over."""
     given, defaults = data.to_dict(), base().data.to_dict()
     infos = [data_set_info(data.name)]
     if data.test.name:
         infos.append(data_set_info(data.test.name, "config.data.test.name"))
-    for field, value in given.items():
-        users = field_users(field)
-        if users and value != defaults[field] and not any(field in info.fields for info in infos):
+    kinds = {kind for info in infos for kind in info.kinds}
+    for field, users in _USED_BY.items():
+        if given[field] != defaults[field] and not kinds & set(users):
             raise UserError(
                 f"config.data.{field}: '{data.name}' has no use for it; it is of "
                 f"{', '.join(users)}."

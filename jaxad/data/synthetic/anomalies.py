@@ -52,14 +52,14 @@ def draw_objects(
     Each slice's object depends on the subject's key and the slice alone.
 
     Args:
-      subject: whose brain; it is not changed.
-      seed: seed of the data set.
-      split: number of the split.
-      number: number of the subject in its split.
-      slices: indices of the slices that get an object.
+        subject: whose brain; it is not changed.
+        seed: seed of the data set.
+        split: number of the split.
+        number: number of the subject in its split.
+        slices: indices of the slices that get an object.
 
     Returns:
-      The signal with objects and a mask of where they outweigh the brain.
+        The signal with objects and a mask of where they outweigh the brain.
     """
     signal, mask = subject.signal.copy(), np.zeros_like(subject.brain)
     global_mean = float(subject.signal[subject.brain].mean())
@@ -103,15 +103,15 @@ def draw_lesions(
     """Draw one lesion per run of slices, each more than .6 % of every slice of its run.
 
     Args:
-      subject: whose brain; it is not changed.
-      seed: seed of the data set.
-      split: number of the split.
-      number: number of the subject in its split.
-      runs: the slices of every lesion. Other slices stay as they are.
+        subject: whose brain; it is not changed.
+        seed: seed of the data set.
+        split: number of the split.
+        number: number of the subject in its split.
+        runs: the slices of every lesion. Other slices stay as they are.
 
     Returns:
-      The signal with lesions, and a mask of the lesions, their rims included and the oedema
-      around them left out.
+        The signal with lesions, and a mask of the lesions, their rims included and the oedema
+        around them left out.
     """
     signal, mask = subject.signal.copy(), np.zeros_like(subject.brain)
     for item, run in enumerate(runs):
@@ -203,13 +203,13 @@ def _apply_lesion(
     """Multiply the signal by the lesion's factors.
 
     Args:
-      signal: intensity of the lesion's slices.
-      brain: their foreground.
-      white: their white-matter probability.
-      brain_mean: mean intensity of the subject's brain.
-      lesion: what is drawn.
-      level: depth under the lesion's border in mm, positive inside.
-      mottle: the variation inside the lesion, a smooth field of s.d. 1.
+        signal: intensity of the lesion's slices.
+        brain: their foreground.
+        white: their white-matter probability.
+        brain_mean: mean intensity of the subject's brain.
+        lesion: what is drawn.
+        level: depth under the lesion's border in mm, positive inside.
+        mottle: the variation inside the lesion, a smooth field of s.d. 1.
     """
     core = np.clip(0.5 + level / _BORDER_MM, 0, 1)
     factor = lesion.factor * (1 + _MOTTLE[1] * mottle)

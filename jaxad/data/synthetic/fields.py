@@ -33,11 +33,11 @@ def keyed_generator(
     on the order in which subjects are made nor on how many there are.
 
     Args:
-      seed: seed of the data set, not negative.
-      split: number of the split.
-      number: number of the subject in its split.
-      purpose: what is drawn.
-      item: which of several things of that purpose, such as a slice index.
+        seed: seed of the data set, not negative.
+        split: number of the split.
+        number: number of the subject in its split.
+        purpose: what is drawn.
+        item: which of several things of that purpose, such as a slice index.
     """
     key = (split, number, int(purpose), item)
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=key))
@@ -51,8 +51,8 @@ class SplineField:
     smaller grids sample the same field.
 
     Attributes:
-      coefficients: one per knot of the cube of the field of view and a margin.
-      knots_mm: knot spacing in mm; the field's features are about this wide.
+        coefficients: one per knot of the cube of the field of view and a margin.
+        knots_mm: knot spacing in mm; the field's features are about this wide.
     """
 
     coefficients: Float[np.ndarray, "k k k"]

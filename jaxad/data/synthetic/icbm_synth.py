@@ -46,9 +46,9 @@ class IcbmSynthConfig(tfds.core.BuilderConfig):
     """One version of the data; use `make_config`, which also names it.
 
     Attributes:
-      image_size: pixels per side of a slice of 200 mm, a multiple of 16.
-      seed: seed of everything random, not negative.
-      num_subjects: subjects in train, val, test_objects and test_lesions, each with 20 slices.
+        image_size: pixels per side of a slice of 200 mm, a multiple of 16.
+        seed: seed of everything random, not negative.
+        num_subjects: subjects in train, val, test_objects and test_lesions, each with 20 slices.
     """
 
     image_size: int = 64
@@ -82,15 +82,15 @@ def make_config(
     """A config whose name tells its contents: `64px_seed0`, or `64px_seed0_6-4-4-4`.
 
     Args:
-      image_size: pixels per side, a positive multiple of 16.
-      seed: seed of everything random, not negative.
-      num_subjects: subjects in train, val, test_objects and test_lesions, at least one each.
-        Positives are equally frequent at all slice indices where three divides the number of
-        test subjects, and differ by at most one otherwise. More subjects leave the earlier ones
-        of their split, and all other splits, as they are.
+        image_size: pixels per side, a positive multiple of 16.
+        seed: seed of everything random, not negative.
+        num_subjects: subjects in train, val, test_objects and test_lesions, at least one each.
+            Positives are equally frequent at all slice indices where three divides the number of
+            test subjects, and differ by at most one otherwise. More subjects leave the earlier ones
+            of their split, and all other splits, as they are.
 
     Raises:
-      UserError: if an argument is out of range.
+        UserError: if an argument is out of range.
     """
     counts = tuple(int(count) for count in num_subjects)
     if image_size < 16 or image_size % 16:
@@ -148,7 +148,7 @@ class IcbmSynth(tfds.core.GeneratorBasedBuilder):
         """Make the data if it is not there yet, in parallel, under one progress bar.
 
         Args:
-          **kwargs: as of `tfds.core.DatasetBuilder.download_and_prepare`.
+            **kwargs: as of `tfds.core.DatasetBuilder.download_and_prepare`.
         """
         with silent_tfds():
             try:
@@ -184,13 +184,13 @@ def make_examples(
     """The encoded examples of a split, subject by subject, made in parallel.
 
     Args:
-      config: which version of the data.
-      split: name of the split.
-      count: number of subjects.
-      num_workers: processes; all cores by default, and this process alone for a few subjects.
+        config: which version of the data.
+        split: name of the split.
+        count: number of subjects.
+        num_workers: processes; all cores by default, and this process alone for a few subjects.
 
     Yields:
-      The 20 examples of a subject.
+        The 20 examples of a subject.
     """
     if num_workers is None:
         few = sum(config.num_subjects) < _FEW_SUBJECTS

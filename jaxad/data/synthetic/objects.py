@@ -26,9 +26,9 @@ class Outline:
     """An ellipse or superellipse around a centre that is still to be chosen.
 
     Attributes:
-      half: the two half axes in mm.
-      angle: of the first axis.
-      power: 2 for an ellipse; the higher, the closer to a rectangle.
+        half: the two half axes in mm.
+        angle: of the first axis.
+        power: 2 for an ellipse; the higher, the closer to a rectangle.
     """
 
     half: Float[np.ndarray, "2"]
@@ -89,17 +89,17 @@ def blend(
     """Blend a photograph into an image, at a level and a contrast that fit the place.
 
     Args:
-      generator: source of the level and the contrast, which are the same in all channels.
-      image: float32, not changed.
-      foreground: where the object may show.
-      global_means: mean of each channel over the foreground at large: the object's level lies
-        between this and the mean of what it hides.
-      alpha: see `draw_alpha`.
-      weight: see `Outline.weight`; more than .5 on some pixel of the foreground.
-      patch: grey levels, on any scale.
+        generator: source of the level and the contrast, which are the same in all channels.
+        image: float32, not changed.
+        foreground: where the object may show.
+        global_means: mean of each channel over the foreground at large: the object's level lies
+            between this and the mean of what it hides.
+        alpha: see `draw_alpha`.
+        weight: see `Outline.weight`; more than .5 on some pixel of the foreground.
+        patch: grey levels, on any scale.
 
     Returns:
-      The image with the object, and the object's opacity in [0, 1].
+        The image with the object, and the object's opacity in [0, 1].
     """
     region = (weight > 0.5) & foreground
     patch = (patch - patch[region].mean()) / max(float(patch[region].std()), 1e-3)

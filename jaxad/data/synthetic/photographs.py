@@ -40,7 +40,7 @@ def load_photograph(name: str) -> Float[np.ndarray, "h w"]:
     """A photograph in grey levels in [0, 1], its shorter side 300 pixels; read-only.
 
     Raises:
-      UserError: if the package that ships it is missing or lacks the file.
+        UserError: if the package that ships it is missing or lacks the file.
     """
     from PIL import Image  # Here: only subjects with natural objects need it.
 
@@ -61,12 +61,12 @@ def draw_patch(generator: np.random.Generator, samples: int) -> Float[np.ndarray
     """A random piece of a random photograph: cropped, rotated, perhaps mirrored.
 
     Args:
-      generator: source of the choices.
-      samples: samples per side, n.
+        generator: source of the choices.
+        samples: samples per side, n.
 
     Returns:
-      Grey levels in [0, 1]. Of a few crops the first with something in it is taken, or else the
-      one with the most contrast.
+        Grey levels in [0, 1]. Of a few crops the first with something in it is taken, or else the
+        one with the most contrast.
     """
     names = list(PHOTOGRAPHS)
     picture = load_photograph(names[generator.integers(len(names))])

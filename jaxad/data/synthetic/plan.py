@@ -43,9 +43,9 @@ def object_slices(seed: int, split: int, number: int) -> Bool[np.ndarray, "20"]:
     """Which slices of a subject hold a natural object: six or seven of the twenty.
 
     Args:
-      seed: seed of the data set.
-      split: number of the split.
-      number: number of the subject in its split.
+        seed: seed of the data set.
+        split: number of the split.
+        number: number of the subject in its split.
     """
     block, member = divmod(number, BLOCK)
     generator = keyed_generator(seed, split, block, Purpose.PLAN)
@@ -63,9 +63,9 @@ def lesion_runs(seed: int, split: int, number: int) -> tuple[Run, ...]:
     each reach past an end: a slice at the end thus sees the middle of a lesion as often as any.
 
     Args:
-      seed: seed of the data set.
-      split: number of the split.
-      number: number of the subject in its split.
+        seed: seed of the data set.
+        split: number of the split.
+        number: number of the subject in its split.
     """
     block, member = divmod(number, BLOCK)
     generator = keyed_generator(seed, split, block, Purpose.PLAN)

@@ -18,10 +18,10 @@ class SubjectSlices:
     """All slices of a subject, from the lowest to the highest.
 
     Attributes:
-      group: the subject's name, such as `test_objects-0007`.
-      images: uint8; a value v stands for v / 255 in [0, 1], the background is 0.
-      masks: 1 where a pixel is anomalous, else 0.
-      labels: whether a slice holds an anomaly; that is, whether its mask is not empty.
+        group: the subject's name, such as `test_objects-0007`.
+        images: uint8; a value v stands for v / 255 in [0, 1], the background is 0.
+        masks: 1 where a pixel is anomalous, else 0.
+        labels: whether a slice holds an anomaly; that is, whether its mask is not empty.
     """
 
     group: str
@@ -34,14 +34,14 @@ def make_slices(seed: int, split: str, number: int, image_size: int) -> SubjectS
     """Make a subject's slices; the same arguments give the same bytes in any process.
 
     Args:
-      seed: seed of the data set, not negative.
-      split: one of `SPLITS`.
-      number: number of the subject in its split, from 0.
-      image_size: pixels per side.
+        seed: seed of the data set, not negative.
+        split: one of `SPLITS`.
+        number: number of the subject in its split, from 0.
+        image_size: pixels per side.
 
     Raises:
-      UserError: if the template's or the photographs' files are missing.
-      ValueError: if there is no such split.
+        UserError: if the template's or the photographs' files are missing.
+        ValueError: if there is no such split.
     """
     if split not in SPLITS:
         raise ValueError(f"no split {split!r}: one of {', '.join(SPLITS)}")

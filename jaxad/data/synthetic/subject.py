@@ -43,12 +43,12 @@ class Subject:
     """A subject's slices before they become images.
 
     Attributes:
-      signal: noiseless intensity, float32, about 0.86 in white matter, 0 outside the brain.
-      brain: the foreground.
-      white: white-matter probability in [0, 1], 0 outside the brain.
-      noise: real and imaginary part of the scanner's noise, on the scale of `signal`.
-      mean: mean of the noisy intensity inside the brain, over all slices.
-      std: standard deviation of the same.
+        signal: noiseless intensity, float32, about 0.86 in white matter, 0 outside the brain.
+        brain: the foreground.
+        white: white-matter probability in [0, 1], 0 outside the brain.
+        noise: real and imaginary part of the scanner's noise, on the scale of `signal`.
+        mean: mean of the noisy intensity inside the brain, over all slices.
+        std: standard deviation of the same.
     """
 
     signal: Float[np.ndarray, "20 s s"]
@@ -74,13 +74,13 @@ def make_subject(seed: int, split: int, number: int, image_size: int) -> Subject
     The same key gives the same anatomy and contrast at every image size.
 
     Args:
-      seed: seed of the data set, not negative.
-      split: number of the split.
-      number: number of the subject in its split.
-      image_size: pixels per side.
+        seed: seed of the data set, not negative.
+        split: number of the split.
+        number: number of the subject in its split.
+        image_size: pixels per side.
 
     Raises:
-      UserError: if the template's files are missing.
+        UserError: if the template's files are missing.
     """
     template = load_template(image_size)
     axes = grid_axes_mm(image_size)
@@ -119,8 +119,8 @@ def render(
     The background, and nothing else, is 0.
 
     Args:
-      subject: whose slices.
-      signal: the subject's signal with anomalies drawn in; its own normal signal if absent.
+        subject: whose slices.
+        signal: the subject's signal with anomalies drawn in; its own normal signal if absent.
     """
     noisy = _add_noise(subject.signal if signal is None else signal, subject.noise)
     standardised = np.clip((noisy - subject.mean) / subject.std, -_CLIP, _CLIP)

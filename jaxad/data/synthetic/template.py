@@ -46,14 +46,14 @@ class Template:
     """The smoothed template, cropped to the brain. All volumes are float32 and share a shape.
 
     Attributes:
-      origin: voxel (x, y, z) of the full template that is index (0, 0, 0) here.
-      cover: share of a voxel that is brain, in [0, 1].
-      t1: T1 intensity in [0, 1], falling to 0 outside the brain.
-      grey: grey-matter probability in [0, 1].
-      white: white-matter probability in [0, 1].
-      ventricle_pull: direction towards the nearest deep CSF, a vector of length 0 to 1 per voxel
-        of a grid that is `coarse_step` times coarser.
-      coarse_step: voxels of the template per voxel of `ventricle_pull`.
+        origin: voxel (x, y, z) of the full template that is index (0, 0, 0) here.
+        cover: share of a voxel that is brain, in [0, 1].
+        t1: T1 intensity in [0, 1], falling to 0 outside the brain.
+        grey: grey-matter probability in [0, 1].
+        white: white-matter probability in [0, 1].
+        ventricle_pull: direction towards the nearest deep CSF, a vector of length 0 to 1 per voxel
+            of a grid that is `coarse_step` times coarser.
+        coarse_step: voxels of the template per voxel of `ventricle_pull`.
     """
 
     origin: tuple[float, float, float]
@@ -74,7 +74,7 @@ def template_path(kind: str) -> pathlib.Path:
     """Where the installed nilearn keeps the template volume `kind` ("t1", "gm" or "wm").
 
     Raises:
-      UserError: if nilearn is not installed, or its wheel lacks the file.
+        UserError: if nilearn is not installed, or its wheel lacks the file.
     """
     name = f"mni_icbm152_{kind}_tal_nlin_sym_09a_converted.nii.gz"
     path = package_folder("nilearn") / "datasets" / "data" / name
@@ -90,7 +90,7 @@ def package_folder(name: str) -> pathlib.Path:
     """The folder of the installed package `name`, found without importing it.
 
     Raises:
-      UserError: if the package is not installed.
+        UserError: if the package is not installed.
     """
     spec = importlib.util.find_spec(name)
     if spec is None or not spec.submodule_search_locations:
@@ -115,7 +115,7 @@ def load_template(image_size: int) -> Template:
     Takes about 3 s and 80 MB the first time. The arrays are read-only, because they are shared.
 
     Raises:
-      UserError: if nilearn or its files are missing.
+        UserError: if nilearn or its files are missing.
     """
     t1, grey, white = (read_volume(kind) for kind in ("t1", "gm", "wm"))
     brain = ndimage.binary_fill_holes(t1 > 0)
