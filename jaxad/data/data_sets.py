@@ -65,7 +65,7 @@ class DataSetInfo:
 
     @property
     def kinds(self) -> frozenset[str]:
-        """The name, the kind and `images` or `volumes`, to tell which config fields have an effect."""
+        """The name, the kind, and `images` or `volumes` for files: what config fields apply to."""
         contents = "volumes" if self.holds_scans else "images"
         return frozenset({self.name, self.kind} | ({contents} if self.file_format else set()))
 

@@ -157,8 +157,8 @@ def _draw_val(readers: Readers, splitting: Splitting, source: str) -> Readers:
         chosen, left = pick(split.groups, (splitting.val_share,), splitting.seed)
         if not chosen or not left:
             raise UserError(
-                f"{source}: val_share {splitting.val_share} of {len(left | chosen)} patients leaves "
-                "a split empty; return a split 'val', or change config.data.val_share."
+                f"{source}: val_share {splitting.val_share} of {len(chosen | left)} patients "
+                "leaves a split empty; return a split 'val', or change config.data.val_share."
             )
         is_val = np.array([group in chosen for group in split.groups])
         return _rows(split, ~is_val), _rows(split, is_val)

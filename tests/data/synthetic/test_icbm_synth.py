@@ -37,15 +37,6 @@ def test_config_name_tells_its_contents():
     assert icbm_synth.make_config(64, num_subjects=(6, 4, 4, 4)).name == "64px_seed0_6-4-4-4"
     # Lists arrive from config files; numbers are the same whatever holds them.
     assert icbm_synth.make_config(64, num_subjects=[240, 120, 60, 60]).name == "64px_seed0"
-    names = [config.name for config in icbm_synth.IcbmSynth.BUILDER_CONFIGS]
-    assert names == ["64px_seed0", "128px_seed0"]
-
-
-def test_published_config_is_accepted_by_name_and_by_value(tmp_path):
-    by_value = icbm_synth.IcbmSynth(config=icbm_synth.make_config(64), data_dir=tmp_path)
-    by_name = icbm_synth.IcbmSynth(config="64px_seed0", data_dir=tmp_path)
-    assert by_value.data_dir == by_name.data_dir
-    assert by_name.builder_config.num_subjects == (240, 120, 60, 60)
 
 
 @pytest.mark.parametrize(
