@@ -1,5 +1,6 @@
 """What each mode does; the command line and `jaxad.api` both call these functions."""
 
+import dataclasses
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -187,7 +188,7 @@ def inspect(config: ConfigDict, workdir: str | os.PathLike[str]) -> None:
     folder = Workdir(workdir).path
     found, data_set = inspect_data(config.data)
     splits = {name: data_set.split(name) for name in data_set.split_names}
-    write_json(folder / "inspect.json", found.as_json())
+    write_json(folder / "inspect.json", dataclasses.asdict(found))
     with atomic_write(folder / "inspect.png", "wb") as file:
         file.write(to_png(contact_sheet(splits)))
     logger.info("\n".join([*found.lines(), f"contact sheet: {folder / 'inspect.png'}"]))
@@ -280,7 +281,7 @@ def profile(config: ConfigDict, workdir: str | os.PathLike[str], *, steps: str |
     with run.lock(), run.replaced(run.profile) as folder:
         found = profile_training(config, data_set.split("train"), folder, int(count))
         text = lines(found)
-        write_json(folder / "profile.json", found.as_json())
+        write_json(folder / "profile.json", dataclasses.asdict(found))
         with atomic_write(folder / "profile.txt") as file:
             file.write("\n".join(text) + "\n")
     logger.info("\n".join([*text, "", f"profile: {run.profile}"]))

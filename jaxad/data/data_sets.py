@@ -59,6 +59,21 @@ class DataSetInfo:
         return self.kind in ("npz", "files", "external")
 
     @property
+    def format_of_files(self) -> Kind:
+        """The format of the image files.
+
+        Raises:
+            UserError: the images are not in files.
+        """
+        if self.file_format is None:
+            names = [info.name for info in DATA_SETS.values() if info.file_format]
+            raise UserError(
+                f"a run on '{self.name}' takes prepared images, as an .npz file; files are taken by "
+                f"runs on {', '.join(names)}."
+            )
+        return self.file_format
+
+    @property
     def holds_scans(self) -> bool:
         """Whether the files are volumes, as opposed to images."""
         return self.file_format in ("nifti", "dicom")

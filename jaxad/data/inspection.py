@@ -4,7 +4,6 @@ import dataclasses
 import itertools
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -92,10 +91,6 @@ class Inspection:
         """One reason for each bad file."""
         files = (facts.files for facts in self.splits.values() if facts.files)
         return tuple(reason for read in files for reason in read.skipped)
-
-    def as_json(self) -> dict[str, Any]:
-        """Returns a tree that JSON can hold."""
-        return dataclasses.asdict(self)
 
     def lines(self) -> list[str]:
         """Returns a table for people, followed by everything that is wrong."""

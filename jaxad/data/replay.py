@@ -15,9 +15,8 @@ from jaxtyping import Shaped
 from ml_collections import ConfigDict
 
 from jaxad.data import settings
-from jaxad.data.data_sets import DATA_SETS, data_set_info
+from jaxad.data.data_sets import data_set_info
 from jaxad.data.files.folders import candidates, read_any_folder, read_normal_folder
-from jaxad.data.files.formats import Kind
 from jaxad.data.files.items import Item, Reading, Rows
 from jaxad.data.files.mask_files import part_scans, refuse_masks
 from jaxad.data.files.names import is_archive, is_table
@@ -40,30 +39,15 @@ if TYPE_CHECKING:  # it imports TensorFlow, which takes seconds
     from jaxad.data.published.manual import ManualBuilder
 
 
-def is_prepared(data: ConfigDict) -> bool:
-    """Whether the run's images reached jaxad prepared, so that new ones must be prepared too."""
-    return data_set_info(data.name).is_prepared
-
-
 def reading_of(data: ConfigDict) -> Reading:
     """Returns how the files of the run's data set were read.
 
     Raises:
         UserError: the run's data set has no files.
     """
-    reading, builder = settings.reading(data, _file_format(data)), _published_builder(data)
+    reading = settings.reading(data, data_set_info(data.name).format_of_files)
+    builder = _published_builder(data)
     return reading if builder is None else builder.reading_of(reading)
-
-
-def _file_format(data: ConfigDict) -> Kind:
-    file_format = data_set_info(data.name).file_format
-    if file_format is None:
-        names = [info.name for info in DATA_SETS.values() if info.file_format]
-        raise UserError(
-            f"a run on '{data.name}' takes prepared images, as an .npz file; files are taken by "
-            f"runs on {', '.join(names)}."
-        )
-    return file_format
 
 
 def _published_builder(data: ConfigDict) -> "type[ManualBuilder] | None":
@@ -83,7 +67,7 @@ def prepare_pixels(
         pixels: for a run on images one image [H, W] (grey) or [H, W, 3], or images [N, H, W]
             (grey) or [N, H, W, C] of any size. For a run on scans one scan [X, Y, Z], or
             [X, Y, Z, C] if the run is on several modalities.
-        data: `config.data` of a run that is not `is_prepared`.
+        data: `config.data` of a run whose data set is not `is_prepared`.
         affine: 4 x 4 matrix of a scan from indices to mm, RAS+; None: the axes point to right,
             anterior and superior, at 1 mm.
 
@@ -167,7 +151,7 @@ def find_items(path: Path, data: ConfigDict, *, normal: bool = False) -> list[It
         UserError: the run's data set has no files, or these cannot be used.
     """
     try:
-        file_format = _file_format(data)
+        file_format = data_set_info(data.name).format_of_files
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
     if "," in data.modality:
@@ -178,44 +162,31 @@ def find_items(path: Path, data: ConfigDict, *, normal: bool = False) -> list[It
     if not path.exists():
         raise UserError(f"{path}: no such file or folder; name one that is there.")
     check_not_hidden(path)
+    splitting, builder = settings.splitting(data), _published_builder(data)
     if is_table(path):
-        return [item for _, item in read_rows(path, file_format, settings.splitting(data))]
-    builder = _published_builder(data)
-    # Names of published scans do not say which scan a mask marks.
+        return [item for _, item in read_rows(path, file_format, splitting)]
+    # Names of published scans do not tell which scan a mask marks.
     refuses_masks = normal and file_format == "nifti" and builder is not None
-    if path.is_file():
-        items = _item_of_file(path, data, file_format, normal, refuses_masks)
-    else:
-        items = _items_in_folder(path, data, file_format, normal, refuses_masks)
-    return items if builder is None else builder.of_site(items, data.modality)
-
-
-def _items_in_folder(
-    folder: Path, data: ConfigDict, file_format: Kind, normal: bool, refuses_masks: bool
-) -> list[Item]:
-    files, splitting = candidates(folder, file_format), settings.splitting(data)
-    if normal:
-        check_one_class(folder, files, splitting)
-    if refuses_masks:
-        refuse_named_masks(part_scans(files)[1], data.name)
-    items = (read_normal_folder if normal else read_any_folder)(folder, file_format, splitting)
-    # Masks that are left out are reported, or refused, where items are listed.
-    unread = find_unread(folder, file_format, files)
-    tell_unread(unread, is_strict=normal and data.on_error == "raise")
-    return items
-
-
-def _item_of_file(
-    path: Path, data: ConfigDict, file_format: Kind, normal: bool, refuses_masks: bool
-) -> list[Item]:
-    if file_format == "dicom":
+    if not path.is_file():
+        files = candidates(path, file_format)
+        if normal:
+            check_one_class(path, files, splitting)
+        if refuses_masks:
+            refuse_named_masks(part_scans(files)[1], data.name)
+        items = (read_normal_folder if normal else read_any_folder)(path, file_format, splitting)
+        # Masks that are left out are reported, or refused, where items are listed.
+        unread = find_unread(path, file_format, files)
+        tell_unread(unread, is_strict=normal and data.on_error == "raise")
+    elif file_format == "dicom":
         raise UserError(f"{path}: is one file; name the folder of its series.")
-    refuse_masks([path], file_format, path.parent, "name what it marks")
-    mask = mask_beside(path, file_format) if normal else None
-    if refuses_masks and mask is not None:
-        refuse_named_masks([mask], data.name)
-    # The file of one scan need not be named as the run's files are, so its patient is unknown.
-    return [Item(path.name, path.name, (path,), label=0, mask=mask, is_unnamed=True)]
+    else:
+        refuse_masks([path], file_format, path.parent, "name what it marks")
+        mask = mask_beside(path, file_format) if normal else None
+        if refuses_masks and mask is not None:
+            refuse_named_masks([mask], data.name)
+        # The file of one scan need not be named as the run's files are: its patient is unknown.
+        items = [Item(path.name, path.name, (path,), label=0, mask=mask, is_unnamed=True)]
+    return items if builder is None else builder.of_site(items, data.modality)
 
 
 def read_files(path: Path, data: ConfigDict, *, with_labels: bool = False) -> Split:

@@ -73,8 +73,8 @@ def _open_files(data: ConfigDict, options: ReadOptions) -> Readers:
         raise UserError(
             "config.data.root: missing; name the folder of your images or scans. See docs/data.md."
         )
-    root, file_format = expand(data.root, "config.data.root"), data_set_info(data.name).file_format
-    assert file_format is not None
+    root, info = expand(data.root, "config.data.root"), data_set_info(data.name)
+    file_format = info.format_of_files
     check_not_hidden(root)
     reading = dataclasses.replace(settings.reading(data, file_format), measure=options.measure)
     splitting = settings.splitting(data)
@@ -130,11 +130,11 @@ def _read_complete(read: Callable[[], Split]) -> Split:
 def _open_tfds(data: ConfigDict, _: ReadOptions) -> Readers:
     from jaxad.data.tfds import labels
 
-    classes = labels.Classes(tuple(data.normal_classes), tuple(data.anomalous_classes))
     return labels.open_labelled(
         data.name.removeprefix(TFDS),
         data.root,
-        classes,
+        data.normal_classes,
+        data.anomalous_classes,
         settings.preparation(data),
         settings.splitting(data),
     )

@@ -14,12 +14,6 @@ from jaxad.errors import UserError
 
 _MODALITIES = ("flair", "t1", "t1ce", "t2")
 
-_CITATION = """@article{menze2014multimodal,
-  title={The multimodal brain tumor image segmentation benchmark (BRATS)},
-  author={Menze, Bjoern H. and Jakab, Andras and Bauer, Stefan and others},
-  journal={IEEE Transactions on Medical Imaging}, volume={34}, number={10}, year={2014}
-}"""
-
 
 class _Brats(ManualBuilder, skip_registration=True):  # type: ignore[call-arg]  # TFDS has no types
     """Base class of both years.
@@ -30,7 +24,7 @@ class _Brats(ManualBuilder, skip_registration=True):  # type: ignore[call-arg]  
 
     UNIT = "slices"
     HAS_MASKS = True
-    CITATION = _CITATION
+    CITATION = "Menze et al., IEEE Transactions on Medical Imaging 34(10), 2014"
     DEFAULT_MODALITY: ClassVar[str]
 
     @classmethod

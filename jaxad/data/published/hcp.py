@@ -46,11 +46,7 @@ class Hcp(ManualBuilder):
     PUBLISHED = {("train", 0): 800, ("test_normal", 0): 200}
     DEFAULTS = Cutting(slices=(20, -20), spacing=0.7 / 0.75, field_of_view=200.0)
     HOMEPAGE = "https://www.humanconnectome.org"
-    CITATION = """@article{vanessen2012human,
-  title={The Human Connectome Project: a data acquisition perspective},
-  author={Van Essen, David C. and Ugurbil, Kamil and others},
-  journal={NeuroImage}, volume={62}, number={4}, pages={2222--2231}, year={2012}
-}"""
+    CITATION = "Van Essen et al., NeuroImage 62(4):2222-2231, 2012"
 
     @classmethod
     def of_site(cls, items: list[Item], modality: str) -> list[Item]:

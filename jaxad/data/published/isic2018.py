@@ -30,11 +30,7 @@ class Isic2018(ManualBuilder):
     """
     PUBLISHED = {("train", 0): 6_705, ("test", 0): 123, ("test", 1): 70}
     HOMEPAGE = "https://challenge.isic-archive.com/landing/2018/"
-    CITATION = """@article{codella2019skin,
-  title={Skin lesion analysis toward melanoma detection 2018},
-  author={Codella, Noel and Rotemberg, Veronica and Tschandl, Philipp and others},
-  journal={arXiv:1902.03368}, year={2019}
-}"""
+    CITATION = "Codella et al., arXiv:1902.03368, 2019"
 
     @classmethod
     def layout(cls, root: Path, choices: Choices) -> Layout:

@@ -13,12 +13,6 @@ from jaxad.errors import UserError
 
 logger = logging.getLogger(__name__)
 
-_CITATION = """@article{kermany2018identifying,
-  title={Identifying medical diagnoses and treatable diseases by image-based deep learning},
-  author={Kermany, Daniel S. and Goldbaum, Michael and Cai, Wenjia and others},
-  journal={Cell}, volume={172}, number={5}, pages={1122--1131}, year={2018}
-}"""
-
 
 class _Kermany(ManualBuilder, skip_registration=True):  # type: ignore[call-arg]  # TFDS has no types
     """Base class of both data sets: `train/NORMAL` is trained on, `test/<class>` is tested.
@@ -30,7 +24,7 @@ class _Kermany(ManualBuilder, skip_registration=True):  # type: ignore[call-arg]
         PATIENT: regular expression whose first group finds the patient in the name of a file.
     """
 
-    CITATION = _CITATION
+    CITATION = "Kermany et al., Cell 172(5):1122-1131, 2018"
     HOMEPAGE = "https://data.mendeley.com/datasets/rscbjbr9sj"
     FOLDER = ""
     ANOMALIES: tuple[str, ...] = ()

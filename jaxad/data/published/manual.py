@@ -20,7 +20,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from jaxtyping import Shaped
 
-from jaxad.data.data_sets import DATA_SETS, DataSetInfo
+from jaxad.data.data_sets import DATA_SETS
 from jaxad.data.files.folders import Splitting, with_val
 from jaxad.data.files.formats import Kind
 from jaxad.data.files.items import Item, Reading
@@ -126,8 +126,6 @@ class ManualBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  #
         super().__init__(**kwargs)
         self._slices: collections.Counter[tuple[str, int]] = collections.Counter()
 
-    # --- Provided by each data set.
-
     @classmethod
     @abc.abstractmethod
     def layout(cls, root: Path, choices: Choices) -> Layout:
@@ -151,19 +149,10 @@ class ManualBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  #
         del modality
         return items
 
-    # --- Facts and settings.
-
-    @classmethod
-    def data_set(cls) -> DataSetInfo:
-        """Returns the record of this data set."""
-        return DATA_SETS[cls.name]
-
     @classmethod
     def file_format(cls) -> Kind:
         """Returns the format of the files."""
-        file_format = cls.data_set().file_format
-        assert file_format is not None
-        return file_format
+        return DATA_SETS[cls.name].format_of_files
 
     @classmethod
     def modalities(cls, choices: Choices, known: Iterable[str], default: str) -> tuple[str, ...]:
@@ -196,13 +185,7 @@ class ManualBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  #
     def reading(cls, choices: Choices) -> Reading:
         """Returns how the files are read."""
         return cls.reading_of(
-            Reading(
-                cls.file_format(),
-                choices.preparation,
-                choices.cutting,
-                choices.on_error,
-                measure=True,
-            )
+            Reading(cls.file_format(), choices.preparation, choices.cutting, choices.on_error, True)
         )
 
     @classmethod
@@ -210,8 +193,6 @@ class ManualBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  #
         """Returns the dtype of images: uint16 if intensities are normalised, else uint8."""
         is_plain = cls.file_format() == "image" and preparation.of_images().intensity == "range"
         return np.uint8 if is_plain else np.uint16
-
-    # --- Splits.
 
     @classmethod
     def splits(cls, root: Path, choices: Choices) -> dict[str, list[Item]]:
@@ -241,8 +222,7 @@ class ManualBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  #
         have = {key: counts.get(key, 0) for key in cls.PUBLISHED}
         wrong = [key for key, number in cls.PUBLISHED.items() if have[key] != number]
         is_part = any(have[key] < _LEAST_SHARE * number for key, number in cls.PUBLISHED.items())
-        is_changed = choices.regroup or choices.test_only
-        if not wrong or is_part or is_changed or not choices.check_sizes:
+        if not wrong or is_part or choices.regroup or choices.test_only or not choices.check_sizes:
             return
         sizes = ", ".join(
             f"{have[split, label]:,} {'anomalous' if label else 'normal'} {cls.UNIT} in {split} "
@@ -257,8 +237,6 @@ class ManualBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  #
             "config.data.check_sizes to False."
         )
 
-    # --- The interface of TFDS.
-
     def _info(self) -> tfds.core.DatasetInfo:
         preparation = self.builder_config.choices.preparation
         side, channels = preparation.image_size, preparation.channels
@@ -272,11 +250,11 @@ class ManualBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  #
         }
         if self.HAS_MASKS:
             features["mask"] = tfds.features.Image(shape=(side, side, 1), encoding_format="png")
-        if self.data_set().holds_scans:
+        if DATA_SETS[self.name].holds_scans:
             features["position"] = np.int32
         return tfds.core.DatasetInfo(
             builder=self,
-            description=self.data_set().title,
+            description=DATA_SETS[self.name].title,
             features=tfds.features.FeaturesDict(features),
             supervised_keys=("image", "label"),
             homepage=self.HOMEPAGE,

@@ -24,12 +24,7 @@ class Miic(ManualBuilder):
     PUBLISHED = {("train", 0): 23_888, ("test", 0): 1_272, ("test", 1): 116}
     HAS_MASKS = True
     HOMEPAGE = "https://github.com/wenbihan/MIIC-IAD"
-    CITATION = """@inproceedings{huang2021joint,
-  title={Joint anomaly detection and inpainting for microscopy images via deep self-supervised
-    learning},
-  author={Huang, Ling and Cheng, Deruo and Yang, Xulei and others},
-  booktitle={IEEE International Conference on Image Processing}, year={2021}
-}"""
+    CITATION = "Huang et al., IEEE International Conference on Image Processing, 2021"
 
     @classmethod
     def layout(cls, root: Path, choices: Choices) -> Layout:

@@ -197,14 +197,8 @@ def _apply_lesion(
 ) -> Float[np.ndarray, "n s s"]:
     """Returns the signal of the lesion's slices with the lesion.
 
-    Args:
-        signal: intensity of the slices.
-        brain: foreground.
-        white: white-matter probability.
-        brain_mean: mean intensity of the subject's brain.
-        lesion: properties of the lesion.
-        level: depth below the lesion's border in mm, positive inside.
-        mottle: variation inside the lesion, a smooth field of standard deviation 1.
+    `level` is the depth below the lesion's border in mm, `mottle` the variation inside it, a smooth
+    field of standard deviation 1.
     """
     core = np.clip(0.5 + level / _BORDER_MM, 0, 1)
     factor = lesion.factor * (1 + _MOTTLE[1] * mottle)

@@ -27,13 +27,6 @@ from jaxad.data.tfds.quiet import silent_tfds
 from jaxad.errors import UserError
 from jaxad.runtime import interrupts
 
-_CITATION = """@article{fonov2011unbiased,
-  title={Unbiased average age-appropriate atlases for pediatric studies},
-  author={Fonov, Vladimir and Evans, Alan C. and Botteron, Kelly and Almli, C. Robert and
-    McKinstry, Robert C. and Collins, D. Louis},
-  journal={NeuroImage}, volume={54}, number={1}, pages={313--327}, year={2011}
-}"""
-
 DEFAULT_NUM_SUBJECTS = (240, 120, 60, 60)
 """Subjects in train, val, test_objects and test_lesions."""
 
@@ -43,13 +36,7 @@ _FEW_SUBJECTS = 12
 
 @dataclasses.dataclass(kw_only=True)
 class IcbmSynthConfig(tfds.core.BuilderConfig):
-    """One version of the data; `make_config` makes it.
-
-    Attributes:
-        image_size: pixels per side of a slice of 200 mm, a multiple of 16.
-        seed: seed of all random numbers, not negative.
-        num_subjects: subjects in train, val, test_objects and test_lesions, with 20 slices each.
-    """
+    """One version of the data; `make_config` makes it and describes its fields."""
 
     image_size: int = 64
     seed: int = 0
@@ -57,9 +44,7 @@ class IcbmSynthConfig(tfds.core.BuilderConfig):
 
 
 def make_config(
-    image_size: int,
-    seed: int = 0,
-    num_subjects: Sequence[int] = DEFAULT_NUM_SUBJECTS,
+    image_size: int, seed: int = 0, num_subjects: Sequence[int] = DEFAULT_NUM_SUBJECTS
 ) -> IcbmSynthConfig:
     """Makes a config whose name tells its contents: `64px_seed0`, or `64px_seed0_6-4-4-4`.
 
@@ -127,7 +112,7 @@ class IcbmSynth(tfds.core.GeneratorBasedBuilder):
             ),
             supervised_keys=("image", "label"),
             homepage="https://www.bic.mni.mcgill.ca/ServicesAtlases/ICBM152NLin2009",
-            citation=_CITATION,
+            citation="Fonov et al., NeuroImage 54(1):313-327, 2011",
             disable_shuffling=True,
         )
 

@@ -8,8 +8,9 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from jaxad.errors import UserError
+from jaxad.errors import NO_ROOM, RunError, UserError
 from jaxad.runtime import locks
+from jaxad.storage import storage_errors
 from jaxad.storage.paths import check_name, expand, take_folders_literally
 from jaxad.storage.user_folders import home_folder, temporary_folder
 
@@ -64,6 +65,22 @@ def _temporary() -> Path:
         "use another folder."
     )
     return folder
+
+
+def raise_if_full(folder: str, error: Exception, remedy: str) -> None:
+    """Raises a RunError if an error of TFDS means that there is no room in the data folder.
+
+    Args:
+        folder: data folder, for the message.
+        error: error of TFDS.
+        remedy: flag or variable that names another folder.
+    """
+    number = storage_errors.number_in_words(error)
+    if number in NO_ROOM:
+        raise RunError(
+            f"data folder '{folder}' takes no more ({os.strerror(number)}); make room, or choose "
+            f"another with {remedy}."
+        ) from error
 
 
 @contextlib.contextmanager

@@ -1,9 +1,7 @@
 """Labelled data sets of TensorFlow Datasets, as one-class or leave-one-out detection."""
 
-import dataclasses
 import functools
 import logging
-import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,62 +11,21 @@ from jaxad.data.files.folders import Splitting
 from jaxad.data.files.tree import pick
 from jaxad.data.prepare.preparation import Preparation
 from jaxad.data.prepare.prepare_images import prepare_image
-from jaxad.data.tfds.folder import data_folder
-from jaxad.errors import NO_ROOM, RunError, UserError, first_line
+from jaxad.data.tfds.folder import data_folder, raise_if_full
+from jaxad.errors import UserError, first_line
 from jaxad.runtime.host_tensorflow import tensorflow
-from jaxad.storage import storage_errors
 from jaxad.types import Split
 
 logger = logging.getLogger(__name__)
 
 
-@dataclasses.dataclass(frozen=True)
-class Classes:
-    """The normal or the anomalous classes; one of the two is empty.
-
-    Attributes:
-        normal: names of the normal classes; one name means one-class detection.
-        anomalous: names of the anomalous classes; one name means leave-one-out detection.
-    """
-
-    normal: tuple[str, ...]
-    anomalous: tuple[str, ...]
-
-    def normal_labels(self, names: Sequence[str], data_set: str) -> set[int]:
-        """Returns the labels of the normal classes.
-
-        Args:
-            names: names of all classes, in the order of their labels.
-            data_set: name of the data set, for messages.
-
-        Raises:
-            UserError: neither or both fields are set, a class is unknown, or all classes are named.
-        """
-        if bool(self.normal) == bool(self.anomalous):
-            raise UserError(
-                f"config.data.normal_classes: name the normal classes of {data_set}, or the "
-                "anomalous ones in config.data.anomalous_classes; it has "
-                f"{', '.join(names)}."
-            )
-        field = "normal_classes" if self.normal else "anomalous_classes"
-        chosen = self.normal or self.anomalous
-        for name in chosen:
-            if name not in names:
-                raise UserError(
-                    f"config.data.{field}: {data_set} has no class '{name}'; it has "
-                    f"{', '.join(names)}."
-                )
-        labels = {names.index(name) for name in chosen}
-        normal = labels if self.normal else set(range(len(names))) - labels
-        if not 0 < len(normal) < len(names):
-            raise UserError(
-                f"config.data.{field}: all classes of {data_set} are named; leave some out."
-            )
-        return normal
-
-
 def open_labelled(
-    name: str, root: str, classes: Classes, preparation: Preparation, splitting: Splitting
+    name: str,
+    root: str,
+    normal_classes: Sequence[str],
+    anomalous_classes: Sequence[str],
+    preparation: Preparation,
+    splitting: Splitting,
 ) -> dict[str, Callable[[], Split]]:
     """Downloads a data set unless it is cached, and returns a reader for each split.
 
@@ -77,13 +34,14 @@ def open_labelled(
     Args:
         name: name in TFDS, such as `mnist` or `cifar10:3.0.2`.
         root: TFDS data folder; "" for the default.
-        classes: normal or anomalous classes.
+        normal_classes: names of the normal classes; empty if the anomalous ones are named.
+        anomalous_classes: names of the anomalous classes; empty if the normal ones are named.
         preparation: how pixels become an image.
         splitting: share of `val`. Images are drawn one by one, because TFDS has no patients.
 
     Raises:
         UserError: there is no such data set, it cannot be downloaded, its examples do not have one
-            image and one label, or it lacks `train` or `test`.
+            image and one label, it lacks `train` or `test`, or the classes do not fit.
         RunError: the data folder is full.
     """
     tensorflow()  # hides the accelerators before TFDS uses it
@@ -95,28 +53,49 @@ def open_labelled(
         builder.download_and_prepare()
     # TFDS raises many types: unknown names, no network, checksums, manual downloads.
     except Exception as error:
-        line, number = first_line(error), storage_errors.number_in_words(error)
-        if number in NO_ROOM:
-            raise RunError(
-                f"data folder '{folder}' takes no more ({os.strerror(number)}); make room, or "
-                "choose another with --config.data.root or $TFDS_DATA_DIR."
-            ) from error
+        raise_if_full(folder, error, "--config.data.root or $TFDS_DATA_DIR")
         raise UserError(
-            f"config.data.name: tfds:{name} cannot be opened ({line[:300]}); names are listed at "
-            "https://www.tensorflow.org/datasets/catalog. Data are kept in config.data.root, by "
-            "default $TFDS_DATA_DIR."
+            f"config.data.name: tfds:{name} cannot be opened ({first_line(error)[:300]}); names "
+            "are listed at https://www.tensorflow.org/datasets/catalog. Data are kept in "
+            "config.data.root, by default $TFDS_DATA_DIR."
         ) from error
     image_key, label_key = _keys(builder, name)
-    normal = classes.normal_labels(builder.info.features[label_key].names, f"tfds:{name}")
     for split in ("train", "test"):
         if split not in builder.info.splits:
             raise UserError(
                 f"config.data.name: tfds:{name} has no split '{split}', only "
                 f"{', '.join(builder.info.splits)}; name a data set that has both."
             )
-
+    classes = builder.info.features[label_key].names
+    normal = _normal_labels(f"tfds:{name}", classes, normal_classes, anomalous_classes)
     read = functools.partial(_read, builder, image_key, label_key, normal, preparation, splitting)
     return {split: functools.partial(read, split) for split in ("train", "val", "test")}
+
+
+def _normal_labels(
+    data_set: str,
+    classes: Sequence[str],
+    normal_classes: Sequence[str],
+    anomalous_classes: Sequence[str],
+) -> set[int]:
+    """Returns the labels (indices into `classes`) of the normal classes."""
+    listed = ", ".join(classes)
+    if bool(normal_classes) == bool(anomalous_classes):
+        raise UserError(
+            f"config.data.normal_classes: name the normal classes of {data_set}, or the anomalous "
+            f"ones in config.data.anomalous_classes; it has {listed}."
+        )
+    field = "normal_classes" if normal_classes else "anomalous_classes"
+    chosen = normal_classes or anomalous_classes
+    for name in chosen:
+        if name not in classes:
+            raise UserError(
+                f"config.data.{field}: {data_set} has no class '{name}'; it has {listed}."
+            )
+    if len(set(chosen)) == len(classes):
+        raise UserError(f"config.data.{field}: all classes of {data_set} are named; omit some.")
+    labels = {classes.index(name) for name in chosen}
+    return labels if normal_classes else set(range(len(classes))) - labels
 
 
 def _keys(builder: Any, name: str) -> tuple[str, str]:

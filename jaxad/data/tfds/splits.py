@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from jaxad.data.tfds.folder import data_folder, exclusive
-from jaxad.errors import NO_ROOM, RunError, UserError, first_line
+from jaxad.data.tfds.folder import data_folder, exclusive, raise_if_full
+from jaxad.errors import UserError, first_line
 from jaxad.runtime.host_tensorflow import tensorflow
 from jaxad.storage import storage_errors
 from jaxad.types import FilesRead, Split
@@ -65,18 +65,13 @@ def open_builder(
                 builder.download_and_prepare(download_config=download)
         # array_record raises RuntimeError for any error of the file system.
         except (OSError, RuntimeError) as error:
+            raise_if_full(str(builder.data_dir), error, remedy)
             number = storage_errors.number_in_words(error)
             if number is None:
                 raise
-            reason = os.strerror(number)
-            if number in NO_ROOM:
-                raise RunError(
-                    f"data folder '{builder.data_dir}' takes no more ({reason}); make room, or "
-                    f"choose another with {remedy}."
-                ) from error
             raise UserError(
-                f"data folder '{builder.data_dir}' cannot be written ({reason}); choose another "
-                f"with {remedy}."
+                f"data folder '{builder.data_dir}' cannot be written ({os.strerror(number)}); "
+                f"choose another with {remedy}."
             ) from error
     return {name: functools.partial(_read, builder, name) for name in builder.info.splits}
 

@@ -100,7 +100,7 @@ def test_the_same_images_are_drawn_each_time(root):
             "normal_classes: name the normal classes",
         ),
         ("tfds:tiny_shapes", {"normal_classes": ("dott",)}, "has no class 'dott'; it has circle"),
-        ("tfds:tiny_shapes", {"normal_classes": CLASSES}, "all classes .* are named; leave some"),
+        ("tfds:tiny_shapes", {"normal_classes": CLASSES}, "all classes .* are named; omit some"),
         ("tfds:tiny_unlabelled", {"normal_classes": ("dot",)}, "1 images and 0 labels"),
         ("tfds:no_such_set", {"normal_classes": ("dot",)}, "tfds:no_such_set cannot be opened"),
         ("tfds:tiny_shapes", {"normal_classes": ("dot",), "regroup": True}, "regroup.* no use"),
