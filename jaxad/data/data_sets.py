@@ -68,8 +68,8 @@ class DataSetInfo:
         if self.file_format is None:
             names = [info.name for info in DATA_SETS.values() if info.file_format]
             raise UserError(
-                f"a run on '{self.name}' takes prepared images, as an .npz file; files are taken by "
-                f"runs on {', '.join(names)}."
+                f"a run on '{self.name}' takes prepared images, as an .npz file; runs on "
+                f"{', '.join(names)} take files."
             )
         return self.file_format
 

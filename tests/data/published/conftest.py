@@ -1,4 +1,4 @@
-"""What the tests of the papers' data sets share: where prepared data go, and reading them."""
+"""Fixtures of the tests of published data sets: the cache folder, and reading."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +15,7 @@ from jaxad.types import Split
 
 @pytest.fixture(autouse=True)
 def tfds_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Prepared data go to the test's own folder, never to the user's."""
+    """A cache folder of the test, so that the user's is not touched."""
     folder = tmp_path / "prepared"
     monkeypatch.setenv("TFDS_DATA_DIR", str(folder))
     return folder

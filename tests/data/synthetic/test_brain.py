@@ -104,7 +104,7 @@ def test_spline_field_is_a_function_of_place():
     assert np.isfinite(field.at((border, border, border))).all()
 
 
-def test_keys_give_streams_of_their_own():
+def test_keys_give_independent_generators():
     keys = itertools.product((0, 1), (0, 1), (0, 1), list(fields.Purpose)[:2], (0, 1))
     firsts = [
         SubjectKey(*key).generator(*purpose).integers(2**62)
@@ -128,8 +128,8 @@ def test_subject_is_standardised_inside_its_brain(normal):
     assert 0.3 < normal.brain.mean() < 0.6
 
 
-def test_anomalies_do_not_move_the_standardisation(normal):
-    """Drawing something into one slice leaves every other slice's bytes alone."""
+def test_anomalies_do_not_change_the_standardisation(normal):
+    """Drawing into one slice does not change any other slice."""
     signal = normal.signal.copy()
     signal[4] *= 0.5
     changed, plain = subject.render(normal, signal), subject.render(normal)
@@ -156,7 +156,7 @@ def test_subjects_are_determined_by_their_key():
         assert np.abs(different.astype(int) - first.images).mean() > 8, other
 
 
-def test_a_subject_is_the_same_person_at_every_size(normal):
+def test_a_subject_has_the_same_anatomy_at_every_size(normal):
     large = subject.make_subject(SubjectKey(0, 0, 0), 2 * SIZE)
     pooled = large.signal.reshape(20, SIZE, 2, SIZE, 2).mean(axis=(2, 4))
     other = subject.make_subject(SubjectKey(0, 0, 1), SIZE).signal
@@ -199,7 +199,7 @@ def test_plan_of_lesions_is_balanced_and_in_runs():
 
 
 def assert_consistent(slices, normal_images):
-    """What holds for every test subject, compared with the same subject left normal."""
+    """Checks a test subject against the same subject without anomalies."""
     assert set(np.unique(slices.masks)) <= {0, 1}
     np.testing.assert_array_equal(slices.masks.any(axis=(1, 2)), slices.labels)
     # A normal slice is the very slice that the subject would have without any anomaly.
@@ -240,7 +240,7 @@ def test_lesions_are_where_the_mask_says(with_lesions):
 
 
 def diameters_mm(mask):
-    """The largest and the smallest width of a mask over all directions, in mm."""
+    """Returns the largest and the smallest width of a mask over all directions, in mm."""
     rows, columns = np.nonzero(mask)
     angles = np.deg2rad(np.arange(0, 180, 5))[:, None]
     along = rows * np.cos(angles) + columns * np.sin(angles)
@@ -290,7 +290,7 @@ def test_drawn_objects_keep_their_diameter(with_objects):
     assert diameters.min() >= 34 - 4 and diameters.max() <= 70 + PIXEL_MM
 
 
-def test_lesion_sections_hang_together_and_shrink_towards_the_ends(with_lesions):
+def test_lesion_sections_overlap_and_shrink_towards_the_ends(with_lesions):
     """Sections of one lesion overlap from slice to slice, and the middle is the largest part."""
     for number, slices in enumerate(with_lesions):
         for run in plan.lesion_runs(SubjectKey(0, LESIONS, number)):

@@ -1,4 +1,4 @@
-"""Data sets of TensorFlow Datasets by name, as one-class and leave-one-out detection."""
+"""Data sets of TensorFlow Datasets, as one-class and leave-one-out detection."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ COUNTS = {"train": 60, "test": 15}
 
 
 class TinyShapes(tfds.core.GeneratorBasedBuilder):
-    """Noise whose mean is its class; 20 images of each to learn from, 5 to test."""
+    """Noise whose mean depends on the class; 20 training and 5 test images of each."""
 
     VERSION = tfds.core.Version("1.0.0")
     WITH_LABEL = True
