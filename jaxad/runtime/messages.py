@@ -23,6 +23,9 @@ class _Printer(logging.Handler):
 @contextlib.contextmanager
 def printed() -> Iterator[None]:
     """Prints the package's messages from INFO on inside the block, without time and level."""
+    if any(isinstance(handler, _Printer) for handler in _LOGGER.handlers):
+        yield  # an outer block prints them already
+        return
     level, propagates, printer = _LOGGER.level, _LOGGER.propagate, _Printer()
     _LOGGER.addHandler(printer)
     _LOGGER.setLevel(logging.INFO)
