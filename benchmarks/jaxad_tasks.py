@@ -10,13 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from jaxad.config.model import make_model
+from jaxad.config.model import make_model, pixels_per_device
 from jaxad.detector.from_run import score_batch
 from jaxad.runtime.compilation import keep_programs
 from jaxad.runtime.host_memory import keep_freed_memory
 from jaxad.runtime.parallel import Parallel, make_parallel, split_cpu
 from jaxad.storage.user_folders import user_cache
-from jaxad.train import experiment
+from jaxad.train.optim import make_optimisers
+from jaxad.train.phases import make_phases
 from jaxad.train.state import create_state, initial_variables
 from jaxad.train.step import train_step
 from jaxad.types import Model, PretrainedModel, Tree
@@ -39,8 +40,8 @@ def _make_step(
     config: ConfigDict, parallel: Parallel, model: Model, variables: Tree
 ) -> tuple[Callable[[Tree, Tree], Any], Tree]:
     """The compiled update and the state before the first one, on the devices."""
-    phases = experiment.phases(config, model, num_steps=10_000)
-    optimisers = experiment.optimisers(config, model, variables["params"], phases)
+    phases = make_phases(config.train.updates, model.networks, num_steps=10_000)
+    optimisers = make_optimisers(config.optim, model.networks, variables["params"], phases)
     step = functools.partial(train_step, model=model, optimisers=optimisers)
     state = parallel.put_replicated(create_state(variables, optimisers, config.seed))
     return parallel.compile_reduce(step, donate_state=True), state
@@ -50,7 +51,7 @@ def _start(config: ConfigDict, devices: int) -> None:
     """As `jaxad.run` starts."""
     split_cpu(devices)
     config.cpu_devices = devices
-    keep_freed_memory(experiment.pixels_at_once(config))
+    keep_freed_memory(pixels_per_device(config))
 
 
 def tasks(

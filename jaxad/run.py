@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from ml_collections import ConfigDict
 
 from jaxad.config import is_study, representatives, run_config
+from jaxad.config.model import pixels_per_device
 from jaxad.data import membership
 from jaxad.data.files.unread import tell_unread
 from jaxad.data.inspection import inspect as inspect_data
@@ -29,7 +30,7 @@ from jaxad.runtime.parallel import split_cpu, warn_of_crowded_cpu
 from jaxad.storage.paths import expand
 from jaxad.storage.user_folders import user_cache
 from jaxad.storage.workdir import Workdir, atomic_write, write_json
-from jaxad.train import experiment
+from jaxad.train import checks
 from jaxad.train.loop import train as train_run
 
 logger = logging.getLogger(__name__)
@@ -53,7 +54,7 @@ def configure_process(mode: str, config: ConfigDict | None) -> None:
         keep_programs(user_cache)
     if not processes.is_first():
         print_warnings_only()
-    pixels = [at_once * experiment.pixels_at_once(run) for run in runs]
+    pixels = [at_once * pixels_per_device(run) for run in runs]
     keep_freed_memory(max(pixels, default=None))
     interrupts.check()
 
@@ -108,7 +109,7 @@ def _open_to_train(config: ConfigDict, workdir: str | os.PathLike[str]) -> tuple
     processes.check_shared(run.path)
     # A config that cannot be is reported before data are generated for it, and a bad test split
     # before hours of training.
-    experiment.check(config)
+    checks.check(config)
     data_set = DataSet(config.data)
     data_set.check()
     warn_of_crowded_cpu()
@@ -274,7 +275,7 @@ def profile(config: ConfigDict, workdir: str | os.PathLike[str], *, steps: str |
     run = Workdir(workdir)
     run_config.check(run, config)
     split_cpu(config.cpu_devices)
-    experiment.check(config)
+    checks.check(config)
     data_set = DataSet(config.data)
     data_set.check()
     warn_of_crowded_cpu()

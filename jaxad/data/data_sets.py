@@ -2,7 +2,7 @@
 
 import dataclasses
 import difflib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Literal
 
 from jaxad.data.files.formats import Kind
@@ -19,8 +19,8 @@ Readers = Mapping[str, Callable[[], Split]]
 #: Prefix of the names of data sets of TensorFlow Datasets.
 TFDS = "tfds:"
 
-#: How the names of data sets outside jaxad are spelled in messages.
-_PATTERNS = (f"{TFDS}<name>", "<package.module>:<function>")
+#: Names of data sets outside jaxad in messages.
+_TFDS_NAME, _EXTERNAL_NAME = f"{TFDS}<name>", "<package.module>:<function>"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,6 +141,13 @@ DATA_SETS: Mapping[str, DataSetInfo] = {
 }  # fmt: skip
 
 
+def users_of(kinds: Collection[str]) -> list[str]:
+    """Returns the data sets of some kinds (see `DataSetInfo.kinds`), as messages name them."""
+    infos = (*DATA_SETS.values(), DataSetInfo(_TFDS_NAME, "", "tfds"),
+             DataSetInfo(_EXTERNAL_NAME, "", "external"))  # fmt: skip
+    return [info.name for info in infos if info.kinds & set(kinds)]
+
+
 def data_set_info(name: str, field: str = "config.data.name") -> DataSetInfo:
     """Returns the record of a data set. Of an external one, the module is not imported.
 
@@ -160,6 +167,6 @@ def data_set_info(name: str, field: str = "config.data.name") -> DataSetInfo:
         hint = f"; did you mean '{close[0]}'?" if close else "."
         raise UserError(
             f"{field}: unknown data set '{name}'{hint} "
-            f"Known: {', '.join(sorted((*DATA_SETS, *_PATTERNS)))}."
+            f"Known: {', '.join(sorted((*DATA_SETS, _TFDS_NAME, _EXTERNAL_NAME)))}."
         )
     return DATA_SETS[name]

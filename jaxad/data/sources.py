@@ -243,8 +243,7 @@ class DataSet:
                 cannot be rendered into the split that `config.data.natural_objects` names.
         """
         self.info = data_set_info(data.name)
-        settings.reading(data, "image")  # checks the fields of files, used or not
-        settings.check_used(data)
+        settings.check(data)
         self.unread: list[Unread] = []
         options = ReadOptions(measure=measure, on_unread=self.unread.append)
         self._readers = _OPENERS[self.info.kind](data, options)

@@ -70,7 +70,7 @@ def pack(
     members = {
         from_file.PROGRAM: program(detector),
         from_file.WEIGHTS: _npz(_leaves(detector)),
-        from_file.CONFIG: config_lib.to_json(config_lib.without_places(detector.config)).encode(),
+        from_file.CONFIG: config_lib.to_json(config_lib.without_paths(detector.config)).encode(),
         from_file.CARD: _json(about),
         from_file.GOLDEN: _npz(_golden(detector)),
     }

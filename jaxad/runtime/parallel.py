@@ -27,7 +27,6 @@ from jaxad.types import Tree
 
 logger = logging.getLogger(__name__)
 
-MODES = ("jit", "pmap")
 _AXIS = "data"
 
 #: Programs that may be under way at once. On a CPU two keep the devices busy. XLA runs all CPU
@@ -276,13 +275,7 @@ def _mesh(devices: Sequence[jax.Device]) -> Mesh:
 
 
 def make_parallel(mode: str, devices: Sequence[jax.Device] | None = None) -> Parallel:
-    """The parallelism that `config.parallel` names, over all devices unless told which.
-
-    Raises:
-        UserError: there is no such mode.
-    """
-    if mode not in MODES:
-        raise UserError(f"config.parallel: unknown mode '{mode}'; known: {', '.join(MODES)}.")
+    """The parallelism that `config.parallel` names, over all devices unless some are given."""
     found = jax.devices() if devices is None else devices
     # A process's devices beside each other: its part of a batch is one piece of it, in order.
     return Parallel(mode, tuple(sorted(found, key=lambda device: device.process_index)))

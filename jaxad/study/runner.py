@@ -21,7 +21,7 @@ from jaxad.runtime.parallel import split_cpu, warn_of_crowded_cpu
 from jaxad.storage.workdir import Workdir, atomic_write
 from jaxad.study.files import write_results
 from jaxad.study.plan import PlannedRun, plan, sizes
-from jaxad.train import experiment
+from jaxad.train import checks
 from jaxad.train.loop import train_seeds
 from jaxad.train.program import num_train_steps
 
@@ -63,7 +63,7 @@ def run_study(
             _check_resumes(run, folder)
     split_cpu(runs[0].config.cpu_devices)
     for of_experiment in planned.values():
-        experiment.check(of_experiment[0].config)  # the others differ in their seed alone
+        checks.check(of_experiment[0].config)  # the others differ in their seed alone
     with folder.lock():
         with atomic_write(folder.study) as file:
             file.write(config_lib.to_json(config.copy_and_resolve_references()))

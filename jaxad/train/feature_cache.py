@@ -21,7 +21,6 @@ import numpy as np
 from tqdm import tqdm
 
 from jaxad.data.pipeline.batching import eval_batches
-from jaxad.errors import UserError
 from jaxad.runtime import interrupts, locks
 from jaxad.runtime.parallel import Parallel
 from jaxad.storage.user_folders import user_cache
@@ -66,13 +65,6 @@ class FeatureCache:
     variables: Tree
     parallel: Parallel
     batch_size: int
-
-    def __post_init__(self) -> None:
-        if self.dtype not in DTYPES:
-            raise UserError(
-                f"config.train.feature_cache_dtype: unknown type '{self.dtype}'; "
-                f"known: {', '.join(DTYPES)}."
-            )
 
     def features(self, split: Split, name: str) -> np.ndarray | None:
         """Features of every image of a split, [N, ...], memory-mapped; None where it cannot be.

@@ -19,13 +19,13 @@ from ml_collections import ConfigDict
 
 from jaxad.config.model import make_model
 from jaxad.data.pipeline import batching
+from jaxad.data.pipeline.augment import Augmentation
 from jaxad.runtime import processes
 from jaxad.runtime.parallel import Dispatched, Parallel, make_parallel
 from jaxad.storage.paths import expand
-from jaxad.train import experiment
 from jaxad.train.feature_cache import FeatureCache, default_folder
-from jaxad.train.optim import learning_rate_schedule
-from jaxad.train.phases import Phase, Phases, check_phases
+from jaxad.train.optim import learning_rate_schedule, make_optimisers, network_settings
+from jaxad.train.phases import Phase, Phases, check_phases, make_phases
 from jaxad.train.state import TrainState, create_state, initial_variables
 from jaxad.train.step import train_step, validation_sums
 from jaxad.types import PretrainedModel, Split, TrainedModel, Tree
@@ -103,10 +103,10 @@ def make_program(config: ConfigDict, seeds: Sequence[int], num_examples: int) ->
     model = make_model(config, parallel.axis_name)
     assert isinstance(model, TrainedModel)
     num_steps = num_train_steps(config, num_examples)
-    phases = experiment.phases(config, model, num_steps)
+    phases = make_phases(config.train.updates, model.networks, num_steps)
     check_phases(phases)
     variables = [initial_variables(model, seed) for seed in seeds]
-    optimisers = experiment.optimisers(config, model, variables[0]["params"], phases)
+    optimisers = make_optimisers(config.optim, model.networks, variables[0]["params"], phases)
 
     def update(phase: Phase, count: int) -> Dispatched:
         step = functools.partial(
@@ -133,9 +133,7 @@ def make_program(config: ConfigDict, seeds: Sequence[int], num_examples: int) ->
         num_steps=num_steps,
         phases=phases,
         schedules={
-            name: learning_rate_schedule(
-                experiment.optim_settings(config, name), phases.count(name)
-            )
+            name: learning_rate_schedule(network_settings(config.optim, name), phases.count(name))
             for name in model.networks
         },
         # Compiled when they are first called.
@@ -173,7 +171,7 @@ def cached_features(
         return {}
     folder = expand(named, "config.train.feature_cache") if named else default_folder()
     why_not = ""
-    if not experiment.augmentation(config).is_off:
+    if not Augmentation(**config.data.augment).is_off:
         why_not = "config.data.augment changes the images at every step"
     encoders = [[state.mutable[name] for name in model.frozen_collections] for state in states]
     if not all(_equal(encoders[0], other) for other in encoders[1:]):
@@ -228,7 +226,7 @@ def train_batches(
             split,
             batch_size=config.data.batch_size,
             seed=seed,
-            augmentation=experiment.augmentation(config),
+            augmentation=Augmentation(**config.data.augment),
             start_step=start_step,
             stop_step=start_step + sum(counts),
             features=features,
