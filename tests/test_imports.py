@@ -113,6 +113,32 @@ RULES = {
         reason="batches are the same whatever is trained on them",
         example=("jaxad.data.pipeline.batching", "jaxad.models.hierarchical_vae"),
     ),
+    "data readers": Rule(
+        rooms=("jaxad.data.readers",),
+        only=("jaxad.errors", "jaxad.runtime.host_tensorflow", "jaxad.data.readers"),
+        reason="a reader knows one file: not how it is prepared, nor which data set it is of",
+        example=("jaxad.data.readers.volumes", "jaxad.data.prepare.preprocess"),
+    ),
+    "data preparation": Rule(
+        rooms=("jaxad.data.prepare",),
+        only=("jaxad.errors", "jaxad.data.readers", "jaxad.data.prepare"),
+        reason="images are prepared alike wherever they come from",
+        example=("jaxad.data.prepare.cutting", "jaxad.data.files.items"),
+    ),
+    "data files": Rule(
+        rooms=("jaxad.data.files",),
+        only=(
+            "jaxad.errors",
+            "jaxad.types",
+            "jaxad.runtime.interrupts",
+            "jaxad.storage.paths",
+            "jaxad.data.readers",
+            "jaxad.data.prepare",
+            "jaxad.data.files",
+        ),
+        reason="sources.py and settings.py choose among data sets; files are one kind of them",
+        example=("jaxad.data.files.normals", "jaxad.data.sources"),
+    ),
     "report": Rule(
         rooms=("jaxad.report",),
         never=("jaxad.models", "jaxad.nn", "jaxad.train.loop", "jaxad.detector.from_run"),

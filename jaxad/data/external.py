@@ -23,9 +23,8 @@ from jaxtyping import Bool
 from ml_collections import ConfigDict
 
 from jaxad.data.data_sets import Readers
-from jaxad.data.files.folders import Splitting
 from jaxad.data.files.masks import check_labels
-from jaxad.data.files.tree import pick
+from jaxad.data.files.splitting import Splitting, pick
 from jaxad.errors import UserError
 from jaxad.extension import load_object
 from jaxad.types import Split

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from ml_collections import ConfigDict
 
-from jaxad.data.files.folders import SEVERAL_UNDER_ONE_NAME
+from jaxad.data.files.splitting import SEVERAL_UNDER_ONE_NAME
 from jaxad.data.leaks import image_digests, named_patients, spelt_alike
 from jaxad.data.prepare.preprocess import to_unit_interval
 from jaxad.data.sources import DataSet

@@ -18,9 +18,10 @@ from jaxad.data import settings
 from jaxad.data.data_sets import data_set_info
 from jaxad.data.files.folders import candidates, read_any_folder, read_normal_folder
 from jaxad.data.files.items import Item, Reading, Rows
-from jaxad.data.files.mask_files import part_scans, refuse_masks
+from jaxad.data.files.mask_pairs import mask_beside, separate_masks
+from jaxad.data.files.mask_search import refuse_masks
 from jaxad.data.files.names import is_archive, is_table
-from jaxad.data.files.normals import check_apart, check_one_class, mask_beside, refuse_named_masks
+from jaxad.data.files.normals import check_apart, check_one_class, refuse_named_masks
 from jaxad.data.files.npz import read_npz
 from jaxad.data.files.reading import read_items, read_split
 from jaxad.data.files.tables import read_rows
@@ -172,7 +173,7 @@ def find_items(path: Path, data: ConfigDict, *, normal: bool = False) -> list[It
         if normal:
             check_one_class(path, files, splitting)
         if refuses_masks:
-            refuse_named_masks(part_scans(files)[1], data.name)
+            refuse_named_masks(separate_masks(files)[1], data.name)
         items = (read_normal_folder if normal else read_any_folder)(path, file_format, splitting)
         # Masks that are left out are reported, or refused, where items are listed.
         unread = find_unread(path, file_format, files)

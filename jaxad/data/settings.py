@@ -7,9 +7,9 @@ from ml_collections import ConfigDict
 from jaxad import config as config_lib
 from jaxad.config.fields import FIELDS
 from jaxad.data.data_sets import DataSetInfo, data_set_info, users_of
-from jaxad.data.files.folders import Splitting
 from jaxad.data.files.formats import Kind
 from jaxad.data.files.items import Reading
+from jaxad.data.files.splitting import Splitting
 from jaxad.data.prepare.cutting import Cutting
 from jaxad.data.prepare.preparation import Preparation
 from jaxad.errors import UserError

@@ -11,13 +11,14 @@ from ml_collections import ConfigDict
 from jaxad.data import settings
 from jaxad.data.data_sets import TFDS, Readers, data_set_info
 from jaxad.data.external import open_external
-from jaxad.data.files.folders import SEVERAL_UNDER_ONE_NAME, read_folder
+from jaxad.data.files.folders import read_folder
 from jaxad.data.files.items import files_of
-from jaxad.data.files.masks import check_coverage, named
+from jaxad.data.files.masks import check_coverage, list_ids
 from jaxad.data.files.names import is_table
 from jaxad.data.files.npz import npz_readers
 from jaxad.data.files.places import passed_over
-from jaxad.data.files.reading import read_split, tell_skipped
+from jaxad.data.files.reading import describe_skipped, read_split
+from jaxad.data.files.splitting import SEVERAL_UNDER_ONE_NAME
 from jaxad.data.files.tables import read_table
 from jaxad.data.files.tree import check_not_hidden, files_in
 from jaxad.data.files.unread import Unread, find_unread, tell_unread
@@ -157,7 +158,7 @@ _OPENERS: Mapping[str, Callable[[ConfigDict, ReadOptions], Readers]] = {
 def report_skipped(split: Split, source: str) -> Split:
     """Returns a split, after a warning on the files that were skipped when it was read."""
     if split.files is not None and split.files.skipped:
-        logger.warning(tell_skipped(source, split.files))
+        logger.warning(describe_skipped(source, split.files))
     return split
 
 
@@ -340,7 +341,7 @@ def check_split(
     if constant := [split.ids[place] for place in np.flatnonzero(are_constant(split.images))]:
         verb = "is" if len(constant) == 1 else "are"
         raise UserError(
-            f"{source}: {named(constant)} {verb} constant, every pixel has one value; leave "
+            f"{source}: {list_ids(constant)} {verb} constant, every pixel has one value; leave "
             "out what shows nothing."
         )
     if len(set(split.ids)) != len(split):

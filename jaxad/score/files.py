@@ -90,7 +90,7 @@ class _Archive(_Source):
             image, label = self._split.images[place : place + 1], np.zeros(1, np.int32)
             # As for files: an image that shows nothing is no reason not to score the others.
             error = "is constant; leave it out" if self._is_constant[place] else ""
-            yield Rows(item, image, label, None, None, "", None, None, error=error)
+            yield Rows(item, image, label, error=error)
 
 
 def score_files(

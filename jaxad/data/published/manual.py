@@ -21,11 +21,11 @@ import tensorflow_datasets as tfds
 from jaxtyping import Shaped
 
 from jaxad.data.data_sets import DATA_SETS
-from jaxad.data.files.folders import Splitting, with_val
 from jaxad.data.files.formats import Kind
 from jaxad.data.files.items import Item, Reading
-from jaxad.data.files.mask_files import refuse_masks
+from jaxad.data.files.mask_search import refuse_masks
 from jaxad.data.files.reading import FilesSummary, read_items
+from jaxad.data.files.splitting import Splitting, with_val
 from jaxad.data.files.tree import fingerprint
 from jaxad.data.prepare.cutting import Cutting
 from jaxad.data.prepare.preparation import Preparation, to_depth

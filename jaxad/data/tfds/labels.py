@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxad.data.files.folders import Splitting
-from jaxad.data.files.tree import pick
+from jaxad.data.files.splitting import Splitting, pick
 from jaxad.data.prepare.preparation import Preparation
 from jaxad.data.prepare.prepare_images import prepare_image
 from jaxad.data.tfds.folder import data_folder, raise_if_full

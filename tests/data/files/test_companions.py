@@ -1,10 +1,11 @@
-"""What systems leave beside files: passed over wherever files are gathered, refused by name."""
+"""Hidden files that systems leave beside others: ignored in folders, refused if named."""
 
 import numpy as np
 import pytest
 from test_folders import data_config, mvtec, write_image, write_scan  # noqa: F401
 
-from jaxad.data.files.tree import find_files, find_folders, is_hidden
+from jaxad.data.files.tree import find_files, find_folders
+from jaxad.data.readers.checks import is_hidden
 from jaxad.data.replay import find_items, read_normals
 from jaxad.data.sources import DataSet
 from jaxad.errors import UserError
