@@ -288,7 +288,7 @@ class DataSet:
         splits = {name: self.split(name) for name in self.split_names}
         first_split: dict[str, str] = {}
         for name, split in splits.items():
-            for group in set(split.groups):
+            for group in sorted(set(split.groups)):
                 first = first_split.setdefault(group, name)
                 as_published = self.info.shares_patients and "test" in (first, name)
                 if first != name and not as_published:
