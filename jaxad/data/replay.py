@@ -242,7 +242,10 @@ def read_normals(path: Path, data: ConfigDict) -> Split:
             is labelled anomalous or marked by a mask, or belongs to the run's own data.
     """
     check_not_hidden(path)
-    check_apart(path, data)
+    for name, root in ((data.name, data.root), (data.test.name, data.test.root)):
+        info = data_set_info(name) if name else None
+        if info is not None and (info.kind == "npz" or (info.file_format and root)):
+            check_apart(path, root or ".", is_npz=info.kind == "npz")
     if is_archive(path) or data_set_info(data.name).file_format is None:
         split = read_npz(path, needed=("group",))
     else:

@@ -286,7 +286,10 @@ def test_masks_and_labels_that_disagree(mvtec, marked, folder, message):
         ({"on_error": "ignore"}, "config.data.on_error: unknown 'ignore'; known: raise, skip"),
         ({"preprocess__square": "squash"}, "preprocess.square: unknown 'squash'; known: pad, crop"),
         ({"preprocess__clip": 0.0}, "preprocess.clip: 0.0 is not in .0, inf."),
-        ({"preprocess__percentiles": (9.0, 5.0)}, "percentiles: .*give a lower and an upper one"),
+        (
+            {"preprocess__percentiles": (9.0, 5.0)},
+            "percentiles: .*give a lower and an upper percentile",
+        ),
         ({"volume__plane": "axiall"}, "volume.plane: unknown 'axiall'; known: axial, coronal"),
         ({"volume__slices": (3,)}, r"volume.slices: \(3,\); give \(start, stop\)"),
         ({"volume__spacing": -1.0}, "volume.spacing: -1.0 is not in .0, 1e6."),

@@ -249,7 +249,7 @@ def test_depths_become_each_other():
 @pytest.mark.parametrize(
     ("field", "value", "expected"),
     [
-        ("percentiles", (99.0, 1.0), r"\(99\.0, 1\.0\); give a lower and an upper one"),
+        ("percentiles", (99.0, 1.0), r"\(99\.0, 1\.0\); give a lower and an upper percentile"),
         (
             "percentiles",
             (0.0, 101.0),

@@ -152,7 +152,7 @@ def test_every_modality_is_a_channel(root, read_all, modalities):
 
 def test_channels_must_match_the_modalities(root, read_all):
     choices = Choices(preparation=Preparation(20, 3), modality="t1,t2")
-    with pytest.raises(UserError, match="channels is 3, a scan has 2 modalities") as raised:
+    with pytest.raises(UserError, match="channels is 3, but a scan has 2 modalities") as raised:
         read_all("brats2017", root, choices)
     assert "\n" not in str(raised.value)
 
