@@ -54,7 +54,6 @@ class Rule:
 #: functions. `jaxad` itself is the package's `__init__`.
 ROOMS = (
     "jaxad.errors",
-    "jaxad.limits",
     "jaxad.extension",
     "jaxad.types",
     "jaxad.runtime",
@@ -91,7 +90,6 @@ RULES = {
         rooms=("jaxad.models", "jaxad.nn"),
         only=(
             "jaxad.errors",
-            "jaxad.limits",
             "jaxad.extension",
             "jaxad.types",
             "jaxad.storage.paths",

@@ -41,10 +41,11 @@ def check_tuples(config: ConfigDict, defaults: ConfigDict) -> None:
         if not isinstance(value, tuple) or value == before[path]:
             continue
         kinds = {type(item) for item in before[path]}
-        field = fields.find(path)
-        if not kinds and field is None:
-            continue  # the model checks its own fields
-        kinds = kinds or {field.items}
+        if not kinds:
+            field = fields.find(path)
+            if field is None:
+                continue  # the model checks its own fields
+            kinds = {field.items}
         if not all(isinstance(v, (*kinds, int) if float in kinds else tuple(kinds)) for v in value):
             example = before[path] or ((20, 40) if kinds & {int, float} else ("stem/.*",))
             raise UserError(

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from jaxad.errors import UserError
-from jaxad.limits import Interval, OneOf
+from jaxad.nn.fields import Interval, OneOf
 
 #: What a field sets: `setting` changes results; `path` is a place on this machine; `execution` says
 #: how a run is executed. Only settings count as differences between runs.
@@ -21,7 +21,7 @@ DATA_KINDS: Mapping[str, str] = {
     "volumes": "scans, your own or published",
     "published": "data sets of the papers",
     "tfds": "tfds:<name>",
-    "external": "your own function, which may read the field",
+    "external": "package.module:function",
 }
 
 

@@ -28,6 +28,7 @@ def field_lines(config: ConfigDict, width: int) -> list[str]:
     kinds = "; ".join(f"{name}: {text}" for name, text in DATA_KINDS.items())
     notes = (
         f"Kinds of data sets: {kinds}.",
+        "Fields of config.model are those of the model's class; its docstring describes them.",
         "Systems that are fitted in one pass use neither config.optim nor, but for its cache of "
         "features, config.train.",
     )
@@ -44,5 +45,5 @@ def describe(field: Field) -> str:
     if field.data:
         text += f" Only for {', '.join(field.data)}."
     if field.requires[0]:
-        text += f" Only with {field.requires[0]}={' or '.join(field.requires[1])}."
+        text += f" Only with config.{field.requires[0]}={' or '.join(field.requires[1])}."
     return text

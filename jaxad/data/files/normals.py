@@ -31,8 +31,8 @@ def check_apart(path: Path, root: str, *, is_npz: bool) -> None:
     if inside is not None:
         relation = "lies in" if inside == path.resolve() else f"lists '{inside}' of"
     raise UserError(
-        f"--normals={path}: {relation} the run's own data, '{root}'; give normal images that are in "
-        "none of its splits. --mode=evaluate calibrates on the run's val split."
+        f"--normals={path}: {relation} the run's own data, '{root}'; give normal images that are "
+        "in none of its splits. --mode=evaluate calibrates on the run's val split."
     )
 
 
