@@ -20,7 +20,7 @@ from jaxad.data.prepare.prepare_images import extrema_of, prepare_image, prepare
 from jaxad.data.prepare.preprocess import are_constant
 from jaxad.data.readers import dicom
 from jaxad.data.readers.images import read_image, read_plain
-from jaxad.data.readers.masks import check_orientation, marked, read_mask
+from jaxad.data.readers.masks import check_orientation, marked_pixels, read_mask
 from jaxad.data.readers.volumes import Grid, Volume, read_nifti
 from jaxad.errors import DataError, UserError
 from jaxad.storage.paths import readable
@@ -191,7 +191,7 @@ def _read_volume_item(item: Item, reading: Reading) -> Rows:
             f"to {len(volumes)}, or name other modalities in config.data.modality."
         )
     if mask is not None:
-        voxels = marked(mask.voxels, str(item.mask))
+        voxels = marked_pixels(mask.voxels, str(item.mask))
         mask = dataclasses.replace(mask, voxels=voxels.astype(np.uint8))
         _check_label(item, bool(voxels.any()))
     slices = cut(volumes, mask, reading.preparation, reading.cutting)

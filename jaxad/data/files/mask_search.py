@@ -1,4 +1,4 @@
-"""The search for masks among files that are to be images: is this file a mask?"""
+"""The search for masks among files that should be images: is this file a mask?"""
 
 import collections
 import dataclasses
@@ -33,7 +33,7 @@ _T = TypeVar("_T")
 
 
 def refuse_masks(paths: Sequence[Path], kind: Kind, root: Path, remedy: str) -> None:
-    """Raises a UserError that names the first mask among files that are to be images.
+    """Raises a UserError that names the first mask among files that should be images.
 
     Args:
         paths: see `find_masks`.
@@ -169,7 +169,7 @@ def _reason_by_name(path: Path, folder: _Folder) -> str:
     beside = [folder.images[words] for words in sorted(marked) if words in folder.images]
     if not beside and () in marked:  # `segmentation` marks any image beside it
         beside = [
-            found for words, found in folder.images.items() if not names.mask_words(" ".join(words))
+            files for words, files in folder.images.items() if not names.mask_words(" ".join(words))
         ]
     return f"'{beside[0][0].name}' lies beside it" if beside else ""
 
@@ -203,8 +203,8 @@ def _candidate(path: Path, mask_words: _Words, folder: _Folder) -> _Candidate | 
     if mask_words:
         _, word = next(iter(mask_words))
         return _Candidate(path, (), f"by the word '{word}' in the name of its folder")
-    for affix, found in _nearly_named(words, folder.images):
-        beside = tuple(image for image in found if image != path)
+    for affix, images_beside in _nearly_named(words, folder.images):
+        beside = tuple(image for image in images_beside if image != path)
         if beside:
             return _Candidate(path, affix, f"'{beside[0].name}' lies beside it", beside)
     return None
@@ -260,7 +260,7 @@ def _reasons_by_content(group: Sequence[_Candidate], look: _Look) -> dict[Path, 
     sample = _sample(group)
     contents = {_content_beside(candidate, look) for candidate in sample}
     is_mixed = {"labels", "image"} <= contents
-    # Blank files alone are masks only if their names say so.
+    # If all files are blank, they are masks only if their names say so.
     is_blank = "blank" in contents and "image" not in contents and not group[0].beside
     if "labels" not in contents and not is_blank:
         return {}

@@ -1,6 +1,7 @@
 """Checks of the masks of a split: they agree with the labels, and they mark anomalies."""
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -36,8 +37,8 @@ def check_labels(
         labels: 1 = anomalous.
         is_marked: whether the mask of each image marks a pixel.
     """
-    normal = [ids[index] for index in np.flatnonzero((labels == 0) & is_marked)]
-    empty = [ids[index] for index in np.flatnonzero((labels == 1) & ~is_marked)]
+    normal = [*itertools.compress(ids, (labels == 0) & is_marked)]
+    empty = [*itertools.compress(ids, (labels == 1) & ~is_marked)]
     parts = []
     if normal:
         verb = "is" if len(normal) == 1 else "are"

@@ -4,12 +4,15 @@ Names are compared word by word and without letter case, so that `Test`, `x-seg`
 what `test` and `x_mask` mean, while `segovia` and `gtx` mean nothing.
 """
 
+import difflib
 import functools
 import re
 import unicodedata
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from jaxad.data.files.formats import FORMATS
+from jaxad.errors import UserError
 
 #: Suffixes of files that are read, longest first. Anything else after a dot is part of the name.
 _SUFFIXES = sorted(
@@ -68,6 +71,12 @@ _FILLERS = frozenset(
         "slice", "slices", "patient", "patients", "subject", "subjects", "class", "data", "set",
     )
 )  # fmt: skip
+
+#: Other words for columns and arrays, which messages translate.
+_SYNONYMS = {
+    "target": "label", "class": "label", "segmentation": "mask", "patient": "group",
+    "subject": "group", "slice": "position", "name": "id",
+}  # fmt: skip
 
 _GROUND_TRUTH = "groundtruth"
 
@@ -148,6 +157,39 @@ def words_of(name: str) -> tuple[str, ...]:
     spaced = re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z]{2})", " ", plain(name))
     words = " ".join(re.findall(r"[^\W\d_]+|\d+", spaced.casefold()))
     return tuple(re.sub(r"\bground ?truths?\b", _GROUND_TRUTH, words).split())
+
+
+def spelling_of(
+    given: Iterable[str], known: Sequence[str], source: str, noun: str
+) -> dict[str, str]:
+    """Returns how known names are spelt among the names of a table's columns or a file's arrays.
+
+    Args:
+        given: the names, in any letter case.
+        known: the names that may occur, in lower case.
+        source: for messages.
+        noun: `column` or `array`, for messages.
+
+    Raises:
+        UserError: a name is not known, or two are the same.
+    """
+    spelling: dict[str, str] = {}
+    for name in given:
+        word = folded(name.strip())
+        if word not in known:
+            near = difflib.get_close_matches(word, (*known, *_SYNONYMS), n=1)
+            target = _SYNONYMS.get(near[0], near[0]) if near else ""
+            rename = f"rename it to '{target}'" if target in known else "rename it"
+            raise UserError(
+                f"{source}: {noun} '{name}' is none of {', '.join(known)}; {rename} or remove it."
+            )
+        if word in spelling:
+            raise UserError(
+                f"{source}: the {noun}s '{spelling[word]}' and '{name}' have the same name (letter "
+                "case does not count); rename or remove one of them."
+            )
+        spelling[word] = name
+    return spelling
 
 
 # --- Splits.

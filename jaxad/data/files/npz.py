@@ -1,6 +1,5 @@
 """Data sets that are `.npz` files of prepared images."""
 
-import difflib
 import functools
 import zipfile
 import zlib
@@ -14,18 +13,12 @@ from jaxad.data.files import names
 from jaxad.data.files.masks import check_labels
 from jaxad.data.files.tree import files_in
 from jaxad.data.prepare.preprocess import native
-from jaxad.data.readers.masks import marked
+from jaxad.data.readers.masks import marked_pixels
 from jaxad.errors import DataError, UserError
 from jaxad.types import Split
 
 #: Arrays of an .npz file.
 _ARRAYS = ("image", "label", "mask", "id", "group", "position")
-
-#: Other words that messages translate into names of arrays.
-_SYNONYMS = {
-    "target": "label", "class": "label", "segmentation": "mask", "patient": "group",
-    "subject": "group", "slice": "position", "name": "id",
-}  # fmt: skip
 
 #: What arrays hold that some files must have.
 _MEANINGS = {
@@ -86,7 +79,9 @@ def read_npz(path: Path, needed: Sequence[str], *, is_labelled: bool = True) -> 
         UserError: the file cannot be read, an array is missing, unknown or of the wrong kind, or
             masks contradict labels.
     """
-    arrays = _by_name(_load(path), path)
+    loaded = _load(path)
+    spelling = names.spelling_of(loaded, _ARRAYS, str(path), "array")
+    arrays = {name: loaded[spelt] for name, spelt in spelling.items()}
     if not is_labelled:
         arrays = {name: array for name, array in arrays.items() if name not in ("label", "mask")}
     if "image" not in arrays:
@@ -149,30 +144,6 @@ def _load(path: Path) -> dict[str, np.ndarray]:
         ) from error
 
 
-def _by_name(arrays: Mapping[str, np.ndarray], path: Path) -> dict[str, np.ndarray]:
-    """Returns arrays by their names in lower case.
-
-    Raises:
-        UserError: an array has an unknown name, or two have the same name.
-    """
-    spelling: dict[str, str] = {}
-    for name in arrays:
-        folded = names.folded(name.strip())
-        if folded not in _ARRAYS:
-            near = difflib.get_close_matches(folded, (*_ARRAYS, *_SYNONYMS), n=1)
-            rename = f"rename it to '{_SYNONYMS.get(near[0], near[0])}'" if near else "rename it"
-            raise UserError(
-                f"{path}: array '{name}' is none of {', '.join(_ARRAYS)}; {rename} or remove it."
-            )
-        if folded in spelling:
-            raise UserError(
-                f"{path}: the arrays '{spelling[folded]}' and '{name}' have the same name (letter "
-                "case does not count); rename or remove one of them."
-            )
-        spelling[folded] = name
-    return {folded: arrays[name] for folded, name in spelling.items()}
-
-
 def _to_names(array: Shaped[np.ndarray, " n"], name: str, path: Path) -> tuple[str, ...]:
     """Returns names as text: 7, 7.0, "7" and b"7" are the same.
 
@@ -219,9 +190,9 @@ def _check_masks(
     masks = native(masks, source)
     try:
         # Together, so that all their classes are seen; one by one to name the first bad mask.
-        is_marked = marked(masks.transpose(1, 2, 0), source).transpose(2, 0, 1)
+        is_marked = marked_pixels(masks.transpose(1, 2, 0), source).transpose(2, 0, 1)
     except DataError:
         pairs = zip(masks, ids, strict=True)
-        is_marked = np.stack([marked(mask, f"{source} of '{name}'") for mask, name in pairs])
+        is_marked = np.stack([marked_pixels(mask, f"{source} of '{name}'") for mask, name in pairs])
     check_labels(source, ids, labels, np.asarray(is_marked.any(axis=(1, 2))))
     return np.ascontiguousarray(is_marked, np.uint8)

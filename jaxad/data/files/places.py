@@ -45,8 +45,7 @@ def find_places(root: Path, suffixes: Sequence[str], layout: str) -> dict[str, P
     # Report a missing `train` first.
     missing = {"train"} if "train" not in places else {"val", "test", TRUTH} - set(places)
     for folder in others:
-        suggested = names.split_suggested(folder.name)
-        suggested = suggested or (TRUTH if names.has_mask_word(folder.name) else "")
+        suggested = _suggested_meaning(folder.name)
         if suggested in missing and find_files(folder, suffixes):
             raise UserError(
                 f"config.data.root '{root}': has no folder {suggested}; {layout}. There is "
@@ -68,6 +67,10 @@ def _meaning(name: str) -> str:
     return TRUTH if names.is_ground_truth(name) else names.split_named(name)
 
 
+def _suggested_meaning(name: str) -> str:
+    return names.split_suggested(name) or (TRUTH if names.has_mask_word(name) else "")
+
+
 def check_flat(root: Path, suffixes: Sequence[str], layout: str) -> None:
     """Checks the folders of a root that holds scans itself: none of the folders is read.
 
@@ -81,8 +84,7 @@ def check_flat(root: Path, suffixes: Sequence[str], layout: str) -> None:
     """
     folders = find_folders(root)
     for folder in folders:
-        has_meaning = names.has_mask_word(folder.name) or names.split_suggested(folder.name)
-        if has_meaning and find_files(folder, suffixes):
+        if _suggested_meaning(folder.name) and find_files(folder, suffixes):
             raise UserError(
                 f"config.data.root '{root}': holds scans and the folder '{folder.name}', which "
                 "would be ignored; put masks beside their scans (<scan>_mask.nii.gz), or all scans "

@@ -138,10 +138,7 @@ def with_val(splits: Mapping[str, list[Item]], splitting: Splitting) -> dict[str
             f"config.data.val_share: {splitting.val_share} of {len(groups)} patients leaves none "
             "to learn from; make it smaller."
         )
-    parts = {
-        "train": [item for item in splits["train"] if item.group in train],
-        "val": [item for item in splits["train"] if item.group in val],
-    }
+    parts = _by_group(splits["train"], {"train": train, "val": val})
     return {**parts, **{name: items for name, items in splits.items() if name != "train"}}
 
 
@@ -168,7 +165,11 @@ def draw_splits(items: Sequence[Item], splitting: Splitting) -> dict[str, list[I
             f"{splitting.test_share} of {len(normal)} patients leave none to learn from; make them "
             "smaller."
         )
-    members = {"train": train, "val": val, "test": anomalous | test}
+    return _by_group(items, {"train": train, "val": val, "test": anomalous | test})
+
+
+def _by_group(items: Sequence[Item], groups: Mapping[str, set[str]]) -> dict[str, list[Item]]:
+    """Returns the items of each split, given its groups."""
     return {
-        name: [item for item in items if item.group in groups] for name, groups in members.items()
+        name: [item for item in items if item.group in members] for name, members in groups.items()
     }

@@ -9,7 +9,7 @@ from typing import Any
 from jaxad.data.files.formats import Kind
 from jaxad.data.files.items import Item
 from jaxad.data.files.mask_search import refuse_masks
-from jaxad.data.files.names import folded, split_of, split_suggested
+from jaxad.data.files.names import folded, spelling_of, split_of, split_suggested
 from jaxad.data.files.splitting import Splitting, draw_splits, with_val
 from jaxad.data.readers.checks import is_hidden
 from jaxad.errors import UserError
@@ -100,8 +100,8 @@ def _read(table: Path) -> list[tuple[int, _Row]]:
         with table.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, strict=True)
             columns = [column.strip() for column in reader.fieldnames or ()]
-            reader.fieldnames = [folded(column) for column in columns]
-            _check_columns(table, columns)
+            _check_needed(table, columns)
+            reader.fieldnames = [*spelling_of(columns, _COLUMNS, str(table), "column")]
             rows: list[tuple[int, _Row]] = []
             for row in reader:
                 stripped = {k: v.strip() if isinstance(v, str) else v for k, v in row.items()}
@@ -115,27 +115,14 @@ def _read(table: Path) -> list[tuple[int, _Row]]:
     return rows
 
 
-def _check_columns(table: Path, columns: Sequence[str]) -> None:
-    spelling: dict[str, str] = {}
-    for column in columns:
-        if folded(column) in spelling:
-            raise UserError(
-                f"{table}: the columns '{spelling[folded(column)]}' and '{column}' have the same "
-                "name (letter case does not count); rename or remove one of them."
-            )
-        spelling[folded(column)] = column
+def _check_needed(table: Path, columns: Sequence[str]) -> None:
     for needed in ("path", "label"):
-        if needed not in spelling:
+        if needed not in map(folded, columns):
             listed = ", ".join(map(repr, columns)) or "none"
             raise UserError(
                 f"{table}: has no column '{needed}', but {listed}; write a header line with path, "
                 f"label and optionally {', '.join(_COLUMNS[2:])}, separated by commas."
             )
-    unknown = [column for name, column in spelling.items() if name not in _COLUMNS]
-    if unknown:
-        raise UserError(
-            f"{table}: column '{unknown[0]}' is none of {', '.join(_COLUMNS)}; rename or remove it."
-        )
 
 
 def _check_spellings(table: Path, rows: Sequence[tuple[int, _Row]], splitting: Splitting) -> None:

@@ -36,7 +36,7 @@ _ROUNDING = 1e-3
 
 
 def read_mask(path: Path, shape: tuple[int, int]) -> Bool[np.ndarray, "h w"]:
-    """Reads which pixels a mask file marks; see `marked`. Black marks nothing.
+    """Reads which pixels a mask file marks; see `marked_pixels`. Black marks nothing.
 
     Args:
         path: of the mask.
@@ -73,7 +73,7 @@ def read_mask(path: Path, shape: tuple[int, int]) -> Bool[np.ndarray, "h w"]:
         if pixels.dtype.kind != "u" or pixels.itemsize > 2:
             raise DataError(f"{path}: the mask has colours of {pixels.dtype}; {_REMEDY}")
         numbers = pixels.astype(np.int64) @ np.array([2**32, 2**16, 1])
-    return marked(numbers, str(path), is_lossy=is_lossy, is_colour=is_colour)
+    return marked_pixels(numbers, str(path), is_lossy=is_lossy, is_colour=is_colour)
 
 
 def _palette_numbers_and_opacity(
@@ -96,7 +96,7 @@ def _palette_numbers_and_opacity(
         return numbers, opacity
 
 
-def marked(
+def marked_pixels(
     values: Shaped[np.ndarray, "..."],
     name: str,
     *,

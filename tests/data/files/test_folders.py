@@ -342,13 +342,6 @@ def test_another_folder_is_tested_too(mvtec, tmp_path_factory):
         DataSet(data)
 
 
-def test_images_of_formats_that_are_not_read_are_reported(mvtec):
-    path = mvtec / "train/good/11.webp"
-    Image.fromarray(np.zeros((20, 20), np.uint8)).save(path)
-    with pytest.raises(UserError, match=r"is not read: 1 .webp; .*11.webp'; convert .webp to PNG"):
-        DataSet(data_config(mvtec))
-
-
 def test_an_image_that_is_learnt_from_is_not_tested_under_another_name(mvtec):
     data_set = DataSet(data_config(mvtec))
     data_set.check()

@@ -94,11 +94,6 @@ def test_slices_without_a_lesion_are_inverted_where_the_others_are():
     assert check_coverage(slices, "x").endswith("do they mark anomalies?")
 
 
-def test_the_remedy_for_inverted_masks_works():
-    inverted = [~lesion for lesion in LESIONS]
-    assert check_coverage(_split([~mask for mask in inverted]), "x") == ""
-
-
 @pytest.mark.parametrize(
     ("masks", "foreground", "expected"),
     [

@@ -126,16 +126,6 @@ def test_an_array_of_an_unknown_name_is_refused(tmp_path, split, name, remedy):
         data_set.check()
 
 
-@pytest.mark.parametrize("name", ["labels", "patient", "comment"])
-def test_an_unknown_array_is_refused_in_other_files_too(tmp_path, name):
-    path = tmp_path / "a.npz"
-    np.savez(path, image=_images(0), group=np.arange(COUNT), **{name: LABELS})
-    with pytest.raises(UserError, match=f"array '{name}' is none of"):
-        read_npz(path, needed=(), is_labelled=False)
-    with pytest.raises(UserError, match=f"array '{name}' is none of"):
-        read_npz(path, needed=("group",))
-
-
 def test_letter_case_of_names_of_arrays_does_not_count(tmp_path):
     changed = {"label": None, "Label": LABELS, "MASK": _masks(), "Group": np.array(list("abca"))}
     split = _data_set(_write(tmp_path, test_x=changed)).split("test_x")

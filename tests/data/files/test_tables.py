@@ -80,7 +80,7 @@ def test_scans_with_masks_need_no_label(tmp_path):
         ("path,label", "images/0.png,0,p1", r"line 2: has more fields than the header line"),
         ("path,label", "images/0.png", r"line 2: label '' is neither"),
         ("path", "images/0.png", r"has no column 'label'"),
-        ("path,label,patient", "images/0.png,0,1", r"column 'patient' is none of path, label"),
+        ("path,label,patient", "images/0.png,0,1", r"column .patient. is none of path, .*rename it to .group."),
         ("path,label,split", "images/0.png,0,trian", r"line 2: split 'trian' is none of train"),
         ("path,label,id", "images/0.png,0,a\nimages/1.png,0,a", r"line 3: 'a' is in line 2 alre"),
         ("path,label", "images/0.png,0\nimages/0.png,0", r"line 3: 'images/0.png' is in line 2"),

@@ -79,15 +79,6 @@ def test_names_with_dots_do_not_fill_the_line(mvtec):  # noqa: F811 - a fixture
     assert find_unread(mvtec, "image", used).listed.endswith(", 9 others")  # 12 of 21
 
 
-@pytest.mark.parametrize(
-    "name", ["notes.txt", "train/good/0.json", "test/crack/list.csv", "a.xml", "x.yaml", "y.md"]
-)
-def test_a_file_of_text_is_a_note(mvtec, name, capsys):  # noqa: F811 - a fixture
-    _touch(mvtec, name, "README", "test/README.txt")
-    DataSet(data_config(mvtec)).check()
-    assert capsys.readouterr().err.startswith(f"note: {mvtec}: 2 files are not read: ")
-
-
 def test_what_holds_no_data_is_a_note(mvtec, capsys):  # noqa: F811 - a fixture
     DataSet(data_config(mvtec))
     assert capsys.readouterr().err == ""

@@ -104,7 +104,7 @@ def test_names_of_slices(tmp_path, series, names):
     np.testing.assert_array_equal(read_series(named).voxels, read_series(series).voxels)
 
 
-def test_other_files_and_folders_are_passed_over(series):
+def test_other_files_and_folders_are_ignored(series):
     expected = read_series(series).voxels
     for name in ("notes.txt", "._0.dcm", "preview.png"):
         (series / name).write_bytes(b"no DICOM")
@@ -234,7 +234,7 @@ def test_a_series_of_labels_is_not_learnt_from(named_by_uid):
     "name",
     ["._1.dcm", "Thumbs.db", "desktop.ini", ".DS_Store", "@eaDir/1.dcm", "__MACOSX/1.dcm"],
 )
-def test_companions_of_slices_are_passed_over(series, name):
+def test_hidden_files_beside_slices_are_ignored(series, name):
     expected = read_series(series).voxels
     (series / name).parent.mkdir(exist_ok=True)
     (series / name).write_bytes(b"x")
