@@ -69,10 +69,9 @@ class Scorer(abc.ABC):
             UserError: wrong rank, size, type or range, or a pixel that is not finite.
         """
         from jaxad.data import replay  # the readers of files: scoring needs none of them
-        from jaxad.data.data_sets import data_set_info
 
         pixels = native(pixels, "pixels")
-        if not data_set_info(self.config.data.name).is_prepared:
+        if not replay.is_prepared(self.config.data):
             return to_unit_interval(replay.prepare_pixels(pixels, self.config.data, affine))
         if pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape == self.image_shape):
             pixels = pixels[None]
