@@ -1,5 +1,6 @@
 """The modes, as functions that the command line and `jaxad.api` call."""
 
+import dataclasses
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -9,11 +10,11 @@ from ml_collections import ConfigDict
 from jaxad.config import is_study, representatives, run_config
 from jaxad.config.model import make_model, pixels_per_device
 from jaxad.data import membership
-from jaxad.data.files.splitting import SEVERAL_UNDER_ONE_NAME
 from jaxad.data.files.unread import tell_unread
 from jaxad.data.inspection import inspect as inspect_data
+from jaxad.data.inspection import leak_remedy
 from jaxad.data.replay import read_normals
-from jaxad.data.sources import DataSet, is_of_files, is_published, published
+from jaxad.data.sources import DataSet
 from jaxad.detector import exported
 from jaxad.errors import UserError
 from jaxad.evaluate.evaluation import calibrate as calibrate_run
@@ -196,30 +197,21 @@ def inspect(config: ConfigDict, workdir: str | os.PathLike[str]) -> None:
     folder = Workdir(workdir).path
     inspection, data_set = inspect_data(config.data)
     splits = {name: data_set.split(name) for name in data_set.split_names}
-    write_json(folder / "inspect.json", inspection.as_json())
+    write_json(folder / "inspect.json", dataclasses.asdict(inspection))
     with atomic_write(folder / "inspect.png", "wb") as file:
         file.write(to_png(contact_sheet(splits)))
     logger.info("\n".join([*inspection.lines(), f"contact sheet: {folder / 'inspect.png'}"]))
-    name = config.data.name
     if inspection.leaks:
         leaks = " | ".join(map(str, inspection.leaks))
-        raise UserError(f"{name}: splits leak: {leaks}. {_leak_remedy(name)}")
+        raise UserError(f"{config.data.name}: splits leak: {leaks}. {leak_remedy(data_set)}")
     if inspection.skipped and config.data.on_error == "raise":
         raise UserError(
-            f"{name}: {len(inspection.skipped)} bad files, listed above; repair or remove them, or "
-            "leave them out with --config.data.on_error=skip."
+            f"{config.data.name}: {len(inspection.skipped)} bad files, listed above; repair or "
+            "remove them, or leave them out with --config.data.on_error=skip."
         )
     for unread in data_set.unread:
         if config.data.on_error == "raise" and unread.others:
             tell_unread(unread, is_strict=True)
-
-
-def _leak_remedy(name: str) -> str:
-    """Returns what to do about splits of a data set that share images or patients."""
-    if is_published(name) and published(name).SHARES_PATIENTS:
-        return "As published; --config.data.regroup=True learns from none that is tested."
-    remedy = "Keep each patient in one split, and equal images, too."
-    return f"{remedy} {SEVERAL_UNDER_ONE_NAME}" if is_of_files(name) else remedy
 
 
 def export(config: ConfigDict, workdir: str | os.PathLike[str]) -> None:

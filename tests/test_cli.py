@@ -12,7 +12,7 @@ import pytest
 from jaxad import cli, command
 from jaxad import config as config_lib
 from jaxad.config import run_config
-from jaxad.data.sources import DATA_SETS
+from jaxad.data.data_sets import DATA_SETS
 from jaxad.errors import RunError, UserError
 from jaxad.models import SYSTEMS
 from jaxad.runtime import processes
@@ -20,6 +20,7 @@ from jaxad.storage.workdir import Workdir
 
 ROOT = Path(__file__).parent.parent
 SMOKE = "--config=pchvae:smoke"
+DATA_NAMES = (*DATA_SETS, "tfds:<name>", "<package.module>:<function>")
 
 
 @pytest.fixture
@@ -112,8 +113,8 @@ def test_missing_flags_are_told(fail, tmp_path, arguments, expected):
     ("override", "hint", "known"),
     [
         ("--config.data.name=icbm_sinth", "unknown data set 'icbm_sinth'; did you mean "
-         "'icbm_synth'?", (*DATA_SETS, "tfds:<name>")),
-        ("--config.data.name=zzz", "unknown data set 'zzz'.", (*DATA_SETS, "tfds:<name>")),
+         "'icbm_synth'?", DATA_NAMES),
+        ("--config.data.name=zzz", "unknown data set 'zzz'.", DATA_NAMES),
         ("--config.model.name=pchva", "unknown model 'pchva'; did you mean 'pchvae'?", SYSTEMS),
         ("--config.model.name=zzz", "unknown model 'zzz'.", SYSTEMS),
     ],

@@ -6,15 +6,13 @@ from ml_collections import ConfigDict
 
 from jaxad import config as config_lib
 from jaxad.config.fields import FIELDS
-from jaxad.data.files.formats import KINDS, Kind
+from jaxad.data.data_sets import DataSetInfo, data_set_info, users_of
+from jaxad.data.files.formats import Kind
 from jaxad.data.files.items import Reading
 from jaxad.data.files.splitting import Splitting
 from jaxad.data.prepare.cutting import Cutting
 from jaxad.data.prepare.preparation import Preparation
 from jaxad.errors import UserError
-
-#: Prefix of the name of any data set of TensorFlow Datasets.
-TFDS = "tfds:"
 
 
 def preparation(data: ConfigDict) -> Preparation:
@@ -55,16 +53,6 @@ def reading(data: ConfigDict, kind: Kind) -> Reading:
     return Reading(kind, preparation(data), cutting(data), data.on_error)
 
 
-def kinds_of(name: str) -> frozenset[str]:
-    """The name and the kinds of a data set, as `jaxad.config.fields.Field.data` uses them."""
-    if name.startswith(TFDS):
-        return frozenset({"tfds"})
-    if name not in KINDS:
-        return frozenset({name})
-    origin = "files" if name in ("folder", "nifti", "dicom") else "published"
-    return frozenset({name, origin, "images" if KINDS[name] == "image" else "volumes"})
-
-
 def check(data: ConfigDict) -> None:
     """Checks `config.data` before any file is opened.
 
@@ -78,18 +66,24 @@ def check(data: ConfigDict) -> None:
     _check_intensity(data)
 
 
+def _data_sets(data: ConfigDict) -> list[DataSetInfo]:
+    """Returns the records of the data set and of the one in `config.data.test`, if any."""
+    infos = [data_set_info(data.name)]
+    if data.test.name:
+        infos.append(data_set_info(data.test.name, "config.data.test.name"))
+    return infos
+
+
 def _check_data_sets(data: ConfigDict) -> None:
     """Raises a UserError for a changed field that none of the config's data sets uses."""
     values = config_lib.flatten(data, "data")
-    kinds = kinds_of(data.name) | kinds_of(data.test.name)
+    kinds = {kind for info in _data_sets(data) for kind in info.kinds}
     for field in FIELDS:
         if not field.data or values[field.path] == field.default or kinds & set(field.data):
             continue
-        users = [name for name in KINDS if kinds_of(name) & set(field.data)]
-        users += [f"{TFDS}<name>"] * ("tfds" in field.data)
         raise UserError(
             f"config.{field.path}: has no effect on data set '{data.name}', only on "
-            f"{', '.join(users)}."
+            f"{', '.join(users_of(field.data))}."
         )
 
 
@@ -97,11 +91,10 @@ def _check_intensity(data: ConfigDict) -> None:
     """Raises a UserError for a changed field that the data sets' intensities do not use."""
     values, prepared = config_lib.flatten(data, "data"), preparation(data)
     intensities = set()
-    for kinds in map(kinds_of, (data.name, data.test.name)):
-        if "volumes" in kinds:
-            intensities.add(prepared.of_volumes().intensity)
-        elif kinds & {"images", "tfds"}:
-            intensities.add(prepared.of_images().intensity)
+    for info in _data_sets(data):
+        if not info.is_prepared:
+            settings = prepared.of_volumes() if info.holds_scans else prepared.of_images()
+            intensities.add(settings.intensity)
     for field in FIELDS:
         path, users = field.requires
         changed = bool(path) and values[field.path] != field.default

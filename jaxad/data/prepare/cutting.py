@@ -47,10 +47,6 @@ class Cutting:
     min_lesion_pixels: int = 10
 
     def __post_init__(self) -> None:
-        if self.plane not in _PLANES:
-            raise UserError(
-                f"config.data.volume.plane: '{self.plane}' is not one of {', '.join(_PLANES)}."
-            )
         if (
             not all(isinstance(number, int) for number in self.slices)
             or len(self.slices) not in (0, 2, 3)

@@ -23,7 +23,7 @@ from jaxad.errors import DataError, UserError
 INTENSITIES, FOREGROUNDS, SQUARES = (
     find(f"data.preprocess.{name}").allowed for name in ("intensity", "foreground", "square")
 )
-LEVELS = 65535  # of uint16
+LEVELS = 65535  # of uint16, which stands for [0, 1]
 
 few = settings(max_examples=60, deadline=None, derandomize=True)
 sides = st.integers(1, 24)
