@@ -17,8 +17,8 @@ from jaxad.detector import from_file
 from jaxad.errors import UserError
 from jaxad.evaluate.evaluation import calibrate as calibrate_run
 from jaxad.evaluate.evaluation import evaluate_splits
+from jaxad.report.contact_sheet import data_set_sheet
 from jaxad.report.figures import to_png
-from jaxad.report.inspection import contact_sheet
 from jaxad.report.page import write_report
 from jaxad.runtime import interrupts, processes
 from jaxad.runtime.compilation import keep_programs
@@ -189,7 +189,7 @@ def inspect(config: ConfigDict, workdir: str | os.PathLike[str]) -> None:
     splits = {name: data_set.split(name) for name in data_set.split_names}
     write_json(folder / "inspect.json", found.as_json())
     with atomic_write(folder / "inspect.png", "wb") as file:
-        file.write(to_png(contact_sheet(splits)))
+        file.write(to_png(data_set_sheet(splits)))
     logger.info("\n".join([*found.lines(), f"contact sheet: {folder / 'inspect.png'}"]))
     remedy = "Keep each patient in one split, and of images that are the same one."
     if is_of_files(config.data.name):
