@@ -182,9 +182,7 @@ def _slices(evaluated: Mapping[str, SplitFiles]) -> list[dict[str, Any]]:
         return []
     first = next(iter(kept.values()))
     rows = {
-        slice_id: {
-            name: run.ids.index(slice_id) for name, run in kept.items() if slice_id in run.ids
-        }
+        slice_id: {n: run.ids.index(slice_id) for n, run in kept.items() if slice_id in run.ids}
         for slice_id in first.ids
     }
     scores = dict(zip(first.ids, first.scores.tolist(), strict=True))

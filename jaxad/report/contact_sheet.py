@@ -175,19 +175,12 @@ def data_set_sheet(splits: Mapping[str, Split]) -> Figure:
             spaced = np.linspace(0, len(rows) - 1, min(_DATA_SET_COLUMNS, len(rows)))
             rows = rows[spaced.round().astype(int)]
             labels.append(f"{name}\n{kind} ({np.sum(split.labels == label):,})")
-            images.append(_fill_row(to_unit_interval(split.images[rows]), np.nan))
-            found = np.zeros(split.images[rows].shape[:3], np.uint8)
-            masks.append(_fill_row(found if split.masks is None else split.masks[rows], 0))
-    columns = [
-        image_column(
-            "", np.stack([row[place] for row in images]), np.stack([m[place] for m in masks])
-        )
-        for place in range(_DATA_SET_COLUMNS)
-    ]
-    return draw_sheet(columns, labels)
-
-
-def _fill_row(images: np.ndarray, value: float) -> np.ndarray:
-    """The images of a row, followed by empty ones up to the width of the sheet."""
-    empty = np.full((_DATA_SET_COLUMNS - len(images), *images.shape[1:]), value, images.dtype)
-    return np.concatenate([images, empty])
+            row = np.full((_DATA_SET_COLUMNS, *split.images.shape[1:]), np.nan, np.float32)
+            row[: len(rows)] = to_unit_interval(split.images[rows])
+            outlined = np.zeros(row.shape[:3], np.uint8)
+            if split.masks is not None:
+                outlined[: len(rows)] = split.masks[rows]
+            images.append(row)
+            masks.append(outlined)
+    by_column = zip(np.stack(images, axis=1), np.stack(masks, axis=1), strict=True)
+    return draw_sheet([image_column("", *column) for column in by_column], labels)

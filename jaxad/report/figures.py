@@ -33,7 +33,7 @@ STYLE = matplotlib.rc_context(
         "savefig.dpi": "figure",
         "savefig.bbox": None,
         "text.usetex": False,
-        "font.family": "DejaVu Sans",  # ships with matplotlib, so it looks the same on every machine
+        "font.family": "DejaVu Sans",  # ships with matplotlib: the same everywhere
         "font.size": 8.5,
         "axes.titlesize": 9.5,
         "axes.titleweight": "bold",

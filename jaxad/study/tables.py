@@ -4,7 +4,8 @@ import csv
 import dataclasses
 import io
 import math
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from ml_collections import ConfigDict
 
@@ -25,14 +26,14 @@ _HEADINGS = {
 
 @dataclasses.dataclass(frozen=True)
 class Picture:
-    """A figure beside the tables: what it shows, and its path in the study's folder."""
+    """A figure below the tables: its description, and its path in the study's folder."""
 
     text: str
     path: str
 
 
 def title(experiment: str) -> str:
-    """How an experiment is called where people read it."""
+    """The title of an experiment or baseline."""
     if experiment == PIXEL_STATISTICS:
         return "pixel statistics"
     if experiment == LINEAR_BASELINE:
@@ -54,105 +55,97 @@ def _published(metric: str, pair: Sequence[float] | None) -> str:
     return f"{mean:.5f} ± {deviation:.4f}" if metric == "mse" else f"{mean:.4f} ± {deviation:.4f}"
 
 
-def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
+def _markdown_table(rows: Iterable[Sequence[str]]) -> list[str]:
+    """A table in Markdown; the first row is the heading."""
+    lines = [f"| {' | '.join(cells)} |" for cells in rows]
+    return [lines[0], re.sub("[^|]+", " --- ", lines[0]), *lines[1:]]
 
 
-def _values(table: Table, published: Mapping[str, Mapping[str, Sequence[float]]]) -> Iterator[str]:
-    """The table of means and standard deviations, the published ones beside them."""
+def _values(table: Table, published: Mapping[str, Mapping[str, Sequence[float]]]) -> list[str]:
+    """The table of means and standard deviations beside the published ones."""
     also = [name for name in table.metrics if any(name in row for row in published.values())]
     heading = ["system", "runs", "trained parameters", "latents", "training, s"]
     for name in table.metrics:
         heading += [_HEADINGS[name], *([f"{_HEADINGS[name]}, published"] if name in also else [])]
-    yield _line(heading)
-    yield _line(["---"] * len(heading))
+    rows = [heading]
     for row in table.rows:
-        size = ["–", "–"] if row.size is None else [f"{n:,}" for n in _size(row)]
-        runs = str(max(spread.runs for spread in row.found.values()))
-        cells = [title(row.experiment), runs, *size, _seconds(row)]
+        size = ["–", "–"]
+        if row.size is not None:
+            size = [f"{row.size.parameters:,}", f"{row.size.latents:,}"]
+        seconds = "–" if math.isnan(row.seconds) else f"{row.seconds:.0f}"
+        runs = str(max(spread.runs for spread in row.metrics.values()))
+        cells = [title(row.experiment), runs, *size, seconds]
         for name in table.metrics:
-            cells.append(_spread(name, row.found.get(name)))
+            cells.append(_spread(name, row.metrics.get(name)))
             if name in also:
                 cells.append(_published(name, published.get(row.experiment, {}).get(name)))
-        yield _line(cells)
+        rows.append(cells)
+    return _markdown_table(rows)
 
 
-def _size(row: Row) -> tuple[int, int]:
-    assert row.size is not None
-    return row.size.parameters, row.size.latents
-
-
-def _seconds(row: Row) -> str:
-    return "–" if math.isnan(row.seconds) else f"{row.seconds:.0f}"
-
-
-def _differences(table: Table) -> Iterator[str]:
-    """The table of paired differences from the reference of each metric."""
-    names = list(table.metrics)
-    heading = ["system"]
-    for name in names:
-        reference = title(table.references[name])
-        heading += [f"{_HEADINGS[name]}, minus {reference}'s", "p"]
-    yield _line(heading)
-    yield _line(["---"] * len(heading))
+def _differences(table: Table) -> list[str]:
+    """The table of paired differences from the reference of each metric; [] if there are none."""
+    rows = [["system"]]
+    for name in table.metrics:
+        rows[0] += [f"{_HEADINGS[name]}, minus {title(table.references[name])}", "p"]
     for row in table.rows:
-        if not row.differences:
-            continue
-        cells = [title(row.experiment)]
-        for name in names:
-            found = row.differences.get(name)
-            cells += ["–", "–"] if found is None else [difference(name, found), p_value(found)]
-        yield _line(cells)
+        if row.differences:
+            cells = [title(row.experiment)]
+            for name in table.metrics:
+                found = row.differences.get(name)
+                cells += ["–", "–"] if found is None else [difference(name, found), p_value(found)]
+            rows.append(cells)
+    return _markdown_table(rows) if len(rows) > 1 else []
 
 
-def _ensembles(table: Table) -> Iterator[str]:
-    """The table of ensembles of an experiment's runs."""
-    names = [name for name in table.metrics if any(name in row.found for row in table.ensembles)]
-    heading = ["the runs of each as one, by mean rank"]
+def _ensembles(table: Table) -> list[str]:
+    """The table of ensembles of an experiment's runs; [] if there are none."""
+    names = [name for name in table.metrics if any(name in row.metrics for row in table.ensembles)]
+    rows = [["ensemble of all runs, by mean rank"]]
     for name in names:
-        heading += [_HEADINGS[name], "minus the runs' mean", "p"]
-    yield _line(heading)
-    yield _line(["---"] * len(heading))
+        rows[0] += [_HEADINGS[name], "minus the mean of the runs", "p"]
     for row in table.ensembles:
         cells = [title(row.experiment)]
         for name in names:
             found = row.differences[name]
-            cells += [_spread(name, row.found[name]), difference(name, found), p_value(found)]
-        yield _line(cells)
+            cells += [_spread(name, row.metrics[name]), difference(name, found), p_value(found)]
+        rows.append(cells)
+    return _markdown_table(rows) if len(rows) > 1 else []
 
 
-#: Columns of the audit: heading, who chose the threshold, figure.
+#: Columns of the audit: heading, source of the threshold, figure.
 _AUDITED = (
     ("F1", BEST, "f1"),
     ("ACC", BEST, "accuracy"),
     ("SEN", BEST, "sensitivity"),
     ("SPE", BEST, "specificity"),
     ("F1, five folds", FOLDS, "f1"),
-    ("F1, from normals", NORMALS, "f1"),
-    ("SEN, from normals", NORMALS, "sensitivity"),
-    ("SPE, from normals", NORMALS, "specificity"),
+    ("F1, normals only", NORMALS, "f1"),
+    ("SEN, normals only", NORMALS, "sensitivity"),
+    ("SPE, normals only", NORMALS, "specificity"),
 )
 
 
-def _audit(audit: Audit) -> Iterator[str]:
-    """One table, one glance: what papers report, what a user would get, and what is for free."""
-    yield (
-        "**Audit.** AUROC; F1, accuracy, sensitivity and specificity at the threshold that is best "
-        "on this very split, as papers report them; F1 at the best threshold of a fifth of the "
-        "patients on the rest, five times; and figures at the threshold that "
-        f"{audit.patients} normal patients give for {100 * audit.rate:.3g} % false positives by "
-        "image, the one that a user without labels has. Calling everything anomalous has an F1 of "
-        f"{audit.all_positive_f1:.3f}. Specificity is of normal slices of patients who have "
-        "anomalies elsewhere, too; the guarantee is of normal patients."
-    )
-    yield ""
-    yield _line(["system", "AUROC", *(heading for heading, _, _ in _AUDITED)])
-    yield _line(["---"] * (2 + len(_AUDITED)))
+def _audit(audit: Audit) -> list[str]:
+    """The audit of one split: an explanation and one table."""
+    rows = [["system", "AUROC", *(heading for heading, _, _ in _AUDITED)]]
     for row in audit.rows:
         cells = [title(row.name), _spread("auroc", row.auroc)]
         for _, threshold, figure in _AUDITED:
             cells.append(_spread(figure, row.figures.get(threshold, {}).get(figure)))
-        yield _line(cells)
+        rows.append(cells)
+    return [
+        "**Audit.** F1, accuracy (ACC), sensitivity (SEN) and specificity (SPE) at the threshold "
+        "with the best F1 on this test split, as papers report them. *Five folds*: at the best "
+        "threshold of one fifth of the patients, on the others; the mean of five. *Normals only*: "
+        f"at the threshold that {audit.patients} normal patients give for "
+        f"{100 * audit.rate:.3g} % false positives by image, the only one of these that needs no "
+        "labeled anomalies. Calling everything anomalous has an F1 of "
+        f"{audit.all_positive_f1:.3f}. Specificity counts all normal slices, including those of "
+        "patients with anomalies elsewhere; the guarantee covers normal patients only.",
+        "",
+        *_markdown_table(rows),
+    ]
 
 
 def markdown(
@@ -161,17 +154,17 @@ def markdown(
     audits: Sequence[Audit],
     pictures: Mapping[str, Sequence[Picture]],
 ) -> str:
-    """The whole `table.md`.
+    """The text of `table.md`.
 
     Args:
         config: of the study.
         tables: one per test split.
         audits: of the test splits with both classes.
-        pictures: test split -> its figures and sheets.
+        pictures: test split -> its figures and contact sheets.
     """
     data, published = config.data, config.published.to_dict()
     longer = {name: n for name, n in config.lengths.items() if n != 1}
-    also = "".join(f"; {title(name)} {n:g} times as long" for name, n in longer.items())
+    also = "".join(f"; {n:g} times as many for {title(name)}" for name, n in longer.items())
     lines = [
         "# Results",
         "",
@@ -179,54 +172,68 @@ def markdown(
         f"`{data.name}`, {data.image_size} px, data seed {data.seed}; "
         f"{config.num_epochs:g} epochs{also}.",
         "",
-        "Means ± standard deviations over seeds. MSE is that of the normal slices, AUROC "
-        "*corrected* that of the score minus its slice position's training mean. Differences are "
-        "paired: 95 % intervals and two-sided p-values from "
+        "Values are means ± standard deviations over seeds. MSE is that of normal slices. "
+        "*Corrected* AUROC is that of the score minus the mean of training slices at the same "
+        "slice position. Differences are paired: 95 % intervals and two-sided p-values from "
         f"{config.bootstrap_resamples:,} resamples of patients (the same for both systems) and, "
-        "where there are several, of each system's runs; they are not corrected for the number of "
+        "where a system has several runs, of its runs; they are not corrected for multiple "
         "comparisons. Training time is that of one run's updates at their median rate, without "
-        "compilation, validation and saves.",
+        "compilation, validation and checkpoints.",
     ]
     if published:
-        lines += ["", "*Published* figures are the paper's, of the paper's data: other images."]
+        lines += ["", "*Published* values are those of the paper, on its own data: other images."]
     audit_of = {audit.split: audit for audit in audits}
     for table in tables:
-        lines += ["", f"## {table.split}", "", *_values(table, published)]
-        if any(row.differences for row in table.rows):
-            lines += ["", *_differences(table)]
-        if table.ensembles:
-            lines += ["", *_ensembles(table)]
-        if table.split in audit_of:
-            lines += ["", *_audit(audit_of[table.split])]
+        audit = audit_of.get(table.split)
+        lines += ["", f"## {table.split}"]
+        for section in (
+            _values(table, published),
+            _differences(table),
+            _ensembles(table),
+            [] if audit is None else _audit(audit),
+        ):
+            lines += ["", *section] if section else []
         for picture in pictures[table.split]:
             lines += ["", f"![{picture.text}]({picture.path})"]
     return "\n".join(lines) + "\n"
 
 
-def comma_separated(config: ConfigDict, tables: Sequence[Table]) -> str:
-    """The whole `table.csv`: one row per test split, experiment and metric."""
-    published = config.published.to_dict()
+def csv_text(rows: Iterable[Iterable[object]]) -> str:
+    """Rows of values as CSV."""
     file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(
-        ["split", "experiment", "metric", "higher_is_better", "mean", "standard_deviation", "runs",
-         "published_mean", "published_standard_deviation", "reference", "difference", "low", "high",
-         "p_value", "parameters", "latents", "training_seconds"]
-    )  # fmt: skip
+    csv.writer(file, lineterminator="\n").writerows(rows)
+    return file.getvalue()
+
+
+def table_rows(config: ConfigDict, tables: Sequence[Table]) -> Iterator[list[object]]:
+    """The rows of `table.csv`: a heading, then one per test split, experiment and metric."""
+    published = config.published.to_dict()
+    yield ["split", "experiment", "metric", "higher_is_better", "mean", "standard_deviation",
+           "runs", "published_mean", "published_standard_deviation", "reference", "difference",
+           "low", "high", "p_value", "parameters", "latents", "training_seconds"]  # fmt: skip
     for table in tables:
         for row in table.rows:
-            size = ("", "") if row.size is None else _size(row)
-            for name, found in row.found.items():
+            size = ["", ""] if row.size is None else [row.size.parameters, row.size.latents]
+            for name, spread in row.metrics.items():
                 theirs = published.get(row.experiment, {}).get(name, ("", ""))
-                compared = row.differences.get(name)
-                numbers = (
-                    ("", "", "", "", "")
-                    if compared is None
-                    else (table.references[name], compared.value, compared.low, compared.high,
-                          compared.p_value)
-                )  # fmt: skip
-                writer.writerow(
-                    [table.split, row.experiment, name, METRICS[name].higher_is_better, found.mean,
-                     found.deviation, found.runs, *theirs, *numbers, *size, row.seconds]
-                )  # fmt: skip
-    return file.getvalue()
+                found = row.differences.get(name)
+                compared: list[object] = [""] * 5
+                if found is not None:
+                    compared = [table.references[name], *dataclasses.astuple(found)]
+                yield [
+                    table.split, row.experiment, name, METRICS[name].higher_is_better,
+                    *dataclasses.astuple(spread), *theirs, *compared, *size, row.seconds,
+                ]  # fmt: skip
+
+
+def audit_rows(audits: Sequence[Audit]) -> Iterator[list[object]]:
+    """The rows of `audit.csv`: a heading, then one per test split, system, threshold and figure."""
+    yield ["split", "system", "threshold", "figure", "mean", "standard_deviation", "runs"]
+    for audit in audits:
+        for row in audit.rows:
+            yield [audit.split, row.name, "", "auroc", *dataclasses.astuple(row.auroc)]
+            for threshold, figures in row.figures.items():
+                for figure, spread in figures.items():
+                    cells = dataclasses.astuple(spread)
+                    yield [audit.split, row.name, threshold, figure, *cells]
+        yield [audit.split, "", "all_positive", "f1", audit.all_positive_f1, "", ""]
