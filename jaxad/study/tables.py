@@ -14,7 +14,7 @@ from jaxad.evaluate.trivial import LINEAR_BASELINE, PIXEL_STATISTICS
 from jaxad.report.names import SYSTEMS
 from jaxad.report.texts import difference, number, p_value
 from jaxad.study.audit import BEST, FOLDS, NORMALS, Audit
-from jaxad.study.results import Row, Spread, Table
+from jaxad.study.results import Spread, Table
 
 _HEADINGS = {
     "mse": "MSE",
