@@ -35,6 +35,7 @@ def cases_view(files: SplitFiles) -> dict[str, Any] | None:
     order = dict.fromkeys(row for rows in ranks.values() for row in rows)
     return {
         "columns": columns,
+        "has_map": not set(columns) <= {"input", "residual", "mask", *examples.reconstructions},
         "kinds": [(kind, TITLES[kind][0]) for kind, rows in ranks.items() if rows],
         "cases": [
             {

@@ -15,6 +15,7 @@ RECONSTRUCTIONS = {"high": "high level", "low": "low level", "zero": "x_zero"}
 #: Titles of anomaly maps; all others have their own names.
 MAPS = {
     "pixel": "anomaly map",
+    "residual": "map: residual",
     "ssim": "1 - SSIM",
     "flow": "flow: feature NLL",
     "high": "map: input - high",

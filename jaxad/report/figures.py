@@ -165,7 +165,7 @@ def roc_curve(labels: Int[np.ndarray, " n"], scores: Float[np.ndarray, " n"]) ->
     false_positive_rate, true_positive_rate, _ = metrics.roc_curve(labels, scores)
     figure, axes = unit_square("ROC curve")
     axes.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1)
-    axes.text(0.62, 0.56, "chance", color=GREY, rotation=45, rotation_mode="anchor")
+    axes.text(0.62, 0.6, "chance", color=GREY, rotation=45, rotation_mode="anchor", va="top")
     axes.plot(false_positive_rate, true_positive_rate, color=BLUE, label="model", zorder=3)
     axes.set_xlabel("false positive rate (normal slices flagged)")
     axes.set_ylabel("true positive rate (anomalous slices flagged)")

@@ -173,12 +173,12 @@ def _normal_rows(
 ) -> list[dict[str, Any]]:
     """The rows of the threshold from normal images alone, for images and for patients."""
     requested, granted = (100 * normals[name] for name in ("requested_rate", "rate"))
-    name = f"From normal images alone: {requested:.3g} % false positives requested"
+    rates = f"{requested:.3g} % false positives requested"
     note = f"{normals['calibration_patients']} normal patients of {calibration}"
     if images_are_patients:
         note += ", each image counted as a patient"
     if granted > requested:
-        name += f", {granted:.3g} % granted"
+        rates += f", {granted:.3g} % granted"
         note += f"; too few for {requested:.3g} %"
     rows = []
     for unit in ("image", "patient"):
@@ -188,8 +188,9 @@ def _normal_rows(
                 f"{normals['normal_patients']} normal patients"
             )
         else:
-            observed = "no normal patient in this split to observe the rate in"
-        rows.append(_decision_row(f"{name}, by {unit}", f"{note}; {observed}", normals[unit]))
+            observed = "no normal patients in this split"
+        name = f"Normal images alone, by {unit}: {rates}"
+        rows.append(_decision_row(name, f"{note}; {observed}", normals[unit]))
     return rows
 
 

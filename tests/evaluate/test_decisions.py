@@ -8,7 +8,7 @@ import pytest
 from jaxad.calibration import stored as calibration_lib
 from jaxad.errors import UserError
 from jaxad.evaluate import decisions
-from jaxad.report.decisions import decision_rows
+from jaxad.report.sections import decision_rows
 from jaxad.storage.workdir import Workdir
 from jaxad.types import Split
 
@@ -164,8 +164,8 @@ def test_of_one_class_there_is_only_what_normal_images_tell(workdir):
     found = {"calibration": "val", "images_are_patients": True, "normal_images_only": own}
     rows = decision_rows({"decisions": found})
     assert len(rows) == 2
-    assert "every image taken for one" in rows[0]["note"]
-    assert "realised 0 % over 4 normal patients" in rows[0]["note"]
+    assert "each image counted as a patient" in rows[0]["note"]
+    assert "observed 0 % in 4 normal patients" in rows[0]["note"]
 
 
 def test_images_without_patients_are_told(workdir):

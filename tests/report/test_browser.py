@@ -126,7 +126,7 @@ def test_cases_are_stepped_through_by_buttons_and_arrows(page):
         page.execute_script("return arguments[0].naturalWidth", image) == 16
         for image in every(case, "img")
     )
-    assert "driven most by" in case.text and "false alarm" in case.text
+    assert "largest contribution" in case.text and "highest scores of normal" in case.text
 
 
 def test_outlines_can_be_left_out(desktop):
@@ -204,10 +204,12 @@ def test_rates_give_the_thresholds_and_figures_of_python(desktop, run, unit):
         )
         realised = check_figures(desktop, run, unit, found[unit]["threshold"])
         assert realised == pytest.approx(found[unit]["realised_rate"], abs=1e-12)
-        told = one(desktop, "#thresholds .origin").text
-        assert "Every user has this threshold" in told
+        text = one(desktop, "#thresholds .origin").text
+        assert "It is available in use" in text
         assert desktop.execute_script("return document.activeElement.value") == percent
-        assert ("granted 3.23 %, the least that 30 normal patients" in told) == (rate < 1 / 31)
+        assert ("3.23 % granted: the lowest rate that 30 normal patients" in text) == (
+            rate < 1 / 31
+        )
 
 
 def test_a_slider_is_a_rate_too(page, run):
@@ -235,10 +237,10 @@ def test_a_threshold_by_score(desktop, run, unit):
         check_figures(desktop, run, unit, threshold)
         places.append(float(marker.get_attribute("transform").split("(")[1].split()[0]))
     assert places[3] == 0 < places[0] < places[1] < places[2] == 640
-    assert "nobody has this threshold beforehand" in one(desktop, "#thresholds .origin").text
+    assert "If it was chosen with the test labels" in one(desktop, "#thresholds .origin").text
     one(desktop, "#thresholds .best").click()
     check_figures(desktop, run, unit, thresholds.best_f1(labels, scores).threshold)
-    assert "The best F1 on these very labels: nobody" in one(desktop, "#thresholds .origin").text
+    assert "has the best F1 for the test labels" in one(desktop, "#thresholds .origin").text
     # The score's own slider moves it as well.
     one(desktop, "#score-0").send_keys(Keys.ARROW_RIGHT)
     at, _ = shown_figures(desktop)
@@ -286,16 +288,17 @@ def test_decisions_on_patients_follow_the_threshold(desktop, run):
         called = scores > calibration.patient_threshold(rate)
         for kind, expected in (
             ("all", called == called),
-            ("alarm", called & (labels == 0)),
-            ("miss", ~called & (labels == 1)),
+            ("false positive", called & (labels == 0)),
+            ("false negative", ~called & (labels == 1)),
             ("anomalous", labels == 1),
         ):
             Select(one(desktop, "#patients [data-show]")).select_by_value(kind)
             assert len(column(desktop, 0)) == expected.sum()
         Select(one(desktop, "#patients [data-show]")).select_by_value("all")
         words = column(desktop, 2)
-        assert sum(word.startswith("anomalous") for word in words) == called.sum()
-        assert f"{100 * rate:g} % false positives" in one(desktop, "#patients .at").text
+        flagged = words.count("anomalous") + words.count("false positive")
+        assert flagged == called.sum()
+        assert f"false-positive rate of {100 * rate:g} %" in one(desktop, "#patients .at").text
 
 
 TEXTS = ["body", ".muted", ".caption", "a", ".label", ".wrong", "thead th", ".choice span",

@@ -10,8 +10,8 @@ from fake_runs import add_calibration, add_split, make_workdir
 from PIL import Image
 
 from jaxad.report.cases import cases_view
-from jaxad.report.figures import Column
-from jaxad.report.pictures import cell, gradient, outline
+from jaxad.report.columns import Column
+from jaxad.report.pictures import gradient, image_uri, outline
 from jaxad.report.run_files import read_run
 from jaxad.storage.workdir import Workdir
 
@@ -68,14 +68,16 @@ def test_without_normal_images_of_the_same_checkpoint_nothing_is_said_of_drivers
 
 def test_cells_are_the_image_s_own_pixels_on_the_columns_scale():
     values = np.linspace(-0.2, 1.2, 12).reshape(1, 3, 4)
-    grey = np.asarray(decoded(cell(Column("x", values, 0.0, 1.0), 0)))
+    grey = np.asarray(decoded(image_uri(Column("x", values, 0.0, 1.0), 0)))
     np.testing.assert_array_equal(grey, np.rint(255 * np.clip(values[0], 0, 1)))
-    colours = np.asarray(decoded(cell(Column("x", values, 0.0, 1.0, "magma"), 0)).convert("RGB"))
+    colours = np.asarray(
+        decoded(image_uri(Column("x", values, 0.0, 1.0, "magma"), 0)).convert("RGB")
+    )
     ends = re.findall("#[0-9a-f]{6}", gradient("magma"))
     for place, stop in (((0, 0), ends[0]), ((2, 3), ends[-1])):
         assert "#" + bytes(colours[place].tolist()).hex() == stop
     rgb = np.random.default_rng(0).random((1, 3, 4, 3))
-    shown = np.asarray(decoded(cell(Column("x", rgb, 0.0, 0.5), 0)))
+    shown = np.asarray(decoded(image_uri(Column("x", rgb, 0.0, 0.5), 0)))
     np.testing.assert_array_equal(shown, np.rint(255 * np.clip(2 * rgb[0], 0, 1)))
 
 

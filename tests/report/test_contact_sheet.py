@@ -67,9 +67,9 @@ def test_all_columns_by_default_and_masks_outlined_on_maps(scored):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"columns": ["input", "lo"]}, "no column 'lo'; there are input, high, low"),
-        ({"columns": []}, "no columns; there are input"),
-        ({"titles": ["a"]}, "3 images, 3 scores, 1 titles; give as many of each"),
+        ({"columns": ["input", "lo"]}, "unknown column 'lo'; choose from input, high, low"),
+        ({"columns": []}, "'columns' is empty; choose from input"),
+        ({"titles": ["a"]}, "3 images, 3 scores, 1 titles; pass the same number of each"),
         ({"masks": np.zeros((2, 16, 16))}, "3 images, 3 scores, 3 titles, 2 masks"),
     ],
 )

@@ -18,10 +18,10 @@ from jaxad.evaluate.trivial import LINEAR_BASELINE, PIXEL_STATISTICS, TrivialSco
 from jaxad.storage.workdir import Workdir
 from jaxad.study import results, runner
 from jaxad.study.audit import make_audit
+from jaxad.study.files import choose_slices
 from jaxad.study.plan import plan
 from jaxad.study.results import make_table, read_scores
 from jaxad.study.runner import run_study
-from jaxad.study.sheet import choose_slices
 from jaxad.types import Split
 
 PATIENTS, SLICES = 6, 4
@@ -102,9 +102,9 @@ def test_every_experiment_runs_with_every_seed_on_the_same_data(npz_root, tmp_pa
     [
         ({"seeds": ()}, "config.seeds"),
         ({"seeds": (1, 1)}, "each once"),
-        ({"seeds": (0, -1)}, "seeds are from 0"),
-        ({"reference": "big"}, "no experiment 'big'; there are large, small, pca_64"),
-        ({"seeds_per_program": 0}, "less than 1"),
+        ({"seeds": (0, -1)}, "use seeds from 0"),
+        ({"reference": "big"}, "unknown experiment 'big'; choose from large, small, pca_64"),
+        ({"seeds_per_program": 0}, "use 1 or more"),
     ],
 )
 def test_studies_that_cannot_be_are_refused(npz_root, tmp_path, change, words):
@@ -115,7 +115,7 @@ def test_studies_that_cannot_be_are_refused(npz_root, tmp_path, change, words):
 
 
 def test_a_plain_config_is_no_study(tmp_path):
-    with pytest.raises(UserError, match="of one run"):
+    with pytest.raises(UserError, match="describes a single run"):
         run_study(config_lib.get_config("pchvae:smoke"), tmp_path)
 
 
@@ -164,7 +164,7 @@ def test_the_audit_says_what_each_run_s_own_evaluation_says(finished):
     text = (finished / "table.md").read_text()
     assert "**Audit.**" in text and "| pixel statistics |" in text
     assert "6 normal patients give for 14.3 % false positives" in text  # 1 / 7 is the smallest
-    assert "the runs of each as one, by mean rank" in text
+    assert "ensemble of all runs, by mean rank" in text
 
 
 def test_the_audit_of_another_checkpoint_s_calibration_is_refused(finished, npz_root):
@@ -177,7 +177,7 @@ def test_the_audit_of_another_checkpoint_s_calibration_is_refused(finished, npz_
     try:
         for change, words in (
             ({"checkpoint_step": 1}, "its calibration is of checkpoint 1, not of"),
-            ({"source": "site.npz", "is_own": False}, "calibrated on 'site.npz'; an audit"),
+            ({"source": "site.npz", "is_own": False}, "calibrated on 'site.npz', but an audit"),
         ):
             path.write_text(json.dumps(json.loads(kept) | change))
             with pytest.raises(UserError, match=words):
@@ -225,7 +225,7 @@ def test_seconds_are_of_the_median_rate(finished, npz_root):
                 for step, rate in ((3, 100.0), (6, 10.0), (9, 50.0))
             )
         )
-        assert results._training_seconds(run) == pytest.approx(9 * 8 / 50)
+        assert results.training_seconds(run) == pytest.approx(9 * 8 / 50)
     finally:
         run.workdir.metrics.write_text(kept)
 
@@ -301,7 +301,7 @@ def test_scores_of_other_images_are_not_compared(finished, npz_root, monkeypatch
     ids = (*split.ids[:-1], "another")
     renamed = dataclasses.replace(split, ids=ids)
     monkeypatch.setattr(data_set, "split", lambda name: renamed)
-    with pytest.raises(UserError, match="is of other images than 'test_squares' holds now; remove"):
+    with pytest.raises(UserError, match="is of other images than 'test_squares' has now; remove"):
         read_scores(planned, data_set, TrivialScores(data_set), "test_squares")
 
 
@@ -372,6 +372,6 @@ def test_one_run_has_no_deviation(finished, npz_root):
     config.reference = LINEAR_BASELINE
     scored = read_scores(planned, data_set, TrivialScores(data_set), "test_squares")
     table = make_table(config, planned, scored, "test_squares")
-    assert all(math.isnan(row.found["mse"].deviation) for row in table.rows)
+    assert all(math.isnan(row.metrics["mse"].deviation) for row in table.rows)
     # Compared with the linear baseline: both experiments, and not the baseline.
     assert [bool(row.differences) for row in table.rows] == [True, True, False]

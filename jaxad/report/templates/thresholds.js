@@ -1,7 +1,7 @@
 "use strict";
-// Thresholds by a reader. p-values come from the page; here they are looked up and calls counted.
+// Lets the reader set a threshold. The page provides p-values; this script looks them up and counts.
 
-// Where a value would stand among ascending ones: before equal ones, or after them.
+// The index at which to insert a value into an ascending array, before or after equal values.
 function place(ascending, value, isAfter = false) {
   let low = 0;
   let high = ascending.length;
@@ -13,14 +13,14 @@ function place(ascending, value, isAfter = false) {
   return low;
 }
 
-// The score above which, and only there, p <= rate: jaxad.calibration.conformal.PValueSteps.threshold.
+// The threshold above which p <= rate; the same as jaxad.calibration.conformal.PValueSteps.threshold.
 function thresholdOf(steps, rate) {
   let last = steps.p_values.length - 1;
-  while (last > 0 && steps.p_values[last] <= rate) last -= 1;  // the first p is 1
+  while (last > 0 && steps.p_values[last] <= rate) last -= 1;  // the first p-value is 1
   return steps.scores[last];
 }
 
-// Counts and figures of one threshold; NaN where a figure is undefined.
+// Counts and figures at a threshold; undefined figures are NaN.
 function figuresAt({ label, score: scores }, threshold) {
   const counts = { hits: 0, misses: 0, alarms: 0, rejections: 0 };
   label.forEach((one, row) => {
@@ -37,7 +37,7 @@ function figuresAt({ label, score: scores }, threshold) {
   };
 }
 
-// Over normal patients, the mean share of what is called of each.
+// The mean over normal patients of the share of their slices (or patients) that is flagged.
 function realisedRate(split, unit, threshold) {
   const patients = split.units.patient;
   const { score: scores } = split.units[unit];
@@ -57,7 +57,7 @@ eachSplit(".decider", (root, split) => {
   const settings = Object.fromEntries(all(".setting", root).map((one) => [one.dataset.by, one]));
   const inputs = (by) => all("input", settings[by]);
   const hasRate = "rate" in settings;
-  // Per cent as text: "1.7" is 0.017 to the last bit, 1.7 / 100 need not be; "1e1" has its own e.
+  // The percentage stays text, because Number("1.7e-2") is exactly 0.017 and 1.7 / 100 need not be.
   let asked = String(significant(100 * split.rate, 12));
   const rateOf = (text) => (/e/i.test(text) ? Number(text) / 100 : Number(`${text}e-2`));
   const smallest = hasRate ? split.units.patient.steps.p_values.at(-1) : NaN;
@@ -73,20 +73,20 @@ eachSplit(".decider", (root, split) => {
     (byNow() === "rate" ? thresholdOf(split.units[unit].steps, granted()) : own[unit]);
 
   function origin(unit, threshold) {
-    const what = unit === "image" ? "slices of new normal patients" : "new normal patients";
+    const what = unit === "image" ? "the slices of new normal patients" : "new normal patients";
     if (byNow() === "rate") {
       const normals = root.dataset.normals;
       const text = granted() > rateOf(asked)
-        ? `${percent(rateOf(asked))} asked for; granted ${percent(granted())}, the least that ${normals} support.`
-        : `${percent(granted())} asked for and granted, from ${normals}.`;
-      return `${text} Anomalous above ${score(threshold)}. Every user has this threshold.`;
+        ? `${percent(rateOf(asked))} requested, ${percent(granted())} granted: the lowest rate that ${normals} support.`
+        : `${percent(granted())} requested and granted, from ${normals}.`;
+      return `${text} The threshold is ${score(threshold)}. It is available in use.`;
     }
     const steps = split.units[unit].steps;
     const rate = steps && steps.p_values[place(steps.scores, threshold, true)];
     const text = threshold === split.units[unit].best
-      ? "The best F1 on these very labels: nobody has this threshold."
-      : "Set by hand on a labelled test split: nobody has this threshold beforehand.";
-    return steps ? `${text} Fixed beforehand, it would call at most ${percent(rate)} of ${what}, on average.` : text;
+      ? "This threshold has the best F1 for the test labels. It is not available in use."
+      : "This threshold is set by hand. If it was chosen with the test labels, it is not available in use.";
+    return steps ? `${text} If fixed in advance, it flags at most ${percent(rate)} of ${what}, on average.` : text;
   }
 
   function show() {
@@ -124,7 +124,7 @@ eachSplit(".decider", (root, split) => {
         number,
         image: thresholdNow("image"),
         patient: thresholdNow("patient"),
-        from: byNow() === "rate" ? `threshold for ${percent(rateOf(asked))} false positives asked for` : "threshold set above",
+        from: byNow() === "rate" ? `threshold for a requested false-positive rate of ${percent(rateOf(asked))}` : "threshold set above",
       },
     }));
   }
@@ -135,7 +135,7 @@ eachSplit(".decider", (root, split) => {
       input.addEventListener("input", () => {
         const isRate = by === "rate";
         const value = Number(input.value);
-        // Half-written numbers change nothing.
+        // Ignore incomplete numbers.
         if (input.value === "" || (isRate && !(value > 0 && value < 100))) return;
         if (isRate) asked = input.value;
         else own[unitNow()] = value;
@@ -148,6 +148,6 @@ eachSplit(".decider", (root, split) => {
     own[unitNow()] = split.units[unitNow()].best;
     show();
   });
-  // The patients listen once every script has run.
+  // patients.js listens once all scripts have run.
   document.addEventListener("DOMContentLoaded", show);
 });
