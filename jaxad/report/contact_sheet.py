@@ -20,7 +20,7 @@ from jaxad.report.figures import DEVICE_PIXEL_RATIO, SKY, STYLE
 from jaxad.types import Scores, Split
 
 #: Sizes in CSS pixels.
-_CELL, _GAP, _LABEL_WIDTH, _HEADING, _FOOTING = 128, 6, 138, 26, 34
+_CELL, _GAP, _LABEL_WIDTH, _HEADING, _FOOTING = 128.0, 6.0, 138.0, 26.0, 34.0
 #: The number of characters that fit beside a row, and above a column.
 _LABEL_CHARACTERS, _TITLE_CHARACTERS = 20, 18
 #: A longer line of a label loses its middle.
@@ -45,7 +45,7 @@ def draw_sheet(columns: Sequence[Column], row_labels: Sequence[str]) -> Figure:
     zoom = device_cell // max(height, width) or device_cell / max(height, width)
     cell_width, cell_height = (size * zoom / DEVICE_PIXEL_RATIO for size in (width, height))
     has_titles = any(column.title for column in columns)
-    heading, footing = (_HEADING, _FOOTING) if has_titles else (_GAP, 0)
+    heading, footing = (_HEADING, _FOOTING) if has_titles else (_GAP, 0.0)
     total_width = round(_LABEL_WIDTH + len(columns) * (cell_width + _GAP))
     total_height = round(heading + len(row_labels) * (cell_height + _GAP) + footing)
     figure = figures.new_figure(total_width, total_height)
@@ -80,7 +80,7 @@ def draw_sheet(columns: Sequence[Column], row_labels: Sequence[str]) -> Figure:
             bar.tick_params(length=0, pad=2)
     for text, top in zip(row_labels, tops, strict=True):
         middle = top + cell_height / 2
-        add_text(6, middle, _wrap(text), va="center", fontsize=8, linespacing=1.5)
+        add_text(6.0, middle, _wrap(text), va="center", fontsize=8, linespacing=1.5)
     return figure
 
 
@@ -111,7 +111,7 @@ def contact_sheet(
     images: Shaped[np.ndarray, "n height width channels"],
     scores: Scores,
     *,
-    masks: Shaped[np.ndarray, "n height width"] | None = None,
+    masks: Shaped[np.ndarray, "m height width"] | None = None,
     titles: Sequence[str] | None = None,
     columns: Sequence[str] | None = None,
 ) -> Figure:

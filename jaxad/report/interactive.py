@@ -69,7 +69,7 @@ def interactive_view(files: SplitFiles, rate: float) -> dict[str, Any] | None:
             for name, unit in units.items()
         },
         "rate": rate,
-        "calibration": _calibration(files),
+        "stored": files.stored,
         "has_normal_patients": bool((units[PATIENT].labels == 0).any()),
         "patients": _patients(table, names.tolist(), groups, units[PATIENT]),
         "data": _data(table, names.tolist(), groups, units, rate),
@@ -95,18 +95,6 @@ def _units(files: SplitFiles, table: ScoreTable, groups: Labels, rate: float) ->
     return {
         IMAGE: unit(table.labels, scores, image_steps),
         PATIENT: unit(patient_labels, group_maxima(scores, groups), patient_steps),
-    }
-
-
-def _calibration(files: SplitFiles) -> dict[str, Any] | None:
-    """The normal images that thresholds come from."""
-    if files.stored is None:
-        return None
-    return {
-        "name": files.stored.name,
-        "patients": files.stored.calibration.num_patients,
-        "smallest_rate": files.stored.calibration.smallest_rate,
-        "images_are_patients": files.stored.images_are_patients,
     }
 
 

@@ -44,12 +44,12 @@ def test_thresholds_to_begin_with(workdir):
     view = view_of(workdir)
     best = thresholds.best_f1(LABELS, SCORES).threshold
     # Without a calibration: the best on these labels.
-    assert view["calibration"] is None and view["data"]["units"]["image"]["steps"] is None
+    assert view["stored"] is None and view["data"]["units"]["image"]["steps"] is None
     assert view["units"]["image"] == view["units"]["image"] | {"threshold": best, "best": best}
     calibration = add_calibration(workdir, np.arange(9) / 10, [f"n{i}" for i in range(9)])
     view = view_of(workdir)
     assert view["units"]["image"]["threshold"] == calibration.image_threshold(0.1)
-    assert view["calibration"]["smallest_rate"] == 0.1
+    assert view["stored"].calibration.smallest_rate == 0.1
 
 
 def test_one_class_has_no_best_threshold(tmp_path):

@@ -68,6 +68,9 @@ def finished(npz_root, tmp_path_factory):
     folder = tmp_path_factory.mktemp("study")
     config = make_config(npz_root)
     config.seeds_per_program = 2
+    config.heat_map.rows, config.heat_map.row_values = ("small", "large"), (0.0, 1.0)
+    config.heat_map.row_name, config.heat_map.column_name = "alpha", "beta"
+    config.heat_map.parts = ("nll", "kl_low")
     assert run_study(config, folder)
     return folder
 
@@ -131,7 +134,11 @@ def test_a_study_writes_runs_tables_and_a_contact_sheet(finished):
     text = (finished / "table.md").read_text()
     assert "## test_squares" in text and "figures/test_squares.png" in text
     assert "residual of PCA, 64 components" in text
-    assert (finished / "figures" / "test_squares.png").read_bytes()[:4] == b"\x89PNG"
+    for name in ("test_squares", "maps_test_squares", "heat_map_test_squares"):
+        assert (finished / "figures" / f"{name}.png").read_bytes()[:4] == b"\x89PNG"
+    heading, *rows = (finished / "heat_map_test_squares.csv").read_text().splitlines()
+    assert heading == "alpha \\ beta,0,0.1,0.2,0.3,0.4,0.5,0.6,0.7,0.8,0.9,1"
+    assert [row.split(",")[0] for row in rows] == ["0", "1"]
 
 
 def test_the_audit_says_what_each_run_s_own_evaluation_says(finished):
