@@ -10,9 +10,9 @@ from jaxtyping import Bool, Float, Int, UInt8
 from jaxad.evaluate.examples import Examples
 from jaxad.types import Scores
 
-#: Titles of reconstructions, in the order of a sheet; all others have their own names.
+#: Titles of reconstructions, in the order of a sheet. The title of any other is its name.
 RECONSTRUCTIONS = {"high": "high level", "low": "low level", "zero": "x_zero"}
-#: Titles of anomaly maps; all others have their own names.
+#: Titles of anomaly maps. The title of any other is its name.
 MAPS = {
     "pixel": "anomaly map",
     "residual": "map: residual",
@@ -116,7 +116,7 @@ def sheet_columns(
     Args:
         images: the inputs, in [0, 1].
         outputs: what a system made of them, as NumPy arrays.
-        masks: outlined on residuals and maps, and a column of their own.
+        masks: outlined on residuals and maps, and shown in an extra column.
     """
     columns = {"input": image_column("input", images)}
     columns.update(reconstruction_columns(outputs.reconstructions))

@@ -140,10 +140,10 @@ class _Pair:
         """The other's metric minus the reference's, over patients alone, and its p-value."""
         if not self.measures(metric):
             return None
-        found = paired.difference(
+        result = paired.difference(
             metric, [self.other], [self.reference], resamples, resample_runs=False
         )
-        return difference(metric, found), p_value(found)
+        return difference(metric, result), p_value(result)
 
 
 def _pair(reference: SplitFiles, other: SplitFiles) -> _Pair | str:

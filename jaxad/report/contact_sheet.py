@@ -73,10 +73,10 @@ def draw_sheet(columns: Sequence[Column], row_labels: Sequence[str]) -> Figure:
         if column.images.ndim == 3:
             top = total_height - footing + 6.0
             bar = add_axes(left + 0.12 * cell_width, top, 0.76 * cell_width, 6.0, "scale")
-            colour_bar = figure.colorbar(artist, cax=bar, orientation="horizontal")
+            color_bar = figure.colorbar(artist, cax=bar, orientation="horizontal")
             ends = [column.low, column.high]
-            colour_bar.set_ticks(ends, labels=[f"{end:g}" for end in ends], fontsize=7)
-            colour_bar.outline.set_visible(False)
+            color_bar.set_ticks(ends, labels=[f"{end:g}" for end in ends], fontsize=7)
+            color_bar.outline.set_visible(False)
             bar.tick_params(length=0, pad=2)
     for text, top in zip(row_labels, tops, strict=True):
         middle = top + cell_height / 2

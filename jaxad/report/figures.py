@@ -19,7 +19,7 @@ from matplotlib.ticker import MaxNLocator
 from sklearn import metrics
 
 # The palette of Okabe and Ito, distinguishable with any form of color vision.
-BLUE, VERMILLION, SKY, GREY = "#0072B2", "#D55E00", "#56B4E9", "#6b6b6b"
+BLUE, VERMILLION, SKY, GRAY = "#0072B2", "#D55E00", "#56B4E9", "#6b6b6b"
 
 #: Class -> its color; in the order of labels, 0 = normal and 1 = anomalous.
 CLASSES = {"normal": BLUE, "anomalous": VERMILLION}
@@ -103,7 +103,7 @@ def _set_value_scale(axes: Axes, values: Float[np.ndarray, " n"]) -> None:
     if len(values) >= 10 and values.max() - low > 3 * (high - low) > 0:
         axes.set_ylim(low - 0.05 * (high - low), high + 0.3 * (high - low))
         _note(
-            axes, f"off the scale: up to {values.max():.3g}", 0.98, 0.97, color=GREY, fontsize=7.5
+            axes, f"off the scale: up to {values.max():.3g}", 0.98, 0.97, color=GRAY, fontsize=7.5
         )
     elif low == values.max():
         margin = 0.1 * abs(middle) or 1.0
@@ -128,19 +128,19 @@ def training_curve(
     shown = [("train", train, BLUE), ("validation", validation, VERMILLION)]
     values = np.concatenate([curve.values for _, curve, _ in shown if curve is not None])
     values = values[np.isfinite(values)]
-    for label, curve, colour in shown:
+    for label, curve, color in shown:
         if curve is None:
             continue
         marker = "o" if label == "validation" or len(curve.steps) < 3 else None
-        axes.plot(curve.steps, curve.values, color=colour, marker=marker, ms=3.5, label=label)
+        axes.plot(curve.steps, curve.values, color=color, marker=marker, ms=3.5, label=label)
         if validation is not None:
             # Labels are above the axes, where no curve is.
             place = 0.74 if label == "train" else 1.0
-            _note(axes, label, place, 1.09, color=colour, fontweight="bold", fontsize=8)
+            _note(axes, label, place, 1.09, color=color, fontweight="bold", fontsize=8)
     if len(values):
         _set_value_scale(axes, values)
     else:
-        _note(axes, "no finite value", 0.02, 0.96, color=GREY)
+        _note(axes, "no finite value", 0.02, 0.96, color=GRAY)
     axes.set_xlabel("step")
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     return figure
@@ -164,8 +164,8 @@ def roc_curve(labels: Int[np.ndarray, " n"], scores: Float[np.ndarray, " n"]) ->
     """
     false_positive_rate, true_positive_rate, _ = metrics.roc_curve(labels, scores)
     figure, axes = unit_square("ROC curve")
-    axes.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1)
-    axes.text(0.62, 0.6, "chance", color=GREY, rotation=45, rotation_mode="anchor", va="top")
+    axes.plot([0, 1], [0, 1], color=GRAY, linestyle="--", linewidth=1)
+    axes.text(0.62, 0.6, "chance", color=GRAY, rotation=45, rotation_mode="anchor", va="top")
     axes.plot(false_positive_rate, true_positive_rate, color=BLUE, label="model", zorder=3)
     axes.set_xlabel("false positive rate (normal slices flagged)")
     axes.set_ylabel("true positive rate (anomalous slices flagged)")
@@ -185,9 +185,9 @@ def precision_recall_curve(
     precision, recall, _ = metrics.precision_recall_curve(labels, scores)
     prevalence = float(np.mean(labels))
     figure, axes = unit_square("Precision and recall")
-    axes.axhline(prevalence, color=GREY, linestyle="--", linewidth=1)
+    axes.axhline(prevalence, color=GRAY, linestyle="--", linewidth=1)
     height = prevalence - 0.01 if prevalence > 0.12 else prevalence + 0.07
-    _note(axes, f"chance (share of anomalous slices, {prevalence:.2f})", 0.02, height, color=GREY)
+    _note(axes, f"chance (share of anomalous slices, {prevalence:.2f})", 0.02, height, color=GRAY)
     axes.plot(recall, precision, color=BLUE, label="model", drawstyle="steps-post", zorder=3)
     axes.set_xlabel("recall (anomalous slices flagged)")
     axes.set_ylabel("precision (flagged slices that are anomalous)")
@@ -230,11 +230,11 @@ def score_histogram(labels: Int[np.ndarray, " n"], scores: Float[np.ndarray, " n
     if scores.min() == scores.max():
         _note(axes, "every slice has the same score", 0.02, 0.96)
     for index, (name, (count, shares)) in enumerate(classes.items()):
-        colour = CLASSES[name]
-        axes.stairs(shares, edges, fill=True, color=colour, alpha=0.25)
-        axes.stairs(shares, edges, color=colour, linewidth=1.5, label=name)
+        color = CLASSES[name]
+        axes.stairs(shares, edges, fill=True, color=color, alpha=0.25)
+        axes.stairs(shares, edges, color=color, linewidth=1.5, label=name)
         text, top = f"{name} ({count:,})", 0.98 - 0.07 * index
-        _note(axes, text, 0.99, top, color=colour, fontweight="bold")
+        _note(axes, text, 0.99, top, color=color, fontweight="bold")
     axes.set_ylim(0, 1.15 * axes.dataLim.y1)
     axes.set_xlabel("anomaly score (higher = more anomalous)")
     axes.set_ylabel("share of the slices of that class")
@@ -263,15 +263,15 @@ def comparison(rows: Sequence[ComparedScore]) -> Figure:
     """Draws the AUROC of several scores: dots with 95 % intervals, the first row on top."""
     figure = new_figure(440, 70 + 36 * len(rows))
     axes = figure.add_subplot()
-    axes.axvline(0.5, color=GREY, linestyle="--", linewidth=1)
+    axes.axvline(0.5, color=GRAY, linestyle="--", linewidth=1)
     for index, row in enumerate(rows):
-        colour = BLUE if row.is_model else GREY
-        for interval, offset, fill in ((row.raw, -0.16, "white"), (row.corrected, 0.16, colour)):
+        color = BLUE if row.is_model else GRAY
+        for interval, offset, fill in ((row.raw, -0.16, "white"), (row.corrected, 0.16, color)):
             if interval is None:
                 continue
             value, low, high = interval
-            axes.plot([low, high], [index + offset] * 2, color=colour, linewidth=1.8)
-            axes.plot([value], [index + offset], "o", color=colour, mfc=fill, mew=1.6, ms=6)
+            axes.plot([low, high], [index + offset] * 2, color=color, linewidth=1.8)
+            axes.plot([value], [index + offset], "o", color=color, mfc=fill, mew=1.6, ms=6)
     axes.set_yticks(range(len(rows)), [row.name for row in rows])
     for label, row in zip(axes.get_yticklabels(), rows, strict=True):
         label.set(parse_math=False, fontweight="bold" if row.is_model else "normal")

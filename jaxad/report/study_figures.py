@@ -14,7 +14,7 @@ from sklearn import metrics
 from jaxad.report.figures import (
     BLUE,
     CLASSES,
-    GREY,
+    GRAY,
     SKY,
     STYLE,
     VERMILLION,
@@ -23,7 +23,7 @@ from jaxad.report.figures import (
 )
 
 # The palette of Okabe and Ito, ordered so that neighbors differ; black is for baselines.
-_COLOURS = (BLUE, VERMILLION, "#009E73", "#CC79A7", "#E69F00", SKY)
+_COLORS = (BLUE, VERMILLION, "#009E73", "#CC79A7", "#E69F00", SKY)
 _STYLES = ("-", "--", "-.")
 _RATES = np.linspace(0.0, 1.0, 201)
 
@@ -58,17 +58,17 @@ def roc_curves(systems: Mapping[str, SystemScores], split: str) -> Figure:
         for name, system in systems.items()
     }
     figure, axes = unit_square(f"ROC curves, {split}", (720, 400))
-    axes.plot([0, 1], [0, 1], color=GREY, linestyle=":", linewidth=1)
+    axes.plot([0, 1], [0, 1], color=GRAY, linestyle=":", linewidth=1)
     number = 0
     for name in sorted(systems, key=lambda name: -aurocs[name]):
         system = systems[name]
         curve = np.mean([_true_positive_rates(system.labels, run) for run in system.runs], axis=0)
-        colour, style = "black", ":"
+        color, style = "black", ":"
         if not system.is_baseline:
-            colour = _COLOURS[number % len(_COLOURS)]
-            style = _STYLES[number // len(_COLOURS) % len(_STYLES)]
+            color = _COLORS[number % len(_COLORS)]
+            style = _STYLES[number // len(_COLORS) % len(_STYLES)]
             number += 1
-        axes.plot(_RATES, curve, color=colour, linestyle=style, label=f"{name}  {aurocs[name]:.3f}")
+        axes.plot(_RATES, curve, color=color, linestyle=style, label=f"{name}  {aurocs[name]:.3f}")
     axes.set_xlabel("false positive rate (normal slices flagged)")
     axes.set_ylabel("true positive rate (anomalous slices flagged)")
     figure.legend(title="AUROC", loc="outside right center", frameon=False)
@@ -105,22 +105,22 @@ def score_densities(systems: Mapping[str, SystemScores], split: str) -> Figure:
             axes.text(0.02, 0.9, "every slice has the same score", transform=axes.transAxes)
             continue
         grid = np.linspace(low, high, 200)
-        for label, (kind, colour) in enumerate(CLASSES.items()):
+        for label, (kind, color) in enumerate(CLASSES.items()):
             chosen = scores[system.labels == label]
             if len(np.unique(chosen)) < 2:
                 text = f"{kind}: too few scores for a density"
-                axes.text(0.02, 0.9 - 0.1 * label, text, color=colour, transform=axes.transAxes)
+                axes.text(0.02, 0.9 - 0.1 * label, text, color=color, transform=axes.transAxes)
                 continue
             density = scipy.stats.gaussian_kde(chosen)(grid)
-            axes.fill_between(grid, density, color=colour, alpha=0.25, linewidth=0)
-            axes.plot(grid, density, color=colour, label=kind)
+            axes.fill_between(grid, density, color=color, alpha=0.25, linewidth=0)
+            axes.plot(grid, density, color=color, label=kind)
             axes.margins(x=0)
         axes.set_ylim(bottom=0)
         axes.set_yticks([])
         axes.locator_params(axis="x", nbins=4)
     for axes in panels[len(systems) :]:
         axes.set_axis_off()
-    handles = [Patch(color=colour, alpha=0.5, label=kind) for kind, colour in CLASSES.items()]
+    handles = [Patch(color=color, alpha=0.5, label=kind) for kind, color in CLASSES.items()]
     figure.legend(handles=handles, loc="upper right", ncols=2, frameon=False)
     return figure
 

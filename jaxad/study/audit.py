@@ -17,11 +17,10 @@ from jaxad.errors import UserError
 from jaxad.evaluate import decisions, thresholds
 from jaxad.evaluate.paired import ScoredSplit, value
 from jaxad.evaluate.trivial import TrivialScores
+from jaxad.report.sections import FIGURES
 from jaxad.study.plan import BASELINES, PlannedRun, Runs
 from jaxad.study.results import Scored, Spread, spread_of
 from jaxad.types import group_numbers
-
-FIGURES = ("f1", "accuracy", "sensitivity", "specificity")
 
 #: The sources of a threshold, in the order of the table.
 BEST, FOLDS, NORMALS = THRESHOLDS = ("best_on_test", "five_fold", "normal_images_only")
@@ -78,18 +77,18 @@ def make_audit(
     first = next(iter(scored.values()))[0]
     if first.labels.min() == first.labels.max():
         return None
-    rates = {run.config.evaluate.false_positive_rate for found in runs.values() for run in found}
+    rates = {run.config.evaluate.false_positive_rate for seeds in runs.values() for run in seeds}
     if len(rates) > 1:
         raise UserError(
             f"config.experiments: evaluate.false_positive_rate differs ({sorted(rates)}); use the "
             "same rate for all, because the audit compares them."
         )
-    calibrations = {name: [_calibration(run) for run in found] for name, found in runs.items()}
+    calibrations = {name: [_calibration(run) for run in seeds] for name, seeds in runs.items()}
     patients = group_numbers(data_set.split("val").groups)
     for name in BASELINES:
         scores = trivial.of("val")[name].astype(np.float64)
         calibrations[name] = [calibrate(scores, patients)]
-    every = [calibration for found in calibrations.values() for calibration in found]
+    every = [calibration for seeds in calibrations.values() for calibration in seeds]
     rate = max(rates.pop(), *(calibration.smallest_rate for calibration in every))
     experiments = [_row(name, scored[name], calibrations[name], rate) for name in runs]
     baselines = [_row(name, scored[name], calibrations[name], rate) for name in BASELINES]

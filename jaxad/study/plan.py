@@ -120,7 +120,7 @@ class Size:
 
 def sizes(runs: Runs) -> dict[str, Size]:
     """The size of the system of every experiment."""
-    found = {}
+    result = {}
     for name, (run, *_) in runs.items():
         model = make_model(run.config)
         variables = jax.eval_shape(model.init_variables, jax.random.key(0))
@@ -129,5 +129,5 @@ def sizes(runs: Runs) -> dict[str, Size]:
             for collection, tree in variables.items()
         }
         parameters = counts.pop("params")
-        found[name] = Size(parameters, sum(counts.values()), model.num_latents)
-    return found
+        result[name] = Size(parameters, sum(counts.values()), model.num_latents)
+    return result

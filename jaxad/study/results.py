@@ -91,7 +91,7 @@ def read_scores(
         UserError: the scores of a run cannot be read, or are of other images.
     """
     rows = data_set.split(split)
-    scored = {name: [_read(run, split, rows) for run in found] for name, found in runs.items()}
+    scored = {name: [_read(run, split, rows) for run in seeds] for name, seeds in runs.items()}
     return scored | {name: [_baseline(data_set, trivial, split, name)] for name in BASELINES}
 
 
@@ -116,7 +116,7 @@ def make_table(
         }
         for key, scores in scored.items()
     }
-    # A reference whose every run failed cannot be compared with: the best experiment replaces it.
+    # If every run of the reference failed, the best experiment replaces it.
     reference = config.reference if config.reference in scored else ""
     references = {name: reference or _best(name, found) for name in measured}
     system_sizes = sizes(runs)
