@@ -19,8 +19,8 @@ from jaxad.types import group_numbers
 TITLES = {
     MOST: ("Highest scores", "among the highest scores"),
     LEAST: ("Lowest scores", "among the lowest scores"),
-    FALSE_ALARMS: ("Highest normal", "among the highest scores of normal slices"),
-    MISSES: ("Lowest anomalous", "among the lowest scores of anomalous slices"),
+    FALSE_ALARMS: ("Highest normal", "among the highest of normal slices"),
+    MISSES: ("Lowest anomalous", "among the lowest of anomalous slices"),
 }
 
 

@@ -1,4 +1,4 @@
-"""The page in a real browser: what a reader clicks, and that figures are those of Python."""
+"""The page in a real browser: its controls work, and its figures equal those of Python."""
 
 import shutil
 
@@ -56,12 +56,12 @@ def driver(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A run with two test splits, a calibration, and another run beside it."""
+    """A run with two test splits and a calibration, compared with another run."""
     folder = tmp_path_factory.mktemp("runs")
     workdir = make_workdir(folder / "run")
     rng = np.random.default_rng(0)
     add_training(workdir)
-    # 24 patients of up to 12 slices; of every other one some are anomalous.
+    # 24 patients with up to 12 slices; every other patient has anomalous ones.
     sizes = rng.integers(1, 13, 24)
     groups = [
         HOSTILE if i == 3 else f"patient-{i}" for i, size in enumerate(sizes) for _ in range(size)
@@ -241,14 +241,14 @@ def test_a_threshold_by_score(desktop, run, unit):
     one(desktop, "#thresholds .best").click()
     check_figures(desktop, run, unit, thresholds.best_f1(labels, scores).threshold)
     assert "has the best F1 for the test labels" in one(desktop, "#thresholds .origin").text
-    # The score's own slider moves it as well.
+    # The slider of the score moves the threshold, too.
     one(desktop, "#score-0").send_keys(Keys.ARROW_RIGHT)
     at, _ = shown_figures(desktop)
     assert at > thresholds.best_f1(labels, scores).threshold
 
 
 def column(page, place):
-    """The cells of the patients that are seen."""
+    """The texts of one column of the visible patients."""
     return texts(page, f"#patients tbody tr > :nth-child({place + 1})")
 
 
@@ -351,7 +351,7 @@ def test_nothing_is_fetched_and_no_text_becomes_markup(desktop):
     script = "return performance.getEntriesByType('resource').map((one) => one.name.slice(0, 5))"
     assert set(desktop.execute_script(script)) <= {"data:"}
     assert desktop.execute_script("return document.scripts.length") == 3
-    # The policy of the page: not even a script that is put into it runs.
+    # The content security policy blocks even scripts that are inserted into the page.
     desktop.execute_script(
         "const one = document.createElement('script'); one.textContent = 'window.ran = 1';"
         "document.body.append(one);"

@@ -1,4 +1,4 @@
-"""Cases say what scores.csv and calibration.json say; their images are those of examples.npz."""
+"""Cases show the values of scores.csv and calibration.json and the images of examples.npz."""
 
 import base64
 import io
@@ -53,14 +53,14 @@ def test_contributions_add_up_to_the_score_above_normal_patients(folder):
 
 def test_without_normal_images_of_the_same_checkpoint_nothing_is_said_of_drivers(folder):
     workdir = Workdir(folder)
-    told = workdir.calibration.read_text()
+    original = workdir.calibration.read_text()
     try:
         workdir.calibration.write_text(
-            told.replace('"checkpoint_step": 100', '"checkpoint_step": 7')
+            original.replace('"checkpoint_step": 100', '"checkpoint_step": 7')
         )
         view = cases_view(split_of(folder))
     finally:
-        workdir.calibration.write_text(told)
+        workdir.calibration.write_text(original)
     for case in view["cases"]:
         assert case["driver"] is None and case["p_value"] is None
         assert all(part["added"] is None for part in case["components"])
@@ -82,7 +82,7 @@ def test_cells_are_the_image_s_own_pixels_on_the_columns_scale():
 
 
 def filled(path, shape):
-    """The pixels inside of an outline: with an odd number of vertical edges to their left."""
+    """The pixels inside an outline: those with an odd number of vertical edges to their left."""
     crossings = np.zeros((shape[0], shape[1] + 1), int)
     for x, y, command, length in re.findall(r"M(\d+) (\d+)([hv])(\d+)", path):
         if command == "v":
@@ -94,7 +94,7 @@ def test_the_outline_is_the_border_of_the_mask():
     mask = np.random.default_rng(0).integers(0, 2, (7, 9)).astype(np.uint8)
     path = outline(mask)
     np.testing.assert_array_equal(filled(path, mask.shape), mask)
-    # Lying down, the horizontal edges tell the same.
+    # Transposed, the horizontal edges give the same mask.
     turned = re.sub(r"M(\d+) (\d+)([hv])", lambda m: f"M{m[2]} {m[1]}{'hv'[m[3] == 'h']}", path)
     np.testing.assert_array_equal(filled(turned, mask.T.shape), mask.T)
     assert outline(np.zeros((3, 3), np.uint8)) == ""

@@ -1,4 +1,4 @@
-"""Runs side by side: differences of the same images alone, however they are ordered."""
+"""Comparisons of runs: differences are paired by image, in any order of rows."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ IDS = [f"slice-{i}" for i in range(40)]
 
 
 def make_run(path, seed, order=None, labels=LABELS, ids=IDS, groups=None):
-    """A run whose scores are noise of a seed; rows in another order where one is given."""
+    """A run with random scores from a seed, with its rows in the given order."""
     order = np.arange(40) if order is None else order
     workdir = make_workdir(path)
     scores = np.random.default_rng(seed).normal(LABELS)
@@ -92,7 +92,7 @@ def test_the_same_slices_stand_side_by_side_and_hostile_names_are_text(tmp_path)
     ]  # fmt: skip
     page = jaxad.write_report(folders[0].path, [folders[1].path]).read_text()
     assert page.count("<script") == 3 and '<section id="comparison">' in page
-    # Alone again: nothing of the comparison stays.
+    # A report without --compare removes the comparison.
     assert '<section id="comparison">' not in jaxad.write_report(folders[0].path).read_text()
 
 

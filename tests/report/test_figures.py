@@ -1,4 +1,4 @@
-"""Figures show the data that they are given, and the same data give the same bytes."""
+"""Figures show their data, and equal data give equal bytes."""
 
 import io
 

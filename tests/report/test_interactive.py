@@ -1,4 +1,4 @@
-"""What scripts read: scores, patients, p-values and thresholds, as Python has them."""
+"""The data for the page's scripts equal the scores, p-values and thresholds of Python."""
 
 import numpy as np
 import pytest
@@ -43,7 +43,7 @@ def test_patients_are_their_highest_slices(workdir):
 def test_thresholds_to_begin_with(workdir):
     view = view_of(workdir)
     best = thresholds.best_f1(LABELS, SCORES).threshold
-    # Without a calibration: the best on these labels.
+    # Without a calibration, the threshold is the best one for these labels.
     assert view["stored"] is None and view["data"]["units"]["image"]["steps"] is None
     assert view["units"]["image"] == view["units"]["image"] | {"threshold": best, "best": best}
     calibration = add_calibration(workdir, np.arange(9) / 10, [f"n{i}" for i in range(9)])

@@ -1,4 +1,4 @@
-"""The report says what the files of a run say, whatever of them is missing."""
+"""The report shows what the files of a run contain, even if some of them are missing."""
 
 import base64
 import hashlib
@@ -40,7 +40,7 @@ def visible(page):
 
 
 def explained(page):
-    """The images that the page explains."""
+    """The titles of the images that the page explains."""
     return re.findall(
         r"<dt>(.*?)</dt><dd>", page.partition('<dl class="columns">')[2].partition("</dl>")[0]
     )
@@ -48,7 +48,7 @@ def explained(page):
 
 @pytest.fixture(scope="module")
 def full(tmp_path_factory):
-    """The workdir of a whole run, and its page."""
+    """The workdir of a complete run, and its page."""
     workdir = make_workdir(tmp_path_factory.mktemp("full"))
     add_training(workdir)
     names = ["high", "low", "zero", "reconstruction"]
@@ -58,7 +58,7 @@ def full(tmp_path_factory):
     return workdir, read(workdir)
 
 
-def test_every_number_of_the_metrics_is_told(full):
+def test_every_metric_is_on_the_page(full):
     metrics, text = make_metrics(), visible(full[1])
     scores = [metrics["trivial"][name] for name in metrics["trivial"]]
     for row in (metrics, *scores):
@@ -130,12 +130,10 @@ def test_a_slice_of_several_kinds_is_on_the_page_once(full):
         "slice-2": {"least": "0"},
         "slice-3": {"least": "1", "misses": "0"},
     }
-    assert "among the lowest scores; among the lowest scores of anomalous slices" in visible(
-        full[1]
-    )
+    assert "Among the lowest scores; among the lowest of anomalous slices" in visible(full[1])
 
 
-def test_what_the_data_and_the_software_are_not(full):
+def test_disclaimers_about_the_data_and_the_software(full):
     text = visible(full[1])
     assert (
         "The data are semi-synthetic: deformations of one real brain template (ICBM152), with "
@@ -145,7 +143,7 @@ def test_what_the_data_and_the_software_are_not(full):
     assert "Research software, not a medical device." in text
 
 
-def test_what_was_run(full):
+def test_setup_lists_config_and_versions(full):
     assert "&#34;learning_rate&#34;: 0.0001" in full[1]
     assert all(name in visible(full[1]) for name in ("pchVAE", "jax", "flax", "python"))
     assert "median of 512 images per second" in visible(full[1])
@@ -192,7 +190,7 @@ def test_a_config_alone(tmp_path):
     assert "No training metrics were recorded" in page and "one of my own" in page
 
 
-def test_no_run(tmp_path):
+def test_a_folder_without_a_run_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"holds no config\.json"):
         write_report(Workdir(tmp_path))
 

@@ -1,4 +1,4 @@
-"""Studies: what is planned, what is skipped, what survives a failure, and what the tables say."""
+"""Studies: plans, finished and failed runs, and the contents of the tables."""
 
 import csv
 import dataclasses
@@ -29,7 +29,7 @@ PATIENTS, SLICES = 6, 4
 
 @pytest.fixture(scope="module")
 def npz_root(tmp_path_factory):
-    """Noise with bright squares in the anomalous slices; every patient has both kinds."""
+    """Noise, with bright squares in anomalous slices; every patient has both classes."""
     root = tmp_path_factory.mktemp("npz")
     rng = np.random.default_rng(0)
     for name in ("train", "val", "test_squares"):
@@ -50,7 +50,7 @@ def npz_root(tmp_path_factory):
 
 
 def make_config(npz_root, seeds=(0, 1)):
-    """Two experiments that compile in no time."""
+    """A study of two experiments that compile quickly."""
     one = config_lib.get_config("lowvae:smoke").unlock()
     one.data.name, one.data.root, one.data.image_size = "npz", str(npz_root), 16
     one.data.batch_size, one.cpu_devices = 8, 8  # the session's CPU devices
@@ -211,7 +211,7 @@ def test_the_table_is_made_of_the_runs_own_files(finished):
             )
             assert int(row["runs"]) == 2
             assert int(row["parameters"]) == values[0]["num_parameters"]
-    # One of the two is the best, and the other is compared with it.
+    # The better experiment is the reference of the other.
     compared = [table[name, "mse"]["reference"] for name in ("small", "large")]
     best = min(("small", "large"), key=lambda name: float(table[name, "mse"]["mean"]))
     assert sorted(compared) == ["", best]
@@ -222,7 +222,7 @@ def test_the_table_is_made_of_the_runs_own_files(finished):
 
 
 def test_seconds_are_of_the_median_rate(finished, npz_root):
-    """Of three windows at 100, 50 and 10 images/s, where the last step is 9: 9 x 8 images / 50."""
+    """The median of 100, 10 and 50 images/s is 50; the last step is 9: 9 x 8 images / 50."""
     run = plan(make_config(npz_root), Workdir(finished))["small"][0]
     kept = run.workdir.metrics.read_text()
     try:
@@ -274,7 +274,7 @@ def test_finished_runs_are_skipped_and_new_seeds_added(finished, npz_root, monke
     (finished / "runs/large/seed_1/report.html").unlink()  # killed before its report
     assert run_study(make_config(npz_root), finished)
     assert trained == [["runs/large/seed_1"]]
-    # One of two to do anew is trained already: it does not start again with the other.
+    # One of the two runs is trained already, so they cannot train as one program.
     shutil.rmtree(finished / "runs/large/seed_0")
     (finished / "runs/large/seed_1/eval/test_squares/metrics.json").write_text("{")
     config = make_config(npz_root)
@@ -380,5 +380,5 @@ def test_one_run_has_no_deviation(finished, npz_root):
     scored = read_scores(planned, data_set, TrivialScores(data_set), "test_squares")
     table = make_table(config, planned, scored, "test_squares")
     assert all(math.isnan(row.metrics["mse"].deviation) for row in table.rows)
-    # Compared with the linear baseline: both experiments, and not the baseline.
+    # Both experiments are compared with the linear baseline, the baseline itself is not.
     assert [bool(row.differences) for row in table.rows] == [True, True, False]
