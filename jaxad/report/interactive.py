@@ -120,7 +120,7 @@ def _patients(
             "slice": table.ids[highest[int(number)]],
             "position": None if positions is None else int(positions[highest[int(number)]]),
             "p_value": None if p_values is None else float(p_values[number]),
-            "called": bool(unit.scores[number] > unit.threshold),
+            "flagged": bool(unit.scores[number] > unit.threshold),
         }
         for number in np.argsort(-unit.scores, kind="stable")
     ]

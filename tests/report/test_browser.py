@@ -158,11 +158,12 @@ def shown_figures(page):
 
 def expected_figures(labels, scores, threshold):
     called = (scores > threshold).astype(int)
-    (rejections, alarms), (misses, hits) = sklearn_metrics.confusion_matrix(labels, called)
+    matrix = sklearn_metrics.confusion_matrix(labels, called).ravel()
+    names = ("trueNegatives", "falsePositives", "falseNegatives", "truePositives")
     decision = thresholds.at_threshold(labels, scores, threshold)
     precision = sklearn_metrics.precision_score(labels, called, zero_division=np.nan)
     return {
-        "hits": hits, "misses": misses, "alarms": alarms, "rejections": rejections,
+        **dict(zip(names, matrix, strict=True)),
         "sensitivity": decision.sensitivity, "specificity": decision.specificity,
         "f1": decision.f1, "precision": precision,
     }  # fmt: skip
@@ -183,7 +184,7 @@ def check_figures(page, run, unit, threshold):
     at, figures = shown_figures(page)
     assert at == threshold
     expected = expected_figures(labels, scores, threshold)
-    realised = figures.pop("realised")
+    realised = figures.pop("falsePositiveRate")
     assert figures == pytest.approx(expected, abs=1e-12, nan_ok=True)
     return realised
 

@@ -37,7 +37,7 @@ def test_patients_are_their_highest_slices(workdir):
                     ("a", 0, 2, 0, 0.5, 2)]  # fmt: skip
     p_values = [row["p_value"] for row in view["patients"]]
     assert p_values == calibration.patient_p_values(np.array([4.0, 3.0, 2.0, 0.5])).tolist()
-    assert [row["called"] for row in view["patients"]] == [True, True, True, False]
+    assert [row["flagged"] for row in view["patients"]] == [True, True, True, False]
 
 
 def test_thresholds_to_begin_with(workdir):

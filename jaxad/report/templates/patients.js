@@ -14,9 +14,9 @@ eachSplit(".patients", (root, split) => {
   let shown = Number(rows[0].dataset.patient);
 
   const outcome = (patient) => {
-    const isCalled = patients.score[patient] > thresholds.patient;
-    if (isCalled === Boolean(patients.label[patient])) return "";
-    return isCalled ? "false positive" : "false negative";
+    const isFlagged = patients.score[patient] > thresholds.patient;
+    if (isFlagged === Boolean(patients.label[patient])) return "";
+    return isFlagged ? "false positive" : "false negative";
   };
 
   function filter() {
@@ -52,7 +52,7 @@ eachSplit(".patients", (root, split) => {
   function decide() {
     for (const row of rows) {
       const patient = Number(row.dataset.patient);
-      const cell = row.querySelector(".called");
+      const cell = row.querySelector(".flagged");
       const error = outcome(patient);
       cell.textContent = error || (patients.label[patient] ? "anomalous" : "normal");
       cell.classList.toggle("wrong", error !== "");

@@ -22,33 +22,33 @@ function thresholdOf(steps, rate) {
 
 // Counts and figures at a threshold; undefined figures are NaN.
 function figuresAt({ label, score: scores }, threshold) {
-  const counts = { hits: 0, misses: 0, alarms: 0, rejections: 0 };
+  const counts = { truePositives: 0, falseNegatives: 0, falsePositives: 0, trueNegatives: 0 };
   label.forEach((one, row) => {
-    const isCalled = scores[row] > threshold;
-    counts[one ? (isCalled ? "hits" : "misses") : (isCalled ? "alarms" : "rejections")] += 1;
+    const isFlagged = scores[row] > threshold;
+    counts[one ? (isFlagged ? "truePositives" : "falseNegatives") : (isFlagged ? "falsePositives" : "trueNegatives")] += 1;
   });
-  const { hits, misses, alarms, rejections } = counts;
+  const { truePositives, falseNegatives, falsePositives, trueNegatives } = counts;
   return {
     ...counts,
-    sensitivity: hits / (hits + misses),
-    specificity: rejections / (rejections + alarms),
-    precision: hits / (hits + alarms),
-    f1: (2 * hits) / (2 * hits + misses + alarms),
+    sensitivity: truePositives / (truePositives + falseNegatives),
+    specificity: trueNegatives / (trueNegatives + falsePositives),
+    precision: truePositives / (truePositives + falsePositives),
+    f1: (2 * truePositives) / (2 * truePositives + falseNegatives + falsePositives),
   };
 }
 
 // The mean over normal patients of the share of their slices (or patients) that is flagged.
-function realisedRate(split, unit, threshold) {
+function falsePositiveRate(split, unit, threshold) {
   const patients = split.units.patient;
   const { score: scores } = split.units[unit];
   const sizes = patients.label.map(() => 0);
-  const called = patients.label.map(() => 0);
+  const flagged = patients.label.map(() => 0);
   scores.forEach((value, row) => {
     const patient = unit === "image" ? split.slices.patient[row] : row;
     sizes[patient] += 1;
-    called[patient] += value > threshold;
+    flagged[patient] += value > threshold;
   });
-  const shares = called.map((count, row) => count / sizes[row]).filter((_, row) => !patients.label[row]);
+  const shares = flagged.map((count, row) => count / sizes[row]).filter((_, row) => !patients.label[row]);
   return shares.reduce((sum, share) => sum + share, 0) / shares.length;
 }
 
@@ -58,26 +58,26 @@ eachSplit(".decider", (root, split) => {
   const inputs = (by) => all("input", settings[by]);
   const hasRate = "rate" in settings;
   // The percentage stays text, because Number("1.7e-2") is exactly 0.017 and 1.7 / 100 need not be.
-  let asked = String(significant(100 * split.rate, 12));
+  let requested = String(significant(100 * split.rate, 12));
   const rateOf = (text) => (/e/i.test(text) ? Number(text) / 100 : Number(`${text}e-2`));
   const smallest = hasRate ? split.units.patient.steps.p_values.at(-1) : NaN;
-  const granted = () => Math.max(rateOf(asked), smallest);
+  const granted = () => Math.max(rateOf(requested), smallest);
   const unitNow = () => chosen(`unit-${number}`);
   const byNow = () => chosen(`by-${number}`) ?? "score";
   const largest = (unit) => split.units[unit].score.reduce((a, b) => Math.max(a, b));
-  const own = Object.fromEntries(["image", "patient"].map((unit) => [
+  const byScore = Object.fromEntries(["image", "patient"].map((unit) => [
     unit,
     hasRate ? thresholdOf(split.units[unit].steps, granted()) : split.units[unit].best ?? largest(unit),
   ]));
   const thresholdNow = (unit) =>
-    (byNow() === "rate" ? thresholdOf(split.units[unit].steps, granted()) : own[unit]);
+    (byNow() === "rate" ? thresholdOf(split.units[unit].steps, granted()) : byScore[unit]);
 
   function origin(unit, threshold) {
     const what = unit === "image" ? "the slices of new normal patients" : "new normal patients";
     if (byNow() === "rate") {
       const normals = root.dataset.normals;
-      const text = granted() > rateOf(asked)
-        ? `${percent(rateOf(asked))} requested, ${percent(granted())} granted: the lowest rate that ${normals} support.`
+      const text = granted() > rateOf(requested)
+        ? `${percent(rateOf(requested))} requested, ${percent(granted())} granted: the lowest rate that ${normals} support.`
         : `${percent(granted())} requested and granted, from ${normals}.`;
       return `${text} The threshold is ${score(threshold)}. It is available in use.`;
     }
@@ -93,7 +93,7 @@ eachSplit(".decider", (root, split) => {
     const unit = unitNow();
     const threshold = thresholdNow(unit);
     for (const [by, setting] of Object.entries(settings)) setting.hidden = by !== byNow();
-    if (byNow() === "rate") for (const input of inputs("rate")) if (input !== document.activeElement) input.value = asked;
+    if (byNow() === "rate") for (const input of inputs("rate")) if (input !== document.activeElement) input.value = requested;
     const histogram = root.querySelector(`.histogram[data-unit="${unit}"]`);
     for (const one of all(".histogram", root)) one.hidden = one !== histogram;
     const drawing = histogram.querySelector("svg");
@@ -106,15 +106,15 @@ eachSplit(".decider", (root, split) => {
     slider.max = high + 0.01 * (high - low);
     for (const input of [slider, exact]) if (input !== document.activeElement) input.value = threshold;
     settings.score.querySelector(".best").hidden = split.units[unit].best === null;
-    const found = { ...figuresAt(split.units[unit], threshold), realised: realisedRate(split, unit, threshold) };
-    const counts = ["hits", "misses", "alarms", "rejections"];
+    const found = { ...figuresAt(split.units[unit], threshold), falsePositiveRate: falsePositiveRate(split, unit, threshold) };
+    const counts = ["truePositives", "falseNegatives", "falsePositives", "trueNegatives"];
     for (const element of all("[data-figure]", root)) {
       const name = element.dataset.figure;
       const value = found[name];
       element.value = String(value);
       if (Number.isNaN(value)) element.textContent = "–";
       else if (counts.includes(name)) element.textContent = value.toLocaleString("en");
-      else element.textContent = name === "realised" ? percent(value) : value.toFixed(3);
+      else element.textContent = name === "falsePositiveRate" ? percent(value) : value.toFixed(3);
     }
     root.dataset.threshold = String(threshold);
     root.querySelector(".origin").textContent = origin(unit, threshold);
@@ -124,7 +124,7 @@ eachSplit(".decider", (root, split) => {
         number,
         image: thresholdNow("image"),
         patient: thresholdNow("patient"),
-        from: byNow() === "rate" ? `threshold for a requested false-positive rate of ${percent(rateOf(asked))}` : "threshold set above",
+        from: byNow() === "rate" ? `threshold for a requested false-positive rate of ${percent(rateOf(requested))}` : "threshold set above",
       },
     }));
   }
@@ -137,15 +137,15 @@ eachSplit(".decider", (root, split) => {
         const value = Number(input.value);
         // Ignore incomplete numbers.
         if (input.value === "" || (isRate && !(value > 0 && value < 100))) return;
-        if (isRate) asked = input.value;
-        else own[unitNow()] = value;
+        if (isRate) requested = input.value;
+        else byScore[unitNow()] = value;
         show();
       });
       input.addEventListener("blur", show);
     }
   }
   settings.score.querySelector(".best").addEventListener("click", () => {
-    own[unitNow()] = split.units[unitNow()].best;
+    byScore[unitNow()] = split.units[unitNow()].best;
     show();
   });
   // patients.js listens once all scripts have run.
