@@ -126,7 +126,7 @@ def test_cases_are_stepped_through_by_buttons_and_arrows(page):
         page.execute_script("return arguments[0].naturalWidth", image) == 16
         for image in every(case, "img")
     )
-    assert "largest contribution" in case.text and "highest scores of normal" in case.text
+    assert "largest contribution" in case.text and "highest of normal slices" in case.text
 
 
 def test_outlines_can_be_left_out(desktop):
