@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
@@ -63,8 +64,13 @@ def image_column(title: str, images: Images, masks: Masks | None = None) -> Colu
     return Column(title, shown, masks=masks)
 
 
-def reconstruction_columns(reconstructions: Mapping[str, Images]) -> dict[str, Column]:
+def _as_numpy(arrays: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    return {name: np.asarray(array) for name, array in arrays.items()}
+
+
+def reconstruction_columns(outputs: Examples | Scores) -> dict[str, Column]:
     """One column per reconstruction by name, the full one last; differences share one scale."""
+    reconstructions = _as_numpy(outputs.reconstructions)
     order = [*RECONSTRUCTIONS, *(name for name in reconstructions if name not in RECONSTRUCTIONS)]
     order.sort(key=lambda name: name == "reconstruction")
     signed = [reconstructions[name] for name in SIGNED if name in reconstructions]
@@ -101,11 +107,13 @@ def system_columns(
     images: Images, outputs: Examples | Scores, masks: Masks | None = None
 ) -> dict[str, Column]:
     """The best reconstruction and its residual; the anomaly map of a system without one."""
-    reconstruction = outputs.reconstructions.get("reconstruction")
+    reconstruction = _as_numpy(outputs.reconstructions).get("reconstruction")
     if reconstruction is None:
-        return {"pixel": map_column(MAPS["pixel"], outputs.pixel, masks)}
-    columns = reconstruction_columns({"reconstruction": reconstruction})
-    return columns | {"residual": residual_column(images, reconstruction, masks)}
+        return {"pixel": map_column(MAPS["pixel"], np.asarray(outputs.pixel), masks)}
+    return {
+        "reconstruction": image_column("reconstruction", reconstruction),
+        "residual": residual_column(images, reconstruction, masks),
+    }
 
 
 def sheet_columns(
@@ -115,14 +123,14 @@ def sheet_columns(
 
     Args:
         images: the inputs, in [0, 1].
-        outputs: what a system made of them, as NumPy arrays.
+        outputs: what a system made of them.
         masks: outlined on residuals and maps, and shown in an extra column.
     """
     columns = {"input": image_column("input", images)}
-    columns.update(reconstruction_columns(outputs.reconstructions))
-    maps = dict(outputs.maps) or {"pixel": outputs.pixel}
+    columns.update(reconstruction_columns(outputs))
+    maps = _as_numpy(outputs.maps or {"pixel": outputs.pixel})
     if "reconstruction" in outputs.reconstructions:
-        reconstruction = outputs.reconstructions["reconstruction"]
+        reconstruction = np.asarray(outputs.reconstructions["reconstruction"])
         columns["residual"] = residual_column(images, reconstruction, masks)
         # A map that is the residual or its square, up to a factor, would show nothing new.
         squares = ((images - reconstruction) ** 2).mean(axis=-1)

@@ -3,8 +3,8 @@
 import functools
 import textwrap
 from collections.abc import Mapping, Sequence
+from typing import Any
 
-import jax
 import numpy as np
 from jaxtyping import Shaped
 from matplotlib.axes import Axes
@@ -55,7 +55,7 @@ def draw_sheet(columns: Sequence[Column], row_labels: Sequence[str]) -> Figure:
         box = (left / total_width, 1 - (top + high) / total_height)
         return figure.add_axes((*box, wide / total_width, high / total_height), label=label)
 
-    def add_text(left: float, middle: float, text: str, **style: object) -> None:
+    def add_text(left: float, middle: float, text: str, **style: Any) -> None:
         figure.text(left / total_width, 1 - middle / total_height, text, parse_math=False, **style)
 
     tops = [heading + row * (cell_height + _GAP) for row in range(len(row_labels))]
@@ -140,7 +140,7 @@ def contact_sheet(
     if len(set(counts.values())) > 1:
         listed = ", ".join(f"{count} {name}" for name, count in counts.items())
         raise UserError(f"contact_sheet: {listed}; pass the same number of each.")
-    available = sheet_columns(to_unit_interval(images), jax.tree.map(np.asarray, scores), masks)
+    available = sheet_columns(to_unit_interval(images), scores, masks)
     chosen = list(available) if columns is None else list(columns)
     unknown = [f"unknown column '{name}'" for name in chosen if name not in available]
     if unknown or not chosen:

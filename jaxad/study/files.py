@@ -4,7 +4,6 @@ import dataclasses
 import logging
 from collections.abc import Iterator
 
-import jax
 import numpy as np
 from jaxtyping import Int
 from matplotlib.figure import Figure
@@ -124,8 +123,7 @@ def _sheets(config: ConfigDict, runs: Runs, split: Split, name: str) -> Iterator
     maps: list[Column] = []
     for experiment, (run, *_) in runs.items():
         scores = from_run.load(run.workdir.path).score(images)
-        scores = jax.tree.map(np.asarray, scores)
-        for column in reconstruction_columns(scores.reconstructions).values():
+        for column in reconstruction_columns(scores).values():
             part = "" if column.title == "reconstruction" else f", {column.title}"
             reconstructions.append(dataclasses.replace(column, title=title(experiment) + part))
         # The last column is the residual, or the anomaly map.
