@@ -22,7 +22,7 @@ from jaxad.report.run_files import SplitFiles
 Scalars = Float[np.ndarray, " n"]
 Labels = Int[np.ndarray, " n"]
 
-IMAGE, PATIENT = UNITS = ("image", "patient")
+IMAGE, PATIENT = "image", "patient"
 #: The size of the histogram, in units of its view box.
 _WIDTH, _HEIGHT = 640, 150
 

@@ -82,7 +82,11 @@ def write_report(workdir: Workdir, compare: Sequence[Workdir] = ()) -> Path:
         first_script=_source(environment, "theme.js"),
         script=_source(environment, *_SCRIPTS),
         digest=_digest,
-        data=_embedded({"splits": [view["reader"] and view["reader"]["data"] for view in splits]}),
+        data=htmlsafe_json_dumps(
+            {"splits": [view["reader"] and view["reader"]["data"] for view in splits]},
+            allow_nan=False,
+            separators=(",", ":"),
+        ),
     )
     with atomic_write(workdir.report) as file:
         file.write(page)
@@ -100,11 +104,6 @@ def _digest(script: str) -> str:
     """The hash by which a content security policy allows one script."""
     digest = hashlib.sha256(script.encode()).digest()
     return f"'sha256-{base64.b64encode(digest).decode('ascii')}'"
-
-
-def _embedded(value: Any) -> Markup:
-    """JSON to embed in a script element: no text in it can end the element."""
-    return htmlsafe_json_dumps(value, allow_nan=False, separators=(",", ":"))
 
 
 def _versions() -> dict[str, str]:
@@ -132,7 +131,7 @@ def _split_view(run: RunFiles, files: SplitFiles) -> dict[str, Any]:
         "curves": curves,
         "notes": notes,
         "cases": cases_view(files),
-        "reader": interactive_view(files, run.rate),
+        "reader": interactive_view(files, float(run.config.evaluate.false_positive_rate)),
     }
     if view["trivial"]:
         scores = [row["score"] for row in view["trivial"]]

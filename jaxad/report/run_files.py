@@ -56,11 +56,6 @@ class RunFiles:
     config: ConfigDict
     splits: dict[str, SplitFiles]
 
-    @property
-    def rate(self) -> float:
-        """The rate of false positives that the config requests of decisions."""
-        return float(self.config.evaluate.false_positive_rate)
-
 
 def read_run(workdir: Workdir) -> RunFiles:
     """Reads the files of a run that exist.

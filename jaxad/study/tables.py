@@ -138,11 +138,11 @@ def _audit(audit: Audit) -> list[str]:
         "**Audit.** F1, accuracy (ACC), sensitivity (SEN) and specificity (SPE) at the threshold "
         "with the best F1 on this test split, as papers report them. *Five folds*: at the best "
         "threshold of one fifth of the patients, on the others; the mean of five. *Normals only*: "
-        f"at the threshold that {audit.patients} normal patients give for "
-        f"{100 * audit.rate:.3g} % false positives by image, the only one of these that needs no "
+        f"at the threshold that guarantees at most {100 * audit.rate:.3g} % false positives by "
+        f"image, from {audit.patients} normal patients; the only one of these that needs no "
         "labeled anomalies. Calling everything anomalous has an F1 of "
         f"{audit.all_positive_f1:.3f}. Specificity counts all normal slices, including those of "
-        "patients with anomalies elsewhere; the guarantee covers normal patients only.",
+        "patients with anomalies elsewhere, whom the guarantee does not cover.",
         "",
         *_markdown_table(rows),
     ]

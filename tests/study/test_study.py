@@ -170,7 +170,8 @@ def test_the_audit_says_what_each_run_s_own_evaluation_says(finished):
     assert table[PIXEL_STATISTICS, "", "auroc"] == pytest.approx(auroc)
     text = (finished / "table.md").read_text()
     assert "**Audit.**" in text and "| pixel statistics |" in text
-    assert "6 normal patients give for 14.3 % false positives" in text  # 1 / 7 is the smallest
+    # The smallest rate that 6 patients support is 1 / 7.
+    assert "at most 14.3 % false positives by image, from 6 normal patients" in text
     assert "ensemble of all runs, by mean rank" in text
 
 
