@@ -82,6 +82,7 @@ def write_report(workdir: Workdir, compare: Sequence[Workdir] = ()) -> Path:
         first_script=_source(environment, "theme.js"),
         script=_source(environment, *_SCRIPTS),
         digest=_digest,
+        # Escapes <, > and &, so that no text in it can end the script element.
         data=htmlsafe_json_dumps(
             {"splits": [view["reader"] and view["reader"]["data"] for view in splits]},
             allow_nan=False,
