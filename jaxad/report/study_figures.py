@@ -57,7 +57,9 @@ def roc_curves(systems: Mapping[str, SystemScores], split: str) -> Figure:
         name: float(np.mean([metrics.roc_auc_score(system.labels, run) for run in system.runs]))
         for name, system in systems.items()
     }
-    figure, axes = unit_square(f"ROC curves, {split}", (720, 400))
+    # Beside the square axes, as wide as the longest line of the legend.
+    width = 480 + round(6.5 * max(len(f"{name}  0.500") for name in systems))
+    figure, axes = unit_square(f"ROC curves, {split}", (width, 400))
     axes.plot([0, 1], [0, 1], color=GRAY, linestyle=":", linewidth=1)
     number = 0
     for name in sorted(systems, key=lambda name: -aurocs[name]):
