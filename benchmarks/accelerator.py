@@ -28,7 +28,7 @@ from ml_collections import ConfigDict
 
 from jaxad.config import get_config
 from jaxad.config.model import make_model
-from jaxad.detector.from_run import score_batch
+from jaxad.detector.restored import score_batch
 from jaxad.models import ae_flow
 from jaxad.nn import blocks, convolution
 from jaxad.nn.backbones import efficientnet_lite, wide_resnet

@@ -10,7 +10,7 @@ from torch_systems.training import loaded_twin, placed
 from torch_systems.twin import num_parameters
 
 from jaxad.config.model import make_model
-from jaxad.detector.from_run import score_batch
+from jaxad.detector.restored import score_batch
 from jaxad.train.state import initial_variables
 from jaxad.types import Model, Tree
 

@@ -17,8 +17,8 @@ import math
 import numpy as np
 from scipy import stats
 
+from jaxad.calibration.calibration_set import read_calibration_set
 from jaxad.calibration.conformal import calibrate, group_maxima
-from jaxad.evaluate.decisions import stored_calibration
 from jaxad.storage.workdir import Workdir
 from jaxad.types import group_numbers
 
@@ -29,7 +29,7 @@ def main() -> None:
     parser.add_argument("--splits", type=int, default=200)
     parser.add_argument("--rates", type=float, nargs="+", default=[0.02, 0.05, 0.1])
     options = parser.parse_args()
-    stored = stored_calibration(Workdir(options.workdir))
+    stored = read_calibration_set(Workdir(options.workdir))
     if stored is None or not stored.is_own:
         parser.error(f"'{options.workdir}' is not calibrated on its own val; evaluate it.")
     groups, scores = group_numbers(stored.groups), stored.scores

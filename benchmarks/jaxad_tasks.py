@@ -11,7 +11,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from jaxad.config.model import make_model
-from jaxad.detector.from_run import score_batch
+from jaxad.detector.restored import score_batch
 from jaxad.runtime.compilation import keep_programs
 from jaxad.runtime.host_memory import keep_freed_memory
 from jaxad.runtime.parallel import Parallel, make_parallel, split_cpu

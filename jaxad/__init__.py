@@ -24,8 +24,7 @@ if TYPE_CHECKING:
     )
     from jaxad.config import get_config
     from jaxad.detector.calibrated import explain
-    from jaxad.detector.load import load
-    from jaxad.evaluate.decisions import load_calibration
+    from jaxad.detector.load import load, load_calibration
     from jaxad.report.contact_sheet import contact_sheet
 
 __all__ = [
@@ -54,7 +53,7 @@ _MODULES = {
     "get_config": "jaxad.config",
     "inspect_data": "jaxad.api",
     "load": "jaxad.detector.load",
-    "load_calibration": "jaxad.evaluate.decisions",
+    "load_calibration": "jaxad.detector.load",
     "load_data": "jaxad.api",
     "run_study": "jaxad.api",
     "score_files": "jaxad.api",

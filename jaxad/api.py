@@ -13,8 +13,8 @@ from ml_collections import ConfigDict
 from jaxad import run
 from jaxad.config import run_config
 from jaxad.data.sources import DataSet
+from jaxad.detector.detector import Detector
 from jaxad.detector.load import load
-from jaxad.detector.scorer import Scorer
 from jaxad.storage.paths import expand
 from jaxad.storage.workdir import Workdir
 
@@ -45,7 +45,7 @@ def inspect_data(config: ConfigDict, workdir: str | os.PathLike[str]) -> Path:
     return Workdir(workdir).path
 
 
-def fit(config: ConfigDict, workdir: str | os.PathLike[str]) -> Scorer:
+def fit(config: ConfigDict, workdir: str | os.PathLike[str]) -> Detector:
     """Trains, evaluates every test split and writes the report, as `--mode=fit` does.
 
     The same call in the same folder goes on from the last checkpoint.

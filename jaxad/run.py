@@ -13,10 +13,11 @@ from jaxad.data.files.unread import tell_unread
 from jaxad.data.inspection import inspect as inspect_data
 from jaxad.data.replay import read_normals
 from jaxad.data.sources import DataSet, is_of_files, is_published, published
-from jaxad.detector import from_file
+from jaxad.detector import exported
 from jaxad.errors import UserError
 from jaxad.evaluate.evaluation import calibrate as calibrate_run
 from jaxad.evaluate.evaluation import evaluate_splits
+from jaxad.evaluate.metrics import load_metrics
 from jaxad.report.contact_sheet import data_set_sheet
 from jaxad.report.figures import to_png
 from jaxad.report.page import write_report
@@ -108,6 +109,7 @@ def _open_to_train(config: ConfigDict, workdir: str | os.PathLike[str]) -> tuple
     # A config that cannot be is reported before data are generated for it, and a bad test split
     # before hours of training.
     experiment.check(config)
+    load_metrics(config)
     data_set = DataSet(config.data)
     data_set.check()
     warn_of_crowded_cpu()
@@ -218,7 +220,7 @@ def export(config: ConfigDict, workdir: str | os.PathLike[str]) -> None:
     run_config.check(run, config)
     with run.lock():
         path = export_run(run)
-    from_file.load(path)  # it is worth nothing where it does not load
+    exported.load(path)  # it is worth nothing where it does not load
     logger.info(f"exported: {path} ({path.stat().st_size / 2**20:.1f} MiB)")
 
 
@@ -249,9 +251,9 @@ def score(
         split_cpu(config.cpu_devices)
     detector = load_calibrated(path, None if rate == "" else _number("rate", rate))
     source, target = expand(input, "--input"), expand(output, "--output")
-    name = f"{path.resolve()} at step {detector.scorer.step}"
+    name = f"{path.resolve()} at step {detector.detector.step}"
     if path.is_file():
-        name = from_file.digest(path.read_bytes())
+        name = exported.digest(path.read_bytes())
     score_files(detector, source, target, which_maps=maps or "all", name=name)
 
 

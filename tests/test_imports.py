@@ -113,15 +113,15 @@ RULES = {
     ),
     "report": Rule(
         rooms=("jaxad.report",),
-        never=("jaxad.models", "jaxad.nn", "jaxad.train.loop", "jaxad.detector.from_run"),
+        never=("jaxad.models", "jaxad.nn", "jaxad.train.loop", "jaxad.detector.restored"),
         reason="a report is made from the files of a run, also where no model can be built",
         example=("jaxad.report.page", "jaxad.models"),
     ),
     "exported files": Rule(
-        rooms=("jaxad.detector.from_file", "jaxad.score", "jaxad.calibration"),
+        rooms=("jaxad.detector.exported", "jaxad.score", "jaxad.calibration"),
         never=("jaxad.models", "jaxad.nn", "jaxad.train", "flax"),
         reason="a detector scores alike wherever its program comes from",
-        example=("jaxad.detector.from_file", "jaxad.models"),
+        example=("jaxad.detector.exported", "jaxad.models"),
     ),
     # Third-party packages with one door.
     "orbax": Rule(

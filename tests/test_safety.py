@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from jaxad.data.files.npz import read_npz
-from jaxad.detector import from_file
+from jaxad.detector import exported
 from jaxad.errors import UserError
 from jaxad.score.maps import Places
 
@@ -167,19 +167,19 @@ def exported_file(path, program=b"", weights=None):
     file = io.BytesIO()
     np.savez(file, **({"0": np.zeros(1)} if weights is None else {"0": weights}))
     members = {
-        from_file.PROGRAM: program,
-        from_file.WEIGHTS: file.getvalue(),
-        from_file.CONFIG: b"{}",
-        from_file.CARD: b"{}",
-        from_file.GOLDEN: file.getvalue(),
+        exported.PROGRAM: program,
+        exported.WEIGHTS: file.getvalue(),
+        exported.CONFIG: b"{}",
+        exported.CARD: b"{}",
+        exported.GOLDEN: file.getvalue(),
     }
     manifest = {
-        "format": from_file.FORMAT, "step": 1, "image_shape": [4, 4, 1], "num_parameters": 1,
+        "format": exported.FORMAT, "step": 1, "image_shape": [4, 4, 1], "num_parameters": 1,
         "num_latents": 1, "score_weights": {}, "batch_size": 2,
-        "digests": {name: from_file.digest(content) for name, content in members.items()},
+        "digests": {name: exported.digest(content) for name, content in members.items()},
     }  # fmt: skip
     with zipfile.ZipFile(path, "w") as archive:
-        for name, content in {from_file.MANIFEST: json.dumps(manifest), **members}.items():
+        for name, content in {exported.MANIFEST: json.dumps(manifest), **members}.items():
             archive.writestr(name, content)
     return path
 
@@ -187,7 +187,7 @@ def exported_file(path, program=b"", weights=None):
 def test_an_exported_file_with_objects_is_refused(exploit, tmp_path):
     path = exported_file(tmp_path / "a.jaxad", weights=objects(exploit))
     with pytest.raises(UserError, match=r"a\.jaxad': cannot be loaded \(Object arrays cannot be"):
-        from_file.load(path)
+        exported.load(path)
 
 
 def test_an_exported_program_that_calls_python_is_refused(tmp_path):
@@ -203,7 +203,7 @@ def test_an_exported_program_that_calls_python_is_refused(tmp_path):
     program = jax.export.export(jax.jit(score), disabled_checks=checks)(*arguments)
     path = exported_file(tmp_path / "a.jaxad", bytes(program.serialize()))
     with pytest.raises(UserError, match=rf"cannot be loaded \(its program calls '{name}'\)"):
-        from_file.load(path)
+        exported.load(path)
 
 
 @pytest.mark.parametrize(
@@ -219,10 +219,10 @@ def test_an_exported_program_that_calls_python_is_refused(tmp_path):
 )
 def test_calls_of_a_program(line, calls):
     if not calls:
-        from_file.check_calls(line)
+        exported.check_calls(line)
         return
     with pytest.raises(ValueError, match=f"its program calls '{calls}'"):
-        from_file.check_calls(f"module {{\n  {line}\n}}")
+        exported.check_calls(f"module {{\n  {line}\n}}")
 
 
 # --- Names that lead elsewhere.
@@ -260,6 +260,6 @@ def test_members_of_an_exported_file_are_never_extracted(tmp_path):
         archive.writestr("../outside", b"x")
         archive.writestr("/outside", b"x")
     with pytest.raises(UserError):
-        from_file.load(path)
+        exported.load(path)
     assert {one.name for one in tmp_path.iterdir()} == {"a.jaxad"}
     assert not (tmp_path.parent / "outside").exists()

@@ -1,1 +1,1 @@
-"""Decisions from the scores of normal images: p-values and thresholds with a guarantee."""
+"""Calibration on normal images: p-values and thresholds with a guaranteed false-positive rate."""

@@ -1,19 +1,19 @@
 """Decisions from normal images alone: conformal p-values and thresholds with a guarantee.
 
-Slices of one patient are not exchangeable, patients are. Two guarantees follow for a new, normal
-patient, each with calibration patients g = 1 ... n:
+Patients are exchangeable; slices of one patient are not. Two guarantees follow for a new, normal
+patient, with calibration patients g = 1 ... n:
 
 - **Patient.** The score of a patient is the largest of its slices' scores. p = (1 + the number of
   calibration patients that score at least as high) / (n + 1); P(p <= rate) <= rate (split-conformal
   inference; Vovk et al. 2005).
-- **Image.** Of a slice drawn at random from a new patient, p = (1 + the sum over calibration
-  patients of the share of their slices that score at least as high) / (n + 1); P(p <= rate) <= rate
-  on average over such slices (hierarchical conformal prediction; Lee, Barber and Willett 2023,
-  "Distribution-free inference with hierarchical data"). It weighs patients alike, however many
-  slices they have.
+- **Image.** For a random slice of a new patient, p = (1 + the sum over calibration patients of the
+  share of their slices that score at least as high) / (n + 1); P(p <= rate) <= rate on average over
+  such slices (hierarchical conformal prediction; Lee, Barber and Willett 2023, "Distribution-free
+  inference with hierarchical data"). Each patient has the same weight, whatever its number of
+  slices.
 
-Both hold on average over calibration sets; given one, the rate of false positives of patients
-follows a Beta law (`realised_rate_law`). No rate below 1 / (n + 1) can be had.
+Both hold on average over calibration sets; given one set, the false-positive rate of patients
+follows a Beta law (`realised_rate_law`). Rates below 1 / (n + 1) are not supported.
 """
 
 import dataclasses
@@ -32,27 +32,27 @@ GroupNumbers = Int[np.ndarray, " n"]
 
 
 def group_maxima(scores: Scalars, groups: GroupNumbers) -> Float[np.ndarray, " groups"]:
-    """The largest score of each group, by its number (0, 1, ...)."""
-    found = np.full(int(groups.max()) + 1, -np.inf)
-    np.maximum.at(found, groups, scores)
-    return found
+    """Returns the largest score of each group, by group number (0, 1, ...)."""
+    maxima = np.full(int(groups.max()) + 1, -np.inf)
+    np.maximum.at(maxima, groups, scores)
+    return maxima
 
 
 @dataclasses.dataclass(frozen=True)
 class PValueSteps:
-    """A p-value as a falling step function of a score.
+    """A p-value as a decreasing step function of a score.
 
     Attributes:
-        scores: where it falls, ascending.
-        p_values: of a score up to and with each of `scores`, the first of equal ones, and last of
-            one above all.
+        scores: where it steps down, ascending.
+        p_values: for scores up to and including each of `scores` (the first of equal ones), then
+            for scores above all of them.
     """
 
     scores: Scalars
     p_values: Float[np.ndarray, " n+1"]
 
     def at(self, scores: Float[np.ndarray, " m"]) -> Float[np.ndarray, " m"]:
-        """The p-values of scores.
+        """Returns the p-values of scores.
 
         Raises:
             UserError: a score is not finite.
@@ -61,22 +61,19 @@ class PValueSteps:
         return self.p_values[np.searchsorted(self.scores, scores, side="left")]
 
     def threshold(self, rate: float) -> float:
-        """The score above which, and only there, p <= rate; the rate is in [the least p, 1)."""
-        # p of the lowest score is 1.
+        """Returns the score above which p <= rate, for a rate in [smallest p, 1)."""
+        # The p-value of the lowest score is 1.
         return float(self.scores[np.flatnonzero(self.p_values > rate)[-1]])
 
 
 @dataclasses.dataclass(frozen=True)
 class Calibration:
-    """Scores of normal images, by patient, and what follows from them.
+    """Scores of normal images by patient, with p-values and thresholds for new images.
 
     Attributes:
         scores: of the slices, ascending.
-        weights: of each of them: 1 / (its patient's number of slices).
+        weights: 1 / (number of slices of the patient) of each slice.
         patient_scores: ascending.
-
-    Raises:
-        UserError: no scores, or some that are not finite.
     """
 
     scores: Scalars
@@ -85,15 +82,16 @@ class Calibration:
 
     @property
     def num_patients(self) -> int:
+        """Number of calibration patients."""
         return len(self.patient_scores)
 
     @property
     def smallest_rate(self) -> float:
-        """The smallest rate of false positives that so many patients can support."""
-        return round(1 / (self.num_patients + 1), 12)  # as p-values are
+        """The smallest false-positive rate that this number of patients supports."""
+        return round(1 / (self.num_patients + 1), 12)  # rounded as p-values are
 
     def image_p_values(self, scores: Scalars) -> Scalars:
-        """Of images by their scores.
+        """Returns the p-values of images by their scores.
 
         Raises:
             UserError: a score is not finite.
@@ -103,7 +101,7 @@ class Calibration:
     def patient_p_values(
         self, patient_scores: Float[np.ndarray, " groups"]
     ) -> Float[np.ndarray, " groups"]:
-        """Of patients by their scores, each the largest of its slices'.
+        """Returns the p-values of patients by their scores, each the largest of its slices.
 
         Raises:
             UserError: a score is not finite.
@@ -111,43 +109,47 @@ class Calibration:
         return self.patient_steps.at(patient_scores)
 
     @functools.cached_property
-    def image_steps(self) -> "PValueSteps":
+    def image_steps(self) -> PValueSteps:
         """The p-value of an image as a function of its score."""
         weight_from = np.cumsum(self.weights[::-1])[::-1]
         return PValueSteps(self.scores, self._p_value(np.append(weight_from, 0.0)))
 
     @functools.cached_property
-    def patient_steps(self) -> "PValueSteps":
+    def patient_steps(self) -> PValueSteps:
         """The p-value of a patient as a function of its score."""
         as_high = np.arange(self.num_patients, -1, -1, dtype=np.float64)
         return PValueSteps(self.patient_scores, self._p_value(as_high))
 
     def _p_value(self, patients_as_high: Scalars) -> Scalars:
-        # Rounded: sums of weights such as 1/3 miss by some bits, and p <= rate is to be exact.
+        # Sums of weights such as 1/3 are off by some bits; rounding makes p <= rate exact.
         return np.round((1 + patients_as_high) / (self.num_patients + 1), 12)
 
     def patient_threshold(self, rate: float) -> float:
-        """A patient whose score is above it is called anomalous: exactly where p <= rate.
+        """Returns the score above which a patient is called anomalous: exactly where p <= rate.
 
         Raises:
-            UserError: the rate is below what the patients can support.
+            UserError: the rate is not in (0, 1), or these patients cannot support it.
         """
         self._check(rate)
         return self.patient_steps.threshold(rate)
 
     def image_threshold(self, rate: float) -> float:
-        """An image whose score is above it is called anomalous: exactly where p <= rate.
+        """Returns the score above which an image is called anomalous: exactly where p <= rate.
 
         Raises:
-            UserError: see `patient_threshold`.
+            UserError: the rate is not in (0, 1), or these patients cannot support it.
         """
         self._check(rate)
         return self.image_steps.threshold(rate)
 
     def realised_rate_law(self, rate: float) -> Any:
-        """Of the patients' rate of false positives given the calibration set (no ties).
+        """Returns the distribution of the patients' false-positive rate, given this set (no ties).
 
-        The rate is one minus the distribution function at the k-th smallest of n scores: Beta.
+        The rate is one minus the distribution function at the k-th smallest of n scores: a frozen
+        `scipy.stats.beta`.
+
+        Raises:
+            UserError: the rate is not in (0, 1), or these patients cannot support it.
         """
         self._check(rate)
         called = int(np.sum(self.patient_steps.p_values[1:] <= rate))
@@ -155,24 +157,24 @@ class Calibration:
 
     def _check(self, rate: float) -> None:
         if not 0 < rate <= 1 - 1e-9:
-            raise UserError(f"a false-positive rate of {rate:g}: give one between 0 and 1.")
-        if rate < round(self.smallest_rate, 12):
+            raise UserError(f"a false-positive rate of {rate:g}: choose one between 0 and 1.")
+        if rate < self.smallest_rate:
             raise UserError(
-                f"a false-positive rate of {rate:g} cannot be had from {self.num_patients} normal "
-                f"patients: the smallest is {self.smallest_rate:.3g}; ask for that, or calibrate "
-                f"on at least {math.ceil(1 / rate) - 1} patients."
+                f"a false-positive rate of {rate:g} is not supported by {self.num_patients} normal "
+                f"patients: the smallest is {self.smallest_rate:.3g}; choose that, or calibrate on "
+                f"at least {math.ceil(1 / rate) - 1} patients."
             )
 
 
 def calibrate(scores: Scalars, groups: GroupNumbers) -> Calibration:
-    """The calibration that scores of normal images give.
+    """Builds a calibration from scores of normal images.
 
     Args:
-        scores: of the images.
-        groups: the number of each one's patient, 0, 1, ....
+        scores: of the images, [N].
+        groups: number of each image's patient, 0, 1, ....
 
     Raises:
-        UserError: there are none, or one is not finite.
+        UserError: there are no scores, or one is not finite.
     """
     if not len(scores):
         raise UserError("calibration: there are no normal images; give at least one patient.")

@@ -99,6 +99,7 @@ def base() -> ConfigDict:
     config.evaluate.bootstrap_resamples = 1000
     config.evaluate.false_positive_rate = 0.05  # of decisions from normal images alone
     config.evaluate.num_examples = 6  # slices of each kind that are kept for the report
+    config.evaluate.metrics = ()  # of other packages: "my_package.my_metrics:name"; docs/metrics.md
     return config
 
 

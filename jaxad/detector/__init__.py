@@ -1,1 +1,1 @@
-"""A trained run or an exported file, ready to score: one restore and one score function."""
+"""Detectors: a run's checkpoint or an exported file, ready to score images."""

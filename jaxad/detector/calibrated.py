@@ -1,4 +1,4 @@
-"""A detector with the scores of normal images: p-values, decisions and what drives scores."""
+"""A detector with a calibration: p-values, decisions and explanations of scores."""
 
 import dataclasses
 import functools
@@ -13,108 +13,97 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Shaped
 
-from jaxad.calibration import stored as calibration_lib
-from jaxad.calibration.evidence import contributions, drivers
-from jaxad.calibration.stored import StoredCalibration
-from jaxad.detector.from_file import ExportedDetector
+from jaxad.calibration.calibration_set import CalibrationSet, drivers, read_calibration_set
+from jaxad.detector.detector import SCORE, Detector, score_columns
+from jaxad.detector.exported import ExportedDetector
 from jaxad.detector.load import load
-from jaxad.detector.scorer import SCORE, Scorer, score_columns
 from jaxad.errors import UserError
 from jaxad.storage.paths import expand
 from jaxad.storage.workdir import Workdir
-from jaxad.types import Scores, group_numbers
+from jaxad.types import Scores
 
 logger = logging.getLogger(__name__)
+
+#: Columns that only a calibration gives; without one their cells are empty.
+_DECISION_COLUMNS = ("p_value", "anomalous", "driver")
 
 
 @dataclasses.dataclass(frozen=True)
 class CalibratedDetector:
-    """A detector and the normal images that its p-values and decisions are calibrated on.
+    """A detector, and the normal images that its p-values and decisions are calibrated on.
 
     Attributes:
-        scorer: gave the scores.
-        stored: the normal images that decisions are calibrated on; without, there are none.
-        rate: of false positives among normal patients.
+        detector: scores images.
+        normals: the calibration set; None: there are no p-values and decisions.
+        rate: false-positive rate among normal patients.
 
     Raises:
-        UserError: the normal images cannot support the rate.
+        UserError: the rate is not in (0, 1), or the normal images do not support it.
     """
 
-    scorer: Scorer
-    stored: StoredCalibration | None
+    detector: Detector
+    normals: CalibrationSet | None
     rate: float
 
     def __post_init__(self) -> None:
         if not 0 < self.rate < 1:
-            raise UserError(f"--rate={self.rate:g}: give one between 0 and 1.")
-        if self.stored is not None:
-            self.stored.calibration.patient_threshold(self.rate)
+            raise UserError(f"--rate={self.rate:g}: choose one between 0 and 1.")
+        if self.normals is not None:
+            self.normals.calibration.patient_threshold(self.rate)
 
     @functools.cached_property
     def components(self) -> tuple[str, ...]:
-        """Names of the score's components, in the order of a table."""
-        nothing = np.zeros((1, *self.scorer.image_shape), np.float32)
-        return tuple(next(iter(self.scorer.score_batches(nothing))).components)
+        """Names of the score's components, in the order of tables."""
+        image = np.zeros((1, *self.detector.image_shape), np.float32)
+        return tuple(next(iter(self.detector.score_batches(image))).components)
 
     @functools.cached_property
     def digest(self) -> str:
-        """Of the calibration, which decisions depend on; "" without one."""
-        if self.stored is None:
+        """Digest of the calibration set; "" without one."""
+        if self.normals is None:
             return ""
-        told = json.dumps(self.stored.as_json(), sort_keys=True)
-        return hashlib.blake2b(told.encode(), digest_size=8).hexdigest()
-
-    @functools.cached_property
-    def _means(self) -> dict[str, float]:
-        assert self.stored is not None
-        assert self.stored.evidence is not None
-        return self.stored.evidence.means(group_numbers(self.stored.groups))
+        content = json.dumps(self.normals.as_json(), sort_keys=True)
+        return hashlib.blake2b(content.encode(), digest_size=8).hexdigest()
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Of a table's rows, beside those that say which image it is."""
-        weights = self.scorer.score_weights if self._explains else {}
-        parts = tuple(f"from_{name}" for name in weights)
-        return (SCORE, "p_value", "anomalous", "driver", *parts, *self.components)
-
-    @property
-    def _explains(self) -> bool:
-        return self.stored is not None and self.stored.evidence is not None
+        """Columns of `rows`."""
+        weights = {} if self.normals is None else self.detector.score_weights
+        parts = (f"from_{name}" for name in weights)
+        return (SCORE, *_DECISION_COLUMNS, *parts, *self.components)
 
     def table(
         self, columns: Mapping[str, Shaped[np.ndarray, " n"]]
     ) -> dict[str, Shaped[np.ndarray, " n"]]:
-        """What is said of images, by their score and its components; see `columns`.
+        """Returns `columns` with p-values, decisions and contributions, if there is a calibration.
 
-        What only normal images could tell is missing where there are none.
+        Args:
+            columns: the score and its components; see `score_columns`.
 
         Raises:
             UserError: a score is not finite.
         """
-        found: dict[str, np.ndarray] = {SCORE: np.asarray(columns[SCORE])}
-        if self.stored is not None:
+        table: dict[str, np.ndarray] = {SCORE: np.asarray(columns[SCORE])}
+        if self.normals is not None:
             scores = np.asarray(columns[SCORE], np.float64)
-            p_values = self.stored.calibration.image_p_values(scores)
-            found["p_value"] = p_values
-            found["anomalous"] = (p_values <= self.rate).astype(np.int32)
-            if self._explains:
-                parts = contributions(columns, self.scorer.score_weights, self._means)
-                found["driver"] = np.asarray(drivers(parts))
-                found.update({f"from_{name}": values for name, values in parts.items()})
-        found.update({name: np.asarray(columns[name]) for name in columns if name != SCORE})
-        return found
+            p_values = self.normals.calibration.image_p_values(scores)
+            parts = self.normals.contributions(columns, self.detector.score_weights)
+            table["p_value"] = p_values
+            table["anomalous"] = (p_values <= self.rate).astype(np.int32)
+            table["driver"] = np.asarray(drivers(parts))
+            table.update({f"from_{name}": values for name, values in parts.items()})
+        table.update({name: np.asarray(columns[name]) for name in columns if name != SCORE})
+        return table
 
     def rows(self, columns: Mapping[str, Shaped[np.ndarray, " n"]]) -> list[dict[str, Any]]:
-        """`table` as rows of texts, for a file; cells that it lacks are empty.
+        """Returns `table` as rows of text for a CSV file.
 
         Raises:
             UserError: a score is not finite.
         """
         table = self.table(columns)
         blank = [""] * len(table[SCORE])
-        cells: dict[str, Sequence[Any]] = dict.fromkeys(
-            (SCORE, "p_value", "anomalous", "driver"), blank
-        )
+        cells: dict[str, Sequence[Any]] = dict.fromkeys((SCORE, *_DECISION_COLUMNS), blank)
         for name, values in table.items():
             if name == "p_value" or name.startswith("from_"):
                 cells[name] = [f"{value:.6g}" for value in values]
@@ -124,64 +113,58 @@ class CalibratedDetector:
                 cells[name] = values.tolist()
         return [dict(zip(cells, row, strict=True)) for row in zip(*cells.values(), strict=True)]
 
-    def patient(self, score: float) -> tuple[Any, Any]:
-        """p-value and decision of a patient, by the largest of their scores."""
-        if self.stored is None:
+    def patient(self, score: float) -> tuple[str, int | str]:
+        """Returns p-value and decision of a patient by the largest score; "" uncalibrated."""
+        if self.normals is None:
             return "", ""
-        p_value = float(self.stored.calibration.patient_p_values(np.array([score]))[0])
+        p_value = float(self.normals.calibration.patient_p_values(np.array([score]))[0])
         return f"{p_value:.6g}", int(p_value <= self.rate)
 
 
 def load_calibrated(
     path: Path, rate: float | None, checkpoint: Literal["last", "best"] | int = "last"
 ) -> CalibratedDetector:
-    """The calibrated detector of a run's checkpoint, or of an exported file.
+    """Loads the detector of a run or an exported file with its calibration.
+
+    Without a calibration of this checkpoint, the detector only scores; a warning says so.
 
     Args:
         path: the run's folder, or the file.
-        rate: of false positives; None: the run's own, or the smallest that its normal images
-            support, which is told.
-        checkpoint: see `jaxad.load`; decisions are of the one that was evaluated.
+        rate: false-positive rate; None: the run's own, or the smallest that its normal images
+            support, with a warning.
+        checkpoint: see `jaxad.load`.
 
     Raises:
-        UserError: see `jaxad.load`; or the normal images cannot support the rate.
+        UserError: see `jaxad.load`; or the normal images do not support the rate.
     """
-    scorer = load(path, checkpoint)
-    stored = (
-        scorer.calibration
-        if isinstance(scorer, ExportedDetector)
-        else calibration_lib.read(Workdir(path))
-    )
-    if stored is None:
-        _tell(
-            "there is no calibration: scores come without p-values and decisions; --mode=evaluate "
-            "or --mode=calibrate makes one."
+    detector = load(path, checkpoint)
+    if isinstance(detector, ExportedDetector):
+        normals = detector.calibration_set
+    else:
+        normals = read_calibration_set(Workdir(path))
+    reason = ""
+    if normals is None:
+        reason = "there is no calibration"
+    elif normals.checkpoint_step != detector.step:
+        reason = (
+            f"the calibration is of checkpoint {normals.checkpoint_step}, not of {detector.step}"
         )
-    elif stored.checkpoint_step != scorer.step:
-        _tell(
-            f"the calibration is of checkpoint {stored.checkpoint_step}, not of {scorer.step}: "
-            "scores come without p-values and decisions; --mode=evaluate or --mode=calibrate makes "
-            "one of the last checkpoint."
+        normals = None
+    if reason:
+        logger.warning(
+            f"{reason}: scores have no p-values and decisions; run --mode=evaluate or "
+            "--mode=calibrate, which calibrate the last checkpoint."
         )
-        stored = None
-    elif stored.evidence is None:
-        _tell(
-            "the calibration is of an older version: what drives scores is not told; "
-            "--mode=evaluate writes it anew."
-        )
-    own = float(scorer.config.evaluate.false_positive_rate)
-    if rate is None and stored is not None and own < stored.calibration.smallest_rate:
-        smallest = stored.calibration.smallest_rate
-        _tell(
-            f"{stored.calibration.num_patients} normal patients cannot support a false-positive "
-            f"rate of {own:g}; {smallest:.3g} is taken."
-        )
-        own = smallest
-    return CalibratedDetector(scorer, stored, own if rate is None else rate)
-
-
-def _tell(line: str) -> None:
-    logger.warning(line)
+    if rate is None:
+        rate = float(detector.config.evaluate.false_positive_rate)
+        smallest = 0.0 if normals is None else normals.calibration.smallest_rate
+        if normals is not None and rate < smallest:
+            logger.warning(
+                f"{normals.calibration.num_patients} normal patients do not support a "
+                f"false-positive rate of {rate:g}; using {smallest:.3g}."
+            )
+            rate = smallest
+    return CalibratedDetector(detector, normals, rate)
 
 
 def explain(
@@ -190,21 +173,21 @@ def explain(
     rate: float | None = None,
     checkpoint: Literal["last", "best"] | int = "last",
 ) -> dict[str, Shaped[np.ndarray, " n"]]:
-    """What scores mean against normal images: p-values, decisions and what drove each score.
+    """Compares scores with those of normal images: p-values, decisions and contributions.
 
     Args:
         path: a run's folder or an exported file.
-        scores: of N images, as its detector gave them.
-        rate: of false positives among normal patients; by default the run's, or the smallest that
-            its normal images support.
-        checkpoint: that gave the scores, as in `jaxad.load`. Where another one was evaluated there
-            are no p-values and decisions, which a warning says.
+        scores: of N images, by its detector.
+        rate: false-positive rate among normal patients; by default the run's own, or the smallest
+            that its normal images support.
+        checkpoint: that gave the scores, as in `jaxad.load`. If the calibration belongs to another
+            one, there are no p-values and decisions, and a warning says so.
 
     Returns:
         Columns by name, each [N], as `--mode=score` writes them: `score`, `p_value`, `anomalous`,
         `driver`, `from_<component>` and the components; see `docs/scoring.md`.
 
     Raises:
-        UserError: no run, or its normal images cannot support the rate.
+        UserError: there is no run, or its normal images do not support the rate.
     """
     return load_calibrated(expand(path), rate, checkpoint).table(score_columns(scores))

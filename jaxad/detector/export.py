@@ -11,26 +11,26 @@ from typing import Any
 import jax
 import jax.export
 import numpy as np
+import scipy.ndimage
 
 from jaxad import config as config_lib
-from jaxad.calibration import stored as calibration_lib
+from jaxad.calibration.calibration_set import CalibrationSet, read_calibration_set
 from jaxad.config.model import make_model
-from jaxad.detector import from_file
-from jaxad.detector import from_run as detector_lib
-from jaxad.detector.from_run import Detector, score_batch
+from jaxad.detector import exported
+from jaxad.detector.restored import RestoredDetector, restore, score_batch
 from jaxad.errors import UserError
 from jaxad.storage.workdir import Workdir, atomic_write
 from jaxad.types import group_numbers
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 
-#: Images that a file's scores are checked on; made here: patients' would travel with the file.
+#: Number of synthetic images that check the file; images of patients must not be in it.
 _NUM_GOLDEN = 4
 
 _PURPOSE = (
-    "Research. Scores how unlike an image is to the normal images that the system learnt from. It "
-    "is no medical device, names no disease, and an image of another scanner, protocol or part of "
-    "the body is unlike them too. Decisions hold for patients like those it is calibrated on."
+    "Research. Scores how much an image differs from the normal images that the system was trained "
+    "on. It is not a medical device and names no disease; an image of another scanner, protocol or "
+    "part of the body differs too. Decisions hold for patients like those of the calibration."
 )
 
 
@@ -38,16 +38,16 @@ def export(run: Workdir) -> Path:
     """Writes `detector.jaxad` from the last checkpoint of a run.
 
     Raises:
-        UserError: no run, no checkpoint, or a calibration of another one.
+        UserError: there is no run or checkpoint, or its calibration is of another checkpoint.
     """
-    detector = detector_lib.load(run.path)
-    stored = calibration_lib.read(run)
-    if stored is not None and stored.checkpoint_step != detector.step:
+    detector = restore(run.path)
+    normals = read_calibration_set(run)
+    if normals is not None and normals.checkpoint_step != detector.step:
         raise UserError(
-            f"workdir '{run.path}': its calibration is of checkpoint "
-            f"{stored.checkpoint_step}, not of {detector.step}; evaluate it again first."
+            f"workdir '{run.path}': its calibration is of checkpoint {normals.checkpoint_step}, "
+            f"not of {detector.step}; run --mode=evaluate first."
         )
-    members = pack(detector, card(run, detector), stored)
+    members = pack(detector, _card(run, detector, normals), normals)
     with (
         atomic_write(run.exported, "wb") as file,
         zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive,
@@ -58,71 +58,72 @@ def export(run: Workdir) -> Path:
 
 
 def pack(
-    detector: Detector, about: dict[str, Any], stored: calibration_lib.StoredCalibration | None
+    detector: RestoredDetector, card: dict[str, Any], normals: CalibrationSet | None
 ) -> dict[str, bytes]:
-    """The members of a detector's file by name, the manifest first.
+    """Returns the members of a detector's file by name, the manifest first.
 
     Args:
-        detector: what is exported.
-        about: its card.
-        stored: its calibration, if it has one.
+        detector: to export.
+        card: facts for users; see `ExportedDetector.card`.
+        normals: its calibration set, if any.
     """
+    leaves = jax.tree.leaves(detector.variables)
     members = {
-        from_file.PROGRAM: program(detector),
-        from_file.WEIGHTS: _npz(_leaves(detector)),
-        from_file.CONFIG: config_lib.to_json(config_lib.without_places(detector.config)).encode(),
-        from_file.CARD: _json(about),
-        from_file.GOLDEN: _npz(_golden(detector)),
+        exported.PROGRAM: _program(detector),
+        exported.WEIGHTS: _npz({str(place): np.asarray(x) for place, x in enumerate(leaves)}),
+        exported.CONFIG: config_lib.to_json(config_lib.without_places(detector.config)).encode(),
+        exported.CARD: _json(card),
+        exported.GOLDEN: _npz(_golden(detector)),
     }
-    if stored is not None:
-        members[from_file.CALIBRATION] = _json(_without_names(stored.as_json()))
+    if normals is not None:
+        members[exported.CALIBRATION] = _json(_without_names(normals.as_json()))
     manifest = {
-        "format": from_file.FORMAT,
+        "format": exported.FORMAT,
         "step": detector.step,
         "image_shape": detector.image_shape,
         "num_parameters": detector.num_parameters,
         "num_latents": detector.num_latents,
         "score_weights": dict(detector.score_weights),
         "batch_size": detector.config.evaluate.batch_size,
-        "digests": {name: from_file.digest(content) for name, content in members.items()},
+        "digests": {name: exported.digest(content) for name, content in members.items()},
     }
-    return {from_file.MANIFEST: _json(manifest), **members}
+    return {exported.MANIFEST: _json(manifest), **members}
 
 
-def program(detector: Detector) -> bytes:
-    """The scoring program for all platforms and any number of images, serialised."""
+def _program(detector: RestoredDetector) -> bytes:
+    """Serialises the scoring program for all platforms and any number of images."""
     model = make_model(detector.config)
-    variables = detector.variables
-    structure = jax.tree.structure(variables)
+    leaves, structure = jax.tree.flatten(detector.variables)
 
     def run(weights: list[Any], images: Any) -> dict[str, Any]:
-        found = score_batch(model, jax.tree.unflatten(structure, weights), images)
+        scores = score_batch(model, jax.tree.unflatten(structure, weights), images)
         return {
-            "image": found.image,
-            "pixel": found.pixel,
-            "components": dict(found.components),
-            "reconstructions": dict(found.reconstructions),
-            "maps": dict(found.maps),
+            "image": scores.image,
+            "pixel": scores.pixel,
+            "components": dict(scores.components),
+            "reconstructions": dict(scores.reconstructions),
+            "maps": dict(scores.maps),
         }
 
     (batch,) = jax.export.symbolic_shape("batch")
-    weights = [jax.ShapeDtypeStruct(one.shape, one.dtype) for one in jax.tree.leaves(variables)]
+    weights = [jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves]
     images = jax.ShapeDtypeStruct((batch, *detector.image_shape), np.float32)
     lowered = jax.export.export(jax.jit(run), platforms=PLATFORMS)(weights, images)
     return bytes(lowered.serialize())
 
 
-def card(run: Workdir, detector: Detector) -> dict[str, Any]:
-    """What people should know of a detector before they use it."""
+def _card(
+    run: Workdir, detector: RestoredDetector, normals: CalibrationSet | None
+) -> dict[str, Any]:
+    """Collects the facts that users need before they use a detector."""
     config = detector.config
     evaluated = {}
-    for folder in sorted(run.evaluation("x").parent.glob("*/metrics.json")):
-        found = json.loads(folder.read_text(encoding="utf-8"))
-        if found["checkpoint_step"] == detector.step:
-            evaluated[folder.parent.name] = {
-                name: found[name] for name in ("auroc", "num_images", "num_groups") if name in found
+    for path in sorted(run.evaluation("x").parent.glob("*/metrics.json")):
+        metrics = json.loads(path.read_text(encoding="utf-8"))
+        if metrics["checkpoint_step"] == detector.step:
+            evaluated[path.parent.name] = {
+                name: metrics[name] for name in ("auroc", "num_images", "num_groups")
             }
-    stored = calibration_lib.read(run)
     return {
         "system": config.model.name,
         "purpose": _PURPOSE,
@@ -131,7 +132,7 @@ def card(run: Workdir, detector: Detector) -> dict[str, Any]:
         "updates": detector.step,
         "seed": config.seed,
         "parameters": detector.num_parameters,
-        "calibration_patients": None if stored is None else stored.calibration.num_patients,
+        "calibration_patients": None if normals is None else normals.calibration.num_patients,
         "evaluated_on": evaluated,
         "written_by": {
             "python": platform.python_version(),
@@ -141,43 +142,28 @@ def card(run: Workdir, detector: Detector) -> dict[str, Any]:
     }
 
 
-def _leaves(detector: Detector) -> dict[str, np.ndarray]:
-    leaves = jax.tree.leaves(detector.variables)
-    return {str(place): np.asarray(leaf) for place, leaf in enumerate(leaves)}
-
-
-def _golden(detector: Detector) -> dict[str, np.ndarray]:
-    """Smooth noise of several brightnesses, and what the run's own detector makes of it."""
+def _golden(detector: RestoredDetector) -> dict[str, np.ndarray]:
+    """Returns smooth noise at several brightnesses with the scores of the run's own detector."""
     height, width, channels = detector.image_shape
     coarse = np.random.default_rng(0).uniform(size=(_NUM_GOLDEN, 5, 5, channels))
-    rows, columns = (np.linspace(0, 4, length) for length in (height, width))
-    images = np.stack([_stretched(one, rows, columns) for one in coarse])
+    images = scipy.ndimage.zoom(coarse, (1, height / 5, width / 5, 1), order=1)
     images *= np.linspace(0.25, 1, _NUM_GOLDEN)[:, None, None, None]
     images = images.astype(np.float32)
     scores = detector.score(images)
-    found = {"score": scores.image, "anomaly map": scores.pixel}
-    return {"images": images, **{name: np.asarray(values) for name, values in found.items()}}
-
-
-def _stretched(coarse: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """Linearly interpolated at these places."""
-
-    def along(values: np.ndarray, places: np.ndarray) -> np.ndarray:
-        first = np.minimum(places.astype(int), len(values) - 2)
-        share = (places - first).reshape(-1, *[1] * (values.ndim - 1))
-        return values[first] * (1 - share) + values[first + 1] * share
-
-    return along(along(coarse, rows).swapaxes(0, 1), columns).swapaxes(0, 1)
+    return {
+        "images": images,
+        "score": np.asarray(scores.image),
+        "anomaly map": np.asarray(scores.pixel),
+    }
 
 
 def _without_names(calibration: dict[str, Any]) -> dict[str, Any]:
-    """Numbers for names: those of patients, also in a file's name, stay where they are."""
-    numbers = group_numbers(calibration["groups"])
+    """Replaces names of patients, images and another site's file: they must not leave the site."""
     return {
         **calibration,
         "source": calibration["source"] if calibration["is_own"] else "another site",
         "ids": [str(place) for place in range(len(calibration["ids"]))],
-        "groups": [str(number) for number in numbers],
+        "groups": [str(number) for number in group_numbers(calibration["groups"])],
     }
 
 

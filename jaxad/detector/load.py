@@ -1,30 +1,77 @@
-"""The one way to open a detector: a run's folder or an exported file."""
+"""Loads a detector or a calibration from a run's folder or an exported file."""
 
 import os
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from jaxad.detector.scorer import Scorer
+from jaxad.detector.detector import Detector
+from jaxad.errors import UserError
 from jaxad.storage.paths import expand
+from jaxad.storage.workdir import Workdir
+
+if TYPE_CHECKING:
+    from jaxad.calibration.conformal import Calibration
+
+# Imports are inside functions: scoring by an exported file needs neither flax nor Orbax.
 
 
 def load(
     path: str | os.PathLike[str], checkpoint: Literal["last", "best"] | int = "last"
-) -> Scorer:
-    """Opens the detector of a run's folder, or of a file that `--mode=export` wrote.
+) -> Detector:
+    """Loads the detector of a run, or of a file that `--mode=export` wrote.
 
     Args:
-        path: the folder or the file.
-        checkpoint: of a folder: `last`, `best` (least validation loss) or a step that is still
-            there; a damaged last checkpoint is skipped with a warning. A file has one, the last.
+        path: the run's folder, or the file.
+        checkpoint: of a run: `last`, `best` (smallest validation loss) or a step whose checkpoint
+            still exists; a damaged last checkpoint is skipped with a warning. A file holds one.
 
     Raises:
         UserError: there is no run or file, no such checkpoint, or it is damaged.
     """
     place = expand(path)
     if place.is_file():
-        from jaxad.detector import from_file  # needs neither flax nor Orbax
+        from jaxad.detector import exported
 
-        return from_file.load(place)
-    from jaxad.detector import from_run
+        return exported.load(place)
+    from jaxad.detector.restored import restore
 
-    return from_run.load(place, checkpoint)
+    return restore(place, checkpoint)
+
+
+def load_calibration(
+    path: str | os.PathLike[str], checkpoint: Literal["last", "best"] | int = "last"
+) -> "Calibration":
+    """Loads the calibration of a run, for the scores of one of its checkpoints.
+
+    Args:
+        path: the run's folder, or an exported file.
+        checkpoint: the checkpoint that gives the scores, as in `load`.
+
+    Raises:
+        UserError: there is no run or no calibration, or it belongs to another checkpoint.
+    """
+    place = expand(path)
+    if place.is_file():
+        from jaxad.detector import exported
+
+        normals = exported.load(place).calibration_set
+        if normals is None:
+            raise UserError(
+                f"'{path}': has no calibration; evaluate the run, then export it again."
+            )
+        return normals.calibration
+    from jaxad.calibration.calibration_set import read_calibration_set
+    from jaxad.detector.restored import checkpoint_step
+
+    workdir = Workdir(path)
+    step = checkpoint_step(workdir, checkpoint)
+    normals = read_calibration_set(workdir)
+    if normals is None:
+        raise UserError(
+            f"workdir '{workdir.path}': has no calibration; write it with --mode=evaluate."
+        )
+    if normals.checkpoint_step != step:
+        raise UserError(
+            f"workdir '{workdir.path}': its calibration is of checkpoint {normals.checkpoint_step},"
+            f" not of {step}; --mode=evaluate and --mode=calibrate use the last one."
+        )
+    return normals.calibration

@@ -1,1 +1,1 @@
-"""Evaluation: metrics with intervals, trivial scores to compare with, and the files they go to."""
+"""Evaluation: metrics with intervals, trivial scores to compare with, and their files."""

@@ -1,35 +1,46 @@
-"""Evaluates a run: every test split to `eval/<split>/`."""
+"""Evaluates a run: scores every test split and writes `eval/<split>/`."""
 
 import logging
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
+from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from jaxad.calibration import stored as calibration_lib
-from jaxad.calibration.evidence import NormalEvidence
-from jaxad.calibration.stored import StoredCalibration
+from jaxad.calibration.calibration_set import (
+    OWN_SPLIT,
+    CalibrationSet,
+    read_calibration_set,
+    write_calibration_set,
+)
 from jaxad.data import membership
 from jaxad.data.prepare.preprocess import to_unit_interval
 from jaxad.data.sources import DataSet
-from jaxad.detector import from_run as detector_lib
-from jaxad.detector.from_run import Detector
-from jaxad.detector.scorer import SCORE, score_columns
+from jaxad.detector.detector import SCORE, score_columns
+from jaxad.detector.restored import RestoredDetector, restore
 from jaxad.errors import RunError
 from jaxad.evaluate import decisions, examples, metrics
-from jaxad.evaluate.positions import position_corrected
-from jaxad.evaluate.score_table import CORRECTED_SCORE, write_score_table
+from jaxad.evaluate.pixel_metrics import estimate_pixels
+from jaxad.evaluate.positions import CORRECTED_SCORE, position_corrected
+from jaxad.evaluate.score_table import write_score_table
 from jaxad.evaluate.trivial import PIXEL_STATISTICS, TrivialScores
 from jaxad.runtime import interrupts, processes
 from jaxad.storage.workdir import Workdir, write_json
-from jaxad.types import Split, group_numbers
+from jaxad.types import Scores, Split, group_numbers
 
 logger = logging.getLogger(__name__)
 
 Scalars = Float[np.ndarray, " n"]
 TrainScalars = Float[np.ndarray, " m"]
+Maps = Float[np.ndarray, "n height width"]
+
+#: Metrics that the terminal shows, beside those of `config.evaluate.metrics`.
+_PRINTED = (
+    metrics.AUROC, metrics.AUROC_CORRECTED, metrics.AVERAGE_PRECISION, metrics.PIXEL_AUROC,
+)  # fmt: skip
 
 
 def evaluate_splits(
@@ -39,97 +50,110 @@ def evaluate_splits(
 
     Args:
         workdir: a run with a checkpoint.
-        data_set: its data.
-        trivial: of the same data, where another run has computed them.
+        data_set: the run's data.
+        trivial: trivial scores of the same data, to share between runs.
+
+    Raises:
+        UserError: `config.evaluate.metrics` names no usable metric.
+        RunError: a score is not finite, a metric fails, or processes see different checkpoints.
     """
-    detector = detector_lib.load(workdir.path)
+    detector = restore(workdir.path)
+    all_metrics = metrics.load_metrics(detector.config)
     steps = processes.of_all(detector.step)
     if len(set(steps)) > 1:
         raise RunError(
-            f"workdir '{workdir.path}': processes see other newest checkpoints, {steps}; evaluate "
-            "once the file system shows all of them the same."
+            f"workdir '{workdir.path}': processes see different newest checkpoints, {steps}; "
+            "evaluate again once the file system shows all of them the same files."
         )
     membership.check(workdir, data_set)
     trivial = TrivialScores(data_set) if trivial is None else trivial
     train = data_set.split("train")
     train_scores = _image_scores(detector, train, "score train")
-    stored = _calibrated(workdir, detector, data_set)
+    normals = _calibrate_or_keep(workdir, detector, data_set)
     for name in data_set.test_split_names:
         interrupts.check()
         split = data_set.split(name)
         folder = workdir.evaluation(name)
-        # A folder with metrics is a finished evaluation: they go first and come last.
+        # A folder with metrics.json is a finished evaluation: delete it first, write it last.
         if processes.is_first():
             (folder / "metrics.json").unlink(missing_ok=True)
-        columns, maps = _collect(detector, split, f"score {name}")
-        evaluation = _SplitEvaluation(detector.config, train, split)
-        corrected = evaluation.corrected(columns["score"], train_scores)
-        added = {} if corrected is None else {CORRECTED_SCORE: corrected}
-        write_score_table(folder / "scores.csv", split, {**columns, **added})
-        _check_finite(name, "score", split, columns["score"])
+        columns, maps = _score(detector, split, f"score {name}", np.asarray)
+        evaluation = _SplitEvaluation(detector.config, all_metrics, train, split)
+        all_columns = evaluation.with_corrected(columns, train_scores)
+        write_score_table(folder / "scores.csv", split, all_columns)
+        _check_finite(name, "score", split, columns[SCORE])
         _check_finite(name, "anomaly map", split, maps.sum(axis=(1, 2)))
-        _warn_of_constants(name, columns)
-        _write_examples(folder, detector, split, columns["score"])
-        found = evaluation.of_model(columns, maps, train_scores)
-        found["checkpoint_step"] = detector.step
-        found["num_parameters"] = detector.num_parameters
-        found["num_latents"] = detector.num_latents
-        found["score_weights"] = dict(detector.score_weights)
+        _report_constants(name, columns)
+        _write_examples(folder, detector, split, columns[SCORE])
+        results: dict[str, Any] = evaluation.of_model(all_columns, maps)
+        results["checkpoint_step"] = detector.step
+        results["num_parameters"] = detector.num_parameters
+        results["num_latents"] = detector.num_latents
+        results["score_weights"] = dict(detector.score_weights)
         pixel_statistics = trivial.of(name)[PIXEL_STATISTICS]
-        found["decisions"] = evaluation.decisions(columns["score"], stored, pixel_statistics)
+        results["decisions"] = evaluation.decisions(columns[SCORE], normals, pixel_statistics)
         train_trivial = trivial.of("train")
-        found["trivial"] = {
-            key: evaluation.of_scores(scores, train_trivial[key])
+        results["trivial"] = {
+            key: evaluation.of_trivial(scores, train_trivial[key])
             for key, scores in trivial.of(name).items()
         }
-        write_json(folder / "metrics.json", found)
-        _print_summary(name, found)
+        write_json(folder / "metrics.json", results)
+        _print_summary(name, all_metrics, results)
 
 
 def calibrate(workdir: Workdir, source: str, normals: Split) -> None:
-    """Makes normal images of another site the run's calibration; its evaluation stays as it is."""
-    detector = detector_lib.load(workdir.path)
-    _store(workdir, detector, source, normals, *_evidence(detector, normals, "score normals"))
+    """Calibrates a run on normal images of another site; its evaluation is left unchanged.
+
+    Raises:
+        UserError: a score is not finite.
+    """
+    detector = restore(workdir.path)
+    columns, maxima = _score(detector, normals, "score normals", _maxima)
+    _calibrate(workdir, detector, source, normals, columns, maxima)
 
 
-def _calibrated(workdir: Workdir, detector: Detector, data_set: DataSet) -> StoredCalibration:
-    """Another site's calibration of this checkpoint where there is one, else that of `val`."""
-    there = calibration_lib.read(workdir)
-    if there is not None and not there.is_own:
-        if there.checkpoint_step == detector.step:
-            _print_calibration(there, detector)
-            return there
+def _calibrate_or_keep(
+    workdir: Workdir, detector: RestoredDetector, data_set: DataSet
+) -> CalibrationSet:
+    """Returns another site's calibration of this checkpoint; without one, calibrates on `val`."""
+    stored = read_calibration_set(workdir)
+    if stored is not None and not stored.is_own:
+        if stored.checkpoint_step == detector.step:
+            _print_calibration(stored, detector)
+            return stored
         logger.info(
-            f"calibration on '{there.source}' was of checkpoint {there.checkpoint_step}: dropped; "
-            "calibrate there again."
+            f"calibration on '{stored.source}' was of checkpoint {stored.checkpoint_step}: "
+            "dropped; run --mode=calibrate again."
         )
-    split = data_set.split(calibration_lib.OWN)
-    scores, evidence = _evidence(detector, split, f"score {calibration_lib.OWN}")
-    # The run's failure, where another site's images would be the user's mistake.
-    _check_finite(calibration_lib.OWN, "score", split, scores)
-    return _store(workdir, detector, None, split, scores, evidence)
+    split = data_set.split(OWN_SPLIT)
+    columns, maxima = _score(detector, split, f"score {OWN_SPLIT}", _maxima)
+    # With the run's own images this is a failed run; with another site's, a mistake of the user.
+    _check_finite(OWN_SPLIT, "score", split, columns[SCORE])
+    return _calibrate(workdir, detector, None, split, columns, maxima)
 
 
-def _store(
+def _calibrate(
     workdir: Workdir,
-    detector: Detector,
+    detector: RestoredDetector,
     source: str | None,
     normals: Split,
-    scores: Scalars,
-    evidence: NormalEvidence,
-) -> StoredCalibration:
-    step = detector.step
-    stored = calibration_lib.store(workdir, source, step, normals, scores, evidence)
-    _print_calibration(stored, detector)
-    return stored
+    columns: Mapping[str, Scalars],
+    maxima: Scalars,
+) -> CalibrationSet:
+    components = {name: values for name, values in columns.items() if name != SCORE}
+    calibration_set = write_calibration_set(
+        workdir, source, detector.step, normals, columns[SCORE], components, maxima
+    )
+    _print_calibration(calibration_set, detector)
+    return calibration_set
 
 
-def _print_calibration(stored: StoredCalibration, detector: Detector) -> None:
-    logger.info(decisions.summary(stored, detector.config.evaluate.false_positive_rate))
+def _print_calibration(normals: CalibrationSet, detector: RestoredDetector) -> None:
+    logger.info(decisions.summary(normals, detector.config.evaluate.false_positive_rate))
 
 
 def _check_finite(name: str, what: str, split: Split, scores: Scalars) -> None:
-    """Raises a RunError that names the first image of which something is not finite."""
+    """Raises a RunError that names the first image with a value that is not finite."""
     bad = ~np.isfinite(scores)
     if bad.any():
         first = int(np.argmax(bad))
@@ -140,20 +164,23 @@ def _check_finite(name: str, what: str, split: Split, scores: Scalars) -> None:
         )
 
 
-def _warn_of_constants(name: str, columns: dict[str, Scalars]) -> None:
-    """A line for every part of the score that is the same for all images: it tells nothing."""
+def _report_constants(name: str, columns: Mapping[str, Scalars]) -> None:
+    """Reports columns that have the same value for every image: they carry no information."""
     for column, values in columns.items():
         if len(values) > 1 and (values == values[0]).all():
             logger.info(
-                f"{name}: '{column}' is {values[0] + 0.0:g} for every image and tells nothing "
-                "about any."
+                f"{name}: '{column}' is {values[0] + 0.0:g} for every image and carries no "
+                "information."
             )
 
 
 class _SplitEvaluation:
-    """What the metrics of one test split share: labels, groups, positions, resamples."""
+    """The evaluation of one test split: labels, groups, metrics and resamples."""
 
-    def __init__(self, config: Any, train: Split, split: Split):
+    def __init__(
+        self, config: ConfigDict, all_metrics: Sequence[metrics.Metric], train: Split, split: Split
+    ):
+        self._metrics = all_metrics
         self._train = train
         self._split = split
         self._labels = split.labels.astype(np.int64)
@@ -161,65 +188,64 @@ class _SplitEvaluation:
         self._rate = float(config.evaluate.false_positive_rate)
         self._resamples = int(config.evaluate.bootstrap_resamples)
 
-    def corrected(self, scores: Scalars, train_scores: TrainScalars) -> Scalars | None:
-        """The scores minus their slice position's training mean; None without positions."""
+    def with_corrected(
+        self, columns: Mapping[str, Scalars], train_scores: TrainScalars
+    ) -> dict[str, Scalars]:
+        """Adds `CORRECTED_SCORE` to columns where slices have positions."""
         positions, train_positions = self._split.positions, self._train.positions
         if positions is None or train_positions is None:
-            return None
-        return position_corrected(scores, positions, train_scores, train_positions)
+            return dict(columns)
+        corrected = position_corrected(columns[SCORE], positions, train_scores, train_positions)
+        return {**columns, CORRECTED_SCORE: corrected}
 
-    def of_scores(self, scores: Scalars, train_scores: TrainScalars) -> dict[str, Any]:
-        """AUROC, raw and, where slices have positions, position-corrected."""
-        found = {"auroc": self._detection("auroc", scores)}
-        corrected = self.corrected(scores, train_scores)
-        if corrected is not None:
-            found["auroc_position_corrected"] = self._detection("auroc", corrected)
-        return found
+    def of_trivial(self, scores: Scalars, train_scores: TrainScalars) -> dict[str, Any]:
+        """Returns the AUROC of a trivial score, raw and (with positions) corrected."""
+        columns = self.with_corrected({SCORE: scores}, train_scores)
+        return self._estimates((metrics.AUROC, metrics.AUROC_CORRECTED), columns)
 
-    def of_model(
-        self, columns: dict[str, Scalars], maps: np.ndarray, train_scores: TrainScalars
-    ) -> dict[str, Any]:
-        """Every metric of a system."""
-        scores = columns["score"]
-        found = self.of_scores(scores, train_scores)
-        found["average_precision"] = self._detection("average_precision", scores)
-        if "mse" in columns:
-            normal = self._labels == 0
-            found["mse"] = metrics.mean(
-                columns["mse"][normal], self._groups[normal], self._resamples
-            ).as_json()
+    def of_model(self, columns: Mapping[str, Scalars], maps: Maps) -> dict[str, Any]:
+        """Returns every metric of a system, and the sizes of the split."""
+        results = self._estimates(self._metrics, columns)
         if self._split.masks is not None:
-            pixel = metrics.pixel_metrics(self._split.masks, maps, self._groups, self._resamples)
-            found.update({name: estimate.as_json() for name, estimate in pixel.items()})
-        found["num_images"] = len(self._split)
-        found["num_anomalous"] = int(self._labels.sum())
-        found["num_groups"] = int(self._groups.max()) + 1
+            pixel = estimate_pixels(
+                self._metrics, self._split.masks, maps, self._groups, self._resamples
+            )
+            results.update({name: estimate.as_json() for name, estimate in pixel.items()})
+        results["num_images"] = len(self._split)
+        results["num_anomalous"] = int(self._labels.sum())
+        results["num_groups"] = int(self._groups.max()) + 1
         for key, split in (("", self._split), ("training_", self._train)):
             if split.files is not None:
-                found[f"num_{key}files_skipped"] = len(split.files.skipped)
-        return found
+                results[f"num_{key}files_skipped"] = len(split.files.skipped)
+        return results
 
     def decisions(
-        self, scores: Scalars, stored: StoredCalibration, pixel_statistics: Scalars
+        self, scores: Scalars, normals: CalibrationSet, pixel_statistics: Scalars
     ) -> dict[str, Any]:
-        """From normal images alone, and AE-FLOW's protocol where there are both classes."""
+        """Evaluates thresholds from normal images and, with both classes, AE-FLOW's protocol."""
         rate, count = self._rate, self._resamples
         arguments = (self._labels, scores.astype(np.float64), self._groups, count)
-        found = {
-            "calibration": stored.name,
-            "images_are_patients": stored.images_are_patients,
-            "normal_images_only": decisions.of_normals(stored.calibration, rate, *arguments),
+        results = {
+            "calibration": normals.name,
+            "images_are_patients": normals.images_are_patients,
+            "normal_images_only": decisions.of_normals(normals.calibration, rate, *arguments),
         }
         if len(np.unique(self._labels)) == 2:
-            found.update(decisions.of_labels(*arguments))
+            results.update(decisions.of_labels(*arguments))
             trivial = (self._labels, pixel_statistics.astype(np.float64), self._groups, count)
-            found["pixel_statistics"] = decisions.best_on_test(*trivial)
-        return found
+            results["pixel_statistics"] = decisions.best_on_test(*trivial)
+        return results
 
-    def _detection(self, name: str, scores: Scalars) -> dict[str, float | None]:
-        return metrics.detection(
-            name, self._labels, scores, self._groups, self._resamples
-        ).as_json()
+    def _estimates(
+        self, wanted: Sequence[metrics.Metric], columns: Mapping[str, Scalars]
+    ) -> dict[str, Any]:
+        return {
+            metric.name: metrics.estimate(
+                metric, self._labels, columns[metric.column], self._groups, self._resamples
+            ).as_json()
+            for metric in wanted
+            if metric.column in columns
+        }
 
 
 def _bar(split: Split, description: str) -> Any:
@@ -229,8 +255,8 @@ def _bar(split: Split, description: str) -> Any:
     )  # fmt: skip
 
 
-def _image_scores(detector: Detector, split: Split, description: str) -> Scalars:
-    """Image scores alone."""
+def _image_scores(detector: RestoredDetector, split: Split, description: str) -> Scalars:
+    """Returns the image scores of a split [N], without the work for maps."""
     parts: list[np.ndarray] = []
     with _bar(split, description) as bar:
         for scores in detector.image_score_batches(split.images):
@@ -239,54 +265,58 @@ def _image_scores(detector: Detector, split: Split, description: str) -> Scalars
     return np.concatenate(parts)
 
 
-def _evidence(detector: Detector, split: Split, description: str) -> tuple[Scalars, NormalEvidence]:
-    """Image scores of normal images, and what else is known of them."""
-    found: list[dict[str, Any]] = []
-    maxima: list[np.ndarray] = []
-    with _bar(split, description) as bar:
-        for scores in detector.score_batches(split.images):
-            found.append(score_columns(scores))
-            maxima.append(np.max(scores.pixel, axis=(1, 2)))
-            bar.update(len(scores.image))
-    joined = {name: np.concatenate([part[name] for part in found]) for name in found[0]}
-    return joined.pop(SCORE), NormalEvidence(joined, np.concatenate(maxima))
-
-
-def _collect(
-    detector: Detector, split: Split, description: str
+def _score(
+    detector: RestoredDetector, split: Split, description: str, reduce: Callable[[Maps], np.ndarray]
 ) -> tuple[dict[str, Scalars], np.ndarray]:
-    """Columns `score` and every component, each [N], and the anomaly maps [N, H, W]."""
-    found: list[dict[str, Any]] = []
-    maps: list[np.ndarray] = []
+    """Scores a split.
+
+    Returns:
+        Columns `score` and every component, each [N]; and the reduced anomaly maps [N, ...].
+    """
+    columns: list[dict[str, Any]] = []
+    reduced: list[np.ndarray] = []
     with _bar(split, description) as bar:
         for scores in detector.score_batches(split.images):
-            found.append(score_columns(scores))
-            maps.append(np.asarray(scores.pixel))
+            columns.append(score_columns(scores))
+            reduced.append(reduce(np.asarray(scores.pixel)))
             bar.update(len(scores.image))
-    joined = {name: np.concatenate([part[name] for part in found]) for name in found[0]}
-    return joined, np.concatenate(maps)
+    joined = {name: np.concatenate([part[name] for part in columns]) for name in columns[0]}
+    return joined, np.concatenate(reduced)
 
 
-def _write_examples(folder: Path, detector: Detector, split: Split, scores: Scalars) -> None:
-    """`examples.npz`: a few telling slices with all that was seen in them."""
+def _maxima(maps: Maps) -> Scalars:
+    return np.max(maps, axis=(1, 2))
+
+
+def _write_examples(
+    folder: Path, detector: RestoredDetector, split: Split, scores: Scalars
+) -> None:
+    """Writes `examples.npz`: a few slices of each kind with their reconstructions and maps."""
     count = min(int(detector.config.evaluate.num_examples), len(split) // 2)
     if not count:
         return
     kinds = examples.choose(scores, split.labels, split.groups, count)
     images = to_unit_interval(split.images[examples.rows_of(kinds)])
-    seen = detector.score(images)
-    examples.write_examples(folder / "examples.npz", split, kinds, images, seen)
+    scored: Scores = detector.score(images)
+    examples.write_examples(folder / "examples.npz", split, kinds, images, scored)
 
 
-def _print_summary(name: str, found: dict[str, Any]) -> None:
-    """One line a split for the terminal."""
+def _print_summary(
+    name: str, all_metrics: Sequence[metrics.Metric], results: Mapping[str, Any]
+) -> None:
+    """Prints one line of metrics for a split; warns of external metrics that lack their column."""
 
-    def text(estimate: dict[str, float | None]) -> str:
-        value, low, high = (estimate[key] for key in ("value", "low", "high"))
+    def text(metric: metrics.Metric) -> str:
+        value, low, high = (results[metric.name][key] for key in ("value", "low", "high"))
         if value is None:
             return "undefined (one class only)"
-        return f"{value:.3f}" if low is None else f"{value:.3f} [{low:.3f}, {high:.3f}]"
+        digits = metric.decimals
+        interval = "" if low is None else f" [{low:.{digits}f}, {high:.{digits}f}]"
+        return f"{value:.{digits}f}{interval}"
 
-    keys = ("auroc", "auroc_position_corrected", "average_precision", "pixel_auroc")
-    parts = [f"{key} {text(found[key])}" for key in keys if key in found]
-    logger.info(f"{name}: {', '.join(parts)}")
+    external = [metric for metric in all_metrics if metric not in metrics.METRICS]
+    printed = [m for m in (*_PRINTED, *external) if m.name in results]
+    logger.info(f"{name}: {', '.join(f'{metric.name} {text(metric)}' for metric in printed)}")
+    for metric in external:
+        if metric.name not in results:
+            logger.warning(f"{name}: has no '{metric.column}', so no metric '{metric.name}'.")

@@ -1,4 +1,4 @@
-"""`eval/<split>/examples.npz`: slices that are worth a look, with all that was seen in them."""
+"""`eval/<split>/examples.npz`: example slices of a test split with their scores and images."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -13,25 +13,25 @@ from jaxad.types import Scores, Split
 Maps = Float[np.ndarray, "m height width"]
 Images = Float[np.ndarray, "m height width channels"]
 
-#: The kinds of slices that are kept; each ranks some of a split's, the most telling first.
+#: The kinds of examples; each ranks slices of a split, the most extreme first.
 MOST, LEAST, FALSE_ALARMS, MISSES = KINDS = ("most", "least", "false_alarms", "misses")
 _KIND, _RECONSTRUCTION, _MAP = "kind_", "reconstruction_", "map_"
 
 
 @dataclasses.dataclass(frozen=True)
 class Examples:
-    """Slices of a test split, each kept once.
+    """M slices of a test split, each stored once.
 
     Attributes:
         ids: of the slices.
         labels: 1 = anomalous, 0 = normal.
-        scores: of each, higher = more anomalous.
+        scores: higher = more anomalous.
         images: in [0, 1].
         pixel: anomaly maps.
         reconstructions: by name.
         maps: anomaly maps by name, where a system has several.
-        masks: 1 = anomalous; None where there are none.
-        kinds: one of `KINDS` -> which of the slices are of it. A slice can be of several.
+        masks: 1 = anomalous; None where the data have none.
+        kinds: marks the slices of each of `KINDS`; a slice can be of several.
     """
 
     ids: tuple[str, ...]
@@ -48,13 +48,13 @@ class Examples:
         return len(self.ids)
 
     def ranked(self, kind: str) -> Int[np.ndarray, " rows"]:
-        """The rows of one kind, the most telling first."""
+        """Returns the rows of one kind, the most extreme first."""
         chosen = np.flatnonzero(self.kinds[kind])
         return chosen[np.argsort(_sign(kind) * self.scores[chosen], kind="stable")]
 
 
 def _sign(kind: str) -> int:
-    """What a score is multiplied with so that the most telling is the least."""
+    """Returns the factor of scores that makes ascending order start with the most extreme."""
     return -1 if kind in (MOST, FALSE_ALARMS) else 1
 
 
@@ -64,47 +64,46 @@ def choose(
     groups: Sequence[str],
     count: int,
 ) -> dict[str, list[int]]:
-    """Rows of up to `count` slices of each kind, of as many patients: neighbours look alike.
+    """Returns rows of up to `count` slices of each kind, one per patient (neighbours look alike).
 
-    The most and the least anomalous are so whatever their label; false alarms are the normal slices
-    with the highest scores, misses the anomalous ones with the lowest.
+    `MOST` and `LEAST` rank all slices by score; `FALSE_ALARMS` are the normal slices with the
+    highest scores, `MISSES` the anomalous ones with the lowest.
     """
-    wanted = {FALSE_ALARMS: labels == 0, MISSES: labels == 1}
-    found = {}
+    candidates = {FALSE_ALARMS: labels == 0, MISSES: labels == 1}
+    rows_by_kind = {}
     for kind in KINDS:
         order = np.argsort(_sign(kind) * scores, kind="stable")
-        candidates = order[wanted[kind][order]] if kind in wanted else order
         first_of_groups: dict[str, int] = {}
-        for row in candidates:
+        for row in order[candidates[kind][order]] if kind in candidates else order:
             if len(first_of_groups) == count:
                 break
             first_of_groups.setdefault(groups[row], int(row))
-        found[kind] = list(first_of_groups.values())
-    return found
+        rows_by_kind[kind] = list(first_of_groups.values())
+    return rows_by_kind
 
 
 def write_examples(
-    path: Path, split: Split, kinds: Mapping[str, Sequence[int]], images: Images, seen: Scores
+    path: Path, split: Split, kinds: Mapping[str, Sequence[int]], images: Images, scores: Scores
 ) -> None:
-    """Writes chosen slices.
+    """Writes example slices.
 
     Args:
         path: the file.
-        split: where they are from.
-        kinds: what `choose` gave.
+        split: the test split.
+        kinds: rows of the split, from `choose`.
         images: of `rows_of(kinds)`, in [0, 1].
-        seen: what a detector made of these images.
+        scores: of these images.
     """
     rows = rows_of(kinds)
     arrays = {
         "id": np.asarray([split.ids[row] for row in rows]),
         **{f"{_KIND}{kind}": np.isin(rows, chosen) for kind, chosen in kinds.items()},
         "label": split.labels[rows],
-        "score": seen.image,
+        "score": scores.image,
         "image": images,
-        "pixel": seen.pixel,
-        **{f"{_RECONSTRUCTION}{name}": value for name, value in seen.reconstructions.items()},
-        **{f"{_MAP}{name}": value for name, value in seen.maps.items()},
+        "pixel": scores.pixel,
+        **{f"{_RECONSTRUCTION}{name}": value for name, value in scores.reconstructions.items()},
+        **{f"{_MAP}{name}": value for name, value in scores.maps.items()},
     }
     if split.masks is not None:
         arrays["mask"] = split.masks[rows]
@@ -113,24 +112,21 @@ def write_examples(
 
 
 def rows_of(kinds: Mapping[str, Sequence[int]]) -> Int[np.ndarray, " m"]:
-    """The rows of all kinds, each once, in the order in which they come."""
+    """Returns the rows of all kinds, each once, in order of first occurrence."""
     return np.asarray(list(dict.fromkeys(row for rows in kinds.values() for row in rows)), np.int64)
 
 
 def read_examples(path: Path) -> Examples:
-    """Reads chosen slices; of an older version's file, which has the first two kinds alone.
+    """Reads example slices.
 
     Raises:
-        OSError: there is no file, or it cannot be opened.
+        OSError: the file is missing or cannot be opened.
         ValueError, KeyError, zipfile.BadZipFile: it is damaged.
     """
     with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
         arrays = {name: archive[name] for name in archive.files}
-    kinds = {kind: arrays[f"{_KIND}{kind}"] for kind in KINDS if f"{_KIND}{kind}" in arrays}
-    if "kind" in arrays:
-        kinds = {kind: arrays["kind"] == kind for kind in (MOST, LEAST)}
 
-    def named(prefix: str) -> dict[str, np.ndarray]:
+    def with_prefix(prefix: str) -> dict[str, np.ndarray]:
         return {
             name.removeprefix(prefix): array
             for name, array in arrays.items()
@@ -143,8 +139,8 @@ def read_examples(path: Path) -> Examples:
         scores=arrays["score"],
         images=arrays["image"],
         pixel=arrays["pixel"],
-        reconstructions=named(_RECONSTRUCTION),
-        maps=named(_MAP),
+        reconstructions=with_prefix(_RECONSTRUCTION),
+        maps=with_prefix(_MAP),
         masks=arrays.get("mask"),
-        kinds=kinds,
+        kinds={kind: arrays[f"{_KIND}{kind}"] for kind in KINDS},
     )

@@ -1,243 +1,290 @@
-"""Metrics with 95 % intervals from a bootstrap over patients.
+"""The metrics of a detector, one record each.
 
-Slices of one patient are not independent, so whole patients (groups) are resampled. Metrics of
-images are values of scikit-learn, those of pixels equal them (`curves.py`, which sorts the pixels
-once); intervals are the percentile intervals of `scipy.stats.bootstrap`.
+`metrics.json`, reports, comparisons and the tables of studies read these records: a new metric is
+one more record in `METRICS`. `config.evaluate.metrics` names metrics of other packages; see
+docs/metrics.md.
 """
 
 import dataclasses
 import math
-import warnings
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Container, Iterable
 
 import numpy as np
-import scipy.ndimage
 import scipy.sparse
-import scipy.stats
 import sklearn.metrics
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Bool, Float, Int
+from ml_collections import ConfigDict
 
+from jaxad.detector.detector import SCORE
+from jaxad.errors import RunError, UserError, first_line
 from jaxad.evaluate import curves
-from jaxad.runtime import interrupts
+from jaxad.evaluate.bootstrap import Counts, Estimate, Statistic, bootstrap_interval
+from jaxad.evaluate.positions import CORRECTED_SCORE
+from jaxad.extension import load_object
 from jaxad.types import Groups
 
 Scalars = Float[np.ndarray, " n"]
 Labels = Int[np.ndarray, " n"]
 
-#: Pixel scores are binned at this many quantiles for their intervals (not for their values).
-_PIXEL_BINS = 2048
+#: `Metric.column` of metrics of pixels: anomaly maps, whose labels are the masks.
+PIXELS = "pixels"
+
+_FIELD = "config.evaluate.metrics"
+#: Keys of `metrics.json` that hold something else than a metric, beside `num_*`.
+_OTHER_KEYS = ("checkpoint_step", "score_weights", "decisions", "trivial")
 
 
 @dataclasses.dataclass(frozen=True)
-class Estimate:
-    """A metric with its 95 % interval; NaN where it is undefined (a class is missing)."""
+class Metric:
+    """A metric of the scored images of a test split, or of the pixels of their anomaly maps.
 
-    value: float
-    low: float
-    high: float
+    It is undefined (NaN; null in `metrics.json`) where one of the two classes is missing, unless it
+    is `normal_only`.
 
-    def as_json(self) -> dict[str, float | None]:
-        """`{value, low, high}`, null for NaN."""
-        return {
-            name: float(value) if math.isfinite(value) else None
-            for name, value in dataclasses.asdict(self).items()
-        }
-
-
-def group_interval(
-    statistic: Callable[[Float[np.ndarray, "resamples groups"]], np.ndarray],
-    num_groups: int,
-    resamples: int,
-) -> tuple[float, float]:
-    """The 95 % percentile interval of a statistic of how often each group was drawn.
-
-    Args:
-        statistic: [R, G] counts to [R] values; NaN where a draw leaves it undefined.
-        num_groups: G; of fewer than two there is no interval (NaN).
-        resamples: of the bootstrap.
+    Attributes:
+        name: key in `metrics.json` and in CSV tables; a Python identifier.
+        function: (labels [N] int64, 1 = anomalous; values [N]) -> the metric of these images.
+            Metrics of pixels have none: their curve gives the value.
+        curve: the same metric of weighted thresholds, for many resamples at once; see `curves`.
+            Without it, the function is called for every resample.
+        column: the values: `score`, `score_position_corrected` (where slices have positions), a
+            component of the score such as `mse`, or `PIXELS` (where there are masks).
+        normal_only: whether it is a metric of the normal images alone.
+        by_region: whether each anomalous pixel weighs 1 / the size of its region.
+        higher_is_better: whether a larger value is the better one.
+        title: name in reports; by default the name as words.
+        heading: name in the tables of studies; by default the title.
+        decimals: digits after the point in tables.
     """
 
-    def of_draws(draws: np.ndarray, axis: int) -> np.ndarray:
-        del axis  # scipy puts the sample last
-        interrupts.check()
-        flat = draws.reshape(-1, draws.shape[-1])
-        rows = np.repeat(np.arange(len(flat)), flat.shape[-1])
-        counts = np.zeros((len(flat), num_groups))
-        np.add.at(counts, (rows, flat.ravel()), 1.0)
-        return statistic(counts).reshape(draws.shape[:-1])
+    name: str
+    function: Callable[[Labels, Scalars], float] | None = None
+    curve: Callable[[curves.Weights, curves.Weights], Float[np.ndarray, " resamples"]] | None = None
+    column: str = SCORE
+    normal_only: bool = False
+    by_region: bool = False
+    higher_is_better: bool = True
+    title: str = ""
+    heading: str = ""
+    decimals: int = 3
 
-    if num_groups < 2:
-        return math.nan, math.nan
-    # A resample can miss a class of a small split; the interval is over those that do not.
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", scipy.stats.DegenerateDataWarning)
-        distribution = scipy.stats.bootstrap(
-            (np.arange(num_groups),),
-            of_draws,
-            n_resamples=resamples,
-            batch=100,
-            vectorized=True,
-            method="percentile",
-            rng=np.random.default_rng(0),
-        ).bootstrap_distribution
-    defined = distribution[np.isfinite(distribution)]
-    if not len(defined):
-        return math.nan, math.nan
-    low, high = np.percentile(defined, [2.5, 97.5])
-    return float(low), float(high)
+    def __post_init__(self) -> None:
+        title = self.title or self.name.replace("_", " ").capitalize()
+        object.__setattr__(self, "title", title)
+        object.__setattr__(self, "heading", self.heading or title)
 
+    def rows(self, labels: Labels) -> Bool[np.ndarray, " n"]:
+        """Marks the images that the metric is computed from."""
+        return labels == 0 if self.normal_only else np.ones(len(labels), bool)
 
-_CURVES = {
-    "auroc": curves.auroc,
-    "average_precision": curves.average_precision,
-    "best_dice": curves.best_dice,
-    "aupro": curves.partial_auroc,
-}
+    def value(self, labels: Labels, values: Scalars) -> float:
+        """Returns the metric of these rows; NaN where it is undefined.
+
+        Raises:
+            RunError: the function fails or returns no number.
+        """
+        assert self.function is not None
+        if not len(labels) or (not self.normal_only and labels.min() == labels.max()):
+            return math.nan
+        try:
+            return float(self.function(labels, values))
+        except Exception as error:
+            line = f"{type(error).__name__}: {first_line(error)}"
+            raise RunError(f"metric '{self.name}': its function failed ({line}).") from error
 
 
-def _point(name: str, labels: Labels, scores: Scalars) -> float:
-    """The metric of all rows; NaN where a class is missing."""
-    if labels.min() == labels.max():
-        return math.nan
-    if name == "auroc":
-        return float(sklearn.metrics.roc_auc_score(labels, scores))
-    return float(sklearn.metrics.average_precision_score(labels, scores))
+def _mean(labels: Labels, values: Scalars) -> float:
+    del labels
+    return float(np.mean(values))
 
 
-def _group_table(
-    columns: np.ndarray,
+AUROC = Metric(
+    "auroc", sklearn.metrics.roc_auc_score, curves.auroc, title="AUROC, raw", heading="AUROC"
+)
+AUROC_CORRECTED = dataclasses.replace(
+    AUROC,
+    name="auroc_position_corrected",
+    column=CORRECTED_SCORE,
+    title="AUROC, position-corrected",
+    heading="AUROC, corrected",
+)
+AVERAGE_PRECISION = Metric(
+    "average_precision",
+    sklearn.metrics.average_precision_score,
+    curves.average_precision,
+    title="Average precision (AP)",
+    heading="AP",
+)
+#: How well a system reconstructs what it should: the normal images.
+MSE = Metric(
+    "mse",
+    _mean,
+    column="mse",
+    normal_only=True,
+    higher_is_better=False,
+    title="Mean squared error (MSE)",
+    heading="MSE",
+    decimals=5,
+)
+PIXEL_AUROC = Metric("pixel_auroc", curve=curves.auroc, column=PIXELS, title="Pixel AUROC")
+#: AUPRO (Bergmann et al. 2020, "Uninformed Students"): the area under the mean overlap with each
+#: anomalous region (of neighbouring pixels, diagonals included) over the false-positive rate, up to
+#: a rate of .3, divided by .3: a partial AUROC of pixels that weigh 1 / the size of their region.
+AUPRO = Metric(
+    "aupro",
+    curve=curves.partial_auroc,
+    column=PIXELS,
+    by_region=True,
+    title="AUPRO (regions, up to 30 % false positives)",
+)
+
+#: Every metric, in the order of reports.
+METRICS = (
+    AUROC,
+    AUROC_CORRECTED,
+    AVERAGE_PRECISION,
+    MSE,
+    PIXEL_AUROC,
+    Metric("pixel_average_precision", curve=curves.average_precision, column=PIXELS),
+    AUPRO,
+    Metric("best_dice", curve=curves.best_dice, column=PIXELS, title="Best Dice"),
+)
+
+
+def load_metrics(config: ConfigDict) -> tuple[Metric, ...]:
+    """Returns the metrics of a run: `METRICS`, then those of `config.evaluate.metrics`.
+
+    Raises:
+        UserError: an object that the config names cannot be imported or is no usable metric.
+    """
+    return union([METRICS, [_external(name) for name in config.evaluate.metrics]])
+
+
+def union(metrics: Iterable[Iterable[Metric]]) -> tuple[Metric, ...]:
+    """Returns the metrics of several collections, each once.
+
+    Raises:
+        UserError: two different metrics have the same name.
+    """
+    by_name: dict[str, Metric] = {}
+    for metric in (metric for part in metrics for metric in part):
+        if by_name.setdefault(metric.name, metric) != metric:
+            raise UserError(f"{_FIELD}: two metrics are named '{metric.name}'; rename yours.")
+    return tuple(by_name.values())
+
+
+def _external(name: str) -> Metric:
+    """Imports a metric, `package.module:name`, and tries it on 20 images."""
+    target = load_object(name, _FIELD)
+    if isinstance(target, Metric):
+        metric = target
+    elif callable(target) and hasattr(target, "__name__"):
+        metric = Metric(target.__name__, target)
+    else:
+        raise UserError(
+            f"{_FIELD}: '{name}' is {type(target).__name__}; name a function (labels, scores) -> "
+            "float, or a jaxad.evaluate.metrics.Metric."
+        )
+    key = metric.name
+    if not key.isidentifier() or key in _OTHER_KEYS or key.startswith("num_"):
+        raise UserError(
+            f"{_FIELD}: '{name}' is named '{key}', which cannot be a metric's key in metrics.json; "
+            "rename it."
+        )
+    if metric.column == PIXELS and metric.curve is None:
+        raise UserError(f"{_FIELD}: '{name}' has no curve; a metric of pixels needs one.")
+    if metric.column != PIXELS and metric.function is None:
+        raise UserError(f"{_FIELD}: '{name}' has no function; a metric of images needs one.")
+    try:
+        _try(metric)
+    except Exception as error:
+        raise UserError(
+            f"{_FIELD}: '{name}' fails on labels and scores of 20 images ({type(error).__name__}: "
+            f"{first_line(error)}); it takes two arrays [N] and returns a number."
+        ) from error
+    return metric
+
+
+def _try(metric: Metric) -> None:
+    """Calls a metric's functions as an evaluation does; raises whatever they raise."""
+    labels, values = np.tile([0, 1], 10), np.linspace(0, 1, 20)
+    if metric.curve is not None:
+        weights = np.stack([labels, labels[::-1]]).astype(float)
+        if np.shape(metric.curve(weights, 1 - weights)) != (2,):
+            raise ValueError("its curve does not return one value per resample")
+    if metric.function is not None:
+        chosen = metric.rows(labels)
+        float(metric.function(labels[chosen], values[chosen]))
+
+
+def is_measured(metric: Metric, labels: Labels, columns: Container[str]) -> bool:
+    """Whether a metric of images is defined for these labels and columns."""
+    return metric.column in columns and (metric.normal_only or bool(0 < labels.mean() < 1))
+
+
+def estimate(
+    metric: Metric, labels: Labels, values: Scalars, groups: Groups, resamples: int
+) -> Estimate:
+    """Returns a metric of images with its interval.
+
+    Args:
+        metric: what to compute.
+        labels: 1 = anomalous, [N].
+        values: the metric's column, [N].
+        groups: number of each image's patient, [N].
+        resamples: of the bootstrap.
+
+    Raises:
+        RunError: see `Metric.value`.
+    """
+    chosen = metric.rows(labels)
+    labels, values = labels[chosen], values[chosen]
+    value = metric.value(labels, values)
+    if math.isnan(value):
+        return Estimate(value)
+    groups = np.unique(groups[chosen], return_inverse=True)[1]
+    num_groups = int(groups.max()) + 1
+    statistic = resampled(metric, labels, values, groups, num_groups)
+    return Estimate(value, *bootstrap_interval(statistic, num_groups, resamples))
+
+
+def resampled(
+    metric: Metric, labels: Labels, values: Scalars, groups: Groups, num_groups: int
+) -> Statistic:
+    """Returns the metric of images as a function of how often each patient is drawn."""
+    chosen = metric.rows(labels)
+    labels, values, groups = labels[chosen], values[chosen], groups[chosen]
+    curve = metric.curve
+    if curve is not None:
+        ranks = np.unique(values, return_inverse=True)[1]
+        shape = (num_groups, int(ranks.max()) + 1)
+        positive, negative = (rank_table(ranks, groups, labels == x, shape) for x in (1, 0))
+        return lambda counts: curve(counts @ positive, counts @ negative)
+    if metric.function is _mean:  # sums of patients are enough
+        sums = np.bincount(groups, values, minlength=num_groups)
+        sizes = np.bincount(groups, minlength=num_groups).astype(float)
+
+        def mean(counts: Counts) -> Float[np.ndarray, " resamples"]:
+            with np.errstate(invalid="ignore"):
+                return (counts @ sums) / (counts @ sizes)
+
+        return mean
+
+    def of_repeated_rows(counts: Counts) -> Float[np.ndarray, " resamples"]:
+        every = np.arange(len(labels))
+        draws = (np.repeat(every, times[groups]) for times in counts.astype(np.int64))
+        return np.array([metric.value(labels[rows], values[rows]) for rows in draws])
+
+    return of_repeated_rows
+
+
+def rank_table(
+    ranks: Groups,
     groups: Groups,
     chosen: Bool[np.ndarray, " n"],
     shape: tuple[int, int],
     weights: Scalars | None = None,
-) -> Any:
-    """How many chosen rows (or their weight) of each group are in each column, sparse [G, C]."""
+) -> scipy.sparse.csr_array:
+    """Counts (or weighs) the chosen rows of each group at each rank of the score, [G, T]."""
     values = np.ones(int(chosen.sum())) if weights is None else weights[chosen]
-    return scipy.sparse.coo_array((values, (groups[chosen], columns[chosen])), shape=shape).tocsr()
-
-
-def _tables(labels: Labels, columns: Groups, groups: Groups) -> tuple[Any, Any]:
-    """Positive and negative rows of each group at each rank `columns` of the score."""
-    shape = (int(groups.max()) + 1, int(columns.max()) + 1)
-    positive = _group_table(columns, groups, labels == 1, shape)
-    return positive, _group_table(columns, groups, labels == 0, shape)
-
-
-def _interval(name: str, tables: tuple[Any, Any], resamples: int) -> tuple[float, float]:
-    """Interval of a metric of scores whose ranks are in `tables`."""
-    positive, negative = tables
-    metric = _CURVES[name]
-    return group_interval(
-        lambda counts: metric(counts @ positive, counts @ negative), positive.shape[0], resamples
-    )
-
-
-def detection(
-    name: str, labels: Labels, scores: Scalars, groups: Groups, resamples: int
-) -> Estimate:
-    """AUROC or average precision of image scores.
-
-    Args:
-        name: `auroc` or `average_precision`.
-        labels: 1 = anomalous, [N].
-        scores: higher = more anomalous, [N].
-        groups: number of each row's patient, [N].
-        resamples: of the bootstrap.
-    """
-    value = _point(name, labels, scores)
-    if math.isnan(value):
-        return Estimate(value, math.nan, math.nan)
-    columns = np.unique(scores, return_inverse=True)[1]
-    return Estimate(value, *_interval(name, _tables(labels, columns, groups), resamples))
-
-
-def weighted_detection(
-    name: str,
-    labels: Labels,
-    scores: Scalars,
-    groups: Groups,
-    counts: Float[np.ndarray, "resamples groups"],
-) -> Float[np.ndarray, " resamples"]:
-    """AUROC or average precision with every patient counted so often; see `detection`."""
-    columns = np.unique(scores, return_inverse=True)[1]
-    shape = (counts.shape[1], int(columns.max()) + 1)
-    positive, negative = (_group_table(columns, groups, labels == label, shape) for label in (1, 0))
-    return _CURVES[name](counts @ positive, counts @ negative)
-
-
-def mean(values: Scalars, groups: Groups, resamples: int) -> Estimate:
-    """The mean over rows; NaN where there are none."""
-    if not len(values):
-        return Estimate(math.nan, math.nan, math.nan)
-    groups = np.unique(groups, return_inverse=True)[1]
-    sums, counts = np.bincount(groups, values), np.bincount(groups).astype(float)
-    interval = group_interval(lambda drawn: (drawn @ sums) / (drawn @ counts), len(sums), resamples)
-    return Estimate(float(np.mean(values)), *interval)
-
-
-def pixel_metrics(
-    masks: UInt8[np.ndarray, "n height width"],
-    maps: Float[np.ndarray, "n height width"],
-    groups: Groups,
-    resamples: int,
-) -> dict[str, Estimate]:
-    """Pixel AUROC, pixel AP, AUPRO and the best Dice over one threshold for all of the split.
-
-    AUPRO (Bergmann et al. 2020, "Uninformed Students") is the area under the mean overlap with each
-    anomalous region (of neighbouring pixels, diagonals included) over the rate of false positives,
-    up to a rate of .3: the partial AUROC of pixels that weigh 1 / their region's size, divided by
-    .3.
-
-    Args:
-        masks: 1 = anomalous.
-        maps: anomaly maps, higher = more anomalous.
-        groups: number of each image's patient, [N].
-        resamples: of the bootstrap.
-    """
-    names = {
-        "pixel_auroc": "auroc",
-        "pixel_average_precision": "average_precision",
-        "aupro": "aupro",
-        "best_dice": "best_dice",
-    }
-    if masks.min() == masks.max():
-        return {name: Estimate(math.nan, math.nan, math.nan) for name in names}
-    # There are tens of millions of pixels: they are sorted once, for all that follows.
-    order = np.argsort(maps, axis=None)
-    scores, labels = maps.ravel()[order], masks.ravel()[order].astype(np.int8)
-    region = region_weights(masks).ravel()[order]
-    ranks = np.cumsum(np.diff(scores, prepend=scores[:1]) > 0)
-    normal = np.bincount(ranks, labels == 0)[np.newaxis]
-    exact = {
-        False: (np.bincount(ranks, labels == 1)[np.newaxis], normal),
-        True: (np.bincount(ranks, region)[np.newaxis], normal),
-    }
-    # Quantiles of the anomalous pixels too: where they are rare, those of all pixels would put
-    # every threshold that matters into one bin.
-    shares = np.linspace(0, 1, _PIXEL_BINS)[:-1]
-    chosen = (scores, scores[labels == 1])
-    edges = np.unique(np.concatenate([np.quantile(part, shares) for part in chosen]))
-    columns = np.searchsorted(edges, scores, side="right")  # a bin begins with its edge
-    pixel_groups = np.repeat(groups, masks[0].size)[order]
-    positive, negative = _tables(labels, columns, pixel_groups)
-    by_region = _group_table(columns, pixel_groups, labels == 1, negative.shape, region)
-    binned = {False: (positive, negative), True: (by_region, negative)}
-    return {
-        name: Estimate(
-            float(_CURVES[metric](*exact[metric == "aupro"])[0]),
-            *_interval(metric, binned[metric == "aupro"], resamples),
-        )
-        for name, metric in names.items()
-    }
-
-
-def region_weights(
-    masks: UInt8[np.ndarray, "n height width"],
-) -> Float[np.ndarray, "n height width"]:
-    """1 / the number of pixels of the connected region that a pixel is of; 0 outside of all."""
-    neighbours = np.zeros((3, 3, 3), bool)
-    neighbours[1] = True  # of the same image, diagonals included
-    regions, _ = scipy.ndimage.label(masks, neighbours)
-    sizes = np.bincount(regions.ravel()).astype(float)
-    return np.where(regions > 0, 1 / sizes[regions], 0.0)
+    return scipy.sparse.coo_array((values, (groups[chosen], ranks[chosen])), shape=shape).tocsr()

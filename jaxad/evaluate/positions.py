@@ -8,6 +8,9 @@ anomalies; where they are, the differences are noise. Both AUROCs are reported.
 import numpy as np
 from jaxtyping import Float, Int
 
+#: Column of the corrected score in `scores.csv`.
+CORRECTED_SCORE = "score_position_corrected"
+
 
 def position_corrected(
     scores: Float[np.ndarray, " n"],
@@ -15,9 +18,9 @@ def position_corrected(
     train_scores: Float[np.ndarray, " m"],
     train_positions: Int[np.ndarray, " m"],
 ) -> Float[np.ndarray, " n"]:
-    """Each score minus the mean training score at its slice position.
+    """Subtracts the mean training score at each image's slice position.
 
-    A position that training never saw takes the mean over all training scores.
+    At a position that training never saw, the mean over all training scores is subtracted.
     """
     known, numbers = np.unique(train_positions, return_inverse=True)
     means = np.bincount(numbers, train_scores) / np.bincount(numbers)

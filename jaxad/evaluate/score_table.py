@@ -1,4 +1,4 @@
-"""`eval/<split>/scores.csv`: what a run made of a test split, one row an image."""
+"""`eval/<split>/scores.csv`: the scores of a test split, one row per image."""
 
 import csv
 import dataclasses
@@ -8,15 +8,14 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, Int
 
-from jaxad.detector.scorer import SCORE
+from jaxad.detector.detector import SCORE
 from jaxad.evaluate.paired import ScoredSplit
+from jaxad.evaluate.positions import CORRECTED_SCORE
 from jaxad.storage.workdir import atomic_write
 from jaxad.types import Split, group_numbers
 
 Scalars = Float[np.ndarray, " n"]
 
-#: The last column, where slices have positions.
-CORRECTED_SCORE = "score_position_corrected"
 _HEADING = ("id", "group", "position", "label")
 
 
@@ -26,11 +25,12 @@ class ScoreTable:
 
     Attributes:
         ids: of the images.
-        groups: the patient of each.
-        positions: the slice index of each; None where they have none.
+        groups: the patient of each image.
+        positions: slice index of each image; None without positions.
         labels: 1 = anomalous, 0 = normal.
-        columns: `score`, then the components and whatever else there is, by name. Float64; but for
-            `CORRECTED_SCORE`, the very float32 that was found: a score on a threshold stays on it.
+        columns: `score`, its components and, last, `CORRECTED_SCORE` where there are positions.
+            Float64; all but the last hold float32 values exactly, so that a score that equals a
+            threshold still equals it.
     """
 
     ids: tuple[str, ...]
@@ -44,7 +44,7 @@ class ScoreTable:
 
     @property
     def components(self) -> dict[str, Scalars]:
-        """What else was found beside the score, by name."""
+        """The components of the score by name."""
         return {
             name: values
             for name, values in self.columns.items()
@@ -52,7 +52,7 @@ class ScoreTable:
         }
 
     def rows(self, chosen: Int[np.ndarray, " rows"]) -> "ScoreTable":
-        """Some of the rows, in this order."""
+        """Returns the chosen rows, in that order."""
         return ScoreTable(
             ids=tuple(self.ids[row] for row in chosen),
             groups=tuple(self.groups[row] for row in chosen),
@@ -62,12 +62,12 @@ class ScoreTable:
         )
 
     def scored(self) -> ScoredSplit:
-        """For metrics and paired comparisons."""
+        """Returns the arrays that metrics and paired comparisons take."""
         return ScoredSplit(self.labels, group_numbers(self.groups), self.columns)
 
 
 def write_score_table(path: Path, split: Split, columns: Mapping[str, Scalars]) -> None:
-    """Writes a table; floats as the shortest text that reads back the same."""
+    """Writes a table; floats as the shortest text that reads back to the same bits."""
     with atomic_write(path) as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow([*_HEADING, *columns])
@@ -82,7 +82,7 @@ def read_score_table(path: Path) -> ScoreTable:
     """Reads a table.
 
     Raises:
-        OSError: there is none, or it cannot be opened.
+        OSError: the file is missing or cannot be opened.
         ValueError, KeyError, csv.Error: it is damaged.
     """
     with path.open(encoding="utf-8", newline="") as file:

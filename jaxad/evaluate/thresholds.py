@@ -1,8 +1,8 @@
-"""From a score to a decision, and what its figures are worth: AE-FLOW's protocol and its audit.
+"""Figures of decisions by a threshold: AE-FLOW's protocol and its audit.
 
 AE-FLOW reports F1, accuracy, sensitivity and specificity at the threshold whose F1 is best on the
-test set itself. Nobody has that threshold: beside it stand the figures at one chosen on a
-validation fold (its Appendix A, here with no patient in both folds) and at one chosen from normal
+test set itself, a threshold that no user has. Beside it stand the figures at a threshold chosen on
+a validation fold (its Appendix A, here with no patient in both folds) and at one chosen from normal
 images alone, and the F1 of calling everything anomalous.
 
 An image is called anomalous where its score is above the threshold.
@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Int
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedGroupKFold
 
-from jaxad.evaluate.metrics import Estimate, group_interval
+from jaxad.evaluate.bootstrap import Counts, Estimate, Statistic, bootstrap_interval
 
 Labels = Int[np.ndarray, " n"]
 Scalars = Float[np.ndarray, " n"]
@@ -29,14 +29,14 @@ NUM_FOLDS = 5
 
 @dataclasses.dataclass(frozen=True)
 class Decision:
-    """What a threshold makes of labelled scores; NaN where a figure is undefined.
+    """The figures of a threshold on labelled scores; NaN where a figure is undefined.
 
     Attributes:
-        threshold: above it a score is anomalous.
+        threshold: a score above it is called anomalous.
         f1: of the anomalous class; 0 where nothing is called anomalous.
-        accuracy: share of right calls.
-        sensitivity: share of the anomalous that are called so.
-        specificity: share of the normal that are not.
+        accuracy: share of correct calls.
+        sensitivity: share of the anomalous rows that are called anomalous.
+        specificity: share of the normal rows that are called normal.
     """
 
     threshold: float
@@ -46,7 +46,7 @@ class Decision:
     specificity: float
 
 
-#: True and false positives, anomalous and normal rows (each any shape) to a figure.
+#: Figures from numbers of true and false positives, anomalous and normal rows (each any shape).
 _FIGURES: Mapping[str, Callable[..., Any]] = {
     "f1": lambda hits, alarms, positives, negatives: 2 * hits / (positives + hits + alarms),
     "accuracy": lambda hits, alarms, positives, negatives: (
@@ -58,29 +58,29 @@ _FIGURES: Mapping[str, Callable[..., Any]] = {
 
 
 def _counts(labels: Labels, scores: Scalars, threshold: float) -> Bool[np.ndarray, "n 4"]:
-    """Whether each row is a true positive, a false positive, anomalous, normal."""
+    """Marks each row as true positive, false positive, anomalous, normal."""
     called, anomalous = scores > threshold, labels == 1
     return np.stack([called & anomalous, called & ~anomalous, anomalous, ~anomalous], axis=1)
 
 
 def at_threshold(labels: Labels, scores: Scalars, threshold: float) -> Decision:
-    """The figures at a threshold that came from elsewhere."""
+    """Returns the figures at a given threshold."""
     totals = _counts(labels, scores, threshold).sum(axis=0).astype(float)
     with np.errstate(invalid="ignore"):
-        found = {name: float(figure(*totals)) for name, figure in _FIGURES.items()}
-    return Decision(threshold=float(threshold), **found)
+        figures = {name: float(figure(*totals)) for name, figure in _FIGURES.items()}
+    return Decision(threshold=float(threshold), **figures)
 
 
 def intervals(
     labels: Labels, scores: Scalars, threshold: float, groups: GroupNumbers, resamples: int
 ) -> dict[str, Estimate]:
-    """The figures of `at_threshold` with intervals over patients, the threshold being given."""
+    """Returns the figures of `at_threshold` with intervals over patients at a fixed threshold."""
     counts = _counts(labels, scores, threshold)
     table = np.zeros((int(groups.max()) + 1, counts.shape[1]))
     np.add.at(table, groups, counts)
 
-    def of_draws(name: str) -> Callable[[Float[np.ndarray, "resamples groups"]], np.ndarray]:
-        def figure(drawn: Float[np.ndarray, "resamples groups"]) -> np.ndarray:
+    def statistic(name: str) -> Statistic:
+        def figure(drawn: Counts) -> Float[np.ndarray, " resamples"]:
             with np.errstate(invalid="ignore"):
                 return _FIGURES[name](*(drawn @ table).T)
 
@@ -88,16 +88,16 @@ def intervals(
 
     values = dataclasses.asdict(at_threshold(labels, scores, threshold))
     return {
-        name: Estimate(values[name], *group_interval(of_draws(name), len(table), resamples))
+        name: Estimate(values[name], *bootstrap_interval(statistic(name), len(table), resamples))
         for name in _FIGURES
     }
 
 
 def best_f1(labels: Labels, scores: Scalars) -> Decision:
-    """The figures at the threshold of the best F1 on these very labels (AE-FLOW, Section 3.3).
+    """Returns the figures at the threshold of the best F1 on the same labels.
 
-    Thresholds are half way between neighbouring scores, and just below the lowest; of several that
-    are best the highest.
+    AE-FLOW, Section 3.3. Candidates lie half way between neighbouring scores and just below the
+    lowest one; of equally good thresholds the highest is taken.
     """
     order = np.argsort(-scores, kind="stable")
     ranked, hits = scores[order], np.cumsum(labels[order] == 1)
@@ -109,46 +109,38 @@ def best_f1(labels: Labels, scores: Scalars) -> Decision:
     is_last = end + 1 == len(ranked)
     below = np.nextafter(ranked[end], -np.inf) if is_last else ranked[end + 1]
     half_way = 0.5 * (ranked[end] + below)
-    # Neighbours so near that nothing lies between them.
+    # No float lies between the closest neighbours.
     threshold = half_way if half_way < ranked[end] else below
     return at_threshold(labels, scores, float(threshold))
 
 
 def all_positive_f1(labels: Labels) -> float:
-    """The F1 of calling everything anomalous."""
+    """Returns the F1 of calling everything anomalous."""
     return at_threshold(labels, np.zeros(len(labels)), -1.0).f1
 
 
 def folds(labels: Labels, groups: GroupNumbers, seed: int = 0) -> Iterator[tuple[Rows, Rows]]:
-    """Validation and test rows of AE-FLOW's Appendix A: 2 to 8, five times, class balance kept.
+    """Yields the validation and test rows of AE-FLOW's Appendix A: five splits, 2 to 8.
 
-    No patient is in both; classes are balanced as far as whole patients allow.
+    No patient is in both; classes are as balanced as whole patients allow.
 
     Raises:
-        ValueError: fewer patients than folds.
+        ValueError: there are fewer patients than folds.
     """
     splitter = StratifiedGroupKFold(NUM_FOLDS, shuffle=True, random_state=seed)
     for test, validation in splitter.split(np.zeros(len(labels)), labels, groups):
         yield validation, test
 
 
-@dataclasses.dataclass(frozen=True)
-class FiveFold:
-    """Mean and standard deviation (of the sample) over folds, by figure.
+def five_fold(
+    labels: Labels, scores: Scalars, groups: GroupNumbers
+) -> dict[str, dict[str, float]] | None:
+    """Evaluates each fold's test rows at the threshold that is best on its validation rows.
 
-    Attributes:
-        mean: `auroc` and the figures of a `Decision` on the test rows.
-        deviation: the same.
-    """
-
-    mean: dict[str, float]
-    deviation: dict[str, float]
-
-
-def five_fold(labels: Labels, scores: Scalars, groups: GroupNumbers) -> FiveFold | None:
-    """The figures on each fold's test rows at the threshold that is best on its validation rows.
-
-    None where there are too few patients or slices of a class, or a fold has one class alone.
+    Returns:
+        `mean` and `deviation` (standard deviation of the sample) over folds, of `auroc` and the
+        figures of a `Decision`; None with too few patients or slices of a class, or if a fold has
+        one class only.
     """
     if min(len(np.unique(groups)), *np.bincount(labels, minlength=2)) < NUM_FOLDS:
         return None
@@ -157,9 +149,10 @@ def five_fold(labels: Labels, scores: Scalars, groups: GroupNumbers) -> FiveFold
         if min(len(np.unique(labels[part])) for part in (validation, test)) < 2:
             return None
         threshold = best_f1(labels[validation], scores[validation]).threshold
-        found = dataclasses.asdict(at_threshold(labels[test], scores[test], threshold))
-        rows.append({"auroc": float(roc_auc_score(labels[test], scores[test])), **found})
-    return FiveFold(
-        mean={name: float(np.mean([row[name] for row in rows])) for name in rows[0]},
-        deviation={name: float(np.std([row[name] for row in rows], ddof=1)) for name in rows[0]},
-    )
+        figures = dataclasses.asdict(at_threshold(labels[test], scores[test], threshold))
+        rows.append({"auroc": float(roc_auc_score(labels[test], scores[test])), **figures})
+    by_figure = {name: [row[name] for row in rows] for name in rows[0]}
+    return {
+        "mean": {name: float(np.mean(values)) for name, values in by_figure.items()},
+        "deviation": {name: float(np.std(values, ddof=1)) for name, values in by_figure.items()},
+    }

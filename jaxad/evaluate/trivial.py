@@ -1,7 +1,7 @@
-"""Scores that need no network: what a reader should compare a model with.
+"""Trivial scores, which need no network: baselines that every model should beat.
 
-All are fitted on the training images and higher = more anomalous by convention; where one is
-below chance, the anomalies make it smaller.
+All are fitted to the training images; by convention, higher = more anomalous. A score below chance
+means that anomalies lower it.
 """
 
 import functools
@@ -18,11 +18,11 @@ Images = Float[np.ndarray, "n height width channels"]
 Scalars = Float[np.ndarray, " n"]
 
 PCA_COMPONENTS = 64
-#: The strongest of them: what a network has to beat.
+#: The strongest trivial score, which a network has to beat.
 LINEAR_BASELINE = f"pca_{PCA_COMPONENTS}"
-#: What the training images say of each pixel alone.
+#: A Gaussian for each pixel.
 PIXEL_STATISTICS = "pixel_gaussian"
-#: Floor of a pixel's standard deviation, so that background does not divide by zero.
+#: Floor of a pixel's standard deviation: background pixels do not vary.
 _LEAST_DEVIATION = 1e-2
 
 
@@ -35,7 +35,7 @@ def _standard_deviation(images: Images) -> Scalars:
 
 
 def _area(images: Images) -> Scalars:
-    """The share of pixels that are not background."""
+    """Share of foreground pixels."""
     return (images > 0).any(axis=-1).mean(axis=(1, 2)).astype(images.dtype)
 
 
@@ -47,7 +47,7 @@ def _total_variation(images: Images) -> Scalars:
 
 
 def _pixel_gaussian(train: Images) -> Callable[[Images], Scalars]:
-    """Mean squared deviation from each pixel's training mean in its standard deviations."""
+    """Mean squared z-score, by each pixel's training mean and standard deviation."""
     center = train.mean(axis=0)
     spread = np.maximum(train.std(axis=0), _LEAST_DEVIATION)
     return lambda images: (((images - center) / spread) ** 2).mean(axis=(1, 2, 3))
@@ -68,7 +68,7 @@ def _pca(train: Images) -> Callable[[Images], Scalars]:
 
 
 def fit_trivial_scores(train: Images) -> dict[str, Callable[[Images], Scalars]]:
-    """Every trivial score by name, as a function of images [N, H, W, C] in [0, 1] to [N]."""
+    """Returns the trivial scores by name: functions of images [N, H, W, C] in [0, 1] to [N]."""
     return {
         "mean": _mean,
         "standard_deviation": _standard_deviation,
@@ -80,22 +80,22 @@ def fit_trivial_scores(train: Images) -> dict[str, Callable[[Images], Scalars]]:
 
 
 class TrivialScores:
-    """The trivial scores of a data set's splits; fitted and computed when first asked for.
+    """The trivial scores of a data set's splits, computed on first use.
 
-    What is evaluated on the same data shares one of these.
+    Runs that are evaluated on the same data share one instance.
     """
 
     def __init__(self, data_set: DataSet):
         self._data_set = data_set
-        self._found: dict[str, Mapping[str, Scalars]] = {}
+        self._scores: dict[str, Mapping[str, Scalars]] = {}
 
     @functools.cached_property
     def _fitted(self) -> dict[str, Callable[[Images], Scalars]]:
         return fit_trivial_scores(to_unit_interval(self._data_set.split("train").images))
 
     def of(self, split: str) -> Mapping[str, Scalars]:
-        """Every trivial score of a split's images by name, each [N]."""
-        if split not in self._found:
+        """Returns the trivial scores of a split's images by name, each [N]."""
+        if split not in self._scores:
             images = to_unit_interval(self._data_set.split(split).images)
-            self._found[split] = {name: score(images) for name, score in self._fitted.items()}
-        return self._found[split]
+            self._scores[split] = {name: score(images) for name, score in self._fitted.items()}
+        return self._scores[split]

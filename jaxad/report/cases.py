@@ -5,15 +5,14 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from jaxad.calibration.evidence import contributions, drivers
-from jaxad.detector.scorer import SCORE
+from jaxad.calibration.calibration_set import drivers
+from jaxad.detector.detector import SCORE
 from jaxad.evaluate.examples import FALSE_ALARMS, LEAST, MISSES, MOST, Examples
 from jaxad.evaluate.score_table import ScoreTable
 from jaxad.report.columns import Column, sheet_columns
 from jaxad.report.contact_sheet import draw_sheet
 from jaxad.report.pictures import outline, panel_view
 from jaxad.report.run_files import SplitFiles
-from jaxad.types import group_numbers
 
 #: Kinds of cases: the text of the choice, and the description of a case.
 TITLES = {
@@ -97,12 +96,10 @@ def _score_view(files: SplitFiles, examples: Examples, row: int) -> dict[str, An
 def _contributions(files: SplitFiles, table: ScoreTable) -> dict[str, np.ndarray]:
     """What each component adds to the score; {} without the components of normal images."""
     weights = files.metrics.get("score_weights", {})
-    evidence = None if files.stored is None else files.stored.evidence
-    if evidence is None or not set(weights) <= set(table.columns) & set(evidence.components):
+    normals = files.stored
+    if normals is None or not set(weights) <= set(table.columns) & set(normals.components):
         return {}
-    assert files.stored is not None
-    means = evidence.means(group_numbers(files.stored.groups))
-    return contributions(table.columns, weights, means)
+    return normals.contributions(table.columns, weights)
 
 
 def cases_sheet(examples: Examples, kind: str) -> Figure:

@@ -8,14 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from jaxad.detector.scorer import SCORE
+from jaxad.detector.detector import SCORE
 from jaxad.errors import UserError
 from jaxad.evaluate import paired
+from jaxad.evaluate.metrics import Metric
 from jaxad.evaluate.score_table import ScoreTable
 from jaxad.report import study_figures
 from jaxad.report.cases import images_view
 from jaxad.report.columns import image_column, system_columns
-from jaxad.report.names import METRICS, SYSTEMS
+from jaxad.report.names import SYSTEMS
 from jaxad.report.pictures import figure_view, panel_view
 from jaxad.report.run_files import RunFiles, SplitFiles, read_run
 from jaxad.report.study_figures import SystemScores
@@ -53,11 +54,12 @@ def _unique_names(paths: Sequence[Path]) -> list[str]:
     return next(names for names in candidates if len(set(names)) == len(names))
 
 
-def comparison_view(runs: Mapping[str, RunFiles]) -> dict[str, Any]:
+def comparison_view(runs: Mapping[str, RunFiles], metrics: Sequence[Metric]) -> dict[str, Any]:
     """The comparison section of the page.
 
     Args:
         runs: name -> run; the others are compared with the first.
+        metrics: the metrics to compare.
     """
     first = next(iter(runs.values()))
     return {
@@ -65,7 +67,7 @@ def comparison_view(runs: Mapping[str, RunFiles]) -> dict[str, Any]:
             {"name": name, "system": system_of(run), "seed": run.config.get("seed")}
             for name, run in runs.items()
         ],
-        "splits": [_split_view(runs, name) for name in first.splits],
+        "splits": [_split_view(runs, name, metrics) for name in first.splits],
     }
 
 
@@ -75,33 +77,34 @@ def system_of(run: RunFiles) -> str:
     return SYSTEMS.get(name, name) or "Unnamed system"
 
 
-def _split_view(runs: Mapping[str, RunFiles], split: str) -> dict[str, Any]:
+def _split_view(
+    runs: Mapping[str, RunFiles], split: str, metrics: Sequence[Metric]
+) -> dict[str, Any]:
     """The comparison on one test split of the first run."""
     evaluated = {name: run.splits[split] for name, run in runs.items() if split in run.splits}
     reference, *others = evaluated
     resamples = int(runs[reference].config.evaluate.bootstrap_resamples)
     pairs = {name: _pair(evaluated[reference], evaluated[name]) for name in others}
     comparable = {name: pair for name, pair in pairs.items() if isinstance(pair, _Pair)}
-    measured = [
-        metric
-        for metric in paired.METRICS
-        if any(pair.measures(metric) for pair in comparable.values())
-    ]
+    cells = {name: pair.cells(metrics, resamples) for name, pair in comparable.items()}
+    measured = paired.errors_first(
+        metric for metric in metrics if any(metric.name in row for row in cells.values())
+    )
     notes = [f"{name}: {reason}" for name, reason in pairs.items() if isinstance(reason, str)]
     notes += [f"{name} was not evaluated on {split}." for name in runs if name not in evaluated]
     view: dict[str, Any] = {
         "name": split,
         "reference": reference,
         "metrics": [
-            name
-            for name in METRICS
-            if any(is_metric(files.metrics.get(name)) for files in evaluated.values())
+            metric.name
+            for metric in metrics
+            if any(is_metric(files.metrics.get(metric.name)) for files in evaluated.values())
         ],
         "rows": [{"name": name, "metrics": files.metrics} for name, files in evaluated.items()],
-        "measured": measured,
+        "measured": [metric.name for metric in measured],
         "differences": [
-            {"name": name, "cells": [pair.cells(metric, resamples) for metric in measured]}
-            for name, pair in comparable.items()
+            {"name": name, "cells": [row.get(metric.name) for metric in measured]}
+            for name, row in cells.items()
         ],
         "notes": notes,
         "slices": _slices({name: evaluated[name] for name in (reference, *comparable)}),
@@ -133,17 +136,15 @@ class _Pair:
     reference: paired.ScoredSplit
     other: paired.ScoredSplit
 
-    def measures(self, metric: str) -> bool:
-        return all(paired.is_measured(metric, run) for run in (self.reference, self.other))
-
-    def cells(self, metric: str, resamples: int) -> tuple[str, str] | None:
-        """The other's metric minus the reference's, over patients alone, and its p-value."""
-        if not self.measures(metric):
-            return None
-        result = paired.difference(
-            metric, [self.other], [self.reference], resamples, resample_runs=False
-        )
-        return difference(metric, result), p_value(result)
+    def cells(self, metrics: Sequence[Metric], resamples: int) -> dict[str, tuple[str, str]]:
+        """The other's metrics minus the reference's, over patients alone, with p-values."""
+        cells = {}
+        for metric in paired.comparable(metrics, [self.reference, self.other]):
+            result = paired.difference(
+                metric, [self.other], [self.reference], resamples, resample_runs=False
+            )
+            cells[metric.name] = (difference(result, metric.decimals), p_value(result))
+        return cells
 
 
 def _pair(reference: SplitFiles, other: SplitFiles) -> _Pair | str:

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from matplotlib.ticker import MaxNLocator
 
 from jaxad.calibration.conformal import PValueSteps, group_maxima
-from jaxad.detector.scorer import SCORE
+from jaxad.detector.detector import SCORE
 from jaxad.evaluate import thresholds
 from jaxad.evaluate.score_table import ScoreTable
 from jaxad.report.figures import class_histograms

@@ -1,4 +1,14 @@
-"""How systems and metrics are called where people read them."""
+"""Names of systems and metrics in reports and tables."""
+
+import logging
+
+from ml_collections import ConfigDict
+
+from jaxad.errors import UserError
+from jaxad.evaluate.metrics import METRICS, Metric, load_metrics
+
+logger = logging.getLogger(__name__)
+
 
 SYSTEMS = {
     "pchvae": "pchVAE",
@@ -13,13 +23,12 @@ SYSTEMS = {
     "differnet": "DifferNet",
     "fastflow": "FastFlow",
 }
-METRICS = {
-    "auroc": "AUROC, raw",
-    "auroc_position_corrected": "AUROC, position-corrected",
-    "average_precision": "Average precision (AP)",
-    "mse": "Mean squared error (MSE)",
-    "pixel_auroc": "Pixel AUROC",
-    "pixel_average_precision": "Pixel average precision",
-    "aupro": "AUPRO (regions, up to 30 % false positives)",
-    "best_dice": "Best Dice",
-}
+
+
+def reported_metrics(config: ConfigDict) -> tuple[Metric, ...]:
+    """Returns the metrics of a run; if its own cannot be imported, jaxad's with a warning."""
+    try:
+        return load_metrics(config)
+    except UserError as error:
+        logger.warning(f"{error} The report shows only the stored values of these metrics.")
+        return METRICS

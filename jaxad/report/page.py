@@ -24,7 +24,7 @@ from jaxad.report import figures
 from jaxad.report.cases import cases_sheet, cases_view
 from jaxad.report.comparison import comparison_view, is_metric, read_others, system_of
 from jaxad.report.interactive import interactive_view
-from jaxad.report.names import METRICS
+from jaxad.report.names import reported_metrics
 from jaxad.report.pictures import figure_view, save_figure
 from jaxad.report.run_files import RunFiles, SplitFiles, read_run
 from jaxad.report.sections import (
@@ -54,7 +54,8 @@ def write_report(workdir: Workdir, compare: Sequence[Workdir] = ()) -> Path:
         UserError: a folder does not hold a run, or a file in it is damaged.
     """
     run = read_run(workdir)
-    compared = comparison_view(read_others(run, compare)) if compare else None
+    metrics = reported_metrics(run.config)
+    compared = comparison_view(read_others(run, compare), metrics) if compare else None
     environment = Environment(
         loader=PackageLoader("jaxad.report"),
         autoescape=True,
@@ -62,6 +63,7 @@ def write_report(workdir: Workdir, compare: Sequence[Workdir] = ()) -> Path:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.globals["decimals"] = {metric.name: metric.decimals for metric in metrics}
     splits = [
         {"number": number, **_split_view(run, files)}
         for number, files in enumerate(run.splits.values())
@@ -76,7 +78,7 @@ def write_report(workdir: Workdir, compare: Sequence[Workdir] = ()) -> Path:
         compared=compared,
         training=training_view(workdir),
         config=config_lib.to_json(config_lib.without_places(run.config)),
-        metric_names=METRICS,
+        metric_names={metric.name: metric.title for metric in metrics},
         versions=_versions(),
         style=_source(environment, "style.css"),
         first_script=_source(environment, "theme.js"),

@@ -11,10 +11,9 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from jaxad.calibration import stored as calibration_lib
-from jaxad.calibration.stored import StoredCalibration
+from jaxad.calibration.calibration_set import CalibrationSet, read_calibration_set
 from jaxad.config import run_config
-from jaxad.detector.scorer import SCORE
+from jaxad.detector.detector import SCORE
 from jaxad.errors import UserError
 from jaxad.evaluate.examples import Examples, read_examples
 from jaxad.evaluate.score_table import ScoreTable, read_score_table
@@ -39,7 +38,7 @@ class SplitFiles:
     table: ScoreTable | None
     num_not_finite: int
     examples: Examples | None
-    stored: StoredCalibration | None
+    stored: CalibrationSet | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,12 +65,12 @@ def read_run(workdir: Workdir) -> RunFiles:
     config = run_config.read(workdir)
     evaluations = workdir.path / "eval"
     folders = sorted(evaluations.iterdir()) if evaluations.is_dir() else []
-    stored = calibration_lib.read(workdir)
+    stored = read_calibration_set(workdir)
     splits = {folder.name: _read_split(folder, stored) for folder in folders if folder.is_dir()}
     return RunFiles(workdir, config, splits)
 
 
-def _read_split(folder: Path, stored: StoredCalibration | None) -> SplitFiles:
+def _read_split(folder: Path, stored: CalibrationSet | None) -> SplitFiles:
     metrics = _read(folder / "metrics.json", lambda path: json.loads(path.read_text("utf-8"))) or {}
     table = _read(folder / "scores.csv", read_score_table)
     num_not_finite = 0

@@ -1,1 +1,1 @@
-"""Files in, decisions and maps out: `--mode=score`."""
+"""`--mode=score`: scores, decisions and anomaly maps of files."""

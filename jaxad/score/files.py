@@ -1,8 +1,9 @@
-"""`--mode=score`: every file at a path, in memory that does not grow with them."""
+"""Scores all files at a path, block by block: memory does not grow with their number."""
 
-import abc
+import dataclasses
 import logging
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from jaxad.data.files.npz import read_npz
 from jaxad.data.files.tree import check_not_hidden
 from jaxad.data.prepare.preprocess import are_constant, to_unit_interval
 from jaxad.detector.calibrated import CalibratedDetector
-from jaxad.detector.scorer import SCORE, Scorer, score_columns
+from jaxad.detector.detector import SCORE, Detector, score_columns
 from jaxad.errors import UserError
 from jaxad.score import maps
 from jaxad.score.tables import ERRORS, PATIENTS, SCORES, Tables, digest
@@ -27,10 +28,10 @@ from jaxad.types import Scores
 
 logger = logging.getLogger(__name__)
 
-#: Items that are read, scored and written before the next are: images, and scans.
+#: Number of items that are read, scored and written together, by unit.
 _BLOCK = {"image": 256, "scan": 8}
 
-#: Which images get a map; of a scan all slices do, or none.
+#: Which images get a map; a scan gets the maps of all its slices or none.
 MAPS = ("all", "anomalous", "none")
 
 _PATIENT_COLUMNS = (
@@ -38,59 +39,55 @@ _PATIENT_COLUMNS = (
 )  # fmt: skip
 
 
-class _Source(abc.ABC):
-    """What is to be scored.
+@dataclasses.dataclass(frozen=True)
+class _Source:
+    """Images or scans to score.
 
     Attributes:
         items: in a fixed order.
-        unit: `image` or `scan`.
+        read: reads items, in their order.
+        reading: how files are read; None for an `.npz` file.
     """
 
     items: Sequence[Item]
-    unit: str
+    read: Callable[[Sequence[Item]], Iterator[Rows]]
+    reading: Reading | None = None
 
-    @abc.abstractmethod
-    def read(self, items: Sequence[Item]) -> Iterator[Rows]:
-        """What items become, in their order."""
-
-
-class _Files(_Source):
-    """Files as the run's data set has them."""
-
-    def __init__(self, path: Path, data: ConfigDict):
-        self.items = replay.find_items(path, data)
-        self._data = data
-        self.reading = replay.reading_of(data)
-        self.unit = "image" if self.reading.kind == "image" else "scan"
-
-    def read(self, items: Sequence[Item]) -> Iterator[Rows]:
-        """See `_Source.read`."""
-        return replay.read_rows_of(items, self._data)
+    @property
+    def unit(self) -> str:
+        """What an item is: `image` or `scan`."""
+        return "image" if self.reading is None or self.reading.kind == "image" else "scan"
 
 
-class _Archive(_Source):
-    """An `.npz` file of images that were prepared; see `jaxad.data.files.npz`."""
+def _open_files(path: Path, data: ConfigDict) -> _Source:
+    """Finds files of the same kind as the run's data set."""
+    return _Source(
+        items=replay.find_items(path, data),
+        read=lambda items: replay.read_rows_of(items, data),
+        reading=replay.reading_of(data),
+    )
 
-    unit = "image"
 
-    def __init__(self, path: Path, scorer: Scorer):
-        self._split = read_npz(path, needed=(), is_labelled=False)
-        scorer.check(self._split.images, self._split.ids)
-        groups = zip(self._split.ids, self._split.groups, strict=True)
-        self.items = [Item(name, group, (path,), 0) for name, group in groups]
-        if len({item.id for item in self.items}) < len(self.items):
-            raise UserError(f"{path}: two images have the same id; give every image its own.")
-        self._is_constant = are_constant(self._split.images)
-        self._places = {item.id: place for place, item in enumerate(self.items)}
+def _open_archive(path: Path, detector: Detector) -> _Source:
+    """Opens an `.npz` file of prepared images; see `jaxad.data.files.npz`."""
+    split = read_npz(path, needed=(), is_labelled=False)
+    detector.check(split.images, split.ids)
+    groups = zip(split.ids, split.groups, strict=True)
+    all_items = [Item(name, group, (path,), 0) for name, group in groups]
+    places = {item.id: place for place, item in enumerate(all_items)}
+    if len(places) < len(all_items):
+        raise UserError(f"{path}: two images have the same id; give every image its own.")
+    is_constant = are_constant(split.images)
 
-    def read(self, items: Sequence[Item]) -> Iterator[Rows]:
-        """See `_Source.read`."""
+    def read(items: Sequence[Item]) -> Iterator[Rows]:
         for item in items:
-            place = self._places[item.id]
-            image, label = self._split.images[place : place + 1], np.zeros(1, np.int32)
-            # As for files: an image that shows nothing is no reason not to score the others.
-            error = "is constant; leave it out" if self._is_constant[place] else ""
+            place = places[item.id]
+            image, label = split.images[place : place + 1], np.zeros(1, np.int32)
+            # As with files: a constant image must not stop the others.
+            error = "is constant; leave it out" if is_constant[place] else ""
             yield Rows(item, image, label, None, None, "", None, None, error=error)
+
+    return _Source(all_items, read)
 
 
 def score_files(
@@ -101,46 +98,47 @@ def score_files(
     which_maps: str = "all",
     name: str = "",
 ) -> None:
-    """Scores what is at a path to `scores.csv`, `patients.csv`, `errors.csv` and `maps/`.
+    """Scores the images at a path and writes `scores.csv`, `patients.csv`, `errors.csv`, `maps/`.
 
-    A bad file does not stop the others. Stopped, the same call goes on where it was.
+    Bad files are listed in `errors.csv`. After an interruption, the same call continues.
 
     Args:
-        detector: with the normal images that decisions are calibrated on.
+        detector: scores and decides.
         path: an image, a scan, a DICOM series, a folder or table of them; or an `.npz` file.
         output: a folder.
         which_maps: one of `MAPS`.
-        name: of the detector, so that another one's scores are not mixed with these.
+        name: identifies the detector; a folder holds scores of one detector.
 
     Raises:
-        UserError: there is nothing to score, no file could be, or the folder holds something else.
+        UserError: there is nothing to score, no file could be scored, or the folder holds something
+            else.
     """
     if which_maps not in MAPS:
         raise UserError(f"--maps={which_maps}: is not one of {', '.join(MAPS)}.")
-    scorer = detector.scorer
     check_not_hidden(path)
-    source = _Archive(path, scorer) if is_archive(path) else _Files(path, scorer.config.data)
-    reading = source.reading if isinstance(source, _Files) else None
-    if which_maps == "anomalous" and detector.stored is None:
+    if is_archive(path):
+        source = _open_archive(path, detector.detector)
+    else:
+        source = _open_files(path, detector.detector.config.data)
+    if which_maps == "anomalous" and detector.normals is None:
         raise UserError(
-            "--maps=anomalous: without a calibration nothing is called anomalous; write one with "
-            "--mode=evaluate, or choose all or none."
+            "--maps=anomalous: without a calibration no image is called anomalous; run "
+            "--mode=evaluate first, or choose all or none."
         )
     columns = ("id", "group", "position", *detector.columns)
-    asked = {
+    task = {
         "detector": name,
-        "input": digest(_told(item) for item in source.items),
+        "input": digest(_identity(item) for item in source.items),
         "calibration": detector.digest,
         "rate": detector.rate,
         "choice of maps": which_maps,
         "columns": ",".join(columns),
     }
-    places = maps.Places(output / "maps", [item.id for item in source.items])
     folder = Workdir(output)
     folder.check_writable()
     with folder.lock():
-        tables = Tables(output, columns, asked)
-        draw = _drawer(detector, places, which_maps, reading)
+        tables = Tables(output, columns, task)
+        draw = _make_draw(detector, output, source, which_maps)
         with tqdm(
             total=len(source.items), initial=tables.num_done, desc="score", unit=source.unit,
             disable=len(source.items) < 20,
@@ -151,82 +149,81 @@ def score_files(
                 rows, errors = _score_block(source.read(block), detector, draw)
                 tables.add(rows, errors, len(block))
                 bar.update(len(block))
-        _finish(tables, detector, output)
+        _write_patients(tables, detector, output)
 
 
-#: Writes the maps of one item: its rows, images, scores and which of them are anomalous.
+#: Writes the maps of one item, given its images, scores and which images are called anomalous.
 _Draw = Callable[[Rows, Scores, Sequence[bool]], None]
 
 
 def _score_block(
-    found: Iterator[Rows], detector: CalibratedDetector, draw: _Draw
+    items: Iterable[Rows], detector: CalibratedDetector, draw: _Draw
 ) -> tuple[list[dict[str, Any]], list[tuple[str, str]]]:
-    """The rows of `scores.csv` and of `errors.csv` that some items make."""
+    """Returns the rows of `scores.csv` and of `errors.csv` for some items."""
     rows: list[dict[str, Any]] = []
     errors: list[tuple[str, str]] = []
     waiting: list[Rows] = []
-
-    def flush() -> None:
-        """Images one by one would each fill a batch: they are scored together."""
-        if not waiting:
-            return
-        images = np.concatenate([to_unit_interval(one.images) for one in waiting])
-        parts = list(detector.scorer.score_batches(images))
-        scores = jax.tree.map(lambda *arrays: np.concatenate(arrays), *parts)
-        table_rows = detector.rows(score_columns(scores))
-        start = 0
-        for one in waiting:
-            end = start + len(one.images)
-            names = {"group": one.item.group}
-            positions = one.positions
-            for place in range(start, end):
-                position = "" if positions is None else int(positions[place - start])
-                ids = {"id": one.ids[place - start], **names, "position": position}
-                rows.append({**ids, **table_rows[place]})
-            called = [table_rows[place]["anomalous"] == 1 for place in range(start, end)]
-            part = jax.tree.map(lambda array, a=start, b=end: array[a:b], scores)
-            draw(one, part, called)
-            start = end
-        waiting.clear()
-
-    for one in found:
-        if one.error or not len(one.images):
-            reason = one.error or "no slice has enough foreground (config.data.volume)"
-            errors.append((one.item.id, reason))
+    for item in items:
+        if item.error or not len(item.images):
+            reason = item.error or "no slice has enough foreground (config.data.volume)"
+            errors.append((item.item.id, reason))
             continue
-        waiting.append(one)
+        waiting.append(item)
         if sum(len(other.images) for other in waiting) >= _BLOCK["image"]:
-            flush()
-    flush()
+            rows += _score_together(waiting, detector, draw)
+            waiting = []
+    if waiting:
+        rows += _score_together(waiting, detector, draw)
     return rows, errors
 
 
-def _told(item: Item) -> str:
-    """What is another task where it is another: the file, and when it was written."""
+def _score_together(
+    items: Sequence[Rows], detector: CalibratedDetector, draw: _Draw
+) -> Iterator[dict[str, Any]]:
+    """Yields rows of `scores.csv`; items share batches, which single images would not fill."""
+    images = np.concatenate([to_unit_interval(item.images) for item in items])
+    parts = list(detector.detector.score_batches(images))
+    scores = jax.tree.map(lambda *arrays: np.concatenate(arrays), *parts)
+    cells = detector.rows(score_columns(scores))
+    start = 0
+    for item in items:
+        end = start + len(item.images)
+        positions = [""] * len(item.images) if item.positions is None else map(int, item.positions)
+        for name, position, row in zip(item.ids, positions, cells[start:end], strict=True):
+            yield {"id": name, "group": item.item.group, "position": position, **row}
+        called = [row["anomalous"] == 1 for row in cells[start:end]]
+        draw(item, jax.tree.map(lambda array, a=start, b=end: array[a:b], scores), called)
+        start = end
+
+
+def _identity(item: Item) -> str:
+    """Returns a text that changes if the item's names or files change."""
     parts = [item.id, item.group]
     for path in item.paths:
+        parts.append(str(path.absolute()))
         try:
             status = path.stat()
-            parts += [str(path.absolute()), str(status.st_size), str(status.st_mtime_ns)]
-        except OSError:  # what is wrong with it is told when it is read
-            parts.append(str(path.absolute()))
+            parts += [str(status.st_size), str(status.st_mtime_ns)]
+        except OSError:  # reported when the file is read
+            pass
     return "\0".join(parts)
 
 
-def _drawer(
-    detector: CalibratedDetector, places: maps.Places, which: str, reading: Reading | None
+def _make_draw(
+    detector: CalibratedDetector, output: Path, source: _Source, which_maps: str
 ) -> _Draw:
-    evidence = None if detector.stored is None else detector.stored.evidence
-    brightest = None if evidence is None else evidence.brightest
+    places = maps.Places(output / "maps", [item.id for item in source.items])
+    brightest = None if detector.normals is None else detector.normals.brightest
 
     def draw(rows: Rows, scores: Scores, called: Sequence[bool]) -> None:
-        if which == "none" or (which == "anomalous" and not any(called)):
+        if which_maps == "none" or (which_maps == "anomalous" and not any(called)):
             return
         pixel = np.asarray(scores.pixel)
-        if rows.grid is not None and reading is not None:
-            maps.write_volume(places.of(rows.item.id, "_map.nii.gz"), rows, pixel, reading)
+        if rows.grid is not None and source.reading is not None:
+            path = places.of(rows.item.id, "_map.nii.gz")
+            maps.write_volume(path, rows, pixel, source.reading)
             return
-        # Without normal images to compare with, an image's own largest value is the brightest.
+        # Without normal images to compare with, each map has its own scale.
         top = float(pixel.max()) if brightest is None else brightest
         path = places.of(rows.item.id, "_map.png")
         maps.write_overlay(path, to_unit_interval(rows.images)[0], pixel[0], top)
@@ -234,42 +231,49 @@ def _drawer(
     return draw
 
 
-def _finish(tables: Tables, detector: CalibratedDetector, output: Path) -> None:
-    """Writes what is said of patients, and tells where everything is."""
-    patients: dict[str, dict[str, Any]] = {}
-    num_images = num_anomalous = 0
+@dataclasses.dataclass
+class _Patient:
+    """The images of one patient: their numbers, largest score and the id of its image."""
+
+    num_images: int = 0
+    num_anomalous: int = 0
+    score: float = -math.inf
+    highest: str = ""
+
+
+def _write_patients(tables: Tables, detector: CalibratedDetector, output: Path) -> None:
+    """Writes `patients.csv` and reports where the results are.
+
+    Raises:
+        UserError: no image has a score.
+    """
+    patients: dict[str, _Patient] = {}
     for row in tables.rows():
-        # As it was before it was written: ties with normal scores are ties.
+        # Back to float32: a score that ties with a normal one must still tie.
         score = float(np.float32(row[SCORE]))
-        found = patients.setdefault(
-            row["group"], {"images": 0, "anomalous": 0, "score": -np.inf, "highest": ""}
-        )
-        found["images"] += 1
-        found["anomalous"] += row["anomalous"] == "1"
-        num_images += 1
-        num_anomalous += row["anomalous"] == "1"
-        if score > found["score"]:
-            found["score"], found["highest"] = score, row["id"]
+        patient = patients.setdefault(row["group"], _Patient())
+        patient.num_images += 1
+        patient.num_anomalous += row["anomalous"] == "1"
+        if score > patient.score:
+            patient.score, patient.highest = score, row["id"]
     num_errors = tables.num_errors()
-    if not num_images:
-        raise UserError(f"none of {num_errors:,} files gives a score; see '{output / ERRORS}'.")
-    lines, called = [], 0
-    for group, found in sorted(patients.items()):
-        p_value, anomalous = detector.patient(found["score"])
-        called += anomalous == 1
-        lines.append(
-            (
-                group, found["images"], found["anomalous"] if detector.stored else "",
-                f"{found['score']:.9g}", p_value, anomalous, found["highest"],
-            )
-        )  # fmt: skip
+    if not patients:
+        raise UserError(f"none of {num_errors:,} files has a score; see '{output / ERRORS}'.")
+    lines = []
+    for group, patient in sorted(patients.items()):
+        decision = detector.patient(patient.score)
+        called = "" if detector.normals is None else patient.num_anomalous
+        cells = (patient.num_images, called, f"{patient.score:.9g}", *decision, patient.highest)
+        lines.append((group, *cells))
     tables.write_patients(_PATIENT_COLUMNS, lines)
-    told = f"scored {num_images:,} images of {len(patients):,} patients"
-    if detector.stored is not None:
-        told += (
+    num_images = sum(patient.num_images for patient in patients.values())
+    text = f"scored {num_images:,} images of {len(patients):,} patients"
+    if detector.normals is not None:
+        num_anomalous = sum(patient.num_anomalous for patient in patients.values())
+        text += (
             f"; anomalous at a false-positive rate of {detector.rate:g}: {num_anomalous:,} images, "
-            f"{called:,} patients"
+            f"{sum(line[5] == 1 for line in lines):,} patients"
         )
-    logger.info(f"{told}: {output / SCORES}, {output / PATIENTS}")
+    logger.info(f"{text}: {output / SCORES}, {output / PATIENTS}")
     if num_errors:
         logger.warning(f"{num_errors:,} files were left out: {output / ERRORS}")

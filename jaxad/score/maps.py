@@ -1,4 +1,4 @@
-"""Anomaly maps as people open them: over the image as PNG, of a scan as NIfTI."""
+"""Anomaly maps as files: PNG overlays of images, NIfTI volumes of scans."""
 
 import collections
 import gzip
@@ -18,28 +18,27 @@ from jaxad.data.prepare.cutting import place_back
 from jaxad.data.readers.volumes import like_file
 from jaxad.storage.workdir import atomic_write
 
-#: Overlays are at least so large: small images are hard to see.
+#: Smallest side of an overlay in pixels; smaller images are enlarged.
 _LEAST_SIDE = 256
 
-#: How much of the brightest colour covers the image.
+#: Opacity of the brightest colour.
 _OPACITY = 0.65
 
-
-#: Longest name of a file; systems have 255 bytes, some less.
+#: Longest file name in bytes; file systems allow 255 or fewer.
 _LONGEST = 120
 
 
 class Places:
-    """Where the maps of items go: a file each, which never leaves the folder."""
+    """Assigns each item a file inside one folder."""
 
     def __init__(self, folder: Path, names: Sequence[str]):
-        """Takes the ids of all items, so that no two have one place."""
+        """Takes the ids of all items, so that no two share a file."""
         self._folder = folder
         counts = collections.Counter(_short(name) for name in names)
         self._shared = {short for short, count in counts.items() if count > 1}
 
     def of(self, name: str, suffix: str) -> Path:
-        """The file of an item's map: its name without the suffix, where that is its own."""
+        """Returns an item's file: its id without a known suffix, with a digest if it is shared."""
         short = _short(name)
         if short in self._shared:
             digest = hashlib.blake2b(name.encode(errors="surrogateescape"), digest_size=4)
@@ -48,7 +47,7 @@ class Places:
 
 
 def _short(name: str) -> str:
-    """Of an item's id the parts that may name folders and a file, without a known suffix."""
+    """Returns an item's id as a relative path inside the folder, without a known suffix."""
     parts = [part for part in PurePosixPath(name).parts if part not in ("/", "..", ".")]
     *folders, last = parts or ["unnamed"]
     return "/".join(_fitting(part) for part in (*folders, stem(Path(last))))
@@ -69,20 +68,19 @@ def write_overlay(
     anomaly_map: Float[np.ndarray, "s s"],
     brightest: float,
 ) -> None:
-    """Writes the image as the detector saw it, the map over it in colours.
+    """Writes the image as the detector sees it and, beside it, the image under its coloured map.
 
     Args:
-        path: of the PNG file.
+        path: the PNG file.
         image: in [0, 1].
         anomaly_map: of the image.
-        brightest: the value of the map that is shown brightest; the same for all images, so that
-            colours can be compared.
+        brightest: the map value that is shown brightest; with one value for all images, colours are
+            comparable.
     """
     colours = image if image.shape[-1] == 3 else np.repeat(image.mean(-1, keepdims=True), 3, -1)
     share = np.clip(anomaly_map / max(brightest, 1e-12), 0, 1)[..., None]
     heat = matplotlib.colormaps["inferno"](share[..., 0])[..., :3]
     mixed = colours * (1 - _OPACITY * share) + heat * _OPACITY * share
-    # Side by side: what is under the colours is to be seen too.
     picture = Image.fromarray(np.concatenate([_enlarged(colours), _enlarged(mixed)], axis=1))
     with atomic_write(path, "wb") as file:
         picture.save(file, format="PNG")
@@ -98,19 +96,19 @@ def _enlarged(picture: Float[np.ndarray, "s s 3"]) -> UInt8[np.ndarray, "t t 3"]
 def write_volume(
     path: Path, rows: Rows, maps: Float[np.ndarray, "n s s"], reading: Reading
 ) -> None:
-    """Writes the maps of a scan's slices as a scan, on its own grid and with its own affine.
+    """Writes the maps of a scan's slices as a volume on the scan's grid.
 
     Args:
-        path: of the `.nii.gz` file.
+        path: the `.nii.gz` file.
         rows: the scan.
         maps: of its slices.
-        reading: how it was read.
+        reading: how the scan was read.
     """
     assert rows.grid is not None
     assert rows.positions is not None
     voxels = place_back(maps, rows.positions, rows.grid, reading.preparation, reading.cutting)
     source = rows.item.paths[0]
-    if source.is_dir():  # a DICOM series, which has no grid of its own
+    if source.is_dir():  # a DICOM series has no NIfTI header to copy
         image = nib.Nifti1Image(voxels, rows.grid.affine)
     else:
         image = like_file(source, voxels)

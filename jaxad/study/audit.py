@@ -10,11 +10,13 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from jaxad.calibration import stored as calibration_lib
+from jaxad.calibration.calibration_set import OWN_SPLIT, read_calibration_set
 from jaxad.calibration.conformal import Calibration, calibrate
 from jaxad.data.sources import DataSet
+from jaxad.detector.load import load_calibration
 from jaxad.errors import UserError
-from jaxad.evaluate import decisions, thresholds
+from jaxad.evaluate import thresholds
+from jaxad.evaluate.metrics import AUROC
 from jaxad.evaluate.paired import ScoredSplit, value
 from jaxad.evaluate.trivial import TrivialScores
 from jaxad.report.sections import FIGURES
@@ -102,14 +104,14 @@ def make_audit(
 
 
 def _calibration(run: PlannedRun) -> Calibration:
-    stored = calibration_lib.read(run.workdir)
+    stored = read_calibration_set(run.workdir)
     if stored is not None and not stored.is_own:
         raise UserError(
             f"workdir '{run.workdir.path}': is calibrated on '{stored.source}', but an audit needs "
-            f"the calibration on '{calibration_lib.OWN}'; remove its "
+            f"the calibration on '{OWN_SPLIT}'; remove its "
             f"{run.workdir.calibration.name} and start again."
         )
-    return decisions.load_calibration(run.workdir.path)
+    return load_calibration(run.workdir.path)
 
 
 def _row(
@@ -118,7 +120,7 @@ def _row(
     figures = [_figures(*pair, rate) for pair in zip(runs, calibrations, strict=True)]
     return AuditRow(
         name=name,
-        auroc=spread_of([value("auroc", run) for run in runs]),
+        auroc=spread_of([value(AUROC, run) for run in runs]),
         figures={
             key: {name: spread_of([of_run[key][name] for of_run in figures]) for name in FIGURES}
             for key in THRESHOLDS
@@ -138,4 +140,4 @@ def _figures(
         NORMALS: dataclasses.asdict(thresholds.at_threshold(labels, scores, threshold)),
     }
     folds = thresholds.five_fold(labels, scores, run.groups)
-    return figures if folds is None else {**figures, FOLDS: folds.mean}
+    return figures if folds is None else {**figures, FOLDS: folds["mean"]}

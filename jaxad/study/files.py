@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from jaxad.data.prepare.preprocess import to_unit_interval
 from jaxad.data.sources import DataSet
-from jaxad.detector import from_run
+from jaxad.detector.restored import restore
 from jaxad.evaluate.trivial import LINEAR_BASELINE, TrivialScores
 from jaxad.report import study_figures
 from jaxad.report.columns import Column, image_column, reconstruction_columns, system_columns
@@ -122,7 +122,7 @@ def _sheets(config: ConfigDict, runs: Runs, split: Split, name: str) -> Iterator
     reconstructions: list[Column] = []
     maps: list[Column] = []
     for experiment, (run, *_) in runs.items():
-        scores = from_run.load(run.workdir.path).score(images)
+        scores = restore(run.workdir.path).score(images)
         for column in reconstruction_columns(scores).values():
             part = "" if column.title == "reconstruction" else f", {column.title}"
             reconstructions.append(dataclasses.replace(column, title=title(experiment) + part))

@@ -9,17 +9,17 @@ from ml_collections import ConfigDict
 
 from jaxad.data.sources import DataSet
 from jaxad.errors import UserError
+from jaxad.evaluate.metrics import AUROC, AUROC_CORRECTED, Metric, load_metrics, union
 from jaxad.evaluate.paired import (
-    METRICS,
     Difference,
     ScoredSplit,
+    comparable,
     difference,
     ensemble,
-    is_measured,
     value,
 )
-from jaxad.evaluate.positions import position_corrected
-from jaxad.evaluate.score_table import CORRECTED_SCORE, read_score_table
+from jaxad.evaluate.positions import CORRECTED_SCORE, position_corrected
+from jaxad.evaluate.score_table import read_score_table
 from jaxad.evaluate.trivial import LINEAR_BASELINE, TrivialScores
 from jaxad.study.plan import BASELINES, PlannedRun, Runs, Size, sizes
 from jaxad.train.writer import read_metrics
@@ -66,7 +66,7 @@ class Table:
     Attributes:
         split: the name of the test split.
         references: metric -> the experiment that the others are compared with.
-        metrics: names of the metrics that all runs have.
+        metrics: the metrics that every experiment has.
         rows: the experiments, then the baseline.
         ensembles: for experiments with several runs, the ensemble of these runs; differences are
             from the mean of the runs.
@@ -74,7 +74,7 @@ class Table:
 
     split: str
     references: Mapping[str, str]
-    metrics: tuple[str, ...]
+    metrics: tuple[Metric, ...]
     rows: tuple[Row, ...]
     ensembles: tuple[Row, ...]
 
@@ -103,30 +103,26 @@ def make_table(
 ) -> Table:
     """The table of one test split, from the finished runs of a study and their `read_scores`."""
     scored = {name: all_scored[name] for name in (*runs, LINEAR_BASELINE)}
-    measured = tuple(
-        name
-        for name in METRICS
-        if all(is_measured(name, run) for key in runs for run in scored[key])
-    )
+    metrics = union(load_metrics(run.config) for seeds in runs.values() for run in seeds)
+    measured = comparable(metrics, [run for key in runs for run in scored[key]])
     found = {
         key: {
-            name: spread_of([value(name, run) for run in scores])
-            for name in measured
-            if is_measured(name, scores[0])
+            metric.name: spread_of([value(metric, run) for run in scores])
+            for metric in comparable(measured, scores)
         }
         for key, scores in scored.items()
     }
     # If every run of the reference failed, the best experiment replaces it.
     reference = config.reference if config.reference in scored else ""
-    references = {name: reference or _best(name, found) for name in measured}
+    references = {metric.name: reference or _best(metric, found) for metric in measured}
     system_sizes = sizes(runs)
     resamples = int(config.bootstrap_resamples)
 
     def row(key: str) -> Row:
         differences = {
-            name: difference(name, scored[key], scored[references[name]], resamples)
-            for name in found[key]
-            if key != references[name]
+            metric.name: difference(metric, scored[key], scored[references[metric.name]], resamples)
+            for metric in measured
+            if metric.name in found[key] and key != references[metric.name]
         }
         seconds = [training_seconds(run) for run in runs.get(key, ())] or [float("nan")]
         size = system_sizes.get(key)
@@ -134,14 +130,15 @@ def make_table(
 
     def ensemble_row(key: str) -> Row:
         together = ensemble(scored[key])
-        names = [name for name in measured if is_measured(name, together)]
-        metrics = {name: spread_of([value(name, together)]) for name in names}
+        # Ranks replace scores: only metrics of thresholds keep their meaning.
+        metrics = comparable([m for m in measured if m.curve is not None], [together])
+        spreads = {metric.name: spread_of([value(metric, together)]) for metric in metrics}
         # Runs are not resampled, because both sides consist of the same ones.
         differences = {
-            name: difference(name, [together], scored[key], resamples, resample_runs=False)
-            for name in names
+            m.name: difference(m, [together], scored[key], resamples, resample_runs=False)
+            for m in metrics
         }
-        return Row(key, metrics, differences, None, float("nan"))
+        return Row(key, spreads, differences, None, float("nan"))
 
     ranked = _rank(list(runs), found, measured)
     return Table(
@@ -152,24 +149,24 @@ def make_table(
         ensembles=tuple(
             ensemble_row(key)
             for key in ranked
-            if len(scored[key]) > 1 and is_measured("auroc", scored[key][0])
+            if len(scored[key]) > 1 and comparable([AUROC], scored[key])
         ),
     )
 
 
 def _rank(
-    names: list[str], found: Mapping[str, Mapping[str, Spread]], measured: Sequence[str]
+    names: list[str], found: Mapping[str, Mapping[str, Spread]], measured: Sequence[Metric]
 ) -> list[str]:
     """Experiments by AUROC, the highest first; position-corrected where it is measured."""
-    by = next((name for name in reversed(measured) if name.startswith("auroc")), None)
-    return names if by is None else sorted(names, key=lambda name: -found[name][by].mean)
+    by = next((metric for metric in (AUROC_CORRECTED, AUROC) if metric in measured), None)
+    return names if by is None else sorted(names, key=lambda name: -found[name][by.name].mean)
 
 
-def _best(metric: str, found: Mapping[str, Mapping[str, Spread]]) -> str:
+def _best(metric: Metric, found: Mapping[str, Mapping[str, Spread]]) -> str:
     """The experiment with the best mean of a metric."""
-    sign = -1 if METRICS[metric].higher_is_better else 1
+    sign = -1 if metric.higher_is_better else 1
     candidates = [name for name in found if name != LINEAR_BASELINE]
-    return min(candidates, key=lambda name: sign * found[name][metric].mean)
+    return min(candidates, key=lambda name: sign * found[name][metric.name].mean)
 
 
 def spread_of(values: Sequence[float]) -> Spread:

@@ -14,6 +14,7 @@ from jaxad.data import membership
 from jaxad.data.sources import DataSet
 from jaxad.errors import RunError, UserError
 from jaxad.evaluate.evaluation import evaluate_splits
+from jaxad.evaluate.metrics import load_metrics
 from jaxad.evaluate.trivial import TrivialScores
 from jaxad.report.page import write_report
 from jaxad.runtime import interrupts
@@ -66,6 +67,7 @@ def run_study(
     split_cpu(runs[0].config.cpu_devices)
     for first, *_ in planned.values():
         experiment.check(first.config)  # other runs differ in their seed alone
+        load_metrics(first.config)
     with folder.lock():
         with atomic_write(folder.study) as file:
             file.write(config_lib.to_json(config.copy_and_resolve_references()))

@@ -9,19 +9,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from ml_collections import ConfigDict
 
-from jaxad.evaluate.paired import METRICS
+from jaxad.evaluate.metrics import Metric
+from jaxad.evaluate.paired import Difference
 from jaxad.evaluate.trivial import LINEAR_BASELINE, PIXEL_STATISTICS
 from jaxad.report.names import SYSTEMS
 from jaxad.report.texts import difference, number, p_value
 from jaxad.study.audit import BEST, FOLDS, NORMALS, Audit
 from jaxad.study.results import Spread, Table
-
-_HEADINGS = {
-    "mse": "MSE",
-    "auroc": "AUROC",
-    "auroc_position_corrected": "AUROC, corrected",
-    "average_precision": "AP",
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,18 +35,20 @@ def title(experiment: str) -> str:
     return SYSTEMS.get(experiment, experiment.replace("_", " "))
 
 
-def _spread(metric: str, spread: Spread | None) -> str:
+def _spread(spread: Spread | None, decimals: int = 3) -> str:
     if spread is None:
         return "–"
-    text = number(metric, spread.mean)
-    return text if math.isnan(spread.deviation) else f"{text} ± {number(metric, spread.deviation)}"
+    text = number(spread.mean, decimals)
+    if math.isnan(spread.deviation):
+        return text
+    return f"{text} ± {number(spread.deviation, decimals)}"
 
 
-def _published(metric: str, pair: Sequence[float] | None) -> str:
+def _published(metric: Metric, pair: Sequence[float] | None) -> str:
     if pair is None:
         return "–"
     mean, deviation = pair
-    return f"{mean:.5f} ± {deviation:.4f}" if metric == "mse" else f"{mean:.4f} ± {deviation:.4f}"
+    return f"{mean:.{max(4, metric.decimals)}f} ± {deviation:.4f}"
 
 
 def _markdown_table(rows: Iterable[Sequence[str]]) -> list[str]:
@@ -63,10 +59,10 @@ def _markdown_table(rows: Iterable[Sequence[str]]) -> list[str]:
 
 def _values(table: Table, published: Mapping[str, Mapping[str, Sequence[float]]]) -> list[str]:
     """The table of means and standard deviations beside the published ones."""
-    also = [name for name in table.metrics if any(name in row for row in published.values())]
+    also = [m for m in table.metrics if any(m.name in row for row in published.values())]
     heading = ["system", "runs", "trained parameters", "latents", "training, s"]
-    for name in table.metrics:
-        heading += [_HEADINGS[name], *([f"{_HEADINGS[name]}, published"] if name in also else [])]
+    for metric in table.metrics:
+        heading += [metric.heading, *([f"{metric.heading}, published"] if metric in also else [])]
     rows = [heading]
     for row in table.rows:
         size = ["–", "–"]
@@ -75,40 +71,45 @@ def _values(table: Table, published: Mapping[str, Mapping[str, Sequence[float]]]
         seconds = "–" if math.isnan(row.seconds) else f"{row.seconds:.0f}"
         runs = str(max(spread.runs for spread in row.metrics.values()))
         cells = [title(row.experiment), runs, *size, seconds]
-        for name in table.metrics:
-            cells.append(_spread(name, row.metrics.get(name)))
-            if name in also:
-                cells.append(_published(name, published.get(row.experiment, {}).get(name)))
+        for metric in table.metrics:
+            cells.append(_spread(row.metrics.get(metric.name), metric.decimals))
+            if metric in also:
+                pair = published.get(row.experiment, {}).get(metric.name)
+                cells.append(_published(metric, pair))
         rows.append(cells)
     return _markdown_table(rows)
+
+
+def _difference(metric: Metric, found: Difference | None) -> list[str]:
+    """The cells of a difference and its p-value."""
+    return ["–", "–"] if found is None else [difference(found, metric.decimals), p_value(found)]
 
 
 def _differences(table: Table) -> list[str]:
     """The table of paired differences from the reference of each metric; [] if there are none."""
     rows = [["system"]]
-    for name in table.metrics:
-        rows[0] += [f"{_HEADINGS[name]}, minus {title(table.references[name])}", "p"]
+    for metric in table.metrics:
+        rows[0] += [f"{metric.heading}, minus {title(table.references[metric.name])}", "p"]
     for row in table.rows:
         if row.differences:
             cells = [title(row.experiment)]
-            for name in table.metrics:
-                found = row.differences.get(name)
-                cells += ["–", "–"] if found is None else [difference(name, found), p_value(found)]
+            for metric in table.metrics:
+                cells += _difference(metric, row.differences.get(metric.name))
             rows.append(cells)
     return _markdown_table(rows) if len(rows) > 1 else []
 
 
 def _ensembles(table: Table) -> list[str]:
     """The table of ensembles of an experiment's runs; [] if there are none."""
-    names = [name for name in table.metrics if any(name in row.metrics for row in table.ensembles)]
+    metrics = [m for m in table.metrics if any(m.name in row.metrics for row in table.ensembles)]
     rows = [["ensemble of all runs, by mean rank"]]
-    for name in names:
-        rows[0] += [_HEADINGS[name], "minus the mean of the runs", "p"]
+    for metric in metrics:
+        rows[0] += [metric.heading, "minus the mean of the runs", "p"]
     for row in table.ensembles:
         cells = [title(row.experiment)]
-        for name in names:
-            found = row.differences[name]
-            cells += [_spread(name, row.metrics[name]), difference(name, found), p_value(found)]
+        for metric in metrics:
+            cells.append(_spread(row.metrics[metric.name], metric.decimals))
+            cells += _difference(metric, row.differences[metric.name])
         rows.append(cells)
     return _markdown_table(rows) if len(rows) > 1 else []
 
@@ -130,9 +131,9 @@ def _audit(audit: Audit) -> list[str]:
     """The audit of one split: an explanation and one table."""
     rows = [["system", "AUROC", *(heading for heading, _, _ in _AUDITED)]]
     for row in audit.rows:
-        cells = [title(row.name), _spread("auroc", row.auroc)]
+        cells = [title(row.name), _spread(row.auroc)]
         for _, threshold, figure in _AUDITED:
-            cells.append(_spread(figure, row.figures.get(threshold, {}).get(figure)))
+            cells.append(_spread(row.figures.get(threshold, {}).get(figure)))
         rows.append(cells)
     return [
         "**Audit.** F1, accuracy (ACC), sensitivity (SEN) and specificity (SPE) at the threshold "
@@ -214,15 +215,16 @@ def table_rows(config: ConfigDict, tables: Sequence[Table]) -> Iterator[list[obj
     for table in tables:
         for row in table.rows:
             size = ["", ""] if row.size is None else [row.size.parameters, row.size.latents]
-            for name, spread in row.metrics.items():
-                theirs = published.get(row.experiment, {}).get(name, ("", ""))
-                found = row.differences.get(name)
+            for metric in (metric for metric in table.metrics if metric.name in row.metrics):
+                spread = dataclasses.astuple(row.metrics[metric.name])
+                theirs = published.get(row.experiment, {}).get(metric.name, ("", ""))
+                found = row.differences.get(metric.name)
                 compared: list[object] = [""] * 5
                 if found is not None:
-                    compared = [table.references[name], *dataclasses.astuple(found)]
+                    compared = [table.references[metric.name], *dataclasses.astuple(found)]
                 yield [
-                    table.split, row.experiment, name, METRICS[name].higher_is_better,
-                    *dataclasses.astuple(spread), *theirs, *compared, *size, row.seconds,
+                    table.split, row.experiment, metric.name, metric.higher_is_better,
+                    *spread, *theirs, *compared, *size, row.seconds,
                 ]  # fmt: skip
 
 

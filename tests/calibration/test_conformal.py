@@ -1,4 +1,4 @@
-"""Conformal p-values and thresholds: by hand, and by their guarantee on simulated patients."""
+"""Conformal p-values and thresholds: by hand, and their guarantee on simulated patients."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ def test_by_hand():
     found = calibrate(SCORES, GROUPS)
     assert found.num_patients == 3 and found.smallest_rate == 0.25
     np.testing.assert_array_equal(group_maxima(SCORES, GROUPS), [5, 2, 6])
-    # Patients at 2, 5 and 6: of a new one at 5.5 one scores as high, (1 + 1) / 4.
+    # Patients score 2, 5 and 6: one scores at least 5.5, so p = (1 + 1) / 4.
     np.testing.assert_allclose(
         found.patient_p_values(np.array([7.0, 6.0, 5.5, 5.0, 1.0])), [0.25, 0.5, 0.5, 0.75, 1.0]
     )
@@ -39,9 +39,9 @@ def test_thresholds_call_exactly_those_whose_p_value_is_small(rate):
     )
 
 
-def test_rates_that_so_few_patients_cannot_support_are_refused():
+def test_rates_that_too_few_patients_cannot_support_are_rejected():
     found = calibrate(SCORES, GROUPS)
-    words = r"rate of 0.05 cannot be had from 3 normal patients: the smallest is 0.25;.* least 19 "
+    words = r"rate of 0.05 is not supported by 3 normal patients: the smallest is 0.25;.* least 19 "
     for threshold in (found.patient_threshold, found.image_threshold):
         with pytest.raises(UserError, match=words):
             threshold(0.05)
@@ -53,7 +53,7 @@ def test_rates_that_so_few_patients_cannot_support_are_refused():
 
 
 def simulate(rng, patients):
-    """Slices that share their patient's level, of unequal numbers."""
+    """Returns scores and groups of slices; patients have different levels and numbers of slices."""
     sizes = rng.integers(1, 8, patients)
     groups = np.repeat(np.arange(patients), sizes)
     return rng.normal(size=patients)[groups] + 0.5 * rng.normal(size=len(groups)), groups
@@ -61,7 +61,7 @@ def simulate(rng, patients):
 
 @pytest.mark.parametrize(("rate", "patients"), [(0.01, 120), (0.05, 60), (0.1, 40)])
 def test_coverage_of_patients_and_its_law(rate, patients):
-    """Mean realised rate within Monte-Carlo error of the guarantee, its spread the Beta law's."""
+    """The mean realised rate meets the guarantee; its distribution is the Beta law."""
     rng = np.random.default_rng(0)
     new, new_groups = simulate(rng, 20_000)
     new_scores = group_maxima(new, new_groups)
@@ -76,18 +76,18 @@ def test_coverage_of_patients_and_its_law(rate, patients):
     assert stats.kstest(realised, law.cdf).pvalue > 1e-3
 
 
-def test_what_cannot_be_judged_is_refused():
+def test_invalid_scores_and_rates_are_rejected():
     found = calibrate(np.arange(10.0), np.arange(10))
     for judge in (found.image_p_values, found.patient_p_values):
         with pytest.raises(UserError, match="not finite"):
             judge(np.array([1.0, np.nan]))
     for rate in (0.0, 1.0, 5.0):
-        with pytest.raises(UserError, match="give one between 0 and 1"):
+        with pytest.raises(UserError, match="choose one between 0 and 1"):
             found.image_threshold(rate)
 
 
 def test_thresholds_call_exactly_where_p_is_at_most_the_rate():
-    """Also where weights such as 1/3 and 1/7 add up to a rate but for some bits, and near 1."""
+    """Includes weights such as 1/3 and 1/7, whose sums are off by some bits, and rates near 1."""
     rng = np.random.default_rng(3)
     for patients in range(1, 40):
         sizes = rng.integers(1, 8, size=patients)
@@ -119,17 +119,17 @@ def test_coverage_of_a_random_slice_of_a_new_patient(rate):
         called = new > found.image_threshold(rate)
         realised.append(np.sum(weights * called) / np.sum(weights))
     error = np.std(realised) / np.sqrt(len(realised))
-    # The guarantee is from above; it is short of the rate by at most one patient's weight.
+    # The rate is an upper bound, tight up to the weight of one patient.
     assert rate - 1 / 61 - 4 * error <= np.mean(realised) <= rate + 4 * error
 
 
-def test_slices_taken_as_if_they_were_patients_break_the_guarantee():
-    """What the weights are for: a patient with many slices would count as many patients."""
+def test_slices_treated_as_patients_break_the_guarantee():
+    """Without weights, a patient with many slices would count as many patients."""
     rng = np.random.default_rng(2)
 
     def skewed(patients):
         levels = rng.normal(size=patients)
-        sizes = np.where(levels > 0, 1, 20)  # many slices of those that score low
+        sizes = np.where(levels > 0, 1, 20)  # low-scoring patients have many slices
         groups = np.repeat(np.arange(patients), sizes)
         return levels[groups] + 0.1 * rng.normal(size=len(groups)), groups
 
@@ -148,7 +148,7 @@ def test_slices_taken_as_if_they_were_patients_break_the_guarantee():
 
 
 @pytest.mark.parametrize("number", [*range(1, 200), 999, 12345])
-def test_the_smallest_rate_can_be_had(number):
+def test_the_smallest_rate_is_supported(number):
     found = calibrate(np.arange(number, dtype=np.float64), np.arange(number))
     assert found.patient_threshold(found.smallest_rate) == number - 1
     assert found.image_threshold(found.smallest_rate) == number - 1

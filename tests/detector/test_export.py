@@ -1,4 +1,4 @@
-"""Exported detectors: the scores of the run's own, from one file, with JAX and NumPy alone."""
+"""Exported detectors score as the run does, from one file, with JAX and NumPy alone."""
 
 import contextlib
 import json
@@ -12,22 +12,21 @@ import pytest
 
 import jaxad
 from jaxad import cli
-from jaxad.calibration.evidence import NormalEvidence
-from jaxad.calibration.stored import StoredCalibration
+from jaxad.calibration.calibration_set import CalibrationSet
 from jaxad.config import get_config
 from jaxad.config.model import make_model
-from jaxad.detector import export, from_file
-from jaxad.detector.from_run import Detector
+from jaxad.detector import export, exported
+from jaxad.detector.restored import RestoredDetector
 from jaxad.errors import UserError
 from jaxad.models import SYSTEMS
 from jaxad.train.state import initial_variables
 
 
 def make_detector(system):
-    """A detector whose parameters are as training begins."""
+    """Returns a detector with initial parameters."""
     config = get_config(f"{system}:smoke")
     config.data.root = "/home/Mrs. Miller"
-    return Detector(config, initial_variables(make_model(config), 0), 3)
+    return RestoredDetector(config, initial_variables(make_model(config), 0), 3)
 
 
 def write(path, members):
@@ -47,9 +46,10 @@ def write_deflated(path, members):
 @pytest.fixture(scope="module")
 def calibration():
     scores = np.linspace(0, 1, 30)
-    evidence = NormalEvidence({"mse": scores}, scores)
     ids, groups = (tuple(f"{what} {n}" for n in range(30)) for what in ("image", "Mrs. Miller"))
-    return StoredCalibration("/home/x/site.npz", False, 3, ids, groups, scores, evidence)
+    return CalibrationSet(
+        "/home/x/site.npz", False, 3, ids, groups, scores, {"mse": scores}, scores
+    )
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +67,7 @@ _LONG = ("aeflow", "differnet")
 
 @pytest.mark.parametrize(
     "system",
-    # Pretrained encoders take long to compile, FastFlow's is the least.
+    # Pretrained encoders compile slowly; FastFlow's is the fastest of them.
     [pytest.param(one, marks=pytest.mark.long if one in _LONG else ()) for one in SYSTEMS],
 )
 def test_it_scores_as_the_run_does(system, tmp_path):
@@ -79,7 +79,7 @@ def test_it_scores_as_the_run_does(system, tmp_path):
     ours, theirs = detector.score(images), loaded.score(images)
     np.testing.assert_allclose(theirs.image, ours.image, rtol=1e-5)
     leaves = zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True)
-    for expected, found in leaves:  # of maps, squares of small differences are next to 0
+    for expected, found in leaves:  # squares of small differences in maps are near 0
         largest = float(np.abs(expected).max())
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5 * largest)
     image_only = np.concatenate(list(loaded.image_score_batches(images)))
@@ -91,14 +91,14 @@ def test_it_scores_as_the_run_does(system, tmp_path):
     np.testing.assert_allclose(sum(parts), ours.image, rtol=1e-5)
 
 
-def test_it_is_lowered_for_cpu_cuda_and_tpu_and_any_number_of_images(members):
-    program = jax.export.deserialize(bytearray(members[from_file.PROGRAM]))
+def test_the_program_is_for_cpu_cuda_and_tpu_and_any_number_of_images(members):
+    program = jax.export.deserialize(bytearray(members[exported.PROGRAM]))
     assert program.platforms == ("cpu", "cuda", "tpu")
     assert str(program.in_avals[-1].shape[0]) == "batch"
 
 
 def test_it_needs_neither_flax_nor_tensorflow(file):
-    """Nor what reads files and configs: these come when they are asked for."""
+    """Readers of files and configs are imported on first use, too."""
     script = f"""
 import sys
 import numpy as np
@@ -117,79 +117,79 @@ print(*sorted({{name.partition(".")[0] for name in sys.modules}}))
     assert {"jax", "numpy"} <= set(names.split()) and not heavy & set(names.split())
 
 
-def test_patients_names_do_not_travel_and_thresholds_do_not_change(file, calibration, members):
+def test_exported_calibrations_have_no_names_and_the_same_thresholds(file, calibration, members):
     content = b"".join(members.values())
     assert b"Miller" not in content and b"/home" not in content
-    kept = jaxad.load(file).calibration
+    kept = jaxad.load(file).calibration_set
     assert (kept.name, kept.checkpoint_step) == ("another site", 3)
     ours = jaxad.load_calibration(file)
-    for rate in (0.05, 0.2):  # a rate is chosen when it is used
+    for rate in (0.05, 0.2):  # rates are chosen at run time
         assert ours.image_threshold(rate) == calibration.calibration.image_threshold(rate)
-    np.testing.assert_array_equal(kept.evidence.pixel_maxima, calibration.evidence.pixel_maxima)
+    np.testing.assert_array_equal(kept.pixel_maxima, calibration.pixel_maxima)
 
 
-def test_a_file_without_a_calibration_says_so(tmp_path):
+def test_a_file_without_a_calibration_is_reported(tmp_path):
     path = write(tmp_path / "a.jaxad", export.pack(make_detector("ae"), {}, None))
-    assert jaxad.load(path).calibration is None
+    assert jaxad.load(path).calibration_set is None
     with pytest.raises(UserError, match="has no calibration; evaluate the run, then export"):
         jaxad.load_calibration(path)
 
 
-@pytest.mark.parametrize("name", [from_file.WEIGHTS, from_file.PROGRAM, from_file.CALIBRATION])
-def test_a_member_that_was_changed_is_noticed(members, name, tmp_path):
+@pytest.mark.parametrize("name", [exported.WEIGHTS, exported.PROGRAM, exported.CALIBRATION])
+def test_a_changed_member_is_rejected(members, name, tmp_path):
     content = bytearray(members[name])
     content[len(content) // 2] ^= 1
     path = write(tmp_path / "a.jaxad", {**members, name: bytes(content)})
-    with pytest.raises(UserError, match=f"{name} is not what was exported.*copy it again"):
+    with pytest.raises(UserError, match=f"{name} has changed since the export.*copy it again"):
         jaxad.load(path)
 
 
 def with_digests(members):
-    manifest = json.loads(members[from_file.MANIFEST])
+    manifest = json.loads(members[exported.MANIFEST])
     for name in manifest["digests"]:
-        manifest["digests"][name] = from_file.digest(members[name])
-    return {**members, from_file.MANIFEST: json.dumps(manifest).encode()}
+        manifest["digests"][name] = exported.digest(members[name])
+    return {**members, exported.MANIFEST: json.dumps(manifest).encode()}
 
 
-def test_golden_scores_that_come_out_otherwise_are_refused(members, tmp_path):
-    """What a processor that computes otherwise would do: here the expected score is changed."""
-    golden = from_file._arrays(members[from_file.GOLDEN])
+def test_different_golden_scores_are_rejected(members, tmp_path):
+    """Simulates a processor that computes differently, by changing the expected score."""
+    golden = exported._arrays(members[exported.GOLDEN])
     golden["score"] = golden["score"] * 1.01
-    changed = with_digests({**members, from_file.GOLDEN: export._npz(golden)})
-    with pytest.raises(UserError, match=r"golden images score otherwise here: the score is off by"):
+    changed = with_digests({**members, exported.GOLDEN: export._npz(golden)})
+    with pytest.raises(UserError, match="golden images score differently here: the score is off"):
         jaxad.load(write(tmp_path / "a.jaxad", changed))
 
 
-def test_other_files_are_refused_in_one_line(members, tmp_path):
+def test_other_files_are_rejected_in_one_line(members, tmp_path):
     (tmp_path / "text").write_text("hello")
-    with pytest.raises(UserError, match="is no exported detector or is damaged"):
+    with pytest.raises(UserError, match="is not an exported detector, or is damaged"):
         jaxad.load(tmp_path / "text")
-    manifest = {**json.loads(members[from_file.MANIFEST]), "format": 99}
-    newer = {**members, from_file.MANIFEST: json.dumps(manifest).encode()}
-    with pytest.raises(UserError, match="is of format 99, this version of jaxad reads 1"):
+    manifest = {**json.loads(members[exported.MANIFEST]), "format": 99}
+    newer = {**members, exported.MANIFEST: json.dumps(manifest).encode()}
+    with pytest.raises(UserError, match="has format 99, this version of jaxad reads 1"):
         jaxad.load(write(tmp_path / "newer", newer))
-    garbage = with_digests({**members, from_file.PROGRAM: b"garbage"})
+    garbage = with_digests({**members, exported.PROGRAM: b"garbage"})
     with pytest.raises(UserError, match="cannot be loaded") as raised:
         jaxad.load(write(tmp_path / "garbage", garbage))
     assert "\n" not in str(raised.value)
 
 
-def test_any_damage_ends_in_one_line(members, tmp_path):
+def test_any_damage_raises_a_user_error_or_nothing(members, tmp_path):
     content = write_deflated(tmp_path / "a.jaxad", members).read_bytes()
     rng, path = np.random.default_rng(0), tmp_path / "b.jaxad"
     for place in rng.integers(0, len(content), 60):
         damaged = bytearray(content)
         damaged[place] ^= 1 << int(rng.integers(8))
         path.write_bytes(damaged)
-        with contextlib.suppress(UserError):  # what is in no member may be anything
-            from_file._members(path)
+        with contextlib.suppress(UserError):  # bytes outside of members are not checked
+            exported._members(path)
 
 
 @pytest.mark.parametrize("batch_size", [1, 3])
 def test_batches_may_be_smaller_than_the_golden_images(batch_size, tmp_path):
     config = get_config("lowvae:smoke")
     config.evaluate.batch_size = batch_size
-    detector = Detector(config, initial_variables(make_model(config), 0), 3)
+    detector = RestoredDetector(config, initial_variables(make_model(config), 0), 3)
     jaxad.load(write(tmp_path / "a.jaxad", export.pack(detector, {}, None)))
 
 
@@ -199,7 +199,7 @@ def test_a_run_is_exported_with_its_card(smoke_run, capsys):
     assert capsys.readouterr().out.startswith(f"exported: {path} (")
     loaded, run = jaxad.load(path), jaxad.load(smoke_run)
     card = loaded.card
-    assert card["system"] == "pchvae" and "no medical device" in card["purpose"]
+    assert card["system"] == "pchvae" and "not a medical device" in card["purpose"]
     metrics = json.loads((smoke_run / "eval/test_objects/metrics.json").read_text())
     assert card["evaluated_on"]["test_objects"]["auroc"] == metrics["auroc"]
     images = np.random.default_rng(0).uniform(size=(3, *run.image_shape)).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Weighted AUROC, average precision and best Dice, many weightings at once."""
+"""AUROC, average precision and best Dice under many weightings, against scikit-learn."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from jaxad.evaluate import curves
 
 
 def _dice_over_thresholds(labels, scores, weights):
-    """By its definition: the largest 2 TP / (2 TP + FP + FN) over all thresholds."""
+    """Computes the largest 2 TP / (2 TP + FP + FN) over all thresholds by definition."""
 
     def dice(threshold):
         called = scores >= threshold
@@ -34,7 +34,7 @@ METRICS = {name: getattr(curves, name) for name in REFERENCES}
 
 
 def _at_each_score(labels, scores, weightings):
-    """Weight of positives and of negatives at each distinct score: what the curves take."""
+    """Returns the weights of positives and negatives at each distinct score."""
     distinct, columns = np.unique(scores, return_inverse=True)
     tables = []
     for label in (1, 0):
@@ -48,7 +48,7 @@ def _at_each_score(labels, scores, weightings):
 @pytest.mark.parametrize("name", REFERENCES)
 @pytest.mark.parametrize("decimals", [9, 1, 0], ids=["no-ties", "ties", "mostly-ties"])
 @pytest.mark.parametrize("kind", ["equal", "counts", "fractions"])
-def test_weighted_metric_is_scikit_learns(rng, name, decimals, kind):
+def test_weighted_metric_equals_scikit_learns(rng, name, decimals, kind):
     labels = (rng.uniform(size=80) < 0.3).astype(int)
     scores = np.round(rng.normal(size=80) + labels, decimals)
     weightings = {
@@ -100,7 +100,7 @@ def test_small_cases_by_hand(case, name):
 
 
 @pytest.mark.parametrize("name", METRICS)
-def test_each_row_is_a_weighting_of_its_own(name):
+def test_rows_are_independent_weightings(name):
     rows = [BY_HAND[case] for case in ("perfect", "reversed", "interleaved")]
     positive, negative = (np.array([row[part] for row in rows], float) for part in (0, 1))
     expected = [row[2][name] for row in rows]
@@ -120,9 +120,7 @@ def test_metrics_do_not_depend_on_the_scale_of_the_weights(rng, name):
     # Without negatives every call is right; AUROC compares pairs and has none.
     [("auroc", np.nan, np.nan), ("average_precision", np.nan, 1.0), ("best_dice", np.nan, 1.0)],
 )
-def test_a_missing_class_is_nan_and_its_neighbours_are_not(
-    name, without_positives, without_negatives
-):
+def test_a_missing_class_gives_nan_in_its_row_only(name, without_positives, without_negatives):
     some, none = [1.0, 0.0, 2.0], [0.0, 0.0, 0.0]
     positive, negative = (
         np.array([none, some, none, [0.0, 1.0, 1.0]]),

@@ -1,11 +1,13 @@
-"""A run's calibration on disk, and what its decisions are told to be worth."""
+"""Calibration sets on disk, and the reported figures of decisions."""
 
 import json
 
 import numpy as np
 import pytest
 
-from jaxad.calibration import stored as calibration_lib
+from jaxad.calibration.calibration_set import read_calibration_set, write_calibration_set
+from jaxad.detector import restored
+from jaxad.detector.load import load_calibration
 from jaxad.errors import UserError
 from jaxad.evaluate import decisions
 from jaxad.report.sections import decision_rows
@@ -29,14 +31,19 @@ def workdir(tmp_path):
     return Workdir(tmp_path)
 
 
+def write(workdir, split, scores, source=None, step=7):
+    maxima = np.zeros_like(scores)
+    return write_calibration_set(workdir, source, step, split, scores, {"nll": scores}, maxima)
+
+
 def store(workdir, patients, *, source=None, step=7, **changes):
-    return calibration_lib.store(workdir, source, step, *normals(patients, **changes))
+    return write(workdir, *normals(patients, **changes), source, step)
 
 
 def test_a_calibration_is_read_as_it_was_written(workdir):
-    assert calibration_lib.read(workdir) is None
+    assert read_calibration_set(workdir) is None
     written = store(workdir, 30, scale=0.1, source="b/site.npz")
-    found = calibration_lib.read(workdir)
+    found = read_calibration_set(workdir)
     assert (found.source, found.name, found.is_own) == ("b/site.npz", "site.npz", False)
     assert found.checkpoint_step == 7
     assert (found.ids, found.groups) == (written.ids, written.groups)
@@ -46,25 +53,24 @@ def test_a_calibration_is_read_as_it_was_written(workdir):
     assert ours.patient_threshold(0.1) == theirs.patient_threshold(0.1)
 
 
-def test_another_site_s_normals_replace_it(workdir):
+def test_a_new_calibration_replaces_the_old_one(workdir):
     store(workdir, 30)
-    before = calibration_lib.read(workdir).calibration.image_threshold(0.1)
+    before = read_calibration_set(workdir).calibration.image_threshold(0.1)
     store(workdir, 30, scale=2.0)
-    assert calibration_lib.read(workdir).calibration.image_threshold(0.1) == 2 * before
+    assert read_calibration_set(workdir).calibration.image_threshold(0.1) == 2 * before
 
 
 def test_a_calibration_is_of_the_checkpoint_that_scored_it(workdir, monkeypatch):
     step = 7
-    monkeypatch.setattr(Workdir, "read_config", lambda self: None)
-    monkeypatch.setattr(decisions.detector_lib, "checkpoint_step", lambda *_: step)
+    monkeypatch.setattr(restored, "checkpoint_step", lambda *_: step)
     with pytest.raises(UserError, match="has no calibration; write it with --mode=evaluate"):
-        decisions.load_calibration(workdir.path)
+        load_calibration(workdir.path)
     stored = store(workdir, 30)
-    found = decisions.load_calibration(workdir.path)
+    found = load_calibration(workdir.path)
     assert found.image_threshold(0.1) == stored.calibration.image_threshold(0.1)
     step = 8
     with pytest.raises(UserError, match="is of checkpoint 7, not of 8; --mode=evaluate"):
-        decisions.load_calibration(workdir.path)
+        load_calibration(workdir.path)
 
 
 @pytest.mark.parametrize(
@@ -77,13 +83,13 @@ def test_a_calibration_is_of_the_checkpoint_that_scored_it(workdir, monkeypatch)
         lambda text: "[1, 2]",
     ],
 )
-def test_calibrations_that_cannot_be_read_are_named(workdir, damage):
+def test_a_damaged_calibration_is_reported_with_its_path(workdir, damage):
     store(workdir, 3)
     text = workdir.calibration.read_text()
     assert damage(text) != text
     workdir.calibration.write_text(damage(text))
     with pytest.raises(UserError, match=r"calibration\.json' cannot be read .*--mode=evaluate"):
-        calibration_lib.read(workdir)
+        read_calibration_set(workdir)
 
 
 def test_scores_that_are_not_finite_replace_nothing(workdir):
@@ -91,14 +97,14 @@ def test_scores_that_are_not_finite_replace_nothing(workdir):
     before = workdir.calibration.read_bytes()
     split, scores = normals(3)
     with pytest.raises(UserError, match="not finite"):
-        calibration_lib.store(workdir, None, 7, split, np.full_like(scores, np.nan))
+        write(workdir, split, np.full_like(scores, np.nan))
     assert workdir.calibration.read_bytes() == before
 
 
-def test_a_rate_that_cannot_be_had_is_replaced_by_the_smallest_and_said_so(workdir):
+def test_an_unsupported_rate_is_replaced_by_the_smallest_with_a_message(workdir):
     stored = store(workdir, 9)
     assert "9 normal patients (val)" in decisions.summary(stored, 0.05)
-    assert "a false-positive rate of 0.05 needs 19 of them" in decisions.summary(stored, 0.05)
+    assert "a false-positive rate of 0.05 needs 19 patients" in decisions.summary(stored, 0.05)
     assert "at a false-positive rate of 0.1 an image" in decisions.summary(stored, 0.1)
     labels, groups = np.array([0, 0, 1, 1]), np.array([0, 0, 1, 1])
     scores = np.array([0.0, 1.0, 99.0, 2.0])
@@ -112,9 +118,9 @@ def test_a_rate_that_cannot_be_had_is_replaced_by_the_smallest_and_said_so(workd
         assert found[unit]["realised_rate"] == 0.0
 
 
-def test_the_realised_rate_is_that_of_normal_patients_who_weigh_alike(workdir):
+def test_the_realised_rate_is_over_normal_patients_of_equal_weight(workdir):
     calibration = store(workdir, 9).calibration  # calls above 17
-    # p0: 1 of 2 slices called; p1: 1 of 4; p2 has an anomalous slice: the guarantee is not of it.
+    # p0: 1 of 2 slices called; p1: 1 of 4; p2 has an anomalous slice: not covered.
     groups = np.array([0, 0, 1, 1, 1, 1, 2, 2])
     scores = np.array([18.0, 0.0, 18.0, 0.0, 0.0, 0.0, 18.0, 18.0])
     labels = np.array([0, 0, 0, 0, 0, 0, 0, 1])
@@ -122,13 +128,13 @@ def test_the_realised_rate_is_that_of_normal_patients_who_weigh_alike(workdir):
     assert found["normal_patients"] == 2
     assert found["image"]["realised_rate"] == pytest.approx((1 / 2 + 1 / 4) / 2)
     assert found["patient"]["realised_rate"] == 1.0
-    # Of all normal slices, pooled: 3 of 7 are called.
+    # Of all normal slices, 3 of 7 are called.
     assert found["image"]["specificity"]["value"] == pytest.approx(1 - 3 / 7)
     anomalous = decisions.of_normals(calibration, 0.1, np.ones(8, np.int64), scores, groups, 50)
     assert anomalous["image"]["realised_rate"] is anomalous["patient"]["realised_rate"] is None
 
 
-def test_all_of_it_is_json_and_a_row_of_the_report_each(workdir):
+def test_decisions_are_json_and_rows_of_the_report(workdir):
     calibration = store(workdir, 40).calibration
     rng = np.random.default_rng(0)
     groups = np.repeat(np.arange(20), 5)
@@ -152,12 +158,12 @@ def test_all_of_it_is_json_and_a_row_of_the_report_each(workdir):
         pytest.approx(2 * 40 / 140),
     ]
     assert rows[0]["f1"]["low"] < rows[0]["f1"]["value"] < rows[0]["f1"]["high"]
-    # Every patient of this split is anomalous: specificity by patient is of nobody.
+    # Every patient is anomalous: specificity by patient is undefined.
     assert rows[3]["specificity"]["value"] is None
     assert decision_rows({}) == []
 
 
-def test_of_one_class_there_is_only_what_normal_images_tell(workdir):
+def test_with_one_class_there_are_only_thresholds_from_normal_images(workdir):
     calibration = store(workdir, 40).calibration
     labels, scores = np.zeros(4, np.int64), np.arange(4.0)
     own = decisions.of_normals(calibration, 0.05, labels, scores, np.arange(4), 50)
@@ -168,8 +174,10 @@ def test_of_one_class_there_is_only_what_normal_images_tell(workdir):
     assert "observed 0 % in 4 normal patients" in rows[0]["note"]
 
 
-def test_images_without_patients_are_told(workdir):
+def test_images_without_patients_are_reported(workdir):
     split, scores = normals(30, slices=1)
-    stored = calibration_lib.store(workdir, None, 7, split, scores)
-    assert stored.is_own and "Every image counts as a patient" in decisions.summary(stored, 0.1)
+    stored = write(workdir, split, scores)
+    assert stored.is_own and "Every image counts as a separate patient" in decisions.summary(
+        stored, 0.1
+    )
     assert "Every image" not in decisions.summary(store(workdir, 30), 0.1)

@@ -1,10 +1,11 @@
-"""What an evaluation refuses and what it tells."""
+"""Checks and messages of an evaluation."""
 
 import numpy as np
 import pytest
 
 from jaxad.errors import RunError
-from jaxad.evaluate.evaluation import _check_finite, _warn_of_constants
+from jaxad.evaluate.evaluation import _check_finite, _print_summary, _report_constants
+from jaxad.evaluate.metrics import METRICS, Metric
 from jaxad.types import Split
 
 SPLIT = Split(
@@ -15,15 +16,26 @@ SPLIT = Split(
 )
 
 
-def test_the_first_image_that_has_no_number_is_named():
+def test_the_first_score_that_is_not_finite_is_reported():
     _check_finite("test", "score", SPLIT, np.array([1.0, 2.0, 3.0]))
     words = "test: the anomaly map of image 'b' is not finite .2 such images"
     with pytest.raises(RunError, match=words):
         _check_finite("test", "anomaly map", SPLIT, np.array([1.0, np.nan, -np.inf]))
 
 
-def test_parts_that_are_constant_are_named(capsys):
-    _warn_of_constants("test", {"flow": np.array([-0.0, -0.0]), "ssim": np.array([0.1, 0.2])})
+def test_constant_columns_are_reported(capsys):
+    _report_constants("test", {"flow": np.array([-0.0, -0.0]), "ssim": np.array([0.1, 0.2])})
     assert capsys.readouterr().out == (
-        "test: 'flow' is 0 for every image and tells nothing about any.\n"
+        "test: 'flow' is 0 for every image and carries no information.\n"
     )
+
+
+def test_the_summary_shows_external_metrics_and_warns_of_missing_columns(capsys):
+    metrics = (*METRICS, Metric("own", max, decimals=1), Metric("other", max, column="flow"))
+    interval = {"value": 0.75, "low": 0.5, "high": None}
+    undefined = dict.fromkeys(("value", "low", "high"))
+    results = {"auroc": undefined, "mse": interval, "own": interval | {"high": 1.0}}
+    _print_summary("test", metrics, results)
+    printed = capsys.readouterr()
+    assert printed.out == "test: auroc undefined (one class only), own 0.8 [0.5, 1.0]\n"
+    assert printed.err == "test: has no 'flow', so no metric 'other'.\n"

@@ -1,4 +1,4 @@
-"""Which slices are kept, and that they are read as they were written."""
+"""Choice of example slices; examples read back as written."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ SCORES = np.array([5.0, 4.0, 3.0, 2.0, 1.0, 0.0])
 LABELS = np.array([0, 1, 1, 0, 1, 0])
 
 
-def test_kinds_are_ranked_one_slice_a_patient():
+def test_each_kind_has_one_slice_per_patient_in_order():
     found = choose(SCORES, LABELS, ["a", "a", "b", "b", "c", "c"], 2)
     assert found == {
         "most": [0, 2],
@@ -44,7 +44,7 @@ def seen(rows):
     )
 
 
-def test_slices_are_kept_once_and_read_back(tmp_path, split):
+def test_slices_are_stored_once_and_read_back(tmp_path, split):
     path, kinds = tmp_path / "examples.npz", choose(SCORES, LABELS, split.groups, 2)
     rows = rows_of(kinds)
     images = split.images[rows] / np.float32(255)
@@ -57,18 +57,3 @@ def test_slices_are_kept_once_and_read_back(tmp_path, split):
     np.testing.assert_array_equal(found.reconstructions["low"], seen(rows).pixel[..., None])
     np.testing.assert_array_equal(found.maps["flow"], seen(rows).pixel)
     assert found.masks.shape == (len(rows), 2, 2)
-
-
-def test_an_older_file_has_the_first_two_kinds(tmp_path):
-    arrays = {"image": np.zeros((3, 2, 2, 1), np.float32), "pixel": np.zeros((3, 2, 2), np.float32)}
-    np.savez(
-        tmp_path / "examples.npz", id=np.array(list("abc")), label=np.array([1, 0, 0], np.int32),
-        kind=np.array(["most", "most", "least"]), score=np.array([1.0, 2.0, 0.0], np.float32),
-        **arrays,
-    )  # fmt: skip
-    found = read_examples(tmp_path / "examples.npz")
-    assert {kind: found.ranked(kind).tolist() for kind in found.kinds} == {
-        "most": [1, 0],
-        "least": [2],
-    }
-    assert found.masks is None

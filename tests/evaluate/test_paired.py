@@ -5,13 +5,14 @@ import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from jaxad.evaluate import paired
+from jaxad.evaluate.metrics import AUROC, AUROC_CORRECTED, AVERAGE_PRECISION, MSE
 from jaxad.evaluate.paired import ScoredSplit
 
 PATIENTS, SLICES = 40, 6
 
 
 def split(separation, seed, patient_effect=0.0):
-    """Scores whose anomalous slices are `separation` standard deviations higher."""
+    """Returns scores that are `separation` standard deviations higher for anomalous slices."""
     layout = np.random.default_rng(0)
     labels = (layout.uniform(size=PATIENTS * SLICES) < 0.4).astype(int)
     groups = np.repeat(np.arange(PATIENTS), SLICES)
@@ -21,15 +22,15 @@ def split(separation, seed, patient_effect=0.0):
     return ScoredSplit(labels, groups, {"score": scores, "mse": np.exp(scores)})
 
 
-def test_metrics_of_a_run_are_scikit_learns():
+def test_metrics_of_a_run_equal_scikit_learns():
     run = split(1.0, 1)
     scores = run.columns["score"]
-    assert paired.value("auroc", run) == pytest.approx(roc_auc_score(run.labels, scores))
-    assert paired.value("average_precision", run) == pytest.approx(
+    assert paired.value(AUROC, run) == pytest.approx(roc_auc_score(run.labels, scores))
+    assert paired.value(AVERAGE_PRECISION, run) == pytest.approx(
         average_precision_score(run.labels, scores)
     )
-    # How well a system reconstructs what it should: the normal slices.
-    assert paired.value("mse", run) == pytest.approx(run.columns["mse"][run.labels == 0].mean())
+    # MSE is over normal slices.
+    assert paired.value(MSE, run) == pytest.approx(run.columns["mse"][run.labels == 0].mean())
 
 
 def test_a_count_is_a_repetition_of_the_patient():
@@ -37,38 +38,38 @@ def test_a_count_is_a_repetition_of_the_patient():
     counts = np.random.default_rng(2).integers(0, 4, size=(1, PATIENTS)).astype(float)
     rows = np.repeat(np.arange(len(run.labels)), counts[0].astype(int)[run.groups])
     labels, scores = run.labels[rows], run.columns["score"][rows]
-    found = paired.under_counts("auroc", run, counts)[0]
+    found = paired.under_counts(AUROC, run, counts)[0]
     assert found == pytest.approx(roc_auc_score(labels, scores))
-    found = paired.under_counts("mse", run, counts)[0]
+    found = paired.under_counts(MSE, run, counts)[0]
     assert found == pytest.approx(run.columns["mse"][rows][labels == 0].mean())
 
 
 def test_a_system_does_not_differ_from_itself():
     runs = [split(1.0, 1)]
-    found = paired.difference("auroc", runs, runs, 200)
+    found = paired.difference(AUROC, runs, runs, 200)
     assert (found.value, found.low, found.high, found.p_value) == (0.0, 0.0, 0.0, 1.0)
 
 
-def test_a_better_system_is_found_better_and_not_the_other_way_round():
+def test_a_better_system_has_a_significant_difference_of_the_right_sign():
     good, poor = [split(2.0, s) for s in (1, 2)], [split(0.2, s) for s in (3, 4)]
-    found = paired.difference("auroc", good, poor, 1000)
+    found = paired.difference(AUROC, good, poor, 1000)
     # AUROC of two unit Gaussians d apart is Phi(d / sqrt 2): .921 and .556.
     assert found.value == pytest.approx(0.921 - 0.556, abs=0.05)
     assert 0 < found.low < found.value < found.high
     assert found.p_value == pytest.approx(2 / 1001)  # no resample at or below zero
-    back = paired.difference("auroc", poor, good, 1000)
+    back = paired.difference(AUROC, poor, good, 1000)
     assert back.value == pytest.approx(-found.value)
     assert back.high < 0 and back.p_value == found.p_value
 
 
-def test_pairing_takes_out_what_both_systems_have_in_common():
-    """Scores that differ by little, on patients that differ by much: the pair is told apart."""
+def test_pairing_removes_variation_that_both_systems_share():
+    """A small difference is significant although patients vary much."""
     ours = split(1.0, 1, patient_effect=2.0)
     lower = ours.columns["score"] - 0.3 * ours.labels
     theirs = ScoredSplit(ours.labels, ours.groups, {"score": lower})
-    found = paired.difference("auroc", [ours], [theirs], 500)
+    found = paired.difference(AUROC, [ours], [theirs], 500)
     alone = [
-        paired.under_counts("auroc", ours, np.random.default_rng(3).multinomial(
+        paired.under_counts(AUROC, ours, np.random.default_rng(3).multinomial(
             PATIENTS, np.full(PATIENTS, 1 / PATIENTS), size=500).astype(float))
     ]  # fmt: skip
     spread = np.subtract(*np.percentile(alone[0], [97.5, 2.5]))
@@ -77,7 +78,7 @@ def test_pairing_takes_out_what_both_systems_have_in_common():
 
 
 def seeds(first, count, spread):
-    """Runs of one system: training seeds move the separation by `spread` standard deviations."""
+    """Returns runs of one system whose separation varies by `spread` standard deviations."""
     moves = spread * np.random.default_rng(first).normal(size=count)
     return [split(1.0 + move, 1000 * first + n) for n, move in enumerate(moves)]
 
@@ -88,14 +89,14 @@ def seeds(first, count, spread):
         # Of 60 pairs of equal systems 3 are expected below .05; more than 8 has p < .004.
         (1, 0.0, 8),
         (5, 0.1, 8),
-        # Three seeds tell little of their own spread: the interval is too narrow by a third.
+        # Three seeds underestimate their spread: the interval is too narrow by a third.
         (3, 0.3, 15),
     ],
 )
-def test_equal_systems_are_rarely_told_apart(count, spread, most):
+def test_equal_systems_rarely_differ_significantly(count, spread, most):
     below = [
         paired.difference(
-            "auroc", seeds(2 * n, count, spread), seeds(2 * n + 1, count, spread), 200
+            AUROC, seeds(2 * n, count, spread), seeds(2 * n + 1, count, spread), 200
         ).p_value
         < 0.05
         for n in range(60)
@@ -104,27 +105,26 @@ def test_equal_systems_are_rarely_told_apart(count, spread, most):
 
 
 def test_the_spread_of_seeds_widens_the_interval():
-    """Runs that differ by seed alone, on the same patients."""
+    """Only seeds differ; patients are the same."""
     alike = [split(1.0, 1)] * 4
     apart = [split(separation, 1) for separation in (0.2, 0.7, 1.3, 1.8)]
     theirs = [split(0.0, 9)]
-    narrow = paired.difference("auroc", alike, theirs, 500)
-    wide = paired.difference("auroc", apart, theirs, 500)
+    narrow = paired.difference(AUROC, alike, theirs, 500)
+    wide = paired.difference(AUROC, apart, theirs, 500)
     assert wide.high - wide.low > 1.2 * (narrow.high - narrow.low)
 
 
 def test_metrics_that_a_split_does_not_have():
     run = split(1.0, 1)
-    assert paired.is_measured("auroc", run)
-    assert not paired.is_measured("auroc_position_corrected", run)
+    metrics = (AUROC, AUROC_CORRECTED, MSE)
+    assert paired.comparable(metrics, [run]) == (MSE, AUROC)  # errors first
     normal = ScoredSplit(np.zeros_like(run.labels), run.groups, run.columns)
-    assert not paired.is_measured("auroc", normal)
-    assert paired.is_measured("mse", normal)
+    assert paired.comparable(metrics, [run, normal]) == (MSE,)
 
 
 def test_an_ensemble_is_the_mean_of_ranks_and_averages_noise_out():
     runs = [split(1.0, seed) for seed in range(5)]
-    # One run on another scale: ranks do not see it.
+    # One run has another scale, which ranks remove.
     loud = ScoredSplit(
         runs[0].labels, runs[0].groups, {"score": np.exp(3 * runs[0].columns["score"])}
     )
@@ -134,15 +134,15 @@ def test_an_ensemble_is_the_mean_of_ranks_and_averages_noise_out():
     ) / len(runs[0].labels)
     np.testing.assert_allclose(together.columns["score"], expected)
     assert set(together.columns) == {"score"}  # an ensemble has no reconstruction
-    # The mean of five has the separation of one and a noise that is less by the root of five.
-    alone = np.mean([paired.value("auroc", run) for run in runs])
-    assert paired.value("auroc", together) > alone + 0.1
-    found = paired.difference("auroc", [together], runs, 200, resample_runs=False)
-    assert found.value == pytest.approx(paired.value("auroc", together) - alone)
+    # A mean of five has the same separation, and noise smaller by the root of five.
+    alone = np.mean([paired.value(AUROC, run) for run in runs])
+    assert paired.value(AUROC, together) > alone + 0.1
+    found = paired.difference(AUROC, [together], runs, 200, resample_runs=False)
+    assert found.value == pytest.approx(paired.value(AUROC, together) - alone)
     assert found.low > 0 and found.p_value < 0.05
-    # Of the same runs as they are: patients are drawn, and nothing else.
+    # Only patients are resampled.
     counts = np.random.default_rng(0).multinomial(PATIENTS, np.full(PATIENTS, 1 / PATIENTS), 200)
-    drawn = paired.under_counts("auroc", together, counts.astype(float)) - np.mean(
-        [paired.under_counts("auroc", run, counts.astype(float)) for run in runs], axis=0
+    drawn = paired.under_counts(AUROC, together, counts.astype(float)) - np.mean(
+        [paired.under_counts(AUROC, run, counts.astype(float)) for run in runs], axis=0
     )
     assert (found.low, found.high) == pytest.approx(tuple(np.percentile(drawn, [2.5, 97.5])))

@@ -29,7 +29,7 @@ def test_a_position_that_training_never_saw_takes_the_mean_of_all_training_score
     np.testing.assert_allclose(corrected, [1.0, -3.0])
 
 
-def test_a_score_that_only_tells_the_position_becomes_chance(rng):
+def test_a_score_that_only_depends_on_position_becomes_chance(rng):
     """Anomalies favour the upper slices; a score that is the slice index looks like a detector."""
     positions = rng.integers(0, 20, 2000)
     labels = rng.uniform(size=2000) < positions / 20
@@ -40,7 +40,7 @@ def test_a_score_that_only_tells_the_position_becomes_chance(rng):
     assert sklearn.metrics.roc_auc_score(labels, corrected) == 0.5
 
 
-def test_what_an_anomaly_adds_at_any_position_stays(rng):
+def test_the_effect_of_anomalies_stays(rng):
     positions = np.tile(np.arange(20), 10)
     labels = np.repeat([0, 1], 100)
     effect = rng.normal(scale=10.0, size=20)

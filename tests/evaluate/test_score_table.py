@@ -1,9 +1,10 @@
-"""scores.csv reads back what was written, to the last bit."""
+"""`scores.csv`: values read back to the last bit; damage is reported."""
 
 import numpy as np
 import pytest
 
-from jaxad.evaluate.score_table import CORRECTED_SCORE, read_score_table, write_score_table
+from jaxad.evaluate.positions import CORRECTED_SCORE
+from jaxad.evaluate.score_table import read_score_table, write_score_table
 from jaxad.types import Split
 
 
@@ -41,7 +42,7 @@ def test_tables_read_back_to_the_last_bit(tmp_path, rng):
         ("", "no column 'id'"),
     ],
 )
-def test_damaged_tables_say_what_is_wrong(tmp_path, text, words):
+def test_damaged_tables_are_reported(tmp_path, text, words):
     (tmp_path / "scores.csv").write_text(text)
     with pytest.raises(ValueError, match=words):
         read_score_table(tmp_path / "scores.csv")

@@ -1,4 +1,4 @@
-"""Decisions by a threshold: by hand and against scikit-learn."""
+"""Figures of thresholds: by hand and against scikit-learn."""
 
 import dataclasses
 
@@ -23,7 +23,7 @@ def test_by_hand():
     found = at_threshold(LABELS, SCORES, 0.25)
     # Called: 0.3 (hit), 0.4 (alarm), 0.5 (hit).
     assert dataclasses.astuple(found) == pytest.approx((0.25, 4 / 5, 4 / 5, 1.0, 2 / 3))
-    # On the threshold is not above it.
+    # A score equal to the threshold is not above it.
     assert at_threshold(LABELS, SCORES, 0.5).sensitivity == 0
     best = best_f1(LABELS, SCORES)
     assert best == at_threshold(LABELS, SCORES, best.threshold)
@@ -49,21 +49,21 @@ def test_against_scikit_learn(seed):
     )
 
 
-def test_scores_that_tell_nothing_are_called_anomalous_one_and_all():
-    """The best F1 of a constant is that of calling everything anomalous, no more."""
+def test_constant_scores_are_all_called_anomalous():
+    """The best F1 of a constant score is that of calling everything anomalous."""
     best = best_f1(LABELS, np.zeros(5))
     assert best.threshold < 0 and best.f1 == pytest.approx(all_positive_f1(LABELS))
     assert best.specificity == 0
 
 
-def test_neighbouring_floats_have_no_middle():
+def test_thresholds_between_neighbouring_floats():
     low = 1.0
     high = np.nextafter(low, 2.0)
     best = best_f1(np.array([0, 1]), np.array([low, high]))
     assert (best.threshold, best.f1) == (low, 1.0)
 
 
-def test_one_class_alone():
+def test_one_class_only():
     found = at_threshold(np.zeros(3, np.int64), np.arange(3.0), 1.5)
     assert found.specificity == pytest.approx(2 / 3)
     assert np.isnan(found.sensitivity) and found.f1 == 0
@@ -82,18 +82,18 @@ def test_folds_are_two_to_eight_and_share_no_patient():
     assert sorted(np.concatenate(validations)) == list(range(400))  # every row validates once
 
 
-def test_five_fold_chooses_its_threshold_where_it_does_not_look():
-    """Of scores without any relation to the labels the tuned F1 is flattering, this is not."""
+def test_five_fold_chooses_its_threshold_on_other_patients():
+    """For random scores, the F1 tuned on the test split is optimistic; this one is not."""
     rng = np.random.default_rng(0)
     groups = np.repeat(np.arange(50), 4)
     labels = np.tile([0, 0, 0, 1], 50)
     scores = rng.normal(size=200)
     found = five_fold(labels, scores, groups)
-    assert found.mean["f1"] <= best_f1(labels, scores).f1
-    assert found.mean["auroc"] == pytest.approx(0.5, abs=0.1)
-    assert found.deviation["f1"] > 0
+    assert found["mean"]["f1"] <= best_f1(labels, scores).f1
+    assert found["mean"]["auroc"] == pytest.approx(0.5, abs=0.1)
+    assert found["deviation"]["f1"] > 0
     perfect = five_fold(labels, labels + 0.1 * rng.uniform(size=200), groups)
-    assert perfect.mean["auroc"] == perfect.mean["f1"] == 1.0
+    assert perfect["mean"]["auroc"] == perfect["mean"]["f1"] == 1.0
     assert five_fold(labels[:8], scores[:8], groups[:8]) is None  # two patients
     assert five_fold(np.zeros(200, np.int64), scores, groups) is None
 
@@ -107,7 +107,7 @@ def test_small_splits_have_no_folds():
 
 
 def test_the_lowest_threshold_is_below_every_score():
-    scores = np.array([2.0**60, 2.0**60])  # less 1 it would be the same number
+    scores = np.array([2.0**60, 2.0**60])  # subtracting 1 does not change it
     best = best_f1(np.array([1, 1]), scores)
     assert best.threshold < scores[0] and best.f1 == 1.0
 
@@ -122,11 +122,11 @@ def test_intervals_are_of_the_figures_and_resample_patients():
     for name, estimate in found.items():
         assert estimate.value == getattr(plain, name)
         assert estimate.low < estimate.value < estimate.high
-    # Of 400 independent rows the accuracy is a binomial share.
+    # Accuracy over 400 independent rows is binomial.
     deviation = np.sqrt(plain.accuracy * (1 - plain.accuracy) / 400)
     width = found["accuracy"].high - found["accuracy"].low
     assert width == pytest.approx(2 * 1.96 * deviation, rel=0.15)
-    # Every patient four times: as many rows, a quarter of the patients, intervals twice as wide.
+    # Each row four times: as many rows from a quarter of the patients; intervals twice as wide.
     copies = intervals(
         np.repeat(labels[:100], 4), np.repeat(scores[:100], 4), 0.5, np.repeat(np.arange(100), 4),
         500,

@@ -1,4 +1,4 @@
-"""Each trivial score against an expression of its own, one image and one pixel at a time."""
+"""Trivial scores, against independent expressions for single images and pixels."""
 
 import numpy as np
 import pytest
@@ -37,13 +37,13 @@ EXPECTED = {
 }
 
 
-def test_the_names_are_those_of_the_report(rng):
+def test_names_of_trivial_scores(rng):
     assert set(fit_trivial_scores(_images(rng, 3))) == NAMES
     assert PCA_COMPONENTS == 64
 
 
 @pytest.mark.parametrize("name", EXPECTED)
-def test_score_is_its_expression(rng, name):
+def test_score_equals_its_expression(rng, name):
     train, images = _images(rng, 20), _images(rng, 5)
     images[0] = 0.0
     images[1, :, :2] = 0.3  # where training has background alone
@@ -62,13 +62,13 @@ def test_area_counts_a_pixel_with_any_channel(rng):
 
 
 def _subspace(rng, rank, count, size=12):
-    """Images that are a constant plus a combination of `rank` patterns."""
+    """Returns images that are a constant plus a combination of `rank` patterns."""
     patterns = rng.normal(size=(rank, size * size)) / size
     weights = rng.normal(size=(count, rank))
     return (0.5 + weights @ patterns).reshape(count, size, size, 1).astype(np.float32), patterns
 
 
-def test_pca_leaves_nothing_of_an_image_inside_the_training_subspace(rng):
+def test_pca_residual_is_zero_inside_the_training_subspace(rng):
     images, patterns = _subspace(rng, rank=64, count=210)
     residual = fit_trivial_scores(images[:200])["pca_64"]
     variance = images.var()
@@ -84,7 +84,7 @@ def test_pca_leaves_nothing_of_an_image_inside_the_training_subspace(rng):
 
 
 def test_pca_is_the_projection_onto_the_leading_64_directions(rng):
-    """Against numpy's exact SVD; variances fall fast, so that the randomised one must agree."""
+    """Compares with NumPy's exact SVD; variances fall fast, so both agree."""
     basis = np.linalg.qr(rng.normal(size=(144, 144)))[0]
     spread = 0.9 ** np.arange(144)
     flat = 0.5 + (rng.normal(size=(330, 144)) * spread) @ basis.T
@@ -98,13 +98,13 @@ def test_pca_is_the_projection_onto_the_leading_64_directions(rng):
     )
 
 
-def test_pca_of_fewer_images_than_components_takes_what_there_is(rng):
+def test_pca_of_fewer_images_than_components(rng):
     train = _images(rng, 3)
     scores = fit_trivial_scores(train)["pca_64"](train)
     np.testing.assert_allclose(scores, 0.0, atol=1e-10)
 
 
-def test_fits_are_deterministic_and_a_score_depends_on_no_other_image(rng):
+def test_fits_are_deterministic_and_scores_independent_of_other_images(rng):
     train, images = _images(rng, 80, size=10), _images(rng, 5, size=10)
     first, second = fit_trivial_scores(train), fit_trivial_scores(train)
     for name in NAMES:

@@ -5,8 +5,7 @@ import json
 
 import numpy as np
 
-from jaxad.calibration import stored
-from jaxad.calibration.evidence import NormalEvidence
+from jaxad.calibration.calibration_set import write_calibration_set
 from jaxad.config import base, run_config
 from jaxad.evaluate.examples import KINDS
 from jaxad.storage.workdir import Workdir, write_json
@@ -121,8 +120,9 @@ def add_calibration(workdir, scores, groups, step=100):
         groups=tuple(groups),
     )
     components = {"nll": np.full(len(scores), 1.25), "kl": 2 * (scores.astype(np.float64) - 1.25)}
-    evidence = NormalEvidence(components, np.ones(len(scores)))
-    return stored.store(workdir, None, step, split, scores, evidence).calibration
+    maxima = np.ones(len(scores))
+    normals = write_calibration_set(workdir, None, step, split, scores, components, maxima)
+    return normals.calibration
 
 
 def add_split(workdir, split, **examples):

@@ -8,6 +8,7 @@ import jaxad
 from jaxad import cli
 from jaxad.errors import UserError
 from jaxad.evaluate import paired
+from jaxad.evaluate.metrics import METRICS
 from jaxad.evaluate.score_table import read_score_table
 from jaxad.report.comparison import comparison_view, read_others
 from jaxad.report.run_files import read_run
@@ -34,7 +35,7 @@ def make_run(path, seed, order=None, labels=LABELS, ids=IDS, groups=None):
 
 def compare(ours, *others):
     runs = read_others(read_run(ours), others)
-    return comparison_view(runs)["splits"][0]
+    return comparison_view(runs, METRICS)["splits"][0]
 
 
 def test_differences_are_paired_whatever_the_order_of_rows(tmp_path):
@@ -47,9 +48,11 @@ def test_differences_are_paired_whatever_the_order_of_rows(tmp_path):
         read_score_table(run.evaluation("test_a") / "scores.csv").scored() for run in (ours, plain)
     )
     (row,) = split["differences"]
-    for metric, cells in zip(split["measured"], row["cells"], strict=True):
+    by_name = {metric.name: metric for metric in METRICS}
+    for name, cells in zip(split["measured"], row["cells"], strict=True):
+        metric = by_name[name]
         found = paired.difference(metric, [two], [one], 1000, resample_runs=False)
-        assert cells == (difference(metric, found), p_value(found))
+        assert cells == (difference(found, metric.decimals), p_value(found))
     assert (ours.figures / "test_a_compared_roc.png").exists()
 
 

@@ -47,9 +47,9 @@ def free_port():
 #: would be done.
 SLOWED = """
 import time
-from jaxad.detector import Detector
+from jaxad.detector.restored import RestoredDetector
 from jaxad.train.writer import MetricsWriter
-write, batches = MetricsWriter.write, Detector._batches
+write, batches = MetricsWriter.write, RestoredDetector._batches
 def write_slowly(*arguments):
     write(*arguments)
     time.sleep(0.2)
@@ -58,7 +58,7 @@ def score_slowly(*arguments):
         print("a batch is scored", flush=True)
         time.sleep(0.5)
         yield batch
-MetricsWriter.write, Detector._batches = write_slowly, score_slowly
+MetricsWriter.write, RestoredDetector._batches = write_slowly, score_slowly
 from jaxad.cli import launch
 launch()
 """

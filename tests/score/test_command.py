@@ -6,7 +6,7 @@ from jaxad.config import run_config
 from jaxad.storage.workdir import Workdir
 
 
-def test_what_score_needs_and_may_take(tmp_path, monkeypatch, capsys):
+def test_flags_of_score(tmp_path, monkeypatch, capsys):
     def fail(*arguments):
         assert cli.main(arguments) == 2
         return capsys.readouterr().err.strip()

@@ -1,4 +1,4 @@
-"""Maps that people open: where they lie, what they show, and what stays behind."""
+"""Anomaly maps as files: places, contents, alignment and privacy."""
 
 import dataclasses
 import gzip
@@ -17,7 +17,6 @@ from test_score import (
     write_oblique,
 )
 
-from jaxad.calibration.stored import StoredCalibration
 from jaxad.detector.calibrated import CalibratedDetector
 from jaxad.errors import UserError
 from jaxad.score import maps
@@ -36,15 +35,14 @@ def test_overlays_show_the_image_and_the_map_beside_it(images, tmp_path):
     assert pixels.shape == (256, 512, 3)
     left, right = pixels[:, :256].astype(int), pixels[:, 256:].astype(int)
     assert (np.ptp(left, axis=-1) == 0).all()  # grey
-    # The corner is above what normal images reach, so it is as bright as can be; black stays.
+    # The corner exceeds all normal images: brightest colour. Black stays black.
     corner, rest = right[4:12, 4:12].mean(axis=(0, 1)), right[128:, 128:].mean(axis=(0, 1))
     assert rest.max() < 3 and corner[0] > 200 and corner[2] < corner[0]
 
 
-def test_maps_of_anomalous_images_alone(images, tmp_path):
+def test_maps_of_anomalous_images_only(images, tmp_path):
     stored = normals()
-    high = StoredCalibration("val", True, 7, stored.ids, stored.groups, stored.scores + 1.6,
-                             stored.evidence)  # fmt: skip
+    high = dataclasses.replace(stored, scores=stored.scores + 1.6)
     score_files(CalibratedDetector(Brightness("folder"), high, 0.05), images, tmp_path / "out",
                 which_maps="anomalous")  # fmt: skip
     found = rows(tmp_path / "out/scores.csv")
@@ -52,7 +50,7 @@ def test_maps_of_anomalous_images_alone(images, tmp_path):
     folder = tmp_path / "out/maps"
     written = {path.relative_to(folder).as_posix() for path in folder.rglob("*.png")}
     assert 0 < len(called) < 6 and written == called
-    with pytest.raises(UserError, match="--maps=anomalous: without a calibration nothing is"):
+    with pytest.raises(UserError, match="--maps=anomalous: without a calibration no image is"):
         score_files(detector(stored=False), images, tmp_path / "b", which_maps="anomalous")
     with pytest.raises(UserError, match="--maps=some: is not one of all, anomalous, none"):
         score_files(detector(), images, tmp_path / "b", which_maps="some")
@@ -64,7 +62,7 @@ def test_maps_stay_in_their_folder(name, tmp_path):
     assert path.is_relative_to(tmp_path) and path != tmp_path
 
 
-def test_no_two_maps_have_one_place(tmp_path):
+def test_no_two_maps_share_a_file(tmp_path):
     names = ["p1.001", "p1.002", "a.png", "a.jpg", "s.nii", "s.nii.gz", "b/c.png", "x" * 300,
              "x" * 299 + "y"]  # fmt: skip
     places = maps.Places(tmp_path, names)
@@ -77,7 +75,7 @@ def test_no_two_maps_have_one_place(tmp_path):
 
 
 def reoriented(voxels, affine):
-    """The same scan, its axes in another order and direction."""
+    """Returns the same scan with other order and directions of its axes."""
     image = nib.Nifti1Image(voxels, affine)
     turned = image.as_reoriented(nib.orientations.axcodes2ornt(("S", "L", "A")))
     return np.asarray(turned.dataobj), turned.affine
@@ -86,11 +84,11 @@ def reoriented(voxels, affine):
 @pytest.mark.parametrize(
     "fields", [{"volume__spacing": 0.5}, {"volume__spacing": 0.7, "volume__field_of_view": 15.0}]
 )
-def test_no_peak_is_lost_between_voxels(fields, tmp_path):
-    """Slices and pixels of the detector that are finer than the scan's voxels."""
+def test_peaks_between_voxels_are_kept(fields, tmp_path):
+    """The detector's slices and pixels are finer than the scan's voxels."""
     path = tmp_path / "scan.nii.gz"
     write_oblique(path)
-    scorer = detector("nifti", **fields).scorer
+    scorer = detector("nifti", **fields).detector
     peak = {}
 
     def one_pixel(given):
@@ -106,7 +104,7 @@ def test_no_peak_is_lost_between_voxels(fields, tmp_path):
     assert peak and found.max() > 0.5
 
 
-def test_texts_of_the_header_stay_behind(tmp_path):
+def test_texts_of_the_header_are_left_out(tmp_path):
     path = tmp_path / "scan.nii.gz"
     write_oblique(path)
     image = nib.load(path)
@@ -128,7 +126,7 @@ def test_texts_of_the_header_stay_behind(tmp_path):
         {"volume__spacing": 1.5, "preprocess__square": "stretch"},
     ],
 )
-def test_the_map_of_a_scan_lies_on_it_in_world_coordinates(fields, turn, tmp_path):
+def test_the_map_of_a_scan_is_aligned_in_world_coordinates(fields, turn, tmp_path):
     path = tmp_path / "a scan.nii.gz"
     centre = write_oblique(path, turn)
     score_files(detector("nifti", **fields), path, tmp_path / "out")
@@ -146,8 +144,8 @@ def test_the_map_of_a_scan_lies_on_it_in_world_coordinates(fields, turn, tmp_pat
     assert dice > 0.6
 
 
-def test_names_with_dots_have_maps_of_their_own(tmp_path):
-    """What follows a dot is part of a name, unless it is the suffix of a file that is read."""
+def test_names_with_dots_have_separate_maps(tmp_path):
+    """Text after a dot belongs to the name, unless it is the suffix of a readable format."""
     ids = ["1.2.840.77.3", "1.2.840.77.4", "a/scan.v1.png", "a/scan.v2.png", "b.nii", "b.nii.gz"]
     places = maps.Places(tmp_path, ids)
     written = [places.of(name, "_map.png").relative_to(tmp_path).as_posix() for name in ids]

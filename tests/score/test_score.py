@@ -1,4 +1,4 @@
-"""`--mode=score`: tables, maps where they belong, bad files, and going on after a kill."""
+"""`--mode=score`: tables, bad files, and continuing after an interruption."""
 
 import csv
 import dataclasses
@@ -11,11 +11,10 @@ import pytest
 from PIL import Image
 
 from jaxad import config as config_lib
-from jaxad.calibration.evidence import NormalEvidence
-from jaxad.calibration.stored import StoredCalibration
+from jaxad.calibration.calibration_set import CalibrationSet
 from jaxad.detector import calibrated
 from jaxad.detector.calibrated import CalibratedDetector, load_calibrated
-from jaxad.detector.scorer import Scorer
+from jaxad.detector.detector import Detector
 from jaxad.errors import UserError
 from jaxad.score import files
 from jaxad.score.files import score_files
@@ -24,12 +23,12 @@ from jaxad.types import Scores
 SIZE = 32
 
 
-class Brightness(Scorer):
+class Brightness(Detector):
     """Scores an image by its mean and its largest value; the map is the image."""
 
     step, num_parameters, num_latents = 7, 0, 0
     image_shape = (SIZE, SIZE, 1)
-    score_weights = {"mean": 1.0, "largest": 2.0}  # noqa: RUF012 - the base class says what it is
+    score_weights = {"mean": 1.0, "largest": 2.0}  # noqa: RUF012
 
     def __init__(self, kind, **fields):
         self._config = config_lib.get_config("pchvae:smoke")
@@ -55,11 +54,11 @@ class Brightness(Scorer):
 
 
 def normals(count=39):
-    """Means 0 to .38, largest values all .1: scores are .2 to .58."""
+    """Returns normal images with means 0 to .38 and largest values .1: scores .2 to .58."""
     means, largest = np.arange(count) / 100, np.full(count, 0.1)
     names = tuple(f"n{number}" for number in range(count))
-    evidence = NormalEvidence({"mean": means, "largest": largest}, largest)
-    return StoredCalibration("val", True, 7, names, names, means + 2 * largest, evidence)
+    components = {"mean": means, "largest": largest}
+    return CalibrationSet("val", True, 7, names, names, means + 2 * largest, components, largest)
 
 
 def rows(path):
@@ -68,7 +67,7 @@ def rows(path):
 
 
 def write_images(folder, count=6):
-    """Grey ones: image n has the value 20 n, but for a corner of 255."""
+    """Writes grey images: image n has the value 20 n, and a corner of 255."""
     for number in range(count):
         pixels = np.full((40, 40), 20 * number, np.uint8)
         pixels[:4, :4] = 255
@@ -84,7 +83,7 @@ OBLIQUE = nib.affines.from_matvec(
 
 
 def write_oblique(path, turn=lambda voxels, affine: (voxels, affine)):
-    """A head with a bright lesion, and where the lesion is in mm."""
+    """Writes a head with a bright lesion; returns the centre of the lesion in mm."""
     shape = (36, 44, 20)
     index = np.indices(shape)
     voxels = (index.sum(axis=0) % 7 + 20).astype(np.int16)
@@ -122,7 +121,7 @@ def test_every_image_gets_a_row_and_every_patient_one(images, tmp_path, capsys):
     for row in found:
         parts = {name: float(row[name]) for name in ("mean", "largest")}
         assert float(row["score"]) == pytest.approx(parts["mean"] + 2 * parts["largest"])
-        # Normal images have a mean of .19 and a largest value of .1: the parts add up.
+        # Normal images have mean .19 and largest value .1 on average.
         assert float(row["from_mean"]) == pytest.approx(parts["mean"] - 0.19, abs=1e-5)
         assert float(row["from_largest"]) == pytest.approx(2 * (parts["largest"] - 0.1), abs=1e-5)
         assert row["driver"] == "largest"
@@ -138,7 +137,7 @@ def test_every_image_gets_a_row_and_every_patient_one(images, tmp_path, capsys):
     )
 
 
-def test_without_a_calibration_there_are_scores_alone(images, tmp_path):
+def test_without_a_calibration_there_are_only_scores(images, tmp_path):
     score_files(detector(stored=False), images, tmp_path / "out", which_maps="none")
     found = rows(tmp_path / "out/scores.csv")
     assert {row["p_value"] for row in found} == {""} and "from_mean" not in found[0]
@@ -146,12 +145,12 @@ def test_without_a_calibration_there_are_scores_alone(images, tmp_path):
     assert not (tmp_path / "out/maps").exists()
 
 
-def test_a_rate_that_the_normal_images_cannot_support_is_refused():
-    with pytest.raises(UserError, match=r"rate of 0.01 cannot be had from 39 normal patients"):
+def test_an_unsupported_rate_is_rejected():
+    with pytest.raises(UserError, match=r"rate of 0.01 is not supported by 39 normal patients"):
         detector(rate=0.01)
 
 
-def test_bad_files_are_left_out_and_named(images, tmp_path, capsys):
+def test_bad_files_are_left_out_and_listed(images, tmp_path, capsys):
     (images / "patient0/1.png").write_bytes(b"")
     (images / "patient1/2.png").write_bytes(b"\x89PNG garbage")
     score_files(detector(), images, tmp_path / "out")
@@ -162,10 +161,10 @@ def test_bad_files_are_left_out_and_named(images, tmp_path, capsys):
     assert "2 files were left out" in capsys.readouterr().err
 
 
-def test_bad_files_alone_are_an_error(images, tmp_path):
+def test_only_bad_files_are_an_error(images, tmp_path):
     for path in images.rglob("*.png"):
         path.write_bytes(b"")
-    with pytest.raises(UserError, match="none of 6 files gives a score; see '.*errors.csv'"):
+    with pytest.raises(UserError, match="none of 6 files has a score; see '.*errors.csv'"):
         score_files(detector(), images, tmp_path / "out")
 
 
@@ -178,10 +177,10 @@ def test_an_npz_file_is_scored(tmp_path):
     assert len(rows(tmp_path / "out/patients.csv")) == 2
 
 
-def test_of_an_npz_file_only_images_count_and_constant_ones_are_named(tmp_path):
+def test_an_npz_file_needs_images_only_and_constant_ones_are_listed(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 65535, (5, SIZE, SIZE)).astype(">u2")
     pixels[3] = 0
-    masks = np.full(pixels.shape, -1)  # nothing that a split could have
+    masks = np.full(pixels.shape, -1)  # invalid in a split
     np.savez(tmp_path / "a.npz", image=pixels, mask=masks, label=np.full(5, 7))
     score_files(detector("npz"), tmp_path / "a.npz", tmp_path / "out")
     expected = np.delete(pixels, 3, axis=0).mean(axis=(1, 2)) / 65535
@@ -193,41 +192,38 @@ def test_of_an_npz_file_only_images_count_and_constant_ones_are_named(tmp_path):
 @pytest.mark.parametrize(
     ("stored", "line"),
     [
-        (None, "there is no calibration: scores come without p-values and decisions"),
+        (None, "there is no calibration: scores have no p-values and decisions"),
         (dataclasses.replace(normals(), checkpoint_step=3), "is of checkpoint 3, not of 7: scores"),
-        (dataclasses.replace(normals(), evidence=None), "what drives scores is not told"),
-        (normals(9), "9 normal patients cannot support a false-positive rate of 0.05; 0.1 is tak"),
+        (normals(9), "9 normal patients do not support a false-positive rate of 0.05; using 0.1"),
         (normals(), ""),
     ],
 )
-def test_what_a_calibration_cannot_do_is_told(stored, line, tmp_path, monkeypatch, capsys):
+def test_limits_of_a_calibration_are_reported(stored, line, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(calibrated, "load", lambda path, checkpoint: Brightness("folder"))
-    monkeypatch.setattr(calibrated.calibration_lib, "read", lambda workdir: stored)
+    monkeypatch.setattr(calibrated, "read_calibration_set", lambda workdir: stored)
     found = load_calibrated(tmp_path, None)
     told = capsys.readouterr().err
     assert line in told and (line or not told)
-    assert found.rate == (pytest.approx(0.1) if "0.1 is" in line else 0.05)
+    assert found.rate == (pytest.approx(0.1) if "using 0.1" in line else 0.05)
     if stored is not None and stored.checkpoint_step == 7 and len(stored.ids) == 9:
-        with pytest.raises(UserError, match="cannot be had from 9 normal patients"):
+        with pytest.raises(UserError, match="is not supported by 9 normal patients"):
             load_calibrated(tmp_path, 0.05)
 
 
 @pytest.mark.parametrize("rate", [0.0, 1.0, 7.0, float("nan")])
 def test_a_rate_is_between_0_and_1(rate):
-    with pytest.raises(UserError, match="give one between 0 and 1"):
+    with pytest.raises(UserError, match="choose one between 0 and 1"):
         detector(stored=False, rate=rate)
 
 
 def test_a_patient_of_one_image_has_its_p_value(tmp_path):
-    """Also where it ties with a normal one: scores are float32, texts have fewer digits."""
+    """Includes ties with normal images: scores are float32, texts have fewer digits."""
     stored = normals()
     pixels = np.random.default_rng(3).uniform(0.1, 0.3, (20, SIZE, SIZE)).astype(np.float32)
     scores = np.concatenate(
         [found.image for found in Brightness("npz").score_batches(pixels[..., None])]
     )
-    tied = dataclasses.replace(
-        stored, scores=np.resize(scores, 39).astype(np.float64), evidence=None
-    )
+    tied = dataclasses.replace(stored, scores=np.resize(scores, 39).astype(np.float64))
     np.savez(tmp_path / "a.npz", image=pixels)
     score_files(
         CalibratedDetector(Brightness("npz"), tied, 0.05), tmp_path / "a.npz", tmp_path / "out"
@@ -237,8 +233,8 @@ def test_a_patient_of_one_image_has_its_p_value(tmp_path):
     assert by_image == by_patient
 
 
-def test_what_is_no_image_is_named_and_masks_are_not_scored(images, tmp_path):
-    (images / "ground_truth").mkdir()  # of no concern here
+def test_other_formats_are_listed_and_masks_are_not_scored(images, tmp_path):
+    (images / "ground_truth").mkdir()
     Image.new("L", (9, 9)).save(images / "patient0/thumb.gif")
     score_files(detector(), images, tmp_path / "out")
     assert [row["id"] for row in rows(tmp_path / "out/errors.csv")] == ["patient0/thumb.gif"]
@@ -269,19 +265,19 @@ def test_masks_are_left_out_and_not_scored(images, tmp_path, capsys):
     assert "left out 3 of 9 files, which are masks" in capsys.readouterr().err
 
 
-def test_a_name_that_is_not_utf_8_is_no_error(images, tmp_path):
+def test_names_that_are_not_utf_8_are_accepted(images, tmp_path):
     name = os.fsdecode(b"M\xfcller.png")
     (images / "patient0/0.png").rename(images / "patient0" / name)
     for _ in range(2):
         score_files(detector(), images, tmp_path / "out")
     table = (tmp_path / "out/scores.csv").read_text(encoding="utf-8")
-    assert r"M\xfcller.png" in table  # as text that any program reads
+    assert r"M\xfcller.png" in table  # valid UTF-8
 
 
-# --- Going on.
+# --- Continuing.
 
 
-def test_a_stopped_run_goes_on_and_ends_as_an_unbroken_one(images, tmp_path, monkeypatch):
+def test_an_interrupted_run_continues_with_identical_results(images, tmp_path, monkeypatch):
     monkeypatch.setitem(files._BLOCK, "image", 2)
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     score_files(detector(), images, whole)
@@ -297,7 +293,7 @@ def test_a_stopped_run_goes_on_and_ends_as_an_unbroken_one(images, tmp_path, mon
     with pytest.raises(KeyboardInterrupt):
         score_files(detector(), images, broken)
     assert not (broken / "patients.csv").exists()
-    # A kill in the middle of a line.
+    # Killed in the middle of a line.
     with (broken / "scores.csv").open("a") as file:
         file.write("patient2/4.png,pat")
     monkeypatch.setattr(files, "_score_block", original)
@@ -308,7 +304,7 @@ def test_a_stopped_run_goes_on_and_ends_as_an_unbroken_one(images, tmp_path, mon
     assert (broken / "scores.csv").read_bytes() == (whole / "scores.csv").read_bytes()
 
 
-def test_scores_of_something_else_are_not_mixed(images, tmp_path):
+def test_scores_of_another_task_are_not_mixed(images, tmp_path):
     out = tmp_path / "out"
     score_files(detector(), images, out, name="a")
     with pytest.raises(UserError, match="holds scores of another detector; choose another"):
@@ -329,7 +325,7 @@ def test_scores_of_something_else_are_not_mixed(images, tmp_path):
     with pytest.raises(UserError, match=r"progress.json' cannot be read"):
         score_files(detector(), images, out, name="a")
     (out / "progress.json").unlink()
-    with pytest.raises(UserError, match="holds a scores.csv already; choose another folder"):
+    with pytest.raises(UserError, match="already holds a scores.csv; choose another folder"):
         score_files(detector(), images, out, name="a")
 
 
@@ -346,7 +342,7 @@ def test_all_slices_of_a_scan_are_scored_with_their_positions(tmp_path):
     assert 8 <= int(highest.rpartition("-")[2]) <= 11
 
 
-def test_what_was_asked_is_kept(images, tmp_path):
+def test_the_task_is_stored(images, tmp_path):
     score_files(detector(), images, tmp_path / "out", name="run at step 7")
-    asked = json.loads((tmp_path / "out/progress.json").read_text())["asked"]
-    assert asked["detector"] == "run at step 7" and asked["rate"] == 0.05
+    task = json.loads((tmp_path / "out/progress.json").read_text())["task"]
+    assert task["detector"] == "run at step 7" and task["rate"] == 0.05

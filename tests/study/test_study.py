@@ -13,7 +13,7 @@ from jaxad import config as config_lib
 from jaxad.data.sources import DataSet
 from jaxad.errors import RunError, UserError
 from jaxad.evaluate import evaluation
-from jaxad.evaluate.score_table import CORRECTED_SCORE
+from jaxad.evaluate.positions import CORRECTED_SCORE
 from jaxad.evaluate.trivial import LINEAR_BASELINE, PIXEL_STATISTICS, TrivialScores
 from jaxad.storage.workdir import Workdir
 from jaxad.study import results, runner
@@ -314,14 +314,15 @@ def test_scores_of_other_images_are_not_compared(finished, npz_root, monkeypatch
 
 
 def test_normal_images_without_a_score_are_one_run_s_failure(npz_root, tmp_path, monkeypatch):
-    original = evaluation._evidence
+    original = evaluation._score
 
-    def evidence_of(detector, split, description):
-        found, evidence = original(detector, split, description)
-        is_bad = detector.config.model.latent_channels == (4,)
-        return np.full_like(found, np.nan) if is_bad else found, evidence
+    def score(detector, split, description, reduce):
+        columns, reduced = original(detector, split, description, reduce)
+        if description == "score val" and detector.config.model.latent_channels == (4,):
+            columns["score"] = np.full_like(columns["score"], np.nan)
+        return columns, reduced
 
-    monkeypatch.setattr(evaluation, "_evidence", evidence_of)
+    monkeypatch.setattr(evaluation, "_score", score)
     with pytest.raises(RunError, match="1 runs failed: large, seed 0: val: the score of image"):
         run_study(make_config(npz_root, seeds=(0,)), tmp_path)
     assert ("small", "auroc") in read_table(tmp_path)

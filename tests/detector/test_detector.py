@@ -1,18 +1,18 @@
-"""What every detector does with arrays before it scores them: any order of bytes and layout."""
+"""Checks of arrays before they are scored: any byte order and memory layout."""
 
 import numpy as np
 import pytest
 
 from jaxad import config as config_lib
 from jaxad.data.prepare.preprocess import native, to_unit_interval
-from jaxad.detector.scorer import Scorer
+from jaxad.detector.detector import Detector
 from jaxad.errors import UserError
 from jaxad.types import Scores
 
 SIDE, COUNT = 16, 4
 
 
-class MeanScorer(Scorer):
+class MeanDetector(Detector):
     """Scores an image by its mean."""
 
     def __init__(self, name):
@@ -64,14 +64,14 @@ ARRAYS = {
 
 @pytest.mark.parametrize("array", ARRAYS.values(), ids=ARRAYS)
 @pytest.mark.parametrize("name", ["npz", "folder"])
-def test_any_order_of_bytes_and_layout_is_scored_alike(array, name):
-    scorer = MeanScorer(name)
+def test_scores_do_not_depend_on_byte_order_and_layout(array, name):
+    detector = MeanDetector(name)
     expected = (PIXELS / np.float32(65535)).astype(np.float32)
-    prepared = scorer.preprocess(array)
+    prepared = detector.preprocess(array)
     np.testing.assert_allclose(prepared, expected, atol=1e-6)
     assert prepared.dtype == np.float32 and prepared.dtype.isnative
     for images in (prepared, array):
-        scores = scorer.score(images).image
+        scores = detector.score(images).image
         np.testing.assert_allclose(scores, expected.mean(axis=(1, 2, 3)), atol=1e-5)
 
 
@@ -88,25 +88,25 @@ def test_any_order_of_bytes_and_layout_is_scored_alike(array, name):
     ],
 )
 @pytest.mark.parametrize("name", ["npz", "folder"])
-def test_what_holds_no_pixels_is_refused_in_one_line(array, expected, name):
-    scorer = MeanScorer(name)
+def test_arrays_without_pixels_are_rejected_in_one_line(array, expected, name):
+    detector = MeanDetector(name)
     with pytest.raises(UserError, match=expected) as raised:
-        scorer.preprocess(array)
+        detector.preprocess(array)
     assert "\n" not in str(raised.value)
     with pytest.raises(UserError):
-        scorer.score(array)
+        detector.score(array)
 
 
-def test_numbers_that_are_native_are_not_copied():
+def test_native_arrays_are_not_copied():
     assert native(PIXELS, "x") is PIXELS
     assert np.shares_memory(native(PIXELS[:, ::2], "x"), PIXELS)
 
 
-def test_lists_are_arrays_where_they_can_be():
+def test_lists_are_converted_to_arrays():
     np.testing.assert_array_equal(native([[1, 2], [3, 4]], "x"), [[1, 2], [3, 4]])
     with pytest.raises(UserError, match="x: is no array .*; give one of real numbers"):
         native([[1, 2], [3]], "x")
 
 
-def test_the_unit_interval_of_any_order_of_bytes():
+def test_the_unit_interval_does_not_depend_on_byte_order():
     np.testing.assert_array_equal(to_unit_interval(PIXELS.astype(">u2")), to_unit_interval(PIXELS))

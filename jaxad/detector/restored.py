@@ -1,11 +1,7 @@
-"""A trained run, ready to score: the one restore and the one score function.
-
-Evaluation, the report and notebooks all score through `Detector`.
-"""
+"""The detector of a run, restored from a checkpoint."""
 
 import os
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any, Literal
 
 import jax
@@ -16,7 +12,7 @@ from ml_collections import ConfigDict
 from jaxad.config import run_config
 from jaxad.config.model import image_shape, make_model
 from jaxad.data.pipeline.batching import eval_batches
-from jaxad.detector.scorer import Scorer
+from jaxad.detector.detector import Detector
 from jaxad.errors import UserError
 from jaxad.runtime import processes
 from jaxad.runtime.parallel import make_parallel
@@ -26,24 +22,25 @@ from jaxad.types import Images, Model, Scores, Tree
 
 
 def score_batch(model: Model, variables: Tree, images: Images) -> Scores:
-    """The one way in which images are scored, here and in exported files."""
-    # Accelerators multiply float32 matrices in fewer bits unless they are asked not to.
+    """Scores one batch; runs and exported files both use this function."""
+    # By default accelerators multiply float32 matrices at reduced precision.
     with jax.default_matmul_precision("highest"):
         return model.score(variables, images)
 
 
-class Detector(Scorer):
-    """A run's detector; see `Scorer`."""
+class RestoredDetector(Detector):
+    """A detector with the variables of a checkpoint; see `Detector`."""
 
     def __init__(self, config: ConfigDict, variables: Tree, step: int):
-        """Places the variables on the devices and compiles nothing yet."""
-        self.num_parameters = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
+        """Places the variables on the devices; programs are compiled on first use."""
+        params = jax.tree.leaves(variables.get("params", {}))
+        self.num_parameters = sum(leaf.size for leaf in params)
         self._config = config
         self.step = step
         self.image_shape = image_shape(config)
         self._parallel = make_parallel(config.parallel)
-        # As many images for each device, however many there are: the same program scores them, to
-        # the bit.
+        # The batch of one device has the same size on any number of devices: the same program, and
+        # the same scores to the last bit.
         self._batch_size = config.evaluate.batch_size * len(self._parallel.devices)
         model = make_model(config, self._parallel.axis_name)
         self.num_latents = model.num_latents
@@ -52,14 +49,14 @@ class Detector(Scorer):
         self._compiled = self._parallel.compile_per_example(
             lambda variables, batch: score_batch(model, variables, batch["image"])
         )
-        # Where only image scores are wanted the compiler drops all that they do not need.
+        # The compiler drops the work that only maps and reconstructions need.
         self._compiled_image_only = self._parallel.compile_per_example(
             lambda variables, batch: score_batch(model, variables, batch["image"]).image
         )
 
     @property
     def config(self) -> ConfigDict:
-        """Of the run."""
+        """Config of the run that trained this detector."""
         return self._config
 
     @property
@@ -68,11 +65,11 @@ class Detector(Scorer):
         return self._parallel.get_replicated(self._variables)
 
     def score_batches(self, images: np.ndarray) -> Iterator[Scores]:
-        """See `Scorer.score_batches`."""
+        """See `Detector.score_batches`."""
         return self._batches(images, self._compiled)
 
     def image_score_batches(self, images: np.ndarray) -> Iterator[Float[np.ndarray, " batch"]]:
-        """See `Scorer.image_score_batches`."""
+        """See `Detector.image_score_batches`."""
         return self._batches(images, self._compiled_image_only)
 
     def _batches(self, images: np.ndarray, compiled: Callable[[Tree, Tree], Tree]) -> Any:
@@ -92,53 +89,54 @@ class Detector(Scorer):
             yield jax.tree.map(lambda array, count=valid: array[:count], scores)
 
 
-def load(
+def restore(
     path: str | os.PathLike[str], checkpoint: Literal["last", "best"] | int = "last"
-) -> Detector:
-    """The detector that a run trained.
+) -> RestoredDetector:
+    """Restores the detector of a run.
 
     Args:
         path: the run's workdir.
-        checkpoint: `last`, `best` (least validation loss) or a step that is still there. Of damaged
-            last ones the one before is taken, which a line on stderr says.
+        checkpoint: `last`, `best` (smallest validation loss) or a step whose checkpoint still
+            exists. If the last checkpoint is damaged, the one before is used, with a warning.
 
     Raises:
-        UserError: no run, no checkpoint there, none of this name, or it is damaged.
+        UserError: there is no run, no such checkpoint, or it is damaged.
     """
-    workdir = Workdir(Path(path))
+    workdir = Workdir(path)
     config = run_config.read(workdir)
-    step, variables = _restored(workdir, config, checkpoint)
-    return Detector(config, variables, step)
+    step, variables = _restore_variables(workdir, config, checkpoint)
+    return RestoredDetector(config, variables, step)
 
 
 def checkpoint_step(workdir: Workdir, checkpoint: Literal["last", "best"] | int) -> int:
-    """The step of the checkpoint that `load` takes; it is read to see whether it is damaged.
+    """Returns the step of the checkpoint that `restore` uses; reads it to detect damage.
 
     Raises:
-        UserError: see `load`.
+        UserError: see `restore`.
     """
-    return _restored(workdir, run_config.read(workdir), checkpoint)[0]
+    return _restore_variables(workdir, run_config.read(workdir), checkpoint)[0]
 
 
-def _restored(
+def _restore_variables(
     workdir: Workdir, config: ConfigDict, checkpoint: Literal["last", "best"] | int
 ) -> tuple[int, Tree]:
-    """Step and variables of a checkpoint."""
+    """Returns the step and the variables of a checkpoint."""
+    missing = UserError(f"workdir '{workdir.path}': no checkpoint yet; train there first.")
     if not workdir.checkpoints.is_dir():
-        raise UserError(f"workdir '{workdir.path}': no checkpoint yet; train there first.")
+        raise missing
     with Checkpoints(workdir.checkpoints, read_only=True) as checkpoints:
-        named: dict[str | int, int | None] = {
+        if not checkpoints.steps:
+            raise missing
+        steps: dict[str | int, int | None] = {
             "last": checkpoints.last_step,
             "best": checkpoints.best_step if checkpoint == "best" else None,
             **{step: step for step in checkpoints.steps},
         }
-        step = named.get(checkpoint)
+        step = steps.get(checkpoint)
         if step is None:
             raise UserError(
-                f"workdir '{workdir.path}': no checkpoint {checkpoint!r}; there are 'last', "
-                f"'best' and steps {checkpoints.steps}."
-                if checkpoints.steps
-                else f"workdir '{workdir.path}': no checkpoint yet; train there first."
+                f"workdir '{workdir.path}': no checkpoint {checkpoint!r}; choose 'last', 'best' or "
+                f"one of the steps {checkpoints.steps}."
             )
         like = jax.eval_shape(make_model(config).init_variables, jax.random.key(0))
         if checkpoint == "last":

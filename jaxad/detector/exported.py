@@ -2,14 +2,14 @@
 
 `jaxad.detector.export` writes the file, a zip archive of
 
-- `manifest.json`: the version of the format, digests of all other members, the names of outputs;
+- `manifest.json`: the version of the format, digests of all other members, sizes of the detector;
 - `program.bin`: the scoring program, StableHLO for CPU, CUDA and TPU with any number of images;
 - `weights.npz`: its first argument, in order;
 - `config.json`, `card.json`, `calibration.json`: for preprocessing, for people, for decisions;
-- `golden.npz`: images with the scores that the run's own detector gave them.
+- `golden.npz`: images with their scores by the run's own detector.
 
-Nothing in it is unpickled, and a program that calls anything but `CUSTOM_CALLS` (Python, say) is
-refused. Importing this module imports neither flax nor TensorFlow.
+Nothing in it is unpickled, and a program that calls anything but `CUSTOM_CALLS` (such as Python) is
+rejected. Importing this module imports neither flax nor TensorFlow.
 """
 
 import functools
@@ -31,7 +31,7 @@ import numpy as np
 from jaxtyping import Float
 
 from jaxad.data.pipeline.batching import eval_batches
-from jaxad.detector.scorer import Scorer
+from jaxad.detector.detector import Detector
 from jaxad.errors import UserError, first_line
 from jaxad.runtime import interrupts
 from jaxad.types import Scores
@@ -39,9 +39,9 @@ from jaxad.types import Scores
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
 
-    from jaxad.calibration.stored import StoredCalibration
+    from jaxad.calibration.calibration_set import CalibrationSet
 
-#: Of the layout of the archive; a file of another one is refused.
+#: Version of the archive's layout; files of other versions are rejected.
 FORMAT = 1
 
 MANIFEST = "manifest.json"
@@ -52,22 +52,22 @@ CARD = "card.json"
 CALIBRATION = "calibration.json"
 GOLDEN = "golden.npz"
 
-#: What programs may call beside StableHLO's own operations: checks of shapes, notes on layouts.
+#: Custom calls that programs may contain: checks of shapes, annotations of layouts.
 CUSTOM_CALLS = frozenset(["shape_assertion", "Sharding"])
 
-#: How far a golden score may lie off: other processors round otherwise.
+#: Largest relative error of a golden score: processors round differently.
 _TOLERANCE = 1e-3
 
 
-class ExportedDetector(Scorer):
-    """A detector from a file; see `Scorer`.
+class ExportedDetector(Detector):
+    """A detector from a file; see `Detector`.
 
     Attributes:
-        card: what people should know of it, by topic.
+        card: facts for users: purpose, data, evaluation, versions.
     """
 
     def __init__(self, members: Mapping[str, bytes]):
-        """Takes the archive's members, which `load` has checked."""
+        """Builds the detector from the archive's members, whose digests `load` has checked."""
         manifest, weights = json.loads(members[MANIFEST]), _arrays(members[WEIGHTS])
         self.step = int(manifest["step"])
         self.image_shape = tuple(manifest["image_shape"])
@@ -75,56 +75,55 @@ class ExportedDetector(Scorer):
         self.num_latents = int(manifest["num_latents"])
         self.score_weights = {str(k): float(v) for k, v in manifest["score_weights"].items()}
         self.card: dict[str, Any] = json.loads(members[CARD])
-        found = members.get(CALIBRATION)
-        self._calibration_json = None if found is None else json.loads(found)
+        self._calibration_json = json.loads(members.get(CALIBRATION, b"null"))
         self._batch_size = int(manifest["batch_size"])
         self._config_json = members[CONFIG].decode()
         self._weights = jax.device_put([weights[str(place)] for place in range(len(weights))])
         program = jax.export.deserialize(bytearray(members[PROGRAM]))
         check_calls(program.mlir_module())
         self._compiled = jax.jit(lambda weights, images: program.call(weights, images))
-        # Where only image scores are wanted the compiler drops all that they do not need.
+        # The compiler drops the work that only maps and reconstructions need.
         self._compiled_image_only = jax.jit(
             lambda weights, images: program.call(weights, images)["image"]
         )
 
     @functools.cached_property
     def config(self) -> "ConfigDict":
-        """Of the run."""
-        from jaxad import config  # it reads YAML and more; scoring needs none of it
+        """Config of the run that trained this detector."""
+        from jaxad import config  # imports ml_collections, which scoring does not need
 
         return config.from_json(self._config_json)
 
     @functools.cached_property
-    def calibration(self) -> "StoredCalibration | None":
-        """What decisions follow from; None where the run had none."""
-        from jaxad.calibration import stored  # scikit-learn: scoring needs none of it
+    def calibration_set(self) -> "CalibrationSet | None":
+        """The normal images that decisions are calibrated on; None without a calibration."""
+        from jaxad.calibration.calibration_set import CalibrationSet  # SciPy: scoring needs none
 
-        found = self._calibration_json
-        return None if found is None else stored.from_json(found)
+        fields = self._calibration_json
+        return None if fields is None else CalibrationSet.from_json(fields)
 
     def score_batches(self, images: np.ndarray) -> Iterator[Scores]:
-        """See `Scorer.score_batches`."""
-        for found in self._batches(images, self._compiled):
-            yield Scores(**found)
+        """See `Detector.score_batches`."""
+        for outputs in self._batches(images, self._compiled):
+            yield Scores(**outputs)
 
     def image_score_batches(self, images: np.ndarray) -> Iterator[Float[np.ndarray, " batch"]]:
-        """See `Scorer.image_score_batches`."""
+        """See `Detector.image_score_batches`."""
         return self._batches(images, self._compiled_image_only)
 
     def _batches(self, images: np.ndarray, compiled: Any) -> Iterator[Any]:
         for batch in eval_batches(images, {}, batch_size=self._batch_size):
             interrupts.check()
-            found = compiled(self._weights, jnp.asarray(batch["image"]))
+            outputs = compiled(self._weights, jnp.asarray(batch["image"]))
             valid = int(batch["_valid"].sum())
-            yield jax.tree.map(lambda array, count=valid: np.asarray(array)[:count], found)
+            yield jax.tree.map(lambda array, count=valid: np.asarray(array)[:count], outputs)
 
 
 def load(path: Path) -> ExportedDetector:
-    """The detector of an exported file, after its golden images scored as they should.
+    """Loads the detector of an exported file and checks it on the golden images.
 
     Raises:
-        UserError: it is no such file, is damaged, or scores otherwise here.
+        UserError: the file is damaged or something else, or it scores differently on this machine.
     """
     members = _members(path)
     try:
@@ -132,26 +131,26 @@ def load(path: Path) -> ExportedDetector:
         golden = _arrays(members[GOLDEN])
     except (ValueError, KeyError, TypeError, struct.error) as error:
         raise UserError(f"'{path}': cannot be loaded ({_line(error)}); export it again.") from error
-    found = detector.score(golden["images"])
-    for name, values in (("score", found.image), ("anomaly map", found.pixel)):
+    scores = detector.score(golden["images"])
+    for name, values in (("score", scores.image), ("anomaly map", scores.pixel)):
         expected = golden[name]
-        # Of a score near 0 what matters is how scores differ.
+        # For scores near 0, relative to how much scores differ.
         scale = np.maximum(np.abs(expected), float(np.ptp(expected)))
         off = float(np.max(np.abs(values - expected) / np.maximum(scale, 1e-12)))
         if not off <= _TOLERANCE:
             raise UserError(
-                f"'{path}': its golden images score otherwise here: the {name} is off by {off:.2g} "
-                f"(relative; {_TOLERANCE:g} is allowed). Do not use it on this machine; export it "
-                "again, or update jax."
+                f"'{path}': its golden images score differently here: the {name} is off by "
+                f"{off:.2g} (relative; {_TOLERANCE:g} is allowed). Do not use it on this machine; "
+                "export it again, or update jax."
             )
     return detector
 
 
 def check_calls(program: str) -> None:
-    """Checks what a program in StableHLO's text calls.
+    """Checks the custom calls of a program, given as StableHLO text.
 
     Raises:
-        ValueError: anything that is not of `CUSTOM_CALLS`.
+        ValueError: a call is not in `CUSTOM_CALLS`.
     """
     for line in program.splitlines():
         if "custom_call" not in line:
@@ -164,26 +163,26 @@ def check_calls(program: str) -> None:
 
 
 def digest(content: bytes) -> str:
-    """Of a member, for the manifest."""
+    """Returns the digest of a member, for the manifest."""
     return hashlib.sha256(content).hexdigest()
 
 
 def _members(path: Path) -> dict[str, bytes]:
-    """The archive's members, none of them changed since it was written."""
+    """Reads the archive's members and checks their digests."""
     try:
         with zipfile.ZipFile(path) as archive:
             names = set(archive.namelist())
             manifest = json.loads(archive.read(MANIFEST))
             if manifest["format"] != FORMAT:
                 raise UserError(
-                    f"'{path}': is of format {manifest['format']}, this version of jaxad reads "
+                    f"'{path}': has format {manifest['format']}, this version of jaxad reads "
                     f"{FORMAT}; export it again."
                 )
-            found = {name: archive.read(name) for name in manifest["digests"] if name in names}
+            members = {name: archive.read(name) for name in manifest["digests"] if name in names}
         for name, expected in manifest["digests"].items():
-            if name not in found or digest(found[name]) != expected:
-                raise ValueError(f"{name} is not what was exported")
-        return {**found, MANIFEST: json.dumps(manifest).encode()}
+            if name not in members or digest(members[name]) != expected:
+                raise ValueError(f"{name} has changed since the export")
+        return {**members, MANIFEST: json.dumps(manifest).encode()}
     except OSError as error:
         raise UserError(f"'{path}': {error.strerror or error}; name an exported file.") from error
     except (
@@ -191,7 +190,7 @@ def _members(path: Path) -> dict[str, bytes]:
         RuntimeError, EOFError,
     ) as error:  # fmt: skip
         raise UserError(
-            f"'{path}': is no exported detector or is damaged ({_line(error)}); copy it again."
+            f"'{path}': is not an exported detector, or is damaged ({_line(error)}); copy it again."
         ) from error
 
 

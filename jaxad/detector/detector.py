@@ -1,4 +1,4 @@
-"""What every detector offers, whether its program comes from a run's folder or an exported file."""
+"""The interface of all detectors: `RestoredDetector` (a run) and `ExportedDetector` (a file)."""
 
 import abc
 import os
@@ -17,18 +17,18 @@ from jaxad.types import Scores, Split
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
 
-#: The column of the image score, beside those of its components.
+#: Column of the image score in tables.
 SCORE = "score"
 
 
-class Scorer(abc.ABC):
-    """Scores images with a trained system.
+class Detector(abc.ABC):
+    """A trained system that scores images.
 
     Attributes:
-        step: updates that the variables have seen.
+        step: number of updates that trained the variables.
         image_shape: (H, W, C) of the images that it takes.
-        num_parameters: how many numbers training fits.
-        num_latents: how many variables (or codes) an image becomes in between.
+        num_parameters: number of trained parameters.
+        num_latents: number of latent variables (or codes) per image.
         score_weights: component -> weight; the score is the weighted sum of these components.
     """
 
@@ -41,34 +41,33 @@ class Scorer(abc.ABC):
     @property
     @abc.abstractmethod
     def config(self) -> "ConfigDict":
-        """Of the run."""
+        """Config of the run that trained this detector."""
 
     @abc.abstractmethod
     def score_batches(self, images: np.ndarray) -> Iterator[Scores]:
-        """Scores of checked images batch by batch, in order, padding removed."""
+        """Yields the scores of checked images batch by batch, in order, without padding."""
 
     @abc.abstractmethod
     def image_score_batches(self, images: np.ndarray) -> Iterator[Float[np.ndarray, " batch"]]:
-        """`Scores.image` of checked images batch by batch, without the rest of the scores."""
+        """Yields `Scores.image` of checked images batch by batch; computes nothing else."""
 
     def preprocess(
         self, pixels: np.ndarray, affine: np.ndarray | None = None
     ) -> Float[np.ndarray, "n height width channels"]:
-        """Raw pixels as training took them: float32 in [0, 1], shape [N, H, W, C].
+        """Prepares raw pixels as for training: float32 in [0, 1], [N, H, W, C].
 
         Args:
             pixels: one image [H, W] (grey) or [H, W, 3], or images [N, H, W] (grey) or
-                [N, H, W, C]. For a run on
-                images that were prepared (`npz`, `icbm_synth`) of its size, and uint8 (divided by
-                255), uint16 (by 65535) or float already in [0, 1]; for a run on image files of any
-                size. For a run on scans one scan [X, Y, Z].
-            affine: of a scan, from indices to mm, RAS+; without it X points to the right, Y to
+                [N, H, W, C]. For a run on prepared images (`npz`, `icbm_synth`): of its size, and
+                uint8 (divided by 255), uint16 (by 65535) or float in [0, 1]. For a run on image
+                files: of any size. For a run on scans: one scan [X, Y, Z].
+            affine: of a scan, from indices to mm, RAS+; by default X points to the right, Y to
                 anterior and Z to superior, at 1 mm.
 
         Raises:
             UserError: wrong rank, size, type or range, or a pixel that is not finite.
         """
-        from jaxad.data import replay  # the readers of files: scoring needs none of them
+        from jaxad.data import replay  # imports the readers of files, which scoring does not need
 
         pixels = native(pixels, "pixels")
         if not replay.is_prepared(self.config.data):
@@ -81,17 +80,17 @@ class Scorer(abc.ABC):
         return to_unit_interval(pixels)
 
     def read(self, path: str | os.PathLike[str]) -> Split:
-        """Files as training took them, without labels.
+        """Reads files and prepares them as for training, without labels.
 
         Args:
-            path: an image, a scan or a DICOM series, a folder of them, or a table; as the run's
-                data set has them.
+            path: an image, a scan or a DICOM series, a folder of them, or a table; of the same kind
+                as the run's data set.
 
         Returns:
             The images with their ids, patients and positions; `score` takes its `images`.
 
         Raises:
-            UserError: a file cannot be used, or the run is not one on files.
+            UserError: a file cannot be used, or the run was not trained on files.
         """
         from jaxad.data import replay
 
@@ -100,14 +99,13 @@ class Scorer(abc.ABC):
     def score(self, images: np.ndarray) -> Scores:
         """Scores images; all arrays of the result are NumPy arrays of N rows.
 
-        Images run in padded batches of one shape, so that a score depends neither on how many
-        images are given nor on which.
+        Images run in padded batches of one shape: a score does not depend on the other images.
 
         Args:
             images: float in [0, 1] (or uint8, uint16: see `preprocess`), [N, H, W, C].
 
         Raises:
-            UserError: see `preprocess`.
+            UserError: there are no images, or see `preprocess`.
         """
         images = native(images, "images to score")
         self.check(images)
@@ -121,15 +119,15 @@ class Scorer(abc.ABC):
 
         Args:
             images: any array.
-            ids: N names for messages; without, their numbers.
+            ids: N names for messages; by default their numbers.
 
         Raises:
-            UserError: the first that cannot be; see `preprocess`.
+            UserError: names the first image that cannot be scored; see `preprocess`.
         """
         names = [str(number) for number in range(len(images))] if ids is None else ids
         check_images(images, names, self.image_shape, "images to score")
 
 
 def score_columns(scores: Scores) -> dict[str, Any]:
-    """The score and its components, each [B], as tables have them."""
+    """Returns the columns of tables: the score and its components, each [B]."""
     return {SCORE: scores.image, **scores.components}
