@@ -15,7 +15,7 @@ import pytest
 
 import jaxad
 from jaxad import run
-from jaxad.report.names import SYSTEMS
+from jaxad.models import title
 from jaxad.train.writer import read_metrics
 
 ROOT = Path(__file__).parent.parent
@@ -93,7 +93,7 @@ def test_a_fit_keeps_the_contract_and_another_site_recalibrates_it(system, npz_r
         assert set(metrics[name]) == {"value", "low", "high"}
     assert ("mse" in metrics) == ("mse" in BASELINES[system])
     report = (tmp_path / "report.html").read_text()
-    assert SYSTEMS[system] in report and "Best F1 on the test split itself" in report
+    assert title(system) in report and "Best F1 on the test split itself" in report
     detector = jaxad.load(tmp_path)
     with np.load(npz_root / "test_squares.npz") as arrays:
         scores = detector.score(detector.preprocess(arrays["image"]))
@@ -171,7 +171,7 @@ def test_the_study_of_all_six_systems_writes_one_table(launch, data_root, tmp_pa
     assert result.returncode == 0, result.stderr
     text = (tmp_path / "table.md").read_text()
     for system in (*BASELINES, "aeflow"):
-        assert f"| {SYSTEMS[system]} |" in text
+        assert f"| {title(system)} |" in text
     for name in ("roc", "densities", "maps"):
         assert f"figures/{name}_test_objects.png" in text
         assert (tmp_path / f"figures/{name}_test_objects.png").exists()

@@ -113,9 +113,9 @@ RULES = {
     ),
     "report": Rule(
         rooms=("jaxad.report",),
-        never=("jaxad.models", "jaxad.nn", "jaxad.train.loop", "jaxad.detector.restored"),
-        reason="a report is made from the files of a run, also where no model can be built",
-        example=("jaxad.report.page", "jaxad.models"),
+        never=("jaxad.models.*", "jaxad.nn", "jaxad.train.loop", "jaxad.detector.restored"),
+        reason="a report is made from a run's files, without building a model; it may read titles",
+        example=("jaxad.report.page", "jaxad.models.ae_flow"),
     ),
     "exported files": Rule(
         rooms=("jaxad.detector.exported", "jaxad.score", "jaxad.calibration"),

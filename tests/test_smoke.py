@@ -14,7 +14,7 @@ import pytest
 import jaxad
 from jaxad.data.sources import DataSet
 from jaxad.errors import UserError
-from jaxad.report.names import SYSTEMS
+from jaxad.models import title
 
 ROOT = Path(__file__).parent.parent
 
@@ -67,7 +67,7 @@ def check_contract(workdir, system):
             assert set(trivial) == {"auroc", "auroc_position_corrected"}
     report = (workdir / "report.html").read_text()
     assert "semi-synthetic" in report
-    assert SYSTEMS[system] in report
+    assert title(system) in report
 
 
 def check_run(workdir, system):
@@ -147,7 +147,7 @@ def test_training_with_and_without_the_feature_cache_agree(aeflow_run, launch, d
 def test_a_study_launched_again_finds_everything_done(smoke_study, launch, data_root):
     before = (smoke_study / "table.md").read_text()
     for system in COMPONENTS:
-        assert f"| {SYSTEMS[system]} |" in before
+        assert f"| {title(system)} |" in before
     result = launch(
         "--mode=study",
         "--config=studies/pchvae_table1:smoke",

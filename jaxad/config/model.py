@@ -1,6 +1,6 @@
-"""From a config to its model; the one place that reads `config.model`.
+"""Builds the model of a config; the only module that reads `config.model`.
 
-Models never see a ConfigDict: they get their fields.
+Models never see a ConfigDict: they get its fields.
 """
 
 import jax.numpy as jnp
@@ -14,15 +14,19 @@ PRECISIONS = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
 def image_shape(config: ConfigDict) -> tuple[int, int, int]:
-    """(H, W, C) of the images that the config's system takes."""
+    """Returns (H, W, C) of the images that the config's system takes."""
     return (config.data.image_size, config.data.image_size, config.data.channels)
 
 
 def make_model(config: ConfigDict, axis_name: str | None = None) -> Model:
-    """The system that `config.model` names, in `config.precision`.
+    """Builds the system that `config.model` names, in `config.precision`.
+
+    Args:
+        config: the config of a run.
+        axis_name: mapped axis that batch statistics are combined over; None for none.
 
     Raises:
-        UserError: unknown model or precision, or a field or image size that the model cannot take.
+        UserError: the model or the precision is unknown, or a field or the image size is refused.
     """
     if config.precision not in PRECISIONS:
         raise UserError(

@@ -1,4 +1,4 @@
-"""Configs that the systems of one paper share: data, training and sizes, but for the model."""
+"""Configs that the systems of one paper share: data, training and sizes, without the model."""
 
 from ml_collections import ConfigDict
 
@@ -6,14 +6,14 @@ from jaxad.config import base, smoke
 
 
 def pchvae_protocol(variant: str) -> ConfigDict:
-    """The training that all systems of the pchVAE paper share; the caller sets the model."""
+    """Returns data and training of the systems of the pchVAE paper; callers set the model."""
     config = base()
-    config.data.batch_size = 16  # at equal time, many small steps detect better than few large
+    config.data.batch_size = 16  # in equal time, many small steps detect better than few large
     config.cpu_devices = 2
     config.optim.learning_rate = 5e-3
     config.optim.schedule = "cosine"
     config.optim.warmup_steps = 100
-    # Without it the first, very large gradients fill Adam's second moment for long.
+    # Otherwise the first, very large gradients dominate Adam's second moment for long.
     config.optim.clip_norm = 1.0
     config.train.num_epochs = 40.0
     config.train.checkpoint_every_steps = 1000
@@ -34,9 +34,9 @@ def pchvae_protocol(variant: str) -> ConfigDict:
 
 
 def aeflow_protocol(variant: str) -> ConfigDict:
-    """The data and training that AE-FLOW and the systems of its Table 1 share, but for the model.
+    """Returns data and training of AE-FLOW and the systems of its Table 1; callers set the model.
 
-    What a system trains differently from AE-FLOW its config file says.
+    A system's config file has its differences from AE-FLOW.
     """
     config = base()
     config.data.image_size = 128
@@ -53,7 +53,7 @@ def aeflow_protocol(variant: str) -> ConfigDict:
         smoke(config)
         config.data.image_size = 32
     elif variant in ("paper", "chest"):
-        # Others of its data: isic2018 (with config.data.channels=3), brats2021, miic.
+        # The paper also uses isic2018 (config.data.channels=3), brats2021 and miic.
         config.data.name = "chestxray" if variant == "chest" else "oct2017"
         config.data.image_size, config.data.batch_size = 256, 64
         if variant == "chest":
@@ -62,7 +62,7 @@ def aeflow_protocol(variant: str) -> ConfigDict:
 
 
 def autoencoder_sizes(config: ConfigDict, variant: str) -> None:
-    """Sets the sizes that AE and the GANs of AE-FLOW's Table 1 have in common."""
+    """Sets the sizes that AE and the GANs of AE-FLOW's Table 1 share."""
     config.model.widths = (16, 32, 64, 64, 64)  # channels after each halving, to 4 x 4
     config.model.depth = 1  # residual 3x3 convolutions at each resolution
     config.model.latents = 128

@@ -1,119 +1,135 @@
-"""The systems by name. A system's module is imported only when it is asked for."""
+"""Systems by name: the shipped ones, and classes of other packages."""
 
 import dataclasses
 import difflib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from jaxad.errors import UserError
-from jaxad.types import Model
+from jaxad.extension import is_external, load_object
+from jaxad.types import FittedModel, Model, TrainedModel
+
+_FIELD = "config.model.name"
 
 
-def _pchvae() -> Any:
-    from jaxad.models.hierarchical_vae import HierarchicalVAE
+@dataclasses.dataclass(frozen=True)
+class System:
+    """A shipped system.
 
-    return HierarchicalVAE
+    Attributes:
+        name: value of `config.model.name`.
+        title: name in reports, tables and figures.
+        path: `module:Class`, imported on demand.
+    """
 
-
-def _chvae() -> Any:
-    from jaxad.models.hierarchical_vae import ConditionalHierarchicalVAE
-
-    return ConditionalHierarchicalVAE
-
-
-def _highvae() -> Any:
-    from jaxad.models.hierarchical_vae import HighVAE
-
-    return HighVAE
+    name: str
+    title: str
+    path: str
 
 
-def _lowvae() -> Any:
-    from jaxad.models.hierarchical_vae import LowVAE
-
-    return LowVAE
-
-
-def _vqvae2() -> Any:
-    from jaxad.models.vq_vae2 import VQVAE2
-
-    return VQVAE2
-
-
-def _aeflow() -> Any:
-    from jaxad.models.ae_flow import AEFlow
-
-    return AEFlow
-
-
-def _ae() -> Any:
-    from jaxad.models.autoencoder import AutoEncoder
-
-    return AutoEncoder
-
-
-def _fanogan() -> Any:
-    from jaxad.models.f_anogan import FAnoGAN
-
-    return FAnoGAN
-
-
-def _ganomaly() -> Any:
-    from jaxad.models.ganomaly import GANomaly
-
-    return GANomaly
-
-
-def _differnet() -> Any:
-    from jaxad.models.differ_net import DifferNet
-
-    return DifferNet
-
-
-def _fastflow() -> Any:
-    from jaxad.models.fast_flow import FastFlow
-
-    return FastFlow
-
-
-#: Name -> a function that imports the system's class, a dataclass of its fields.
-SYSTEMS: Mapping[str, Callable[[], Any]] = {
-    "pchvae": _pchvae,
-    "chvae": _chvae,
-    "highvae": _highvae,
-    "lowvae": _lowvae,
-    "vqvae2": _vqvae2,
-    "aeflow": _aeflow,
-    "ae": _ae,
-    "fanogan": _fanogan,
-    "ganomaly": _ganomaly,
-    "differnet": _differnet,
-    "fastflow": _fastflow,
+#: The shipped systems by name.
+SYSTEMS: Mapping[str, System] = {
+    system.name: system
+    for system in (
+        System("pchvae", "pchVAE", "jaxad.models.hierarchical_vae:HierarchicalVAE"),
+        System("chvae", "chVAE", "jaxad.models.hierarchical_vae:ConditionalHierarchicalVAE"),
+        System("highvae", "High VAE", "jaxad.models.hierarchical_vae:HighVAE"),
+        System("lowvae", "Low VAE", "jaxad.models.hierarchical_vae:LowVAE"),
+        System("vqvae2", "VQ-VAE-2", "jaxad.models.vq_vae2:VQVAE2"),
+        System("aeflow", "AE-FLOW", "jaxad.models.ae_flow:AEFlow"),
+        System("ae", "AE", "jaxad.models.autoencoder:AutoEncoder"),
+        System("fanogan", "f-AnoGAN", "jaxad.models.f_anogan:FAnoGAN"),
+        System("ganomaly", "GANomaly", "jaxad.models.ganomaly:GANomaly"),
+        System("differnet", "DifferNet", "jaxad.models.differ_net:DifferNet"),
+        System("fastflow", "FastFlow", "jaxad.models.fast_flow:FastFlow"),
+        System("patchcore", "PatchCore", "jaxad.models.patch_core:PatchCore"),
+        System("padim", "PaDiM", "jaxad.models.padim:PaDiM"),
+    )
 }
 
 
-def build(name: str, fields: Mapping[str, Any], **common: Any) -> Model:
-    """The system of this name.
+def title(name: str) -> str:
+    """Returns the name of a system for people.
 
     Args:
-        name: one of `SYSTEMS`.
+        name: `config.model.name` or an experiment of a study. Of a class of another package the
+            class name is shown; any other name is shown with spaces for underscores.
+    """
+    if name in SYSTEMS:
+        return SYSTEMS[name].title
+    if is_external(name):
+        return name.rpartition(":")[2]
+    return name.replace("_", " ") or "Unnamed system"
+
+
+def build(name: str, fields: Mapping[str, Any], **common: Any) -> Model:
+    """Builds a system.
+
+    Args:
+        name: one of `SYSTEMS`, or `package.module:Class` for a class of another package.
         fields: `config.model` without its name.
-        **common: what every system takes: `image_shape`, `dtype`, `axis_name`.
+        **common: fields that every system has: `image_shape`, `dtype` and `axis_name`.
+
+    Returns:
+        An instance of the class: a `TrainedModel` or a `FittedModel`.
 
     Raises:
-        UserError: there is no such system, or its fields are others.
+        UserError: the system is unknown, it has other fields, or the class lacks a part of the
+            interface of `jaxad.types.Model`.
     """
-    if name not in SYSTEMS:
-        close = difflib.get_close_matches(name, SYSTEMS, n=1)
-        hint = f"; did you mean '{close[0]}'?" if close else "."
+    model_class = _find_class(name)
+    if not (isinstance(model_class, type) and dataclasses.is_dataclass(model_class)):
+        raise UserError(f"{_FIELD}: '{name}' is not a dataclass; decorate it with @dataclass.")
+    known = {field.name: field for field in dataclasses.fields(model_class) if field.init}
+    if lacking := [field for field in common if field not in known]:
         raise UserError(
-            f"config.model.name: unknown model '{name}'{hint} Known: {', '.join(sorted(SYSTEMS))}."
+            f"{_FIELD}: '{name}' has no field {', '.join(lacking)}; every system has the fields "
+            f"{', '.join(common)}."
         )
-    system = SYSTEMS[name]()
-    known = {field.name: field for field in dataclasses.fields(system) if field.init}
-    unknown = sorted(fields.keys() - known.keys())
-    if unknown:
+    if unknown := sorted(fields.keys() - known.keys()):
         raise UserError(
             f"config.model.{unknown[0]}: model '{name}' has no such field; "
             f"it has {', '.join(sorted(known.keys() - common.keys()))}."
         )
-    return system(**fields, **common)
+    if missing := [
+        field.name
+        for field in known.values()
+        if field.default is field.default_factory is dataclasses.MISSING
+        and field.name not in {*fields, *common}
+    ]:
+        raise UserError(f"config.model.{missing[0]}: not set; model '{name}' needs it.")
+    model: Any = model_class(**fields, **common)
+    _check_interface(name, model)
+    return model
+
+
+def _find_class(name: str) -> Any:
+    """Imports the class of a system."""
+    if name in SYSTEMS:
+        return load_object(SYSTEMS[name].path, _FIELD)
+    if is_external(name):
+        return load_object(name, _FIELD)
+    close = difflib.get_close_matches(name, SYSTEMS, n=1)
+    hint = f"; did you mean '{close[0]}'?" if close else "."
+    raise UserError(
+        f"{_FIELD}: unknown model '{name}'{hint} Your own class is package.module:Class. "
+        f"Known: {', '.join(sorted(SYSTEMS))}."
+    )
+
+
+def _check_interface(name: str, model: object) -> None:
+    """Raises a UserError if a system lacks attributes or methods of its protocol."""
+    if missing := _missing(Model, model):
+        raise UserError(f"{_FIELD}: '{name}' has no {', '.join(missing)}; see jaxad.types.Model.")
+    trained, fitted = _missing(TrainedModel, model), _missing(FittedModel, model)
+    if trained and fitted:
+        raise UserError(
+            f"{_FIELD}: '{name}' cannot be trained: it needs {', '.join(trained)} (see "
+            f"jaxad.types.TrainedModel) or {', '.join(fitted)} (see jaxad.types.FittedModel)."
+        )
+
+
+def _missing(protocol: type, model: object) -> list[str]:
+    """Returns the members that a protocol's own body declares and an object lacks."""
+    declared = (member for member in vars(protocol) if not member.startswith("_"))
+    return [member for member in declared if not hasattr(model, member)]

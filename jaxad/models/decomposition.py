@@ -1,4 +1,4 @@
-"""The equations of the pchVAE paper: an image taken apart into two levels, and the loss of it.
+"""Equations of the pchVAE paper: the decomposition of an image into two levels, and its loss.
 
 Zimmerer, Petersen and Maier-Hein: "High- and Low-level image component decomposition using VAEs
 for improved reconstruction and anomaly detection". Equations are numbered as there.
@@ -14,10 +14,10 @@ high level (z1). This file follows the equations:
     x_hat          = x_high + x_low
     x_zero         = g1(z_low), z_low ~ f1(x_low): pushed to zero (third term)
 
-Eq. 2 has the low level of the high level in its third term, Eqs. 3 and 9 the high level of the low
-level: the paper swaps them without a word. The latter is built here.
+The third term of Eq. 2 passes the high level through the low one, that of Eqs. 3 and 9 the low
+level through the high one; the paper does not comment on it. The latter is implemented here.
 
-The systems that the paper compares are choices of parts of this: see `Parts`.
+The systems that the paper compares have different `Parts`.
 """
 
 import dataclasses
@@ -37,7 +37,7 @@ Latent = Float[Array, "batch *latent"]
 
 @dataclasses.dataclass(frozen=True)
 class Parts:
-    """Which parts of Figure 1 a system has.
+    """Parts of Figure 1 that a system has.
 
     Attributes:
         z1: the high level's latents, its encoder and the trunk.
@@ -51,10 +51,10 @@ class Parts:
 
     @property
     def terms(self) -> tuple[str, ...]:
-        """The terms of Eq. 9 that there are, in its order."""
+        """The terms of Eq. 9 that these parts have, in its order."""
         both_images = self.x_high and self.z2
         present = {
-            "nll_high": both_images,  # without a low level x_high is x_hat
+            "nll_high": both_images,  # without a low level, x_high is x_hat
             "nll": True,
             "nll_zero": both_images,
             "kl_high": self.z1,
@@ -66,45 +66,45 @@ class Parts:
 #: The terms of Eq. 9 in its order: lambda_1 ... lambda_5 weigh them.
 TERMS = ("nll_high", "nll", "nll_zero", "kl_high", "kl_low")
 
-#: Those of them that the negative ELBO is the sum of.
+#: Terms whose sum is the negative ELBO.
 ELBO_TERMS = ("nll", "kl_high", "kl_low")
 
 
 @runtime_checkable
 class Branches(Protocol):
-    """The maps of Eqs. 3 to 9; what is not among `parts` is never called.
+    """Encoders and decoders of Eqs. 3 to 9; those that `parts` lacks are never called.
 
     Attributes:
-        parts: which of them there are.
+        parts: parts of Figure 1 that the system has.
     """
 
     parts: Parts
 
     def encode(self, x: Pixels) -> Array:
-        """The features that both levels share."""
+        """Returns the features that both levels share."""
         ...
 
     def encode_high(self, features: Array) -> ops.DiagonalGaussian:
-        """f1: the posterior of z1."""
+        """Returns the posterior of z1 (f1)."""
         ...
 
     def decode_high(self, z1: Latent) -> tuple[Array, Array | None]:
-        """g1: the trunk's features u, and x_high where it is among the parts."""
+        """Returns the trunk's features u, and x_high if the system has it (g1)."""
         ...
 
     def encode_low(self, features: Array, u: Array | None) -> ops.DiagonalGaussian:
-        """f2: the posterior of z2 given x (through its features) and z1 (through u)."""
+        """Returns the posterior of z2 given x (by its features) and z1 (by u) (f2)."""
         ...
 
     def decode_low(self, z2: Latent, u: Array | None) -> Array:
-        """g2: x_low."""
+        """Returns x_low (g2)."""
         ...
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Levels:
-    """The levels of an image: images in its shape and posteriors, None where there is none."""
+    """Levels of an image and their posteriors; None for parts that a system lacks."""
 
     x_high: Pixels | None
     x_low: Pixels | None
@@ -113,7 +113,7 @@ class Levels:
 
     @property
     def x_hat(self) -> Pixels:
-        """The reconstruction: the sum of the levels that there are."""
+        """The reconstruction: the sum of the levels."""
         parts = (self.x_high, self.x_low)
         return sum((part for part in parts if part is not None), start=jnp.zeros(()))
 
@@ -121,14 +121,17 @@ class Levels:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Decomposition:
-    """An image taken apart: its levels, and the low level passed through the high one."""
+    """Levels of an image, and its low level passed through the high one."""
 
     levels: Levels
     x_zero: Pixels | None
 
 
 def split_levels(branches: Branches, x: Pixels, keys: ExampleKeys | None) -> Levels:
-    """The first two expectations of Eq. 8: the levels of an image; see `decompose`."""
+    """Splits an image into its levels: the first two expectations of Eq. 8.
+
+    Arguments are those of `decompose`.
+    """
     features = branches.encode(x)
     u = x_high = x_low = posterior_high = posterior_low = None
     if branches.parts.z1:
@@ -145,7 +148,7 @@ def split_levels(branches: Branches, x: Pixels, keys: ExampleKeys | None) -> Lev
 def through_high_level(
     branches: Branches, levels: Levels, keys: ExampleKeys | None
 ) -> Pixels | None:
-    """x_zero = g1(z_low), z_low ~ f1(x_low): the third expectation of Eq. 8; see `decompose`."""
+    """Returns x_zero = g1(z_low), z_low ~ f1(x_low): the third expectation of Eq. 8."""
     if levels.x_high is None or levels.x_low is None:
         return None
     posterior = branches.encode_high(branches.encode(levels.x_low))
@@ -154,42 +157,42 @@ def through_high_level(
 
 
 def decompose(branches: Branches, x: Pixels, keys: ExampleKeys | None) -> Decomposition:
-    """Runs an image through its levels and the low level through the high one (Eq. 8).
+    """Splits an image into its levels and passes the low level through the high one (Eq. 8).
 
     Args:
-        branches: the encoders and decoders.
+        branches: encoders and decoders.
         x: images, float [B, ...].
-        keys: one key per example to sample the latents with; None takes posterior means.
+        keys: one key per example to draw the latents with; None takes posterior means.
     """
     levels = split_levels(branches, x, keys)
     return Decomposition(levels, through_high_level(branches, levels, keys))
 
 
 def loss_terms(parts: Decomposition, x: Pixels, variance: float) -> dict[str, PerExample]:
-    """The terms of Eq. 9 that there are, before their weights; nats, each [B].
+    """Returns the unweighted terms of Eq. 9 by name, in the order of `Parts.terms`; nats, each [B].
 
     The norms are Gaussian negative log-likelihoods with the constant variance c (Eq. 8), the
-    third that of a zero image. Their names and order are `Parts.terms`.
+    third that of a zero image.
     """
     nll, levels = ops.gaussian_negative_log_likelihood, parts.levels
-    found: dict[str, PerExample] = {}
+    terms: dict[str, PerExample] = {}
     if levels.x_high is not None and levels.x_low is not None:
-        found["nll_high"] = nll(x, levels.x_high, variance)
-    found["nll"] = nll(x, levels.x_hat, variance)
+        terms["nll_high"] = nll(x, levels.x_high, variance)
+    terms["nll"] = nll(x, levels.x_hat, variance)
     if parts.x_zero is not None:
-        found["nll_zero"] = nll(jnp.zeros_like(x), parts.x_zero, variance)
+        terms["nll_zero"] = nll(jnp.zeros_like(x), parts.x_zero, variance)
     if levels.posterior_high is not None:
-        found["kl_high"] = ops.standard_normal_kl(levels.posterior_high)
+        terms["kl_high"] = ops.standard_normal_kl(levels.posterior_high)
     if levels.posterior_low is not None:
-        found["kl_low"] = ops.standard_normal_kl(levels.posterior_low)
-    return found
+        terms["kl_low"] = ops.standard_normal_kl(levels.posterior_low)
+    return terms
 
 
 def weighted_sum(terms: Mapping[str, PerExample], weights: Mapping[str, float]) -> PerExample:
-    """Eq. 9: the sum over terms of lambda_i times term i; [B]."""
+    """Returns Eq. 9: the sum of lambda_i times term i; [B]."""
     return sum((weights[name] * term for name, term in terms.items()), start=jnp.zeros(()))
 
 
 def negative_elbo(terms: Mapping[str, PerExample]) -> PerExample:
-    """The approximate negative ELBO, the paper's anomaly score: nll + kl_high + kl_low; [B]."""
+    """Returns the approximate negative ELBO, the paper's anomaly score; [B]."""
     return sum((terms[name] for name in ELBO_TERMS if name in terms), start=jnp.zeros(()))

@@ -1,90 +1,60 @@
-"""FastFlow: a two-dimensional flow for the features of each level of a frozen encoder.
+"""FastFlow: a two-dimensional flow on the features of each level of a frozen encoder.
 
 Yu et al. 2021, "FastFlow: Unsupervised Anomaly Detection and Localization via 2D Normalizing
-Flows". Of an image, the features of each level are normalised (layer norm, without which the flow
-does not train: its reproductions found it), and a flow with convolutional subnets makes z' of them:
+Flows". The features of each level are normalised by a layer norm, and a flow with convolutional
+subnets maps them to z':
 
     L   = - log p(z') - log |det dz'/dz|, of all levels, per dimension
     map = - log mean over levels of exp l,  l = mean over channels of log N(z'; 0, I), upsampled
-    S   = the largest value of the map
+    S   = maximum of the map
 
 The paper's map is that mean itself, negative: a density, which underflows to 0 far from the normal
-images, where all anomalies would then score alike. Its logarithm does not; and what is upsampled
-(linearly) is the log density, so that between places of a level the two differ.
+images, where all anomalies then score alike. Its logarithm does not underflow. The log density is
+what is upsampled (linearly), so that the two differ between the places of a level.
 
-The layer norm has no parameters of its own: a trained scale before the flow would raise the
-likelihood without bound, the features shrinking to a point.
+The layer norm, without which the flow does not train, has no parameters: a trained scale before
+the flow would raise the likelihood without bound by shrinking the features to a point.
 """
 
 import dataclasses
 import math
 from collections.abc import Mapping
+from typing import Annotated, ClassVar
 
 import jax
 import jax.numpy as jnp
-from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Key
 
-from jaxad.errors import UserError
-from jaxad.nn import backbones, networks
-from jaxad.nn.flow import Flow, FlowSettings, standard_normal_log_density
+from jaxad.models.pretrained import FeatureMap, Flat, PyramidSystem
+from jaxad.nn import networks
+from jaxad.nn.fields import OneOf
+from jaxad.nn.flow import Flow, FlowSettings, likelihood_terms, standard_normal_log_density
 from jaxad.types import Batch, ExampleKeys, Images, LossAux, PerExample, Scores, Variables
 
-FeatureMap = Float[Array, "batch _ _ _"]
-Flat = Float[Array, "batch numbers"]
-
-IMAGE_SCORES = ("max", "mean")
+PlaceMap = Float[Array, "batch _ _"]
 
 _EPSILON = 1e-5
 
 
-@dataclasses.dataclass(frozen=True)
-class FastFlow:
-    """FastFlow as a `jaxad.types.PretrainedModel`.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FastFlow(PyramidSystem):
+    """FastFlow as a `jaxad.types.TrainedModel` and `jaxad.types.PretrainedModel`.
 
     Attributes:
-        image_shape: (H, W, C); H and W are multiples of the largest stride, C is 1 or 3.
-        backbone: one of `jaxad.nn.backbones.ARCHITECTURES`.
-        weights: see `jaxad.models.ae_flow.AEFlow`.
-        strides: of the levels.
-        num_blocks: of each level's flow; see `jaxad.nn.flow.FlowSettings`.
-        subnet: see there.
-        image_score: what of the map is the image's score: `max` or `mean`.
-        dtype: of the convolutions; parameters, z and z' stay float32.
-        axis_name: see `jaxad.types.Model`.
+        num_blocks: blocks in each level's flow.
+        subnet: kind of subnet; see `jaxad.nn.flow.FlowSettings`.
+        image_score: statistic of the map that is the image score.
     """
 
-    image_shape: tuple[int, int, int]
-    backbone: str
-    weights: str
-    strides: tuple[int, ...]
+    networks: ClassVar[Mapping[str, str]] = networks.ONE_LOSS
+
     num_blocks: int
     subnet: str
-    image_score: str
-    dtype: DTypeLike = jnp.float32
-    axis_name: str | None = None
+    image_score: Annotated[str, OneOf(("max", "mean"))]
 
     def __post_init__(self) -> None:
-        if not self.strides:
-            raise UserError("config.model.strides: (); name at least one.")
-        known = self._encoder.strides
-        if not set(self.strides) <= set(known) or len(set(self.strides)) < len(self.strides):
-            raise UserError(
-                f"config.model.strides: {self.strides}; '{self.backbone}' has features of strides "
-                f"{', '.join(map(str, known))}; name each once."
-            )
-        self._encoder.check_images(self.image_shape)
+        super().__post_init__()
         self._settings  # noqa: B018 - checks its fields
-        if self.image_score not in IMAGE_SCORES:
-            raise UserError(
-                f"config.model.image_score: unknown '{self.image_score}'; "
-                f"known: {', '.join(IMAGE_SCORES)}."
-            )
-
-    @property
-    def networks(self) -> Mapping[str, str]:
-        """One loss trains all flows; the encoder is no parameter."""
-        return {"model": ".*"}
 
     @property
     def num_latents(self) -> int:
@@ -92,43 +62,23 @@ class FastFlow:
         return sum(rows * columns * channels for rows, columns, channels in self._shapes)
 
     @property
-    def _encoder(self) -> backbones.Backbone:
-        return backbones.Backbone(self.backbone, stride=max(self.strides), dtype=self.dtype)
-
-    @property
-    def _shapes(self) -> list[tuple[int, int, int]]:
-        """(rows, columns, channels) of each level's features."""
-        height, width, _ = self.image_shape
-        return [
-            (height // stride, width // stride, self._encoder.channels_at(stride))
-            for stride in self.strides
-        ]
-
-    @property
     def _settings(self) -> FlowSettings:
         return FlowSettings(num_blocks=self.num_blocks, subnet=self.subnet)
 
     def flows(self, *, train: bool) -> list[Flow]:
-        """The flow of each level in training or in evaluation mode."""
+        """Returns the flow of each level in training or evaluation mode."""
         return [
-            Flow(
-                channels=channels,
-                settings=self._settings,
-                train=train,
-                axis_name=self.axis_name,
-                dtype=self.dtype,
-                precision=None if train else "highest",
-            )
+            Flow(channels, self._settings, train, self.axis_name, self.dtype)
             for _, _, channels in self._shapes
         ]
 
     @property
     def score_weights(self) -> Mapping[str, float]:
-        """Weights of the components that the score is the sum of; see `jaxad.types.Model`."""
+        """The statistic of the map that is the score."""
         return {f"map_{self.image_score}": 1.0}
 
     def init_variables(self, key: Key[Array, ""]) -> Variables:
-        """Fresh variables of the flows; the encoder's are NaN until they are read."""
+        """Returns fresh flows; the encoder's variables are NaN until they are read."""
         keys = jax.random.split(key, len(self.strides))
         flows = {
             f"flow_{level}": flow.init(keys[level], jnp.zeros((1, *self._shapes[level])))
@@ -136,80 +86,51 @@ class FastFlow:
         }
         return {**networks.join(flows), "encoder": self._encoder.unread_variables}
 
-    @property
-    def frozen_collections(self) -> tuple[str, ...]:
-        """See `jaxad.types.PretrainedModel`."""
-        return ("encoder",)
+    def _normalise(self, level: FeatureMap, stride: int) -> FeatureMap:
+        """Normalises all numbers of an image's level to mean 0 and variance 1 (layer norm)."""
+        mean = jnp.mean(level, axis=(1, 2, 3), keepdims=True)
+        variance = jnp.mean((level - mean) ** 2, axis=(1, 2, 3), keepdims=True)
+        return (level - mean) * jax.lax.rsqrt(variance + _EPSILON)
 
-    @property
-    def encoder_description(self) -> str:
-        """See `jaxad.types.PretrainedModel`."""
-        return f"{self._encoder.description}, pyramid of {self.strides}"
-
-    def pretrained_variables(self, key: Key[Array, ""]) -> Variables:
-        """See `jaxad.types.PretrainedModel`."""
-        return {"encoder": self._encoder.pretrained_variables(self.weights, key)}
-
-    def features(self, variables: Variables, images: Images) -> Flat:
-        """The features of all levels, one after another; normalised, float32."""
-        with jax.default_matmul_precision("highest"):
-            levels = self._encoder.pyramid(variables["encoder"], images, self.strides)
-        exact = jnp.promote_types(levels[0].dtype, jnp.float32)
-        return jnp.concatenate(
-            [_layer_norm(level.astype(exact)).reshape(images.shape[0], -1) for level in levels],
-            axis=1,
-        )
-
-    def _levels(self, features: Flat) -> list[FeatureMap]:
-        found, start = [], 0
-        for shape in self._shapes:
-            size = shape[0] * shape[1] * shape[2]
-            found.append(features[:, start : start + size].reshape(-1, *shape))
-            start += size
-        return found
-
-    def _passed(
+    def _transform(
         self, variables: Variables, features: Flat, *, train: bool
-    ) -> tuple[list[tuple[FeatureMap, Float[Array, "batch _ _"]]], Variables]:
-        """z' and every place's log-det of each level, and the variables after it."""
-        passed = []
+    ) -> tuple[list[tuple[FeatureMap, PlaceMap]], Variables]:
+        """Returns z' and each place's share of the log-det by level, and updated variables."""
+        transformed = []
         levels = zip(self.flows(train=train), self._levels(features), strict=True)
         for level, (flow, z) in enumerate(levels):
-            found, variables = networks.apply(variables, f"flow_{level}", flow, z, train=train)
-            passed.append(found)
-        return passed, variables
+            output, variables = networks.apply(variables, f"flow_{level}", flow, z, train=train)
+            transformed.append(output)
+        return transformed, variables
 
-    def _likelihood_terms(self, passed: list) -> dict[str, PerExample]:
-        """Per dimension, in nats: -log p(z), -log p(z') and log |det dz'/dz| of all levels."""
-        densities = [jnp.sum(standard_normal_log_density(z), axis=(1, 2)) for z, _ in passed]
-        shares = [jnp.sum(share, axis=(1, 2)) for _, share in passed]
+    def _likelihood_terms(
+        self, transformed: list[tuple[FeatureMap, PlaceMap]]
+    ) -> dict[str, PerExample]:
+        """Returns the likelihood terms of all levels together."""
+        densities = [jnp.sum(standard_normal_log_density(z), axis=(1, 2)) for z, _ in transformed]
+        shares = [jnp.sum(share, axis=(1, 2)) for _, share in transformed]
         latent, log_det = -jnp.sum(jnp.stack(densities), axis=0), jnp.sum(jnp.stack(shares), axis=0)
-        return {
-            "feature_nll": (latent - log_det) / self.num_latents,
-            "latent_nll": latent / self.num_latents,
-            "log_det": log_det / self.num_latents,
-        }
+        return likelihood_terms(latent, log_det, self.num_latents)
 
     def losses(
         self, variables: Variables, batch: Batch, keys: ExampleKeys, *, train: bool
     ) -> tuple[dict[str, PerExample], LossAux]:
-        """The nll per dimension; the keys are not used. See `jaxad.types.Model`."""
-        x = batch["image"]
-        z = batch["features"] if "features" in batch else self.features(variables, x)
-        z = jax.lax.stop_gradient(z.astype(jnp.promote_types(z.dtype, jnp.float32)))
-        passed, variables = self._passed(variables, z, train=train)
-        terms = self._likelihood_terms(passed)
+        """Returns the negative log-likelihood per dimension; `keys` are not used."""
+        z = self._batch_features(variables, batch)
+        transformed, variables = self._transform(variables, z, train=train)
+        terms = self._likelihood_terms(transformed)
         return {"model": terms["feature_nll"]}, LossAux(terms, networks.state_of(variables))
 
     def score(self, variables: Variables, images: Images) -> Scores:
-        """The map's largest value or its mean; the map is the nll of each place, in nats."""
-        passed, _ = self._passed(variables, self.features(variables, images), train=False)
+        """Scores images by the map's maximum or mean; the map is in nats per channel."""
+        features = self.features(variables, images)
+        transformed, _ = self._transform(variables, features, train=False)
         shape = (images.shape[0], *self.image_shape[:2])
         levels = [
             jax.image.resize(
                 standard_normal_log_density(z_prime) / z_prime.shape[-1], shape, method="linear"
             )
-            for z_prime, _ in passed
+            for z_prime, _ in transformed
         ]
         pixel = math.log(len(levels)) - jax.nn.logsumexp(jnp.stack(levels), axis=0)
         parts = {
@@ -219,13 +140,6 @@ class FastFlow:
         return Scores(
             image=parts[f"map_{self.image_score}"],
             pixel=pixel,
-            components={**self._likelihood_terms(passed), **parts},
+            components={**self._likelihood_terms(transformed), **parts},
             reconstructions={},
         )
-
-
-def _layer_norm(x: FeatureMap) -> FeatureMap:
-    """Mean 0 and variance 1 of all numbers of each image."""
-    mean = jnp.mean(x, axis=(1, 2, 3), keepdims=True)
-    variance = jnp.mean((x - mean) ** 2, axis=(1, 2, 3), keepdims=True)
-    return (x - mean) * jax.lax.rsqrt(variance + _EPSILON)

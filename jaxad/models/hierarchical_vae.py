@@ -1,14 +1,13 @@
 """The hierarchical VAEs of the pchVAE paper: pchVAE, chVAE, High VAE and Low VAE.
 
-Their equations are in `decomposition.py`; this file has the networks of Figure 1. A system is a
-choice of its parts: chVAE is pchVAE without the tail (one reconstruction, no x_high and no third
-term), High VAE has no low level, Low VAE no high level.
+`decomposition.py` has the equations, this file the networks of the paper's Figure 1. A system is a
+choice of parts: chVAE is pchVAE without the tail (one reconstruction, no x_high and no third term),
+High VAE has no low level, Low VAE no high level.
 """
 
 import dataclasses
-import math
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import flax.linen as nn
 import jax
@@ -21,7 +20,6 @@ from jaxad.models.decomposition import (
     ELBO_TERMS,
     Decomposition,
     Latent,
-    Levels,
     Parts,
     decompose,
     loss_terms,
@@ -30,39 +28,35 @@ from jaxad.models.decomposition import (
     through_high_level,
     weighted_sum,
 )
-from jaxad.nn import blocks, ops
+from jaxad.nn import blocks, networks, ops
+from jaxad.nn.fields import Interval, OneOf, check_fields, check_halvings
 from jaxad.types import Batch, ExampleKeys, Images, LossAux, PerExample, Scores, Variables
 
 FeatureMap = Float[Array, "batch rows columns features"]
 
 
-def _full_precision(x: Array) -> Array:
-    """At least float32: what likelihoods and divergences are computed in."""
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
-
-
-def _joined(
+def _concatenate(
     *maps: Float[Array, "batch rows columns _"] | None,
 ) -> Float[Array, "batch rows columns joined"]:
-    """The maps that there are, one behind the other."""
+    """Concatenates the maps that are not None along their channels."""
     present = [x for x in maps if x is not None]
     return jnp.concatenate(present, axis=-1) if len(present) > 1 else present[0]
 
 
 class _Posterior(nn.Module):
-    """Mean and log variance by a 1x1 convolution, at least in float32."""
+    """Computes mean and log variance by a 1x1 convolution in at least float32."""
 
     latent_channels: int
 
     @nn.compact
     def __call__(self, x: FeatureMap) -> ops.DiagonalGaussian:
-        statistics = nn.Dense(2 * self.latent_channels)(_full_precision(x))
+        statistics = nn.Dense(2 * self.latent_channels)(ops.full_precision(x))
         mean, log_variance = jnp.split(statistics, 2, axis=-1)
         return ops.DiagonalGaussian(mean, log_variance)
 
 
 class Modules(nn.Module):
-    """The networks of Figure 1 that are among `parts`; implements `decomposition.Branches`."""
+    """Networks of Figure 1 that are in `parts`; implements `decomposition.Branches`."""
 
     parts: Parts
     widths: tuple[int, ...]
@@ -139,74 +133,62 @@ class Modules(nn.Module):
 
     def decode_high(self, z1: Latent) -> tuple[FeatureMap, Images | None]:
         u = self.trunk(z1.astype(self.dtype))
-        return u, _full_precision(self.tail(u)) if self.parts.x_high else None
+        return u, ops.full_precision(self.tail(u)) if self.parts.x_high else None
 
     def encode_low(self, features: FeatureMap, u: FeatureMap | None) -> ops.DiagonalGaussian:
-        joined = _joined(features, u if self.condition_z2 else None)
+        joined = _concatenate(features, u if self.condition_z2 else None)
         return self.low_posterior(self.low_encoder(joined))
 
     def decode_low(self, z2: Latent, u: FeatureMap | None) -> Images:
-        return _full_precision(self.low_decoder(_joined(z2.astype(self.dtype), u)))
+        return ops.full_precision(self.low_decoder(_concatenate(z2.astype(self.dtype), u)))
 
     def __call__(self, x: Images, keys: ExampleKeys | None) -> Decomposition:
         return decompose(self, x, keys)
 
-    def split_levels(self, x: Images, keys: ExampleKeys | None) -> Levels:
-        return split_levels(self, x, keys)
-
-    def through_high_level(self, levels: Levels, keys: ExampleKeys | None) -> Images | None:
-        return through_high_level(self, levels, keys)
-
 
 @dataclasses.dataclass(frozen=True)
 class HierarchicalVAE:
-    """pchVAE as a `jaxad.types.Model`; its subclasses have fewer parts.
+    """pchVAE as a `jaxad.types.TrainedModel`; its subclasses have fewer parts.
 
     Attributes:
         image_shape: (H, W, C); H and W are multiples of 16 (of 4 without a high level).
         widths: channels at H/2, H/4, H/8 and H/16 (the first two without a high level).
-        depths: residual 3x3 convolutions per block at the same levels.
-        latent_channels: channels of z1, which lies at H/16, and of z2, which lies at H/4; those
-            that there are.
+        depths: residual 3x3 convolutions per block at the same resolutions.
+        latent_channels: channels of z1, at H/16, and of z2, at H/4, for the levels in `parts`.
         variance: the constant variance c of the likelihoods, in squared units of the image.
         weights: lambda of each of `parts.terms`, in the order of Eq. 9.
         condition_z2: whether z2's posterior sees z1 (Eq. 8: f2(x, z1)) or the image alone.
-        score_samples: draws of the latents that a score is the mean over; 0 takes the latents at
+        score_samples: draws of the latents that a score averages over; 0 takes the latents at
             their posterior means.
-        norm: `none`, `group` or `batch`.
-        dtype: of the convolutions; parameters, posteriors and likelihoods stay float32.
-        axis_name: see `jaxad.types.Model`.
+        norm: kind of normalisation.
+        dtype: dtype of the convolutions; parameters, posteriors and likelihoods stay float32.
+        axis_name: axis that batch statistics are averaged over; see `jaxad.types.Model`.
     """
 
+    networks: ClassVar[Mapping[str, str]] = networks.ONE_LOSS
     parts: ClassVar[Parts] = Parts()
 
     image_shape: tuple[int, int, int]
-    widths: tuple[int, ...]
-    depths: tuple[int, ...]
-    latent_channels: tuple[int, ...]
-    variance: float
+    widths: Annotated[tuple[int, ...], Interval("[1, inf)")]
+    depths: Annotated[tuple[int, ...], Interval("[0, inf)")]
+    latent_channels: Annotated[tuple[int, ...], Interval("[1, inf)")]
+    variance: Annotated[float, Interval("(0, inf)")]
     weights: tuple[float, ...]
     condition_z2: bool = True
-    score_samples: int = 0
-    norm: str = "none"
+    score_samples: Annotated[int, Interval("[0, inf)")] = 0
+    norm: Annotated[str, OneOf(blocks.NORMS)] = "none"
     dtype: DTypeLike = jnp.float32
     axis_name: str | None = None
 
     @property
-    def networks(self) -> Mapping[str, str]:
-        """One loss trains every parameter."""
-        return {"model": ".*"}
-
-    @property
     def score_weights(self) -> Mapping[str, float]:
-        """Weights of the components that the score is the sum of; see `jaxad.types.Model`."""
+        """The terms of the negative ELBO that the system has, each with weight 1."""
         return {name: 1.0 for name in ELBO_TERMS if name in self.parts.terms}
 
     @property
-    def _halvings(self) -> dict[str, int]:
-        """How often the image is halved on the way to each latent."""
-        present = {"z1": (self.parts.z1, 4), "z2": (self.parts.z2, 2)}
-        return {name: halvings for name, (there, halvings) in present.items() if there}
+    def _halvings(self) -> list[int]:
+        """How often the image is halved on the way to z1 and z2, for those in `parts`."""
+        return [4] * self.parts.z1 + [2] * self.parts.z2
 
     @property
     def num_latents(self) -> int:
@@ -214,26 +196,13 @@ class HierarchicalVAE:
         height, width, _ = self.image_shape
         return sum(
             channels * (height >> halvings) * (width >> halvings)
-            for channels, halvings in zip(
-                self.latent_channels, self._halvings.values(), strict=True
-            )
+            for channels, halvings in zip(self.latent_channels, self._halvings, strict=True)
         )
 
     def __post_init__(self) -> None:
-        levels = max(self._halvings.values())
-        height, width, _ = self.image_shape
-        multiple = 2**levels
-        if height % multiple or width % multiple:
-            raise UserError(
-                f"config.data.image_size: {height} cannot be halved {levels} times; "
-                f"choose a multiple of {multiple}."
-            )
-        if self.norm not in blocks.NORMS:
-            raise UserError(
-                f"config.model.norm: unknown norm '{self.norm}'; known: {', '.join(blocks.NORMS)}."
-            )
-        if not 0 < self.variance < math.inf:
-            raise UserError(f"config.model.variance: {self.variance} is not positive.")
+        check_fields(self)
+        levels = max(self._halvings)
+        check_halvings(self.image_shape, levels)
         lengths = {
             "widths": levels,
             "depths": levels,
@@ -243,18 +212,11 @@ class HierarchicalVAE:
         for name, length in lengths.items():
             if len(getattr(self, name)) != length:
                 raise UserError(
-                    f"config.model.{name}: {getattr(self, name)} has not {length} numbers."
+                    f"config.model.{name}: {getattr(self, name)}; give {length} numbers."
                 )
-        if self.score_samples < 0:
-            raise UserError(f"config.model.score_samples: {self.score_samples} is less than 0.")
-        if min(*self.widths, *self.latent_channels) < 1 or min(self.depths) < 0:
-            raise UserError(
-                f"config.model: widths {self.widths} and latent channels {self.latent_channels} "
-                f"must be at least 1, depths {self.depths} at least 0."
-            )
 
     def modules(self, *, train: bool) -> Modules:
-        """The Linen modules in training or in evaluation mode."""
+        """Returns the networks in training or evaluation mode."""
         return Modules(
             parts=self.parts,
             widths=self.widths,
@@ -269,43 +231,43 @@ class HierarchicalVAE:
         )
 
     def init_variables(self, key: Key[Array, ""]) -> Variables:
-        """Fresh variables."""
+        """Returns fresh variables."""
         return self.modules(train=False).init(key, jnp.zeros((1, *self.image_shape)), None)
 
     def losses(
         self, variables: Variables, batch: Batch, keys: ExampleKeys, *, train: bool
     ) -> tuple[dict[str, PerExample], LossAux]:
-        """Eq. 9 with Monte Carlo sampling of size 1; see `jaxad.types.Model`."""
+        """Returns Eq. 9, with one draw of the latents per image."""
         x = batch["image"]
         modules = self.modules(train=train)
         collections = [name for name in variables if name != "params"] if train else []
         levels: Any
         levels, mutable = modules.apply(
-            variables, x, keys, method="split_levels", mutable=collections
+            variables, x, keys, method=split_levels, mutable=collections
         )
         # Batch norm's running statistics are those of images: the pass of the low level through
-        # the high one normalises by its own batch and leaves them alone.
+        # the high one normalises by its own batch and leaves them unchanged.
         x_zero: Any
         x_zero, _ = modules.apply(
-            variables, levels, keys, method="through_high_level", mutable=collections
+            variables, levels, keys, method=through_high_level, mutable=collections
         )
         terms = loss_terms(Decomposition(levels, x_zero), x, self.variance)
         weights = dict(zip(self.parts.terms, self.weights, strict=True))
         return {"model": weighted_sum(terms, weights)}, LossAux(terms, mutable)
 
     def score(self, variables: Variables, images: Images) -> Scores:
-        """The approximate negative ELBO: nll + kl_high + kl_low.
+        """Scores images by the approximate negative ELBO: nll + kl_high + kl_low.
 
-        Terms 1 and 3 are components only. The pixel map is each pixel's share of the likelihood
-        term without its constant, (x - x_hat)^2 / 2c averaged over channels. Where there are both
-        levels the same is told of terms 1 and 3, `high` (x - x_high) and `zero` (x_zero), and of
-        what the low level alone explains, `low` (x_low).
+        The pixel map is each pixel's share of the likelihood term without its constant,
+        (x - x_hat)^2 / 2c averaged over channels. Systems with both levels have the same map of
+        terms 1 and 3, `high` (x - x_high) and `zero` (x_zero), and of what the low level alone
+        explains, `low` (x_low). Terms 1 and 3 are components without weight.
 
         The expectation over the posteriors (Eq. 8) is taken at their means, or as the mean over
-        `score_samples` draws; then components, maps and reconstructions are means over them too.
-        Every image gets the same noise, so that its score depends on no other image. Draws
-        matter where a posterior has collapsed to the prior: the decoder has then seen unit noise
-        alone, and at the mean, zero, its output is biased.
+        `score_samples` draws; components, maps and reconstructions are then means over the draws.
+        All images get the same noise, so that a score depends on no other image. Draws matter if a
+        posterior has collapsed to the prior: the decoder has then seen unit noise only, and its
+        output at the mean, zero, is biased.
         """
         if not self.score_samples:
             return self._score(variables, images, None)
@@ -318,18 +280,18 @@ class HierarchicalVAE:
         return Scores(*jax.tree.map(lambda values: jnp.mean(values, axis=0), draws))
 
     def _score(self, variables: Variables, images: Images, keys: ExampleKeys | None) -> Scores:
-        """`score` with the latents drawn by these keys, or at their means."""
+        """Scores images with latents drawn by the given keys, or at their means."""
         parts: Any = self.modules(train=False).apply(variables, images, keys)
         terms = loss_terms(parts, images, self.variance)
         levels = parts.levels
 
         def energy(difference: Images) -> Float[Array, "batch height width"]:
-            """Each pixel's share of a Gaussian likelihood, without its constant."""
+            """Returns each pixel's share of a Gaussian likelihood, without its constant."""
             return jnp.mean(difference**2, axis=-1) / (2 * self.variance)
 
         residual = energy(images - levels.x_hat)
         by_level = {"high": levels.x_high, "low": levels.x_low, "zero": parts.x_zero}
-        # Of a single level there is no more to see than its reconstruction.
+        # A system of one level has no other image than its reconstruction.
         shown, maps = {}, {}
         if parts.x_zero is not None:
             shown = by_level

@@ -1,10 +1,10 @@
 """VQ-VAE-2 with two levels, as the pchVAE paper compares it.
 
 Razavi, van den Oord and Vinyals 2019, "Generating Diverse High-Fidelity Images with VQ-VAE-2",
-without its second stage (the prior over codes): the paper that compares it reconstructs and
-scores with the autoencoder alone. Layout and sizes are those of the implementation it names
+without its second stage (the prior over codes): the pchVAE paper reconstructs and scores with the
+autoencoder alone. Layout and sizes are those of the implementation that the paper names
 (github.com/rosinality/vq-vae-2-pytorch), with 2x2 convolutions of stride 2 for its 4x4 ones, as in
-all our models (`jaxad.nn.blocks`).
+all models of this package (`jaxad.nn.blocks`).
 
     bottom features = two downsamplings to H/4, 3x3, residual stack
     top features    = one downsampling to H/8, 3x3, residual stack      -> codes of the top level
@@ -13,17 +13,16 @@ all our models (`jaxad.nn.blocks`).
 """
 
 import dataclasses
-import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any, ClassVar
 
 import flax.linen as nn
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from jaxad.errors import UserError
-from jaxad.nn import blocks
+from jaxad.nn import blocks, networks, ops
+from jaxad.nn.fields import Interval, check_fields, check_halvings
 from jaxad.nn.quantiser import Quantised, Quantiser
 from jaxad.types import Batch, ExampleKeys, Images, LossAux, PerExample, Scores, Variables
 
@@ -33,7 +32,7 @@ Reconstruction = tuple[Images, Quantised, Quantised]
 
 
 class Modules(nn.Module):
-    """The networks: an image to its reconstruction and its top and bottom codes."""
+    """Maps images to their reconstruction and their top and bottom codes."""
 
     channels: int
     residual_blocks: int
@@ -53,21 +52,20 @@ class Modules(nn.Module):
         )  # fmt: skip
 
     def _up(self, x: AnyMap, features: int) -> FeatureMap:
-        """Doubles height and width; what comes in has been through an activation."""
+        """Doubles height and width; the input comes from an activation."""
         x = nn.Dense(4 * features, dtype=self.dtype)(x)
         return blocks.depth_to_space(x, 2)
 
     def _stack(self, x: AnyMap) -> FeatureMap:
-        """A 3x3 convolution and the residual stack."""
+        """Applies a 3x3 convolution and the residual stack."""
         x = blocks.conv3x3(self.channels, self.dtype)(x)
         return blocks.Bottleneck(self.residual_blocks, self.residual_channels, self.dtype)(x)
 
     def _quantise(
         self, x: FeatureMap, valid: Bool[Array, " batch"], index: Int[Array, " batch"], name: str
     ) -> Quantised:
-        # Distances, and the codebook's averages, in full precision.
-        full = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-        vectors = nn.Dense(self.code_dimension)(full)
+        # Distances and the codebook's averages need full precision.
+        vectors = nn.Dense(self.code_dimension)(ops.full_precision(x))
         return Quantiser(
             num_codes=self.num_codes, dimension=self.code_dimension, decay=self.decay,
             train=self.train, axis_name=self.axis_name, name=name,
@@ -91,42 +89,42 @@ class Modules(nn.Module):
         codes = [self._up(top_vectors, self.code_dimension), bottom_codes.vectors]
         y = self._stack(jnp.concatenate(codes, axis=-1))
         y = self._up(nn.relu(self._up(y, self.channels // 2)), self.image_channels)
-        x_hat = y.astype(jnp.promote_types(y.dtype, jnp.float32))
-        return x_hat, top_codes, bottom_codes
+        return ops.full_precision(y), top_codes, bottom_codes
 
 
 @dataclasses.dataclass(frozen=True)
 class VQVAE2:
-    """VQ-VAE-2 as a `jaxad.types.Model`.
+    """VQ-VAE-2 as a `jaxad.types.TrainedModel`.
 
     Attributes:
         image_shape: (H, W, C); H and W are multiples of 8.
-        channels: of the features at H/4 and H/8.
-        residual_blocks: in each residual stack.
+        channels: channels of the features at H/4 and H/8.
+        residual_blocks: blocks in each residual stack.
         residual_channels: hidden channels of a residual block.
         num_codes: entries of each of the two codebooks.
         code_dimension: channels of a code.
-        decay: of the codebooks' moving averages.
+        decay: decay of the codebooks' moving averages.
         commitment: weight beta of the commitment terms.
-        dtype: of the convolutions; parameters and codebooks stay float32.
-        axis_name: see `jaxad.types.Model`.
+        dtype: dtype of the convolutions; parameters and codebooks stay float32.
+        axis_name: axis that codebook statistics are summed over; see `jaxad.types.Model`.
     """
 
+    networks: ClassVar[Mapping[str, str]] = networks.ONE_LOSS
+
     image_shape: tuple[int, int, int]
-    channels: int
-    residual_blocks: int
-    residual_channels: int
-    num_codes: int
-    code_dimension: int
-    decay: float
-    commitment: float
+    channels: Annotated[int, Interval("[2, inf)")]
+    residual_blocks: Annotated[int, Interval("[0, inf)")]
+    residual_channels: Annotated[int, Interval("[1, inf)")]
+    num_codes: Annotated[int, Interval("[2, inf)")]
+    code_dimension: Annotated[int, Interval("[1, inf)")]
+    decay: Annotated[float, Interval("[0, 1)")]
+    commitment: Annotated[float, Interval("[0, inf)")]
     dtype: DTypeLike = jnp.float32
     axis_name: str | None = None
 
-    @property
-    def networks(self) -> Mapping[str, str]:
-        """One loss trains every parameter; the codebooks are no parameters."""
-        return {"model": ".*"}
+    def __post_init__(self) -> None:
+        check_fields(self)
+        check_halvings(self.image_shape, 3)
 
     @property
     def num_latents(self) -> int:
@@ -134,27 +132,8 @@ class VQVAE2:
         height, width, _ = self.image_shape
         return (height // 4) * (width // 4) + (height // 8) * (width // 8)
 
-    def __post_init__(self) -> None:
-        height, width, _ = self.image_shape
-        if height % 8 or width % 8:
-            raise UserError(
-                f"config.data.image_size: {height} cannot be halved three times; "
-                "choose a multiple of 8."
-            )
-        if not 0 <= self.decay < 1:
-            raise UserError(f"config.model.decay: {self.decay} is not in [0, 1).")
-        if not 0 <= self.commitment < math.inf:
-            raise UserError(f"config.model.commitment: {self.commitment} is negative.")
-        least = {"channels": 2, "residual_blocks": 0, "residual_channels": 1}
-        least |= {"num_codes": 2, "code_dimension": 1}
-        for name, smallest in least.items():
-            if getattr(self, name) < smallest:
-                raise UserError(
-                    f"config.model.{name}: {getattr(self, name)} is less than {smallest}."
-                )
-
     def modules(self, *, train: bool) -> Modules:
-        """The Linen modules in training or in evaluation mode."""
+        """Returns the networks in training or evaluation mode."""
         return Modules(
             channels=self.channels,
             residual_blocks=self.residual_blocks,
@@ -170,29 +149,28 @@ class VQVAE2:
 
     @property
     def score_weights(self) -> Mapping[str, float]:
-        """Weights of the components that the score is the sum of; see `jaxad.types.Model`."""
+        """Weights of the loss, which is the score."""
         names = ("commitment_top", "commitment_bottom")
         return {"mse": 1.0, **dict.fromkeys(names, self.commitment)}
 
     def init_variables(self, key: Key[Array, ""]) -> Variables:
-        """Fresh variables: `params` and `codebook`."""
+        """Returns fresh variables: `params` and `codebook`."""
         return self.modules(train=False).init(key, *_as_batch(jnp.zeros((1, *self.image_shape))))
 
     def losses(
         self, variables: Variables, batch: Batch, keys: ExampleKeys, *, train: bool
     ) -> tuple[dict[str, PerExample], LossAux]:
-        """Squared error + beta * (commitment of both levels), means over pixels and dimensions.
+        """Returns squared error + beta * (commitment of both levels), means over dimensions.
 
-        Eq. 1 of VQ-VAE-2 with the codebook term replaced by moving averages; deterministic, the
-        keys are not used. See `jaxad.types.Model`.
+        Eq. 1 of VQ-VAE-2 with moving averages for the codebook term; `keys` are not used.
         """
         x = batch["image"]
-        found: Any
-        found, mutable = self.modules(train=train).apply(
+        outputs: Any
+        outputs, mutable = self.modules(train=train).apply(
             variables, x, batch["_valid"], batch["_index"],
             mutable=["codebook"] if train else [],
         )  # fmt: skip
-        x_hat, top, bottom = found
+        x_hat, top, bottom = outputs
         terms = _terms(x, x_hat, top, bottom)
         loss = terms["mse"] + self.commitment * (
             terms["commitment_top"] + terms["commitment_bottom"]
@@ -202,12 +180,12 @@ class VQVAE2:
         return {"model": loss}, LossAux({**terms, **shown}, mutable)
 
     def score(self, variables: Variables, images: Images) -> Scores:
-        """Reconstruction + commitment, the loss itself: there is no ELBO to score with.
+        """Scores images by the loss itself: there is no ELBO.
 
         The pixel map is the squared error averaged over channels.
         """
-        found: Any = self.modules(train=False).apply(variables, *_as_batch(images))
-        x_hat, top, bottom = found
+        outputs: Any = self.modules(train=False).apply(variables, *_as_batch(images))
+        x_hat, top, bottom = outputs
         terms = _terms(images, x_hat, top, bottom)
         commitment = terms["commitment_top"] + terms["commitment_bottom"]
         return Scores(
@@ -219,13 +197,13 @@ class VQVAE2:
 
 
 def _as_batch(images: Images) -> tuple[Images, Bool[Array, " batch"], Int[Array, " batch"]]:
-    """Images with the place and validity that only training looks at."""
-    batch = images.shape[0]  # `len` would not do: exported programs take any number
+    """Returns images with validity and place, which only training uses."""
+    batch = images.shape[0]  # not `len`: exported programs take any number
     return images, jnp.ones(batch, bool), jnp.arange(batch, dtype=jnp.int32)
 
 
 def _terms(x: Images, x_hat: Images, top: Quantised, bottom: Quantised) -> dict[str, PerExample]:
-    """The terms of the loss before their weights, each [B]."""
+    """Returns the unweighted terms of the loss, each [B]."""
     return {
         "mse": jnp.mean((x - x_hat) ** 2, axis=(1, 2, 3)),
         "commitment_top": top.commitment,

@@ -1,1 +1,1 @@
-"""Building blocks that know no system."""
+"""Building blocks of systems."""

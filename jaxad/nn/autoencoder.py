@@ -1,7 +1,8 @@
-"""Convolutional encoders of images to a vector, and generators of images from one."""
+"""Convolutional encoders of images to a vector, and generators of images from a vector."""
 
 import dataclasses
 from functools import partial
+from typing import Annotated, Any
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -9,7 +10,8 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from jaxad.errors import UserError
-from jaxad.nn import blocks
+from jaxad.nn import blocks, ops
+from jaxad.nn.fields import Interval, OneOf, check_fields, check_halvings
 from jaxad.types import Images
 
 FeatureMap = Float[Array, "batch rows columns features"]
@@ -19,64 +21,66 @@ Vectors = Float[Array, "batch latents"]
 activation = partial(nn.leaky_relu, negative_slope=0.2)
 
 
-class Encoder(nn.Module):
-    """Images to vectors [B, latents], and the last features [B, h, w, c] on the way to them.
-
-    Also a GAN's discriminator: one "latent" is its verdict.
+class _Network(nn.Module):
+    """Base of encoders and generators.
 
     Attributes:
         widths: channels after each halving of height and width.
-        depth: residual 3x3 convolutions at each resolution below the first, which has most pixels.
-        latents: of the vector.
-        norm: see `jaxad.nn.blocks.Norm`.
+        depth: residual 3x3 convolutions at each resolution but those next to the image.
+        norm: kind of normalisation, one of `jaxad.nn.blocks.NORMS`.
         train: whether batch norm uses the batch's statistics.
-        axis_name: see `jaxad.types.Model`.
-        dtype: of the convolutions; the vector is float32.
+        axis_name: axis that batch norm averages over in training.
+        dtype: dtype of the convolutions; outputs are float32.
     """
 
     widths: tuple[int, ...]
     depth: int
-    latents: int
     norm: str
     train: bool
     axis_name: str | None
     dtype: DTypeLike
+
+    def _normalise(self, x: FeatureMap) -> FeatureMap:
+        return blocks.Norm(self.norm, self.train, self.axis_name, self.dtype)(x)
+
+    def _resample(
+        self, block: type[blocks.Down] | type[blocks.Up], x: FeatureMap, features: int, depth: int
+    ) -> Float[Array, "batch _ _ _"]:
+        return block(
+            features, depth, self.norm, activation, self.train, self.axis_name, self.dtype
+        )(x)
+
+
+class Encoder(_Network):
+    """Maps images to vectors [B, latents]; also returns the last features [B, h, w, c].
+
+    It is also a GAN's discriminator, with its verdict as the only latent.
+
+    Attributes:
+        latents: length of the vector.
+    """
+
+    latents: int
 
     @nn.compact
     def __call__(self, x: Images) -> tuple[Vectors, FeatureMap]:
         x = x.astype(self.dtype)
         for level, width in enumerate(self.widths):
-            depth = self.depth if level else 0
-            x = blocks.Down(
-                width, depth, self.norm, activation, self.train, self.axis_name, self.dtype
-            )(x)
-            x = activation(blocks.Norm(self.norm, self.train, self.axis_name, self.dtype)(x))
+            x = self._resample(blocks.Down, x, width, self.depth if level else 0)
+            x = activation(self._normalise(x))
         vectors = nn.Dense(self.latents, dtype=self.dtype)(x.reshape(x.shape[0], -1))
-        exact = jnp.promote_types(x.dtype, jnp.float32)
-        return vectors.astype(exact), x.astype(exact)
+        return ops.full_precision(vectors), ops.full_precision(x)
 
 
-class Generator(nn.Module):
-    """Vectors [B, latents] to images [B, H, W, image_channels].
+class Generator(_Network):
+    """Maps vectors [B, latents] to images [B, H, W, image_channels]; mirrors an `Encoder`.
 
     Attributes:
         image_shape: (H, W, image_channels).
-        widths: of the encoder that it mirrors.
-        depth: see `Encoder`, as the rest.
-        norm: see there.
-        train: see there.
-        axis_name: see there.
-        dtype: see there.
         bounded: whether a sigmoid keeps the images in (0, 1).
     """
 
     image_shape: tuple[int, int, int]
-    widths: tuple[int, ...]
-    depth: int
-    norm: str
-    train: bool
-    axis_name: str | None
-    dtype: DTypeLike
     bounded: bool
 
     @nn.compact
@@ -89,84 +93,69 @@ class Generator(nn.Module):
         outputs = (*self.widths[-2::-1], channels)
         for level, features in enumerate(outputs, start=1):
             depth = self.depth if level < len(outputs) else 0
-            x = blocks.Norm(self.norm, self.train, self.axis_name, self.dtype)(x)
-            x = blocks.Up(
-                features, depth, self.norm, activation, self.train, self.axis_name, self.dtype
-            )(x)
-        x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+            x = self._resample(blocks.Up, self._normalise(x), features, depth)
+        x = ops.full_precision(x)
         return nn.sigmoid(x) if self.bounded else x
 
 
-@dataclasses.dataclass(frozen=True)
-class Layout:
-    """The sizes that encoders and generators of one system share.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LatentSystem:
+    """Base of systems of convolutional encoders and generators that share their sizes.
 
     Attributes:
         image_shape: (H, W, C); H and W are multiples of 2 to the number of `widths`.
-        widths: see `Encoder`.
-        depth: see there.
-        latents: of the vector between them.
-        norm: see there.
-        dtype: see there.
-        axis_name: see there.
+        widths: channels after each halving of height and width.
+        depth: residual 3x3 convolutions at each resolution but the image's.
+        latents: length of the vector between encoder and generator.
+        norm: kind of normalisation, one of `jaxad.nn.blocks.NORMS`.
+        dtype: dtype of the convolutions; parameters stay float32.
+        axis_name: axis that batch statistics are averaged over; see `jaxad.types.Model`.
 
     Raises:
-        UserError: sizes that cannot be.
+        UserError: the sizes do not fit the image or the norm.
     """
 
     image_shape: tuple[int, int, int]
-    widths: tuple[int, ...]
-    depth: int
-    latents: int
-    norm: str
-    dtype: DTypeLike
-    axis_name: str | None
+    widths: Annotated[tuple[int, ...], Interval("[1, inf)")]
+    depth: Annotated[int, Interval("[0, inf)")]
+    latents: Annotated[int, Interval("[1, inf)")]
+    norm: Annotated[str, OneOf(blocks.NORMS)]
+    dtype: DTypeLike = jnp.float32
+    axis_name: str | None = None
 
     def __post_init__(self) -> None:
-        if not self.widths or min(self.widths) < 1:
-            raise UserError(f"config.model.widths: {self.widths}; give at least one, all positive.")
-        factor = 2 ** len(self.widths)
-        if any(side % factor for side in self.image_shape[:2]):
-            raise UserError(
-                f"config.data.image_size: {self.image_shape[0]} cannot be halved "
-                f"{len(self.widths)} times, as config.model.widths ask; choose a multiple of "
-                f"{factor}."
-            )
-        if self.norm not in blocks.NORMS:
-            raise UserError(
-                f"config.model.norm: unknown norm '{self.norm}'; known: {', '.join(blocks.NORMS)}."
-            )
+        check_fields(self)
+        check_halvings(self.image_shape, len(self.widths))
         if self.norm == "group" and any(width % 8 for width in self.widths):
             raise UserError(f"config.model.widths: {self.widths}; group norm needs multiples of 8.")
-        if self.depth < 0 or self.latents < 1:
-            raise UserError(
-                f"config.model: depth {self.depth} is negative, or latents {self.latents} are "
-                "less than 1."
-            )
+
+    @property
+    def num_latents(self) -> int:
+        """Length of the vector between encoder and generator."""
+        return self.latents
+
+    def _sizes(self, train: bool) -> dict[str, Any]:
+        """Returns the fields that encoders and generators share."""
+        return {
+            "widths": self.widths,
+            "depth": self.depth,
+            "norm": self.norm,
+            "train": train,
+            "axis_name": self.axis_name if train else None,
+            "dtype": self.dtype,
+        }
 
     def encoder(
         self, *, train: bool, latents: int | None = None, norm: str | None = None
     ) -> Encoder:
-        """Of so many latents and this norm; by default the layout's."""
-        return Encoder(
-            widths=self.widths,
-            depth=self.depth,
-            latents=self.latents if latents is None else latents,
-            norm=self.norm if norm is None else norm,
-            train=train,
-            axis_name=self.axis_name if train else None,
-            dtype=self.dtype,
-        )
+        """Returns an encoder; `latents` and `norm` are the system's by default."""
+        sizes = {**self._sizes(train), "norm": norm or self.norm}
+        return Encoder(**sizes, latents=latents or self.latents)
 
     def generator(self, *, train: bool, bounded: bool) -> Generator:
-        """From the layout's latents to its images."""
-        return Generator(
-            image_shape=self.image_shape,
-            widths=self.widths,
-            depth=self.depth,
-            norm=self.norm,
-            train=train,
-            axis_name=self.axis_name if train else None,
-            dtype=self.dtype,
-            bounded=bounded,
-        )
+        """Returns a generator of images from vectors of `latents` numbers."""
+        return Generator(**self._sizes(train), image_shape=self.image_shape, bounded=bounded)
+
+    def example_inputs(self) -> tuple[Images, Vectors]:
+        """Returns an image and a vector of zeros, to initialise networks with."""
+        return jnp.zeros((1, *self.image_shape)), jnp.zeros((1, self.latents))

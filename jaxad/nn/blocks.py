@@ -1,9 +1,9 @@
 """Convolutional blocks that change the resolution by two.
 
-Down: a 2x2 convolution of stride 2. Up: a 2x2 transposed convolution of stride 2. With kernel =
-stride no two windows overlap, so both are written as what they are, a dense layer per pixel and a
-rearrangement between channels and pixels, which is fast on every backend (the weight gradient of
-a strided transposed convolution runs two orders of magnitude below the rest on a CPU).
+Down is a 2x2 convolution of stride 2, Up a 2x2 transposed convolution of stride 2. Their windows do
+not overlap, so that both are a dense layer per pixel and a rearrangement between channels and
+pixels. Written so, they are fast on every backend; on a CPU the weight gradient of a strided
+transposed convolution takes a hundred times as long.
 """
 
 from collections.abc import Callable
@@ -38,15 +38,15 @@ def depth_to_space(x: FeatureMap, factor: int) -> Float[Array, "batch rows colum
 
 
 def conv3x3(features: int, dtype: DTypeLike) -> nn.Conv:
-    """A 3x3 convolution that keeps height and width, without slow paths on a CPU."""
+    """Returns a 3x3 convolution that keeps height and width and is fast on a CPU."""
     return nn.Conv(features, (3, 3), dtype=dtype, conv_general_dilated=conv_general_dilated)
 
 
 class Norm(nn.Module):
-    """The normalisation that the config names: `none`, `group` or `batch`.
+    """Normalisation of a kind that the config names: `none`, `group` or `batch`.
 
-    Batch norm averages over the mapped axis `axis_name` where there is one, so that its statistics
-    are those of the global batch in both parallel modes. Group norm looks at one example alone.
+    Batch norm averages over the axis `axis_name`, if it is mapped, so that its statistics are those
+    of the global batch in both parallel modes. Group norm uses one example alone.
     """
 
     kind: str
@@ -69,7 +69,7 @@ class Norm(nn.Module):
 
 
 class Residual(nn.Module):
-    """x + conv3x3(activation(norm(x))), `depth` times; keeps the shape."""
+    """Applies x + conv3x3(activation(norm(x))) `depth` times; keeps the shape."""
 
     depth: int
     norm: str
@@ -87,7 +87,7 @@ class Residual(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """x + conv1x1(relu(conv3x3(relu(x)))), `depth` times, then ReLU: VQ-VAE's residual stack."""
+    """Applies x + conv1x1(relu(conv3x3(relu(x)))) `depth` times, then ReLU (VQ-VAE)."""
 
     depth: int
     hidden: int
@@ -123,8 +123,8 @@ class Down(nn.Module):
 class Up(nn.Module):
     """Doubles height and width: residual 3x3 convolutions, then a 2x2 transposed convolution.
 
-    The 3x3 convolutions stand at the lower resolution, where they are cheap; the module ends with
-    the upsampling, so that no convolution to few channels runs at full resolution.
+    The 3x3 convolutions run at the lower resolution, where they are cheap. The module ends with the
+    upsampling, so that no convolution to few channels runs at full resolution.
     """
 
     features: int

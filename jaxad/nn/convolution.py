@@ -1,21 +1,21 @@
-"""Two-dimensional convolutions without slow paths on a CPU: a hook for `flax.linen.Conv`.
+"""Two-dimensional convolutions that are fast on a CPU: a hook for `flax.linen.Conv`.
 
-Five kinds run far below the rest where XLA compiles for a CPU, and are written otherwise here
-(`benchmarks/convolutions.py`); every other convolution is XLA's. They are written so on every
-backend: updates of pchVAE and VQ-VAE-2 take no longer on a GPU with them (`docs/performance.md`).
+XLA compiles five kinds of convolutions to slow programs for CPUs (`benchmarks/convolutions.py`).
+They are written otherwise here, for every backend: updates of pchVAE and VQ-VAE-2 take no longer on
+a GPU with them (`docs/performance.md`). Every other convolution is XLA's.
 
 - A 1x1 convolution is a matrix product of every place's channels.
-- The weight gradient of a wide 3x3 convolution sums x at every place times the output's gradient at
-  the place beside it, a matrix product for each of the nine taps. XLA makes one convolution of it,
-  with a window as large as the image. Here it is three products, each of the taps of a column: the
+- The weight gradient of a wide 3x3 convolution is a matrix product for each of the nine taps: x at
+  every place times the output's gradient at the place beside it. XLA computes one convolution with
+  a window as large as the image. Here it is three products, one for the taps of each column: the
   image is laid out once with its channels outermost, so that the taps copy whole rows of it. The
   copies take about three times the image's memory.
 - A 3x3 convolution to less than 16 features is one matrix product to three times as many, of which
-  three shifted thirds are summed.
-- A convolution whose features are no multiple of 16 is one of more features, of which the last are
-  left out: XLA's takes up to twice as long for 60 as for 64.
+  three shifted thirds are added up.
+- A convolution whose features are not a multiple of 16 is padded to one and cropped: XLA's takes up
+  to twice as long for 60 features as for 64.
 - A depthwise convolution is a sum of shifted images, each times a number per channel: one pass over
-  memory, no matrix product. So is its gradient in the image.
+  memory, no matrix product. Its gradient in the image is another one.
 """
 
 from collections.abc import Sequence
@@ -35,12 +35,12 @@ DepthwiseKernel = Float[Array, "_ _ 1 channels"]
 DepthwiseOutput = Float[Array, "batch rows columns channels"]
 Pads = tuple[tuple[int, int], ...]
 
-#: At 48 channels the products take as long as XLA's convolution, at 60 two thirds of its time.
+#: Fewest channels for the products: at 48 they take as long as XLA's convolution, at 60 two thirds.
 FEWEST_CHANNELS = 56
 
-#: Features that XLA's convolution computes at once on a CPU: a vector of 16 floats.
+#: Features that XLA's convolution computes at once on a CPU (a vector of floats).
 _LANES = 16
-#: With fewer features, more of them cost what they save.
+#: Fewest features for which padding saves time.
 _FEWEST_FEATURES = 48
 
 _NUMBERS = ("NHWC", "HWIO", "NHWC")
@@ -54,7 +54,7 @@ def _xla(
     precision: jax.lax.PrecisionLike,
     groups: int = 1,
 ) -> Output:
-    """XLA's convolution, of features filled up to whole vectors where that pays."""
+    """Runs XLA's convolution, with features padded to whole vectors if that saves time."""
     features = kernel.shape[3]
     missing = -features % _LANES if features >= _FEWEST_FEATURES and groups == 1 else 0
     if missing:
@@ -74,7 +74,7 @@ def _convolve(x: FeatureMap, kernel: Kernel, precision: jax.lax.PrecisionLike) -
 
 
 def _narrow(x: FeatureMap, kernel: Kernel, precision: jax.lax.PrecisionLike) -> SameOutput:
-    """One product of each place's row of three with the taps of all rows, then their sum."""
+    """Multiplies each place's row of three by the taps of all rows, then adds up the rows."""
     height, width, channels = x.shape[1:]
     padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
     beside = jnp.concatenate([padded[:, :, tap : tap + width] for tap in range(3)], axis=-1)
@@ -93,7 +93,7 @@ def _backward(
     precision: jax.lax.PrecisionLike, saved: tuple[FeatureMap, Kernel], gradient: SameOutput
 ) -> tuple[FeatureMap, Kernel]:
     x, kernel = saved
-    # Correlation's adjoint: the kernel turned by half a turn, its channels and features exchanged.
+    # Adjoint of a correlation: the kernel rotated by 180 degrees, channels and features swapped.
     of_x = _convolve(gradient, kernel[::-1, ::-1].swapaxes(2, 3), precision)
     if min(kernel.shape[2:]) >= FEWEST_CHANNELS:
         return of_x, _products(x, gradient, precision)
@@ -104,7 +104,7 @@ def _backward(
 
 
 def _products(x: FeatureMap, gradient: SameOutput, precision: jax.lax.PrecisionLike) -> Kernel:
-    """The weight gradient as a product for the taps of each column."""
+    """Returns the weight gradient, a product for the taps of each column."""
     height, width, channels = x.shape[1:]
     padded = jnp.pad(x.transpose(3, 0, 1, 2), ((0, 0), (0, 0), (1, 1), (1, 1)))
     columns = [
@@ -130,7 +130,7 @@ def _pointwise(
     strides: Sequence[int],
     precision: jax.lax.PrecisionLike,
 ) -> Output:
-    """The matrix product of every place that the strides reach."""
+    """Returns the matrix product of every place that the strides reach."""
     reached = x[:, :: strides[0], :: strides[1]]
     product = jnp.matmul(reached.reshape(-1, x.shape[-1]), kernel[0, 0], precision=precision)
     return product.reshape(*reached.shape[:3], -1)
@@ -140,7 +140,7 @@ def _pointwise(
 def _depthwise(
     x: FeatureMap, kernel: DepthwiseKernel, strides: tuple[int, ...], pads: Pads
 ) -> DepthwiseOutput:
-    """The sum over taps of the shifted image times the tap's number of each channel."""
+    """Returns the sum over taps of the shifted image times the tap's number of each channel."""
     return _sum_of_taps(_padded(x, pads), kernel, strides)
 
 
@@ -149,7 +149,7 @@ def _padded(x: FeatureMap, pads: Pads) -> Padded:
 
 
 def _shifts(padded: Padded, size: Sequence[int], strides: Sequence[int]) -> list[DepthwiseOutput]:
-    """What each tap of a kernel of this size sees, tap by tap, row by row."""
+    """Returns the input of each tap of a kernel of this size, row by row."""
     rows, columns = (
         (padded.shape[1 + axis] - size[axis]) // strides[axis] + 1 for axis in range(2)
     )
@@ -164,12 +164,12 @@ def _shifts(padded: Padded, size: Sequence[int], strides: Sequence[int]) -> list
     ]
 
 
-# Compiled by itself, so that layers of one shape are traced once.
+# A jit of its own: layers of one shape are traced once.
 @partial(jax.jit, static_argnums=2)
 def _sum_of_taps(
     padded: Padded, kernel: DepthwiseKernel, strides: tuple[int, ...]
 ) -> DepthwiseOutput:
-    # Sums are taken in float32 at least, as a convolution takes them.
+    # Like a convolution's, sums have at least float32.
     exact = jnp.promote_types(padded.dtype, jnp.float32)
     taps = kernel.astype(exact).reshape(-1, 1, 1, 1, kernel.shape[-1])
     shifts = _shifts(padded, kernel.shape[:2], strides)
@@ -191,7 +191,7 @@ def _depthwise_backward(
     saved: tuple[FeatureMap, DepthwiseKernel],
     gradient: DepthwiseOutput,
 ) -> tuple[FeatureMap, DepthwiseKernel]:
-    """Also a sum over taps; XLA's own way back adds a padded image for each of them."""
+    """Is a sum over taps as well; XLA's gradient adds a padded image for each of them."""
     x, kernel = saved
     around = []
     for axis in range(2):
@@ -214,7 +214,7 @@ _depthwise.defvjp(_depthwise_forward, _depthwise_backward)
 
 
 def _is_unpadded(padding: str | Sequence[tuple[int, int]]) -> bool:
-    """Whether a 1x1 window sees no padding; of `SAME` and `VALID` it sees none."""
+    """Returns whether a 1x1 window sees no padding; `SAME` and `VALID` add none."""
     return isinstance(padding, str) or all(tuple(pad) == (0, 0) for pad in padding)
 
 
@@ -230,18 +230,18 @@ def conv_general_dilated(
     feature_group_count: int = 1,
     precision: jax.lax.PrecisionLike = None,
 ) -> Output:
-    """`jax.lax.conv_general_dilated` as `flax.linen.Conv` calls it, without dilations.
+    """Does what `jax.lax.conv_general_dilated` does for `flax.linen.Conv`, without dilations.
 
-    To be given to `flax.linen.Conv(..., conv_general_dilated=...)`, whose channels are last; so
-    `dimension_numbers` are not looked at. 3x3 and depthwise ones differentiate in reverse, any
-    number of times, not forward.
+    Pass it as `flax.linen.Conv(..., conv_general_dilated=...)`. Channels are last;
+    `dimension_numbers` are ignored. 3x3 and depthwise convolutions differentiate in reverse mode,
+    any number of times, but not in forward mode.
 
     Raises:
-        ValueError: it has dilations.
+        ValueError: the convolution has dilations.
     """
     dilations = {*lhs_dilation, *rhs_dilation}
     if dilations != {1}:
-        raise ValueError(f"Dilated convolutions are not here: {lhs_dilation}, {rhs_dilation}.")
+        raise ValueError(f"Dilated convolutions are not supported: {lhs_dilation}, {rhs_dilation}.")
     if feature_group_count == x.shape[-1] == kernel.shape[-1] > 1:
         if isinstance(padding, str):
             padding = jax.lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], strides, padding)

@@ -1,4 +1,4 @@
-"""Systems of several Linen modules: their variables side by side in every collection."""
+"""Variables of systems of several Linen modules, side by side in every collection."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,32 +8,35 @@ from jaxtyping import Array
 
 from jaxad.types import Tree, Variables
 
+#: `TrainedModel.networks` of a system with one loss, which trains all parameters.
+ONE_LOSS: Mapping[str, str] = {"model": ".*"}
+
 
 def join(variables: Mapping[str, Mapping[str, Tree]]) -> Variables:
-    """Network -> collection -> tree, to collection -> network -> tree."""
-    found: dict[str, dict[str, Tree]] = {"params": {}}
+    """Converts network -> collection -> tree to collection -> network -> tree."""
+    joined: dict[str, dict[str, Tree]] = {"params": {}}
     for network, collections in variables.items():
         for name, tree in collections.items():
-            found.setdefault(name, {})[network] = tree
-    return found
+            joined.setdefault(name, {})[network] = tree
+    return joined
 
 
 def apply(
     variables: Variables, network: str, module: nn.Module, *inputs: Array, train: bool = False
 ) -> tuple[Any, Variables]:
-    """Applies one network of several to its own variables.
+    """Applies one network to its own part of the variables.
 
     Returns:
-        Its output; and the variables, in which this network's part of all collections but the
-        parameters is updated if it trains.
+        The network's output; and all variables, with the network's part of every collection but
+        the parameters updated if `train`.
     """
-    own = {name: tree[network] for name, tree in variables.items() if network in tree}
-    changing = [name for name in own if name != "params"] if train else []
-    output, updated = module.apply(own, *inputs, mutable=changing)
+    inner = {name: tree[network] for name, tree in variables.items() if network in tree}
+    changing = [name for name in inner if name != "params"] if train else []
+    output, updated = module.apply(inner, *inputs, mutable=changing)
     changed = {name: {**variables[name], network: updated[name]} for name in changing}
     return output, {**variables, **changed}
 
 
 def state_of(variables: Variables) -> Variables:
-    """All collections but the parameters."""
+    """Returns all collections but the parameters."""
     return {name: tree for name, tree in variables.items() if name != "params"}

@@ -1,13 +1,13 @@
-"""A vector quantiser whose codebook follows moving averages of what it is given.
+"""Vector quantiser whose codebook follows moving averages of its inputs.
 
 van den Oord et al. 2017, "Neural Discrete Representation Learning", Section 3 and Appendix A.1;
 Razavi et al. 2019, "Generating Diverse High-Fidelity Images with VQ-VAE-2", Eqs. 1 and 2. The
 codebook is mutable state, not a parameter: no gradient reaches it.
 
-Differences from the appendix. The averages start at one visit a code, and not at zero, where an
-unused code's vector is a quotient of two vanishing numbers. Codes that are hardly used are moved
-to vectors of the batch, as all are in the first update: otherwise a part of the codebook never
-takes part (as in Jukebox, Dhariwal et al. 2020, "random restarts").
+Differences from the appendix: the averages start at one visit per code instead of zero, where an
+unused code would be the quotient of two vanishing numbers. Codes that are hardly used move to
+vectors of the batch, as all codes do in the first update, because a part of the codebook would
+otherwise never be used (the "random restarts" of Jukebox, Dhariwal et al. 2020).
 """
 
 import dataclasses
@@ -23,7 +23,7 @@ Vectors = Float[Array, "batch *places dimension"]
 Codebook = Float[Array, "codes dimension"]
 Counts = Float[Array, " codes"]
 
-#: A code is dead when its moving count of visits is below this share of the mean code's.
+#: A code is dead if its moving count of visits is below this share of the mean count.
 DEAD_SHARE = 0.03
 
 
@@ -33,12 +33,12 @@ class Quantised:
     """Vectors replaced by codes.
 
     Attributes:
-        vectors: the codes, with the straight-through gradient: that of the vectors they replace.
-        codes: which code each vector became, int32 [B, ...].
+        vectors: the codes; their gradient passes to the vectors unchanged (straight-through).
+        codes: number of each vector's code, int32 [B, ...].
         commitment: mean squared distance of an example's vectors from their codes, whose gradient
             moves the vectors alone; [B].
-        perplexity: exp(entropy) of how often each code was chosen, by moving averages: the number
-            of codes that are in use, from 1 to K; [].
+        perplexity: exp(entropy) of the moving averages of visits: the number of codes in use, from
+            1 to K; [].
     """
 
     vectors: Vectors
@@ -48,12 +48,12 @@ class Quantised:
 
 
 def nearest(vectors: Float[Array, "n dimension"], codebook: Codebook) -> Int[Array, " n"]:
-    """The code nearest to each vector, the first of several."""
-    # |v - e|^2 without |v|^2, which is the same for every code.
+    """Returns the code nearest to each vector, the first one of equals."""
+    # |v - e|^2 without |v|^2, which does not depend on the code.
     products = jnp.matmul(vectors, codebook.T, precision=jax.lax.Precision.HIGHEST)
     distances = jnp.sum(codebook**2, axis=1)[None] - 2 * products
-    # The least place that has the least distance: argmin, whose pairs XLA does not vectorise. A NaN
-    # is the least, as it is for argmin.
+    # The first place of the least distance, which is faster than argmin: XLA does not vectorise
+    # argmin. NaN is the least, as for argmin.
     least = jnp.min(distances, axis=1, keepdims=True)
     places = jnp.arange(len(codebook), dtype=jnp.int32)
     is_least = (distances == least) | jnp.isnan(distances)
@@ -61,30 +61,29 @@ def nearest(vectors: Float[Array, "n dimension"], codebook: Codebook) -> Int[Arr
 
 
 def perplexity(counts: Counts) -> Float[Array, ""]:
-    """exp(entropy) of the distribution that the counts have."""
+    """Returns exp(entropy) of the distribution of counts."""
     shares = counts / jnp.sum(counts)
     return jnp.exp(-jnp.sum(jax.scipy.special.xlogy(shares, shares)))
 
 
 def moving_average(old: Array, new: Array, decay: float) -> Array:
-    """decay * old + (1 - decay) * new: Eq. 2 of VQ-VAE-2."""
+    """Returns decay * old + (1 - decay) * new: Eq. 2 of VQ-VAE-2."""
     return decay * old + (1 - decay) * new
 
 
 class Quantiser(nn.Module):
     """Replaces vectors by the nearest of K codes.
 
-    State, in the collection `codebook`: `count` [K] and `total` [K, D], moving averages of the
-    visits to each code and of the sum of the vectors that came (a code is their quotient);
-    `visits` [K], that of the visits alone, which a restart does not touch; and `updates` [], how
-    often they were changed.
+    The collection `codebook` holds `count` [K] and `total` [K, D], moving averages of each code's
+    visits and of the sum of its vectors (the code is their quotient); `visits` [K], the moving
+    average of visits that restarts do not change; and `updates` [], the number of updates.
 
     Attributes:
         num_codes: K.
         dimension: D.
-        decay: of the moving averages, gamma.
+        decay: decay of the moving averages, gamma.
         train: whether a call updates the codebook.
-        axis_name: see `jaxad.types.Model`.
+        axis_name: axis that visits and sums are added up over; see `jaxad.types.Model`.
     """
 
     num_codes: int
@@ -97,11 +96,11 @@ class Quantiser(nn.Module):
     def __call__(
         self, vectors: Vectors, valid: Bool[Array, " batch"], index: Int[Array, " batch"]
     ) -> Quantised:
-        """Quantises, and in training updates the codebook with what it saw.
+        """Quantises vectors and, in training, updates the codebook.
 
         Args:
             vectors: float32 [B, ..., D].
-            valid: examples that count; padding does not move the codebook.
+            valid: False for padding, which does not move the codebook.
             index: place of each example in the global batch.
         """
         count = self.variable("codebook", "count", jnp.ones, (self.num_codes,))
@@ -121,15 +120,15 @@ class Quantiser(nn.Module):
             perplexity=perplexity(visits.value),
         )
         if self.train and not self.is_initializing():
-            seen, sums = self._seen(flat, codes, valid)
-            new_count = moving_average(count.value, seen, self.decay)
+            new_visits, sums = self._count(flat, codes, valid)
+            new_count = moving_average(count.value, new_visits, self.decay)
             new_total = moving_average(total.value, sums, self.decay)
-            visits.value = moving_average(visits.value, seen, self.decay)
+            visits.value = moving_average(visits.value, new_visits, self.decay)
             dead = new_count < DEAD_SHARE * jnp.mean(new_count)
             dead |= updates.value == 0
-            candidates, found = self._drawn(flat, valid, index, updates.value)
-            replaced = dead & found
-            # A replaced code starts with a mean code's visits, or it would be dead again at once.
+            candidates, is_valid = self._draw(flat, valid, index, updates.value)
+            replaced = dead & is_valid
+            # A replaced code starts with the mean count, or it would be dead again at once.
             fresh_count = jnp.full_like(new_count, jnp.mean(new_count))
             count.value = jnp.where(replaced, fresh_count, new_count)
             total.value = jnp.where(replaced[:, None], fresh_count[:, None] * candidates, new_total)
@@ -142,31 +141,31 @@ class Quantiser(nn.Module):
     def _sum(self, x: Array) -> Array:
         return x if self.axis_name is None else jax.lax.psum(x, self.axis_name)
 
-    def _seen(
+    def _count(
         self,
         flat: Float[Array, "batch places dimension"],
         codes: Int[Array, "batch places"],
         valid: Bool[Array, " batch"],
     ) -> tuple[Counts, Codebook]:
-        """Visits to each code, and the sum of the vectors that came, in the global batch."""
-        # Segment sums rather than a product with one-hot rows, which are mostly zeros.
+        """Returns each code's visits and sum of vectors in the global batch."""
+        # Segment sums, because the rows of a one-hot product would be mostly zeros.
         segments = jnp.where(valid[:, None], codes, self.num_codes).ravel()
         rows = flat.reshape(-1, self.dimension)
         visits = jax.ops.segment_sum(jnp.ones(len(rows)), segments, self.num_codes + 1)
         sums = jax.ops.segment_sum(rows, segments, self.num_codes + 1)
         return self._sum(visits[:-1]), self._sum(sums[:-1])
 
-    def _drawn(
+    def _draw(
         self,
         flat: Float[Array, "batch places dimension"],
         valid: Bool[Array, " batch"],
         index: Int[Array, " batch"],
         updates: Int[Array, ""],
     ) -> tuple[Codebook, Bool[Array, " codes"]]:
-        """One vector of the global batch for each code, and whether it may be used.
+        """Draws a vector of the global batch for each code; also returns whether it is valid.
 
-        Each is drawn by its place in the global batch, from the number of updates, so that every
-        layout of the batch over devices draws the same.
+        The draw depends on the number of updates and the place in the global batch, so that it is
+        the same for every layout of the batch over devices.
         """
         num_devices = 1 if self.axis_name is None else jax.lax.axis_size(self.axis_name)
         key_example, key_place = jax.random.split(jax.random.key(updates))
@@ -174,6 +173,6 @@ class Quantiser(nn.Module):
         examples = jax.random.randint(key_example, shape, 0, len(flat) * num_devices)
         places = jax.random.randint(key_place, shape, 0, flat.shape[1])
         here = ((examples[:, None] == index[None]) & valid[None]).astype(flat.dtype)
-        # Exact: one row of `here` is one at most once.
+        # Exact: each row of `here` has at most a single 1.
         drawn = jnp.einsum("kb,bkd->kd", here, flat[:, places], precision=jax.lax.Precision.HIGHEST)
         return self._sum(drawn), self._sum(jnp.sum(here, axis=1)) > 0

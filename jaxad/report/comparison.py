@@ -13,10 +13,10 @@ from jaxad.errors import UserError
 from jaxad.evaluate import paired
 from jaxad.evaluate.metrics import Metric
 from jaxad.evaluate.score_table import ScoreTable
+from jaxad.models import title
 from jaxad.report import study_figures
 from jaxad.report.cases import images_view
 from jaxad.report.columns import image_column, system_columns
-from jaxad.report.names import SYSTEMS
 from jaxad.report.pictures import figure_view, panel_view
 from jaxad.report.run_files import RunFiles, SplitFiles, read_run
 from jaxad.report.study_figures import SystemScores
@@ -73,8 +73,7 @@ def comparison_view(runs: Mapping[str, RunFiles], metrics: Sequence[Metric]) -> 
 
 def system_of(run: RunFiles) -> str:
     """The title of a run's system."""
-    name = str(run.config.get("model", {}).get("name", ""))
-    return SYSTEMS.get(name, name) or "Unnamed system"
+    return title(str(run.config.get("model", {}).get("name", "")))
 
 
 def _split_view(

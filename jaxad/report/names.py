@@ -1,4 +1,4 @@
-"""Names of systems and metrics in reports and tables."""
+"""The metrics of a report."""
 
 import logging
 
@@ -8,21 +8,6 @@ from jaxad.errors import UserError
 from jaxad.evaluate.metrics import METRICS, Metric, load_metrics
 
 logger = logging.getLogger(__name__)
-
-
-SYSTEMS = {
-    "pchvae": "pchVAE",
-    "chvae": "chVAE",
-    "highvae": "High VAE",
-    "lowvae": "Low VAE",
-    "vqvae2": "VQ-VAE-2",
-    "aeflow": "AE-FLOW",
-    "ae": "AE",
-    "fanogan": "f-AnoGAN",
-    "ganomaly": "GANomaly",
-    "differnet": "DifferNet",
-    "fastflow": "FastFlow",
-}
 
 
 def reported_metrics(config: ConfigDict) -> tuple[Metric, ...]:

@@ -9,10 +9,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from ml_collections import ConfigDict
 
+from jaxad import models
 from jaxad.evaluate.metrics import Metric
 from jaxad.evaluate.paired import Difference
 from jaxad.evaluate.trivial import LINEAR_BASELINE, PIXEL_STATISTICS
-from jaxad.report.names import SYSTEMS
 from jaxad.report.texts import difference, number, p_value
 from jaxad.study.audit import BEST, FOLDS, NORMALS, Audit
 from jaxad.study.results import Spread, Table
@@ -32,7 +32,7 @@ def title(experiment: str) -> str:
         return "pixel statistics"
     if experiment == LINEAR_BASELINE:
         return f"residual of PCA, {LINEAR_BASELINE.removeprefix('pca_')} components"
-    return SYSTEMS.get(experiment, experiment.replace("_", " "))
+    return models.title(experiment)
 
 
 def _spread(spread: Spread | None, decimals: int = 3) -> str:

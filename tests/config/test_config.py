@@ -100,6 +100,19 @@ PAPER["fastflow"] = TABLE1 | {
     "config.optim.weight_decay": 1e-5,
     "config.train.num_epochs": 500.0,
 }
+PAPER["patchcore"] = TABLE1 | {
+    # Roth et al. 2022, Section 4.1: the second and third level of WideResNet50; memories of 1 to
+    # 25 % of some hundred thousand patches.
+    "config.model.backbone": "wide_resnet50_2",
+    "config.model.strides": (8, 16),
+    "config.model.memory_size": 16_384,
+}
+PAPER["padim"] = TABLE1 | {
+    # Defard et al. 2021, Section IV: the first three levels of WideResNet50, 550 random channels.
+    "config.model.backbone": "wide_resnet50_2",
+    "config.model.strides": (4, 8, 16),
+    "config.model.num_channels": 550,
+}
 
 
 def _types(config):

@@ -1,4 +1,4 @@
-"""AE-FLOW: its loss and score by hand, its frozen encoder, its maps, and what it refuses."""
+"""AE-FLOW: loss and score by hand, the frozen encoder, maps, and refused fields."""
 
 import functools
 
@@ -61,13 +61,13 @@ def batch_of(count, channels=1):
 
 @pytest.fixture(scope="module")
 def variables():
-    """Those of a fresh model, flow and decoder moved a little as training would."""
-    found, rng = initial_variables(build(), 0), np.random.default_rng(1)
-    found["params"] = jax.tree.map(
+    """Variables of a fresh model, with flow and decoder moved a little, as by training."""
+    actual, rng = initial_variables(build(), 0), np.random.default_rng(1)
+    actual["params"] = jax.tree.map(
         lambda leaf: np.asarray(leaf + 0.02 * rng.normal(size=leaf.shape), leaf.dtype),
-        found["params"],
+        actual["params"],
     )
-    return jax.tree.map(jnp.asarray, found)
+    return jax.tree.map(jnp.asarray, actual)
 
 
 def losses_of(model, variables, batch, *, train=False):
@@ -76,11 +76,11 @@ def losses_of(model, variables, batch, *, train=False):
 
 
 def passed(model, variables, images):
-    """z, z', log-det and reconstruction, through the parts themselves."""
+    """Returns z, z', log-det and reconstruction, computed by the parts."""
     z = model.features(variables, images)
     flow = model.flow(train=False)
-    own = {name: variables[name] for name in ("permutation", "batch_stats")}
-    z_prime, log_det = flow.apply({"params": variables["params"]["flow"], **own}, z)
+    inner = {name: variables[name] for name in ("permutation", "batch_stats")}
+    z_prime, log_det = flow.apply({"params": variables["params"]["flow"], **inner}, z)
     x = model._decoder.apply({"params": variables["params"]["decoder"]}, z_prime)
     return z, np.asarray(z_prime), np.asarray(log_det).sum(axis=(1, 2)), np.asarray(x)
 
@@ -91,7 +91,7 @@ def test_the_loss_is_equation_1(variables, reconstruction_loss, flow_loss):
     alpha = 0.25
     model = build(alpha=alpha, reconstruction_loss=reconstruction_loss, flow_loss=flow_loss)
     batch = batch_of(2)
-    found, _ = losses_of(model, variables, batch)
+    actual, _ = losses_of(model, variables, batch)
     _, z_prime, log_det, x = passed(model, variables, batch["image"])
     log_density = stats.norm.logpdf(z_prime.astype(np.float64)).sum(axis=(1, 2, 3))
     flow = -(log_density + log_det)
@@ -102,11 +102,11 @@ def test_the_loss_is_equation_1(variables, reconstruction_loss, flow_loss):
     else:
         reconstruction = 1 - np.asarray([similarity(a, b) for a, b in zip(images, x, strict=True)])
     expected = alpha * flow + (1 - alpha) * reconstruction
-    np.testing.assert_allclose(found["model"], expected, rtol=2e-5)
+    np.testing.assert_allclose(actual["model"], expected, rtol=2e-5)
 
 
 def similarity(x, y):
-    """scikit-image's SSIM with Wang's Gaussian window."""
+    """Returns scikit-image's SSIM with Wang's Gaussian window."""
     return structural_similarity(
         x[..., 0], y[..., 0], gaussian_weights=True, sigma=1.5, use_sample_covariance=False,
         data_range=1.0,
@@ -194,12 +194,12 @@ def test_features_computed_before_are_the_same_as_those_of_the_image(variables):
     cached = {**batch, "features": model.features(variables, batch["image"])}
     assert cached["features"].shape == (2, 2, 2, 112)
     direct, _ = losses_of(model, variables, batch)
-    found, _ = losses_of(model, variables, cached)
-    np.testing.assert_allclose(found["model"], direct["model"], rtol=1e-5)
+    actual, _ = losses_of(model, variables, cached)
+    np.testing.assert_allclose(actual["model"], direct["model"], rtol=1e-5)
     # Half precision on disk: 11 bits of mantissa.
     half = {**cached, "features": cached["features"].astype(jnp.float16)}
-    found, _ = losses_of(model, variables, half)
-    np.testing.assert_allclose(found["model"], direct["model"], rtol=2e-3)
+    actual, _ = losses_of(model, variables, half)
+    np.testing.assert_allclose(actual["model"], direct["model"], rtol=2e-3)
 
 
 def test_an_encoder_that_was_not_read_is_nan(variables):
@@ -217,7 +217,7 @@ def test_an_encoder_that_was_not_read_is_nan(variables):
     assert np.any(first["kernel"] != second["kernel"])
 
 
-def test_what_it_becomes_in_between():
+def test_num_latents_and_decoder_widths():
     model = build()
     assert model.num_latents == DIMENSIONS
     # A half, a quarter and a sixteenth of 112 are 56, 28 and 7: up to the next multiples of 16.
@@ -228,8 +228,8 @@ def test_what_it_becomes_in_between():
 
 def test_colour_and_bfloat16(variables):
     model = build(channels=3, dtype=jnp.bfloat16)
-    own = initial_variables(model, 0)
-    scores = jax.jit(model.score)(own, batch_of(2, channels=3)["image"])
+    inner = initial_variables(model, 0)
+    scores = jax.jit(model.score)(inner, batch_of(2, channels=3)["image"])
     assert scores.image.dtype == scores.pixel.dtype == jnp.float32
     assert scores.reconstructions["reconstruction"].shape == (2, SIZE, SIZE, 3)
 
@@ -254,7 +254,7 @@ def test_gradients_of_ssim_are_finite_where_images_are_black():
         ({"channels": 2}, "config.data.channels: 2"),
     ],
 )
-def test_fields_that_cannot_be(changes, message):
+def test_refused_fields(changes, message):
     with pytest.raises(UserError) as error:
         build(**changes)
     assert message in str(error.value)
@@ -265,7 +265,7 @@ def test_the_train_step_agrees_in_every_layout():
     """One device, eight with jit, eight with pmap: parameters and batch statistics in float64."""
     small = {"num_blocks": 1, "decoder_widths": (4, 4, 4)}
     with jax.enable_x64(True):
-        found = []
+        actual = []
         images = np.random.default_rng(0).uniform(size=(16, SIZE, SIZE, 1))
         batch = {
             "image": images,
@@ -290,11 +290,11 @@ def test_the_train_step_agrees_in_every_layout():
             )
             state = parallel.put_replicated(create_state(variables, optimisers, 0))
             state, _ = step(state, parallel.put_batch(batch))
-            found.append(parallel.get_replicated(state))
-        for other in found[1:]:
+            actual.append(parallel.get_replicated(state))
+        for other in actual[1:]:
             for ours, theirs in zip(
                 jax.tree.leaves((other.params, other.mutable["batch_stats"])),
-                jax.tree.leaves((found[0].params, found[0].mutable["batch_stats"])),
+                jax.tree.leaves((actual[0].params, actual[0].mutable["batch_stats"])),
                 strict=True,
             ):
                 np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-12)

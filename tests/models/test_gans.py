@@ -1,4 +1,4 @@
-"""AE, f-AnoGAN and GANomaly: their losses and scores by the papers' formulas, their stages."""
+"""AE, f-AnoGAN and GANomaly: losses and scores by the papers' formulas, and stages."""
 
 import dataclasses
 
@@ -72,7 +72,7 @@ def test_a_score_does_not_depend_on_its_batch(system):
 
 
 def test_an_update_moves_its_networks_and_their_statistics_alone(system):
-    """Of every network by itself, as a stage trains it."""
+    """Each network is updated alone, as in a stage."""
     model, variables = system
     optimisers = dict.fromkeys(model.networks, optax.adam(1e-3))
     state = create_state(variables, optimisers, 0)
@@ -117,9 +117,9 @@ def test_f_anogan_is_scored_by_izi_f(anogan):
     model, variables, losses, terms = anogan
     scores = jax.jit(model.score)(variables, images_of())
     x, x_hat = images_of(), scores.reconstructions["reconstruction"]
-    critic = Encoder((8, 8), 0, 1, "none", False, None, jnp.float32)
-    own = {"params": variables["params"]["critic"]}
-    (_, of_x), (_, of_x_hat) = critic.apply(own, x), critic.apply(own, x_hat)
+    critic = Encoder((8, 8), 0, "none", False, None, jnp.float32, latents=1)
+    inner = {"params": variables["params"]["critic"]}
+    (_, of_x), (_, of_x_hat) = critic.apply(inner, x), critic.apply(inner, x_hat)
     residual = np.mean((x - x_hat) ** 2, axis=(1, 2, 3))
     features = np.mean((of_x - of_x_hat) ** 2, axis=(1, 2, 3))
     np.testing.assert_allclose(scores.components["mse"], residual, rtol=1e-5)
@@ -129,14 +129,16 @@ def test_f_anogan_is_scored_by_izi_f(anogan):
 
 
 def test_the_gan_s_losses_are_wasserstein_s_with_the_penalty_of_every_pair(anogan):
-    """All of it again from the keys: z, the mixture, D, and its slope by autodiff of one image."""
+    """Recomputes z, the mixture, D and its slope for each image from the keys."""
     model, variables, losses, _ = anogan
     of_critic, of_generator = (
         {name: tree[network] for name, tree in variables.items() if network in tree}
         for network in ("critic", "generator")
     )
-    critic = Encoder((8, 8), 0, 1, "none", False, None, jnp.float32)
-    generator = Generator((SIZE, SIZE, 1), (8, 8), 0, "batch", False, None, jnp.float32, True)
+    critic = Encoder((8, 8), 0, "none", False, None, jnp.float32, latents=1)
+    generator = Generator(
+        (8, 8), 0, "batch", False, None, jnp.float32, image_shape=(SIZE, SIZE, 1), bounded=True
+    )
 
     def judge(x):
         return critic.apply(of_critic, x)[0][0, 0]
@@ -167,7 +169,7 @@ def test_the_slope_is_the_critic_s_by_finite_differences(anogan):
 
 
 def test_noise_is_the_example_s_own():
-    """z and the penalty's mixture follow the place in the global batch, not the layout."""
+    """z and the penalty's mixture depend on the place in the global batch, not on the layout."""
     model = build("fanogan", norm="none")
     variables = initial_variables(model, 0)
     whole, _ = model.losses(variables, batch_of(), keys_of(), train=True)
@@ -200,9 +202,9 @@ def test_ganomaly_s_losses_and_score_are_the_paper_s():
     x, x_hat = images_of(), scores.reconstructions["reconstruction"]
 
     def apply(network, images, latents=3):
-        module = Encoder((8, 8), 0, latents, "batch", False, None, jnp.float32)
-        own = {name: tree[network] for name, tree in variables.items()}
-        return module.apply(own, images)
+        module = Encoder((8, 8), 0, "batch", False, None, jnp.float32, latents=latents)
+        inner = {name: tree[network] for name, tree in variables.items()}
+        return module.apply(inner, images)
 
     z, _ = apply("encoder", x)
     z_hat, _ = apply("second_encoder", x_hat)
@@ -219,7 +221,7 @@ def test_ganomaly_s_losses_and_score_are_the_paper_s():
     np.testing.assert_allclose(losses["discriminator"], expected, rtol=1e-4)
 
 
-# --- What cannot be.
+# --- Refused fields.
 
 
 @pytest.mark.parametrize(
@@ -227,14 +229,14 @@ def test_ganomaly_s_losses_and_score_are_the_paper_s():
     [
         ("ae", {"widths": ()}, "config.model.widths"),
         ("ae", {"widths": (8,) * 5}, "16 cannot be halved 5 times"),
-        ("ae", {"norm": "layer"}, "unknown norm 'layer'"),
+        ("ae", {"norm": "layer"}, "norm: unknown 'layer'"),
         ("ae", {"norm": "group", "widths": (8, 12)}, "group norm needs multiples of 8"),
-        ("ae", {"latents": 0}, "latents 0 are less than 1"),
+        ("ae", {"latents": 0}, "latents: 0 is not in"),
         ("fanogan", {"kappa": -1.0}, "config.model.kappa"),
         ("fanogan", {"gradient_penalty": float("nan")}, "config.model.gradient_penalty"),
         ("ganomaly", {"contextual": -1.0}, "config.model.contextual"),
     ],
 )
-def test_fields_that_cannot_be_are_named(name, changes, words):
+def test_refused_fields_are_named(name, changes, words):
     with pytest.raises(UserError, match=words):
         build(name, **changes)

@@ -1,4 +1,4 @@
-"""pchVAE: loss terms against numpy and scipy, the paper's PCA argument, and its contracts."""
+"""pchVAE: loss terms against NumPy and SciPy, the paper's PCA argument, and contracts."""
 
 import dataclasses
 
@@ -24,7 +24,7 @@ FIELDS = {
 }
 
 
-#: What the other systems have of these fields, and how many weights and latents of a 32 x 32 image.
+#: Fields of each system that differ from `FIELDS`.
 VARIANTS = {
     "pchvae": {},
     "chvae": {"weights": (2.0, 0.5, 0.25)},
@@ -125,12 +125,12 @@ def test_loss_is_the_weighted_sum_of_the_logged_terms(system, terms):
     model = build(system)
     variables = jax.jit(model.init_variables)(jax.random.key(1))
     images = jax.random.uniform(jax.random.key(0), (2, 32, 32, 1))
-    found, aux = losses(model, variables, images)
-    assert found.keys() == model.networks.keys()
+    actual, aux = losses(model, variables, images)
+    assert actual.keys() == model.networks.keys()
     assert set(aux.terms) == set(terms)
     assert model.parts.terms == terms
     expected = sum(weights_of(model)[name] * np.asarray(aux.terms[name]) for name in terms)
-    np.testing.assert_allclose(found["model"], expected, rtol=1e-6)
+    np.testing.assert_allclose(actual["model"], expected, rtol=1e-6)
     scores = score(model, variables, images)
     elbo = [scores.components[name] for name in terms if name in ("nll", "kl_high", "kl_low")]
     np.testing.assert_allclose(scores.image, sum(elbo), rtol=1e-6)
@@ -138,7 +138,7 @@ def test_loss_is_the_weighted_sum_of_the_logged_terms(system, terms):
 
 
 def test_systems_have_the_branches_of_figure_1():
-    """Modules by their colour there; a missing branch has no parameters."""
+    """A branch that a system lacks has no parameters."""
     high = {"high_encoder", "high_posterior", "trunk"}
     low = {"low_encoder", "low_posterior", "low_decoder"}
     expected = {
@@ -169,10 +169,10 @@ def test_high_and_low_vae_are_pchvae_s_branches():
         part = build(system)
         needed = jax.eval_shape(part.init_variables, jax.random.key(0))["params"]
         given = {"params": {module: variables["params"][module] for module in needed}}
-        found = score(part, given, images)
-        assert set(found.reconstructions) == {"reconstruction"}
+        actual = score(part, given, images)
+        assert set(actual.reconstructions) == {"reconstruction"}
         np.testing.assert_allclose(
-            found.reconstructions["reconstruction"], whole[name], rtol=1e-5, atol=1e-6
+            actual.reconstructions["reconstruction"], whole[name], rtol=1e-5, atol=1e-6
         )
 
 
@@ -198,7 +198,7 @@ def test_latents_lie_where_figure_1_has_them(trained):
 
 
 def test_z2_depends_on_z1_through_u(trained):
-    """Eq. 8: f2(x, z1). The gradient of z2's mean in the trunk's parameters is not zero."""
+    """Eq. 8, f2(x, z1): the gradient of z2's mean with respect to the trunk is not zero."""
     model, variables, images = trained
 
     def z2(variables):
@@ -233,7 +233,7 @@ def test_score_is_the_negative_elbo(trained):
 
 
 def test_score_over_draws_is_the_mean_over_them_and_ignores_the_batch(trained):
-    """The expectation over the posteriors by draws: the more, the closer to each other."""
+    """The expectation over the posteriors, estimated by draws."""
     model, variables, images = trained
     drawn = dataclasses.replace(model, score_samples=3)
     scores = score(drawn, variables, images)
@@ -277,14 +277,14 @@ def test_with_a_norm_scores_ignore_the_batch(norm):
 
 
 def test_batch_norm_s_running_statistics_are_those_of_images():
-    """At fixed parameters they converge to the batch's own, so scoring sees what training did."""
+    """At fixed parameters they converge to those of the batch, so that scoring matches training."""
     model = build(norm="batch")
     variables = jax.jit(model.init_variables)(jax.random.key(0))
     images = jax.random.uniform(jax.random.key(1), (8, 32, 32, 1))
     step = jax.jit(model.losses, static_argnames="train")
     keys = jax.random.split(jax.random.key(2), 8)
     for _ in range(150):  # 0.9^150 of the initial statistics is left
-        found, aux = step(variables, batch_of(images), keys, train=True)
+        actual, aux = step(variables, batch_of(images), keys, train=True)
         variables = {"params": variables["params"], **aux.mutable}
     _, evaluated = step(variables, batch_of(images), keys, train=False)
     for name in ("nll_high", "nll", "kl_high", "kl_low"):  # nll_zero is of other images
@@ -305,14 +305,14 @@ def test_bfloat16_keeps_parameters_likelihoods_and_scores_in_float32(trained):
     [
         ({"image_shape": (40, 40, 1)}, "multiple of 16"),
         ({"norm": "layer"}, "none, group, batch"),
-        ({"variance": 0.0}, "not positive"),
-        ({"weights": (1.0, 1.0)}, "weights: .* has not 5 numbers"),
-        ({"widths": (8, 8)}, "widths: .* has not 4 numbers"),
-        ({"latent_channels": (4, 0)}, "at least 1"),
+        ({"variance": 0.0}, r"variance: 0.0 is not in \(0, inf\)"),
+        ({"weights": (1.0, 1.0)}, "weights: .* give 5 numbers"),
+        ({"widths": (8, 8)}, "widths: .* give 4 numbers"),
+        ({"latent_channels": (4, 0)}, "latent_channels: .* each in .1, inf"),
         ({"score_samples": -1}, "score_samples"),
     ],
 )
-def test_settings_that_cannot_be_are_refused(changes, words):
+def test_refused_settings(changes, words):
     with pytest.raises(UserError, match=words):
         dataclasses.replace(build(), **changes)
 

@@ -1,4 +1,4 @@
-"""DifferNet and FastFlow: exact likelihoods, their features, scores and maps."""
+"""DifferNet and FastFlow: exact likelihoods, features, scores and maps."""
 
 import functools
 
@@ -54,7 +54,7 @@ def system(request):
 
 @functools.cache
 def _ready(name):
-    """A model, its variables moved away from the start (where z' is nearly z), its features."""
+    """Returns a model, variables moved away from their start (where z' is nearly z), features."""
     model = build(name)
     variables = initial_variables(model, 0)
     keys = iter(jax.random.split(jax.random.key(5), 200))
@@ -94,7 +94,7 @@ def test_a_score_does_not_depend_on_its_batch(system):
 
 
 def _flows(model):
-    """(name, flow, shape of one z) of a system."""
+    """Returns (name, flow, shape of one z) of each flow of a system."""
     if hasattr(model, "flow"):
         return [("flow", model.flow(train=False), (1, 1, model.num_latents))]
     return [
@@ -108,14 +108,16 @@ def _flows(model):
 def test_flows_are_undone_and_their_log_det_is_that_of_the_jacobian(system):
     model, variables, _ = system
     for name, flow, shape in _flows(model):
-        own = {one: tree[name] for one, tree in variables.items() if name in tree}
+        inner = {one: tree[name] for one, tree in variables.items() if name in tree}
         z = jax.random.normal(jax.random.key(2), (1, *shape))
-        z_prime, log_det = flow.apply(own, z)
-        back, inverse_log_det = flow.apply(own, z_prime, method="inverse")
+        z_prime, log_det = flow.apply(inner, z)
+        back, inverse_log_det = flow.apply(inner, z_prime, method="inverse")
         np.testing.assert_allclose(back, z, atol=1e-4)
         np.testing.assert_allclose(inverse_log_det, -log_det, atol=1e-4)
         size = z.size
-        jacobian = jax.jit(jax.jacobian(lambda z, own=own, flow=flow: flow.apply(own, z)[0]))(z)
+        jacobian = jax.jit(jax.jacobian(lambda z, inner=inner, flow=flow: flow.apply(inner, z)[0]))(
+            z
+        )
         _, expected = np.linalg.slogdet(np.float64(jacobian).reshape(size, size))
         np.testing.assert_allclose(np.sum(log_det), expected, rtol=1e-4, atol=1e-3)
 
@@ -135,8 +137,8 @@ def test_fast_flow_s_loss_is_the_nll_of_all_levels():
         # Layer norm: mean 0 and variance 1 of each image's level.
         np.testing.assert_allclose(np.mean(z, axis=(1, 2, 3)), 0, atol=1e-5)
         np.testing.assert_allclose(np.var(z, axis=(1, 2, 3)), 1, rtol=1e-3)
-        own = {one: tree[name] for one, tree in variables.items() if name in tree}
-        z_prime, log_det = flow.apply(own, z)
+        inner = {one: tree[name] for one, tree in variables.items() if name in tree}
+        z_prime, log_det = flow.apply(inner, z)
         density = stats.norm.logpdf(np.float64(z_prime)).sum(axis=(1, 2, 3))
         total -= density + np.sum(log_det, axis=(1, 2))
     dimensions = 4 * 4 * 40 + 2 * 2 * 112
@@ -152,8 +154,8 @@ def test_fast_flow_s_map_is_the_nll_of_each_place():
     np.testing.assert_allclose(mean.image, np.mean(scores.pixel, axis=(1, 2)), rtol=1e-4)
     levels = []
     for level, (name, flow, shape) in enumerate(_flows(model)):
-        own = {one: tree[name] for one, tree in variables.items() if name in tree}
-        z_prime, _ = flow.apply(own, model._levels(features)[level])
+        inner = {one: tree[name] for one, tree in variables.items() if name in tree}
+        z_prime, _ = flow.apply(inner, model._levels(features)[level])
         density = stats.norm.logpdf(np.float64(z_prime)).mean(axis=-1)
         upsampled = [skimage_resize(one, SIZE) for one in density]
         assert shape[2] == z_prime.shape[-1]
@@ -186,13 +188,15 @@ def test_differ_net_s_views_are_rotations_and_its_scales_smaller_images():
     images = jnp.pad(batch_of()["image"][:, 1:-1, 1:-1], ((0, 0), (1, 1), (1, 1), (0, 0)))
     features = jax.jit(model.features)(variables, images)
     assert features.shape == (BATCH, 4, 2 * 40)
-    turned = model._seen(variables, jnp.rot90(images, axes=(1, 2)))
+    turned = model._encode(variables, jnp.rot90(images, axes=(1, 2)))
     # A quarter of a turn one way or the other; interpolation at its places is exact.
-    found = [np.abs(turned - features[:, view]).max() / np.abs(turned).max() for view in (1, 3)]
-    assert min(found) < 1e-3 and max(found) > 0.05
-    np.testing.assert_allclose(features[:, 0], model._seen(variables, images), rtol=1e-4, atol=1e-4)
+    actual = [np.abs(turned - features[:, view]).max() / np.abs(turned).max() for view in (1, 3)]
+    assert min(actual) < 1e-3 and max(actual) > 0.05
+    np.testing.assert_allclose(
+        features[:, 0], model._encode(variables, images), rtol=1e-4, atol=1e-4
+    )
     half = jax.image.resize(images, (BATCH, SIZE // 2, SIZE // 2, 1), "linear")
-    whole_of_half = build("differnet", scales=(1,))._seen(variables, half)
+    whole_of_half = build("differnet", scales=(1,))._encode(variables, half)
     np.testing.assert_allclose(features[:, 0, 40:], whole_of_half, rtol=1e-3, atol=1e-3)
 
 
@@ -216,7 +220,7 @@ def test_differ_net_trains_on_one_view_and_scores_the_mean():
 
 
 def test_differ_net_s_map_is_the_mean_of_its_views_gradients():
-    """Of each view the loss's gradient turned back and smoothed, then its size (Section 3.4)."""
+    """Each view's gradient is rotated back and smoothed; the map is its magnitude (Section 3.4)."""
     model, variables, _ = _ready("differnet")
     # Black at the border: quarter turns then lose nothing.
     image = jnp.pad(batch_of(1)["image"][:, 1:-1, 1:-1], ((0, 0), (1, 1), (1, 1), (0, 0)))
@@ -224,7 +228,7 @@ def test_differ_net_s_map_is_the_mean_of_its_views_gradients():
     @jax.jit
     def nll(view):
         terms, _ = model._likelihood_terms(
-            variables, model._seen(variables, view)[:, None], train=False
+            variables, model._encode(variables, view)[:, None], train=False
         )
         return terms["feature_nll"][0, 0]
 
@@ -256,7 +260,7 @@ def test_differ_net_s_score_takes_the_memory_of_one_view():
     assert temporaries(8) < 1.5 * temporaries(2)
 
 
-# --- What cannot be.
+# --- Refused fields.
 
 
 @pytest.mark.parametrize(
@@ -269,14 +273,14 @@ def test_differ_net_s_score_takes_the_memory_of_one_view():
         ("fastflow", {"subnet": "mlp"}, "unknown 'mlp'"),
         ("differnet", {"stride": 5}, "has features of strides 4, 8, 16, 32"),
         ("differnet", {"scales": (3,)}, "3 does not divide the image size 32"),
-        ("differnet", {"scales": (8,)}, "4 is no multiple of 8"),
+        ("differnet", {"scales": (8,)}, "4 is not a multiple of 8"),
         ("differnet", {"scales": ()}, "config.model.scales"),
         ("differnet", {"views": 0}, "config.model.views"),
         ("differnet", {"num_blocks": 0}, "config.model.num_blocks"),
         ("differnet", {"backbone": "vgg"}, "unknown backbone 'vgg'"),
     ],
 )
-def test_fields_that_cannot_be_are_named(name, changes, words):
+def test_refused_fields_are_named(name, changes, words):
     with pytest.raises(UserError, match=words):
         build(name, **changes)
 

@@ -1,4 +1,4 @@
-"""The dense forms of strided convolutions against XLA's own convolutions."""
+"""Dense forms of strided convolutions against XLA's convolutions."""
 
 import flax.linen as nn
 import jax

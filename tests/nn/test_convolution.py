@@ -1,4 +1,4 @@
-"""The convolutions against XLA's own and their derivatives."""
+"""Convolutions and their derivatives against XLA's."""
 
 from functools import partial
 
@@ -63,7 +63,7 @@ def test_the_gradient_has_a_gradient(channels):
 
 @pytest.mark.parametrize("channels", [56, 24, 6])
 def test_seeds_train_side_by_side(channels):
-    """`vmap` over kernels and images, as several seeds of one program have it."""
+    """`vmap` over kernels and images, as in a program of several seeds."""
     rng = np.random.default_rng(0)
     x = jnp.asarray(rng.normal(size=(2, 1, 4, 5, channels)))
     kernels = jnp.asarray(rng.normal(size=(2, 3, 3, channels, channels)))
@@ -133,11 +133,11 @@ def test_depthwise_is_that_of_xla(size, strides, padding, dtype):
     np.testing.assert_allclose(ours, value(params, x), rtol=tolerance, atol=tolerance)
 
     def gradients(**given):
-        found = jax.grad(lambda *at: jnp.sum(value(*at, **given) ** 2), argnums=(0, 1))(params, x)
-        return [leaf.astype(jnp.float32) for leaf in jax.tree.leaves(found)]
+        actual = jax.grad(lambda *at: jnp.sum(value(*at, **given) ** 2), argnums=(0, 1))(params, x)
+        return [leaf.astype(jnp.float32) for leaf in jax.tree.leaves(actual)]
 
-    found = gradients(conv_general_dilated=conv_general_dilated)
-    for ours, theirs in zip(found, gradients(), strict=True):
+    actual = gradients(conv_general_dilated=conv_general_dilated)
+    for ours, theirs in zip(actual, gradients(), strict=True):
         # Those of bias and kernel are sums over all places.
         scale = max(1.0, float(jnp.max(jnp.abs(theirs))) / 8)
         np.testing.assert_allclose(ours, theirs, rtol=4 * tolerance, atol=8 * tolerance * scale)

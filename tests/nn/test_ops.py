@@ -1,10 +1,11 @@
-"""Divergences, likelihoods and SSIM against scipy, numerical integration and scikit-image."""
+"""Divergences, likelihoods, smoothing and SSIM against SciPy, integration and scikit-image."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.integrate
+import scipy.ndimage
 import scipy.stats
 from skimage.metrics import structural_similarity
 
@@ -84,13 +85,21 @@ def test_folding_gives_other_keys_and_keeps_none():
     assert ops.fold_in_all(None, 1) is None
 
 
+@pytest.mark.parametrize("deviation", [1.0, 4.0])
+def test_gaussian_smoothing_is_scipys(rng, deviation):
+    maps = rng.uniform(size=(2, 24, 15)).astype(np.float32)  # narrower than a window of 33
+    actual = ops.gaussian_smoothing(jnp.asarray(maps), deviation)
+    expected = scipy.ndimage.gaussian_filter(np.float64(maps), (0, deviation, deviation))
+    np.testing.assert_allclose(actual, expected, rtol=1e-5)
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 def test_ssim_is_scikit_images_gaussian_one(rng, channels):
     x = rng.uniform(size=(2, 40, 36, channels)).astype(np.float32)
     y = np.clip(x + 0.1 * rng.normal(size=x.shape), 0, 1).astype(np.float32)
-    found = ops.structural_similarity(jnp.asarray(x), jnp.asarray(y))
-    assert found.shape == (2, 30, 26, channels)
-    for ours, a, b in zip(found, x, y, strict=True):
+    actual = ops.structural_similarity(jnp.asarray(x), jnp.asarray(y))
+    assert actual.shape == (2, 30, 26, channels)
+    for ours, a, b in zip(actual, x, y, strict=True):
         mean, full = structural_similarity(
             a.astype(np.float64), b.astype(np.float64), gaussian_weights=True, sigma=1.5,
             use_sample_covariance=False, data_range=1.0, channel_axis=-1, full=True,

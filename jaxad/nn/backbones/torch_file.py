@@ -1,10 +1,10 @@
 """Reads the tensors of a PyTorch checkpoint without PyTorch and without unpickling it.
 
-A `.pth` file is a pickle, and unpickling a file may run any program that its writer put there.
-Here no unpickler runs: the instructions that `torch.save` writes for tensors, and no others, are
-followed by hand, and of the functions and classes that a pickle may name only those of tensors are
-known. Both layouts are read: the one of torch 0.1.10 to 1.5 (pickles one after another, then the
-raw storages) and the zip archive that followed it.
+A `.pth` file is a pickle, and unpickling a file may run any program that its writer put there. No
+unpickler runs here: this module interprets only the instructions that `torch.save` writes for
+tensors, and of the functions and classes that a pickle may name only those of tensors. It reads
+both layouts: that of torch 0.1.10 to 1.5 (several pickles, then the raw storages) and the zip
+archive that replaced it.
 """
 
 import dataclasses
@@ -24,7 +24,7 @@ from jaxad.errors import UserError
 
 _File = io.BytesIO | io.BufferedReader
 
-#: First pickles of the old layout (torch/serialization.py).
+#: Content of the first two pickles of the old layout (torch/serialization.py).
 _MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
 _PROTOCOL_VERSION = 1001
 
@@ -48,16 +48,16 @@ _GLOBALS = frozenset(
     [_ORDERED_DICT, _TENSOR, _PARAMETER, *(f"torch.{storage}" for storage in _DTYPES)]
 )
 
-#: A file's tensors may be views of one storage; of so many bytes for each of the file's at most.
+#: Largest ratio of the tensors' bytes to the file's: tensors may be views of one storage.
 _LARGEST_EXPANSION = 4
 
 
 class _Refused(Exception):
-    """What in the file is not a tensor's."""
+    """The file holds something else than tensors."""
 
 
 class _Mark:
-    """Where a tuple or a group of items begins on the stack."""
+    """Start of a tuple or a group of items on the stack."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +76,7 @@ class _Storage:
 
 @dataclasses.dataclass(frozen=True)
 class _Tensor:
-    """A view of a storage; offset, shape and strides in elements."""
+    """A view of a storage; offset and strides are in elements."""
 
     storage: _Storage
     offset: int
@@ -89,14 +89,14 @@ def _is_count(value: Any) -> bool:
 
 
 def _make_tensor(arguments: tuple[Any, ...]) -> _Tensor:
-    """torch._utils._rebuild_tensor_v2; gradients and hooks are dropped."""
+    """Does what torch._utils._rebuild_tensor_v2 does, without gradients and hooks."""
     storage, offset, shape, strides = arguments[:4]
     if not isinstance(storage, _Storage):
         raise _Refused("a tensor without a storage")
     if type(shape) is not tuple or type(strides) is not tuple or len(shape) != len(strides):
         raise _Refused("a tensor without shape and strides")
     if not all(map(_is_count, (offset, *shape, *strides))):
-        raise _Refused("a tensor with an offset, a size or a stride that is no count")
+        raise _Refused("a tensor with an offset, a size or a stride that is not a count")
     last = offset + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
     if math.prod(shape) > storage.count or (math.prod(shape) and last >= storage.count):
         raise _Refused(f"a tensor that reaches past the {storage.count} numbers of its storage")
@@ -104,7 +104,11 @@ def _make_tensor(arguments: tuple[Any, ...]) -> _Tensor:
 
 
 class _Machine:
-    """Follows a pickle's instructions; `storages` are those that it came across."""
+    """Interprets a pickle's instructions.
+
+    Attributes:
+        storages: the storages that the pickle names, by key.
+    """
 
     def __init__(self) -> None:
         self.storages: dict[str, _Storage] = {}
@@ -112,11 +116,11 @@ class _Machine:
         self._memo: dict[int, Any] = {}
 
     def run(self, file: _File) -> Any:
-        """The object of the next pickle in the file."""
+        """Returns the object of the next pickle in the file."""
         for opcode, argument, _ in pickletools.genops(file):
             self._do(opcode.name, argument)
-        (found,) = self._stack
-        return found
+        (result,) = self._stack
+        return result
 
     def _do(self, name: str, argument: Any) -> None:
         stack = self._stack
@@ -165,37 +169,37 @@ class _Machine:
                 arguments = stack.pop()
                 stack.append(self._call(stack.pop(), arguments))
             case "BUILD":
-                # The `_metadata` of a state dict, which is not needed.
+                # Discards the `_metadata` of a state dict.
                 stack.pop()
                 if not isinstance(stack[-1], dict):
-                    raise _Refused("attributes of something that is no state dict")
+                    raise _Refused("attributes of something that is not a state dict")
             case "BINPERSID":
                 stack.append(self._storage(stack.pop()))
             case _:
                 raise _Refused(f"the pickle instruction {name}")
 
     def _since_mark(self) -> list[Any]:
-        found = []
+        items = []
         while not isinstance(item := self._stack.pop(), _Mark):
-            found.append(item)
-        return found[::-1]
+            items.append(item)
+        return items[::-1]
 
     def _extend(self, items: list[Any]) -> None:
         if type(self._stack[-1]) is not list:
-            raise _Refused("items of something that is no list")
+            raise _Refused("items of something that is not a list")
         self._stack[-1].extend(items)
 
     def _update(self, items: list[Any]) -> None:
         target, keys, values = self._stack[-1], items[::2], items[1::2]
         if type(target) is not dict:
-            raise _Refused("items of something that is no dict")
+            raise _Refused("items of something that is not a dict")
         if not all(type(key) in (str, int) for key in keys):
-            raise _Refused("a dict whose keys are no names")
+            raise _Refused("a dict whose keys are not names")
         target.update(zip(keys, values, strict=True))
 
     def _call(self, function: Any, arguments: Any) -> Any:
         if not isinstance(function, _Global) or type(arguments) is not tuple:
-            raise _Refused("a call of something that is no function of tensors")
+            raise _Refused("a call of something that is not a function of tensors")
         match function.name:
             case "collections.OrderedDict" if not arguments:
                 return {}
@@ -208,7 +212,7 @@ class _Machine:
     def _storage(self, pid: Any) -> _Storage:
         # ('storage', class, key, device, number of elements[, None])
         if type(pid) is not tuple or len(pid) not in (5, 6) or pid[0] != "storage":
-            raise _Refused("a persistent object that is no storage")
+            raise _Refused("a persistent object that is not a storage")
         _, kind, key, _, count = pid[:5]
         if len(pid) == 6 and pid[5] is not None:
             raise _Refused("a view of a storage")
@@ -227,28 +231,28 @@ def _known_global(argument: Any) -> _Global:
 
 
 def _load_pickle(file: _File) -> tuple[Any, Mapping[str, _Storage]]:
-    """What the next pickle in the file holds, and its storages by key."""
+    """Returns the object of the next pickle in the file, and its storages by key."""
     machine = _Machine()
     return machine.run(file), machine.storages
 
 
 def _old_layout(file: _File) -> tuple[Any, dict[str, bytes], str]:
-    """What was saved, the raw storages by key, and the byte order."""
+    """Reads the saved object, the raw storages by key, and the byte order."""
     (magic_number, _), (version, _) = _load_pickle(file), _load_pickle(file)
     if magic_number != _MAGIC_NUMBER or version != _PROTOCOL_VERSION:
         raise _Refused("another magic number or protocol than torch's")
-    (system, _), (saved, found) = _load_pickle(file), _load_pickle(file)
+    (system, _), (saved, named) = _load_pickle(file), _load_pickle(file)
     byte_order = "<" if system["little_endian"] else ">"
     keys, _ = _load_pickle(file)
     storages = {}
     for key in keys:
         (count,) = struct.unpack(f"{byte_order}q", file.read(8))
-        if count != found[key].count:
-            raise ValueError(f"storage {key} has {count} numbers, not {found[key].count}")
-        size = count * found[key].dtype.itemsize
+        if count != named[key].count:
+            raise ValueError(f"storage {key} has {count} numbers, not {named[key].count}")
+        size = count * named[key].dtype.itemsize
         storages[key] = file.read(size)
         if len(storages[key]) != size:
-            raise EOFError(f"{len(storages[key])} of {size} bytes of storage {key} are there")
+            raise EOFError(f"storage {key} has {len(storages[key])} of {size} bytes")
     return saved, storages, byte_order
 
 
@@ -261,17 +265,17 @@ def _size(file: _File) -> int:
 
 def _zip_layout(file: _File) -> tuple[Any, dict[str, bytes], str]:
     with zipfile.ZipFile(file) as archive:
-        found = [name for name in archive.namelist() if name.rpartition("/")[2] == "data.pkl"]
-        if len(found) != 1:
-            raise _Refused(f"a zip archive with {len(found)} files data.pkl")
-        folder = found[0].removesuffix("data.pkl")
+        pickles = [name for name in archive.namelist() if name.rpartition("/")[2] == "data.pkl"]
+        if len(pickles) != 1:
+            raise _Refused(f"a zip archive with {len(pickles)} files data.pkl")
+        folder = pickles[0].removesuffix("data.pkl")
         if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
             raise _Refused("compressed data, which torch does not write")
         order_name = f"{folder}byteorder"
-        named = order_name in archive.namelist()
-        big = named and archive.read(order_name).strip() == b"big"
-        saved, stored = _load_pickle(io.BytesIO(archive.read(found[0])))
-        # Entries may lie on top of each other: read no more than the file can hold.
+        has_order = order_name in archive.namelist()
+        big = has_order and archive.read(order_name).strip() == b"big"
+        saved, stored = _load_pickle(io.BytesIO(archive.read(pickles[0])))
+        # Entries may overlap: read no more than the file can hold.
         sizes = [archive.getinfo(f"{folder}data/{key}").file_size for key in stored]
         if sum(sizes) > _size(file):
             raise _Refused("storages that are larger than the file")
@@ -280,31 +284,31 @@ def _zip_layout(file: _File) -> tuple[Any, dict[str, bytes], str]:
 
 
 def _tensors_of(saved: Any) -> dict[str, _Tensor]:
-    """The tensors of a state dict, alone or under `state_dict` or `model`, by name."""
+    """Returns the tensors of a state dict, alone or under `state_dict` or `model`, by name."""
     for name in ("state_dict", "model"):
         if isinstance(saved, dict) and isinstance(saved.get(name), dict):
             saved = saved[name]
     if not isinstance(saved, dict):
         raise _Refused(f"a {type(saved).__name__} where a state dict was expected")
-    found = {str(name): value for name, value in saved.items() if isinstance(value, _Tensor)}
-    if not found:
+    tensors = {str(name): value for name, value in saved.items() if isinstance(value, _Tensor)}
+    if not tensors:
         raise _Refused("a state dict without tensors")
-    return found
+    return tensors
 
 
 def _arrays(
     tensors: Mapping[str, _Tensor], storages: Mapping[str, bytes], byte_order: str
 ) -> Iterator[tuple[str, np.ndarray]]:
-    read = sum(map(len, storages.values()))
-    asked = sum(math.prod(t.shape) * t.storage.dtype.itemsize for t in tensors.values())
-    if asked > _LARGEST_EXPANSION * read:
-        raise _Refused(f"tensors of {asked} bytes in storages of {read}")
+    stored = sum(map(len, storages.values()))
+    needed = sum(math.prod(t.shape) * t.storage.dtype.itemsize for t in tensors.values())
+    if needed > _LARGEST_EXPANSION * stored:
+        raise _Refused(f"tensors of {needed} bytes in storages of {stored}")
     flat = {}
     for storage in {tensor.storage for tensor in tensors.values()}:
         size = storage.dtype.itemsize
         if len(storages[storage.key]) < storage.count * size:
             raise EOFError(f"storage {storage.key} is cut short")
-        # bfloat16 has no byte order of its own: its two bytes are swapped as an integer's.
+        # NumPy cannot swap the bytes of bfloat16: they are swapped as an integer's.
         integers = np.frombuffer(storages[storage.key], np.dtype(f"{byte_order}u{size}"))
         flat[storage] = integers.astype(f"=u{size}", copy=False).view(storage.dtype)
     for name, tensor in tensors.items():
@@ -315,14 +319,17 @@ def _arrays(
 
 
 def read_torch_file(path: Path) -> dict[str, np.ndarray]:
-    """The tensors of a state dict that `torch.save` wrote, by name.
+    """Reads a state dict that `torch.save` wrote.
 
     Args:
         path: a `.pth` or `.pt` file of a state dict, alone or under `state_dict` or `model`.
 
+    Returns:
+        Tensors by name.
+
     Raises:
-        UserError: the file cannot be read, is cut short, or holds anything but tensors; such a
-            thing is named, and nothing of it has run.
+        UserError: the file cannot be read, is cut short, or holds anything but tensors. The message
+            names what it holds; none of it has run.
     """
     try:
         with path.open("rb") as file:
@@ -337,8 +344,8 @@ def read_torch_file(path: Path) -> dict[str, np.ndarray]:
         ) from refused
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}).") from error
-    # What damaged pickles and archives end in; of zipfile RuntimeError is an encrypted archive,
-    # NotImplementedError one of a version or compression that it does not know.
+    # Errors of damaged pickles and archives. zipfile raises RuntimeError for an encrypted archive,
+    # NotImplementedError for an unknown version or compression.
     except (
         EOFError, ValueError, TypeError, KeyError, IndexError, AttributeError, MemoryError,
         OverflowError, NotImplementedError, RuntimeError, zipfile.BadZipFile, struct.error,

@@ -1,4 +1,4 @@
-"""Finds and reads pretrained weights: a wheel, a file, or the Hugging Face hub."""
+"""Reads pretrained weights from a file or from the Hugging Face hub."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -9,7 +9,7 @@ from jaxad.errors import UserError, first_line
 from jaxad.nn.backbones.torch_file import read_torch_file
 from jaxad.storage.paths import expand
 
-#: How `config.model.weights` names a repository of the hub: `hub:timm/wide_resnet50_2.tv_in1k`.
+#: Prefix of a repository of the hub in `config.model.weights`: `hub:timm/wide_resnet50_2.tv_in1k`.
 HUB = "hub:"
 
 
@@ -19,7 +19,7 @@ def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
 
     try:
         return load_file(path)
-    # KeyError: a type that NumPy does not have.
+    # KeyError: a dtype that NumPy lacks.
     except (OSError, ValueError, KeyError, safetensors.SafetensorError) as error:
         raise UserError(f"{path}: not a readable safetensors file ({error}).") from error
 
@@ -32,15 +32,18 @@ _READERS: Mapping[str, Callable[[Path], dict[str, np.ndarray]]] = {
 
 
 def read_weights(where: str) -> dict[str, np.ndarray]:
-    """The tensors of a file, by name.
+    """Reads the tensors of a file.
 
     Args:
-        where: a path to a `.pth`, `.pt` or `.safetensors` file, or `hub:<owner>/<repository>`
-            for the `model.safetensors` of a repository of the Hugging Face hub (cached; works
-            offline once it is there), at a revision where one follows as `@<revision>`.
+        where: path of a `.pth`, `.pt` or `.safetensors` file, or `hub:<owner>/<repository>`, with
+            an optional `@<revision>`, for the `model.safetensors` of a repository of the Hugging
+            Face hub (cached; works offline once it is downloaded).
+
+    Returns:
+        Tensors by name.
 
     Raises:
-        UserError: there is no such file, or it cannot be read.
+        UserError: the file does not exist or cannot be read.
     """
     if where.startswith(HUB):
         path = _from_hub(where.removeprefix(HUB))
@@ -48,7 +51,7 @@ def read_weights(where: str) -> dict[str, np.ndarray]:
         path = expand(where, "config.model.weights")
     if path.suffix not in _READERS:
         raise UserError(
-            f"config.model.weights: '{where}' is no weights file; name a {', '.join(_READERS)} "
+            f"config.model.weights: '{where}' is not a weights file; name a {', '.join(_READERS)} "
             f"file or {HUB}<owner>/<repository>."
         )
     if not path.is_file():
@@ -57,7 +60,7 @@ def read_weights(where: str) -> dict[str, np.ndarray]:
 
 
 def _from_hub(name: str) -> Path:
-    """The cached `model.safetensors` of a repository; downloaded if it is not there yet."""
+    """Returns the cached `model.safetensors` of a repository; downloads it if necessary."""
     repository, _, revision = name.partition("@")
     try:
         import huggingface_hub
@@ -71,11 +74,11 @@ def _from_hub(name: str) -> Path:
                 repository, "model.safetensors", revision=revision or None
             )
         )
-    # Of the hub, its HTTP library (another one by version), the network or the disk: all are the
-    # same to the user, and the message carries the cause.
+    # The hub, its HTTP library (which depends on the version), the network or the disk may fail:
+    # the remedy is the same, and the message has the cause.
     except Exception as error:
         line = first_line(error)
         raise UserError(
-            f"config.model.weights: {HUB}{name} could not be had ({line}); check the name "
+            f"config.model.weights: {HUB}{name} cannot be downloaded ({line}); check the name "
             "and the network, or name a file."
         ) from error

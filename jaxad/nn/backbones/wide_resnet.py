@@ -1,7 +1,7 @@
 """Wide-ResNet-50-2, cut behind its third stage.
 
 He et al. 2016, "Deep Residual Learning"; Zagoruyko and Komodakis 2016, "Wide Residual Networks":
-ResNet-50 whose 3x3 convolutions are twice as wide. Layout and names of tensors are torchvision's
+ResNet-50 with 3x3 convolutions of twice the width. Layout and names of tensors are torchvision's
 (stride in the 3x3 convolution), which timm's resnets share.
 """
 
@@ -29,38 +29,38 @@ class _Stage:
 
 
 STAGES = (_Stage(3, 1, 128, 256), _Stage(4, 2, 256, 512), _Stage(6, 2, 512, 1024))
-#: Stages up to the features of a stride.
+#: Stride -> number of stages up to its features.
 _NUM_STAGES = {4: 1, 8: 2, 16: 3}
 
 
 def layers(stride: int) -> list[Layer]:
-    """The layers up to the features of a stride."""
-    found = [Layer("stem", "conv1", "bn1")]
+    """Returns the layers up to the features of a stride."""
+    listed = [Layer("stem", "conv1", "bn1")]
     for number, stage in enumerate(STAGES[: _NUM_STAGES[stride]], start=1):
         for block in range(stage.repeats):
             ours, torchs = f"stage_{number}_block_{block}", f"layer{number}.{block}"
-            found += [
+            listed += [
                 Layer(f"{ours}_conv{place}", f"{torchs}.conv{place}", f"{torchs}.bn{place}")
                 for place in (1, 2, 3)
             ]
             if block == 0:
                 shortcut = f"{torchs}.downsample"
-                found.append(Layer(f"{ours}_shortcut", f"{shortcut}.0", f"{shortcut}.1"))
-    return found
+                listed.append(Layer(f"{ours}_shortcut", f"{shortcut}.0", f"{shortcut}.1"))
+    return listed
 
 
 def unused(stride: int) -> tuple[str, ...]:
-    """Prefixes of the tensors behind those features."""
+    """Returns prefixes of the tensors behind the features of a stride."""
     return ("fc.", *(f"layer{number}." for number in range(_NUM_STAGES[stride] + 1, 5)))
 
 
 class WideResNet50(nn.Module):
-    """Normalised images [B, H, W, 3] to features of a stride (4, 8, 16: 256, 512, 1024 channels).
+    """Maps normalised images [B, H, W, 3] to features.
 
     Attributes:
-        stride: of the features.
-        dtype: of the convolutions.
-        taps: strides up to `stride`; where there are some, the result is the features of each.
+        stride: stride of the features (4, 8 or 16: 256, 512 or 1024 channels).
+        dtype: dtype of the convolutions.
+        taps: strides up to `stride`; if not empty, the result is a tuple of the features of each.
     """
 
     stride: int

@@ -1,13 +1,13 @@
-"""A normalizing flow of distrax bijectors over the channels of a feature map."""
+"""Normalizing flow of distrax bijectors over the channels of a feature map."""
 
-import jaxad.nn.flow._distrax  # noqa: F401 - before what imports distrax
-from jaxad.nn.flow.freia import from_freia
+import jaxad.nn.flow._distrax  # noqa: F401 - must run before distrax is imported
 from jaxad.nn.flow.network import (
     HALVES,
     PERMUTATIONS,
     SUBNETS,
     Flow,
     FlowSettings,
+    likelihood_terms,
     standard_normal_log_density,
 )
 
@@ -17,6 +17,6 @@ __all__ = [
     "SUBNETS",
     "Flow",
     "FlowSettings",
-    "from_freia",
+    "likelihood_terms",
     "standard_normal_log_density",
 ]

@@ -1,8 +1,8 @@
-"""Imports distrax where TensorFlow runs already.
+"""Imports distrax in a process that has already loaded TensorFlow.
 
-distrax imports TensorFlow Probability, which, if it finds TensorFlow loaded, loads its Keras layers
-as well and fails without tf_keras; nobody here needs those. While it is imported for the first time
-it is shown an empty TensorFlow.
+distrax imports TensorFlow Probability. If TensorFlow is loaded, that also loads its Keras layers,
+which fails without tf_keras and which nothing here needs. During its first import an empty module
+therefore takes the place of TensorFlow.
 """
 
 import sys

@@ -1,7 +1,7 @@
-"""A normalizing flow over the channels of a feature map, built from distrax bijectors.
+"""Normalizing flow over the channels of a feature map, built from distrax bijectors.
 
-One block is what FrEIA's `AllInOneBlock` computes with affine_clamping=2 and a SOFTPLUS global
-affine (AE-FLOW, Section 2):
+One block is FrEIA's `AllInOneBlock` with affine_clamping=2 and a SOFTPLUS global affine (AE-FLOW,
+Section 2):
 
     a, b = split(x)                                    along the channels
     s, t = output_scale * subnet(a)
@@ -9,13 +9,14 @@ affine (AE-FLOW, Section 2):
     y    = R(global_scale * u + global_offset)         actnorm, then a fixed permutation
 
 A coupling's Jacobian is triangular: its log determinant is a sum over channels and places. All
-bijectors here therefore have the channels alone as their event, so that log-dets keep their place,
-[B, H, W]; the log-det of a feature map is their sum. The subnets look at neighbouring places all
-the same; the sum is exact, a single place's share is a map to look at.
+bijectors here have the channels alone as their event, so that log-dets keep their place, [B, H, W];
+the log-det of a feature map is their sum. The subnets see neighbouring places as well: the sum is
+exact, the share of a single place is only a map to look at.
 """
 
 import dataclasses
 import math
+from typing import Annotated
 
 import distrax
 import flax.linen as nn
@@ -24,9 +25,10 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from jaxad.errors import UserError
 from jaxad.nn.convolution import conv_general_dilated
+from jaxad.nn.fields import Interval, OneOf, check_fields
 from jaxad.nn.flow.permutations import ChannelPermutation, ChannelReversal, ChannelRotation
+from jaxad.types import PerExample
 
 SUBNETS = ("conv", "resnet", "dense")
 PERMUTATIONS = ("random", "reverse", "orthogonal")
@@ -38,18 +40,18 @@ LogDet = Float[Array, "batch rows columns"]
 
 #: Bound of the coupling's log scale: FrEIA's affine_clamping, the 2 of AE-FLOW's exp(2 tanh).
 _CLAMP = 2.0
-#: Softplus is log(1 + exp(beta x)) / beta with this beta (AE-FLOW, Section 2).
+#: beta of softplus(x) = log(1 + exp(beta x)) / beta (AE-FLOW, Section 2).
 _BETA = 0.5
-#: Of kernels torch's default, which FrEIA's subnets keep: U(-1, 1) / sqrt(fan in). Biases are 0.
+#: torch's default for kernels, which FrEIA's subnets keep: U(-1, 1) / sqrt(fan in). Biases are 0.
 _TORCH_INIT = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
 @dataclasses.dataclass(frozen=True)
 class FlowSettings:
-    """The conventions of a flow; the defaults are FrEIA's, which AE-FLOW was built with.
+    """Conventions of a flow; the defaults are FrEIA's, which AE-FLOW was built with.
 
     Attributes:
-        num_blocks: in the flow.
+        num_blocks: blocks of the flow.
         subnet: `conv` (3x3, ReLU, 1x1; as wide inside as its input), `resnet` (3x3, batch norm,
             ReLU, plus a 1x1 shortcut) or `dense` (three 1x1 with ReLU between; four times as wide
             inside as its input).
@@ -57,41 +59,30 @@ class FlowSettings:
             (FrEIA's permute_soft: a fixed random rotation).
         moves: the half that a coupling changes given the other: `second` (FrEIA) or `first`
             (AE-FLOW's formula).
-        output_scale: what a subnet's output is multiplied by: 0.1 in FrEIA, 1 in AE-FLOW's text.
-        global_scale: what the actnorm's softplus is multiplied by: 0.1 in FrEIA, 1 in the text.
+        output_scale: factor of a subnet's output: 0.1 in FrEIA, 1 in AE-FLOW's text.
+        global_scale: factor of the actnorm's softplus: 0.1 in FrEIA, 1 in AE-FLOW's text.
     """
 
-    num_blocks: int = 8
-    subnet: str = "conv"
-    permutation: str = "random"
-    moves: str = "second"
-    output_scale: float = 0.1
-    global_scale: float = 0.1
+    num_blocks: Annotated[int, Interval("[1, inf)")] = 8
+    subnet: Annotated[str, OneOf(SUBNETS)] = "conv"
+    permutation: Annotated[str, OneOf(PERMUTATIONS)] = "random"
+    moves: Annotated[str, OneOf(HALVES)] = "second"
+    output_scale: Annotated[float, Interval("(0, inf)")] = 0.1
+    global_scale: Annotated[float, Interval("(0, inf)")] = 0.1
 
     def __post_init__(self) -> None:
-        known = {"subnet": SUBNETS, "permutation": PERMUTATIONS, "moves": HALVES}
-        for name, values in known.items():
-            if getattr(self, name) not in values:
-                raise UserError(
-                    f"config.model.{name}: unknown '{getattr(self, name)}'; "
-                    f"known: {', '.join(values)}."
-                )
-        if self.num_blocks < 1:
-            raise UserError(f"config.model.num_blocks: {self.num_blocks} is less than 1.")
-        for name in ("output_scale", "global_scale"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise UserError(f"config.model.{name}: {getattr(self, name)} is not positive.")
+        check_fields(self)
 
 
 class _Subnet(nn.Module):
-    """What a coupling's scale and shift come from.
+    """Base of the networks that compute a coupling's scale and shift.
 
     Attributes:
-        features: of the output.
+        features: channels of the output.
         train: whether batch norm uses the batch's statistics.
-        axis_name: of batch norm's means in training.
-        dtype: of the convolutions.
-        precision: of the convolutions.
+        axis_name: axis that batch norm averages over in training.
+        dtype: dtype of the convolutions.
+        precision: precision of the convolutions.
     """
 
     features: int
@@ -107,7 +98,7 @@ class _Subnet(nn.Module):
         )(x)  # fmt: skip
 
     def _dense(self, name: str, x: AnyMap, features: int | None = None) -> AnyMap:
-        """A 1x1 convolution; by default to the output's features."""
+        """Applies a 1x1 convolution, by default to the output's channels."""
         return nn.Dense(
             features or self.features, dtype=self.dtype, precision=self.precision,
             kernel_init=_TORCH_INIT, name=name,
@@ -115,7 +106,7 @@ class _Subnet(nn.Module):
 
 
 class ConvSubnet(_Subnet):
-    """3x3 - ReLU - 1x1, as wide inside as its input: FastFlow's, AE-FLOW's first kind."""
+    """3x3, ReLU, 1x1, as wide inside as its input: FastFlow's, and AE-FLOW's first kind."""
 
     @nn.compact
     def __call__(self, x: AnyMap) -> AnyMap:
@@ -123,7 +114,7 @@ class ConvSubnet(_Subnet):
 
 
 class ResNetSubnet(_Subnet):
-    """3x3 - batch norm - ReLU plus a 1x1 shortcut: AE-FLOW's second kind."""
+    """3x3, batch norm, ReLU, plus a 1x1 shortcut: AE-FLOW's second kind."""
 
     @nn.compact
     def __call__(self, x: AnyMap) -> AnyMap:
@@ -138,7 +129,7 @@ class ResNetSubnet(_Subnet):
 
 
 class DenseSubnet(_Subnet):
-    """1x1 - ReLU - 1x1 - ReLU - 1x1, of each place alone: DifferNet's fully connected one."""
+    """Three 1x1 with ReLU between, of each place alone: DifferNet's fully connected subnet."""
 
     @nn.compact
     def __call__(self, x: AnyMap) -> AnyMap:
@@ -153,21 +144,20 @@ def _softplus(x: Array) -> Array:
 
 
 def _inverse_softplus(y: float) -> float:
-    """The x with softplus(x) = y."""
+    """Returns the x with softplus(x) = y."""
     return math.log(math.expm1(_BETA * y)) / _BETA
 
 
 class Flow(nn.Module):
-    """Feature maps z [B, H, W, C] to z' whose density is to be a standard normal's.
+    """Maps feature maps z [B, H, W, C] to z' of the same shape, for a standard normal density.
 
     Attributes:
         channels: C, at least 2.
-        settings: its conventions.
-        train: whether batch norm (of the `resnet` subnet) uses the batch's statistics.
-        axis_name: see `jaxad.types.Model`.
-        dtype: of the subnets' convolutions; what is transformed stays float32.
-        precision: of the subnets' convolutions. Likelihoods and inverses need the highest, which
-            accelerators leave only when asked to (None: training may take what is fast).
+        settings: conventions of the flow.
+        train: whether batch norm (of the `resnet` subnet) uses the batch's statistics. Subnets run
+            at the highest precision unless they train: likelihoods and inverses need it.
+        axis_name: axis that batch norm averages over in training.
+        dtype: dtype of the subnets' convolutions; z and z' stay float32.
     """
 
     channels: int
@@ -175,7 +165,6 @@ class Flow(nn.Module):
     train: bool = False
     axis_name: str | None = None
     dtype: DTypeLike = jnp.float32
-    precision: str | None = "highest"
 
     def setup(self) -> None:
         channels, settings = self.channels, self.settings
@@ -184,9 +173,10 @@ class Flow(nn.Module):
         moved = channels // 2 if settings.moves == "second" else self._split
         kinds = {"conv": ConvSubnet, "resnet": ResNetSubnet, "dense": DenseSubnet}
         subnet = kinds[settings.subnet]
+        precision = None if self.train else "highest"
         self._subnets = [
             subnet(
-                2 * moved, self.train, self.axis_name, self.dtype, self.precision,
+                2 * moved, self.train, self.axis_name, self.dtype, precision,
                 name=f"subnet_{block}",
             )
             for block in range(settings.num_blocks)
@@ -211,7 +201,7 @@ class Flow(nn.Module):
         if self.settings.permutation == "random":
             return jax.random.permutation(key, self.channels).astype(jnp.int32)
         matrix = jax.random.orthogonal(key, self.channels)
-        # A rotation: FrEIA draws from SO(C).
+        # FrEIA draws rotations, of determinant 1.
         return matrix.at[0].multiply(jnp.sign(jnp.linalg.det(matrix)))
 
     def _coupling(self, block: int) -> distrax.Bijector:
@@ -239,7 +229,7 @@ class Flow(nn.Module):
         return kind[self.settings.permutation](self._permutations[block].value)
 
     def bijector(self) -> distrax.Bijector:
-        """The whole flow; its events are channels, its log-dets [B, H, W]."""
+        """Returns the whole flow; its events are channels, its log-dets [B, H, W]."""
         steps = [
             step
             for block in range(self.settings.num_blocks)
@@ -248,14 +238,34 @@ class Flow(nn.Module):
         return distrax.Chain(steps[::-1])  # the last one is applied first
 
     def __call__(self, z: FeatureMap) -> tuple[FeatureMap, LogDet]:
-        """z' and the share of every place in log |det dz'/dz|."""
+        """Returns z' and the share of every place in log |det dz'/dz|."""
         return self.bijector().forward_and_log_det(z)
 
     def inverse(self, z_prime: FeatureMap) -> tuple[FeatureMap, LogDet]:
-        """z and the share of every place in log |det dz/dz'|."""
+        """Returns z and the share of every place in log |det dz/dz'|."""
         return self.bijector().inverse_and_log_det(z_prime)
 
 
 def standard_normal_log_density(z: FeatureMap) -> LogDet:
-    """log N(z; 0, I) at every place, summed over its channels; [B, H, W], in nats."""
+    """Returns log N(z; 0, I) at every place, summed over its channels; [B, H, W], in nats."""
     return -0.5 * (jnp.sum(z**2, axis=-1) + z.shape[-1] * math.log(2 * math.pi))
+
+
+def likelihood_terms(
+    latent_nll: PerExample, log_det: PerExample, dimensions: int
+) -> dict[str, PerExample]:
+    """Returns the terms of a flow's likelihood, in nats per dimension.
+
+    Args:
+        latent_nll: -log p(z'), [B].
+        log_det: log |det dz'/dz|, [B].
+        dimensions: dimensions of z.
+
+    Returns:
+        `feature_nll` (-log p(z)), `latent_nll` and `log_det`.
+    """
+    return {
+        "feature_nll": (latent_nll - log_det) / dimensions,
+        "latent_nll": latent_nll / dimensions,
+        "log_det": log_det / dimensions,
+    }

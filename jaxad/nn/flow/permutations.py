@@ -1,6 +1,6 @@
-"""Fixed permutations and rotations of channels as distrax bijectors; all preserve volume.
+"""Fixed permutations and rotations of channels as distrax bijectors.
 
-Their event is the channels alone: log-dets are [B, H, W], here zero.
+All preserve volume. Their event is the channels alone: log-dets are [B, H, W], and zero.
 """
 
 import distrax
@@ -12,7 +12,7 @@ FeatureMap = Float[Array, "batch rows columns features"]
 LogDet = Float[Array, "batch rows columns"]
 
 
-#: Up to so many channels a product with the permutation's matrix takes less time on a CPU than a
+#: Most channels for which a product with the permutation's matrix takes less time on a CPU than a
 #: gather of single numbers (`benchmarks/permutations.py`).
 MOST_CHANNELS_OF_PRODUCT = 128
 
@@ -21,7 +21,7 @@ MOST_CHANNELS_OF_PRODUCT = 128
 def gather_channels(
     x: FeatureMap, order: Int[Array, " features"], inverse: Int[Array, " features"]
 ) -> FeatureMap:
-    """x[..., order]; its gradient is a gather as well, where autodiff would scatter."""
+    """Returns x[..., order]; its gradient is a gather too, where autodiff would scatter."""
     return jnp.take(x, order, axis=-1, mode="clip")
 
 
@@ -37,9 +37,9 @@ gather_channels.defvjp(_forward, _backward)
 
 
 def multiply_channels(x: FeatureMap, order: Int[Array, " features"]) -> FeatureMap:
-    """x[..., order] as a product with the permutation's matrix.
+    """Returns x[..., order], computed as a product with the permutation's matrix.
 
-    Exact for finite numbers; one that is not makes NaN of all channels of its place.
+    Exact for finite numbers; another one makes all channels of its place NaN.
     """
     matrix = jax.nn.one_hot(order, x.shape[-1], dtype=x.dtype, axis=0)
     return jnp.matmul(x, matrix, precision="highest")

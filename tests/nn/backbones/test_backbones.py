@@ -1,4 +1,4 @@
-"""Pretrained encoders against the libraries whose weights they take; weights that do not fit."""
+"""Pretrained encoders against the libraries of their weights, and weights that do not fit."""
 
 import sys
 from pathlib import Path
@@ -23,14 +23,14 @@ WHEEL = ARCHITECTURES["efficientnet_lite0"].default_weights()
 
 
 def torch_shapes(architecture: str, stride: int) -> dict[str, tuple[int, ...]]:
-    """The tensors that a backbone wants, in torch's layout."""
+    """Returns the shapes of a backbone's tensors in torch's layout."""
     backbone = Backbone(architecture, stride)
     shapes = backbone._shapes()
     layers = ARCHITECTURES[architecture].layers(stride)
-    found = {}
+    actual = {}
     for layer in layers:
-        found.update(layer.expected(shapes[layer.name]["kernel"].shape))
-    return found
+        actual.update(layer.expected(shapes[layer.name]["kernel"].shape))
+    return actual
 
 
 def test_wide_resnet_features_are_torchvisions(tmp_path):
@@ -84,7 +84,7 @@ def test_features_are_what_the_classifier_sees_before_its_head():
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_features_have_the_stride_and_channels_that_are_told(name):
+def test_features_have_the_documented_stride_and_channels(name):
     for stride, channels in ARCHITECTURES[name].channels.items():
         backbone = Backbone(name, stride)
         variables = jax.eval_shape(backbone.init_variables, jax.random.key(0))
@@ -136,7 +136,7 @@ def test_every_tensor_that_does_not_fit_is_named(tmp_path):
         ("bn1.running_var", -1.0, "1 unusable (bn1.running_var is negative)"),
     ],
 )
-def test_weights_of_no_use_are_named(tmp_path, name, value, message):
+def test_unusable_weights_are_named(tmp_path, name, value, message):
     tensors = random_tensors(torch_shapes("wide_resnet50_2", 4))
     tensors[name].flat[0] = value
     save_file(tensors, tmp_path / "model.safetensors")
@@ -155,17 +155,17 @@ def test_weights_of_another_architecture_are_refused():
     [
         ("wide_resnet50_2", "", "wide_resnet50_2 comes without weights"),
         ("efficientnet_lite0", "nowhere.pth", "no file 'nowhere.pth'"),
-        ("efficientnet_lite0", "weights.h5", "'weights.h5' is no weights file"),
-        ("efficientnet_lite0", "random ", "'random ' is no weights file"),
+        ("efficientnet_lite0", "weights.h5", "'weights.h5' is not a weights file"),
+        ("efficientnet_lite0", "random ", "'random ' is not a weights file"),
     ],
 )
-def test_weights_that_are_not_there(name, where, message):
+def test_missing_weights(name, where, message):
     with pytest.raises(UserError) as error:
         Backbone(name).read_variables(where)
     assert message in str(error.value)
 
 
-def test_an_unknown_backbone_is_told():
+def test_an_unknown_backbone_is_refused():
     with pytest.raises(UserError, match="unknown backbone 'vgg'; known: efficientnet_lite0, wide"):
         Backbone("vgg")
 
@@ -179,7 +179,7 @@ def test_a_damaged_safetensors_file_is_one_line(tmp_path):
     assert "\n" not in str(error.value)
 
 
-def test_the_hub_is_asked_by_name_and_its_failure_told(tmp_path, monkeypatch):
+def test_weights_are_downloaded_by_name_and_failures_reported(tmp_path, monkeypatch):
     hub = pytest.importorskip("huggingface_hub")
     path = tmp_path / "model.safetensors"
     save_file({"a": np.ones(2, np.float32)}, path)
@@ -196,7 +196,9 @@ def test_the_hub_is_asked_by_name_and_its_failure_told(tmp_path, monkeypatch):
     read_weights("hub:timm/wide_resnet50_2.tv_in1k@v1")
     name = ("timm/wide_resnet50_2.tv_in1k", "model.safetensors")
     assert asked == [(*name, None), (*name, "v1")]
-    with pytest.raises(UserError, match="hub:no/where could not be had .offline and not cached."):
+    with pytest.raises(
+        UserError, match="hub:no/where cannot be downloaded .offline and not cached."
+    ):
         read_weights("hub:no/where")
 
 

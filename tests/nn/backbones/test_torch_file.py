@@ -1,4 +1,4 @@
-"""Checkpoints as torch writes them, written here by hand; and files that are to be refused."""
+"""Checkpoints in torch's layouts, written by hand, and files that are refused."""
 
 import io
 import os
@@ -17,7 +17,7 @@ MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 
 
 class Global:
-    """Pickles as a reference to `module.name`, without having to be there."""
+    """Pickles to a reference to `module.name`, which need not exist."""
 
     def __init__(self, module, name):
         self.module, self.name = module, name
@@ -27,7 +27,7 @@ class Global:
 
 
 class Tensor:
-    """Pickles as torch.save pickles a tensor."""
+    """Pickles like a tensor in torch.save."""
 
     def __init__(self, key, storage, count, offset, shape, strides):
         self.storage = ("storage", Global("torch", storage), key, "cpu", count)
@@ -109,14 +109,14 @@ def write_zip(path, state, arrays=ARRAYS, pickled=None, compression=zipfile.ZIP_
 @pytest.mark.parametrize("write", [write_old, write_zip])
 @pytest.mark.parametrize("wrapped", [lambda state: state, lambda state: {"state_dict": state}])
 def test_both_layouts_are_read(tmp_path, write, wrapped):
-    found = read_torch_file(write(tmp_path / "a.pth", wrapped(STATE)))
-    assert list(found) == list(STATE)
-    np.testing.assert_array_equal(found["conv.weight"], np.arange(12.0).reshape(2, 3, 2))
+    actual = read_torch_file(write(tmp_path / "a.pth", wrapped(STATE)))
+    assert list(actual) == list(STATE)
+    np.testing.assert_array_equal(actual["conv.weight"], np.arange(12.0).reshape(2, 3, 2))
     # Element (i, j) of the view is number 4 + 2 i + 6 j of the storage.
-    np.testing.assert_array_equal(found["shared"], [[4, 10], [6, 12], [8, 14]])
-    assert found["count"] == 7 and found["count"].dtype == np.int64
-    np.testing.assert_array_equal(found["half"], [0.5, -2.0, 3.0])
-    assert found["half"].dtype == np.float16
+    np.testing.assert_array_equal(actual["shared"], [[4, 10], [6, 12], [8, 14]])
+    assert actual["count"] == 7 and actual["count"].dtype == np.int64
+    np.testing.assert_array_equal(actual["half"], [0.5, -2.0, 3.0])
+    assert actual["half"].dtype == np.float16
 
 
 def attack(tmp_path):
@@ -159,11 +159,11 @@ def test_an_exploit_of_any_protocol_is_refused(tmp_path, protocol, monkeypatch):
     [
         (Tensor("0", "FloatStorage", 24, 20, (6,), (1,)), "reaches past the 24 numbers"),
         (Tensor("0", "FloatStorage", 24, 0, (10**12,), (0,)), "reaches past the 24 numbers"),
-        (Tensor("0", "FloatStorage", 24, -1, (2,), (1,)), "a stride that is no count"),
+        (Tensor("0", "FloatStorage", 24, -1, (2,), (1,)), "a stride that is not a count"),
         (Tensor("0", "QInt8Storage", 24, 0, (2,), (1,)), "'torch.QInt8Storage'"),
     ],
 )
-def test_tensors_that_cannot_be_are_refused(tmp_path, tensor, message):
+def test_invalid_tensors_are_refused(tmp_path, tensor, message):
     with pytest.raises(UserError, match="refused") as error:
         read_torch_file(write_zip(tmp_path / "a.pth", {"x": tensor}))
     assert message in str(error.value)
@@ -174,7 +174,7 @@ def test_nothing_can_be_attached_to_what_a_pickle_names(tmp_path):
     for target in (b"ctorch._utils\n_rebuild_tensor_v2\n", b"]", b")", storage[2:-1]):
         pickled = b"\x80\x02}X\x01\x00\x00\x00x" + target + b"}bs."  # {"x": target + state}
         path = write_zip(tmp_path / "a.pth", None, {"0": np.zeros(4, "<f4")}, pickled=pickled)
-        with pytest.raises(UserError, match="attributes of something that is no state dict"):
+        with pytest.raises(UserError, match="attributes of something that is not a state dict"):
             read_torch_file(path)
 
 
@@ -189,7 +189,7 @@ def doubled(depth):
 
 @pytest.mark.parametrize("pickled", [nested(100_000), doubled(64)])
 def test_a_pickle_bomb_is_refused_at_once(tmp_path, pickled):
-    with pytest.raises(UserError, match="a dict whose keys are no names"):
+    with pytest.raises(UserError, match="a dict whose keys are not names"):
         read_torch_file(write_zip(tmp_path / "a.pth", None, pickled=pickled))
 
 

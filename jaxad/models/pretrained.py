@@ -1,0 +1,172 @@
+"""Bases of the systems that see an image through a frozen, pretrained encoder."""
+
+import abc
+import dataclasses
+from typing import ClassVar, Literal
+
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Key
+
+from jaxad.errors import UserError
+from jaxad.nn import ops
+from jaxad.nn.backbones import Backbone
+from jaxad.nn.fields import check_fields
+from jaxad.types import Batch, Images, Variables
+
+FeatureMap = Float[Array, "batch rows columns channels"]
+#: The feature maps of one image at several strides, whose shapes differ.
+Levels = list[Float[Array, "batch _ _ _"]]
+Flat = Float[Array, "batch numbers"]
+Features = Float[Array, "batch ..."]
+PixelMap = Float[Array, "batch height width"]
+
+#: Standard deviation of the Gaussian that smooths maps of distances, in pixels.
+_SMOOTHING = 4.0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PretrainedSystem(abc.ABC):
+    """Base of a `jaxad.types.PretrainedModel`; the encoder's variables are `encoder`.
+
+    Attributes:
+        image_shape: (H, W, C); H and W are multiples of every stride in use, C is 1 or 3.
+        backbone: one of `jaxad.nn.backbones.ARCHITECTURES`.
+        weights: source of the encoder's weights: "" for the ones that need no download, "random"
+            for an untrained encoder, or a file or repository (`jaxad.nn.backbones.weights`).
+        dtype: dtype of convolutions; parameters and features stay float32.
+        axis_name: axis that batch statistics are averaged over; see `jaxad.types.Model`.
+    """
+
+    frozen_collections: ClassVar[tuple[str, ...]] = ("encoder",)
+
+    image_shape: tuple[int, int, int]
+    backbone: str
+    weights: str
+    dtype: DTypeLike = jnp.float32
+    axis_name: str | None = None
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+    @property
+    @abc.abstractmethod
+    def _encoder(self) -> Backbone: ...
+
+    @property
+    def encoder_description(self) -> str:
+        """Everything that features depend on beside the encoder's variables and the image."""
+        return self._encoder.description
+
+    def pretrained_variables(self, key: Key[Array, ""]) -> Variables:
+        """Reads the encoder's variables from `weights`; see `jaxad.types.PretrainedModel`."""
+        return {"encoder": self._encoder.pretrained_variables(self.weights, key)}
+
+    @abc.abstractmethod
+    def features(self, variables: Variables, images: Images) -> Features:
+        """Returns the features of images, float32."""
+
+    def _batch_features(self, variables: Variables, batch: Batch) -> Features:
+        """Returns the features that come with a batch, else those of its images; constants."""
+        if "features" in batch:
+            features = batch["features"]
+        else:
+            features = self.features(variables, batch["image"])
+        return jax.lax.stop_gradient(ops.full_precision(features))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PyramidSystem(PretrainedSystem):
+    """Base of systems that use features of several strides.
+
+    Attributes:
+        strides: strides of the feature maps, each an encoder's stride and given once.
+    """
+
+    strides: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        known = Backbone(self.backbone).strides
+        if not self.strides or sorted(set(self.strides) & set(known)) != sorted(self.strides):
+            raise UserError(
+                f"config.model.strides: {self.strides}; '{self.backbone}' has features of strides "
+                f"{', '.join(map(str, known))}; name at least one, each once."
+            )
+        self._encoder.check_images(self.image_shape)
+
+    @property
+    def _encoder(self) -> Backbone:
+        return Backbone(self.backbone, stride=max(self.strides), dtype=self.dtype)
+
+    @property
+    def encoder_description(self) -> str:
+        """Everything that features depend on beside the encoder's variables and the image."""
+        return f"{self._encoder.description}, pyramid of {self.strides}"
+
+    @property
+    def _shapes(self) -> list[tuple[int, int, int]]:
+        """(rows, columns, channels) of each level."""
+        height, width, _ = self.image_shape
+        return [
+            (height // stride, width // stride, self._encoder.channels_at(stride))
+            for stride in self.strides
+        ]
+
+    def features(self, variables: Variables, images: Images) -> Flat:
+        """Returns the normalised features of all levels, flattened and concatenated; float32."""
+        with jax.default_matmul_precision("highest"):
+            levels = self._encoder.pyramid(variables["encoder"], images, self.strides)
+        normalised = [
+            self._normalise(ops.full_precision(level), stride)
+            for level, stride in zip(levels, self.strides, strict=True)
+        ]
+        return jnp.concatenate([level.reshape(images.shape[0], -1) for level in normalised], axis=1)
+
+    def _normalise(self, level: FeatureMap, stride: int) -> FeatureMap:
+        """Divides a level by the standard deviation that its features have on photographs."""
+        return level / self._encoder.deviation_at(stride)
+
+    def _levels(self, features: Flat) -> Levels:
+        """Splits `features` into the maps of each level."""
+        levels, start = [], 0
+        for rows, columns, channels in self._shapes:
+            size = rows * columns * channels
+            level = features[:, start : start + size]
+            levels.append(level.reshape(-1, rows, columns, channels))
+            start += size
+        return levels
+
+    @property
+    def _total_channels(self) -> int:
+        """Channels of all levels together."""
+        return sum(channels for _, _, channels in self._shapes)
+
+    @property
+    def _grid(self) -> tuple[int, int]:
+        """Rows and columns of the finest level."""
+        height, width, _ = self.image_shape
+        return height // min(self.strides), width // min(self.strides)
+
+    @property
+    def _num_places(self) -> int:
+        """Places of the finest level."""
+        rows, columns = self._grid
+        return rows * columns
+
+    def _join(self, levels: Levels, method: Literal["linear", "nearest"]) -> FeatureMap:
+        """Upsamples all levels to the finest one and concatenates their channels."""
+        return jnp.concatenate(
+            [
+                jax.image.resize(level, (level.shape[0], *self._grid, level.shape[3]), method)
+                for level in levels
+            ],
+            axis=-1,
+        )
+
+    def _draw_map(self, distances: Float[Array, "batch places"]) -> PixelMap:
+        """Upsamples the distances of the finest level's places (bilinear) and smooths them."""
+        shape = (distances.shape[0], *self.image_shape[:2])
+        grid = distances.reshape(-1, *self._grid)
+        return ops.gaussian_smoothing(jax.image.resize(grid, shape, "linear"), _SMOOTHING)
