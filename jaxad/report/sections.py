@@ -154,7 +154,7 @@ def decision_rows(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
             means = {figure: _exact(folds["mean"][figure]) for figure in FIGURES}
             rows.append(_decision_row(name, note, means))
         else:
-            rows.append(_decision_row(name, "too few patients or slices of a class", {}))
+            rows.append(_decision_row(name, "too few patients or slices for five folds", {}))
     normals = decisions["normal_images_only"]
     rows += _normal_rows(normals, decisions["calibration"], decisions["images_are_patients"])
     if "all_positive_f1" in decisions:
@@ -164,7 +164,7 @@ def decision_rows(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
             rows.append(_decision_row(name, note, decisions["pixel_statistics"]))
         everything = {"f1": decisions["all_positive_f1"], "sensitivity": 1.0, "specificity": 0.0}
         figures_of_all = {name: _exact(value) for name, value in everything.items()}
-        rows.append(_decision_row("Call everything anomalous", "no model", figures_of_all))
+        rows.append(_decision_row("Flag everything", "no model", figures_of_all))
     return rows
 
 

@@ -2,7 +2,7 @@
 
 Per system: figures at the threshold that is best on the test split (as papers report), at one
 chosen on a validation fold, and at one from normal images alone. For comparison, the same for
-scores without a network, and the F1 of calling everything anomalous.
+scores without a network, and the F1 of flagging everything.
 """
 
 import dataclasses
@@ -52,7 +52,7 @@ class Audit:
         split: its name.
         rate: the rate of false positives of the threshold from normal images.
         patients: the number of normal patients in the calibration; the smallest if runs differ.
-        all_positive_f1: the F1 of calling everything anomalous.
+        all_positive_f1: the F1 of flagging everything.
         rows: experiments by AUROC, highest first, then `BASELINES`.
     """
 
