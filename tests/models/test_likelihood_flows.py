@@ -267,7 +267,7 @@ def test_differ_net_s_score_takes_the_memory_of_one_view():
     ("name", "changes", "words"),
     [
         ("fastflow", {"strides": ()}, "config.model.strides"),
-        ("fastflow", {"strides": (8, 8)}, "name each once"),
+        ("fastflow", {"strides": (8, 8)}, "each once"),
         ("fastflow", {"strides": (3,)}, "has features of strides 4, 8, 16, 32"),
         ("fastflow", {"image_score": "sum"}, "unknown 'sum'"),
         ("fastflow", {"subnet": "mlp"}, "unknown 'mlp'"),
