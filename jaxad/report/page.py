@@ -9,6 +9,7 @@ import base64
 import hashlib
 import importlib.metadata
 import json
+import logging
 import platform
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,14 +18,16 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup
+from ml_collections import ConfigDict
 
 from jaxad import config as config_lib
+from jaxad.errors import UserError
 from jaxad.evaluate.examples import LEAST, MOST
+from jaxad.evaluate.metrics import METRICS, Metric, load_metrics
 from jaxad.report import figures
 from jaxad.report.cases import cases_sheet, cases_view
 from jaxad.report.comparison import comparison_view, is_metric, read_others, system_of
 from jaxad.report.interactive import interactive_view
-from jaxad.report.names import reported_metrics
 from jaxad.report.pictures import figure_view, save_figure
 from jaxad.report.run_files import RunFiles, SplitFiles, read_run
 from jaxad.report.sections import (
@@ -35,6 +38,8 @@ from jaxad.report.sections import (
     trivial_rows,
 )
 from jaxad.storage.workdir import Workdir, atomic_write
+
+logger = logging.getLogger(__name__)
 
 #: Scripts that run after the page is parsed, in this order; `theme.js` runs before.
 _SCRIPTS = ("common.js", "cases.js", "thresholds.js", "patients.js")
@@ -54,7 +59,7 @@ def write_report(workdir: Workdir, compare: Sequence[Workdir] = ()) -> Path:
         UserError: a folder does not hold a run, or a file in it is damaged.
     """
     run = read_run(workdir)
-    metrics = reported_metrics(run.config)
+    metrics = _load_metrics(run.config)
     compared = comparison_view(read_others(run, compare), metrics) if compare else None
     environment = Environment(
         loader=PackageLoader("jaxad.report"),
@@ -94,6 +99,15 @@ def write_report(workdir: Workdir, compare: Sequence[Workdir] = ()) -> Path:
     with atomic_write(workdir.report) as file:
         file.write(page)
     return workdir.report
+
+
+def _load_metrics(config: ConfigDict) -> tuple[Metric, ...]:
+    """The metrics of a run; only those of jaxad, with a warning, if its own cannot be imported."""
+    try:
+        return load_metrics(config)
+    except UserError as error:
+        logger.warning(f"{error} The report shows only the stored values of these metrics.")
+        return METRICS
 
 
 def _source(environment: Environment, *names: str) -> Markup:
