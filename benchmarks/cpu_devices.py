@@ -19,8 +19,8 @@ import accelerator
 import jaxad_tasks
 
 from jaxad.config import get_config
-from jaxad.runtime.compilation import keep_programs
-from jaxad.storage.user_folders import user_cache
+from jaxad.runtime.compilation_cache import enable_compilation_cache
+from jaxad.storage.home import cache_folder
 
 _SECONDS = 1.0  # that a window takes at least
 _WINDOWS = 3
@@ -31,7 +31,7 @@ _UPDATES = ("train", "train from features")
 def measured(name: str, devices: int) -> dict[str, float]:
     """Images per second of updates and of scores; call it in a process of its own."""
     config = get_config(name)
-    keep_programs(user_cache)
+    enable_compilation_cache(cache_folder)
     train = accelerator.smooth_images(config, config.data.batch_size)
     scored = accelerator.smooth_images(config, devices * config.evaluate.batch_size)
     tasks = jaxad_tasks.tasks(config.to_dict(), devices, train, scored)

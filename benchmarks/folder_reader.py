@@ -24,8 +24,9 @@ from torchvision.transforms import InterpolationMode, v2
 
 from jaxad.config import base
 from jaxad.data import settings
-from jaxad.data.files.folders import Splitting, read_normal_folder
+from jaxad.data.files.folders import read_normal_folder
 from jaxad.data.files.reading import read_split
+from jaxad.data.files.splitting import Splitting
 
 _SIDE, _BATCH = 256, 64
 

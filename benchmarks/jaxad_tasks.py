@@ -12,10 +12,10 @@ from ml_collections import ConfigDict
 
 from jaxad.config.model import make_model
 from jaxad.detector.restored import score_batch
-from jaxad.runtime.compilation import keep_programs
-from jaxad.runtime.host_memory import keep_freed_memory
+from jaxad.runtime.compilation_cache import enable_compilation_cache
+from jaxad.runtime.malloc import keep_freed_memory
 from jaxad.runtime.parallel import Parallel, make_parallel, split_cpu
-from jaxad.storage.user_folders import user_cache
+from jaxad.storage.home import cache_folder
 from jaxad.train import experiment
 from jaxad.train.state import create_state, initial_variables
 from jaxad.train.step import train_step
@@ -92,7 +92,7 @@ def tasks(
 def first_update(config: dict[str, Any], devices: int, images: np.ndarray) -> float:
     """Seconds from a config and a batch in memory to the end of the first update."""
     start = time.perf_counter()
-    keep_programs(user_cache)
+    enable_compilation_cache(cache_folder)
     one = ConfigDict(config)
     _start(one, devices)
     parallel = make_parallel("jit")

@@ -10,7 +10,7 @@ import scaling_programs
 
 from jaxad.profile.profiling import measured_peak
 from jaxad.profile.program_costs import program_costs
-from jaxad.runtime.host_memory import keep_freed_memory
+from jaxad.runtime.malloc import keep_freed_memory
 
 #: Numbers in the array that is read and written: 256 MB, more than any cache holds.
 COPIED = 2**26

@@ -18,7 +18,7 @@ _RUN = """
 import sys, time
 import jaxad
 from jaxad import run
-from jaxad.host_tensorflow import tensorflow
+from jaxad.cpu_tensorflow import tensorflow
 from jaxad.train import loop
 tensorflow()
 config = jaxad.get_config(sys.argv[1])

@@ -1,6 +1,6 @@
-"""What notebooks and scripts call: each mode of the command line as a function.
+"""The functions of the package: each mode of the command line, for notebooks and scripts.
 
-`jaxad.fit` and the others are these functions; see `jaxad.__init__`.
+`jaxad.fit` is `jaxad.api.fit`, and so on; see `jaxad.__init__`.
 """
 
 import os
@@ -20,23 +20,23 @@ from jaxad.storage.workdir import Workdir
 
 
 def load_data(config: ConfigDict) -> DataSet:
-    """Opens the data of a run, generating them where needed.
+    """Opens the data of a run, and generates them if needed.
 
     Returns:
         The data set: `split_names` lists its splits, `split("train")` reads one
         (`jaxad.types.Split`).
 
     Raises:
-        UserError: there is no such data set, or it is not where the config says.
+        UserError: the data set is unknown, or is not where the config says.
     """
     return DataSet(config.data)
 
 
 def inspect_data(config: ConfigDict, workdir: str | os.PathLike[str]) -> Path:
-    """Checks the data before training, as `--mode=inspect` does.
+    """Inspects the data before training, as `--mode=inspect` does.
 
     Returns:
-        The folder, which now holds `inspect.json` and a contact sheet, `inspect.png`.
+        The folder, with `inspect.json` and a contact sheet, `inspect.png`.
 
     Raises:
         UserError: an image or a patient is in two splits, or a file cannot be read.
@@ -46,9 +46,10 @@ def inspect_data(config: ConfigDict, workdir: str | os.PathLike[str]) -> Path:
 
 
 def fit(config: ConfigDict, workdir: str | os.PathLike[str]) -> Detector:
-    """Trains, evaluates every test split and writes the report, as `--mode=fit` does.
+    """Trains a run, evaluates it, and writes the report, as `--mode=fit` does.
 
-    The same call in the same folder goes on from the last checkpoint.
+    The same call in the same folder resumes from the last checkpoint. No handler, hook, or logger
+    of the caller is changed, except that SIGTERM and SIGHUP save a checkpoint during training.
 
     Returns:
         The trained detector.
@@ -65,14 +66,14 @@ def fit(config: ConfigDict, workdir: str | os.PathLike[str]) -> Detector:
 def write_report(
     workdir: str | os.PathLike[str], compare: Sequence[str | os.PathLike[str]] = ()
 ) -> Path:
-    """Writes `report.html` of a run from the files in its folder, as `--mode=report` does.
+    """Writes the report of a run again from the files in its folder, as `--mode=report` does.
 
     Args:
-        workdir: the run's folder.
+        workdir: the folder of the run.
         compare: folders of other runs to show beside it.
 
     Returns:
-        The path of the page.
+        The path of the page, `report.html`.
 
     Raises:
         UserError: there is no run, or a file of it is damaged.
@@ -93,17 +94,17 @@ def score_files(
     """Scores files to tables, decisions and maps, as `--mode=score` does; see `docs/scoring.md`.
 
     Args:
-        path: a run's folder (its last checkpoint) or an exported file.
+        path: the folder of a run, whose last checkpoint is used, or an exported file.
         input: an image, a scan, a DICOM series, a folder or a table of them, or an `.npz` file.
-        output: a folder; the same call goes on where it was stopped.
-        rate: of false positives among normal patients; by default the run's.
-        maps: of which images.
+        output: a folder; the same call resumes where it was stopped.
+        rate: false-positive rate among normal patients, by default the run's.
+        maps: the images to write maps of.
 
     Returns:
         The path of the table with one row per image, `scores.csv` in `output`.
 
     Raises:
-        UserError: nothing can be scored, or `output` holds the scores of something else.
+        UserError: nothing can be scored, or `output` holds other scores.
     """
     config = None if expand(path).is_file() else run_config.read(Workdir(path))
     run.score(
@@ -113,10 +114,10 @@ def score_files(
 
 
 def export_detector(workdir: str | os.PathLike[str]) -> Path:
-    """Writes a run's detector to one file that scores by itself, as `--mode=export` does.
+    """Exports the detector of a run to one file, as `--mode=export` does.
 
     Returns:
-        The file, `detector.jaxad` in the run's folder; `jaxad.load` takes it.
+        The path of the file, `detector.jaxad` in the folder of the run; `jaxad.load` loads it.
 
     Raises:
         UserError: there is no run, or it has no checkpoint yet.
@@ -127,11 +128,11 @@ def export_detector(workdir: str | os.PathLike[str]) -> Path:
 
 
 def run_study(config: ConfigDict, workdir: str | os.PathLike[str]) -> Path:
-    """Does every run of a study that is not finished and writes its tables, as `--mode=study`.
+    """Completes every run of a study and writes its tables, as `--mode=study` does.
 
     Args:
-        config: of many runs, such as `get_config("studies/pchvae_table1:demo")`.
-        workdir: the study's folder; the same call goes on where it was stopped.
+        config: the config of a study, such as `get_config("studies/pchvae_table1:demo")`.
+        workdir: the folder of the study; the same call resumes where it was stopped.
 
     Returns:
         The path of the table, `table.md`.

@@ -1,6 +1,6 @@
-"""The command line: exit codes, error lines and signals.
+"""The entry point of the command line: exit codes, error lines, and signals.
 
-Signals are handled before anything else is imported, so that none arrives amid an import.
+Signals are handled before the slow imports, so that none interrupts an import.
 """
 
 import concurrent.futures
@@ -13,18 +13,19 @@ from typing import NoReturn
 
 from jaxad.errors import NO_ROOM, NOT_ALLOWED, RunError, UserError, first_line
 from jaxad.runtime import interrupts, messages, processes
-from jaxad.runtime.streams import outlast_readers, print_any_text
+from jaxad.runtime.streams import escape_unencodable, ignore_closed_streams
+from jaxad.storage import io_errors
 
 
 def _system_error(error: OSError) -> tuple[str, int] | None:
-    """What to tell of the system's error and the exit code; None where it is a bug of ours."""
+    """Returns a line and an exit code for a full disk or a missing permission; None otherwise."""
     where = "" if error.filename is None else f"'{error.filename}': "
     if error.errno in NO_ROOM:
-        where = where or "a file, or where this command prints: "
+        where = where or "a file, or the output of this command: "
         remedy = "what was saved is whole; once the disk takes more, the same command goes on."
         return f"failed: {where}{error.strerror}; {remedy}", 1
     if error.errno in NOT_ALLOWED:
-        return f"error: {where}{error.strerror}; change that, or name another folder.", 2
+        return f"error: {where}{error.strerror}; change that, or choose another folder.", 2
     return None
 
 
@@ -32,12 +33,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line.
 
     Args:
-        arguments: without the program's name; those of the process by default.
+        arguments: the arguments without the program's name; by default those of the process.
 
     Returns:
-        The exit code: 0, 1 (the run failed or was interrupted) or 2 (the user's mistake).
+        The exit code: 0, 1 (the run failed or was interrupted), or 2 (a mistake in the command).
     """
-    print_any_text()
+    escape_unencodable()
     program = Path(sys.argv[0]).name if sys.argv[0].endswith(".py") else "jaxad"
     program = f"python {program}" if program.endswith(".py") else program
     with interrupts.handled(), messages.printed():
@@ -45,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _exit_code(arguments: Sequence[str], program: str) -> int:
-    """Runs a command and reports what ends it early in one line."""
+    """Runs a command; an error that ends it becomes one line and an exit code."""
     try:
         from jaxad import command
 
@@ -65,11 +66,11 @@ def _exit_code(arguments: Sequence[str], program: str) -> int:
             line, code = known
             print(line, file=sys.stderr)
         elif interrupts.requested() and isinstance(error, concurrent.futures.BrokenExecutor):
-            # The signal also reached the workers, whose end is the error.
+            # The signal also ended the workers, which is the error.
             print(interrupts.MESSAGE, file=sys.stderr)
             code = interrupts.EXIT_CODE
         else:
-            # Raised again once the other processes know, which must not wait for this one.
+            # With several processes this exits: the others must not wait for this one.
             _end_unexpected(error)
             raise
     processes.leave(code)
@@ -79,8 +80,9 @@ def _exit_code(arguments: Sequence[str], program: str) -> int:
 def launch() -> NoReturn:
     """Runs the command line of this process and ends the process with its exit code."""
     interrupts.install()
-    outlast_readers()
-    # What cleans up behind an interrupted pool of workers would say at length that it does.
+    ignore_closed_streams()
+    io_errors.drop_late_errors()
+    # Python's resource tracker would print warnings after an interrupted pool of workers.
     filters = os.environ.get("PYTHONWARNINGS", "")
     os.environ["PYTHONWARNINGS"] = f"{filters},ignore:resource_tracker:UserWarning".lstrip(",")
     code = main()
@@ -88,19 +90,19 @@ def launch() -> NoReturn:
     sys.exit(code)
 
 
-#: What a sum or a gathering over devices says when another process is gone.
+#: Words in the error of a collective whose other processes are gone.
 _LOST_PROCESS = ("Gloo", "UNAVAILABLE", "DEADLINE_EXCEEDED", "ABORTED", "heartbeat")
 
 
 def _end_unexpected(error: Exception) -> None:
-    """Ends one of several processes with an error that nobody expected, as the loss of another."""
+    """Ends one of several processes after an unexpected error; returns for a single process."""
     if not processes.are_several():
         return
     if any(word in str(error) for word in _LOST_PROCESS):
         reason = first_line(error)[:200]
         print(
             f"failed: the devices do not answer ({reason}): another process has ended, or the "
-            "network failed; see what the others say, then start all again.",
+            "network failed; see the output of the others, then start all again.",
             file=sys.stderr,
         )
     else:

@@ -15,7 +15,7 @@ from jaxad.config import run_config
 from jaxad.errors import UserError
 from jaxad.runtime import interrupts, processes
 from jaxad.storage import paths
-from jaxad.storage.user_folders import place_caches_of_others
+from jaxad.storage.home import relocate_library_caches
 from jaxad.storage.workdir import Workdir
 
 #: Every mode with what it does; `jaxad.run.MODES` holds the functions.
@@ -294,13 +294,13 @@ def run(arguments: Sequence[str], program: str) -> int:
     try:
         run.MODES[mode](config, workdir, **options)
     except interrupts.Stopped:
-        return interrupts.EXIT_CODE if interrupts.name() == "SIGINT" else 0
+        return interrupts.EXIT_CODE if interrupts.signal_name() == "SIGINT" else 0
     return 0
 
 
 def _import_run() -> Any:
     """The module `jaxad.run`, whose import takes seconds."""
-    place_caches_of_others()
+    relocate_library_caches()
     from jaxad import run
 
     return run

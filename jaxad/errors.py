@@ -1,11 +1,12 @@
-"""The ways in which a run ends early, each reported in one line."""
+"""Errors that end a run, each reported in one line."""
 
 import errno
 
-#: Errors of the system: a disk takes no more. The run failed, and goes on once it does.
+#: Error numbers of a disk that cannot take more: the run failed, and resumes once there is space.
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
-#: What may not be: the user names another folder, allows it, or moves away what is in the way.
+#: Error numbers of permissions and of files in the way: the user changes that or chooses another
+#: folder.
 NOT_ALLOWED = (
     errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.EISDIR, errno.ENOTDIR,
 )  # fmt: skip
@@ -14,22 +15,22 @@ NOT_ALLOWED = (
 class UserError(Exception):
     """A mistake of the user.
 
-    The message is one line that names the thing and the remedy; the command line prints it
+    The message is one line with the thing that is wrong and the remedy. The command line prints it
     without a traceback and exits with code 2.
     """
 
 
 class DataError(UserError):
-    """A file of the user's data that cannot be used; `config.data.on_error=skip` leaves it out."""
+    """A data file that cannot be used; `config.data.on_error=skip` leaves it out."""
 
 
 class RunError(Exception):
-    """A run that failed for a reason of its own, such as a loss that is no longer finite.
+    """A failure of a correct command, such as a loss that is not finite or a full disk.
 
-    The message is one line; the command line prints it without a traceback and exits with code 1.
+    The message is one line. The command line prints it without a traceback and exits with code 1.
     """
 
 
 def first_line(error: BaseException) -> str:
-    """What a library said went wrong, in one line; the error's kind where it said nothing."""
+    """Returns the first line of an error's message; its type if there is no message."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,4 +1,4 @@
-"""The data that passes between the rooms: batches, variables, losses and scores."""
+"""Types shared by all rooms: batches, variables, scores, splits, and the protocols of models."""
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
@@ -8,36 +8,35 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, Int, Key, UInt8
 
-#: A tree of arrays (parameters, gradients, optimiser state).
+#: A pytree of arrays (parameters, gradients, optimiser state).
 Tree = Any
 
 #: Linen variables: collection name -> tree; always holds `params`.
 Variables = Mapping[str, Tree]
 
-#: One batch. On the device: `image` float32 [B, H, W, C] in [0, 1], `label` int32 [B]
-#: (1 = anomalous), `_valid` bool [B] (False = padding), `_index` int32 [B] (place in the
-#: global batch, or in the split when it is evaluated); masks stay on the host, in a `Split`. For
-#: a `PretrainedModel` also `features` [B, ...] where they were computed before.
+#: A batch: `image` float32 [B, H, W, C] in [0, 1], `label` int32 [B] (1 = anomalous), `_valid`
+#: bool [B] (False = padding), and `_index` int32 [B], the place in the global batch of training or
+#: in the split. For a `PretrainedModel` also `features` [B, ...] if they are cached.
 Batch = Mapping[str, Array]
 
-#: Per-example keys: the noise of an example depends on its place in the global batch alone.
+#: A key for each example, made from its place in the global batch.
 ExampleKeys = Key[Array, " batch"]
 
 Images = Float[Array, "batch height width channels"]
 PerExample = Float[Array, " batch"]
 
-#: The patient of each row, as consecutive numbers; see `group_numbers`.
+#: The patient of each row as a number; see `group_numbers`.
 Groups = Int[np.ndarray, " n"]
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class LossAux:
-    """What a model reports beside its losses.
+    """What a model returns beside its losses.
 
     Attributes:
-        terms: unweighted loss terms, and other figures to watch, by name, each [B]; logged and
-            checked for non-finite values. `<network>/<name>` where it is of one network alone.
+        terms: unweighted loss terms and other metrics by name, each [B]; they are logged and must
+            be finite. `<network>/<name>` is logged with the updates of that network only.
         mutable: updated non-parameter collections (batch-norm statistics, codebooks), `{}` if none.
     """
 
@@ -48,16 +47,16 @@ class LossAux:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Scores:
-    """Anomaly scores of B images; higher is more anomalous for every system.
+    """Anomaly scores of B images; higher is more anomalous.
 
     Attributes:
         image: the anomaly score of each image, float32 [B].
         pixel: the anomaly map, float32 [B, H, W].
-        components: the parts of the image score and other per-image evidence, each float32 [B].
-        reconstructions: images in the input's space by name, each float32 [B, H, W, C]; every
-            system that reconstructs names its best reconstruction `reconstruction`.
-        maps: further anomaly maps by name, each float32 [B, H, W], where a system has several;
-            `pixel` is one of them.
+        components: the parts of the image score and other values per image, each float32 [B].
+        reconstructions: images like the input by name, each float32 [B, H, W, C]; the best one is
+            named `reconstruction`. `{}` for a model that does not reconstruct.
+        maps: anomaly maps by name, each float32 [B, H, W], for a model that has several; `pixel` is
+            one of them.
     """
 
     image: Float[Array | np.ndarray, " batch"]
@@ -71,16 +70,15 @@ class Scores:
 
 @runtime_checkable
 class Model(Protocol):
-    """What every system offers: it scores images. It is a `TrainedModel` or a `FittedModel`.
+    """A model that scores images; either a `TrainedModel` or a `FittedModel`.
 
-    A model knows no config, no mesh and no data set. The field `axis_name` is all that it knows of
-    parallelism: the name of the axis that batch statistics are summed over, None on one device.
+    A model depends on no config, mesh, or data set. Its field `axis_name` is the name of the mapped
+    axis that batch statistics are summed over; None on one device.
 
     Attributes:
-        image_shape: (H, W, C) of the images that it takes.
-        num_latents: variables (or codes) that an image becomes in between.
-        score_weights: component -> weight: `Scores.image` is the weighted sum of these components,
-            which tells what drove a score.
+        image_shape: (H, W, C) of the images.
+        num_latents: number of latent variables (or codes) of an image, 0 if there are none.
+        score_weights: component -> weight; `Scores.image` is the weighted sum of these components.
     """
 
     @property
@@ -93,22 +91,23 @@ class Model(Protocol):
     def score_weights(self) -> Mapping[str, float]: ...
 
     def init_variables(self, key: Key[Array, ""]) -> Variables:
-        """Fresh variables, of the shapes and dtypes that trained or fitted ones have."""
+        """Returns initial variables; trained or fitted ones have the same shapes and dtypes."""
         ...
 
     def score(self, variables: Variables, images: Images) -> Scores:
-        """Deterministic scores; the score of an image depends on no other image."""
+        """Scores images deterministically; no score depends on the other images."""
         ...
 
 
 @runtime_checkable
 class TrainedModel(Model, Protocol):
-    """A system that is trained by gradients.
+    """A model that is trained by gradients.
 
     Attributes:
-        networks: loss name -> regular expression over parameter paths (`trunk/up_0/kernel`): the
-            parameters, and the mutable state, that this loss trains. The validation loss of the
-            first one tells the best checkpoint. A system with one loss has `{"model": ".*"}`.
+        networks: name of a network, and of its loss -> regular expression over paths such as
+            `trunk/up_0/kernel`: the parameters and the mutable state that the loss trains. The
+            validation loss of the first network decides which checkpoint is best. A model with one
+            loss has `{"model": ".*"}`.
     """
 
     @property
@@ -117,25 +116,36 @@ class TrainedModel(Model, Protocol):
     def losses(
         self, variables: Variables, batch: Batch, keys: ExampleKeys, *, train: bool
     ) -> tuple[Mapping[str, PerExample], LossAux]:
-        """Per-example losses by network, and what comes with them.
+        """Computes per-example losses by network, with terms and mutable collections.
 
-        With `train`, batch norm uses the batch's statistics and codebooks move.
+        With `train`, batch norm uses the statistics of the batch and codebooks are updated.
         """
         ...
 
 
 @runtime_checkable
 class FittedModel(Model, Protocol):
-    """A system that is fitted to the training images in one pass, without gradients."""
+    """A model that is fitted in one pass over the training images, without gradients.
 
-    def fit(self, variables: Variables, batches: Iterable[Batch], key: Key[Array, ""]) -> Variables:
-        """The variables after one pass over the training images.
+    `config.optim`, `config.data.augment`, and the lengths and schedules of `config.train` do not
+    apply to it.
+    """
+
+    def fit(
+        self,
+        variables: Variables,
+        batches: Iterable[Mapping[str, np.ndarray]],
+        key: Key[Array, ""],
+    ) -> Variables:
+        """Fits the variables.
+
+        With several processes every one of them fits, and the result of the first is kept.
 
         Args:
-            variables: as `init_variables` (and `PretrainedModel.pretrained_variables`) gave them.
+            variables: the results of `init_variables` and `PretrainedModel.pretrained_variables`.
             batches: every training image once, in a fixed order, as NumPy arrays; rows that are not
-                `_valid` are padding. For a `PretrainedModel` they hold `features`.
-            key: for what is drawn at random.
+                `_valid` are padding. For a `PretrainedModel` they have `features`.
+            key: the key of everything random.
 
         Returns:
             Variables of the same shapes and dtypes.
@@ -145,11 +155,12 @@ class FittedModel(Model, Protocol):
 
 @runtime_checkable
 class PretrainedModel(Model, Protocol):
-    """A system that sees an image through a frozen, pretrained encoder.
+    """A model on the features of a frozen, pretrained encoder.
 
     Attributes:
-        frozen_collections: of the variables, those that are the encoder's.
-        encoder_description: what features depend on beside these and the image.
+        frozen_collections: the names of the encoder's collections in the variables.
+        encoder_description: text that changes with everything else that the features depend on
+            beside these collections and the image.
     """
 
     @property
@@ -159,16 +170,18 @@ class PretrainedModel(Model, Protocol):
     def encoder_description(self) -> str: ...
 
     def pretrained_variables(self, key: Key[Array, ""]) -> Variables:
-        """The frozen collections, read from where the system's fields say.
+        """Reads the frozen collections; `init_variables` leaves them NaN.
 
-        `init_variables` leaves them NaN, so that nobody trains on an encoder that was not read.
-        The key is for an encoder that is to be random. Raises a UserError where the weights
-        cannot be read.
+        Args:
+            key: the key of a random encoder.
+
+        Raises:
+            UserError: the weights cannot be read.
         """
         ...
 
     def features(self, variables: Variables, images: Images) -> Float[Array, "batch ..."]:
-        """What the rest of the system sees of each image; float32, no other image matters."""
+        """Computes the features of images, float32; they do not depend on the other images."""
         ...
 
 
@@ -177,12 +190,12 @@ class FilesRead:
     """The files that a split was read from.
 
     Attributes:
-        count: of files, the skipped ones among them.
-        skipped: why each of those was left out that could not be used.
-        slices_left_out: slices in range that hold too little, or whose label is uncertain.
-        sizes: how many files are of each size, such as `512x512`.
-        lowest: value in any file, before anything is done to it; None where it was not measured.
-        highest: likewise.
+        count: number of files, with the skipped ones.
+        skipped: for each skipped file, the reason.
+        slices_left_out: number of slices in range with too little foreground or an uncertain label.
+        sizes: size, such as `512x512` -> number of files.
+        lowest: the lowest raw value in any file; None if it was not measured.
+        highest: the highest raw value in any file; None if it was not measured.
     """
 
     count: int
@@ -195,18 +208,18 @@ class FilesRead:
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-    """One split of a data set, held on the host.
+    """A split of a data set, in NumPy arrays.
 
     Attributes:
-        images: [N, H, W, C], uint8, uint16 or float32 in [0, 1] (see
+        images: [N, H, W, C], uint8, uint16, or float32 in [0, 1] (see
             `jaxad.data.prepare.preprocess`).
         labels: int32 [N], 1 = anomalous.
         ids: a unique name per image.
         groups: the patient of each image.
-        masks: uint8 [N, H, W], 1 = anomalous pixel; None where the data set has none.
-        positions: int32 [N], slice index; None where the data set has none.
-        files: where it comes from; None for data that come from no files of the user's.
-        unnamed: those of `groups` that name no patient but an image or a file, for lack of one.
+        masks: uint8 [N, H, W], 1 = anomalous pixel; None if the data set has none.
+        positions: int32 [N], slice index; None if the data set has none.
+        files: the files that were read; None for data that do not come from the user's files.
+        unnamed: the members of `groups` that are images or files, as no patient is known.
     """
 
     images: np.ndarray
@@ -223,5 +236,5 @@ class Split:
 
 
 def group_numbers(groups: Sequence[str]) -> Groups:
-    """Consecutive numbers for the names of groups (patients); equal names get equal numbers."""
+    """Numbers the names of groups (patients) consecutively; equal names get equal numbers."""
     return np.unique(np.asarray(groups), return_inverse=True)[1].astype(np.int64)

@@ -41,11 +41,11 @@ def test_a_signal_outside_of_training_is_an_interruption(capsys, monkeypatch, nu
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 1), (signal.SIGTERM, 0)])
 def test_a_training_that_a_signal_ended_and_saved(monkeypatch, tmp_path, number, code):
     def train(config, workdir):
-        with interrupts.saves_first():
+        with interrupts.deferred():
             os.kill(os.getpid(), number)
             while not interrupts.requested():
                 time.sleep(0.01)
-            interrupts.answer()
+            interrupts.acknowledge()
         raise interrupts.Stopped
 
     run = SimpleNamespace(MODES={"train": train}, configure_process=lambda *_: None)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "jaxad"
-FOUNDATION = ("jaxad.errors", "jaxad.storage.paths", "jaxad.types", "jaxad.runtime.host_tensorflow")
+FOUNDATION = ("jaxad.errors", "jaxad.storage.paths", "jaxad.types", "jaxad.runtime.cpu_tensorflow")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,6 +111,32 @@ RULES = {
         reason="batches are the same whatever is trained on them",
         example=("jaxad.data.pipeline.batching", "jaxad.models.hierarchical_vae"),
     ),
+    "data readers": Rule(
+        rooms=("jaxad.data.readers",),
+        only=("jaxad.errors", "jaxad.runtime.cpu_tensorflow", "jaxad.data.readers"),
+        reason="a reader knows one file: not how it is prepared, nor which data set it is of",
+        example=("jaxad.data.readers.volumes", "jaxad.data.prepare.preprocess"),
+    ),
+    "data preparation": Rule(
+        rooms=("jaxad.data.prepare",),
+        only=("jaxad.errors", "jaxad.data.readers", "jaxad.data.prepare"),
+        reason="images are prepared alike wherever they come from",
+        example=("jaxad.data.prepare.cutting", "jaxad.data.files.items"),
+    ),
+    "data files": Rule(
+        rooms=("jaxad.data.files",),
+        only=(
+            "jaxad.errors",
+            "jaxad.types",
+            "jaxad.runtime.interrupts",
+            "jaxad.storage.paths",
+            "jaxad.data.readers",
+            "jaxad.data.prepare",
+            "jaxad.data.files",
+        ),
+        reason="sources.py and settings.py choose among data sets; files are one kind of them",
+        example=("jaxad.data.files.normals", "jaxad.data.sources"),
+    ),
     "report": Rule(
         rooms=("jaxad.report",),
         never=("jaxad.models.*", "jaxad.nn", "jaxad.train.loop", "jaxad.detector.restored"),
@@ -143,7 +169,7 @@ RULES = {
         never=("tensorflow", "tensorflow_datasets"),
         but=("jaxad.data.published", "jaxad.data.synthetic.icbm_synth", "jaxad.data.tfds.quiet"),
         module_level_only=True,
-        reason="it takes seconds, and host_tensorflow must hide accelerators from it first",
+        reason="it takes seconds, and cpu_tensorflow must hide accelerators from it first",
         example=("jaxad.data.pipeline.batching", "tensorflow"),
     ),
     "private modules": Rule(
@@ -275,7 +301,7 @@ def test_exemptions_and_functions_are_free():
     assert not breaks(RULES["distrax"], Import("jaxad.nn.flow.bijectors", "distrax"))
     builder = Import("jaxad.data.synthetic.icbm_synth", "tensorflow_datasets")
     assert not breaks(RULES["tensorflow"], builder)
-    inside_function = Import("jaxad.runtime.host_tensorflow", "tensorflow", at_module_level=False)
+    inside_function = Import("jaxad.runtime.cpu_tensorflow", "tensorflow", at_module_level=False)
     assert not breaks(RULES["tensorflow"], inside_function)
     # `jaxad.nnx` would be a room of its own.
     assert not breaks(RULES["models"], Import("jaxad.nnx", "jaxad.runtime"))

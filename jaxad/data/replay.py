@@ -16,10 +16,12 @@ from ml_collections import ConfigDict
 
 from jaxad.data import settings
 from jaxad.data.files.folders import candidates, read_any_folder, read_normal_folder
+from jaxad.data.files.formats import KINDS
 from jaxad.data.files.items import Item, Reading, Rows
-from jaxad.data.files.mask_files import part_scans, refuse_masks
+from jaxad.data.files.mask_pairs import mask_beside, separate_masks
+from jaxad.data.files.mask_search import refuse_masks
 from jaxad.data.files.names import is_archive, is_table
-from jaxad.data.files.normals import check_apart, check_one_class, mask_beside, refuse_named_masks
+from jaxad.data.files.normals import check_apart, check_one_class, refuse_named_masks
 from jaxad.data.files.npz import read_npz
 from jaxad.data.files.reading import read_items, read_split
 from jaxad.data.files.tables import read_rows
@@ -30,7 +32,7 @@ from jaxad.data.prepare.preparation import to_depth
 from jaxad.data.prepare.prepare_images import prepare_image
 from jaxad.data.prepare.preprocess import native
 from jaxad.data.readers.volumes import to_right_anterior_superior
-from jaxad.data.sources import KINDS, TFDS, check_split, is_published, published, told
+from jaxad.data.sources import TFDS, check_split, is_published, published, told
 from jaxad.errors import UserError
 from jaxad.types import Split
 
@@ -192,7 +194,7 @@ def _items_at(path: Path, data: ConfigDict, normal: bool) -> list[Item]:
         if normal:
             check_one_class(path, files, splitting)
         if needs_no_mask:
-            refuse_named_masks(part_scans(files)[1], data.name)
+            refuse_named_masks(separate_masks(files)[1], data.name)
         items = (read_normal_folder if normal else read_any_folder)(path, kind, splitting)
         # Masks that are left out are reported, or refused, where items are listed.
         unread = find_unread(path, kind, files)

@@ -6,26 +6,12 @@ from collections.abc import Mapping
 from ml_collections import ConfigDict
 
 from jaxad.config import base
-from jaxad.data.files.folders import Splitting
-from jaxad.data.files.formats import Kind
+from jaxad.data.files.formats import KINDS, Kind
 from jaxad.data.files.items import Reading
+from jaxad.data.files.splitting import Splitting
 from jaxad.data.prepare.cutting import Cutting
 from jaxad.data.prepare.preparation import TAKES, Preparation
 from jaxad.errors import UserError
-
-#: What the files of a data set are, where there are files of the user's.
-KINDS: Mapping[str, Kind] = {
-    "folder": "image",
-    "nifti": "nifti",
-    "dicom": "dicom",
-    "hcp": "nifti",
-    "brats2017": "nifti",
-    "brats2021": "nifti",
-    "oct2017": "image",
-    "chestxray": "image",
-    "isic2018": "image",
-    "miic": "image",
-}
 
 #: Before the name of any data set of TensorFlow Datasets.
 TFDS = "tfds:"

@@ -12,19 +12,21 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from jaxad.data import settings
-from jaxad.data.files.folders import SEVERAL_UNDER_ONE_NAME, read_folder
+from jaxad.data.files.folders import read_folder
+from jaxad.data.files.formats import KINDS
 from jaxad.data.files.items import files_of
-from jaxad.data.files.masks import check_coverage, named
+from jaxad.data.files.masks import check_coverage, list_ids
 from jaxad.data.files.names import is_table
 from jaxad.data.files.npz import npz_readers
 from jaxad.data.files.places import passed_over
-from jaxad.data.files.reading import read_split, tell_skipped
+from jaxad.data.files.reading import describe_skipped, read_split
+from jaxad.data.files.splitting import SEVERAL_UNDER_ONE_NAME
 from jaxad.data.files.tables import read_table
 from jaxad.data.files.tree import check_not_hidden, files_in
 from jaxad.data.files.unread import Unread, find_unread, tell_unread
 from jaxad.data.leaks import check_images_apart, check_spelling
 from jaxad.data.prepare.preprocess import are_constant, check_images
-from jaxad.data.settings import KINDS, TFDS
+from jaxad.data.settings import TFDS
 from jaxad.data.synthetic.natural_objects import render_natural_objects
 from jaxad.errors import UserError
 from jaxad.storage.paths import expand, is_undecodable, readable
@@ -208,7 +210,7 @@ def _open(data: ConfigDict, options: ReadOptions) -> Readers:
 def told(split: Split, name: str) -> Split:
     """The split, what was skipped of it told on stderr."""
     if split.files is not None and split.files.skipped:
-        logger.warning(tell_skipped(name, split.files))
+        logger.warning(describe_skipped(name, split.files))
     return split
 
 
@@ -387,7 +389,7 @@ def check_split(
     if constant := [split.ids[place] for place in np.flatnonzero(are_constant(split.images))]:
         verb = "is" if len(constant) == 1 else "are"
         raise UserError(
-            f"{source}: {named(constant)} {verb} constant, every pixel has one value; leave "
+            f"{source}: {list_ids(constant)} {verb} constant, every pixel has one value; leave "
             "out what shows nothing."
         )
     if len(set(split.ids)) != len(split):

@@ -140,5 +140,6 @@ def _restore_variables(
             )
         like = jax.eval_shape(make_model(config).init_variables, jax.random.key(0))
         if checkpoint == "last":
-            return checkpoints.restore_newest_variables(like)
+            step, variables, _ = checkpoints.restore_newest(like)
+            return step, variables
         return step, checkpoints.restore_variables(step, like)

@@ -1,1 +1,5 @@
-"""Profiles of training updates, and the costs of compiled programs."""
+"""Profiles of training updates: `--mode=profile`.
+
+- `profiling`: the measurement; `table`: its text.
+- `program_costs`, `time_shares`: costs of compiled programs, and shares of the time in a trace.
+"""

@@ -1,8 +1,8 @@
-"""What an update takes, and of it the machine's best: `--mode=profile`.
+"""Profiles of training updates, compared with the peak of the devices: `--mode=profile`.
 
-The steps are training's own: the pipeline's batches, put where training puts them, through the
-program that training compiles. Times are of steps that wait for each other; images per second of
-steps that do not, as in training.
+The updates are those of training: batches of the same pipeline, placed the same way, through the
+same compiled program. Times are measured one step after another; images per second with steps that
+overlap, as in training.
 """
 
 import dataclasses
@@ -21,24 +21,26 @@ from ml_collections import ConfigDict
 from jaxad.config.model import PRECISIONS, image_shape
 from jaxad.data.pipeline.batching import HostBatch
 from jaxad.profile.program_costs import ProgramCosts, program_costs
-from jaxad.profile.trace_shares import operation_seconds, shares
+from jaxad.profile.time_shares import operation_seconds, shares
 from jaxad.runtime import interrupts
 from jaxad.runtime.parallel import Parallel
+from jaxad.train import experiment
+from jaxad.train.feature_cache import cached_features
 from jaxad.train.phases import Phase, dispatches
-from jaxad.train.program import Program, cached_features, make_program, train_batches
+from jaxad.train.program import Program, make_program, train_batches
 from jaxad.types import Split, Tree
 
-#: Steps before any is timed, and steps that are traced.
+#: Steps before the timed ones, and traced steps.
 WARM_STEPS, TRACED_STEPS = 3, 5
-#: The matrix product is made larger until one takes so many seconds, or is of so many rows.
+#: The matrix product of the peak grows until it takes this many seconds or has this many rows.
 _LONG_ENOUGH, _LARGEST_MATRIX = 0.05, 8192
-#: Batches of images whose features are computed, where training reads them from its cache.
+#: Number of batches whose features are computed if training reads them from its cache.
 _BATCHES_OF_FEATURES = 4
 
 
 @dataclasses.dataclass(frozen=True)
 class Times:
-    """Seconds of something that was done several times."""
+    """Seconds of repeated measurements."""
 
     median: float
     min: float
@@ -50,8 +52,8 @@ class Peak:
     """The fastest matrix product of all devices together.
 
     Attributes:
-        flops_per_second: of all devices.
-        rows: each device multiplied two square matrices of so many rows.
+        flops_per_second: FLOP/s of all devices.
+        rows: rows of the square matrices that each device multiplied.
     """
 
     flops_per_second: float
@@ -63,19 +65,19 @@ class PhaseProfile:
     """The updates of one phase.
 
     Attributes:
-        networks: that these updates train.
-        updates: how many of the run's are of this phase.
-        at_once: how many of them a dispatch usually holds; all figures are of one.
-        compile_seconds: of the step's program.
-        step: seconds of an update, its batch being there.
-        input_wait: seconds until the pipeline's next batch is there, an update after the last.
-        host_to_device: seconds in which a batch is copied to the devices.
-        images_per_second: where updates, copies and pipeline overlap.
-        costs: of one device; operations and bytes of a batch that is taken in one part.
-        achieved: FLOP/s of all devices in the median step; None where FLOPs are not known.
-        fraction_of_peak: `achieved` of the measured peak.
-        kinds: share of the operations' time by JAX's primitive; empty where it is not known.
-        layers: share of the operations' time by layer; empty where it is not known.
+        networks: the networks that these updates train.
+        updates: number of updates of this phase in the run.
+        at_once: updates in a usual dispatch; the other values are of one update.
+        compile_seconds: seconds to compile the program.
+        step: seconds of an update whose batch is on the devices.
+        input_wait: seconds to wait for the next batch of the pipeline.
+        host_to_device: seconds to copy a batch to the devices.
+        images_per_second: images per second when updates, copies, and pipeline overlap.
+        costs: costs on one device, with the batch in one part.
+        achieved: FLOP/s of all devices in the median step; None if FLOPs are unknown.
+        fraction_of_peak: `achieved` divided by the peak.
+        kinds: JAX primitive -> share of the time of operations; empty if unknown.
+        layers: layer -> share of the time of operations; empty if unknown.
     """
 
     networks: Phase
@@ -95,14 +97,14 @@ class PhaseProfile:
 
 @dataclasses.dataclass(frozen=True)
 class Profile:
-    """A config's training on this machine.
+    """The training of a config on this machine.
 
     Attributes:
-        about: what was measured where.
-        parameters: that the system has, the frozen ones of an encoder left out.
-        peak: measured in the same run.
-        phases: in the order in which the run comes to them.
-        images_per_second: of the whole run's updates, without validation and checkpoints.
+        about: the config and the machine.
+        parameters: number of parameters, without a frozen encoder's.
+        peak: the peak, measured in the same process.
+        phases: the phases in their order.
+        images_per_second: images per second of the whole run, without validation and checkpoints.
     """
 
     about: Mapping[str, Any]
@@ -112,30 +114,30 @@ class Profile:
     images_per_second: float
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values; what the backend does not tell is None."""
+        """Returns plain values; what the backend does not report is None."""
         return dataclasses.asdict(self)
 
 
 def profile_training(config: ConfigDict, split: Split, folder: Path, steps: int) -> Profile:
-    """Profiles the updates of a run from its beginning, each phase's by itself.
+    """Profiles the updates of each phase of a run.
 
-    A frozen encoder's features are computed for a few batches, which then come again and again, and
-    are not kept: how fast a large cache is read from its disk does not show.
+    Features of a frozen encoder are computed for a few batches, which are repeated: the time to
+    read a large cache from disk is not measured.
 
     Args:
-        config: the run.
-        split: to train on.
-        folder: where traces are written, `<network>+<network>/plugins/profile/...`.
-        steps: dispatches to time in each phase, each way.
+        config: the config of the run.
+        split: the training split.
+        folder: receives the traces, `<network>+<network>/plugins/profile/...`.
+        steps: dispatches to time in each phase, with and without overlap.
 
     Raises:
-        UserError: the config asks for something that cannot be.
+        UserError: the config has a mistake.
     """
     seeds = [int(config.seed)]
     program = make_program(config, seeds, len(split))
     counted = program
     if config.train.accumulate_steps > 1:
-        # The parts are a loop, whose body XLA counts once: counted is the batch in one part.
+        # The parts are a loop, whose body XLA counts once: costs are counted with one part.
         whole = config.copy_and_resolve_references()
         whole.train.accumulate_steps = 1
         counted = make_program(whole, seeds, len(split))
@@ -144,15 +146,19 @@ def profile_training(config: ConfigDict, split: Split, folder: Path, steps: int)
     needed = [count for count in usual.values() for _ in range(_dispatches(steps))]
     batches = train_batches(config, seeds, sample, 0, needed, features)
     peak = measured_peak(program.parallel, config.precision)
-    (initial,) = program.initial_states  # on a single device the first update takes them over
+    (initial,) = program.initial_states  # the first update donates it
     parameters = sum(int(np.size(leaf)) for leaf in jax.tree.leaves(initial.params))
     state = program.parallel.put_replicated(program.stack(program.initial_states))
     phases = []
     for phase, count in usual.items():
-        measured = _Measured(program, counted, phase, count, batches, folder / "+".join(phase))
-        state, found = measured.profile(state, steps, updates[phase], peak, config.data.batch_size)
-        phases.append(found)
-    seconds = sum(one.updates / one.images_per_second for one in phases)
+        measurement = _Measurement(
+            program, counted, phase, count, batches, folder / "+".join(phase)
+        )
+        state, profile = measurement.profile(
+            state, steps, updates[phase], peak, config.data.batch_size
+        )
+        phases.append(profile)
+    seconds = sum(phase.updates / phase.images_per_second for phase in phases)
     return Profile(
         about=_about(config, program, features is not None),
         parameters=parameters,
@@ -163,24 +169,24 @@ def profile_training(config: ConfigDict, split: Split, folder: Path, steps: int)
 
 
 def _dispatches(steps: int) -> int:
-    """How many dispatches one phase's profile takes, the one among them that only has a shape."""
+    """Counts the dispatches in the profile of a phase, with the batch that is only compiled for."""
     return 1 + WARM_STEPS + 2 * steps + TRACED_STEPS
 
 
 def _plan(config: ConfigDict, program: Program) -> tuple[dict[Phase, int], dict[Phase, int]]:
-    """Of each phase the run's updates, and how many of them a dispatch usually holds."""
+    """Returns the number of updates of each phase, and how many of them are in a usual dispatch."""
     boundaries = (config.train.log_every_steps, config.train.checkpoint_every_steps)
-    found: dict[Phase, dict[int, int]] = {}
+    counts: dict[Phase, dict[int, int]] = {}
     for phase, count in dispatches(program.phases, 0, config.train.steps_per_dispatch, boundaries):
-        of_phase = found.setdefault(phase, {})
+        of_phase = counts.setdefault(phase, {})
         of_phase[count] = of_phase.get(count, 0) + count
-    updates = {phase: sum(of_phase.values()) for phase, of_phase in found.items()}
-    usual = {phase: max(of_phase, key=of_phase.__getitem__) for phase, of_phase in found.items()}
+    updates = {phase: sum(of_phase.values()) for phase, of_phase in counts.items()}
+    usual = {phase: max(of_phase, key=of_phase.__getitem__) for phase, of_phase in counts.items()}
     return updates, usual
 
 
-class _Measured:
-    """One phase's updates, `count` at once, fed by the pipeline."""
+class _Measurement:
+    """Measures the updates of a phase, `count` in a dispatch, on batches of the pipeline."""
 
     def __init__(
         self,
@@ -202,20 +208,20 @@ class _Measured:
     def profile(
         self, state: Tree, steps: int, updates: int, peak: Peak, batch_size: int
     ) -> tuple[Tree, PhaseProfile]:
-        """The state after all of it, and what was found."""
+        """Returns the state after all steps, and the profile."""
         host_batch = next(self._batches)
         batch = self._parallel.put_batch(host_batch)
         start = time.perf_counter()
-        # `_update`, which is jitted, finds this program; it is not compiled twice.
+        # Calls of `_update` use this program; it is not compiled twice.
         compiled = self._update.lower(state, batch).compile()
         compile_seconds = time.perf_counter() - start
         costs = program_costs(compiled)
         if self._counted is not self._update:
-            one = {
+            single = {
                 name: array[:, 0] if self._count > 1 else array
                 for name, array in host_batch.items()
             }
-            counted = self._counted.lower(state, self._parallel.put_batch(one)).compile()
+            counted = self._counted.lower(state, self._parallel.put_batch(single)).compile()
             costs = dataclasses.replace(program_costs(counted), peak_memory=costs.peak_memory)
         state, _ = self._one_by_one(state, WARM_STEPS)
         state, (waits, copies, times) = self._one_by_one(state, steps)
@@ -243,7 +249,7 @@ class _Measured:
         )
 
     def _one_by_one(self, state: Tree, steps: int) -> tuple[Tree, tuple[list[float], ...]]:
-        """Seconds of each step's wait for input, copy and update, none overlapping another."""
+        """Returns the seconds of each step's wait for input, copy, and update, without overlap."""
         rows = []
         for _ in range(steps):
             interrupts.check()
@@ -264,7 +270,7 @@ class _Measured:
         return state
 
     def _overlapping(self, state: Tree, steps: int) -> tuple[Tree, float]:
-        """Seconds of all steps, run as training runs them."""
+        """Returns the seconds of all steps together, run as in training."""
         start = time.perf_counter()
         for batch in self._parallel.prefetch(itertools.islice(self._batches, steps)):
             interrupts.check()
@@ -275,7 +281,7 @@ class _Measured:
 
     def _traced(self, state: Tree) -> Tree:
         options = jax.profiler.ProfileOptions()
-        options.python_tracer_level = 0  # calls of Python would fill the trace
+        options.python_tracer_level = 0  # calls of Python functions would fill the trace
         with jax.profiler.trace(str(self._trace), profiler_options=options):
             for number in range(TRACED_STEPS):
                 with jax.profiler.TraceAnnotation("input"):
@@ -288,26 +294,34 @@ class _Measured:
 
 
 def _times(seconds: Sequence[float], count: int) -> Times:
-    """Of one update where each time is of `count`."""
-    each = [one / count for one in seconds]
+    """Returns the times of one update from those of `count` updates."""
+    each = [time / count for time in seconds]
     return Times(statistics.median(each), min(each), max(each))
 
 
 def _sample(config: ConfigDict, program: Program, split: Split) -> tuple[Split, np.ndarray | None]:
-    """What to train on, with the features that training would find in its cache; None: without."""
+    """Returns the images to train on, and their features if training reads them from its cache."""
     few = _first(split, _BATCHES_OF_FEATURES * config.data.batch_size)
     with tempfile.TemporaryDirectory() as folder:
         config = config.copy_and_resolve_references()
         if config.train.feature_cache != "off":
             config.train.feature_cache = folder
-        states, splits = program.initial_states, {"train": few}
-        features = cached_features(config, program, states, splits).get("train")
+        (initial,) = program.initial_states
+        features = cached_features(
+            config,
+            program.model,
+            program.parallel,
+            [initial.variables],
+            {"train": few},
+            images_change=not experiment.augmentation(config).is_off,
+        ).get("train")
         if features is None:
             return split, None
-        return few, np.array(features)  # the file goes with the folder
+        return few, np.array(features)  # a copy: the file is deleted with the folder
 
 
 def _first(split: Split, count: int) -> Split:
+    """Returns the first images of a split."""
     return dataclasses.replace(
         split,
         images=split.images[:count],
@@ -320,16 +334,16 @@ def _first(split: Split, count: int) -> Split:
 
 
 def measured_peak(parallel: Parallel, precision: str) -> Peak:
-    """The FLOP/s of a matrix product on the devices, each multiplying its own at the same time."""
+    """Measures the FLOP/s of a matrix product, with a product on every device at the same time."""
     dtype = PRECISIONS[precision]
-    # `batch` is what the devices share, a matrix each; the other they all have.
+    # Each device has a matrix of the batch, and all have the other one.
     multiply = parallel.compile_per_example(lambda matrix, batch: batch["rows"] @ matrix)
     devices, rows = len(parallel.devices), 512
     while True:
         rng = np.random.default_rng(0)
-        own = rng.standard_normal((devices * rows, rows), np.float32).astype(dtype)
-        matrix = parallel.put_replicated(own[:rows])
-        batch = parallel.put_batch({"rows": own})
+        matrices = rng.standard_normal((devices * rows, rows), np.float32).astype(dtype)
+        matrix = parallel.put_replicated(matrices[:rows])
+        batch = parallel.put_batch({"rows": matrices})
         jax.block_until_ready(multiply(matrix, batch))
         seconds = []
         for _ in range(5):

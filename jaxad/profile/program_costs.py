@@ -1,10 +1,10 @@
-"""What a compiled program costs, by the compiler's own account; nothing is run.
+"""Costs of a compiled program, from XLA's analysis; nothing is run.
 
-XLA counts operations of the optimised program of one device, from the shapes: a multiplication and
-an addition are two, a convolution's taps that fall on padding or between the rows of a stride are
-none, a transcendental function counts apart. The body of a loop is counted once, however often it
-runs. Bytes accessed are what every kernel reads and writes, as if nothing stayed in a cache between
-two kernels; what is inside a fused kernel is free. Fusion is that of the backend that compiled it.
+XLA counts the operations of the optimised program of one device from the shapes. A multiplication
+and an addition are two operations; taps of a convolution on padding or between strides are none;
+transcendental functions are counted separately. The body of a loop is counted once, however often
+it runs. Bytes accessed are read and written by kernels, without caches between kernels; values
+inside a fused kernel are free. Fusion depends on the backend.
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ from typing import Any
 
 import jax
 
-#: Bytes of a number, by HLO's name of its type.
+#: HLO type -> bytes of a number.
 _BYTES = {
     "pred": 1, "s8": 1, "u8": 1, "s16": 2, "u16": 2, "f16": 2, "bf16": 2, "s32": 4, "u32": 4,
     "f32": 4, "s64": 8, "u64": 8, "f64": 8, "c64": 8, "c128": 16,
@@ -23,24 +23,25 @@ _BYTES = {
 
 _OPERATION = re.compile(r"^\s+(?:ROOT )?%?[\w.\-]+ = (?P<types>.*?) (?P<name>[a-z][a-z0-9\-]*)\(")
 _ARRAY = re.compile(r"\b([a-z]+\d*)\[([\d,]*)\]")
-#: Operations that move or compute nothing.
+#: Operations that neither move nor compute anything.
 _FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all"}
 
 
 @dataclasses.dataclass(frozen=True)
 class ProgramCosts:
-    """One execution of a compiled program, on one of its devices.
+    """The costs of one execution of a compiled program, on one device.
+
+    Values are None where the backend does not report them.
 
     Attributes:
-        flops: floating-point operations; None where the backend does not tell.
-        transcendentals: exponentials, logarithms and their like; None where it does not tell.
-        bytes_accessed: read and written by all kernels; None where it does not tell.
-        peak_memory: bytes of arguments, results and temporaries that are there at once; None where
-            it does not tell.
+        flops: floating-point operations.
+        transcendentals: exponentials, logarithms, and similar functions.
+        bytes_accessed: bytes that all kernels read and write.
+        peak_memory: bytes of arguments, results, and temporaries that exist at once.
         all_reduces: bytes that each all-reduce sums, in the order of the program.
-        kernels: operations of the main computation that compute or move something, a fused or a
-            called one and a loop as one.
-        loops: how many loops there are, whose bodies were counted once.
+        kernels: operations of the main computation that compute or move something; a fusion, a call
+            or a loop is one.
+        loops: number of loops, whose bodies were counted once.
     """
 
     flops: float | None
@@ -53,7 +54,7 @@ class ProgramCosts:
 
 
 def program_costs(compiled: jax.stages.Compiled) -> ProgramCosts:
-    """The costs of what `jax.jit(f).lower(...).compile()` (or `jax.pmap(f)`...) returns."""
+    """Returns the costs of the result of `jax.jit(f).lower(...).compile()`, or of `jax.pmap`."""
     analysis = _analysis(compiled)
     text = compiled.as_text() or ""
     return ProgramCosts(
@@ -68,7 +69,7 @@ def program_costs(compiled: jax.stages.Compiled) -> ProgramCosts:
 
 
 def all_reduces(text: str) -> tuple[int, ...]:
-    """The bytes that each all-reduce of a program in HLO's text form sums."""
+    """Returns the bytes that each all-reduce of a program sums, from its HLO text."""
     return tuple(
         array_bytes(types)
         for types, name in _operations(text)
@@ -77,7 +78,7 @@ def all_reduces(text: str) -> tuple[int, ...]:
 
 
 def array_bytes(types: str) -> int:
-    """The bytes of all arrays in a type as HLO writes it, `f32[3,4]{1,0}` or a tuple of such."""
+    """Returns the bytes of all arrays in an HLO type: `f32[3,4]{1,0}` or a tuple of such types."""
     return sum(
         _BYTES[kind] * math.prod(int(size) for size in sizes.split(",") if size)
         for kind, sizes in _ARRAY.findall(types)
@@ -86,20 +87,20 @@ def array_bytes(types: str) -> int:
 
 
 def _operations(text: str) -> list[tuple[str, str]]:
-    """(type, operation) of every line of a program."""
-    found = (_OPERATION.match(line) for line in text.splitlines())
-    return [(match["types"], match["name"]) for match in found if match]
+    """Returns (type, operation) of every line of a program."""
+    matches = (_OPERATION.match(line) for line in text.splitlines())
+    return [(match["types"], match["name"]) for match in matches if match]
 
 
 def _main_operations(text: str) -> list[str]:
-    """The operations of the computation that is called from outside."""
+    """Returns the operations of the entry computation."""
     _, _, rest = text.partition("\nENTRY ")
     body, _, _ = rest.partition("\n}")
     return [name for _, name in _operations(body)]
 
 
 def _analysis(compiled: jax.stages.Compiled) -> Mapping[str, Any]:
-    """XLA's own; empty where the backend has none."""
+    """Returns XLA's cost analysis; empty if the backend has none."""
     try:
         return compiled.cost_analysis() or {}
     except NotImplementedError:
@@ -113,6 +114,6 @@ def _peak_memory(compiled: jax.stages.Compiled) -> int | None:
         return None
     if memory is None:
         return None
-    # Donated arguments become results in place.
+    # Donated arguments and their results share memory.
     arrays = memory.argument_size_in_bytes + memory.output_size_in_bytes
     return int(arrays - memory.alias_size_in_bytes + memory.temp_size_in_bytes)

@@ -5,12 +5,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from jaxad.profile.profiling import PhaseProfile, Profile, Times
 
 UNKNOWN = "not available"
-#: Kinds and layers that are listed; the rest is one line.
+#: Kinds and layers that are listed; the others are one line.
 _LISTED = 8
 
 
-def lines(profile: Profile) -> list[str]:
-    """The table, its rows aligned."""
+def format_profile(profile: Profile) -> list[str]:
+    """Returns the lines of a table with aligned columns."""
     about = profile.about
     rows: list[tuple[str, str]] = [
         ("model", f"{about['model']}, {profile.parameters:,} parameters"),

@@ -1,12 +1,17 @@
-"""Signals that end a run: noted when they arrive, acted on where it is safe.
+"""Signals that end a command (SIGINT, SIGTERM, SIGHUP): noted on arrival, acted on at safe points.
 
-Python raises KeyboardInterrupt between any two instructions, also inside an import or inside a
-callback of a library that swallows it. On the command line a signal therefore only sets a flag
-(`handled`). Code that can stop polls it: `check` raises KeyboardInterrupt; training polls
-`requested`, saves and returns (`saves_first`). A thread ends the process where nothing reacts in
-time. That loses nothing: all files are written so that a process can be killed at any moment.
+By default Python raises KeyboardInterrupt between any two instructions: in the middle of an import,
+or in a callback of a library that swallows it. On the command line (`install`, `handled`) a signal
+therefore only sets a flag, and code polls it at safe points:
 
-Imports nothing but the standard library, so that signals are handled before anything else loads.
+- `check` raises KeyboardInterrupt; long tasks call it between files, batches, or figures.
+- A block of `deferred` polls `requested` instead, saves its work, and returns; training does.
+
+A watcher thread ends the process a few seconds after a signal if nothing has reacted, and at once
+on a second signal. Nothing is lost: all files are written so that the process can be killed at any
+moment. In a notebook or a script only `deferred` handles signals, and restores the handlers.
+
+This module imports only the standard library, so that signals are handled before the slow imports.
 """
 
 import atexit
@@ -22,49 +27,51 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 
-#: What the command line says when a signal has ended it.
+#: The line that the command line prints when a signal has ended it.
 MESSAGE = "interrupted; the same command goes on from what is saved."
 #: The exit code of an interrupted command.
 EXIT_CODE = 1
 
-#: SIGHUP: the terminal was closed. Windows has none.
+#: Signals that training answers with a save, also in notebooks. SIGHUP: the terminal was closed;
+#: Windows has none.
 _SAVED_ON = tuple(
     getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)
 )  # fmt: skip
 _HANDLED = (signal.SIGINT, *_SAVED_ON)
+#: Signals that never count as the second one: a closing terminal sends several.
 _REPEATED = tuple(number for number in _SAVED_ON if number != signal.SIGTERM)
 
-#: Seconds until the process is ended where nothing reacts to a signal.
+#: Seconds after which the watcher ends the process if nothing reacts to a signal.
 _GRACE_SECONDS = 3.0
-#: Signals that arrive so soon after the first are the same one: schedulers signal a process and
-#: its group.
+#: Signals that arrive this soon after the first count as the same one: schedulers signal a process
+#: and its group.
 _SAME_SECONDS = 0.2
-#: Seconds after which a message says what a signal waits for.
+#: Seconds after which a message tells what a signal waits for.
 _QUIET_SECONDS = 1.0
 
 
 class Stopped(KeyboardInterrupt):
-    """A signal ended a training early; what was trained is saved."""
+    """Raised when a signal ended training early and a checkpoint was saved."""
 
 
 class _State:
-    """What has arrived.
+    """The state of signal handling.
 
     Attributes:
-        name: of the first signal, "" before.
-        arrived: when it arrived, on the monotonic clock.
-        since: when the grace period began.
-        saving: how many blocks of `saves_first` are open.
-        answered: whether the signal's work is done and the process is about to end.
+        name: name of the first signal that arrived, "" before.
+        arrived: time of its arrival, on the monotonic clock.
+        since: time when the grace period began.
+        deferring: number of open `deferred` blocks.
+        acknowledged: whether the work is saved and the process is about to end by itself.
         finished: whether the command is done and only the interpreter has to end.
-        code: the exit code where the process is ended.
+        code: exit code when the process is ended from here.
     """
 
     def __init__(self) -> None:
         self.name = ""
         self.arrived = self.since = 0.0
-        self.saving = 0
-        self.answered = False
+        self.deferring = 0
+        self.acknowledged = False
         self.finished = False
         self.code = EXIT_CODE
 
@@ -81,32 +88,31 @@ _temporary: set[Path] = set()
 
 
 def requested() -> bool:
-    """Whether a signal that ends the run has arrived."""
+    """Tells whether a signal has arrived."""
     return bool(_state.name)
 
 
-def name() -> str:
-    """The signal that arrived, such as `SIGTERM`; "" where none has."""
+def signal_name() -> str:
+    """Returns the name of the signal that arrived, such as `SIGTERM`; "" if none has."""
     return _state.name
 
 
 def check() -> None:
-    """Raises KeyboardInterrupt if a signal has arrived, unless the caller saves first.
+    """Raises KeyboardInterrupt if a signal has arrived; does nothing in a `deferred` block.
 
-    Call it where a long task may end: between files, batches, subjects or figures.
+    Long tasks call it where they may end: between files, batches, subjects, or figures.
     """
-    if _state.name and not _state.saving:
+    if _state.name and not _state.deferring:
         raise KeyboardInterrupt
 
 
 @contextlib.contextmanager
 def handled() -> Iterator[None]:
-    """Inside, SIGINT, SIGTERM and SIGHUP set a flag; for the command line alone.
+    """Makes SIGINT, SIGTERM, and SIGHUP only set the flag, inside the block; for the command line.
 
-    A second SIGINT or SIGTERM ends the process at once, and so does the first signal where nothing
-    reacts to it within a few seconds. Signals that the caller's environment ignores (`nohup`,
-    background jobs) stay ignored. Only the main thread can handle signals; in another one this does
-    nothing.
+    The process ends at once on a second SIGINT or SIGTERM, and a few seconds after the first signal
+    if nothing reacts. Signals that are ignored (`nohup`, background jobs) stay ignored. Only the
+    main thread can handle signals; in another thread this does nothing.
     """
     if threading.current_thread() is not threading.main_thread() or _watcher is not None:
         yield
@@ -117,16 +123,16 @@ def handled() -> Iterator[None]:
 
 
 def install() -> None:
-    """Handles signals as `handled` does, until the process ends; call it first in a process."""
+    """Handles signals as `handled` does until the process ends; call it first in a process."""
     if _watcher is None:
         _handle(_until_the_end)
-        atexit.register(_exit)  # the first that is registered is the last that runs
+        atexit.register(_exit)  # registered first, it runs last
 
 
 def _handle(stack: contextlib.ExitStack) -> None:
     global _watcher
     _reset()
-    # Before the handlers, and closed after them, so that no signal falls between.
+    # Opened before the handlers and closed after them, so that no signal falls between.
     _watcher = _Watcher()
     stack.callback(_close_watcher)
     stack.enter_context(_handlers(_HANDLED))
@@ -141,35 +147,36 @@ def _close_watcher() -> None:
 
 
 @contextlib.contextmanager
-def saves_first(*, sets_handlers: bool = True) -> Iterator[None]:
-    """Inside, the block polls `requested`, saves its work and returns: nothing else ends it.
+def deferred(*, sets_handlers: bool = True) -> Iterator[None]:
+    """Defers the effect of signals: the block polls `requested`, saves its work, and returns.
 
-    Without `handled` (a notebook, a script) SIGTERM and SIGHUP set the flag inside the block, and
-    Ctrl-C raises KeyboardInterrupt as ever.
+    Inside, `check` raises nothing and the watcher does not end the process on the first signal.
+    Without `handled` (in a notebook or a script), SIGTERM and SIGHUP set the flag inside the block;
+    Ctrl-C raises KeyboardInterrupt as usual.
 
     Args:
-        sets_handlers: whether to handle SIGTERM and SIGHUP without `handled`; False where somebody
-            else does, as JAX does in one of several processes.
+        sets_handlers: handle SIGTERM and SIGHUP if `handled` does not; False if another library
+            does, as JAX in one of several processes.
     """
-    is_alone = _watcher is None and not _state.saving
+    is_outermost = _watcher is None and not _state.deferring
     in_main_thread = threading.current_thread() is threading.main_thread()
     with contextlib.ExitStack() as stack:
-        if is_alone and in_main_thread and sets_handlers:
+        if is_outermost and in_main_thread and sets_handlers:
             _reset()
             stack.callback(_reset)
             stack.enter_context(_handlers(_SAVED_ON))
         state = _state
-        state.saving += 1
+        state.deferring += 1
         try:
             yield
         finally:
-            state.saving -= 1
+            state.deferring -= 1
             state.since = time.monotonic()
 
 
 @contextlib.contextmanager
 def removed_at_the_end(folder: Path) -> Iterator[None]:
-    """Inside, the folder is removed if a signal ends the process without unwinding its blocks."""
+    """Deletes the folder if a signal ends the process inside the block without unwinding it."""
     _temporary.add(folder)
     try:
         yield
@@ -177,21 +184,21 @@ def removed_at_the_end(folder: Path) -> Iterator[None]:
         _temporary.discard(folder)
 
 
-def answer() -> None:
-    """Says that the signal's work is done and the process is about to end by itself."""
-    _state.answered = True
+def acknowledge() -> None:
+    """Tells the watcher that the work is saved and the process is about to end by itself."""
+    _state.acknowledged = True
 
 
 def finish(code: int, *, at_once: bool = True) -> None:
     """Ends the process with this code if a signal has arrived; call it when the command is done.
 
-    A signal that arrives from now on does not change the exit code.
+    From now on, signals do not change the exit code.
 
     Args:
         code: the exit code.
-        at_once: whether an interrupted process ends here. Threads of libraries that a signal caught
-            in the middle can make an ordinary end hang or crash; but one of several processes has
-            to take leave of the others.
+        at_once: end an interrupted process here. Threads of libraries that were interrupted can
+            make an ordinary exit hang or crash; but one of several processes needs an ordinary
+            exit, to disconnect from the others.
     """
     if _state.name and at_once:
         _flush()
@@ -200,10 +207,9 @@ def finish(code: int, *, at_once: bool = True) -> None:
 
 
 def _exit() -> None:
-    """Ends the process with its code, where there is one, before Python takes its handlers away.
+    """Ends a finished process with its exit code, before Python restores the signal handlers.
 
-    Nothing is left to do by then but the destructors of libraries, in which a signal would decide
-    the exit code.
+    Only destructors of libraries are left to run, in which a signal would change the exit code.
     """
     if _state.finished:
         _flush()
@@ -212,7 +218,7 @@ def _exit() -> None:
 
 def _flush() -> None:
     for stream in (sys.stdout, sys.stderr):
-        if stream is not None:  # it was closed before the process began
+        if stream is not None:  # closed before the process started
             with contextlib.suppress(OSError, ValueError):
                 stream.flush()
 
@@ -224,13 +230,16 @@ def _reset() -> None:
 
 @contextlib.contextmanager
 def _handlers(numbers: Sequence[int]) -> Iterator[None]:
-    """Lets signals set the flag; those that are ignored stay ignored."""
+    """Makes signals set the flag inside the block.
+
+    Ignored signals stay ignored, and handlers in C stay: Python could not restore them.
+    """
 
     def note(number: int, frame: FrameType | None) -> None:
-        if _watcher is None:  # else its thread has read the signal already, or is about to
+        if _watcher is None:  # otherwise its thread reads the signal
             _state.note(number)
 
-    taken = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
+    taken = [number for number in numbers if signal.getsignal(number) not in (signal.SIG_IGN, None)]
     before = {number: signal.signal(number, note) for number in taken}
     try:
         yield
@@ -240,10 +249,10 @@ def _handlers(numbers: Sequence[int]) -> Iterator[None]:
 
 
 class _Watcher:
-    """A thread that reads signals as they arrive, also while the main thread is inside C code.
+    """A thread that reads signals when they arrive, even while the main thread runs C code.
 
-    The C handler of Python writes a signal's number to a pipe at once; the Python handler would
-    have to wait for the main thread.
+    It reads a pipe (`signal.set_wakeup_fd`), to which Python's C handler writes the number of a
+    signal at once; handlers in Python have to wait for the main thread.
     """
 
     def __init__(self) -> None:
@@ -254,7 +263,7 @@ class _Watcher:
         self._thread.start()
 
     def close(self) -> None:
-        """Stops reading; signals that arrived before are noted."""
+        """Stops the thread after the signals that have arrived are noted."""
         signal.set_wakeup_fd(self._before)
         os.write(self._write_end, b"\0")  # no signal has number 0
         self._thread.join()
@@ -268,13 +277,12 @@ class _Watcher:
             if not _state.name:
                 _state.note(number)
                 threading.Thread(target=_enforce, args=(_state,), daemon=True).start()
-            # A closing terminal sends SIGHUP more than once: that is never somebody's second try.
             elif number not in _REPEATED and time.monotonic() - _state.arrived > _SAME_SECONDS:
                 _end_now(_state, f"{signal.Signals(number).name}: ended at once.")
 
 
 def _above_streams(end: int) -> int:
-    """The end of a pipe under a number that is no standard stream's, where these are closed."""
+    """Duplicates a file descriptor to 3 or above: the standard streams may be closed."""
     if end > 2:
         return end
     moved = fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 3)
@@ -283,22 +291,23 @@ def _above_streams(end: int) -> int:
 
 
 def _enforce(state: _State) -> None:
-    """Ends the process where nothing reacts to a signal in time; says what training waits for."""
+    """Ends the process if nothing reacts to a signal in time; prints what training waits for."""
     is_explained = False
-    while not state.answered and state is _state:
+    while not state.acknowledged and state is _state:
         waited = time.monotonic() - state.since
-        if state.saving and waited > _QUIET_SECONDS and not is_explained:
+        if state.deferring and waited > _QUIET_SECONDS and not is_explained:
             is_explained = True
             _write(
-                f"{state.name}: stops and saves after the update under way; Ctrl-C or SIGTERM now "
+                f"{state.name}: stops and saves after the current update; Ctrl-C or SIGTERM now "
                 "ends it at once, without saving."
             )
-        if not state.saving and waited > _GRACE_SECONDS:
+        if not state.deferring and waited > _GRACE_SECONDS:
             _end_now(state, MESSAGE)
         time.sleep(0.05)
 
 
 def _end_now(state: _State, text: str) -> None:
+    """Ends the process from the watcher's threads: no block is unwound."""
     if not state.finished:
         _write(text)
     for folder in list(_temporary):
@@ -307,15 +316,15 @@ def _end_now(state: _State, text: str) -> None:
 
 
 def _leave(code: int) -> None:
-    """Ends this process and asks its children to end: workers would wait for a while.
+    """Ends this process and its children, which would otherwise go on for a while.
 
-    Those that clean up behind the others ignore SIGTERM and end when this process has.
+    Python's resource tracker ignores SIGTERM and ends after this process.
     """
     children = []
-    for listing in Path("/proc/self/task").glob("*/children"):  # where the system has such files
+    for listing in Path("/proc/self/task").glob("*/children"):  # Linux only
         with contextlib.suppress(OSError):
             children += [int(child) for child in listing.read_text().split()]
-    # Nothing in between: the main thread may wait for a child, and would go on once it has ended.
+    # Exit right after: the main thread may wait for a child, and would go on once it has ended.
     for child in children:
         with contextlib.suppress(OSError):
             os.kill(child, signal.SIGTERM)
@@ -323,6 +332,6 @@ def _leave(code: int) -> None:
 
 
 def _write(text: str) -> None:
-    """Writes a line to stderr past Python's buffers, whose locks the main thread may hold."""
+    """Writes a line to stderr, bypassing Python's buffers: the main thread may hold their locks."""
     with contextlib.suppress(OSError):
         os.write(2, f"\n{text}\n".encode())

@@ -1,4 +1,4 @@
-"""Locks that processes of one machine hold against each other; a killed process leaves none."""
+"""File locks between processes; the system releases those of a process that ends."""
 
 import contextlib
 import fcntl
@@ -14,7 +14,7 @@ logger = logging.getLogger(__name__)
 
 
 def try_lock(file: IO[str]) -> bool:
-    """Takes the lock on an open file; False where another process holds it."""
+    """Locks an open file until it is closed; returns False if another process holds the lock."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -23,17 +23,20 @@ def try_lock(file: IO[str]) -> bool:
 
 
 @contextlib.contextmanager
-def wait_for_lock(path: Path, waiting: str) -> Iterator[None]:
-    """Waits until no other process holds the lock, and holds it inside.
+def wait_for_lock(path: Path, message: str) -> Iterator[None]:
+    """Waits for a lock and holds it inside the block.
 
     Args:
-        path: of the lock's file, made if it is not there.
-        waiting: what to print where another process holds it.
+        path: the lock file, created if needed.
+        message: logged if another process holds the lock.
+
+    Raises:
+        KeyboardInterrupt: a signal arrived during the wait.
     """
     with path.open("w") as file:
         held = try_lock(file)
         if not held:
-            logger.info(waiting)
+            logger.info(message)
         while not held:
             interrupts.check()
             time.sleep(0.2)

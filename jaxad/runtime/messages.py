@@ -1,7 +1,7 @@
 """Messages of the package on the command line: plain lines on stdout and stderr.
 
-Every module logs to a logger below `jaxad`. Python shows warnings by default and nothing else;
-another program decides for itself what it does with them.
+Every module logs to a logger below `jaxad`. In a notebook or another program nothing is configured:
+Python shows warnings by default, and the program decides about the rest.
 """
 
 import contextlib
@@ -13,7 +13,7 @@ _LOGGER = logging.getLogger("jaxad")
 
 
 class _Printer(logging.Handler):
-    """Prints warnings and errors to stderr and everything else to stdout, as it is then."""
+    """Prints warnings and errors to `sys.stderr`, everything else to `sys.stdout`."""
 
     def emit(self, record: logging.LogRecord) -> None:
         stream = sys.stderr if record.levelno >= logging.WARNING else sys.stdout
@@ -22,7 +22,7 @@ class _Printer(logging.Handler):
 
 @contextlib.contextmanager
 def printed() -> Iterator[None]:
-    """Prints the package's messages from INFO on inside the block, without time and level."""
+    """Prints messages from level INFO inside the block, without time and level."""
     level, propagates, printer = _LOGGER.level, _LOGGER.propagate, _Printer()
     _LOGGER.addHandler(printer)
     _LOGGER.setLevel(logging.INFO)
@@ -35,6 +35,24 @@ def printed() -> Iterator[None]:
         _LOGGER.propagate = propagates
 
 
+@contextlib.contextmanager
+def root_logger_kept() -> Iterator[None]:
+    """Keeps absl from adding a handler to the root logger inside the block.
+
+    absl adds one at the first record of a library if the root logger has none. Inside, the handler
+    that Python uses by default stands in.
+    """
+    root, handler = logging.getLogger(), logging.lastResort
+    if root.handlers or handler is None:
+        yield
+        return
+    root.addHandler(handler)
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)
+
+
 def print_warnings_only() -> None:
-    """Prints nothing below a warning from now on: one of several processes says the rest."""
+    """Prints only warnings and errors from now on; the first process prints the rest."""
     _LOGGER.setLevel(logging.WARNING)

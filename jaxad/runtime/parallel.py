@@ -1,10 +1,11 @@
-"""Two ways to spread one program over all devices: `jit` of `shard_map`, and `pmap`.
+"""Data parallelism over all devices: `jit` of `shard_map`, or `pmap`, for the same functions.
 
-Both take the same functions, which see one device's part of the batch and an axis name to reduce
-over; where there is one device, the part is the whole and there is no axis. The collectives are
-those that the functions ask for and no others: the compiler places none.
+A function f(state, batch) sees the replicated state, its device's part of the batch, and the name
+of the axis to reduce over. With one device the part is the whole batch and there is no axis. The
+compiler inserts no collectives; the only ones are those in the function.
 
-Every program is sent to the devices through `Dispatched`, which bounds how many are under way.
+`Parallel` places arrays and compiles functions. Compiled functions are `Dispatched`, which limits
+how many of them the devices have queued.
 """
 
 import collections
@@ -30,10 +31,10 @@ logger = logging.getLogger(__name__)
 MODES = ("jit", "pmap")
 _AXIS = "data"
 
-#: Programs that may be under way at once. On a CPU two keep the devices busy. XLA runs all CPU
-#: devices of a process on one pool of threads; with more than 32 programs under way, launches wait
-#: on the threads that the partners in an all-reduce need, and the process hangs. On accelerators
-#: the bound limits the memory of batches that wait.
+#: Programs that may be queued on the devices. On a CPU two keep the devices busy. XLA runs all CPU
+#: devices of a process on one thread pool: with more than 32 queued programs, launches block the
+#: threads that their partners in an all-reduce need, and the process hangs. On accelerators the
+#: limit bounds the memory of queued batches.
 _MOST_ON_CPU, _MOST_ON_ACCELERATORS = 2, 16
 
 _REMEDIES = {
@@ -49,13 +50,11 @@ _REMEDIES = {
 
 
 class InFlight:
-    """The results that the devices still compute; there are never more than `most`.
-
-    Threads may share it.
+    """The programs that the devices have queued, at most `most`. Thread-safe.
 
     Args:
-        most: how many programs may be under way.
-        platform: of the devices, such as `cpu`.
+        most: the limit.
+        platform: the platform of the devices, such as `cpu`.
     """
 
     def __init__(self, most: int, platform: str) -> None:
@@ -64,12 +63,13 @@ class InFlight:
         self._results: collections.deque[jax.Array] = collections.deque()
         self._watchdog = Watchdog(_REMEDIES.get(platform, _REMEDIES[""]))
 
-    def send(self, program: Callable[[], Any], tracked: Callable[[Any], Tree]) -> Any:
-        """Sends a program to the devices once there is room for one more.
+    def send(self, program: Callable[[], Any], is_donated: bool) -> Any:
+        """Dispatches a program once there is room for one more.
 
         Args:
-            program: sends it and returns its results, which may not be there yet.
-            tracked: the part of the results that nobody takes over before they are there.
+            program: dispatches the program and returns its results, which may not be ready.
+            is_donated: whether the first result is donated to another program: it cannot be waited
+                for, but the others can.
 
         Returns:
             The results.
@@ -77,19 +77,20 @@ class InFlight:
         with self._lock:
             self._wait_for(self._most - 1)
             results = program()
-            # All results of a program are there at once; the smallest takes the least memory.
-            arrays = [x for x in jax.tree.leaves(tracked(results)) if isinstance(x, jax.Array)]
+            tracked = jax.tree.leaves(results[1:] if is_donated else results)
+            # All results of a program are ready at once; the smallest takes the least memory.
+            arrays = [x for x in tracked if isinstance(x, jax.Array)]
             if arrays:
                 self._results.append(min(arrays, key=lambda array: array.nbytes))
             return results
 
     def wait(self) -> None:
-        """Returns when no program is under way."""
+        """Waits until no program is queued."""
         with self._lock:
             self._wait_for(0)
 
     def _wait_for(self, count: int) -> None:
-        """Returns when at most `count` programs are under way."""
+        """Waits until at most `count` programs are queued."""
         while len(self._results) > count:
             result = self._results.popleft()
             if not result.is_deleted():
@@ -99,12 +100,12 @@ class InFlight:
 
 @functools.cache
 def _in_flight(platform: str) -> InFlight:
-    """The one of this process: XLA's limit is for all programs of a process."""
+    """Returns the queue that all programs of the process share, as XLA's thread pool is shared."""
     return InFlight(_MOST_ON_CPU if platform == "cpu" else _MOST_ON_ACCELERATORS, platform)
 
 
 class Dispatched:
-    """A compiled f(state, batch) that waits while too many programs are under way."""
+    """A compiled f(state, batch) that waits while too many programs are queued."""
 
     def __init__(self, compiled: Any, in_flight: InFlight, donates_state: bool) -> None:
         self._compiled = compiled
@@ -112,26 +113,21 @@ class Dispatched:
         self._donates_state = donates_state
 
     def __call__(self, state: Tree, batch: Tree) -> Any:
-        """Sends the program to the devices; its results may not be there yet."""
-
-        def tracked(results: Any) -> Tree:
-            # The next call takes the new state over; what else there is can be waited for.
-            return results[1] if self._donates_state else results
-
-        return self._in_flight.send(lambda: self._compiled(state, batch), tracked)
+        """Dispatches the program; its results may not be ready."""
+        return self._in_flight.send(lambda: self._compiled(state, batch), self._donates_state)
 
     def lower(self, state: Tree, batch: Tree) -> Any:
-        """Lowers the function for these arguments, as `jax.jit(f).lower` does."""
+        """Lowers the function for these arguments; see `jax.jit(f).lower`."""
         return self._compiled.lower(state, batch)
 
 
 @dataclasses.dataclass(frozen=True)
 class Parallel:
-    """How arrays lie on the devices, and how functions are compiled for them.
+    """The placement of arrays on the devices, and the compilation of functions for them.
 
     Attributes:
         mode: `jit` or `pmap`.
-        devices: all devices of all processes, those of a process beside each other.
+        devices: all devices of all processes, ordered by process.
     """
 
     mode: str
@@ -139,21 +135,21 @@ class Parallel:
 
     @property
     def in_flight(self) -> InFlight:
-        """What this process's devices compute, for this and all other layouts."""
+        """The programs that this process has queued."""
         return _in_flight(self.devices[0].platform)
 
     @property
     def axis_name(self) -> str | None:
-        """The axis that functions reduce over; None where they see the global batch."""
+        """The name of the axis that functions reduce over; None for one device."""
         return _AXIS if len(self.devices) > 1 else None
 
     @property
     def is_local(self) -> bool:
-        """Whether all devices are this process's."""
+        """Whether all devices belong to this process."""
         return len(self._local_devices) == len(self.devices)
 
     def local(self) -> "Parallel":
-        """The same over this process's devices alone."""
+        """Returns the same for the devices of this process only."""
         return Parallel(self.mode, tuple(self._local_devices))
 
     @property
@@ -168,7 +164,7 @@ class Parallel:
         return NamedSharding(self._mesh, PartitionSpec(*axes))
 
     def check_batch_size(self, field: str, batch_size: int) -> None:
-        """Raises a UserError where the devices cannot share a batch evenly."""
+        """Raises a UserError if the devices cannot share a batch evenly."""
         if batch_size < 1 or batch_size % len(self.devices):
             raise UserError(
                 f"{field}: {batch_size} images cannot be shared by {len(self.devices)} devices; "
@@ -176,28 +172,28 @@ class Parallel:
             )
 
     @property
-    def _one_part_each(self) -> NamedSharding:
-        """pmap's layout: the first axis is this process's devices."""
+    def _pmap_sharding(self) -> NamedSharding:
+        """The layout of pmap: the first axis is spread over the devices of this process."""
         return NamedSharding(_mesh(self._local_devices), PartitionSpec(_AXIS))
 
     def round_up(self, batch_size: int) -> int:
-        """The least multiple of the number of devices that is not below `batch_size`."""
+        """Returns the least multiple of the number of devices that is at least `batch_size`."""
         return -(-batch_size // len(self.devices)) * len(self.devices)
 
     def put_replicated(self, tree: Tree) -> Tree:
-        """The same tree on every device."""
+        """Copies a tree of arrays to every device."""
         if self.mode == "pmap":
             count = len(self._local_devices)
             stacked = jax.tree.map(lambda x: np.broadcast_to(x, (count, *np.shape(x))), tree)
-            return jax.device_put(stacked, self._one_part_each)
+            return jax.device_put(stacked, self._pmap_sharding)
         return jax.device_put(tree, self._sharding())
 
     def put_batch(self, batch: dict[str, np.ndarray]) -> Tree:
-        """This process's part of a batch, spread over its devices."""
+        """Spreads this process's part of a batch over its devices."""
         if self.mode == "pmap":
             count = len(self._local_devices)
             parts = {name: x.reshape(count, -1, *x.shape[1:]) for name, x in batch.items()}
-            return jax.device_put(parts, self._one_part_each)
+            return jax.device_put(parts, self._pmap_sharding)
         sharding = self._sharding(_AXIS)
         return {
             name: jax.make_array_from_process_local_data(sharding, array)
@@ -205,14 +201,14 @@ class Parallel:
         }
 
     def get_replicated(self, tree: Tree) -> Tree:
-        """A replicated tree as NumPy arrays."""
+        """Returns a replicated tree as NumPy arrays."""
         self.in_flight.wait()
         if self.mode == "pmap":
             tree = jax.tree.map(lambda x: x.addressable_shards[0].data[0], tree)
         return jax.device_get(tree)
 
     def get_per_example(self, tree: Tree) -> Tree:
-        """Per-example results of the global batch, in order, as NumPy arrays [B, ...]."""
+        """Returns per-example results of the global batch, in order, as NumPy arrays [B, ...]."""
         self.in_flight.wait()
         if not self.is_local:
             from jax.experimental import multihost_utils
@@ -229,9 +225,8 @@ class Parallel:
         """Compiles f(state, batch) whose results are the same on every device.
 
         Args:
-            function: to compile.
-            donate_state: whether the state's memory becomes the results'; f then returns
-                (new state, others).
+            function: the function.
+            donate_state: donate the state; f then returns (new state, other results).
         """
         donate = (0,) if donate_state else ()
         if self.mode == "pmap":
@@ -256,12 +251,12 @@ class Parallel:
             mesh=self._mesh,
             in_specs=(PartitionSpec(), PartitionSpec(_AXIS)),
             out_specs=out,
-            # As in pmap: a gradient is one device's own until the function sums it.
+            # As in pmap: a gradient belongs to one device until the function sums it.
             check_vma=False,
         )
 
     def prefetch(self, batches: Iterable[dict[str, np.ndarray]], depth: int = 2) -> Iterator[Tree]:
-        """Batches on the devices; `depth` of them, the one in use included, are there at once."""
+        """Yields batches on the devices; at most `depth` exist at once, with the one in use."""
         queue: collections.deque[Tree] = collections.deque()
         for batch in batches:
             queue.append(self.put_batch(batch))
@@ -271,25 +266,29 @@ class Parallel:
 
 
 def _mesh(devices: Sequence[jax.Device]) -> Mesh:
-    """Devices in their order: `jax.make_mesh` may choose another one."""
+    """Makes a mesh that keeps the order of the devices, which `jax.make_mesh` may change."""
     return Mesh(np.asarray(devices), (_AXIS,), axis_types=(AxisType.Auto,))
 
 
 def make_parallel(mode: str, devices: Sequence[jax.Device] | None = None) -> Parallel:
-    """The parallelism that `config.parallel` names, over all devices unless told which.
+    """Returns the parallelism that `config.parallel` names.
+
+    Args:
+        mode: `jit` or `pmap`.
+        devices: the devices; by default all devices of all processes.
 
     Raises:
-        UserError: there is no such mode.
+        UserError: an unknown mode.
     """
     if mode not in MODES:
         raise UserError(f"config.parallel: unknown mode '{mode}'; known: {', '.join(MODES)}.")
-    found = jax.devices() if devices is None else devices
-    # A process's devices beside each other: its part of a batch is one piece of it, in order.
-    return Parallel(mode, tuple(sorted(found, key=lambda device: device.process_index)))
+    devices = jax.devices() if devices is None else devices
+    # Ordered by process, so that a process's part of a batch is one slice of it.
+    return Parallel(mode, tuple(sorted(devices, key=lambda device: device.process_index)))
 
 
 def on_host() -> contextlib.AbstractContextManager[None]:
-    """Inside, JAX computes on the host's processor, unless JAX_PLATFORMS leaves it out."""
+    """Makes JAX compute on the CPU inside the block, unless JAX_PLATFORMS excludes it."""
     try:
         host = jax.local_devices(backend="cpu")[0]
     except RuntimeError:
@@ -298,19 +297,19 @@ def on_host() -> contextlib.AbstractContextManager[None]:
 
 
 def split_cpu(count: int) -> None:
-    """Makes JAX see the CPU as so many devices, where JAX has not started yet.
+    """Makes JAX see the CPU as `count` devices; has no effect once JAX has started.
 
-    XLA runs the small operations of a small batch on one core; two devices on two cores share
-    the batch. Without effect where a CPU is not what JAX runs on, or where XLA_FLAGS decide.
+    XLA runs the small operations of a small batch on one core; two devices on two cores share the
+    batch. Accelerators are not affected, and a count in XLA_FLAGS takes precedence.
     """
     if "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
         return
-    with contextlib.suppress(RuntimeError):  # JAX has started: it keeps the devices it has.
+    with contextlib.suppress(RuntimeError):  # JAX has started
         jax.config.update("jax_num_cpu_devices", count)
 
 
 def warn_of_crowded_cpu() -> None:
-    """Prints a warning where there are more CPU devices than cores; call it once JAX may start."""
+    """Warns if there are more CPU devices than cores; starts JAX."""
     devices = jax.local_devices()
     cores = num_cores()
     if devices[0].platform == "cpu" and len(devices) > cores:
@@ -321,7 +320,7 @@ def warn_of_crowded_cpu() -> None:
 
 
 def num_cores() -> int:
-    """Cores that this process may run on."""
+    """Returns the number of cores that this process may run on."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -1,7 +1,7 @@
-"""Several processes as one run: how they meet, and what the first of them does alone.
+"""Several processes as one run: joining, barriers, broadcasts, and signals.
 
-JAX's own runtime connects them and notices when one is lost. Every process runs the same program on
-its part of each batch; all that is written is written by the first one, in a folder that all see.
+JAX's distributed runtime connects the processes and notices when one is lost. Every process runs
+the same program on its part of each batch; only the first one writes, to a folder that all share.
 """
 
 import itertools
@@ -19,16 +19,17 @@ from jaxad.runtime import interrupts
 
 logger = logging.getLogger(__name__)
 
-#: How JAX finds out by itself who takes part, as `--cluster` names it.
+#: Values of `--cluster`: environments in which JAX finds the processes by itself.
 CLUSTERS = ("auto", "slurm", "ompi", "mpi4py", "tpu", "gcetpu", "gketpu", "k8s")
 #: Flags of the command line that `join` takes.
 FLAGS = (
     "cluster", "coordinator_address", "num_processes", "process_id", "heartbeat_seconds",
 )  # fmt: skip
 
-#: Seconds for which processes wait for each other at the start, and after a last sign of life.
+#: Seconds for which processes wait for each other at the start, and for a heartbeat.
 _START_SECONDS, _HEARTBEAT_SECONDS = 300, 60
-_asked = itertools.count()
+#: Numbers the calls of `notice`.
+_notice_calls = itertools.count()
 #: The signal that was passed on to the other processes.
 _passed_on: list[str] = []
 
@@ -41,21 +42,21 @@ def join(
     process_id: str = "",
     heartbeat_seconds: str = "",
 ) -> None:
-    """Makes this process one of several, where the flags say so; returns when all are there.
+    """Connects this process with others if the flags ask for it; returns when all are connected.
 
-    Call it before JAX starts. From then on SIGTERM is a notice of preemption, which all processes
-    poll (`notice`), and all but the first are silent.
+    Call it before JAX starts. From then on SIGTERM is a preemption notice, which all processes poll
+    (`notice`).
 
     Args:
-        cluster: one of `CLUSTERS`: JAX reads from the scheduler's environment who takes part.
-        coordinator_address: `host:port` of the first process, which listens there.
-        num_processes: how many there are.
-        process_id: which one this is, from 0.
-        heartbeat_seconds: after so long without a sign of life a process counts as dead, and the
+        cluster: one of `CLUSTERS`: JAX finds the processes in the scheduler's environment.
+        coordinator_address: `host:port` at which the first process listens.
+        num_processes: the number of processes.
+        process_id: the index of this process, from 0.
+        heartbeat_seconds: a process without a heartbeat for this long counts as dead, and the
             others end.
 
     Raises:
-        UserError: the flags do not say what they must, or nothing listens at the address.
+        UserError: flags are missing or wrong, or nothing listens at the address.
     """
     given = {
         "--coordinator_address": coordinator_address,
@@ -64,25 +65,22 @@ def join(
     }
     if not cluster and not any(given.values()):
         if heartbeat_seconds:
-            raise UserError("--heartbeat_seconds: this is one process; it needs no heartbeat.")
+            raise UserError("--heartbeat_seconds: this is a single process; leave the flag out.")
         return
     if cluster and cluster not in CLUSTERS:
-        raise UserError(f"--cluster={cluster}: no such cluster; known: {', '.join(CLUSTERS)}.")
+        raise UserError(f"--cluster={cluster}: unknown cluster; known: {', '.join(CLUSTERS)}.")
     if not cluster:
         for flag, value in given.items():
             if not value:
                 raise UserError(
-                    f"{flag}: missing; processes that find each other by flags need all of "
-                    f"{', '.join(given)}."
+                    f"{flag}: missing; without --cluster, processes need all of {', '.join(given)}."
                 )
     count = _whole_number("--num_processes", num_processes, 1)
     index = _whole_number("--process_id", process_id, 0)
     heartbeat = _whole_number("--heartbeat_seconds", heartbeat_seconds, 1) or _HEARTBEAT_SECONDS
     if count is not None and index is not None:
         if index >= count:
-            raise UserError(
-                f"--process_id={index}: of {count} processes the last has number {count - 1}."
-            )
+            raise UserError(f"--process_id={index}: ids of {count} processes are 0 to {count - 1}.")
         logger.warning(
             f"process {index} of {count}: waiting for the others at {coordinator_address}, for up "
             f"to {_START_SECONDS} s"
@@ -99,23 +97,23 @@ def join(
             cluster_detection_method=None if cluster in ("", "auto") else cluster,
             initialization_timeout=_START_SECONDS,
             heartbeat_timeout_seconds=heartbeat,
-            # Who ends with an error waits no longer than that for the others, which then end too.
+            # A process that ends with an error waits this long for the others, which then end too.
             shutdown_timeout_seconds=heartbeat,
         )
     except (ValueError, RuntimeError, KeyError) as error:
         line = first_line(error)
         missing = f"{line} is not set" if isinstance(error, KeyError) else line
         raise UserError(
-            f"{f'--cluster={cluster}' if cluster else '--coordinator_address'}: the processes do "
-            f"not find each other ({missing}); name them by {', '.join(given)}."
+            f"{f'--cluster={cluster}' if cluster else '--coordinator_address'}: the processes "
+            f"cannot connect ({missing}); set {', '.join(given)}."
         ) from error
 
 
 def leave(code: int) -> None:
-    """Ends one of several processes that failed, at once; returns where this is the only one.
+    """Ends a failed process at once if it is one of several; otherwise returns.
 
-    An ordinary end waits for the others, which wait for this process where it will not come. They
-    hear that it is gone and end too.
+    An ordinary exit would wait for the others, which wait for this process in a collective. They
+    notice that it is gone and end too.
     """
     if are_several():
         sys.stdout.flush()
@@ -124,20 +122,24 @@ def leave(code: int) -> None:
 
 
 def are_several() -> bool:
-    """Whether this process was joined with others; imports nothing."""
+    """Tells whether this process has joined a run of several; imports nothing."""
     jax = sys.modules.get("jax")
     return jax is not None and jax.distributed.is_initialized()
 
 
 def is_first() -> bool:
-    """Whether this process is the one that writes."""
+    """Tells whether this process is the one that writes."""
     import jax
 
     return not jax.distributed.is_initialized() or jax.process_index() == 0
 
 
 def barrier(where: str) -> None:
-    """Returns when every process has come here; what the first has written is there then."""
+    """Waits for all processes; afterwards all find what the first one has written.
+
+    Args:
+        where: a name for this barrier, the same in all processes.
+    """
     import jax
 
     if jax.distributed.is_initialized():
@@ -147,28 +149,37 @@ def barrier(where: str) -> None:
 
 
 def notice() -> bool:
-    """Whether any of several processes is to end; False where this is the only one.
+    """Tells whether a signal to any of several processes asks all of them to end.
 
-    Every process must ask equally often: JAX carries the notice to all, and tells them at the same
-    time of asking. JAX takes SIGTERM for a notice; any other signal that ends a run is passed on
-    as one.
+    False for a single process. Every process must call it equally often: JAX carries the preemption
+    notice to all processes and returns True from the same call in each. JAX takes SIGTERM for a
+    notice; other signals are passed on as SIGTERM.
     """
     import jax
 
     if not jax.distributed.is_initialized():
         return False
     if interrupts.requested() and not _passed_on:
-        _passed_on.append(interrupts.name())
+        _passed_on.append(interrupts.signal_name())
         signal.raise_signal(signal.SIGTERM)
     from jax.experimental import multihost_utils
 
-    return multihost_utils.reached_preemption_sync_point(next(_asked))
+    return multihost_utils.reached_preemption_sync_point(next(_notice_calls))
+
+
+def stop_requested() -> bool:
+    """Tells whether a signal asks this run to save and stop.
+
+    Each of several processes must call it equally often; see `notice`.
+    """
+    # JAX handles SIGTERM itself in every run that was joined, even as the only process.
+    return notice() if are_several() else interrupts.requested()
 
 
 def check_signals() -> None:
     """Raises KeyboardInterrupt if a signal is to end this process, or all of several.
 
-    Of several processes each must call it equally often; see `notice`.
+    Each of several processes must call it equally often; see `notice`.
     """
     import jax
 
@@ -179,7 +190,11 @@ def check_signals() -> None:
 
 
 def broadcast_from_first(tree: Any) -> Any:
-    """The first process's NumPy arrays, in all; others give arrays of the same shapes and types."""
+    """Returns the first process's tree of NumPy arrays in all processes.
+
+    Args:
+        tree: the arrays; in the other processes arrays of the same shapes and dtypes.
+    """
     import jax
 
     if not jax.distributed.is_initialized():
@@ -190,7 +205,7 @@ def broadcast_from_first(tree: Any) -> Any:
 
 
 def of_all(value: int) -> list[int]:
-    """The number that each process gives, in their order."""
+    """Gathers a number from every process, in their order."""
     import jax
 
     if not jax.distributed.is_initialized():
@@ -215,18 +230,18 @@ def check_shared(folder: Path) -> None:
 
     barrier(f"before {folder}")
     token = broadcast_from_first(np.uint32(time.time_ns() % 2**32))
-    sign = folder / f".shared-{int(token)}"
+    marker = folder / f".shared-{int(token)}"
     if is_first():
         folder.mkdir(parents=True, exist_ok=True)
-        sign.touch()
-    barrier(f"signed {folder}")
-    seen = of_all(sign.exists())
+        marker.touch()
+    barrier(f"marked {folder}")
+    seen = of_all(marker.exists())
     if is_first():
-        sign.unlink(missing_ok=True)
+        marker.unlink(missing_ok=True)
     if not all(seen):
         blind = ", ".join(str(number) for number, sees in enumerate(seen) if not sees)
         raise UserError(
-            f"workdir '{folder}': not seen by process {blind}; choose a folder that all hosts "
+            f"workdir '{folder}': not visible to process {blind}; choose a folder that all hosts "
             "share."
         )
 
@@ -235,15 +250,15 @@ def _whole_number(flag: str, text: str, least: int) -> int | None:
     if not text:
         return None
     if not text.isdecimal() or int(text) < least:
-        raise UserError(f"{flag}={text}: is no whole number of at least {least}.")
+        raise UserError(f"{flag}={text}: not a whole number of at least {least}.")
     return int(text)
 
 
 def _wait_for(address: str) -> None:
-    """Returns when something listens there: JAX itself would end the process without a word."""
+    """Waits until something listens at the address; JAX would end the process without a message."""
     host, _, port = address.rpartition(":")
     if not host or not port.isdecimal():
-        raise UserError(f"--coordinator_address={address}: is not host:port.")
+        raise UserError(f"--coordinator_address={address}: not of the form host:port.")
     deadline = time.monotonic() + _START_SECONDS
     while True:
         interrupts.check()

@@ -1,15 +1,15 @@
-"""Standard streams that end no run, whether their reader is gone or their encoding is poor."""
+"""Standard streams that survive a closed terminal and print characters that they cannot encode."""
 
 import errno
 import io
 import sys
 from typing import Any
 
-#: What writing to a terminal or a pipe that is closed ends in.
+#: Error numbers of writing to a closed terminal or pipe.
 _CLOSED = (errno.EIO, errno.EPIPE)
 
 
-class _Lasting(io.FileIO):
+class _UnbreakableFile(io.FileIO):
     """A file whose writes go nowhere once the other end is closed."""
 
     def write(self, data: Any) -> int:
@@ -21,30 +21,30 @@ class _Lasting(io.FileIO):
             return memoryview(data).nbytes
 
 
-def outlast_readers() -> None:
-    """Replaces stdout and stderr of this process; for the command line alone.
+def ignore_closed_streams() -> None:
+    """Replaces stdout and stderr, so that writing to a closed one is no error.
 
-    A training that was started in a terminal, or whose output is piped to `head`, goes on and saves
-    its work when its reader is gone.
+    For the command line. A run goes on and saves its work when its terminal is closed or the
+    program that it is piped to (`head`) has ended.
     """
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
-        if stream is None:  # closed before the process began
+        if stream is None:  # closed before the process started
             continue
         stream.flush()
-        file = _Lasting(stream.fileno(), "w", closefd=False)
-        lasting = io.TextIOWrapper(
+        file = _UnbreakableFile(stream.fileno(), "w", closefd=False)
+        replacement = io.TextIOWrapper(
             io.BufferedWriter(file),
             encoding=stream.encoding,
             errors=stream.errors,
             line_buffering=stream.line_buffering or name == "stderr",
-            write_through=stream.write_through,  # as `python -u` and PYTHONUNBUFFERED want it
+            write_through=stream.write_through,  # `python -u` and PYTHONUNBUFFERED
         )
-        setattr(sys, name, lasting)
+        setattr(sys, name, replacement)
 
 
-def print_any_text() -> None:
-    r"""Lets stdout and stderr print what their encoding lacks as `\xfc`, instead of raising."""
+def escape_unencodable() -> None:
+    r"""Makes stdout and stderr print characters that they cannot encode as text such as `\xfc`."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

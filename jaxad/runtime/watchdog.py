@@ -1,4 +1,4 @@
-"""Says when the devices seem to hang: in one line, with what to try."""
+"""Warns, with a remedy, when the devices seem to hang."""
 
 import collections
 import contextlib
@@ -11,21 +11,23 @@ from collections.abc import Iterator
 
 logger = logging.getLogger(__name__)
 
-#: A result is late after so many times the usual wait, and no sooner than after so many seconds.
+#: A result is late after this many times the usual wait and at least this many seconds.
 _TIMES_USUAL, _LEAST_SECONDS = 20.0, 30.0
-#: Seconds after which the first result is late, whose usual time nobody knows.
+#: Seconds after which the first result is late; its usual wait is unknown.
 _FIRST_SECONDS = 600.0
-#: Waits that the usual one is the median of.
+#: Number of waits whose median is the usual wait.
 _REMEMBERED = 100
-#: Seconds between two looks at the clock.
+#: Seconds between two checks.
 _PERIOD = 1.0
 
 
 class Watchdog:
-    """Watches one wait at a time; its thread lives from the first wait on, as long as the object.
+    """Watches waits for the devices, one at a time.
+
+    Its thread starts with the first wait and ends with the object.
 
     Args:
-        remedy: what to try when a result does not come, as a sentence.
+        remedy: a sentence with what to try when a result does not come.
     """
 
     def __init__(self, remedy: str) -> None:
@@ -37,7 +39,7 @@ class Watchdog:
 
     @contextlib.contextmanager
     def waiting(self) -> Iterator[None]:
-        """Wraps a wait for the devices; one that takes too long is reported on stderr."""
+        """Watches the block, which waits for the devices; warns if it takes too long."""
         if self._thread is None:
             arguments = (weakref.ref(self),)
             self._thread = threading.Thread(
@@ -51,17 +53,17 @@ class Watchdog:
             self._since = None
             seconds = time.monotonic() - start
             if self._reported == start:
-                _say(f"the devices went on after {seconds:.0f} s.")
+                logger.warning(f"warning: the devices went on after {seconds:.0f} s.")
             self._waits.append(seconds)
 
     def _patience(self) -> float:
-        """Seconds after which a result is late."""
+        """Returns the seconds after which a result is late."""
         if not self._waits:
             return _FIRST_SECONDS
         return max(_LEAST_SECONDS, _TIMES_USUAL * statistics.median(self._waits))
 
-    def look(self) -> None:
-        """Reports the wait under way if it takes too long, once."""
+    def check(self) -> None:
+        """Warns once if the current wait takes too long."""
         since = self._since
         if since is None or since == self._reported:
             return
@@ -69,15 +71,13 @@ class Watchdog:
         if seconds > self._patience():
             self._reported = since
             usual = f" (usually {statistics.median(self._waits):.1f} s)" if self._waits else ""
-            _say(f"no result of the devices for {seconds:.0f} s{usual}. {self._remedy}")
+            logger.warning(
+                f"warning: no result from the devices for {seconds:.0f} s{usual}. {self._remedy}"
+            )
 
 
 def _watch(reference: "weakref.ref[Watchdog]") -> None:
     while (watchdog := reference()) is not None:
-        watchdog.look()
-        del watchdog  # or it would never be collected
+        watchdog.check()
+        del watchdog  # the reference would keep it alive
         time.sleep(_PERIOD)
-
-
-def _say(text: str) -> None:
-    logger.warning(f"warning: {text}")

@@ -85,7 +85,7 @@ def _open_archive(path: Path, detector: Detector) -> _Source:
             image, label = split.images[place : place + 1], np.zeros(1, np.int32)
             # As with files: a constant image must not stop the others.
             error = "is constant; leave it out" if is_constant[place] else ""
-            yield Rows(item, image, label, None, None, "", None, None, error=error)
+            yield Rows(item, image, label, error=error)
 
     return _Source(all_items, read)
 

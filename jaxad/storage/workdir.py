@@ -1,4 +1,4 @@
-"""The folder of a run: its files, and writing them so that nothing half-written is read back."""
+"""The folder of a run: paths of its files, atomic writes, and the lock."""
 
 import contextlib
 import io
@@ -14,7 +14,7 @@ from jaxad.errors import NO_ROOM, RunError, UserError
 from jaxad.runtime import locks, processes
 from jaxad.storage.paths import check_name, expand
 
-#: Where `atomic_write` and `Workdir.replaced` leave what they write if they are killed.
+#: Temporary files that `atomic_write` and `Workdir.replaced` leave behind if they are killed.
 _LEFTOVERS = (
     ".*.tmp", ".shared-*", "eval/*/.*.tmp", "figures/.*.tmp", "maps/**/.*.tmp", ".profile.*"
 )  # fmt: skip
@@ -24,8 +24,12 @@ _LEFTOVERS = (
 def atomic_write(path: Path, mode: str = "w", *, by_all: bool = False) -> Iterator[IO[Any]]:
     """Opens a temporary file beside `path` and renames it to `path` when the block succeeds.
 
-    Of several processes the first alone writes, unless the file is each one's own (`by_all`); what
-    the others would write is the same and goes nowhere.
+    Of several processes the first one writes; the others write the same to nowhere.
+
+    Args:
+        path: the file; its folder is created.
+        mode: `w` for UTF-8 text, `wb` for bytes.
+        by_all: every process writes, because each has a file of its own.
     """
     if not by_all and not processes.is_first():
         with io.BytesIO() if "b" in mode else io.StringIO() as nowhere:
@@ -34,14 +38,14 @@ def atomic_write(path: Path, mode: str = "w", *, by_all: bool = False) -> Iterat
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(".tmp", f".{path.name}.", path.parent)
     try:
-        # Names of files need not be UTF-8; what is written is.
+        # File names need not be UTF-8, but the files are.
         as_text = {"encoding": "utf-8", "errors": "backslashreplace", "newline": ""}
         options: dict[str, Any] = {} if "b" in mode else as_text
         with naming(path), os.fdopen(handle, mode, **options) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        # mkstemp makes files private; give them what the user's umask gives others.
+        # mkstemp creates private files; give this one the permissions of the user's umask.
         Path(temporary).chmod(0o666 & ~_umask())
         Path(temporary).replace(path)
     except BaseException:
@@ -51,6 +55,7 @@ def atomic_write(path: Path, mode: str = "w", *, by_all: bool = False) -> Iterat
 
 
 def _umask() -> int:
+    """Returns the umask, which can only be read by setting it."""
     umask = os.umask(0)
     os.umask(umask)
     return umask
@@ -58,7 +63,7 @@ def _umask() -> int:
 
 @contextlib.contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Lets an error of the system name the file: that a disk is full is told without one."""
+    """Adds the name of the file to errors of the system that lack it, such as a full disk."""
     try:
         yield
     except OSError as error:
@@ -68,70 +73,44 @@ def naming(path: Path) -> Iterator[None]:
 
 
 def write_json(path: Path, value: Mapping[str, Any], *, by_all: bool = False) -> None:
-    """Writes JSON as `atomic_write` writes. Keys keep their order."""
+    """Writes a JSON file; see `atomic_write`. Keys keep their order."""
     with atomic_write(path, by_all=by_all) as file:
         json.dump(value, file, indent=2, allow_nan=False)
         file.write("\n")
 
 
 class Workdir:
-    """Paths inside a run's folder."""
+    """The folder of a run and the paths in it.
+
+    Args:
+        path: the folder; a leading `~` is expanded.
+    """
 
     def __init__(self, path: str | os.PathLike[str]):
         self.path = expand(path, "workdir")
-
-    @property
-    def config(self) -> Path:
-        return self.path / "config.json"
-
-    @property
-    def study(self) -> Path:
-        return self.path / "study.json"
-
-    @property
-    def splits(self) -> Path:
-        return self.path / "splits.json"
-
-    @property
-    def checkpoints(self) -> Path:
-        return self.path / "checkpoints"
-
-    @property
-    def metrics(self) -> Path:
-        return self.path / "metrics.jsonl"
-
-    @property
-    def report(self) -> Path:
-        return self.path / "report.html"
-
-    @property
-    def calibration(self) -> Path:
-        return self.path / "calibration.json"
-
-    @property
-    def exported(self) -> Path:
-        return self.path / "detector.jaxad"
-
-    @property
-    def figures(self) -> Path:
-        return self.path / "figures"
-
-    @property
-    def profile(self) -> Path:
-        return self.path / "profile"
+        self.config = self.path / "config.json"
+        self.study = self.path / "study.json"
+        self.splits = self.path / "splits.json"
+        self.checkpoints = self.path / "checkpoints"
+        self.metrics = self.path / "metrics.jsonl"
+        self.report = self.path / "report.html"
+        self.calibration = self.path / "calibration.json"
+        self.exported = self.path / "detector.jaxad"
+        self.figures = self.path / "figures"
+        self.profile = self.path / "profile"
 
     def evaluation(self, split: str) -> Path:
         return self.path / "eval" / split
 
     @contextlib.contextmanager
     def replaced(self, folder: Path) -> Iterator[Path]:
-        """Yields a temporary folder that takes the place of `folder` when the block succeeds."""
+        """Yields a temporary folder that replaces `folder` when the block succeeds."""
         temporary = Path(tempfile.mkdtemp(dir=self.path, prefix=f".{folder.name}."))
         before = temporary.with_name(f"{temporary.name}.before")
         try:
             yield temporary
             temporary.chmod(0o777 & ~_umask())
-            if folder.exists():  # away by one rename, not file by file
+            if folder.exists():  # moved away with one rename, not deleted file by file
                 folder.replace(before)
             temporary.replace(folder)
         finally:
@@ -142,12 +121,12 @@ class Workdir:
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
-        """Holds the folder against other runs; what a killed one left half-written goes.
+        """Locks the folder inside the block and deletes what a killed process left half-written.
 
-        Of several processes the first one holds it.
+        Of several processes the first one holds the lock.
 
         Raises:
-            UserError: another process works in it.
+            UserError: another process holds it, or the file system has no locks.
         """
         if not processes.is_first():
             yield
@@ -174,13 +153,13 @@ class Workdir:
             yield
 
     def check_writable(self, *, for_checkpoints: bool = False) -> None:
-        """Makes the folder if it is not there.
+        """Creates the folder if needed and checks that it can be written.
 
         Args:
-            for_checkpoints: whether checkpoints are to be written there.
+            for_checkpoints: also check that its name is one that checkpoints can be written under.
 
         Raises:
-            UserError: it cannot be written, or checkpoints cannot in a folder of this name.
+            UserError: it cannot be written, or no checkpoint can be written under its name.
             RunError: the disk is full.
         """
         if for_checkpoints:
@@ -192,8 +171,8 @@ class Workdir:
         except OSError as error:
             if error.errno in NO_ROOM:
                 raise RunError(
-                    f"workdir '{self.path}' takes no more ({error.strerror}); make room, or choose "
-                    "another with --workdir."
+                    f"workdir '{self.path}' cannot take more files ({error.strerror}); free disk "
+                    "space, or choose another --workdir."
                 ) from error
             raise UserError(
                 f"workdir '{self.path}' cannot be written ({error.strerror}); choose another "

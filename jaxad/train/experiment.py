@@ -81,7 +81,6 @@ def check(config: ConfigDict) -> None:
             "parts; choose a divisor."
         )
     model = make_model(config)
-    assert isinstance(model, TrainedModel)
     try:
         variables = jax.eval_shape(model.init_variables, jax.random.key(0))
     except (ValueError, TypeError, ZeroDivisionError) as error:
@@ -95,7 +94,8 @@ def check(config: ConfigDict) -> None:
             f"config.train.accumulate_steps: '{config.model.name}' moves its codebooks by the "
             "whole batch; leave it at 1."
         )
-    optimisers(config, model, variables["params"], phases(config, model, _ANY_NUMBER_OF_STEPS))
+    if isinstance(model, TrainedModel):
+        optimisers(config, model, variables["params"], phases(config, model, _ANY_NUMBER_OF_STEPS))
     if isinstance(model, PretrainedModel):
         with on_host():
             model.pretrained_variables(jax.random.key(0))  # tells what is wrong with the weights

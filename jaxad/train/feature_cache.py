@@ -1,9 +1,9 @@
-"""Features of a frozen encoder, computed once and kept on disk.
+"""A cache on disk for the features of a frozen encoder.
 
-An encoder that never changes gives the same features in every epoch. They are written as one array
-[N, ...] in two bytes a number, memory-mapped when they are read, and found again by the content of
-everything that they depend on: the encoder's variables, the images, and how both are used. Only
-training reads them; scores are always computed from the image.
+A frozen encoder gives the same features in every epoch. They are written once as an array [N, ...]
+in float16 or bfloat16, which is memory-mapped when it is read. Its folder is named by a digest of
+everything that the features depend on: the encoder's variables, the images, and how both are used.
+Only training reads features; scores are always computed from the image.
 """
 
 import dataclasses
@@ -13,51 +13,128 @@ import logging
 import os
 import shutil
 import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import jax
 import ml_dtypes
 import numpy as np
+from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from jaxad.data.pipeline.batching import eval_batches
+from jaxad.data.pipeline.batching import HostBatch, eval_batches
 from jaxad.errors import UserError
-from jaxad.runtime import interrupts, locks
+from jaxad.runtime import interrupts, locks, processes
 from jaxad.runtime.parallel import Parallel
-from jaxad.storage.user_folders import user_cache
+from jaxad.storage.home import cache_folder
+from jaxad.storage.paths import expand
 from jaxad.storage.workdir import write_json
-from jaxad.types import PretrainedModel, Split, Tree
+from jaxad.types import Model, PretrainedModel, Split, Tree, Variables
 
 logger = logging.getLogger(__name__)
 
-#: Of the files' layout and of what else the features depend on in this package (normalisation).
+#: Version of the files and of everything else in this package that the features depend on
+#: (normalisation).
 VERSION = 1
 
 DTYPES = {"float16": np.dtype(np.float16), "bfloat16": np.dtype(ml_dtypes.bfloat16)}
 
-#: Examples that are written, checked and, where damaged, computed again together.
-_CHUNK = 256
-#: Share of the free disk that a cache may take.
+#: Examples in a part: parts are written, checked and, if damaged, computed again as a whole.
+_PART = 256
+#: Largest share of the free disk space that a cache may take.
 _LARGEST_SHARE = 0.5
 
 
 def default_folder() -> Path | None:
-    """`$XDG_CACHE_HOME/jaxad/features`, by default below ~/.cache; None without a home folder."""
-    base = user_cache()
+    """Returns `$XDG_CACHE_HOME/jaxad/features`, by default below ~/.cache; None without a home."""
+    base = cache_folder()
     return None if base is None else base / "jaxad" / "features"
+
+
+def cached_features(
+    config: ConfigDict,
+    model: Model,
+    parallel: Parallel,
+    variables: Sequence[Variables],
+    splits: Mapping[str, Split],
+    *,
+    images_change: bool,
+) -> dict[str, np.ndarray]:
+    """Returns the features of splits from the cache, computing what is missing.
+
+    Args:
+        config: the config of the run.
+        model: the model; without a frozen encoder there are no features.
+        parallel: the devices of the run.
+        variables: the variables of each seed.
+        splits: the splits by name.
+        images_change: whether augmentation changes the images at every step.
+
+    Returns:
+        Features [N, ...] by split. A split is missing where its features cannot be cached; they
+        are then computed in every step.
+    """
+    setting = config.train.feature_cache
+    if not isinstance(model, PretrainedModel) or setting == "off":
+        return {}
+    folder = expand(setting, "config.train.feature_cache") if setting else default_folder()
+    reason = ""
+    if images_change:
+        reason = "config.data.augment changes the images at every step"
+    encoders = [[of_seed[name] for name in model.frozen_collections] for of_seed in variables]
+    if not all(_equal(encoders[0], other) for other in encoders[1:]):
+        reason = "every seed has an encoder of its own"
+    if folder is None:
+        reason = "this user has no home folder; set config.train.feature_cache to a folder"
+    if folder is None or reason:
+        _log(f"not used, {reason}.")
+        return {}
+    cache = FeatureCache(
+        folder=folder,
+        dtype=config.train.feature_cache_dtype,
+        model=model,
+        variables=variables[0],
+        # Every process computes them itself; processes that share the folder take turns.
+        parallel=parallel.local(),
+        batch_size=config.evaluate.batch_size,
+    )
+    features = {name: cache.features(split, name) for name, split in splits.items()}
+    # All processes or none: cached features are rounded, and need a different program.
+    in_all = {name: all(processes.of_all(x is not None)) for name, x in features.items()}
+    return {name: array for name, array in features.items() if array is not None and in_all[name]}
+
+
+def _equal(one: Tree, other: Tree) -> bool:
+    return all(jax.tree.leaves(jax.tree.map(np.array_equal, one, other)))
+
+
+class Encoder:
+    """The frozen encoder of a model, compiled for several devices."""
+
+    def __init__(self, model: PretrainedModel, variables: Variables, parallel: Parallel):
+        self._parallel = parallel
+        self._variables = parallel.put_replicated(variables)
+        self._compiled = parallel.compile_per_example(
+            lambda variables, batch: model.features(variables, batch["image"])
+        )
+
+    def features(self, batches: Iterable[HostBatch]) -> Iterator[np.ndarray]:
+        """Yields the features of each batch, [B, ...]; the devices must be able to share B."""
+        for batch in self._parallel.prefetch(batches):
+            yield self._parallel.get_per_example(self._compiled(self._variables, batch))
 
 
 @dataclasses.dataclass(frozen=True)
 class FeatureCache:
-    """Where features are kept and how they are computed.
+    """A folder of features, and how they are computed.
 
     Attributes:
         folder: holds a folder for every set of features.
         dtype: one of `DTYPES`.
-        model: whose encoder.
-        variables: of the model, the encoder's read.
-        parallel: the devices to compute on.
-        batch_size: at which to compute.
+        model: the model with the encoder.
+        variables: the variables of the model.
+        parallel: the devices that compute.
+        batch_size: images that are computed at once.
     """
 
     folder: Path
@@ -75,88 +152,84 @@ class FeatureCache:
             )
 
     def features(self, split: Split, name: str) -> np.ndarray | None:
-        """Features of every image of a split, [N, ...], memory-mapped; None where it cannot be.
+        """Returns the features of every image of a split, [N, ...], memory-mapped.
 
-        What is there already is checked; what is missing or damaged is computed, with a progress
-        bar. A run that is killed meanwhile goes on from where it was. Where the disk is too small
-        or cannot be written, a line says so and training computes features as it goes.
+        Existing parts are checked; missing and damaged ones are computed, with a progress bar. A
+        process that was killed meanwhile resumes where it was. If the disk is too small or cannot
+        be written, a message says so and the result is None.
         """
         shape = (len(split), *self._feature_shape())
         target = self.folder / self._key(split, shape)
         try:
             target.mkdir(parents=True, exist_ok=True)
-            waiting = f"feature cache: {name}: another process computes the same features, waiting."
-            with locks.wait_for_lock(target / ".lock", waiting):
+            message = f"feature cache: {name}: another process computes the same features, waiting."
+            with locks.wait_for_lock(target / ".lock", message):
                 return self._open(_Files(target, DTYPES[self.dtype], shape), split, name)
         except _NoCache as error:
-            _say(f"{name}: {error}; training goes on without the cache.")
+            _log(f"{name}: {error}; training goes on without the cache.")
         except OSError as error:
-            _say(
+            _log(
                 f"{name}: '{target}' cannot be used ({error.strerror}); training goes on without "
                 "the cache."
             )
         return None
 
     def _feature_shape(self) -> tuple[int, ...]:
-        one = jax.ShapeDtypeStruct((1, *self.model.image_shape), np.float32)
-        return jax.eval_shape(self.model.features, self.variables, one).shape[1:]
+        image = jax.ShapeDtypeStruct((1, *self.model.image_shape), np.float32)
+        return jax.eval_shape(self.model.features, self.variables, image).shape[1:]
 
     def _key(self, split: Split, shape: tuple[int, ...]) -> str:
-        """A name made of all that the features depend on."""
+        """Digests everything that the features depend on."""
         digest = hashlib.blake2b(digest_size=16)
-        about = [self.model.encoder_description, self.dtype, shape, str(split.images.dtype)]
-        digest.update(json.dumps([*about, split.images.shape]).encode())
-        own = {name: self.variables[name] for name in self.model.frozen_collections}
-        for path, leaf in jax.tree_util.tree_leaves_with_path(own):
+        header = [self.model.encoder_description, self.dtype, shape, str(split.images.dtype)]
+        digest.update(json.dumps([*header, split.images.shape]).encode())
+        frozen = {name: self.variables[name] for name in self.model.frozen_collections}
+        for path, leaf in jax.tree_util.tree_leaves_with_path(frozen):
             digest.update(jax.tree_util.keystr(path).encode())
             digest.update(np.ascontiguousarray(leaf).data)
-        for start in range(0, len(split), _CHUNK):
-            digest.update(np.ascontiguousarray(split.images[start : start + _CHUNK]).data)
+        for start in range(0, len(split), _PART):
+            digest.update(np.ascontiguousarray(split.images[start : start + _PART]).data)
         return digest.hexdigest()
 
     def _open(self, files: "_Files", split: Split, name: str) -> np.ndarray:
-        sums = files.read_sums(name)
-        starts = range(0, len(split), _CHUNK)
-        bad = [start for start in starts if not files.is_good(start, sums)]
-        damaged = [start for start in bad if start in sums]
+        checksums = files.read_checksums(name)
+        starts = range(0, len(split), _PART)
+        bad = [start for start in starts if not files.is_good(start, checksums)]
+        damaged = [start for start in bad if start in checksums]
         if damaged:
-            _say(f"{name}: {len(damaged)} of {len(starts)} parts are damaged, computed again.")
+            _log(f"{name}: {len(damaged)} of {len(starts)} parts are damaged, computed again.")
         if bad or not files.complete.exists():
-            there = f", {len(starts) - len(bad)} parts are there" if len(bad) < len(starts) else ""
+            num_good = len(starts) - len(bad)
+            resumed = f", {num_good} parts are there" if num_good else ""
             files.start()
-            _say(f"{name}: {_size_text(files.size)} to '{files.folder}'{there}.")
+            _log(f"{name}: {_size_text(files.size)} to '{files.folder}'{resumed}.")
             try:
-                self._compute(files, split, name, bad, sums)
+                self._compute(files, split, name, bad, checksums)
             except _NoCache:
                 files.remove()
                 raise
             files.finish()
         else:
-            _say(f"{name}: found {_size_text(files.size)} in '{files.folder}'.")
+            _log(f"{name}: found {_size_text(files.size)} in '{files.folder}'.")
         return np.memmap(files.complete, files.dtype, "r", shape=files.shape)
 
     def _compute(
-        self, files: "_Files", split: Split, name: str, starts: list[int], sums: dict[int, int]
+        self, files: "_Files", split: Split, name: str, starts: list[int], checksums: dict[int, int]
     ) -> None:
-        """Writes the parts that begin at `starts`; what is written stays if it is stopped."""
-        compiled = self.parallel.compile_per_example(
-            lambda variables, batch: self.model.features(variables, batch["image"])
-        )
-        variables = self.parallel.put_replicated(self.variables)
-        batch_size = self.parallel.round_up(min(self.batch_size, _CHUNK))
-        rows = {start: len(split.images[start : start + _CHUNK]) for start in starts}
+        """Writes the parts that begin at `starts`; complete ones stay if it is stopped."""
+        encoder = Encoder(self.model, self.variables, self.parallel)
+        batch_size = self.parallel.round_up(min(self.batch_size, _PART))
+        counts = {start: len(split.images[start : start + _PART]) for start in starts}
         with tqdm(
-            total=sum(rows.values()), desc=f"features {name}", unit="image", dynamic_ncols=True
+            total=sum(counts.values()), desc=f"features {name}", unit="image", dynamic_ncols=True
         ) as bar:
-            for start, count in rows.items():
+            for start, count in counts.items():
                 images = split.images[start : start + count]
-                batches = self.parallel.prefetch(eval_batches(images, {}, batch_size=batch_size))
-                found = np.concatenate(
-                    [self.parallel.get_per_example(compiled(variables, one)) for one in batches]
-                )[:count]
-                _check_range(found, files.dtype)
-                sums[start] = files.write(start, found.astype(files.dtype))
-                files.write_sums(sums)
+                batches = eval_batches(images, {}, batch_size=batch_size)
+                features = np.concatenate(list(encoder.features(batches)))[:count]
+                _check_range(features, files.dtype)
+                checksums[start] = files.write(start, features.astype(files.dtype))
+                files.write_checksums(checksums)
                 bar.update(count)
                 interrupts.check()
 
@@ -165,8 +238,8 @@ class FeatureCache:
 class _Files:
     """The files of one set of features.
 
-    A finished file is never written again: who has it mapped keeps it. What is to be mended is
-    mended in a copy that then takes its name.
+    A complete file is never written again, as other processes may have mapped it. A damaged one is
+    repaired in a copy that then takes its name.
     """
 
     folder: Path
@@ -175,6 +248,7 @@ class _Files:
 
     @property
     def size(self) -> int:
+        """Size in bytes."""
         return int(np.prod(self.shape)) * self.dtype.itemsize
 
     @property
@@ -190,46 +264,50 @@ class _Files:
         return self.folder / "progress.json"
 
     def _current(self) -> Path | None:
-        """The file that holds what is there so far."""
+        """Returns the file that holds the parts so far."""
         for path in (self._partial, self.complete):
             if path.exists() and path.stat().st_size == self.size:
                 return path
         return None
 
-    def read_sums(self, name: str) -> dict[int, int]:
-        """Check sums of the parts that are complete, by their first example."""
+    def read_checksums(self, name: str) -> dict[int, int]:
+        """Reads the checksums of the complete parts, by their first example."""
         if self._current() is None:
             return {}
         try:
-            found = json.loads(self._index.read_text(encoding="utf-8"))
-            version, sums = found["version"], {int(k): int(v) for k, v in found["sums"].items()}
+            index = json.loads(self._index.read_text(encoding="utf-8"))
+            version, sums = index["version"], {int(k): int(v) for k, v in index["sums"].items()}
         except FileNotFoundError:
             return {}
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            _say(f"{name}: '{self._index}' is damaged, everything is computed again.")
+            _log(f"{name}: '{self._index}' is damaged, everything is computed again.")
             return {}
         if version != VERSION:
-            _say(
+            _log(
                 f"{name}: '{self.folder}' was written by another version ({version}, this is "
                 f"{VERSION}), everything is computed again."
             )
             return {}
         return sums
 
-    def write_sums(self, sums: dict[int, int]) -> None:
-        values = {str(start): value for start, value in sums.items()}
-        write_json(self._index, {"version": VERSION, "sums": values}, by_all=True)
+    def write_checksums(self, checksums: dict[int, int]) -> None:
+        sums = {str(start): value for start, value in checksums.items()}
+        write_json(self._index, {"version": VERSION, "sums": sums}, by_all=True)
 
-    def is_good(self, start: int, sums: dict[int, int]) -> bool:
-        """Whether the part that begins at this example is there and undamaged."""
+    def is_good(self, start: int, checksums: dict[int, int]) -> bool:
+        """Tells whether the part that begins at this example exists and is undamaged."""
         path = self._current()
-        if start not in sums or path is None:
+        if start not in checksums or path is None:
             return False
-        part = np.memmap(path, self.dtype, "r", shape=self.shape)[start : start + _CHUNK]
-        return sums[start] == _check_sum(part)
+        part = np.memmap(path, self.dtype, "r", shape=self.shape)[start : start + _PART]
+        return checksums[start] == _checksum(part)
 
     def start(self) -> None:
-        """Makes the file to write to, with what there is, its whole room taken at once."""
+        """Creates the partial file with the parts so far and allocates all of its space.
+
+        Raises:
+            _NoCache: it would take too much of the disk.
+        """
         if self._current() == self._partial:
             return
         free = shutil.disk_usage(self.folder).free
@@ -252,39 +330,41 @@ class _Files:
             raise
 
     def write(self, start: int, features: np.ndarray) -> int:
-        """Writes a part and returns its check sum. Not through the map: a full disk is told so."""
+        """Writes a part and returns its checksum.
+
+        It writes to the file and not to a memory map, where a full disk would be a crash.
+        """
         with self._partial.open("r+b") as file:
             file.seek(start * (self.size // self.shape[0]))
             file.write(np.ascontiguousarray(features).view(np.uint8).data)
             file.flush()
             os.fsync(file.fileno())
-        return _check_sum(features)
+        return _checksum(features)
 
     def finish(self) -> None:
-        """Gives the file its name; who has the old one mapped keeps that."""
+        """Gives the partial file its final name."""
         if self._partial.exists():
             self._partial.replace(self.complete)
 
     def remove(self) -> None:
-        """Gives the room back."""
+        """Deletes the partial file."""
         self._partial.unlink(missing_ok=True)
         self._index.unlink(missing_ok=True)
 
 
 class _NoCache(Exception):
-    """Why there is no cache."""
+    """The reason why features cannot be cached."""
 
 
 def _size_text(size: int) -> str:
-    """A number of bytes for people."""
     return f"{size / 1e6:,.0f} MB" if size >= 1e6 else f"{size / 1e3:,.0f} kB"
 
 
-def _say(text: str) -> None:
+def _log(text: str) -> None:
     logger.info(f"feature cache: {text}")
 
 
-def _check_sum(features: np.ndarray) -> int:
+def _checksum(features: np.ndarray) -> int:
     return zlib.crc32(np.ascontiguousarray(features).view(np.uint8).data)
 
 

@@ -1,386 +1,237 @@
-"""The training loop: from configs and folders to checkpoints and metrics."""
+"""The training loop: updates, logs, validations, and checkpoints.
+
+One program may train several seeds of a config at once. `Program` stacks and unstacks their states,
+and `Outputs` writes to all their folders; the loop is that of one seed.
+"""
 
 import contextlib
-import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
-import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from jaxad.config import run_config
+from jaxad.config.model import make_model
 from jaxad.data import membership
-from jaxad.data.pipeline import batching
 from jaxad.data.sources import DataSet
-from jaxad.errors import RunError, UserError
 from jaxad.runtime import interrupts, processes
-from jaxad.storage.checkpoint import VALIDATION_LOSS, Checkpoints
+from jaxad.storage.checkpoint import VALIDATION_LOSS
 from jaxad.storage.workdir import Workdir
+from jaxad.train import experiment
+from jaxad.train.feature_cache import cached_features
+from jaxad.train.fit import fit
+from jaxad.train.metrics import Row, StepMetrics, check_finite, validate
+from jaxad.train.outputs import Outputs, open_outputs
 from jaxad.train.phases import Phase, dispatches
-from jaxad.train.program import Program, cached_features, make_program, train_batches
+from jaxad.train.program import Program, make_program, train_batches
 from jaxad.train.state import TrainState
-from jaxad.train.writer import MetricsWriter
-from jaxad.types import Split, Tree
-
-logger = logging.getLogger(__name__)
-
-
-def _stop_requested() -> bool:
-    """Whether a signal asks to save and stop; several processes must all ask equally often."""
-    # JAX takes SIGTERM for itself in every run that was joined, also as the only process.
-    return processes.notice() if processes.are_several() else interrupts.requested()
-
-
-class _Window:
-    """Metrics of the steps since the last log, kept on the device until they are asked for."""
-
-    def __init__(self, program: Program, seeds: Sequence[int]) -> None:
-        self._program = program
-        self._seeds = seeds
-        self._pending: list[tuple[int, int, Tree]] = []
-        self._start = time.monotonic()
-
-    def add(self, step: int, count: int, metrics: Tree) -> None:
-        """Of `count` updates, the last of which is number `step`."""
-        self._pending.append((step, count, metrics))
-
-    def read(self, last_good: int | None) -> list[dict[str, float]]:
-        """Means over the window, and steps per second, of each seed; empties it.
-
-        Raises:
-            RunError: a value is not finite; names the first such step and term.
-        """
-        rows = []
-        for last, count, metrics in self._pending:
-            found = self._program.parallel.get_replicated(metrics)
-            for number in range(count):
-                one = found if count == 1 else jax.tree.map(lambda x, n=number: x[n], found)
-                by_seed = self._program.unstack(one)
-                for seed, row in zip(self._seeds, by_seed, strict=True):
-                    _check_finite(last - count + 1 + number, seed, row, last_good)
-                rows.append(by_seed)
-        rate = len(rows) / (time.monotonic() - self._start)
-        self._pending = []
-        self._start = time.monotonic()
-        return [
-            {f"train/{name}": value for name, value in _means(of_seed).items()}
-            | {"train/steps_per_second": rate}
-            for of_seed in zip(*rows, strict=True)
-        ]
-
-    def leave_out(self, seconds: float) -> None:
-        """Leaves out what a first call compiled."""
-        self._start += seconds
-
-    def restart_clock(self) -> None:
-        """Leaves out what is not training (validation, a save) from the speed."""
-        self._start = time.monotonic()
-
-
-def _means(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """The mean of every metric over the steps that have it: phases have metrics of their own."""
-    found: dict[str, list[float]] = {}
-    for row in rows:
-        for name, value in row.items():
-            found.setdefault(name, []).append(float(value))
-    return {name: float(np.mean(values)) for name, values in found.items()}
-
-
-def _check_finite(step: int, seed: int, metrics: Mapping[str, Any], last_good: int | None) -> None:
-    """Raises a RunError that names the step, the first term that is not finite and the way back."""
-    # Terms before the loss that sums them: the term is the one to name.
-    for name in sorted(metrics, key=lambda name: "term/" not in name):
-        if not np.isfinite(metrics[name]):
-            good = (
-                f"the last good checkpoint is step {last_good}"
-                if last_good is not None
-                else "there is no checkpoint yet"
-            )
-            raise RunError(
-                f"step {step}: {name} is {float(metrics[name])} (seed {seed}), the run stops; "
-                f"{good}. Try a smaller config.optim.learning_rate or a config.optim.clip_norm."
-            )
-
-
-def _validate(
-    program: Program, state: Tree, split: Split, batch_size: int, features: np.ndarray | None
-) -> list[dict[str, float]] | None:
-    """Mean losses and terms of each seed over a split, every example counted once.
-
-    None where a signal asks to stop: whoever stops a run does not wait for a validation.
-    """
-    batches = batching.eval_batches(
-        split.images,
-        {"label": split.labels, **({} if features is None else {"features": features})},
-        batch_size=batch_size * len(program.parallel.devices),
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
-    )
-    parallel = program.parallel
-    found = []
-    for batch in parallel.prefetch(batches):
-        if _stop_requested():
-            return None
-        found.append(program.unstack(parallel.get_replicated(program.validation(state, batch))))
-
-    def means(rows: Sequence[tuple[Mapping[str, Any], Any]]) -> dict[str, float]:
-        count = sum(float(number) for _, number in rows)
-        names = rows[0][0]
-        return {
-            f"validation/{name}": sum(float(sums[name]) for sums, _ in rows) / count
-            for name in names
-        }
-
-    return [means(of_seed) for of_seed in zip(*found, strict=True)]
-
-
-class _SeedRun:
-    """One seed's folder: its checkpoints and its metrics."""
-
-    def __init__(self, workdir: Workdir, keep_last: int, stack: contextlib.ExitStack):
-        self.workdir = workdir
-        self.checkpoints = stack.enter_context(
-            Checkpoints(
-                workdir.checkpoints, keep_last=keep_last, read_only=not processes.is_first()
-            )
-        )
-        self._stack = stack
-        self.writer: MetricsWriter
-
-    def open_writer(self, start_step: int) -> None:
-        self.writer = self._stack.enter_context(MetricsWriter(self.workdir, start_step))
-
-    def save(self, step: int, state: TrainState, metrics: dict[str, float]) -> None:
-        if processes.is_first():
-            self.checkpoints.save(step, state.variables, _training(state), metrics)
+from jaxad.types import FittedModel, Tree
 
 
 def train(config: ConfigDict, workdir: Workdir, data_set: DataSet) -> bool:
-    """Trains until the config's last step, from the last checkpoint in the folder if there is one.
+    """Trains until the last step of the config, from the last checkpoint if there is one.
 
     Args:
-        config: the run; its folder holds no other run.
-        workdir: where checkpoints and metrics go.
+        config: the config of the run; `workdir` holds no run of another config.
+        workdir: receives checkpoints and metrics.
         data_set: has splits `train` and `val`.
 
     Returns:
-        True when the run is complete, False when a signal ended it early (a checkpoint is saved).
+        True when the run is complete; False when a signal stopped it and a checkpoint was saved.
 
     Raises:
-        UserError: the config asks for something that cannot be.
-        RunError: a loss is no longer finite.
+        UserError: the config or the data have a mistake.
+        RunError: a loss is not finite, or a checkpoint cannot be saved.
     """
     return train_seeds([config], [workdir], data_set)
 
 
 def train_seeds(
-    configs: Sequence[ConfigDict],
-    workdirs: Sequence[Workdir],
-    data_set: DataSet,
+    configs: Sequence[ConfigDict], workdirs: Sequence[Workdir], data_set: DataSet
 ) -> bool:
-    """Trains configs that differ in their seed alone, as one program.
+    """Trains configs that differ only in their seed as one program; see `train`.
 
-    Once the first update is done, a signal saves before it ends the run
-    (`jaxad.runtime.interrupts`).
+    A `FittedModel` is fitted instead, one seed after another.
 
     Args:
-        configs: of the runs.
-        workdirs: of the runs, whose newest checkpoints are of the same step.
-        data_set: see `train`.
-
-    Returns:
-        See `train`.
+        configs: the configs of the runs.
+        workdirs: the folders of the runs, whose newest checkpoints are of the same step.
+        data_set: has splits `train` and `val`.
 
     Raises:
-        UserError: see `train`; or the runs have not come equally far.
+        UserError: see `train`; or the newest checkpoints are of different steps.
         RunError: see `train`.
     """
-    config, seeds = configs[0], [int(one.seed) for one in configs]
-    train_split, validation_split = data_set.split("train"), data_set.split("val")
     for workdir in workdirs:
         membership.check(workdir, data_set)
-    program = make_program(config, seeds, len(train_split))
-    parallel, num_steps = program.parallel, program.num_steps
-    with contextlib.ExitStack() as stack:
-        members = [_SeedRun(workdir, config.train.keep_last, stack) for workdir in workdirs]
-        last_good, states = _restored(members, program.initial_states)
-        start_step = last_good or 0
-        if start_step >= num_steps:
-            for workdir in workdirs:
-                logger.info(f"'{workdir.path}' is trained already: {start_step:,} steps.")
+    if isinstance(make_model(configs[0]), FittedModel):
+        return all(
+            fit(config, workdir, data_set)
+            for config, workdir in zip(configs, workdirs, strict=True)
+        )
+    seeds = [int(config.seed) for config in configs]
+    program = make_program(configs[0], seeds, len(data_set.split("train")))
+    with open_outputs(workdirs, configs[0].train.keep_last) as outputs:
+        last_saved, states = outputs.restore(program.initial_states)
+        if last_saved is not None and last_saved >= program.num_steps:
+            outputs.log_complete(f"trained already: {last_saved:,} steps")
             return True
-        state = parallel.put_replicated(program.stack(states))
-        splits = {"train": train_split, "val": validation_split}
-        features = cached_features(config, program, states, splits)
-        plan = list(
-            dispatches(
-                program.phases, start_step, config.train.steps_per_dispatch,
-                (config.train.log_every_steps, config.train.checkpoint_every_steps),
-            )
-        )  # fmt: skip
-        batches = train_batches(
-            config, seeds, train_split, start_step, [count for _, count in plan],
-            features.get("train"),
-        )  # fmt: skip
-        # Nothing of the configs can be wrong any more: the folders become these runs'.
-        for one, of_seed in zip(members, configs, strict=True):
-            run_config.write(one.workdir, of_seed)
-            if last_good is None:  # who was there when the run began, and no later
-                membership.remember(one.workdir, data_set)
-            one.open_writer(start_step)
-        window = _Window(program, seeds)
-        bar = stack.enter_context(_progress_bar(config, len(seeds), start_step, num_steps))
-        step, stopping = start_step, False
-        compiled: set[tuple[Phase, int]] = set()
-        for dispatch, batch in zip(plan, parallel.prefetch(batches), strict=True):
-            called = time.monotonic()
-            with jax.transfer_guard("disallow"):
-                state, metrics = program.updates[dispatch](state, batch)
-            step += dispatch[1]
-            window.add(step, dispatch[1], metrics)
-            if dispatch not in compiled:
-                if not compiled:  # from now on there is something to save
-                    here = not processes.are_several()
-                    stack.enter_context(interrupts.saves_first(sets_handlers=here))
-                compiled.add(dispatch)
-                window.leave_out(time.monotonic() - called)
-            stopping = _stop_requested()
-            saving = stopping or step == num_steps
-            saving = saving or step % config.train.checkpoint_every_steps == 0
-            if saving or step % config.train.log_every_steps == 0:
-                for one, means in zip(members, window.read(last_good), strict=True):
-                    means["train/images_per_second"] = (
-                        means.pop("train/steps_per_second") * config.data.batch_size * len(members)
+        training = _Training(configs[0], program, outputs, data_set, last_saved, states)
+        outputs.begin(configs, data_set, last_saved)
+        return training.run()
+
+
+class _Training:
+    """The training of one program from a checkpoint to its last step, or until a signal."""
+
+    def __init__(
+        self,
+        config: ConfigDict,
+        program: Program,
+        outputs: Outputs,
+        data_set: DataSet,
+        last_saved: int | None,
+        states: Sequence[TrainState],
+    ):
+        self._config = config
+        self._program = program
+        self._outputs = outputs
+        self._splits = {name: data_set.split(name) for name in ("train", "val")}
+        self._last_saved = last_saved
+        self._step = last_saved or 0
+        self._images_per_step = config.data.batch_size * len(program.seeds)
+        self._state = program.parallel.put_replicated(program.stack(states))
+        self._features = cached_features(
+            config,
+            program.model,
+            program.parallel,
+            [state.variables for state in states],
+            self._splits,
+            images_change=not experiment.augmentation(config).is_off,
+        )
+        self._metrics = StepMetrics(program, self._images_per_step)
+        self._called: set[tuple[Phase, int]] = set()
+
+    def run(self) -> bool:
+        """Trains; returns whether the run is complete. The last step is saved in either case."""
+        plan, stop = self._plan(), False
+        self._metrics.restart_clock()
+        with self._progress_bar() as bar, contextlib.ExitStack() as stack:
+            for dispatch, batch in zip(plan, self._batches(plan), strict=True):
+                is_first = not self._called
+                self._update(dispatch, batch)
+                if is_first:  # from now on there is something to save
+                    stack.enter_context(
+                        interrupts.deferred(sets_handlers=not processes.are_several())
                     )
-                    rates = program.learning_rates(step - 1)
-                    means.update({f"train/{name}": rate for name, rate in rates.items()})
-                    one.writer.write(step, means)
-                bar.set_postfix(loss=f"{_total_loss(means):.5g}", refresh=False)
-                bar.update(step * config.data.batch_size * len(members) - bar.n)
-            losses = None
-            if saving and not stopping:
-                losses = _validate(
-                    program, state, validation_split, config.evaluate.batch_size,
-                    features.get("val"),
-                )  # fmt: skip
-                stopping = losses is None
-            if stopping:
-                _save(program, members, step, state, [{}] * len(members))
-                break
-            if losses is not None:
-                totals = []
-                for one, seed, found in zip(members, seeds, losses, strict=True):
-                    _check_finite(step, seed, found, last_good)
-                    first = next(iter(program.model.networks))
-                    comparable = program.phases.all_begun(step)
-                    total = {VALIDATION_LOSS: found[f"validation/loss/{first}"]}
-                    totals.append(total if comparable else {})
-                    one.writer.write(step, found | totals[-1])
-                _save(program, members, step, state, totals)
-                last_good = step
-                window.restart_clock()
-        for one in members:
-            one.checkpoints.wait()
-        processes.barrier("trained")  # now every process finds the last checkpoint
-        stopping = stopping or _stop_requested()
-        if stopping:
-            folders = ", ".join(f"'{workdir.checkpoints}'" for workdir in workdirs)
-            logger.info(
-                f"{interrupts.name() or 'SIGTERM'}: saved step {step} of {num_steps} in {folders}; "
-                "the same command goes on from there."
+                stop = processes.stop_requested()
+                is_save = stop or self._is_due(self._config.train.checkpoint_every_steps)
+                if is_save or self._is_due(self._config.train.log_every_steps):
+                    self._log(bar)
+                if is_save:
+                    losses = None if stop else self._validate()
+                    self._save(losses)
+                    stop = losses is None
+                if stop:
+                    break
+            self._outputs.wait()
+            processes.barrier("trained")  # from here on every process finds the last checkpoint
+            if stop or processes.stop_requested():
+                self._outputs.log_stop(self._step, self._program.num_steps)
+                return False
+        return True
+
+    def _plan(self) -> list[tuple[Phase, int]]:
+        """Lists the remaining dispatches as (phase, number of updates)."""
+        train = self._config.train
+        return list(
+            dispatches(
+                self._program.phases,
+                self._step,
+                train.steps_per_dispatch,
+                (train.log_every_steps, train.checkpoint_every_steps),
             )
-            interrupts.answer()
-    return not stopping
-
-
-def _common_step(members: Sequence[_SeedRun]) -> int | None:
-    """The newest checkpoint, which is of the same step for every member."""
-    steps = {one.checkpoints.last_step for one in members}
-    if len(steps) > 1:
-        folders = ", ".join(f"'{one.workdir.path}'" for one in members)
-        raise UserError(
-            f"{folders}: these runs have not come equally far; train them one by one, or with "
-            "config.seeds_per_program=1."
         )
-    return steps.pop()
 
-
-def _progress_bar(config: ConfigDict, members: int, start_step: int, num_steps: int) -> Any:
-    """Images done, images/s and time left; only process 0 shows it."""
-    size = config.data.batch_size * members
-    return tqdm(
-        total=num_steps * size,
-        initial=start_step * size,
-        desc=f"train {config.model.name}" + (f" x {members}" if members > 1 else ""),
-        unit="image",
-        unit_scale=True,
-        dynamic_ncols=True,
-        disable=not processes.is_first(),
-    )
-
-
-def _total_loss(metrics: Mapping[str, float]) -> float:
-    """The sum of the training losses of the networks that are trained."""
-    return sum(value for name, value in metrics.items() if name.startswith("train/loss/"))
-
-
-def _training(state: TrainState) -> dict[str, Tree]:
-    return {"step": state.step, "seed": state.seed, "opt_state": state.opt_state}
-
-
-def _save(
-    program: Program,
-    members: Sequence[_SeedRun],
-    step: int,
-    state: TrainState,
-    metrics: Sequence[dict[str, float]],
-) -> None:
-    """Saves every member.
-
-    From the host: of arrays on several devices Orbax would write a part from each, and compile the
-    cutting of every shape for every device.
-    """
-    states = program.unstack(program.parallel.get_replicated(state))
-    for one, of_seed, row in zip(members, states, metrics, strict=True):
-        one.save(step, of_seed, row)
-
-
-def _restored(
-    members: Sequence[_SeedRun], initial: Sequence[TrainState]
-) -> tuple[int | None, Sequence[TrainState]]:
-    """Step and states of the newest undamaged checkpoints; the initial states without any.
-
-    Of several processes the first one reads them: another might find other files, or find them
-    while a damaged one is set aside.
-    """
-    step, states = _read(members, initial) if processes.is_first() else (None, initial)
-    step = int(processes.broadcast_from_first(np.int32(-1 if step is None else step)))
-    if step < 0:
-        # Each host computed them: another kind of processor may round otherwise.
-        return None, processes.broadcast_from_first(jax.device_get(tuple(initial)))
-    return step, processes.broadcast_from_first(tuple(states))
-
-
-def _read(
-    members: Sequence[_SeedRun], initial: Sequence[TrainState]
-) -> tuple[int | None, Sequence[TrainState]]:
-    if _common_step(members) is None:
-        return None, initial
-    pairs = zip(members, initial, strict=True)
-    steps, states = zip(*(_restore(one.checkpoints, like) for one, like in pairs), strict=True)
-    if len(set(steps)) > 1:
-        # A RunError: a study then trains the members one by one.
-        raise RunError(
-            f"after damage these runs go on from different steps, {sorted(set(steps))}; train them "
-            "one by one."
+    def _batches(self, plan: Sequence[tuple[Phase, int]]) -> Iterator[Tree]:
+        """Yields the batches of the dispatches, on the devices."""
+        batches = train_batches(
+            self._config,
+            self._program.seeds,
+            self._splits["train"],
+            self._step,
+            [count for _, count in plan],
+            self._features.get("train"),
         )
-    return steps[0], states
+        return self._program.parallel.prefetch(batches)
+
+    def _is_due(self, every: int) -> bool:
+        """Tells whether something that happens every so many steps, and at the end, is due."""
+        return self._step % every == 0 or self._step == self._program.num_steps
+
+    def _update(self, dispatch: tuple[Phase, int], batch: Tree) -> None:
+        """Does the updates of one dispatch."""
+        start = time.monotonic()
+        with jax.transfer_guard("disallow"):
+            self._state, metrics = self._program.updates[dispatch](self._state, batch)
+        count = dispatch[1]
+        self._step += count
+        self._metrics.add(self._step, count, metrics)
+        if dispatch not in self._called:  # the first call compiles
+            self._called.add(dispatch)
+            self._metrics.exclude(time.monotonic() - start)
+
+    def _log(self, bar: Any) -> None:
+        """Writes the mean metrics since the last log and moves the progress bar."""
+        rows = self._metrics.read(self._last_saved)
+        self._outputs.write(self._step, rows)
+        bar.set_postfix(loss=f"{_total_loss(rows[-1]):.5g}", refresh=False)
+        bar.update(self._step * self._images_per_step - bar.n)
+
+    def _validate(self) -> list[Row] | None:
+        """Computes the validation losses; None if a signal asks to stop."""
+        return validate(
+            self._program,
+            self._state,
+            self._splits["val"],
+            self._config.evaluate.batch_size,
+            self._features.get("val"),
+        )
+
+    def _save(self, losses: list[Row] | None) -> None:
+        """Saves a checkpoint; with validation losses it may become the best one."""
+        candidates: list[Row] = [{} for _ in self._program.seeds]
+        if losses is not None:
+            check_finite(self._step, self._program.seeds, losses, self._last_saved)
+            # Before every network has been trained, losses do not tell which state is better.
+            if self._program.phases.all_begun(self._step):
+                first = next(iter(self._program.model.networks))
+                candidates = [{VALIDATION_LOSS: row[f"validation/loss/{first}"]} for row in losses]
+            rows = [row | best for row, best in zip(losses, candidates, strict=True)]
+            self._outputs.write(self._step, rows)
+        # From the host: of arrays on several devices Orbax would write a part from each, and
+        # compile the slicing of every shape for every device.
+        states = self._program.unstack(self._program.parallel.get_replicated(self._state))
+        self._outputs.save(self._step, states, candidates)
+        self._last_saved = self._step
+        self._metrics.restart_clock()
+
+    def _progress_bar(self) -> Any:
+        """Opens a bar of images done, images per second, and time left; on the first process."""
+        num_seeds = len(self._program.seeds)
+        return tqdm(
+            total=self._program.num_steps * self._images_per_step,
+            initial=self._step * self._images_per_step,
+            desc=f"train {self._config.model.name}" + (f" x {num_seeds}" if num_seeds > 1 else ""),
+            unit="image",
+            unit_scale=True,
+            dynamic_ncols=True,
+            disable=not processes.is_first(),
+        )
 
 
-def _restore(checkpoints: Checkpoints, like: TrainState) -> tuple[int, TrainState]:
-    step, variables, training = checkpoints.restore_newest(like.variables, _training(like))
-    mutable = {name: tree for name, tree in variables.items() if name != "params"}
-    return step, TrainState(params=variables["params"], mutable=mutable, **training)
+def _total_loss(row: Mapping[str, float]) -> float:
+    """Sums the training losses of the networks that are trained."""
+    return sum(value for name, value in row.items() if name.startswith("train/loss/"))

@@ -16,7 +16,7 @@ SCHEDULES = ("constant", "cosine")
 
 @dataclasses.dataclass(frozen=True)
 class OptimSettings:
-    """See `config.optim`; the fields have its names and meanings."""
+    """Settings of an optimiser; the fields are those of `config.optim`."""
 
     name: str
     learning_rate: float
@@ -30,14 +30,14 @@ class OptimSettings:
 
 
 def parameter_paths(params: Tree) -> Tree:
-    """The tree of parameter paths such as `trunk/layers_1/Dense_0/kernel`."""
+    """Replaces every parameter by its path, such as `trunk/layers_1/Dense_0/kernel`."""
     return jax.tree_util.tree_map_with_path(
         lambda path, _: "/".join(str(key.key) for key in path), params
     )
 
 
 def matches(params: Tree, patterns: Sequence[str]) -> Tree:
-    """A tree of bools: whether any regular expression matches all of a parameter's path."""
+    """Replaces every parameter by whether any regular expression matches its whole path."""
     compiled = [re.compile(pattern) for pattern in patterns]
     return jax.tree.map(
         lambda path: any(pattern.fullmatch(path) for pattern in compiled), parameter_paths(params)
@@ -45,7 +45,7 @@ def matches(params: Tree, patterns: Sequence[str]) -> Tree:
 
 
 def learning_rate_schedule(settings: OptimSettings, num_steps: int) -> optax.Schedule:
-    """Linear warm-up from zero, then constant or a cosine that reaches zero at `num_steps`."""
+    """Makes a linear warm-up from zero, then a constant, or a cosine to zero at `num_steps`."""
     if settings.schedule not in SCHEDULES:
         raise UserError(
             f"config.optim.schedule: unknown schedule '{settings.schedule}'; "
@@ -66,17 +66,18 @@ def learning_rate_schedule(settings: OptimSettings, num_steps: int) -> optax.Sch
 def make_optimiser(
     settings: OptimSettings, params: Tree, num_steps: int, owned: str = ".*"
 ) -> optax.GradientTransformation:
-    """The optimiser of a network.
+    """Makes the optimiser of a network.
 
     Args:
-        settings: `config.optim`, with what is the network's own.
-        params: the parameters, for the paths that `frozen` and `owned` speak of.
-        num_steps: its updates in the run, for the schedule.
-        owned: regular expression over the paths of its parameters; no others may have gradients.
+        settings: `config.optim` with the overrides of the network.
+        params: the parameters of the model.
+        num_steps: updates of the network in the run, for the schedule.
+        owned: regular expression over the paths of the network's parameters; the gradients of all
+            others must be zero.
 
     Raises:
-        UserError: an unknown name, a frozen pattern that is no regular expression, matches no
-            parameter, or matches them all.
+        UserError: an unknown name; or a frozen pattern is no regular expression, matches no
+            parameter, or all patterns together match every parameter.
     """
     if settings.name not in OPTIMISERS:
         raise UserError(
@@ -93,7 +94,7 @@ def make_optimiser(
         parts.append(optax.sgd(rate, momentum=settings.b1 or None))
     else:
         if settings.name == "adam" and settings.weight_decay:
-            # L2 in the gradient, as torch's Adam has it; adamw decouples it instead.
+            # L2 in the gradient, as in PyTorch's Adam; adamw decouples it instead.
             parts.append(optax.add_decayed_weights(settings.weight_decay))
         parts.append(optax.scale_by_adam(b1=settings.b1, b2=settings.b2))
         if settings.name == "adamw" and settings.weight_decay:
@@ -103,16 +104,17 @@ def make_optimiser(
     trains = matches(params, [owned])
     if settings.frozen:
         frozen = _frozen(settings.frozen, params)
-        trains = jax.tree.map(lambda own, still: own and not still, trains, frozen)
+        trains = jax.tree.map(lambda owned, frozen: owned and not frozen, trains, frozen)
     if all(jax.tree.leaves(trains)):
         return trainable
     return optax.partition(
-        {"trained": trainable, "still": optax.set_to_zero()},
-        jax.tree.map(lambda moves: "trained" if moves else "still", trains),
+        {"trained": trainable, "still": optax.set_to_zero()},  # names in checkpoints
+        jax.tree.map(lambda is_trained: "trained" if is_trained else "still", trains),
     )
 
 
 def _frozen(patterns: tuple[str, ...], params: Tree) -> Tree:
+    """Replaces every parameter by whether it is frozen; checks the patterns."""
     for pattern in patterns:
         try:
             matched = any(jax.tree.leaves(matches(params, [pattern])))

@@ -1,8 +1,8 @@
-"""Which networks an update trains: alternating updates and stages, as the config schedules them.
+"""The schedule of networks: which of them each update trains, in alternation or in stages.
 
-The phase of an update is a function of its number alone, known to the host: every distinct phase is
-a program of its own, compiled when it first comes, and a run that resumes is in the phase in which
-an uninterrupted one would be.
+The phase of an update depends on its number alone and is known to the host. Every distinct phase is
+a program, compiled when it first occurs; a run that resumes is in the same phase as an
+uninterrupted one.
 """
 
 import dataclasses
@@ -18,14 +18,14 @@ Phase = tuple[str, ...]
 
 @dataclasses.dataclass(frozen=True)
 class _Part:
-    """From which update to which a network trains, and at every how many-th of these."""
+    """The updates of one network: every `every`-th of those from `first` to `last`."""
 
     first: int
     last: int
     every: int
 
     def count(self, step: int) -> int:
-        """Its updates among the first `step` of the run."""
+        """Counts the network's updates among the first `step` of the run."""
         return max(0, min(step, self.last) - self.first) // self.every
 
     def is_at(self, step: int) -> bool:
@@ -49,38 +49,38 @@ class Phases:
         return tuple(self._parts)
 
     def at(self, step: int) -> Phase:
-        """The networks that update `step` (0-based) trains."""
+        """Returns the networks that update `step` (0-based) trains."""
         return tuple(name for name, part in self._parts.items() if part.is_at(step))
 
     def all_begun(self, step: int) -> bool:
-        """Whether every network has been trained among the first `step` updates.
+        """Tells whether every network has been trained among the first `step` updates.
 
-        Validation losses of before do not tell which state of the whole system is better.
+        Earlier validation losses do not tell which state of the whole model is better.
         """
         return all(part.count(step) for part in self._parts.values())
 
     def count(self, network: str, step: int | None = None) -> int:
-        """Updates of a network among the first `step` of the run; of the whole run by default."""
+        """Counts a network's updates among the first `step` of the run, by default all."""
         return self._parts[network].count(self.num_steps if step is None else step)
 
 
 def make_phases(schedule: Mapping[str, Any], networks: Collection[str], num_steps: int) -> Phases:
-    """The schedule that `config.train.updates` describes.
+    """Makes the schedule that `config.train.updates` describes.
 
     Args:
-        schedule: network -> (start, end, every): it is trained from this part of the run to that
-            one, both in [0, 1], at every so many-th update. A network that is not named is trained
-            in every update.
-        networks: of the system.
+        schedule: network -> (start, end, every): the network trains between these fractions of the
+            run, both in [0, 1], at every `every`-th update. A network that is not named trains in
+            every update.
+        networks: the networks of the model.
         num_steps: updates in the run.
 
     Raises:
-        UserError: no such network, or a schedule that is none.
+        UserError: an unknown network or a malformed schedule.
     """
     for name in schedule:
         if name not in networks:
             raise UserError(
-                f"config.train.updates.{name}: this system has no such network; it has "
+                f"config.train.updates.{name}: this model has no such network; it has "
                 f"{', '.join(networks)}."
             )
     parts = {name: _part(name, schedule.get(name, (0.0, 1.0, 1)), num_steps) for name in networks}
@@ -88,40 +88,40 @@ def make_phases(schedule: Mapping[str, Any], networks: Collection[str], num_step
 
 
 def check_phases(phases: Phases) -> None:
-    """Checks the schedule of a run whose number of updates is known.
+    """Checks that a schedule trains every network, and some network in every update.
 
     Raises:
-        UserError: a network that is never trained, or an update that trains nothing.
+        UserError: it does not.
     """
     num_steps = phases.num_steps
     for name in phases.networks:
         if not phases.count(name):
             raise UserError(
                 f"config.train.updates.{name}: {num_steps} updates are too few to train "
-                f"'{name}' even once; train longer or change its part of the run."
+                f"'{name}' even once; train longer or change its schedule."
             )
     idle = next((step for step in range(num_steps) if not phases.at(step)), None)
     if idle is not None:
         raise UserError(
             f"config.train.updates: update {idle + 1} of {num_steps} would train no network; "
-            "let the parts of the run meet, and one network train at every update of each."
+            "leave no gap between the schedules, and let one network train at every update."
         )
 
 
 def dispatches(
     phases: Phases, start_step: int, size: int, boundaries: Sequence[int]
 ) -> Iterator[tuple[Phase, int]]:
-    """How the updates from `start_step` on are sent to the devices, as (phase, how many at once).
+    """Yields the dispatches of the updates from `start_step` on, as (phase, number of updates).
 
-    `size` at once where they are of one phase and no boundary falls between them, else one by one.
-    Which updates go together is decided by their numbers alone, so that a run that resumes computes
-    what an uninterrupted one does, in the same programs.
+    A dispatch has `size` updates if they are of one phase and no boundary falls between them, else
+    one. The grouping depends on the numbers of the updates alone, so that a run that resumes uses
+    the same programs as an uninterrupted one.
 
     Args:
-        phases: of the run.
+        phases: the schedule of the run.
         start_step: updates done before.
-        size: of a dispatch, at least 1.
-        boundaries: after every so many updates the host has something to do.
+        size: largest number of updates in a dispatch, at least 1.
+        boundaries: periods in updates after which the host has something to do.
     """
     step = start_step
     while step < phases.num_steps:
@@ -140,13 +140,13 @@ def dispatches(
 def _part(name: str, value: Any, num_steps: int) -> _Part:
     field = f"config.train.updates.{name}"
     if not isinstance(value, tuple) or len(value) != 3:
-        raise UserError(f"{field}: {value!r}; give (start, end, every), as (0.0, 0.5, 1).")
+        raise UserError(f"{field}: {value!r}; give (start, end, every), such as (0.0, 0.5, 1).")
     if not all(isinstance(number, int | float) and math.isfinite(number) for number in value):
-        raise UserError(f"{field}: {value}; give three numbers, as (0.0, 0.5, 1).")
+        raise UserError(f"{field}: {value}; give three numbers, such as (0.0, 0.5, 1).")
     start, end, every = value
     if not 0 <= start < end <= 1:
         raise UserError(
-            f"{field}: {value}; start and end are parts of the run, 0 <= start < end <= 1."
+            f"{field}: {value}; start and end are fractions of the run, 0 <= start < end <= 1."
         )
     if int(every) != every or every < 1:
         raise UserError(f"{field}: {value}; `every` is a whole number of updates, at least 1.")

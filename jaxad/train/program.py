@@ -1,14 +1,13 @@
-"""What training computes, compiled: the step and the validation of one seed or of several at once.
+"""The compiled programs of training: updates and validation, for one seed or several.
 
-Several seeds of one config are one program, `vmap` of the same step over a leading axis of the
-state and the second axis of the batch (the first is the one that devices share). On one device
-each seed computes what it would compute alone.
+Several seeds of a config are one program: `vmap` of the update over the first axis of the state and
+the second axis of the batch, whose first axis is the one that devices share. On one device each
+seed computes what it would compute alone.
 """
 
 import dataclasses
 import functools
 import itertools
-import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import jax
@@ -19,45 +18,49 @@ from ml_collections import ConfigDict
 
 from jaxad.config.model import make_model
 from jaxad.data.pipeline import batching
-from jaxad.runtime import processes
 from jaxad.runtime.parallel import Dispatched, Parallel, make_parallel
-from jaxad.storage.paths import expand
 from jaxad.train import experiment
-from jaxad.train.feature_cache import FeatureCache, default_folder
+from jaxad.train.fit import FITTED_STEP
 from jaxad.train.optim import learning_rate_schedule
 from jaxad.train.phases import Phase, Phases, check_phases
 from jaxad.train.state import TrainState, create_state, initial_variables
 from jaxad.train.step import train_step, validation_sums
-from jaxad.types import PretrainedModel, Split, TrainedModel, Tree
-
-logger = logging.getLogger(__name__)
+from jaxad.types import FittedModel, Split, TrainedModel, Tree
 
 Step = Callable[[Tree, Tree], tuple[Tree, Tree]]
 
 
 def num_train_steps(config: ConfigDict, num_examples: int) -> int:
-    """Updates in a run: `config.train.num_epochs` passes over the examples, at least one update."""
+    """Returns the last step of a run.
+
+    A trained model does `config.train.num_epochs` passes over the examples and at least one update;
+    a fitted one has one step.
+    """
+    if isinstance(make_model(config), FittedModel):
+        return FITTED_STEP
     per_epoch = batching.steps_per_epoch(num_examples, config.data.batch_size)
     return max(1, round(config.train.num_epochs * per_epoch))
 
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-    """A compiled training, for as many seeds as `initial_states`.
+    """The compiled training of one or several seeds.
 
     Attributes:
-        model: what it trains.
-        parallel: how arrays lie on the devices.
+        seeds: the seeds.
+        model: the model.
+        parallel: the layout of arrays on the devices.
         num_steps: updates in the run.
-        phases: which networks each update trains.
-        schedules: by network, its updates done -> learning rate of its next.
-        updates: by phase and number of updates at once, (state, batch) -> (state, metrics); donates
-            the state. Several updates take their batches stacked on the second axis, behind the one
-            that devices share, and give their metrics stacked on the first.
-        validation: (state, batch) -> (sums, number of examples).
-        initial_states: one per seed.
+        phases: the networks that each update trains.
+        schedules: network -> schedule of its learning rate over its own updates.
+        updates: (phase, number of updates) -> compiled (state, batch) -> (state, metrics), which
+            donates the state. Several updates take their batches stacked on the second axis, behind
+            the one that devices share, and return their metrics stacked on the first.
+        validation: compiled (state, batch) -> (sums, number of examples).
+        initial_states: the initial state of each seed.
     """
 
+    seeds: tuple[int, ...]
     model: TrainedModel
     parallel: Parallel
     num_steps: int
@@ -68,7 +71,10 @@ class Program:
     initial_states: tuple[TrainState, ...]
 
     def learning_rates(self, step: int) -> dict[str, float]:
-        """Of the networks that update `step` (0-based) trains; of a lone one without its name."""
+        """Returns the learning rates of the networks that update `step` (0-based) trains.
+
+        Names are `learning_rate/<network>`, or `learning_rate` where there is one network.
+        """
         rates = {
             name: float(self.schedules[name](self.phases.count(name, step)))
             for name in self.phases.at(step)
@@ -78,26 +84,26 @@ class Program:
         return {f"learning_rate/{name}": rate for name, rate in rates.items()}
 
     def stack(self, states: Sequence[TrainState]) -> TrainState:
-        """The states of all seeds as the program takes them."""
+        """Stacks the states of all seeds for the program."""
         if len(states) == 1:
             return states[0]
         return jax.tree.map(lambda *leaves: np.stack(leaves), *states)
 
     def unstack(self, tree: Tree) -> list[Tree]:
-        """One tree per seed of what `parallel.get_replicated` brought to the host."""
-        if len(self.initial_states) == 1:
+        """Splits a result that `parallel.get_replicated` brought to the host into one per seed."""
+        if len(self.seeds) == 1:
             return [tree]
         return [
             jax.tree.map(lambda leaf, number=number: leaf[number], tree)
-            for number in range(len(self.initial_states))
+            for number in range(len(self.seeds))
         ]
 
 
 def make_program(config: ConfigDict, seeds: Sequence[int], num_examples: int) -> Program:
-    """The program that trains a config with each of the seeds (`config.seed` is not looked at).
+    """Makes the program that trains a config with each of the seeds; `config.seed` is ignored.
 
     Raises:
-        UserError: the config asks for something that cannot be.
+        UserError: the config has a mistake.
     """
     parallel = make_parallel(config.parallel)
     model = make_model(config, parallel.axis_name)
@@ -120,14 +126,15 @@ def make_program(config: ConfigDict, seeds: Sequence[int], num_examples: int) ->
         if len(seeds) > 1:
             step = jax.vmap(step, in_axes=(0, 1))
         if count > 1:
-            step = functools.partial(_several, step)
+            step = functools.partial(_scan_updates, step)
         return parallel.compile_reduce(step, donate_state=True)
 
     validation = functools.partial(validation_sums, model=model, axis_name=parallel.axis_name)
     if len(seeds) > 1:
-        # Every seed sees the same validation examples.
+        # All seeds see the same validation examples.
         validation = jax.vmap(validation, in_axes=(0, None))
     return Program(
+        seeds=tuple(seeds),
         model=model,
         parallel=parallel,
         num_steps=num_steps,
@@ -138,7 +145,7 @@ def make_program(config: ConfigDict, seeds: Sequence[int], num_examples: int) ->
             )
             for name in model.networks
         },
-        # Compiled when they are first called.
+        # Each is compiled when it is first called.
         updates={
             (phase, count): update(phase, count)
             for phase in {phases.at(step) for step in range(num_steps)}
@@ -146,60 +153,15 @@ def make_program(config: ConfigDict, seeds: Sequence[int], num_examples: int) ->
         },
         validation=parallel.compile_reduce(validation),
         initial_states=tuple(
-            create_state(one, optimisers, seed) for one, seed in zip(variables, seeds, strict=True)
+            create_state(of_seed, optimisers, seed)
+            for of_seed, seed in zip(variables, seeds, strict=True)
         ),
     )
 
 
-def _several(step: Step, state: Tree, batches: Tree) -> tuple[Tree, Tree]:
-    """One update after another, of batches stacked on their second axis."""
+def _scan_updates(step: Step, state: Tree, batches: Tree) -> tuple[Tree, Tree]:
+    """Does one update after another, on batches stacked on their second axis."""
     return jax.lax.scan(step, state, jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), batches))
-
-
-def cached_features(
-    config: ConfigDict,
-    program: Program,
-    states: Sequence[TrainState],
-    splits: Mapping[str, Split],
-) -> dict[str, np.ndarray]:
-    """Features of the splits that a frozen encoder sees as they are, by the split's name.
-
-    Empty where the system has no such encoder, each image is another one at each step, seeds have
-    encoders of their own, there is no cache or no room for it; then features are computed in
-    every step.
-    """
-    named, model = config.train.feature_cache, program.model
-    if not isinstance(model, PretrainedModel) or named == "off":
-        return {}
-    folder = expand(named, "config.train.feature_cache") if named else default_folder()
-    why_not = ""
-    if not experiment.augmentation(config).is_off:
-        why_not = "config.data.augment changes the images at every step"
-    encoders = [[state.mutable[name] for name in model.frozen_collections] for state in states]
-    if not all(_equal(encoders[0], other) for other in encoders[1:]):
-        why_not = "every seed has an encoder of its own"
-    if folder is None:
-        why_not = "this user has no home folder; name a folder in config.train.feature_cache"
-    if folder is None or why_not:
-        logger.info(f"feature cache: not used, {why_not}.")
-        return {}
-    cache = FeatureCache(
-        folder=folder,
-        dtype=config.train.feature_cache_dtype,
-        model=model,
-        variables=states[0].variables,
-        # Every process by itself: they take turns where they share the folder.
-        parallel=program.parallel.local(),
-        batch_size=config.evaluate.batch_size,
-    )
-    found = {name: cache.features(split, name) for name, split in splits.items()}
-    # All processes or none: features were rounded, and a program with them is another one.
-    there = {name: processes.of_all(array is not None) for name, array in found.items()}
-    return {name: array for name, array in found.items() if array is not None and all(there[name])}
-
-
-def _equal(one: Tree, other: Tree) -> bool:
-    return all(jax.tree.leaves(jax.tree.map(np.array_equal, one, other)))
 
 
 def train_batches(
@@ -210,17 +172,17 @@ def train_batches(
     counts: Iterable[int],
     features: np.ndarray | None = None,
 ) -> Iterator[batching.HostBatch]:
-    """The batches of the updates from `start_step` on, as `Program.updates` take them.
+    """Yields the batches for `Program.updates` from `start_step` on.
 
     Each seed gets the order and augmentation that it would have alone.
 
     Args:
-        config: of the run.
-        seeds: of the program.
-        split: to learn from.
+        config: the config of the run.
+        seeds: the seeds of the program.
+        split: the training split.
         start_step: updates done before.
-        counts: of updates in each dispatch.
-        features: of every example of the split, where they were computed before.
+        counts: the number of updates in each dispatch.
+        features: the features of every example of the split, if they are cached.
     """
     counts = list(counts)
     streams = [
@@ -237,13 +199,13 @@ def train_batches(
         )
         for seed in seeds
     ]
-    steps = map(_stacked, zip(*streams, strict=True))
+    steps = map(_stack, zip(*streams, strict=True))
     for count in counts:
-        yield _stacked(list(itertools.islice(steps, count)))
+        yield _stack(list(itertools.islice(steps, count)))
 
 
-def _stacked(batches: Sequence[batching.HostBatch]) -> batching.HostBatch:
-    """Several batches as one, on the second axis; one as it is."""
+def _stack(batches: Sequence[batching.HostBatch]) -> batching.HostBatch:
+    """Stacks batches on the second axis; returns a single one unchanged."""
     if len(batches) == 1:
         return batches[0]
     return {name: np.stack([batch[name] for batch in batches], axis=1) for name in batches[0]}

@@ -1,4 +1,4 @@
-"""Everything that training changes, in one tree."""
+"""The training state: everything that an update changes, in one tree."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -14,18 +14,18 @@ from jaxad.types import Model, PretrainedModel, Tree
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class TrainState:
-    """The state of a run after `step` updates; with the config it decides all that follows.
+    """The state of a run after `step` updates; with the config it determines all later states.
 
     Attributes:
         step: updates done, int32 [].
-        seed: of the run's training noise, uint32 []; part of the state so that runs of several
-            seeds are one program.
+        seed: seed of the training noise, uint32 []; part of the state so that one program can train
+            several seeds.
         params: the parameters.
         mutable: other collections (batch-norm statistics, codebooks), `{}` if none.
-        opt_state: of the optimisers, by network.
+        opt_state: optimiser states by network, `{}` for a fitted model.
     """
 
-    # Trees, not array types: JAX also builds this class around shapes, shardings and donations.
+    # Not array types: JAX also builds this class around shapes, shardings and donations.
     step: Tree
     seed: Tree
     params: Tree
@@ -34,17 +34,18 @@ class TrainState:
 
     @property
     def variables(self) -> dict[str, Tree]:
+        """The variables of the model: parameters and other collections."""
         return {"params": self.params, **self.mutable}
 
 
 def initial_variables(model: Model, seed: int) -> dict[str, Tree]:
-    """Fresh variables, the same for the same seed; a pretrained encoder's are read.
+    """Returns the initial variables of a seed, with the weights of a pretrained encoder.
 
-    They are computed on the host: on an H100 compiling FastFlow's took 30 s, and accelerators round
-    otherwise.
+    They are computed on the CPU: compiling FastFlow's for an H100 took 30 s, and accelerators round
+    differently.
 
     Raises:
-        UserError: the encoder's weights cannot be read.
+        UserError: the weights of the encoder cannot be read.
     """
     with on_host():
         variables = dict(jax.jit(model.init_variables)(jax.random.key(seed)))
@@ -58,11 +59,13 @@ def create_state(
     optimisers: Mapping[str, optax.GradientTransformation],
     seed: int,
 ) -> TrainState:
-    """The state before the first update."""
+    """Returns the state before the first update."""
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         seed=jnp.asarray(seed, jnp.uint32),
         params=variables["params"],
         mutable={name: tree for name, tree in variables.items() if name != "params"},
-        opt_state={name: one.init(variables["params"]) for name, one in optimisers.items()},
+        opt_state={
+            name: optimiser.init(variables["params"]) for name, optimiser in optimisers.items()
+        },
     )

@@ -1,4 +1,4 @@
-"""Training metrics as JSON lines and as TensorBoard events."""
+"""Training metrics as JSON lines and TensorBoard events."""
 
 import contextlib
 import json
@@ -9,17 +9,17 @@ from types import TracebackType
 
 from jaxad.errors import RunError
 from jaxad.runtime import processes
-from jaxad.runtime.host_tensorflow import tensorflow
-from jaxad.storage import storage_errors
+from jaxad.runtime.cpu_tensorflow import tensorflow
+from jaxad.storage import io_errors
 from jaxad.storage.workdir import Workdir, atomic_write, naming
 
 logger = logging.getLogger(__name__)
 
 
 def read_metrics(path: Path) -> list[dict[str, int | float]]:
-    """The lines of a `metrics.jsonl`, oldest first; a torn last line is left out.
+    """Reads the rows of a `metrics.jsonl`, oldest first; [] if there is no file.
 
-    Damaged ones before it are left out too, which a line on stderr says.
+    Damaged lines are skipped with a warning; an incomplete last line is skipped silently.
     """
     rows: list[dict[str, int | float]] = []
     if not path.exists():
@@ -34,15 +34,15 @@ def read_metrics(path: Path) -> list[dict[str, int | float]]:
     if damaged and damaged[-1] == len(lines):
         damaged.pop()  # a kill in the middle of a line; the steps after it are done again
     if damaged:
-        logger.warning(f"warning: '{path}': damaged lines are left out: {damaged}.")
+        logger.warning(f"warning: '{path}': damaged lines are skipped: {damaged}.")
     return rows
 
 
 class MetricsWriter:
-    """Appends metrics of increasing steps. A context manager.
+    """Appends metrics of increasing steps; a context manager.
 
-    A run that resumes at `start_step` does the later steps again: their lines are dropped first,
-    so that each step appears once. Of several processes the first one writes.
+    A run that resumes at `start_step` repeats the later steps: their rows are dropped first, so
+    that each step appears once. Of several processes the first one writes.
     """
 
     def __init__(self, workdir: Workdir, start_step: int):
@@ -54,11 +54,10 @@ class MetricsWriter:
         with atomic_write(workdir.metrics) as file:
             file.writelines(json.dumps(row) + "\n" for row in kept)
         self._path = workdir.metrics
-        # Open for the life of the writer: closed in __exit__.
-        self._lines = workdir.metrics.open("a", encoding="utf-8")  # noqa: SIM115
+        self._lines = workdir.metrics.open("a", encoding="utf-8")  # noqa: SIM115 closed in __exit__
         self._folder = workdir.path / "tensorboard"
-        self._folder.mkdir(exist_ok=True)  # TensorFlow would not say what is in the way
-        with self._told():
+        self._folder.mkdir(exist_ok=True)  # TensorFlow's error would not name what is in the way
+        with self._translated_errors():
             self._events = tensorflow().summary.create_file_writer(str(self._folder))
 
     def __enter__(self) -> "MetricsWriter":
@@ -73,17 +72,21 @@ class MetricsWriter:
         if not self._is_open:
             return
         try:
-            with naming(self._path), contextlib.closing(self._lines), self._told():
+            with naming(self._path), contextlib.closing(self._lines), self._translated_errors():
                 self._events.close()
         except (RunError, OSError):
-            if kind is None:  # else what ended the block is told
+            if kind is None:  # otherwise the error that ended the block is reported
                 raise
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Writes one line and one event per metric; `step` counts updates done.
+        """Writes a row and an event for each metric.
+
+        Args:
+            step: updates done.
+            metrics: values by name.
 
         Raises:
-            OSError, RunError: there is no room for them.
+            OSError, RunError: they cannot be written, because the disk is full for example.
         """
         if not self._is_open:
             return
@@ -91,18 +94,19 @@ class MetricsWriter:
             self._lines.write(json.dumps({"step": step, **metrics}) + "\n")
             self._lines.flush()
         summary = tensorflow().summary
-        with self._told(), self._events.as_default(step=step):
+        with self._translated_errors(), self._events.as_default(step=step):
             for name, value in metrics.items():
                 summary.scalar(name, value)
             self._events.flush()
 
     @contextlib.contextmanager
-    def _told(self) -> Iterator[None]:
+    def _translated_errors(self) -> Iterator[None]:
+        """Raises errors of TensorFlow as a RunError of one line."""
         try:
             yield
         except tensorflow().errors.OpError as error:
             reason = str(error.message).partition("; ")[2].splitlines() or ["it failed"]
-            remedy = storage_errors.remedy(storage_errors.number_in_words(error))
+            remedy = io_errors.remedy(io_errors.find_error_number(error))
             raise RunError(
                 f"'{self._folder}' cannot be written ({reason[0]}); what was saved is whole. "
                 f"{remedy}."

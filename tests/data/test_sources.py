@@ -244,9 +244,9 @@ def test_anomalous_image_in_a_test_split_is_fine(tmp_path):
 @pytest.mark.parametrize(
     ("present", "expected"),
     [
-        ((), "no train.npz and no val.npz there"),
-        (("val",), "no train.npz there"),
-        (("train", "test_x"), "no val.npz there"),
+        ((), "has no train.npz and no val.npz"),
+        (("val",), "has no train.npz"),
+        (("train", "test_x"), "has no val.npz"),
     ],
 )
 def test_missing_files_are_named(tmp_path, present, expected):

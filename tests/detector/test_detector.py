@@ -83,8 +83,8 @@ def test_scores_do_not_depend_on_byte_order_and_layout(array, name):
         (PIXELS.astype(str), "holds <U.*; give real numbers"),
         (PIXELS.astype("M8[s]"), "holds datetime64.*; give real numbers"),
         (np.ma.masked_less(PIXELS, 100), "has masked values; fill them in"),
-        (PIXELS > 9, "images are bool; give uint8|is bool, whose range"),
-        (PIXELS.astype(">i4"), "images are int32; give uint8|is int32, whose range says nothing"),
+        (PIXELS > 9, "images are bool; give uint8|is bool, which has no"),
+        (PIXELS.astype(">i4"), "images are int32; give uint8|is int32, which has no natural range"),
     ],
 )
 @pytest.mark.parametrize("name", ["npz", "folder"])

@@ -16,26 +16,26 @@ HERE = Path(__file__).parent
 
 @dataclasses.dataclass(frozen=True)
 class Child:
-    """A command that runs in a process of its own; what it prints goes to a file."""
+    """A command in a child process; its output goes to a file."""
 
     process: int
     output: Path
 
     @property
     def changes(self) -> list[str]:
-        """Its changes of files, where these were asked for; of a killed one the last not made."""
+        """The file changes that were recorded; the last one of a killed process was not made."""
         return self.output.with_suffix(".changes").read_text().splitlines()
 
 
 @dataclasses.dataclass(frozen=True)
 class Ended:
-    """How a command ended: its exit code, negative for a signal, and what it printed."""
+    """The exit code of a command, negative for a signal, and its output."""
 
     code: int
     printed: str
 
     def only_line(self, code: int) -> str:
-        """Of a command that failed with this code: the one line in which it told why."""
+        """Checks that the command failed with this code and returns its only error line."""
         lines = [line for line in self.printed.splitlines() if line.startswith(("error", "failed"))]
         assert self.code == code and len(lines) == 1, self.printed
         assert "Traceback" not in self.printed, self.printed
@@ -104,12 +104,12 @@ class Forker:
         return Child(found["process"], output)
 
     def finish(self, child: Child) -> Ended:
-        """Waits for its end."""
+        """Waits until a command has ended."""
         code = self._ask({"wait": child.process})["code"]
         return Ended(code, child.output.read_text())
 
     def run(self, *arguments: object, **options: Any) -> Ended:
-        """Starts a command line and waits for its end."""
+        """Runs a command line to its end."""
         return self.finish(self.start(*arguments, **options))
 
 
@@ -164,7 +164,7 @@ def tiny(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def trained(forker, tiny, tmp_path_factory) -> Path:
-    """The workdir of a finished run of `tiny.py`, not evaluated."""
+    """The workdir of a trained run of `tiny.py`, not evaluated."""
     workdir = tmp_path_factory.mktemp("trained") / "run"
     ended = forker.run(f"--config={tiny / 'tiny.py'}", f"--workdir={workdir}", "--mode=train")
     assert ended.code == 0, ended.printed

@@ -1,4 +1,4 @@
-"""What is kept to save time never changes a result, whatever a kill made of it."""
+"""Caches never change a result, even if the process that wrote them was killed."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ DIGESTS = "checkpoints/12/digests/metadata"
 
 
 @pytest.mark.long
-def test_compiled_programs_that_were_cut_short_are_compiled_again(forker, tiny, tmp_path):
+def test_truncated_compiled_programs_are_compiled_again(forker, tiny, tmp_path):
     cache = tmp_path / "compiled"
     setup = f"import jax; jax.config.update('jax_compilation_cache_dir', {str(cache)!r})"
     config = f"--config={tiny / 'tiny.py'}"
@@ -31,7 +31,7 @@ def test_compiled_programs_that_were_cut_short_are_compiled_again(forker, tiny, 
 
 
 @pytest.mark.long
-def test_features_that_were_being_computed_when_the_process_was_killed(forker, data_root, tmp_path):
+def test_a_feature_cache_whose_process_was_killed(forker, data_root, tmp_path):
     def arguments(name: str) -> list[str]:
         return [
             "--config=aeflow:smoke",

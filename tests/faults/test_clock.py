@@ -1,4 +1,4 @@
-"""Clocks jump, also between restarts: order is a matter of steps alone."""
+"""Clocks that jump, also between restarts: order depends only on steps."""
 
 import os
 import time

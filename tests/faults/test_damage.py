@@ -1,4 +1,4 @@
-"""A damaged newest checkpoint, from the command line: told, and the one before it is taken."""
+"""A damaged newest checkpoint, from the command line: the one before it is used, with a warning."""
 
 import json
 import shutil
@@ -8,7 +8,7 @@ import pytest
 
 
 def flip_arrays(step_folder: Path) -> None:
-    """A bit in every file of the variables' arrays, so that one of them is in use."""
+    """Flips a bit in every file of the variables' arrays."""
     for path in (step_folder / "variables").rglob("d/*"):
         content = bytearray(path.read_bytes())
         content[len(content) // 2] ^= 1
@@ -21,11 +21,11 @@ def steps(workdir: Path) -> list[str]:
 
 @pytest.fixture
 def workdir(trained, tmp_path) -> Path:
-    """A copy of the trained run."""
+    """A copy of the trained run's folder."""
     return shutil.copytree(trained, tmp_path / "run")
 
 
-def test_training_goes_on_from_the_one_before_to_the_same_parameters(
+def test_training_resumes_from_the_one_before_to_the_same_parameters(
     forker, tiny, trained, workdir
 ):
     flip_arrays(workdir / "checkpoints/12")
@@ -34,7 +34,7 @@ def test_training_goes_on_from_the_one_before_to_the_same_parameters(
     assert ended.code == 0, ended.printed
     line = next(line for line in ended.printed.splitlines() if line.startswith("warning: check"))
     assert f"checkpoint '{workdir / 'checkpoints/12'}' is damaged (" in line
-    assert line.endswith("and set aside as '12.damaged'; step 9 is taken instead.")
+    assert line.endswith("and set aside as '12.damaged'; step 9 is used instead.")
     assert "12.damaged" in steps(workdir)
     place = "checkpoints/12/digests/metadata"
     assert (workdir / place).read_bytes() == (trained / place).read_bytes()
@@ -43,23 +43,23 @@ def test_training_goes_on_from_the_one_before_to_the_same_parameters(
     assert validated == [3, 6, 9, 12]
 
 
-def test_evaluation_takes_the_one_before_and_changes_no_checkpoint(forker, workdir):
+def test_evaluation_uses_the_one_before_and_changes_no_checkpoint(forker, workdir):
     flip_arrays(workdir / "checkpoints/12")
     before = steps(workdir)
     ended = forker.run(f"--workdir={workdir}", "--mode=evaluate")
     assert ended.code == 0, ended.printed
-    assert "step 9 is taken instead." in ended.printed
+    assert "step 9 is used instead." in ended.printed
     found = json.loads((workdir / "eval/test_squares/metrics.json").read_text())
     assert found["checkpoint_step"] == 9
     assert steps(workdir) == before
 
 
-def test_where_all_are_damaged_one_line_says_so_and_nothing_is_changed(forker, tiny, workdir):
+def test_if_all_are_damaged_one_line_says_so_and_nothing_is_changed(forker, tiny, workdir):
     before = steps(workdir)
     for step in before:
         flip_arrays(workdir / "checkpoints" / step)
     ended = forker.run(f"--config={tiny / 'tiny.py'}", f"--workdir={workdir}", "--mode=train")
     line = ended.only_line(2)
     assert f"every checkpoint in '{workdir / 'checkpoints'}' is damaged (step 12: " in line
-    assert line.endswith("put a copy back, or move the folder away to begin anew.")
+    assert line.endswith("put a copy back, or move the folder away to begin again.")
     assert steps(workdir) == before

@@ -1,4 +1,4 @@
-"""A disk that takes no more, or nothing at all: one line, and nothing that was saved is lost.
+"""Full and read-only disks: one error line, and nothing that was saved is lost.
 
 The system lets no file grow beyond a size (RLIMIT_FSIZE), which ends in the same way as a full disk
 and needs no rights.
@@ -13,11 +13,11 @@ GOES_ON = "nce the disk takes more, the same command goes on"
 
 
 def digests(workdir: Path, step: int) -> bytes:
-    """Of all arrays of a checkpoint."""
+    """Returns the digests of all arrays of a checkpoint."""
     return (workdir / f"checkpoints/{step}/digests/metadata").read_bytes()
 
 
-def test_a_checkpoint_for_which_there_is_no_room(forker, tiny, trained, tmp_path):
+def test_a_disk_that_is_full_at_a_checkpoint(forker, tiny, trained, tmp_path):
     workdir = shutil.copytree(trained, tmp_path / "run")
     shutil.rmtree(workdir / "checkpoints/12")
     arguments = [f"--config={tiny / 'tiny.py'}", f"--workdir={workdir}", "--mode=train"]
@@ -36,7 +36,7 @@ def test_a_checkpoint_for_which_there_is_no_room(forker, tiny, trained, tmp_path
     assert not list((workdir / "checkpoints").glob("*tmp*"))
 
 
-def test_files_for_which_there_is_no_room(forker, tiny, trained, tmp_path):
+def test_a_disk_that_is_full_at_other_files(forker, tiny, trained, tmp_path):
     def arguments(name):
         source = tiny / "test_squares.npz"
         output = f"--output={tmp_path / name}"
@@ -55,7 +55,7 @@ def test_files_for_which_there_is_no_room(forker, tiny, trained, tmp_path):
             assert (tmp_path / "scores" / place).read_bytes() == path.read_bytes(), place
 
 
-def test_data_for_which_there_is_no_room(forker, tmp_path):
+def test_a_disk_that_is_full_when_data_are_generated(forker, tmp_path):
     root = tmp_path / "data"
     arguments = [
         "--config=pchvae:smoke", "--mode=inspect", f"--workdir={tmp_path / 'w'}",
@@ -73,14 +73,14 @@ def test_data_for_which_there_is_no_room(forker, tmp_path):
 #: The folder of a run is renamed before its second checkpoint is saved.
 RENAME = """
 import os
-from jaxad.train import loop
-real, calls = loop._save, []
+from jaxad.train.outputs import Outputs
+real, calls = Outputs.save, []
 def save(*arguments):
     calls.append(1)
     if len(calls) == 2:
         os.rename({folder!r}, {folder!r} + ".moved")
     return real(*arguments)
-loop._save = save
+Outputs.save = save
 """
 
 
@@ -101,7 +101,7 @@ def test_a_run_whose_folder_was_renamed(forker, tiny, trained, tmp_path):
     [("train", "checkpoints"), ("train", "tensorboard"), ("evaluate", "eval"), ("export", ".lock")],
 )
 def test_what_cannot_be_written_is_named(forker, tiny, trained, tmp_path, mode, in_the_way):
-    """A file where a folder is to be, or the other way round: root may write anywhere."""
+    """A file in the place of a folder or vice versa; root may write anywhere."""
     workdir = tmp_path / "run"
     if mode == "train":
         workdir.mkdir()
@@ -118,7 +118,7 @@ def test_what_cannot_be_written_is_named(forker, tiny, trained, tmp_path, mode, 
     assert str(place) in ended.only_line(2)
 
 
-#: Opening files to write in a folder fails as on a read-only disk, where root may not write either.
+#: Opening files of a folder for writing fails as on a read-only disk, where root cannot write.
 READ_ONLY = """
 import errno, os
 below = {folder!r}

@@ -1,4 +1,4 @@
-"""Errors of the system that reach the command line: one line where the user can do something."""
+"""System errors that reach the command line: one line if the user can do something about them."""
 
 import errno
 import os
@@ -14,7 +14,7 @@ from jaxad.storage.workdir import Workdir
 
 @pytest.fixture
 def run_into(monkeypatch, tmp_path, capsys):
-    """Runs a mode that ends in an error of the system; the exit code and what was printed."""
+    """Runs a mode that raises a system error; returns the exit code and stderr."""
     run_config.write(Workdir(tmp_path), config_lib.get_config("pchvae:smoke"))
 
     def go(number, *name):
@@ -30,7 +30,7 @@ def run_into(monkeypatch, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO])
-def test_a_disk_that_takes_no_more_is_a_run_that_failed(run_into, number):
+def test_a_full_disk_is_a_failed_run(run_into, number):
     assert run_into(number, "a.csv") == (
         1,
         f"failed: 'a.csv': {os.strerror(number)}; what was saved is whole; once the disk takes "
@@ -38,23 +38,23 @@ def test_a_disk_that_takes_no_more_is_a_run_that_failed(run_into, number):
     )
 
 
-def test_a_full_disk_without_a_name(run_into):
-    """As where this command's output goes to a file on it."""
+def test_a_full_disk_without_a_file_name(run_into):
+    """The output of the command may go to a file on that disk."""
     assert run_into(errno.ENOSPC) == (
         1,
-        "failed: a file, or where this command prints: No space left on device; what was saved is "
+        "failed: a file, or the output of this command: No space left on device; what was saved is "
         "whole; once the disk takes more, the same command goes on.\n",
     )
 
 
 @pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS, errno.ENOTDIR, errno.EEXIST])
-def test_what_may_not_be_is_the_user_s_to_mend(run_into, number):
-    told = f"{os.strerror(number)}; change that, or name another folder.\n"
-    assert run_into(number, "a.csv") == (2, f"error: 'a.csv': {told}")
-    assert run_into(number) == (2, f"error: {told}")
+def test_permissions_are_for_the_user_to_change(run_into, number):
+    text = f"{os.strerror(number)}; change that, or choose another folder.\n"
+    assert run_into(number, "a.csv") == (2, f"error: 'a.csv': {text}")
+    assert run_into(number) == (2, f"error: {text}")
 
 
 @pytest.mark.parametrize("number", [errno.EBADF, errno.ENOENT])
-def test_others_are_bugs_of_ours_and_not_hidden(run_into, number):
+def test_other_system_errors_are_bugs_and_keep_their_traceback(run_into, number):
     with pytest.raises(OSError):
         run_into(number)

@@ -1,8 +1,8 @@
-"""Runs of many updates on several CPU devices: none hangs.
+"""Runs of many updates on several CPU devices do not hang.
 
     JAXAD_REPEATS=10 pytest -m long -n 0 -s tests/faults/test_hangs.py
 
-Without a bound on the programs under way (`jaxad.runtime.parallel.InFlight`), XLA's pool of threads
+Without a limit on queued programs (`jaxad.runtime.parallel.InFlight`), XLA's pool of threads
 fills up with programs that wait for a partner in an all-reduce, and after 40 s XLA aborts the
 process. On two cores, jax 0.10.2, that happened in 4 of 5 trainings of the demo and in 3 of 4 of
 its profiles.
@@ -51,7 +51,7 @@ COMMANDS = {
 
 @contextlib.contextmanager
 def load(cores: int) -> Iterator[None]:
-    """Keeps so many cores busy."""
+    """Keeps a number of cores busy."""
     busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(cores)]
     try:
         yield
@@ -62,7 +62,7 @@ def load(cores: int) -> Iterator[None]:
 
 
 def run(command: list[str], environment: dict[str, str], *, cores: str = "") -> None:
-    """Runs a command to its end; `cores` restricts it to some."""
+    """Runs a command to its end, on the given cores."""
     taskset = ["taskset", "-c", cores] if cores else []
     result = subprocess.run(
         [*taskset, sys.executable, *command],
@@ -72,7 +72,7 @@ def run(command: list[str], environment: dict[str, str], *, cores: str = "") -> 
         timeout=SECONDS,
     )
     assert result.returncode == 0, result.stdout + result.stderr
-    assert "no result of the devices" not in result.stderr, result.stderr
+    assert "no result from the devices" not in result.stderr, result.stderr
 
 
 @pytest.mark.long
@@ -104,7 +104,7 @@ def test_the_benchmark_does_not_hang(number, launch_environment):
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory, launch_environment) -> Path:
-    """The data of both variants, made once."""
+    """The data of both variants, generated once."""
     root = tmp_path_factory.mktemp("data")
     for variant in ("demo", "smoke"):
         look = tmp_path_factory.mktemp("look")

@@ -1,8 +1,8 @@
-"""Fifty kills -9 in runs of more than a minute and ten saves each: not a bit is lost.
+"""Fifty kills with SIGKILL in runs of more than a minute and ten saves: no bit is lost.
 
     pytest -m long -n 0 -s tests/faults/test_kill.py
 
-needs nobody to watch it and prints a line for every kill: where the run was, and at which step.
+prints a line for every kill: the phase of the run and its step.
 """
 
 import collections
@@ -29,18 +29,18 @@ LAUNCH = HERE.parent.parent / "launch.py"
 
 KILLS = int(os.environ.get("JAXAD_KILLS", "50"))
 KILLS_OF_A_RUN = 5
-#: Moments to kill at; any time would seldom be inside a save. Of a run the last may be at its end.
+#: Moments to kill at; a random time would seldom be inside a save. The last kill may be at the end.
 MOMENTS = ("start-up", "update", "update", "save", "save")
 LAST_MOMENTS = ("save", "end", "end")
 LEAST_INSIDE_SAVES = KILLS // 10
 
-#: Functions on the stacks of a process, innermost meaning first -> where it is.
+#: Functions on the stacks of a process -> phase; the first function that is found decides.
 PHASES = (
     ("write_report", "report"),
     ("evaluate_splits", "evaluation"),
     ("_validate", "validation"),
     ("_save", "save, before its files"),
-    ("_restored", "restoring"),
+    ("restore", "restoring"),
     ("train_batches", "reading data"),
     ("train_seeds", "training"),
     ("_open_to_train", "opening data"),
@@ -49,7 +49,7 @@ PHASES = (
 
 @dataclasses.dataclass(frozen=True)
 class System:
-    """What is trained, for how many updates (80 images in batches of 16), and how often saved."""
+    """A config, its number of updates (80 images in batches of 16), and its checkpoint interval."""
 
     config: str
     steps: int
@@ -62,13 +62,13 @@ LEAST_SECONDS, WANTED_SECONDS = 60, 90
 
 
 def last_step(workdir: Path) -> int:
-    """The last that was logged."""
+    """Returns the last logged step."""
     rows = read_metrics(workdir / "metrics.jsonl")
     return int(rows[-1]["step"]) if rows else 0
 
 
 class Run:
-    """A folder and the command that trains, evaluates and reports in it."""
+    """A folder and the command that trains, evaluates, and reports in it."""
 
     def __init__(self, system: System, workdir: Path, data_root: Path, environment: dict[str, str]):
         self.system, self.workdir = system, workdir
@@ -96,7 +96,7 @@ class Run:
         )
 
     def finish(self) -> tuple[float, float]:
-        """Seconds to the first update that is logged, and from there to the end."""
+        """Runs to the end; returns the seconds before and after the first logged update."""
         process, began, before = self.start(), time.monotonic(), self.step()
         while self.step() == before and process.poll() is None:
             time.sleep(0.05)
@@ -109,7 +109,7 @@ class Run:
         return last_step(self.workdir)
 
     def saves_begun(self) -> set[tuple[str, int]]:
-        """Temporary folders of saves, by name and inode."""
+        """Returns the temporary folders of saves, by name and inode."""
         found = set()
         for path in (self.workdir / "checkpoints").glob("*orbax-checkpoint-tmp*"):
             with contextlib.suppress(FileNotFoundError):
@@ -117,7 +117,7 @@ class Run:
         return found
 
     def phase(self, process: subprocess.Popen) -> str:
-        """Where the process is; from its stacks, which it writes when it is asked to."""
+        """Returns the phase of the process from its stacks, which SIGUSR1 makes it write."""
         if not self._stacks.exists():
             return "start-up"
         process.send_signal(signal.SIGUSR1)
@@ -136,7 +136,7 @@ def parameters(run: Run) -> list[np.ndarray]:
 
 
 def check_same(killed: Run, whole: Run) -> None:
-    """The same parameters, validations and scores, and nothing half-written."""
+    """Checks that parameters, validations, and scores are equal and no temporary file is left."""
     for ours, theirs in zip(parameters(killed), parameters(whole), strict=True):
         np.testing.assert_array_equal(ours, theirs)
     lines = [
@@ -183,7 +183,7 @@ def wait(moment: str, run: Run, alive: Callable[[], bool], startup: float, draw:
 
 
 def kill_once(run: Run, moment: str, startup: float, draw: random.Random) -> str | None:
-    """Starts the run and kills it at such a moment; where it was, None where it came to its end."""
+    """Starts the run and kills it at a moment; returns its phase, or None if it had ended."""
     earlier = run.saves_begun()
     process = run.start()
     wait(moment, run, lambda: process.poll() is None, startup, draw)

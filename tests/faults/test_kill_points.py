@@ -1,4 +1,4 @@
-"""Killed in the middle of its changes of files, every mode finishes with the same command.
+"""Every mode, killed between two file changes, finishes with the same command.
 
 A process ends without notice just before its n-th change (a file opened to write, renamed, removed;
 a folder made) of those that it makes in its folder. `test_kill.py` kills at any moment.
@@ -11,12 +11,12 @@ import pytest
 
 #: Files that tell times and rates.
 UNEQUAL = ("metrics.jsonl", "report.html", "detector.jaxad", "table.md", "table.csv")
-#: Of a checkpoint: the digests of all its arrays.
+#: The digests of all arrays of a checkpoint.
 DIGESTS = "digests/metadata"
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """The files that every run has, each with its content where that is the same in all of them."""
+    """Returns the files that every run has, with their content if it is the same in all runs."""
     found = {}
     for path in sorted(folder.rglob("*")):
         place = path.relative_to(folder).as_posix()
@@ -29,7 +29,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def modes(tiny: Path, trained: Path, tmp_path: Path):
-    """Arguments of each mode, the folder that it changes, and what is there before."""
+    """Returns for each mode its arguments, the folder that it changes, and its initial content."""
     workdir = tmp_path / "run"
     own, saved = f"--workdir={workdir}", [f"--workdir={trained}"]
     config = f"--config={tiny / 'tiny.py'}"
@@ -57,7 +57,7 @@ def modes(tiny: Path, trained: Path, tmp_path: Path):
         ),
     ],
 )
-def test_killed_in_the_middle_it_finishes_as_if_it_had_not_been(
+def test_a_killed_command_finishes_with_the_same_files(
     mode, shares, forker, tiny, trained, tmp_path
 ):
     arguments, folder, before = modes(tiny, trained, tmp_path)[mode]

@@ -1,4 +1,4 @@
-"""Whatever a run loads, no unpickler is asked for a class or a function."""
+"""No file that a run loads makes an unpickler look up a class or a function."""
 
 import pickle
 import zipfile
@@ -29,7 +29,7 @@ for name in {weights!r}:
 
 
 def write_torch_file(path):
-    """What torch.save writes of `{"weight": tensor([1., 2.])}`."""
+    """Returns the file that torch.save writes for `{"weight": tensor([1., 2.])}`."""
     state = (
         b"\x80\x02}q\x00X\x06\x00\x00\x00weightq\x01ctorch._utils\n_rebuild_tensor_v2\nq\x02((X\x07"
         b"\x00\x00\x00storageq\x03ctorch\nFloatStorage\nq\x04X\x01\x00\x00\x000q\x05X\x03\x00\x00"
@@ -61,7 +61,7 @@ def test_checkpoints_archives_and_weights_are_read_without_unpickling(
     (trained / "detector.jaxad").unlink()
 
 
-def test_the_file_of_weights_is_a_pickle_that_would_be_noticed(tmp_path):
+def test_the_weights_file_is_a_pickle_that_the_patch_detects(tmp_path):
     with zipfile.ZipFile(write_torch_file(tmp_path / "a.pth")) as archive:
         content = archive.read("archive/data.pkl")
     assert b"_rebuild_tensor_v2" in content

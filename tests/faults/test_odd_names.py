@@ -1,4 +1,4 @@
-"""Names that a library could misread: a run keeps its work, or never begins."""
+"""Names that a library could misread: a run works, or is refused before it begins."""
 
 import csv
 import json
@@ -18,7 +18,7 @@ ROOT = Path(__file__).parent.parent.parent
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory) -> Path:
-    """A folder that the runs of this module share: a pattern might match a neighbour's name."""
+    """A folder that the runs of this module share: a pattern might match another run's name."""
     return tmp_path_factory.mktemp("runs")
 
 
@@ -50,7 +50,7 @@ def test_a_run_in_a_folder_that_cannot_be_written_to(forker, tiny, tmp_path, nam
     ("name", "by"),
     [("lr=[0.1]", "root"), ("a**b", "variable"), ("a*", "root"), ("b\\c", "variable")],
 )
-def test_data_are_made_once_in_a_folder_that_looks_like_a_pattern(forker, tmp_path, name, by):
+def test_data_are_generated_once_in_a_folder_that_looks_like_a_pattern(forker, tmp_path, name, by):
     data = tmp_path / name
     root = [f"--config.data.root={data}"] if by == "root" else []
     environment = {} if by == "root" else {"TFDS_DATA_DIR": str(data)}
@@ -65,7 +65,7 @@ def test_data_are_made_once_in_a_folder_that_looks_like_a_pattern(forker, tmp_pa
 
 
 @pytest.mark.parametrize("name", ["[in] a**b", f"b\\c{UNDECODABLE}"])
-def test_what_is_scored_and_where_to(forker, tiny, trained, tmp_path, name):
+def test_inputs_and_outputs_of_score(forker, tiny, trained, tmp_path, name):
     folder = tmp_path / name
     folder.mkdir()
     source = shutil.copy(tiny / "test_squares.npz", folder / "x[1].npz")
@@ -77,7 +77,7 @@ def test_what_is_scored_and_where_to(forker, tiny, trained, tmp_path, name):
     assert len((output / "scores.csv").read_text().splitlines()) == 25
 
 
-def test_the_home_folders_of_nobody(forker, tiny, trained, tmp_path):
+def test_home_folders_of_unknown_users(forker, tiny, trained, tmp_path):
     nobody = "~nosuchuser/x"
     config, own = f"--config={tiny / 'tiny.py'}", f"--workdir={trained}"
     new = f"--workdir={tmp_path / 'w'}"
@@ -101,7 +101,7 @@ def test_the_home_folders_of_nobody(forker, tiny, trained, tmp_path):
 
 
 def images(root: Path, names: dict[str, list[str]]) -> Path:
-    """Images of noise in folders of a folder."""
+    """Writes images of noise below a folder."""
     generator = np.random.default_rng(0)
     for folder, files in names.items():
         for name in files:
@@ -126,7 +126,7 @@ def numbered(prefix: str, count: int = 6) -> list[str]:
 
 
 def test_files_whose_names_are_not_utf_8(forker, tmp_path):
-    """Bytes that are no text are written as such in every file of the run."""
+    """Bytes that are not UTF-8 are written as text such as `\\xff` in every file of the run."""
     u = UNDECODABLE
     names = {
         "train/good": [*numbered("a", 20), f"{u}/1.png"],
@@ -173,8 +173,8 @@ def test_a_split_whose_name_is_not_utf_8(forker, tiny, tmp_path):
         ({"PYTHONIOENCODING": "ascii", "LC_ALL": "C", "PYTHONUTF8": "0"}, "work"),
     ],
 )
-def test_a_terminal_that_shows_no_umlauts(launch_environment, tmp_path, variables, workdir):
-    """What it cannot show is escaped; files are written as elsewhere."""
+def test_a_terminal_that_cannot_show_umlauts(launch_environment, tmp_path, variables, workdir):
+    """It shows escapes; files are UTF-8 as usual."""
     root = images(tmp_path / "dätä", {
         "train/good": numbered("ä", 20), "test/good": numbered("gö"), "test/bad": ["µ/ß.png"],
     })  # fmt: skip
@@ -189,7 +189,7 @@ def test_a_terminal_that_shows_no_umlauts(launch_environment, tmp_path, variable
 
 
 def test_a_folder_that_python_cannot_name(launch_environment, tmp_path):
-    """The remedy of the message works."""
+    """The remedy in the message works."""
     command = [sys.executable, ROOT / "launch.py", f"--workdir={tmp_path}/wörk"]
     command += ["--config=lowvae:smoke", "--config.data.image_size=0"]  # is told later
 
@@ -204,7 +204,7 @@ def test_a_folder_that_python_cannot_name(launch_environment, tmp_path):
 
 
 def test_a_run_with_a_comma_in_its_name_is_one_run(forker, trained, tmp_path):
-    """It is asked for its scores, which it lacks; with another run commas are between runs."""
+    """A comma separates runs only if no folder has the whole name."""
     run = shutil.copytree(trained, tmp_path / "run")
     other = shutil.copytree(trained, tmp_path / "a,b")
     ended = forker.run(f"--workdir={run}", "--mode=evaluate")

@@ -1,10 +1,10 @@
-"""Of processes that want one folder at once, one has it and the other is told so."""
+"""Two processes that want the same folder: one gets it, the other is refused or waits."""
 
 import shutil
 
 import pytest
 
-#: Who gets a lock keeps it until another one has asked for it, and then ends.
+#: A process that gets a lock holds it until another one has asked for it, and then ends.
 HOLD = """
 import fcntl, os, pathlib, time
 real = fcntl.flock
@@ -55,8 +55,8 @@ def test_of_two_processes_one_is_refused(mode, forker, tiny, trained, tmp_path):
     assert f"workdir '{folder}': another process is at work there" in line
 
 
-def test_one_of_two_processes_makes_the_data(forker, tmp_path):
-    """Both go on with them."""
+def test_one_of_two_processes_generates_the_data(forker, tmp_path):
+    """Both use them."""
     arguments = [
         "--config=pchvae:smoke", "--mode=inspect", f"--config.data.root={tmp_path / 'data'}",
         "--config.data.num_subjects=(1,1,1,1)",
@@ -69,8 +69,8 @@ def test_one_of_two_processes_makes_the_data(forker, tmp_path):
     assert not list((tmp_path / "data").rglob("incomplete.*"))
 
 
-def test_data_that_were_being_made_when_the_process_was_killed(forker, tmp_path):
-    """They are made again; those of a killed process are removed."""
+def test_data_whose_generation_was_killed(forker, tmp_path):
+    """They are generated again; the incomplete ones are removed."""
     root = tmp_path / "data"
     arguments = [
         "--config=pchvae:smoke", "--mode=inspect", f"--config.data.root={root}",

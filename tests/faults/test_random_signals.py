@@ -37,7 +37,7 @@ SMOKE = (
 
 
 class Command:
-    """A command that goes on in its folder each time it is started; what it makes is compared."""
+    """A command that resumes in its folder when it is started again, and its results."""
 
     def __init__(self, name, arguments, results, make_folder, environment):
         self.name = name
@@ -56,7 +56,7 @@ class Command:
         )
 
     def finish(self):
-        """Runs to the end; the results, as text."""
+        """Runs to the end; returns the results as text."""
         process = self.start()
         out, err = process.communicate(timeout=600)
         assert process.returncode == 0, out + err
@@ -67,7 +67,7 @@ class Command:
 
 
 def send(process, number: signal.Signals, to_group: bool):
-    """Exit code, output and seconds to the end after a signal, as a terminal or `kill` sends it."""
+    """Sends a signal like a terminal or `kill`; returns exit code, output, and seconds."""
     start = time.monotonic()
     if to_group:
         os.killpg(process.pid, number)
@@ -78,7 +78,7 @@ def send(process, number: signal.Signals, to_group: bool):
 
 
 def check_end(code: int, out: str, err: str, seconds: float, number: signal.Signals) -> str:
-    """Whether a command ended as it should; in a word, how."""
+    """Checks that a command ended as specified; returns how, in a word."""
     printed = out + err
     assert "Traceback" not in printed, printed
     if "saved step" in out:
@@ -155,7 +155,7 @@ def test_signals_at_random_moments(launch_environment, data_root, tmp_path_facto
 
 
 def _write_images(path: Path, data_root: Path) -> None:
-    """The images of a test split, often enough for a score run of some seconds."""
+    """Writes a test split's images, repeated so that scoring takes some seconds."""
     config = jaxad.get_config("pchvae:smoke").unlock()
     config.data.root = str(data_root)
     split = jaxad.load_data(config).split("test_objects")

@@ -20,13 +20,14 @@ ENDING = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 
 @contextlib.contextmanager
 def script(body: str, *, before: str = "", **options):
-    """A process that handles signals as the command line does, running `body`; it says `ready`.
+    """Runs `body` in a process that handles signals like the command line and prints `ready`.
 
     `body` sees `interrupts`, `sys` and `time`.
     """
     text = (
         f"import os, signal, sys, time\nsys.path.insert(0, {str(ROOT)!r})\n{before}\n"
-        f"from jaxad import interrupts\ninterrupts.install()\nprint('ready', flush=True)\n{body}\n"
+        "from jaxad.runtime import interrupts\ninterrupts.install()\n"
+        f"print('ready', flush=True)\n{body}\n"
     )
     process = subprocess.Popen(
         heeding_signals([sys.executable, "-c", text]),
@@ -47,7 +48,7 @@ def script(body: str, *, before: str = "", **options):
 
 
 def ended(process, seconds: float = 30) -> tuple[int, str, str, float]:
-    """Exit code, stdout, stderr, and the seconds until the end."""
+    """Returns exit code, stdout, stderr, and the seconds to the end."""
     start = time.monotonic()
     out, err = process.communicate(timeout=seconds)
     return process.returncode, out, err, time.monotonic() - start
@@ -59,14 +60,14 @@ try:
         time.sleep(0.01)
         interrupts.check()
 except KeyboardInterrupt:
-    print(f"polled {interrupts.name()}")
+    print(f"polled {interrupts.signal_name()}")
     code = 1
 interrupts.finish(code)
 """
 
 
 @pytest.mark.parametrize("number", ENDING)
-def test_what_polls_ends_by_itself(number):
+def test_code_that_polls_ends_by_itself(number):
     with script(POLLS) as process:
         process.send_signal(number)
         code, out, err, _ = ended(process)
@@ -124,7 +125,7 @@ def test_no_signal_is_swallowed_and_nothing_is_torn(what):
     ],
     ids=["computing", "waiting for a lock", "waiting for a process"],
 )
-def test_what_does_not_poll_is_ended(number, body):
+def test_code_that_does_not_poll_is_ended(number, body):
     with script(body) as process:
         process.send_signal(number)
         code, _, err, seconds = ended(process)
@@ -134,25 +135,25 @@ def test_what_does_not_poll_is_ended(number, body):
 
 
 SAVES = """
-with interrupts.saves_first():
+with interrupts.deferred():
     while not interrupts.requested():
         time.sleep(0.01)
     time.sleep({seconds})
     print("saved", flush=True)
-    interrupts.answer()
+    interrupts.acknowledge()
 time.sleep(0.1)
 interrupts.finish(0)
 """
 
 
 @pytest.mark.parametrize("number", ENDING)
-def test_what_saves_first_is_left_to_save(number):
+def test_a_deferred_block_is_left_to_save(number):
     with script(SAVES.format(seconds=interrupts._GRACE_SECONDS + 1)) as process:
         process.send_signal(number)
         code, out, err, seconds = ended(process)
     assert (code, out) == (0, "saved\n")
     assert seconds > interrupts._GRACE_SECONDS
-    assert f"{number.name}: stops and saves after the update under way; Ctrl-C or SIGTERM" in err
+    assert f"{number.name}: stops and saves after the current update; Ctrl-C or SIGTERM" in err
 
 
 @pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM])
@@ -185,12 +186,12 @@ def test_sighup_is_never_the_second_signal(first):
     assert (code, out) == (0, "saved\n")
 
 
-def test_temporary_folders_go_with_a_process_that_is_ended(tmp_path):
+def test_temporary_folders_are_deleted_with_a_process_that_is_ended(tmp_path):
     folder = tmp_path / "shared"
     folder.mkdir()
     body = f"""
 import pathlib
-with interrupts.saves_first(), interrupts.removed_at_the_end(pathlib.Path({str(folder)!r})):
+with interrupts.deferred(), interrupts.removed_at_the_end(pathlib.Path({str(folder)!r})):
     time.sleep(60)
 """
     with script(body) as process:
@@ -225,20 +226,21 @@ def test_a_signal_after_the_command_is_done_does_not_change_its_exit_code(number
 def test_a_closed_terminal_does_not_keep_a_run_from_saving(tmp_path):
     body = f"""
 import pathlib
-with interrupts.saves_first():
+with interrupts.deferred():
     while not interrupts.requested():
         print("working", flush=True)
         print("working", file=sys.stderr, flush=True)
         time.sleep(0.01)
     for _ in range(10): print("saving", flush=True)
-    pathlib.Path({str(tmp_path / "saved")!r}).write_text(interrupts.name())
-    interrupts.answer()
+    pathlib.Path({str(tmp_path / "saved")!r}).write_text(interrupts.signal_name())
+    interrupts.acknowledge()
 interrupts.finish(0)
 """
     text = (
         f"import os, sys, time; sys.path.insert(0, {str(ROOT)!r})\n"
         "os.open(sys.argv[1], os.O_RDWR)  # what a new session opens first is its terminal\n"
-        "from jaxad import interrupts, streams; interrupts.install(); streams.outlast_readers()\n"
+        "from jaxad.runtime import interrupts, streams\n"
+        "interrupts.install(); streams.ignore_closed_streams()\n"
     )
     terminal, side = pty.openpty()
     process = subprocess.Popen(
@@ -256,8 +258,8 @@ interrupts.finish(0)
 def test_a_closed_pipe_does_not_end_a_run(stream, tmp_path):
     body = f"""
 import pathlib
-from jaxad import streams
-streams.outlast_readers()
+from jaxad.runtime import streams
+streams.ignore_closed_streams()
 for _ in range(100):
     print("x" * 1000, file=sys.{stream}, flush=True)
     time.sleep(0.01)
@@ -272,10 +274,10 @@ sys.exit(0)
 
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
-def test_what_was_said_is_there_after_a_kill(unbuffered):
+def test_printed_lines_survive_a_kill(unbuffered):
     body = """
-from jaxad import streams
-streams.outlast_readers()
+from jaxad.runtime import streams
+streams.ignore_closed_streams()
 print("said", file=sys.stderr)
 os.kill(os.getpid(), signal.SIGKILL)
 """
@@ -283,23 +285,23 @@ os.kill(os.getpid(), signal.SIGKILL)
         assert ended(process)[2] == "said\n"
 
 
-def test_a_stream_that_was_closed_before_is_no_error():
+def test_a_stream_that_was_closed_before_the_start_is_no_error():
     command = f"exec {sys.executable} {ROOT / 'launch.py'} --help >&-"
     result = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60)
     assert (result.returncode, result.stderr) == (0, "")
 
 
-def test_without_the_command_line_signals_are_the_caller_s():
+def test_without_the_command_line_signals_belong_to_the_caller():
     with heeding_interrupts():
         check_callers_signals()
 
 
 def check_callers_signals():
     before = [signal.getsignal(number) for number in ENDING]
-    with interrupts.saves_first():
+    with interrupts.deferred():
         assert signal.getsignal(signal.SIGINT) is before[0]
         os.kill(os.getpid(), signal.SIGTERM)
-        assert interrupts.requested() and interrupts.name() == "SIGTERM"
+        assert interrupts.requested() and interrupts.signal_name() == "SIGTERM"
         interrupts.check()  # the block saves: nothing is raised
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)

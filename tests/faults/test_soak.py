@@ -1,4 +1,4 @@
-"""Random systems on random layouts, interrupted and resumed at random: nothing hangs or differs.
+"""Random systems on random layouts, interrupted and resumed at random: no hang, equal results.
 
     JAXAD_SOAK_MINUTES=120 pytest -m long -n 0 -s tests/faults/test_soak.py
 
@@ -45,7 +45,7 @@ INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL)
 
 @dataclasses.dataclass
 class Done:
-    """What a command came to.
+    """The result of a command.
 
     Attributes:
         code: its exit code, negative for a signal.
@@ -61,7 +61,7 @@ class Done:
 
 
 class Soak:
-    """Runs commands and knows what their results should be."""
+    """Runs commands and compares their results with those of uninterrupted runs."""
 
     def __init__(self, environment, data_root: Path, folder: Path):
         self._environment, self._data_root, self._folder = environment, data_root, folder
@@ -93,7 +93,7 @@ class Soak:
         )  # fmt: skip
 
     def run(self, arguments, number=None, moment=0.0) -> Done:
-        """Runs a command, and sends it a signal at a moment."""
+        """Runs a command and sends it a signal after some time."""
         path = self._folder / "output.txt"
         start, sent = time.monotonic(), False
         with path.open("w") as log:
@@ -120,7 +120,7 @@ class Soak:
         return [path.read_text() for path in sorted(workdir.glob("eval/*/scores.csv"))]
 
     def expected(self, system, layout) -> tuple[list[str], float]:
-        """Tables of an uninterrupted run and the seconds it took; done once."""
+        """Returns the tables and the seconds of an uninterrupted run; cached."""
         key = (system, *layout)
         if key not in self._expected:
             workdir = self.new_folder()
@@ -130,7 +130,7 @@ class Soak:
 
 
 def interrupted(soak: Soak, arguments, longest: float, rng: random.Random) -> tuple[str, float]:
-    """Runs a command to its end under a few interruptions; what they were, and the peak memory."""
+    """Runs a command to its end with interruptions; returns them and the peak memory."""
     story, peak = [], 0.0
     for _ in range(rng.randint(1, 3)):
         number, moment = rng.choice(INTERRUPTIONS), rng.uniform(0.2, longest)

@@ -1,4 +1,4 @@
-"""`--mode=profile`: what it writes in both parallel modes and every phase, what it leaves alone."""
+"""`--mode=profile`: its results in both parallel modes and every phase, and its files."""
 
 import json
 import math
@@ -44,7 +44,7 @@ def small_matrices(monkeypatch):
 
 
 def profiled(config, folder, capsys):
-    """What `profile.json` holds and what was printed."""
+    """Returns the content of `profile.json` and the output."""
     run.profile(config, folder, steps=4)
     found = json.loads((folder / "profile" / "profile.json").read_text())
     printed = capsys.readouterr().out
@@ -85,7 +85,7 @@ def test_a_profile_of_both_modes(make_config, tmp_path, capsys, mode):
 
 
 @pytest.mark.long
-def test_several_updates_at_once_and_batches_in_parts_are_profiled_by_the_update(
+def test_profiles_of_several_updates_in_a_dispatch_and_batches_in_parts_are_of_one_update(
     make_config, tmp_path, capsys
 ):
     config = make_config("ae:smoke")
@@ -104,7 +104,7 @@ def test_several_updates_at_once_and_batches_in_parts_are_profiled_by_the_update
     assert several["costs"]["peak_memory"] != one["costs"]["peak_memory"]
 
 
-def test_every_phase_is_profiled_by_itself(make_config, tmp_path, capsys):
+def test_every_phase_is_profiled_separately(make_config, tmp_path, capsys):
     config = make_config("ganomaly:smoke")
     config.model.widths, config.model.depth = (8,), 0
     config.train.updates.discriminator = (0.0, 1.0, 2)
@@ -122,9 +122,7 @@ def test_every_phase_is_profiled_by_itself(make_config, tmp_path, capsys):
     }  # fmt: skip
 
 
-def test_a_profile_takes_the_place_of_an_earlier_one_and_only_when_it_is_complete(
-    make_config, tmp_path, monkeypatch
-):
+def test_only_a_complete_profile_replaces_an_earlier_one(make_config, tmp_path, monkeypatch):
     config = make_config("ae:smoke")
     (tmp_path / "profile").mkdir()
     (tmp_path / "profile" / "earlier").touch()
@@ -144,8 +142,8 @@ def test_a_profile_takes_the_place_of_an_earlier_one_and_only_when_it_is_complet
 
 
 @pytest.mark.parametrize("steps", ["0", "-3", "1.5", "many"])
-def test_steps_that_are_none_are_told(make_config, tmp_path, steps):
-    with pytest.raises(UserError, match=f"--steps={steps}: is no"):
+def test_a_wrong_number_of_steps_is_an_error(make_config, tmp_path, steps):
+    with pytest.raises(UserError, match=f"--steps={steps}: not a"):
         run.profile(make_config("ae:smoke"), tmp_path / "run", steps=steps)
     assert not (tmp_path / "run").exists()
 
@@ -158,7 +156,7 @@ def test_a_run_of_another_config_is_not_profiled_over(make_config, tmp_path):
         run.profile(config, tmp_path)
 
 
-def test_what_the_backend_does_not_tell_is_said(make_config):
+def test_values_that_the_backend_does_not_report(make_config):
     costs = profiling.ProgramCosts(None, None, None, None, (), 0, 0)
     once = profiling.Times(1e-3, 1e-3, 1e-3)
     phase = profiling.PhaseProfile(
@@ -170,7 +168,7 @@ def test_what_the_backend_does_not_tell_is_said(make_config):
         "updates": 1,
     }  # fmt: skip
     profile = profiling.Profile(about, 10, profiling.Peak(1e9, 512), (phase,), 16.0)
-    text = table.lines(profile)
+    text = table.format_profile(profile)
     unknown = [line.split("  ")[0] for line in text if line.endswith(table.UNKNOWN)]
     assert unknown == [
         "FLOPs, each device", "bytes accessed, each device", "memory, each device", "achieved",

@@ -1,4 +1,4 @@
-"""What a compiled program costs, against counts by hand."""
+"""Costs of compiled programs, compared with counts by hand."""
 
 import jax
 import jax.numpy as jnp
@@ -47,8 +47,8 @@ def test_a_convolution_is_its_taps_inside_the_image(padding, strides, taps):
     assert found.flops == 2 * 4 * taps * 8 * 6
 
 
-def test_a_wide_convolutions_gradient_counts_as_the_products_that_it_is_written_as():
-    """Of the image: a convolution. Of the kernel: nine products, also of what padding is copied."""
+def test_the_gradient_of_a_wide_convolution_is_counted_as_matrix_products():
+    """Gradient of the image: a convolution; of the kernel: nine products, with the padding."""
 
     def gradient(x, kernel, weights):
         def total(x, kernel):
@@ -73,7 +73,7 @@ def test_the_body_of_a_loop_is_counted_once():
     assert found.loops == 1
 
 
-def test_exponentials_are_counted_apart():
+def test_exponentials_are_counted_separately():
     assert costs(jnp.exp, ones(100)).transcendentals == 100
 
 

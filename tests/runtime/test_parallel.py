@@ -1,4 +1,4 @@
-"""Programs sent to the devices: how many are under way, and what is said when one hangs."""
+"""The limit on queued programs, and the watchdog that warns about a hang."""
 
 import gc
 import time
@@ -18,14 +18,14 @@ COUNT = 12
 
 
 def slow(state, batch):
-    """Some 10 ms of work on every device, whose results depend on the call before."""
+    """About 10 ms of work on every device; the result depends on the previous call."""
     matrix = jnp.ones((256, 256)) / 256 + state["count"] * 0
     matrix = jax.lax.fori_loop(0, 10, lambda _, product: product @ matrix, matrix)
     return {"count": state["count"] + 1}, {"sum": matrix.sum() + batch["x"].sum()}
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_few_programs_are_under_way_at_once(mode):
+def test_few_programs_are_queued_at_once(mode):
     devices = make_parallel(mode)
     update = devices.compile_reduce(slow, donate_state=True)
     state = devices.put_replicated({"count": np.float32(0)})
@@ -35,9 +35,9 @@ def test_few_programs_are_under_way_at_once(mode):
         state, metrics = update(state, batch)
         results.append(metrics["sum"])
         busy += not results[-1].is_ready()
-        # The platform of the tests is the CPU, where two may be under way.
+        # On the CPU, the platform of the tests, two may be queued.
         assert all(result.is_ready() for result in results[:-2])
-    assert busy  # or nothing was there to wait for
+    assert busy  # otherwise there was nothing to wait for
     assert devices.get_replicated(state)["count"] == COUNT
     assert all(result.is_ready() for result in results)
 
@@ -56,7 +56,7 @@ def test_threads_may_share_the_devices():
             np.testing.assert_array_equal(result, np.full(count, 2 * number))
 
 
-def test_results_that_the_caller_gave_away_are_not_waited_for():
+def test_deleted_results_are_not_waited_for():
     devices = make_parallel("jit")
     score = devices.compile_per_example(lambda state, batch: batch["x"] * 2)
     for _ in range(5):
@@ -75,12 +75,12 @@ def test_a_lowered_program_is_that_of_the_call():
     )
 
 
-# --- The watchdog, on a clock of the test's.
+# --- The watchdog, on a clock that the test sets.
 
 
 @pytest.fixture
 def clock(monkeypatch):
-    """Seconds that the watchdog believes to have passed; its thread is not started."""
+    """The watchdog's clock, in seconds; its thread is not started."""
     now = [0.0]
     monkeypatch.setattr(watchdog.time, "monotonic", lambda: now[0])
     monkeypatch.setattr(watchdog.threading.Thread, "start", lambda self: None)
@@ -90,12 +90,12 @@ def clock(monkeypatch):
 def wait(dog, clock, seconds):
     with dog.waiting():
         clock[0] += seconds
-        dog.look()
+        dog.check()
 
 
 def test_the_usual_wait_is_not_reported(clock, capsys):
     dog = Watchdog("Try this.")
-    wait(dog, clock, 500)  # the first one: nobody knows how long it takes
+    wait(dog, clock, 500)  # the first one, whose usual time is unknown
     for _ in range(3):
         wait(dog, clock, 2)
     wait(dog, clock, 29)  # less than half a minute is never late
@@ -108,14 +108,14 @@ def test_a_late_result_is_reported_once_and_so_is_its_arrival(clock, capsys):
         wait(dog, clock, 2)
     with dog.waiting():
         clock[0] += 39  # 20 times the usual 2 s are 40 s
-        dog.look()
+        dog.check()
         assert capsys.readouterr().err == ""
         clock[0] += 2
-        dog.look()
-        line = "warning: no result of the devices for 41 s (usually 2.0 s). Try this.\n"
+        dog.check()
+        line = "warning: no result from the devices for 41 s (usually 2.0 s). Try this.\n"
         assert capsys.readouterr().err == line
         clock[0] += 100
-        dog.look()
+        dog.check()
         assert capsys.readouterr().err == ""
     assert capsys.readouterr().err == "warning: the devices went on after 141 s.\n"
     wait(dog, clock, 2)
@@ -126,8 +126,8 @@ def test_the_first_result_has_ten_minutes(clock, capsys):
     dog = Watchdog("Try this.")
     with dog.waiting():
         clock[0] += 601
-        dog.look()
-        assert "no result of the devices for 601 s. Try this." in capsys.readouterr().err
+        dog.check()
+        assert "no result from the devices for 601 s. Try this." in capsys.readouterr().err
 
 
 def test_its_thread_reports_while_the_waiting_one_is_stuck(monkeypatch, capsys):
@@ -136,7 +136,7 @@ def test_its_thread_reports_while_the_waiting_one_is_stuck(monkeypatch, capsys):
     with Watchdog("Try this.").waiting():
         time.sleep(0.5)
     printed = capsys.readouterr().err
-    assert "no result of the devices for 0 s. Try this." in printed
+    assert "no result from the devices for 0 s. Try this." in printed
     assert "went on after" in printed
 
 
@@ -172,4 +172,4 @@ def test_more_cpu_devices_than_cores_are_warned_about(monkeypatch, capsys):
 
 def test_cores_are_those_that_the_process_may_use(monkeypatch):
     monkeypatch.setattr(parallel.os, "sched_getaffinity", lambda process: {3, 5, 7})
-    assert num_cores() == 3  # whatever the machine has
+    assert num_cores() == 3  # not those of the machine

@@ -43,8 +43,8 @@ def free_port():
         return one.getsockname()[1]
 
 
-#: Logs and batches to score wait: a notice takes JAX up to a second, in which fifty small updates
-#: would be done.
+#: Logs and scored batches are slowed down: JAX takes up to a second to carry a notice, in which all
+#: small updates would be done.
 SLOWED = """
 import time
 from jaxad.detector.restored import RestoredDetector
@@ -65,7 +65,7 @@ launch()
 
 
 class Cluster:
-    """`count` launched processes with so many CPU devices each."""
+    """`count` launched processes with `devices` CPU devices each."""
 
     def __init__(self, environment, count, devices, *arguments, slowed=False, joined=False):
         address = f"127.0.0.1:{free_port()}"
@@ -96,7 +96,7 @@ class Cluster:
             one.communicate()
 
     def end(self):
-        """(exit code, stdout, stderr) of each."""
+        """Returns (exit code, stdout, stderr) of each process."""
         with self:
             told = [one.communicate(timeout=280) for one in self.members]
             return [(one.returncode, *texts) for one, texts in zip(self.members, told, strict=True)]
@@ -120,7 +120,7 @@ def arguments(root, workdir, *more):
 
 @pytest.fixture(scope="module")
 def fits(launch_environment, npz_root, tmp_path_factory):
-    """Fits a run on `count` processes of `devices` devices, once; the run's folder."""
+    """Returns the folder of a run that was fitted on `count` processes of `devices` devices."""
     made = {}
 
     def fit(count, devices):
@@ -129,7 +129,7 @@ def fits(launch_environment, npz_root, tmp_path_factory):
             found = Cluster(launch_environment, count, devices, *arguments(npz_root, workdir)).end()
             assert [code for code, _, _ in found] == [0] * count, found
             for _, out, errors in found[1:]:
-                assert not GLOO.sub("", out) and "score" not in errors  # the first one tells
+                assert not GLOO.sub("", out) and "score" not in errors  # only the first one prints
             made[count, devices] = workdir
         return made[count, devices]
 
@@ -161,7 +161,7 @@ def assert_same_run(ours, theirs):
 
 
 def test_two_processes_of_two_devices_are_one_run(fits, launch_environment):
-    """Fitted together or alone, and the same checkpoint evaluated by either."""
+    """The same run is fitted, and the same checkpoint evaluated, by two processes and by one."""
     together, alone = fits(2, 2), fits(1, 1)
     assert_same_run(together, alone)
     before = scores(together)
@@ -183,7 +183,7 @@ def test_four_devices_of_one_process_are_the_same_run(fits):
 def test_a_run_goes_on_with_another_number_of_processes(
     counts, mode, fits, launch_environment, npz_root, tmp_path
 ):
-    """A notice to one process after some steps; all save the same step, and others go on."""
+    """All save the same step after a notice to one; another number of processes resumes it."""
     whole = fits(1, 1)
     with Cluster(
         launch_environment, counts[0], 2,
@@ -227,8 +227,8 @@ def test_any_signal_to_one_process_saves_in_all(
 
 @pytest.mark.long
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_a_run_that_was_joined_by_nobody_saves_too(number, launch_environment, npz_root, tmp_path):
-    """As a job of one task in SLURM: JAX takes its SIGTERM."""
+def test_a_joined_run_of_one_process_saves_too(number, launch_environment, npz_root, tmp_path):
+    """For example a job of one task in SLURM, whose SIGTERM JAX handles."""
     command = arguments(npz_root, tmp_path, "--mode=train")
     with Cluster(launch_environment, 1, 2, *command, slowed=True, joined=True) as cluster:
         wait_for_step(cluster, tmp_path, 5)
@@ -268,7 +268,7 @@ def wait_for_step(cluster, workdir, step):
 
 @pytest.mark.long
 @pytest.mark.parametrize("lost", [0, 1])
-def test_where_one_process_dies_the_other_ends_and_says_why(
+def test_if_one_process_dies_the_other_ends_with_the_reason(
     lost, launch_environment, npz_root, tmp_path
 ):
     with Cluster(
@@ -303,24 +303,24 @@ def test_a_second_run_of_two_processes_is_refused_the_folder(
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ({"process_id": "1"}, "--coordinator_address: missing; processes that find each other by"),
-        ({"heartbeat_seconds": "9"}, "--heartbeat_seconds: this is one process"),
-        ({"cluster": "slrum"}, "--cluster=slrum: no such cluster; known: auto, slurm"),
+        ({"process_id": "1"}, "--coordinator_address: missing; without --cluster, processes need"),
+        ({"heartbeat_seconds": "9"}, "--heartbeat_seconds: this is a single process"),
+        ({"cluster": "slrum"}, "--cluster=slrum: unknown cluster; known: auto, slurm"),
         (
             {"coordinator_address": "a:1", "num_processes": "2", "process_id": "2"},
-            "--process_id=2: of 2 processes the last has number 1",
+            "--process_id=2: ids of 2 processes are 0 to 1",
         ),
         (
             {"coordinator_address": "a:1", "num_processes": "two", "process_id": "0"},
-            "--num_processes=two: is no whole number of at least 1",
+            "--num_processes=two: not a whole number of at least 1",
         ),
         (
             {"coordinator_address": "nowhere", "num_processes": "2", "process_id": "1"},
-            "--coordinator_address=nowhere: is not host:port",
+            "--coordinator_address=nowhere: not of the form host:port",
         ),
     ],
 )
-def test_flags_that_do_not_say_enough(given, words):
+def test_missing_and_wrong_flags_are_named(given, words):
     with pytest.raises(UserError, match=words):
         processes.join(**given)
 
@@ -332,10 +332,9 @@ def test_an_address_where_nothing_listens(monkeypatch):
         processes.join(coordinator_address=address, num_processes="2", process_id="1")
 
 
-def test_one_process_is_the_first_and_waits_for_nobody(tmp_path):
+def test_a_single_process_is_the_first_and_does_not_wait(tmp_path):
     processes.join()
     assert processes.is_first()
     processes.barrier("here")
     processes.check_shared(tmp_path)
-    processes.silence_others()
     assert not list(tmp_path.iterdir())

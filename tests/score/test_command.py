@@ -16,7 +16,7 @@ def test_flags_of_score(tmp_path, monkeypatch, capsys):
     assert fail(workdir, score).startswith("error: --input: missing; --mode=score needs it")
     assert fail(workdir, score, "--input=x").startswith("error: --output: missing")
     line = fail(workdir, score, "--input=x", "--output=y", "--rate=much")
-    assert line == "error: --rate=much: is no number."
+    assert line == "error: --rate=much: not a number."
     file = tmp_path / "detector.jaxad"
     file.write_bytes(b"x")
     line = fail(f"--workdir={file}", score, "--config=pchvae:smoke", "--input=x", "--output=y")

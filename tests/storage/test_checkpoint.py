@@ -1,4 +1,4 @@
-"""Checkpoints: the last few and the best are kept, damage is found, nothing half-written counts."""
+"""Checkpoints: the last few and the best are kept, damage is found, incomplete ones are ignored."""
 
 import errno
 import os
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from jaxad.errors import RunError, UserError
-from jaxad.storage import storage_errors
+from jaxad.storage import io_errors
 from jaxad.storage.checkpoint import VALIDATION_LOSS, Checkpoints
 
 LOSSES = {1: 5.0, 2: 1.0, 3: 4.0, 4: 3.0, 5: 2.0}
@@ -21,7 +21,7 @@ def trees(step):
 
 @pytest.fixture
 def folder(tmp_path):
-    """Five saves; the best is the second, the last three are kept beside it."""
+    """The folder after five saves; the second one is the best, and three more are kept."""
     with Checkpoints(tmp_path / "checkpoints", keep_last=3) as checkpoints:
         for step, loss in LOSSES.items():
             checkpoints.save(step, *trees(step), {VALIDATION_LOSS: loss})
@@ -65,7 +65,7 @@ def test_variables_of_another_shape_are_named_with_their_folder(folder):
 
 
 def test_the_first_checkpoint_is_read_back(tmp_path, monkeypatch, patient):
-    """A folder that does not keep what is written ends the run at once, not after hours."""
+    """A file system that damages what is written ends the run at its first checkpoint."""
     real, read = Checkpoints._restore, []
 
     def lossy(self, step, likes):
@@ -88,11 +88,11 @@ def test_the_first_checkpoint_is_read_back(tmp_path, monkeypatch, patient):
     assert read == [1, 1]  # the first of each folder alone
 
 
-def test_a_first_checkpoint_that_is_not_there(tmp_path, monkeypatch):
-    """Written elsewhere, as below a name that is read as another."""
+def test_a_first_checkpoint_that_is_missing(tmp_path, monkeypatch):
+    """For example because the file system wrote it under another name."""
     monkeypatch.setattr(Checkpoints, "steps", [])
     with (
-        pytest.raises(RunError, match=r"cannot be read back \(it is not there\); the run stops"),
+        pytest.raises(RunError, match=r"cannot be read back \(it is missing\); the run stops"),
         Checkpoints(tmp_path / "a") as checkpoints,
     ):
         checkpoints.save(1, *trees(1), {})
@@ -100,7 +100,7 @@ def test_a_first_checkpoint_that_is_not_there(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("saved", [0, 1, 3])
 @pytest.mark.parametrize("rename", [True, False])
-def test_a_folder_that_is_gone_is_no_full_disk(tmp_path, saved, rename):
+def test_a_missing_folder_is_not_reported_as_a_full_disk(tmp_path, saved, rename):
     folder = tmp_path / "run" / "checkpoints"
     with (
         pytest.raises(RunError, match="was deleted, moved or renamed .*Put it back under its name"),
@@ -122,7 +122,7 @@ def test_a_folder_that_is_gone_is_no_full_disk(tmp_path, saved, rename):
             assert checkpoints.last_step == 9
 
 
-def test_a_folder_that_may_not_be_written_is_no_full_disk(tmp_path, monkeypatch):
+def test_a_read_only_folder_is_not_reported_as_a_full_disk(tmp_path, monkeypatch):
     def refuse(*_, **__):
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
@@ -138,7 +138,7 @@ def test_a_folder_that_may_not_be_written_is_no_full_disk(tmp_path, monkeypatch)
 
 
 def flip(path):
-    """Another bit in the middle of a file."""
+    """Flips a bit in the middle of a file."""
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 4
     path.write_bytes(content)
@@ -154,12 +154,12 @@ def remove(path):
 
 @pytest.fixture
 def patient(monkeypatch):
-    """Waits less for Orbax after a damaged file: there is little to read."""
-    monkeypatch.setattr(storage_errors, "_ECHO_SECONDS", 0.1)
+    """Shortens the wait for Orbax after a damaged file: these checkpoints are small."""
+    monkeypatch.setattr(io_errors, "_LATE_SECONDS", 0.1)
 
 
 def test_damaged_metrics_do_not_make_another_checkpoint_the_best(folder, capsys):
-    """The worst one's loss made the least of all: the best stays the best, and it is said."""
+    """A damaged loss, now the least of all, is ignored with a warning."""
     (metrics,) = (folder / "3" / "metrics").rglob("metrics")
     metrics.write_text(metrics.read_text().replace("4.0", "0.5"))
     with Checkpoints(folder, read_only=True) as checkpoints:
@@ -172,7 +172,7 @@ def files_below(folder):
 
 
 def array_file(step_folder, item="variables"):
-    """The file that holds an item's arrays: where there are few, the one that is read."""
+    """Returns the largest file of an item, which has its arrays."""
     return max((step_folder / item / "d").iterdir(), key=lambda path: path.stat().st_size)
 
 
@@ -180,7 +180,7 @@ def array_file(step_folder, item="variables"):
     "damage", [flip, *(pytest.param(one, marks=pytest.mark.long) for one in (cut, remove))]
 )
 def test_no_damage_to_any_file_gives_other_arrays(folder, tmp_path, patient, capsys, damage):
-    """What is read is as it was saved: of the newest checkpoint, or of the one before it."""
+    """The arrays are those that were saved, in the newest checkpoint or the one before it."""
     found = set()
     for place in files_below(folder / "5"):
         copy = tmp_path / "copy"
@@ -194,7 +194,7 @@ def test_no_damage_to_any_file_gives_other_arrays(folder, tmp_path, patient, cap
         assert (step == 5) == (printed == "")
         if step != 5:
             assert printed.startswith(f"warning: checkpoint '{copy / '5'}' is damaged (")
-            assert printed.endswith("); step 4 is taken instead.\n")
+            assert printed.endswith("); step 4 is used instead.\n")
             assert printed.count("\n") == 1
         found.add(step)
         assert files_below(copy) == [  # nothing is changed by reading
@@ -205,7 +205,7 @@ def test_no_damage_to_any_file_gives_other_arrays(folder, tmp_path, patient, cap
 
 
 def test_a_flipped_bit_in_an_array_is_found(tmp_path, patient, capsys):
-    """Orbax does not find it: the arrays' own file has no check sums."""
+    """Orbax does not find it: the file of the arrays has no checksums."""
     weights = np.random.default_rng(0).normal(size=(50, 300)).astype(np.float32)
     tree = {"params": {"w": weights}}
     with Checkpoints(tmp_path, keep_last=2) as checkpoints:
@@ -214,7 +214,7 @@ def test_a_flipped_bit_in_an_array_is_found(tmp_path, patient, capsys):
     files = [path for path in (tmp_path / "2/variables").rglob("*") if path.is_file()]
     flip(max(files, key=lambda path: path.stat().st_size))
     with Checkpoints(tmp_path, read_only=True) as checkpoints:
-        step, variables = checkpoints.restore_newest_variables(tree)
+        step, variables, _ = checkpoints.restore_newest(tree)
         assert "variables['params']['w'] is not what was saved" in capsys.readouterr().err
         assert step == 1
         np.testing.assert_array_equal(variables["params"]["w"], weights)
@@ -229,14 +229,14 @@ def test_a_damaged_checkpoint_is_set_aside_and_its_step_saved_again(folder, pati
         step, variables, _ = checkpoints.restore_newest(*trees(0))
         assert step == checkpoints.last_step == 4
         checkpoints.save(5, *trees(5), {VALIDATION_LOSS: LOSSES[5]})
-    assert "and set aside as '5.damaged-2'; step 4 is taken instead" in capsys.readouterr().err
+    assert "and set aside as '5.damaged-2'; step 4 is used instead" in capsys.readouterr().err
     with Checkpoints(folder, keep_last=3) as checkpoints:
         assert checkpoints.steps == [2, 3, 4, 5]
         assert checkpoints.restore_newest(*trees(0))[0] == 5
     assert (folder / "5.damaged").is_dir() and (folder / "5.damaged-2").is_dir()
 
 
-def test_where_every_checkpoint_is_damaged_none_is_touched(folder, patient):
+def test_if_every_checkpoint_is_damaged_none_is_touched(folder, patient):
     for step in (2, 3, 4, 5):
         flip(array_file(folder / str(step)))
     before = files_below(folder)
@@ -248,8 +248,8 @@ def test_where_every_checkpoint_is_damaged_none_is_touched(folder, patient):
     assert files_below(folder) == before
 
 
-def test_another_model_is_no_damage(folder):
-    """A newer version's would else set every checkpoint aside."""
+def test_a_checkpoint_of_another_model_is_not_reported_as_damaged(folder):
+    """Otherwise a newer version of a model would set every checkpoint aside."""
     other = {"params": {"w": jnp.zeros(2)}}
     with (
         Checkpoints(folder, keep_last=3) as checkpoints,
@@ -267,16 +267,16 @@ def test_a_checkpoint_that_lost_its_digests_is_damaged(folder, patient, capsys, 
         assert checkpoints.restore_newest(*trees(0))[0] == 4
     printed = capsys.readouterr().err
     assert printed.startswith(f"warning: checkpoint '{folder / '5'}' is damaged (")
-    assert printed.endswith("and set aside as '5.damaged'; step 4 is taken instead.\n")
+    assert printed.endswith("and set aside as '5.damaged'; step 4 is used instead.\n")
 
 
-def test_a_folder_that_is_a_file_is_named(tmp_path):
+def test_a_file_in_the_place_of_the_folder_is_named(tmp_path):
     (tmp_path / "checkpoints").write_text("")
-    with pytest.raises(UserError, match=r"checkpoints in '.*checkpoints': is no folder"):
+    with pytest.raises(UserError, match=r"checkpoints in '.*checkpoints': not a folder"):
         Checkpoints(tmp_path / "checkpoints")
 
 
-def test_a_file_that_may_not_be_read_is_no_damage(folder, monkeypatch, patient):
+def test_a_file_without_permission_is_not_reported_as_damaged(folder, monkeypatch, patient):
     def restore(*arguments, **options):
         raise ValueError("PERMISSION_DENIED: Error opening 'w' [os_error_code='13']")
 

@@ -1,4 +1,4 @@
-"""Paths as users write them: homes, names that are not text, names that look like patterns."""
+"""Paths that users write: home folders, names that are not UTF-8 or that look like patterns."""
 
 import glob
 import os
@@ -13,7 +13,7 @@ from jaxad.storage import paths
 UNDECODABLE = os.fsdecode(b"x\xff")
 
 
-def test_the_home_folder_takes_the_place_of_a_tilde(monkeypatch):
+def test_a_tilde_is_replaced_by_the_home_folder(monkeypatch):
     monkeypatch.setenv("HOME", "/homes/ann")
     assert paths.expand("~") == Path("/homes/ann")
     assert paths.expand("~/runs/a") == paths.expand(Path("~/runs/a")) == Path("/homes/ann/runs/a")
@@ -26,14 +26,14 @@ def test_other_paths_stay_as_they_are(name):
 
 @pytest.mark.parametrize("name", ["~", "~ann", "~/~"])
 def test_a_folder_whose_name_starts_with_a_tilde(monkeypatch, tmp_path, name):
-    """Also where the path is expanded again."""
+    """Also if the path is expanded again."""
     monkeypatch.chdir(tmp_path)
     found = paths.expand(f"./{name}")
     assert found == tmp_path / name == paths.expand(found)
 
 
 @pytest.mark.parametrize("name", ["~nosuchuser", "~nosuchuser/runs", "~+/x"])
-def test_the_home_of_nobody_is_an_error_whose_remedy_works(monkeypatch, tmp_path, name):
+def test_the_remedy_for_the_home_folder_of_an_unknown_user_works(monkeypatch, tmp_path, name):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError) as raised:
         paths.expand(name, "--workdir")
@@ -62,7 +62,7 @@ GOOD_NAMES = (
 
 
 @pytest.mark.parametrize("name", GOOD_NAMES)
-def test_names_under_which_checkpoints_are_written(tmp_path, name):
+def test_names_of_folders_that_checkpoints_can_be_written_to(tmp_path, name):
     paths.check_name(tmp_path / name, "workdir")
 
 
@@ -73,16 +73,16 @@ def test_names_under_which_checkpoints_are_written(tmp_path, name):
         ("/a\\b/run", "its path has a backslash"),
         (f"/runs/{UNDECODABLE}", r"workdir '/runs/x\\xff': its name is not UTF-8; rename it"),
         (f"/{UNDECODABLE}/run", "its name is not UTF-8"),
-        ("/gs/bucket/run", "Orbax and TFDS take '/gs' for storage in a cloud"),
-        ("/x/../s3/run", "Orbax and TFDS take '/s3' for storage in a cloud"),
+        ("/gs/bucket/run", "Orbax and TFDS take '/gs' for cloud storage"),
+        ("/x/../s3/run", "Orbax and TFDS take '/s3' for cloud storage"),
     ],
 )
-def test_names_under_which_none_can_be_written(path, message):
+def test_names_of_folders_that_cannot_be_used(path, message):
     with pytest.raises(UserError, match=message):
         paths.check_name(Path(path), "workdir")
 
 
-def test_data_may_lie_below_a_backslash():
+def test_data_folders_may_have_a_backslash():
     paths.check_name(Path("/data/a\\b"), "data folder", for_checkpoints=False)
 
 
@@ -95,14 +95,14 @@ def test_data_may_lie_below_a_backslash():
         ("\ud800", r"\xed\xa0\x80"),  # half of a pair, as JSON may hold one; no name of a file
     ],
 )
-def test_any_name_becomes_text(name, text):
+def test_any_name_becomes_readable_text(name, text):
     assert paths.readable(name) == text
     text.encode()
     assert paths.is_undecodable(name) == (name != text)
 
 
 @pytest.mark.parametrize("name", ["lr=[0.1]", "a*", "a**b", "[!x]", "a?", "plain"])
-def test_libraries_list_the_folder_and_not_what_its_name_matches(tmp_path, name):
+def test_epath_lists_the_folder_and_not_those_that_its_name_matches(tmp_path, name):
     paths.take_folders_literally()
     for folder in (name, "l", "ab", "axb", "ay"):
         (tmp_path / folder).mkdir()
@@ -115,7 +115,7 @@ def test_libraries_list_the_folder_and_not_what_its_name_matches(tmp_path, name)
     assert [path.name for path in below] == [f"of {len(name)}.txt"]
 
 
-def test_patterns_that_were_refused_still_are(tmp_path):
+def test_patterns_that_epath_refuses_are_still_refused(tmp_path):
     paths.take_folders_literally()
     with pytest.raises(NotImplementedError):
         list(epath.Path(tmp_path).glob("**/x"))

@@ -1,4 +1,4 @@
-"""The folder of a run: nothing half-written is left, and a run's folder is its own."""
+"""The folder of a run: atomic writes, the lock, and the config that it belongs to."""
 
 import errno
 import os
@@ -13,7 +13,7 @@ from jaxad.storage.workdir import Workdir, atomic_write, write_json
 
 
 def _names(folder):
-    """Of all that a folder holds, hidden files too."""
+    """Returns the names of all files in a folder, with hidden ones."""
     return [path.name for path in folder.iterdir()]
 
 
@@ -78,7 +78,7 @@ def test_permissions_follow_the_umask(tmp_path, umask, permissions):
     assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == permissions
 
 
-def test_a_full_disk_is_told_with_the_name_of_the_file(tmp_path, monkeypatch):
+def test_the_error_of_a_full_disk_names_the_file(tmp_path, monkeypatch):
     path = tmp_path / "file"
     path.write_text("old")
 
@@ -93,7 +93,7 @@ def test_a_full_disk_is_told_with_the_name_of_the_file(tmp_path, monkeypatch):
     assert _names(tmp_path) == ["file"]
 
 
-def test_what_a_killed_process_left_goes_with_the_next_lock(tmp_path):
+def test_the_lock_deletes_what_a_killed_process_left(tmp_path):
     places = [".a.json.x1.tmp", "eval/test/.b.csv.x2.tmp", "figures/.c.png.x3.tmp",
               "maps/d/e/.f.png.x4.tmp", ".profile.x5/trace.pb"]  # fmt: skip
     kept = ["a.tmp", ".hidden", "checkpoints/.g.tmp", "other/.h.x5.tmp", "profile/table.json"]
@@ -103,7 +103,7 @@ def test_what_a_killed_process_left_goes_with_the_next_lock(tmp_path):
     with Workdir(tmp_path).lock():
         assert not any((tmp_path / place).exists() for place in places)
         assert all((tmp_path / place).exists() for place in kept)
-        # Of a process that is not there to be locked out nothing is removed.
+        # Without the lock nothing is deleted.
         (tmp_path / places[0]).write_text("half")
         with pytest.raises(UserError), Workdir(tmp_path).lock():
             pass
@@ -136,28 +136,12 @@ def test_json_keeps_the_order_of_keys_and_refuses_nan(tmp_path):
 # --- The run's folder.
 
 
-def test_paths_of_a_run(tmp_path):
-    run = Workdir(str(tmp_path))
-    relative = {
-        name: getattr(run, name).relative_to(tmp_path).as_posix()
-        for name in ("config", "checkpoints", "metrics", "report", "figures")
-    }
-    assert relative == {
-        "config": "config.json",
-        "checkpoints": "checkpoints",
-        "metrics": "metrics.jsonl",
-        "report": "report.html",
-        "figures": "figures",
-    }
-    assert run.evaluation("test_x") == tmp_path / "eval" / "test_x"
-
-
 def test_home_is_expanded(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     assert Workdir("~/runs/demo").path == tmp_path / "runs" / "demo"
 
 
-def test_claim_writes_the_config_and_check_does_not(tmp_path, config):
+def test_write_keeps_the_config_and_check_does_not(tmp_path, config):
     run = Workdir(tmp_path / "runs" / "new")
     run_config.check(run, config)
     assert _names(run.path) == []
@@ -166,7 +150,7 @@ def test_claim_writes_the_config_and_check_does_not(tmp_path, config):
     assert run_config.read(run).to_dict() == config.to_dict()
 
 
-def test_the_same_config_may_come_back(tmp_path, config):
+def test_the_same_config_is_accepted_again(tmp_path, config):
     run = Workdir(tmp_path)
     run_config.write(run, config)
     written = run.config.stat().st_mtime_ns
@@ -175,14 +159,14 @@ def test_the_same_config_may_come_back(tmp_path, config):
     assert run.config.stat().st_mtime_ns == written
 
 
-@pytest.mark.parametrize("method", ["claim", "check"])
+@pytest.mark.parametrize("method", ["write", "check"])
 def test_another_config_is_refused_with_the_difference(tmp_path, config, method):
     run = Workdir(tmp_path)
     run_config.write(run, config)
     before = run.config.read_text()
     config.seed = 5
     with pytest.raises(UserError) as raised:
-        getattr(run, method)(config)
+        getattr(run_config, method)(run, config)
     assert str(raised.value) == (
         f"workdir '{tmp_path}' holds a run of another config; choose another --workdir or undo "
         "the difference: config.seed: 0 -> 5."
@@ -190,13 +174,13 @@ def test_another_config_is_refused_with_the_difference(tmp_path, config, method)
     assert run.config.read_text() == before
 
 
-@pytest.mark.parametrize("method", ["claim", "check"])
+@pytest.mark.parametrize("method", ["write", "check"])
 @pytest.mark.parametrize("below", [True, False], ids=["below-a-file", "is-a-file"])
 def test_a_folder_that_cannot_be_written_is_named(tmp_path, config, method, below):
     (tmp_path / "file").write_text("")
     path = tmp_path / "file" / "run" if below else tmp_path / "file"
     with pytest.raises(UserError, match=rf"workdir '{path}' cannot be written .*--workdir"):
-        getattr(Workdir(path), method)(config)
+        getattr(run_config, method)(Workdir(path), config)
 
 
 def test_reading_from_a_folder_without_a_run(tmp_path):
@@ -216,7 +200,7 @@ def test_a_damaged_config_is_named(tmp_path, config, content):
 
 
 def test_a_second_process_is_refused(tmp_path):
-    """flock belongs to the open file: a second opening in this process stands for another."""
+    """flock belongs to the open file, so a second one in this process stands for another."""
     first, second = Workdir(tmp_path), Workdir(tmp_path)
     with first.lock(), pytest.raises(UserError, match="another process is at work"), second.lock():
         raise AssertionError("both hold the folder")
@@ -224,7 +208,7 @@ def test_a_second_process_is_refused(tmp_path):
         pass
 
 
-def test_the_folder_of_a_study_is_no_single_run_s(tmp_path):
+def test_the_folder_of_a_study_is_refused_for_a_run(tmp_path):
     (tmp_path / "study.json").write_text("{}")
     with pytest.raises(UserError, match="holds a study; choose another --workdir"):
         run_config.check(Workdir(tmp_path), config_lib.get_config("pchvae:smoke"))
@@ -232,10 +216,12 @@ def test_the_folder_of_a_study_is_no_single_run_s(tmp_path):
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
-def test_a_folder_on_a_full_disk_is_a_run_that_failed(tmp_path, monkeypatch, number):
+def test_a_folder_on_a_full_disk_is_a_failed_run(tmp_path, monkeypatch, number):
     def refuse(**_):
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr("tempfile.TemporaryFile", refuse)
-    with pytest.raises(RunError, match=rf"workdir '.*' takes no more \({os.strerror(number)}\); "):
+    with pytest.raises(
+        RunError, match=rf"workdir '.*' cannot take more files \({os.strerror(number)}\); "
+    ):
         Workdir(tmp_path).check_writable()

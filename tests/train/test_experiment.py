@@ -33,7 +33,7 @@ def test_shipped_configs_pass():
         ("model.name", "pchvea", "unknown model 'pchvea'.*did you mean 'pchvae'"),
     ],
 )
-def test_what_cannot_be_is_named_by_its_path(path, value, words):
+def test_a_wrong_value_is_named_by_its_path(path, value, words):
     config = get_config("pchvae:smoke")
     with config.unlocked():
         config.update_from_flattened_dict({path: value})
@@ -59,7 +59,7 @@ def test_a_field_that_the_model_lacks_is_named():
         ({"train.updates.encoder": (0.9, 1.1, 1)}, "config.train.updates.encoder: .0.9, 1.1, 1."),
     ],
 )
-def test_what_is_wrong_with_one_network_is_named(change, words):
+def test_a_mistake_of_one_network_is_named(change, words):
     config = get_config("fanogan:smoke")
     with config.unlocked():
         for path, value in change.items():

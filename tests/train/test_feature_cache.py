@@ -1,4 +1,4 @@
-"""The cache of frozen features: what is in it, when it is found again, and when it is not used."""
+"""The cache of a frozen encoder's features: content, reuse, damage, and reasons not to use it."""
 
 import dataclasses
 import errno
@@ -51,7 +51,7 @@ def model_and_variables():
 
 @pytest.fixture
 def cache(model_and_variables, tmp_path, monkeypatch):
-    monkeypatch.setattr(feature_cache, "_CHUNK", 4)  # three parts: 4, 4 and 2 images
+    monkeypatch.setattr(feature_cache, "_PART", 4)  # three parts: 4, 4 and 2 images
     model, variables = model_and_variables
     parallel = make_parallel("jit", jax.devices()[:2])
     return FeatureCache(tmp_path, "float16", model, variables, parallel, batch_size=4)
@@ -104,7 +104,7 @@ def test_other_images_weights_or_types_are_other_features(cache, model_and_varia
     assert same._key(split_of(), (1,)) == cache._key(split_of(), (1,))
 
 
-def test_a_killed_build_goes_on_where_it_was(cache, monkeypatch):
+def test_a_killed_computation_resumes_where_it_was(cache, monkeypatch):
     split = split_of()
 
     def stop_at_second_part(path, value, *, by_all, original=feature_cache.write_json):
@@ -140,7 +140,7 @@ def test_a_damaged_part_is_computed_again(cache, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("content", ["", "{}", "[1]", '{"version": 1, "sums": {"a": 1}}'])
-def test_a_damaged_index_means_to_compute_all_again(cache, monkeypatch, capsys, content):
+def test_with_a_damaged_index_everything_is_computed_again(cache, monkeypatch, capsys, content):
     split = split_of()
     good = np.array(cache.features(split, "train"))
     (only_folder(cache) / "progress.json").write_text(content)
@@ -150,7 +150,7 @@ def test_a_damaged_index_means_to_compute_all_again(cache, monkeypatch, capsys, 
     assert "is damaged, everything is computed again" in capsys.readouterr().out
 
 
-def test_an_older_versions_cache_is_told_and_replaced(cache, monkeypatch, capsys):
+def test_the_cache_of_another_version_is_replaced(cache, monkeypatch, capsys):
     split = split_of()
     cache.features(split, "train")
     index = only_folder(cache) / "progress.json"
@@ -182,7 +182,7 @@ def test_a_cache_that_would_fill_the_disk_is_skipped(cache, monkeypatch, capsys)
     assert "more than half of" in capsys.readouterr().out
 
 
-def test_a_folder_that_cannot_be_is_one_line(cache, tmp_path, capsys):
+def test_a_folder_that_cannot_be_used_is_one_line(cache, tmp_path, capsys):
     (tmp_path / "file").write_text("")
     elsewhere = dataclasses.replace(cache, folder=tmp_path / "file")
     assert elsewhere.features(split_of(), "train") is None
@@ -201,7 +201,7 @@ def test_features_that_half_precision_cannot_hold_are_not_kept(cache, capsys):
     assert "which float16 cannot hold" in capsys.readouterr().out
 
 
-def test_an_unknown_type_is_told(cache):
+def test_an_unknown_dtype_is_an_error(cache):
     with pytest.raises(UserError, match="unknown type 'float8'; known: float16, bfloat16"):
         dataclasses.replace(cache, dtype="float8")
 

@@ -1,8 +1,9 @@
-"""The loop: resumes where it stopped, stops where a loss is not finite, logs each step once."""
+"""The training loop: resumes where it stopped, stops at a loss that is not finite, logs once."""
 
 import os
 import shutil
 import signal
+from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,10 +21,11 @@ from jaxad.detector.restored import restore
 from jaxad.errors import RunError, UserError
 from jaxad.storage.checkpoint import Checkpoints
 from jaxad.storage.workdir import Workdir
-from jaxad.train import loop
+from jaxad.train import metrics as metrics_module
 from jaxad.train.loop import train, train_seeds
+from jaxad.train.outputs import Outputs
 from jaxad.train.program import num_train_steps
-from jaxad.train.state import initial_variables
+from jaxad.train.state import TrainState, initial_variables
 from jaxad.train.writer import MetricsWriter, read_metrics
 
 STEPS, EVERY = 8, 3
@@ -60,13 +62,13 @@ def variables(folder: Path, checkpoint="last"):
 
 @pytest.fixture(scope="module")
 def wholes(tmp_path_factory):
-    """Where uninterrupted runs are kept for the tests that interrupt the same run, by system."""
+    """A folder of uninterrupted runs, for the tests that interrupt the same run."""
     return tmp_path_factory.mktemp("wholes")
 
 
 def stopped_and_resumed(config, whole, parts, monkeypatch, stop_at):
-    """Trains in `whole`, and in `parts` with a SIGTERM after an update; the step it stopped at."""
-    assert run(config, whole)  # which returns at once where it is trained
+    """Trains in `whole`, and in `parts` with a SIGTERM; returns the step at which it stopped."""
+    assert run(config, whole)  # returns at once if it is trained already
     write = MetricsWriter.write
 
     def write_and_terminate(self, step, metrics):
@@ -119,9 +121,9 @@ def test_a_signal_does_not_wait_for_a_validation(config, wholes, tmp_path, monke
             yield batch
 
     fake = SimpleNamespace(eval_batches=eval_batches)
-    monkeypatch.setattr(loop, "batching", fake)
+    monkeypatch.setattr(metrics_module, "batching", fake)
     assert not run(config, tmp_path)
-    monkeypatch.setattr(loop, "batching", batching)
+    monkeypatch.setattr(metrics_module, "batching", batching)
     with Checkpoints(tmp_path / "checkpoints", read_only=True) as checkpoints:
         assert checkpoints.last_step == EVERY  # where the first validation is due
         assert checkpoints.best_step is None
@@ -135,7 +137,7 @@ def test_a_signal_does_not_wait_for_a_validation(config, wholes, tmp_path, monke
 # Alternating, before the border, behind it.
 @pytest.mark.parametrize("stop_at", [*(pytest.param(n, marks=pytest.mark.long) for n in (3, 5)), 7])
 def test_a_run_of_stages_resumes_in_the_right_one(npz_root, wholes, tmp_path, monkeypatch, stop_at):
-    """Three networks: the critic and every second time the generator, then the encoder."""
+    """Critic and, every second time, generator train first, then the encoder."""
     config = get_config("fanogan:smoke").unlock()
     config.data.name, config.data.root, config.data.image_size = "npz", str(npz_root), 16
     config.model.widths, config.model.depth, config.cpu_devices = (8, 8), 0, 8
@@ -173,8 +175,8 @@ def test_a_finished_run_is_left_alone(config, tmp_path):
     assert steps[-1] == STEPS
 
 
-def test_several_updates_a_dispatch_are_the_same_updates(config, wholes, tmp_path):
-    """Three at once where neither log nor checkpoint falls between: of 8, 1 to 3, 4 to 6, 7, 8."""
+def test_several_updates_in_a_dispatch_are_the_same_updates(config, wholes, tmp_path):
+    """Eight updates in dispatches of up to three: 1 to 3, 4 to 6, 7, 8."""
     config.train.log_every_steps = EVERY
     whole = wholes / "pchvae of one update a dispatch"
     assert run(config, whole)
@@ -204,7 +206,7 @@ def test_both_parallel_modes_log_the_same_losses(config, tmp_path):
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_everything(config, tmp_path):
-    """With plain gradient descent and a rate of 1e20 the second step's loss overflows."""
+    """With plain gradient descent and a rate of 1e20 the second loss overflows."""
     config.optim.name, config.optim.schedule = "sgd", "constant"
     config.optim.clip_norm, config.optim.warmup_steps = 0.0, 0
     config.optim.learning_rate = 1e20
@@ -238,7 +240,7 @@ def test_last_and_best_checkpoint_are_kept_and_loaded(config, tmp_path):
         restore(tmp_path, 999)
 
 
-def test_a_config_that_cannot_be_leaves_no_run_behind(config, tmp_path):
+def test_a_wrong_config_leaves_no_run_behind(config, tmp_path):
     config.data.batch_size = 12  # 8 devices
     with pytest.raises(UserError, match=r"config.data.batch_size: 12 .* multiple of 8"):
         launched.train(config, tmp_path)
@@ -247,7 +249,7 @@ def test_a_config_that_cannot_be_leaves_no_run_behind(config, tmp_path):
 
 @pytest.mark.long
 def test_seeds_trained_as_one_program_are_the_seeds_trained_alone(config, tmp_path):
-    """Parameters, optimiser state and losses, and not as one program where one is ahead."""
+    """Equal parameters and losses; refused if one run is ahead of the other."""
     config.optim.warmup_steps = 0  # so that eight steps move the parameters far
     seeds = (0, 5)
     configs = [config.copy_and_resolve_references() for _ in seeds]
@@ -274,11 +276,11 @@ def test_seeds_trained_as_one_program_are_the_seeds_trained_alone(config, tmp_pa
         )
         np.testing.assert_allclose(losses, expected, rtol=1e-4)
     shutil.rmtree(together[1] / "checkpoints" / str(STEPS))  # killed between their saves
-    with pytest.raises(UserError, match="have not come equally far; train them one by one"):
+    with pytest.raises(UserError, match="are of different steps; train them one by one"):
         train_seeds(configs, folders, DataSet(config.data))
 
 
-def test_seeds_of_one_program_that_go_on_from_different_steps_after_damage():
+def test_seeds_of_one_program_that_resume_from_different_steps_after_damage(tmp_path):
     """A RunError: a study then trains its seeds one by one."""
 
     class Restored(Checkpoints):
@@ -290,13 +292,10 @@ def test_seeds_of_one_program_that_go_on_from_different_steps_after_damage():
         def restore_newest(self, variables, training):
             return self.step, variables, training
 
-    def members(*steps):
-        found = [object.__new__(loop._Member) for _ in steps]
-        for one, step in zip(found, steps, strict=True):
-            one.checkpoints = Restored(step)
-        return found
+    def outputs(*steps):
+        return Outputs([Workdir(tmp_path)] * 2, list(map(Restored, steps)), ExitStack())
 
-    state = loop.TrainState(step=0, seed=0, params={}, mutable={}, opt_state={})
-    assert loop._restored(members(9, 9), [state, state])[0] == 9
-    with pytest.raises(RunError, match=r"after damage .* steps, \[6, 9\]; train them one by one"):
-        loop._restored(members(9, 6), [state, state])
+    state = TrainState(step=0, seed=0, params={}, mutable={}, opt_state={})
+    assert outputs(9, 9).restore([state, state])[0] == 9
+    with pytest.raises(RunError, match=r"damage .* steps, \[6, 9\]; train them one by one"):
+        outputs(9, 6).restore([state, state])

@@ -40,7 +40,7 @@ def updates(settings, gradients, steps=1, params=PARAMS):
 
 
 def adam(gradient, parameter, steps, rate, l2=0.0, decoupled=0.0):
-    """Kingma and Ba 2015, Algorithm 1; l2 as torch's Adam, decoupled as AdamW."""
+    """Kingma and Ba 2015, Algorithm 1; `l2` as in PyTorch's Adam, `decoupled` as in AdamW."""
     m = v = 0.0
     for t in range(1, steps + 1):
         g = gradient + l2 * parameter
@@ -122,8 +122,8 @@ def test_mistakes_are_named(changes, words):
         make_optimiser(dataclasses.replace(SETTINGS, **changes), PARAMS, 10)
 
 
-def test_a_network_s_optimiser_moves_its_own_parameters_alone():
-    """Not even weight decay reaches the others."""
+def test_an_optimiser_moves_only_the_parameters_of_its_network():
+    """Weight decay does not reach the others either."""
     settings = dataclasses.replace(SETTINGS, weight_decay=0.3)
     optimiser = make_optimiser(settings, PARAMS, num_steps=10, owned="stem/.*")
     gradients = {**GRADIENTS, "tail": {"bias": jnp.zeros(1)}}

@@ -44,13 +44,13 @@ def test_alternation_and_stages():
         ({**GAN, "generator": (0.0, 0.5, 6)}, "10 updates are too few to train 'generator'"),
     ],
 )
-def test_schedules_that_cannot_be_are_refused(schedule, words):
+def test_wrong_schedules_are_refused(schedule, words):
     with pytest.raises(UserError, match=words):
         check_phases(make_phases(schedule, ("encoder", "generator", "critic"), 10))
 
 
-def test_what_a_long_run_can_do_is_not_refused_for_its_shape():
-    """How often a network trains depends on the number of updates, known when data are there."""
+def test_a_schedule_for_a_long_run_is_accepted():
+    """How often a network trains depends on the number of updates of the run."""
     schedule = {"generator": (0.0, 1.0, 2000)}
     check_phases(make_phases(schedule, ("generator", "critic"), 5000))
 
@@ -78,7 +78,7 @@ def test_updates_go_together_within_a_phase_and_between_boundaries():
 
 
 @pytest.mark.parametrize("start", range(15))
-def test_a_run_that_resumes_sends_its_updates_as_one_that_did_not_stop(start):
+def test_a_resumed_run_has_the_dispatches_of_an_uninterrupted_one(start):
     phases = make_phases({}, ("model",), 14)
     whole, step = {}, 0
     for _, count in dispatches(phases, 0, 4, (10,)):

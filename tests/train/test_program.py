@@ -1,4 +1,4 @@
-"""When the features of a frozen encoder are computed before, and when not."""
+"""When training reads the features of a frozen encoder from the cache."""
 
 import os
 import signal
@@ -8,7 +8,9 @@ import pytest
 
 from jaxad.config import get_config
 from jaxad.runtime import interrupts
-from jaxad.train.program import cached_features, make_program, train_batches
+from jaxad.train import experiment
+from jaxad.train.feature_cache import cached_features
+from jaxad.train.program import make_program, train_batches
 from jaxad.types import Split
 
 SIZE, COUNT = 32, 6
@@ -30,13 +32,16 @@ def split():
     return Split(images, np.zeros(COUNT, np.int32), names, names)
 
 
-def cached(config, seeds, split):
-    program = make_program(config, seeds, COUNT)
-    states = program.initial_states
-    return cached_features(config, program, states, {"train": split})
+def cached(config, seeds, split, program=None):
+    program = program or make_program(config, seeds, COUNT)
+    return cached_features(
+        config, program.model, program.parallel,
+        [state.variables for state in program.initial_states], {"train": split},
+        images_change=not experiment.augmentation(config).is_off,
+    )  # fmt: skip
 
 
-def test_batches_bring_the_features_of_their_images(config, split):
+def test_batches_have_the_features_of_their_images(config, split):
     features = cached(config, [0], split)["train"]
     batch = next(train_batches(config, [0], split, 0, [1], features))
     assert batch["features"].dtype == np.float16
@@ -52,7 +57,7 @@ def test_seeds_share_the_features_of_a_pretrained_encoder(config, split):
 
 
 @pytest.mark.long
-def test_seeds_with_encoders_of_their_own_share_nothing(config, split, capsys):
+def test_seeds_with_different_encoders_share_no_features(config, split, capsys):
     config.model.weights = "random"
     assert cached(config, [0], split)
     capsys.readouterr()
@@ -60,13 +65,13 @@ def test_seeds_with_encoders_of_their_own_share_nothing(config, split, capsys):
     assert "every seed has an encoder of its own" in capsys.readouterr().out
 
 
-def test_images_that_change_have_no_features_to_keep(config, split, capsys):
+def test_augmented_images_have_no_cached_features(config, split, capsys):
     config.data.augment.mirror = True
     assert cached(config, [0], split) == {}
     assert "config.data.augment changes the images" in capsys.readouterr().out
 
 
-def test_the_cache_can_be_switched_off_and_other_systems_have_none(config, split, capsys):
+def test_the_cache_can_be_disabled_and_other_models_have_none(config, split, capsys):
     config.train.feature_cache = "off"
     assert cached(config, [0], split) == {}
     other = get_config("lowvae:smoke")
@@ -76,11 +81,10 @@ def test_the_cache_can_be_switched_off_and_other_systems_have_none(config, split
 
 
 def test_a_stop_while_features_are_computed_keeps_what_is_there(config, split, monkeypatch, capsys):
-    monkeypatch.setattr("jaxad.train.feature_cache._CHUNK", 2)
+    monkeypatch.setattr("jaxad.train.feature_cache._PART", 2)
     program = make_program(config, [0], COUNT)
-    arguments = (config, program, program.initial_states, {"train": split})
     with interrupts.handled(), pytest.raises(KeyboardInterrupt):
         os.kill(os.getpid(), signal.SIGTERM)
-        cached_features(*arguments)
-    assert set(cached_features(*arguments)) == {"train"}
+        cached(config, [0], split, program)
+    assert set(cached(config, [0], split, program)) == {"train"}
     assert "parts are there" in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""The one train step: the same update in every layout, and nothing but gradients on the wire."""
+"""The training step: the same update in every layout, with one all-reduce of gradients."""
 
 import dataclasses
 import functools
@@ -42,7 +42,7 @@ def make_batch(dtype=np.float32):
 
 
 def run_step(mode, num_devices, norm, dtype):
-    """State and metrics after one step, and the compiled step's text."""
+    """Returns state and metrics after one step, and the HLO text of the step."""
     parallel = make_parallel(mode, jax.devices()[:num_devices])
     model = build(norm, dtype, parallel.axis_name)
     variables = jax.tree.map(lambda x: x.astype(dtype), initial_variables(build(norm), 0))
@@ -104,8 +104,8 @@ def test_layouts_agree_in_float32_and_one_sum_of_gradients_crosses_devices(norm)
 
 
 @pytest.mark.parametrize("saving", [{"accumulate": 4}, {"rematerialise": True}])
-def test_what_saves_memory_gives_the_same_update(saving):
-    """In float64 to rounding, noise included: it follows the example, not the part."""
+def test_options_that_save_memory_give_the_same_update(saving):
+    """Equal in float64 up to rounding, also the noise, which depends only on the example."""
     with jax.enable_x64(True):
         model = build(dtype=np.float64)
         variables = jax.tree.map(lambda x: x.astype(np.float64), initial_variables(build(), 0))
@@ -122,7 +122,7 @@ def test_what_saves_memory_gives_the_same_update(saving):
 
 
 def test_parts_need_less_memory():
-    """Activations of a quarter of the batch instead of all of it."""
+    """Only a quarter of the activations is held at once."""
     model, optimisers = build(), {"model": optax.sgd(1.0)}
     state = create_state(initial_variables(model, 0), optimisers, seed=3)
     sizes = []
@@ -141,7 +141,7 @@ def test_noise_of_an_example_follows_its_place_in_the_global_batch():
 
 @dataclasses.dataclass(frozen=True)
 class TwoNetworks:
-    """A model with two losses that pull on both parameters, each network owning one."""
+    """A model with two networks of one parameter each, whose losses depend on both."""
 
     image_shape: tuple[int, int, int] = (1, 1, 1)
     num_latents: int = 0
@@ -181,7 +181,7 @@ def small_batch(values, valid):
     }
 
 
-def test_each_network_follows_its_own_loss_and_padding_counts_for_nothing():
+def test_each_network_follows_its_own_loss_and_padding_is_ignored():
     model, optimisers = TwoNetworks(), dict.fromkeys(("generator", "critic"), optax.sgd(0.1))
     state = create_state(model.init_variables(jax.random.key(0)), optimisers, 0)
     batch = small_batch([1.0, 3.0, 1e3], [True, True, False])  # mean of valid x is 2
@@ -197,7 +197,7 @@ def test_each_network_follows_its_own_loss_and_padding_counts_for_nothing():
     assert int(after.step) == 1
 
 
-def test_networks_that_are_not_trained_stay_as_they_are_with_all_that_is_theirs():
+def test_networks_that_are_not_trained_do_not_change():
     model = TwoNetworks()
     optimisers = dict.fromkeys(("generator", "critic"), optax.adam(0.1))
     variables = {
@@ -217,7 +217,7 @@ def test_networks_that_are_not_trained_stay_as_they_are_with_all_that_is_theirs(
         strict=True,
     ):
         np.testing.assert_array_equal(ours, theirs)
-    # A term of the other network is not looked at, one of nobody's is.
+    # A term of the other network is not logged; one of no network is.
     assert set(metrics) == {"loss/critic", "term/critic/slope", "term/both", "grad_norm"}
 
 

@@ -1,1 +1,1 @@
-"""Data sets that are a user's files: folders, tables and arrays."""
+"""Data sets of the user's own files: which files there are, and how they are read."""

@@ -1,4 +1,4 @@
-"""Formats of files by kind of data: which are read, and which hold such data and are not read."""
+"""Formats of files by kind of data: those that are read, and those that must be converted."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -7,8 +7,22 @@ from typing import Literal
 
 from jaxad.data.readers import dicom, images, volumes
 
-#: What files hold: images, scans, slices of scans.
+#: What an item is: an image file, a NIfTI scan or a DICOM series.
 Kind = Literal["image", "nifti", "dicom"]
+
+#: What the items of a data set are, by its name, for data sets of the user's own files.
+KINDS: Mapping[str, Kind] = {
+    "folder": "image",
+    "nifti": "nifti",
+    "dicom": "dicom",
+    "hcp": "nifti",
+    "brats2017": "nifti",
+    "brats2021": "nifti",
+    "oct2017": "image",
+    "chestxray": "image",
+    "isic2018": "image",
+    "miic": "image",
+}
 
 _SCANS = (
     ".hdr", ".img", ".mha", ".mhd", ".nrrd", ".nhdr", ".mgz", ".mgh", ".mnc", ".nii.bz2", ".nii.xz",
@@ -28,10 +42,10 @@ class Formats:
     """The formats of one kind of data.
 
     Attributes:
-        name: of such data, for messages.
+        name: of the data, for messages.
         suffixes: of files that are read, in lower case.
         others: suffixes of files that hold such data in a format that is not read.
-        target: what to convert those to.
+        target: the format to convert those to.
     """
 
     name: str
@@ -59,5 +73,5 @@ FORMATS: Mapping[Kind | Literal["npz"], Formats] = {
 
 
 def is_other_format(path: Path, kind: Kind | Literal["npz"]) -> bool:
-    """Whether a file is named as one that holds data in a format that is not read."""
+    """Tells whether a file is named as one that holds such data in a format that is not read."""
     return path.name.lower().endswith(FORMATS[kind].others)

@@ -1,7 +1,7 @@
-"""What a data set's files are, and what one of them becomes.
+"""Items of a data set: an image or a scan, how it is read, and the rows of a split that it becomes.
 
-A layout says which files there are (`Item`s by split); `jaxad.data.files.reading` reads them. A
-builder that keeps what was read, a folder that is read anew and a new site's images all pass here.
+A layout lists `Item`s by split, and `jaxad.data.files.reading` reads many of them. Builders that
+cache what they read, folders that are read anew and images of new sites all use these.
 """
 
 import dataclasses
@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Int, Shaped, UInt8
 
 from jaxad.data.files.formats import FORMATS, Kind, is_other_format
-from jaxad.data.files.masks import check_labels, marked
+from jaxad.data.files.masks import check_labels
 from jaxad.data.prepare.cutting import Cutting, cut
 from jaxad.data.prepare.framing import Frame
 from jaxad.data.prepare.preparation import Preparation
@@ -20,7 +20,7 @@ from jaxad.data.prepare.prepare_images import extrema_of, prepare_image, prepare
 from jaxad.data.prepare.preprocess import are_constant
 from jaxad.data.readers import dicom
 from jaxad.data.readers.images import read_image, read_plain
-from jaxad.data.readers.masks import check_orientation, read_mask
+from jaxad.data.readers.masks import check_orientation, marked_pixels, read_mask
 from jaxad.data.readers.volumes import Grid, Volume, read_nifti
 from jaxad.errors import DataError, UserError
 from jaxad.storage.paths import readable
@@ -30,17 +30,17 @@ from jaxad.storage.paths import readable
 class Item:
     """An image, or a scan with all its slices.
 
-    Names of files need not be UTF-8. Bytes of an id or a group that are not become text such as
-    `\\xff`, so that every table, page and log can hold them.
+    Bytes of file names that are not UTF-8 become text such as `\\xff` in an id or a group, so that
+    every table, page and log can hold them.
 
     Attributes:
-        id: its name in the data set; a slice's is `<id>-<position>`.
+        id: name in the data set; a slice is named `<id>-<position>`.
         group: the patient.
-        paths: its file, or its folder of a DICOM series; one for each modality.
-        label: 1 = anomalous; None: its mask tells, slice by slice.
-        mask: the file of its mask, if it has one.
-        normal_only: whether its anomalous slices are left out, as in data to learn from.
-        is_unnamed: whether no patient is known, so that `group` is the path of the file.
+        paths: the file, or the folder of a DICOM series; one per modality.
+        label: 1 = anomalous; None: the mask labels each slice.
+        mask: the file of the mask, if there is one.
+        normal_only: whether anomalous slices are left out, as in training data.
+        is_unnamed: whether the patient is unknown, so that `group` is the path of the file.
     """
 
     id: str
@@ -64,9 +64,9 @@ class Reading:
         kind: of the files.
         preparation: of pixels.
         cutting: of volumes.
-        on_error: `raise`, or `skip` bad files and count them.
-        measure: whether the range of values in images is told, which takes time; that of scans is
-            always told.
+        on_error: `raise` an error for a bad file, or `skip` bad files and count them.
+        measure: whether to measure the range of values of images, which takes time; for scans it
+            is always measured.
     """
 
     kind: Kind
@@ -84,58 +84,65 @@ class Reading:
 
 @dataclasses.dataclass(frozen=True)
 class Rows:
-    """What one item became.
+    """The rows of a split that one item becomes.
 
     Attributes:
-        images: [N, S, S, C], uint8 or uint16; N is 1 for an image, 0 where it was left out.
+        item: the item.
+        images: [N, S, S, C], uint8 or uint16; N is 1 for an image, 0 for an item that is skipped.
         labels: 1 = anomalous.
         positions: slice numbers; None for images.
-        masks: 1 = anomalous; None where there is none.
-        item: of which.
-        size: of its file, such as `512x512`.
-        lowest: value in its file; None where it was not measured.
-        highest: likewise.
-        num_left_out: of its slices.
-        error: why it was left out; "" otherwise.
+        masks: 1 = anomalous; None if there is no mask.
+        size: of the file, such as `512x512`.
+        lowest: smallest value in the file; None if it was not measured.
+        highest: largest value in the file; None if it was not measured.
+        num_left_out: number of slices that were left out.
+        error: why the item was skipped; "" if it was not.
         grid: of a scan.
     """
 
     item: Item
     images: Shaped[np.ndarray, "n s s c"]
     labels: Int[np.ndarray, " n"]
-    positions: Int[np.ndarray, " n"] | None
-    masks: UInt8[np.ndarray, "n s s"] | None
-    size: str
-    lowest: float | None
-    highest: float | None
+    positions: Int[np.ndarray, " n"] | None = None
+    masks: UInt8[np.ndarray, "n s s"] | None = None
+    size: str = ""
+    lowest: float | None = None
+    highest: float | None = None
     num_left_out: int = 0
     error: str = ""
     grid: Grid | None = None
 
     @property
     def ids(self) -> tuple[str, ...]:
-        """Of the images."""
+        """The ids of the images."""
         if self.positions is None:
             return (self.item.id,) * len(self.images)
         return tuple(f"{self.item.id}-{position:03d}" for position in self.positions)
 
 
 def read_item(item: Item, reading: Reading) -> Rows:
-    """The images of an item, prepared.
+    """Reads and prepares the images of an item.
+
+    With `reading.on_error="skip"`, a bad item gives no images and an `error`.
 
     Raises:
-        DataError: a file of it cannot be used.
+        DataError: a file cannot be used, and `on_error` is `raise`.
     """
     try:
         return (_read_image_item if reading.kind == "image" else _read_volume_item)(item, reading)
     except DataError as error:
-        for path in item.paths:
-            if is_other_format(path, reading.kind) and not path.is_dir():
-                raise DataError(
-                    f"{path}: is of a format that is not read; convert it to "
-                    f"{FORMATS[reading.kind].target}, or leave it out."
-                ) from error
-        raise
+        message = str(error)
+        others = [p for p in item.paths if is_other_format(p, reading.kind) and not p.is_dir()]
+        if others:
+            message = (
+                f"{others[0]}: is in a format that is not read; convert it to "
+                f"{FORMATS[reading.kind].target}, or leave it out."
+            )
+        if reading.on_error == "raise":
+            raise DataError(message) from error
+    side, channels = reading.preparation.image_size, reading.preparation.channels
+    images, labels = np.zeros((0, side, side, channels), np.uint8), np.zeros(0, np.int32)
+    return Rows(item, images, labels, error=readable(message))
 
 
 def _read_image_item(item: Item, reading: Reading) -> Rows:
@@ -144,36 +151,35 @@ def _read_image_item(item: Item, reading: Reading) -> Rows:
     plain = read_plain(path) if is_plain else None
     if plain is not None:
         image = prepare_plain(plain, settings, str(path))
-        height, width = plain.height, plain.width
+        shape = (plain.height, plain.width)
         extrema = np.array(extrema_of(plain)) if reading.measure else None
     else:
         pixels = read_image(path)
         image = prepare_image(pixels, settings, str(path))
-        height, width = pixels.shape[:2]
+        shape = pixels.shape[:2]
         extrema = np.array([pixels.min(), pixels.max()]) if reading.measure else None
     label, mask = item.label or 0, None
     if item.mask is not None:
-        check_orientation(path, item.mask, (height, width))
-        is_marked = read_mask(item.mask, (height, width))
+        check_orientation(path, item.mask, shape)
+        is_marked = read_mask(item.mask, shape)
         _check_label(item, bool(is_marked.any()))
-        mask = Frame.of((float(height), float(width)), settings).resize_mask(is_marked)[None]
+        mask = Frame.of(shape, settings).resize_mask(is_marked)[None]
         if label and not mask.any():
             raise DataError(
-                f"{item.mask}: what it marks lies outside of what config.data.preprocess.square="
-                f"{settings.square} leaves of the image; choose another, or leave the image out."
+                f"{item.mask}: marks only pixels that config.data.preprocess.square="
+                f"{settings.square} cuts off; choose another value, or leave the image out."
             )
     if are_constant(image[None])[0]:
         raise DataError(
-            f"{path}: is constant once it is prepared: config.data.preprocess.square="
-            f"{settings.square} and resizing leave one value; choose another, or leave it out."
+            f"{path}: has one value only after config.data.preprocess.square={settings.square} and "
+            "resizing; choose another value, or leave the image out."
         )
     return Rows(
         item=item,
         images=image[None],
         labels=np.array([label], np.int32),
-        positions=None,
         masks=mask,
-        size=f"{height}x{width}",
+        size=f"{shape[0]}x{shape[1]}",
         lowest=None if extrema is None else float(extrema.min()),
         highest=None if extrema is None else float(extrema.max()),
     )
@@ -187,11 +193,11 @@ def _read_volume_item(item: Item, reading: Reading) -> Rows:
         volumes = volumes * 3
     if len(volumes) != channels:
         raise UserError(
-            f"config.data.channels is {channels}, a scan has {len(volumes)} modalities here; make "
-            "it that, or name others in config.data.modality."
+            f"config.data.channels is {channels}, but a scan has {len(volumes)} modalities; set it "
+            f"to {len(volumes)}, or name other modalities in config.data.modality."
         )
     if mask is not None:
-        voxels = marked(mask.voxels, str(item.mask))
+        voxels = marked_pixels(mask.voxels, str(item.mask))
         mask = dataclasses.replace(mask, voxels=voxels.astype(np.uint8))
         _check_label(item, bool(voxels.any()))
     slices = cut(volumes, mask, reading.preparation, reading.cutting)
@@ -224,23 +230,7 @@ def _check_label(item: Item, is_marked: bool) -> None:
 
 
 def files_of(parts: Iterable[Iterable[Item]]) -> set[Path]:
-    """The files, or folders of series, that items are read from, their masks among them."""
+    """Returns the files and folders of series that items are read from, and their masks."""
     items = [item for part in parts for item in part]
     masks = {item.mask for item in items if item.mask is not None}
     return masks | {path for item in items for path in item.paths}
-
-
-def left_out(item: Item, reading: Reading, error: str) -> Rows:
-    """What a bad item becomes: no image, and why."""
-    side, channels = reading.preparation.image_size, reading.preparation.channels
-    return Rows(
-        item=item,
-        images=np.zeros((0, side, side, channels), np.uint8),
-        labels=np.zeros(0, np.int32),
-        positions=None,
-        masks=None,
-        size="",
-        lowest=None,
-        highest=None,
-        error=readable(error),
-    )

@@ -1,37 +1,41 @@
-"""What names of files and folders say: suffixes, words for splits, normal images and masks.
+"""What names of files and folders say: suffixes, and words for splits, normal images and masks.
 
 Names are compared word by word and without letter case, so that `Test`, `x-seg` and `x.mask` mean
-what `test` and `x_mask` do, and `segovia` and `gtx` mean nothing.
+what `test` and `x_mask` mean, while `segovia` and `gtx` mean nothing.
 """
 
-import dataclasses
+import difflib
 import functools
 import re
 import unicodedata
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from jaxad.data.files.formats import FORMATS
+from jaxad.errors import UserError
 
-#: Suffixes of files that are read. What else follows a dot is part of the name.
+#: Suffixes of files that are read, longest first. Anything else after a dot is part of the name.
 _SUFFIXES = sorted(
     (*FORMATS["image"].suffixes, *FORMATS["nifti"].suffixes, *FORMATS["npz"].suffixes),
     key=len,
     reverse=True,
 )
 
-#: Names of folders, and values of a table's column `split`, by what they mean.
-SPLIT_WORDS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
+#: Names of folders, and values of a table's column `split`, with the split that they mean.
+_SPLITS = {
+    "train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test",
+}  # fmt: skip
 
-#: Words that suggest a split and are not read as one.
+#: Words that suggest a split but are not accepted as its name.
 _NEARLY_SPLITS = {
     "training": "train", "trainset": "train", "validate": "val", "validating": "val",
     "valset": "val", "dev": "val", "testing": "test", "tests": "test", "testset": "test",
 }  # fmt: skip
 
-#: Names of normal images, where `config.data.normal_classes` has none.
+#: Names of normal images, unless `config.data.normal_classes` lists others.
 NORMAL_WORDS = ("good", "normal")
 
-#: Names that suggest normal images and are not read as such.
+#: Names that suggest normal images but are not accepted as such.
 _NEARLY_NORMAL = frozenset(
     (
         "good", "goods", "normal", "normals", "healthy", "negative", "negatives", "control",
@@ -39,12 +43,12 @@ _NEARLY_NORMAL = frozenset(
     )
 )  # fmt: skip
 
-#: Words that suggest normal images wherever a name has them, unless a word before denies them.
+#: Words that suggest normal images anywhere in a name, unless a negation precedes them.
 _NORMAL_ANYWHERE = frozenset(("normal", "normals", "healthy"))
-_DENIALS = frozenset(("no", "not", "non", "ab", "un", "without"))
+_NEGATIONS = frozenset(("no", "not", "non", "ab", "un", "without"))
 
-#: What a denial makes anomalous, or part of the name of a disease (`non_small_cell`).
-_NOT_DENIED = frozenset(
+#: Words that, after `no` or `non`, do not make a name normal: `non_small_cell` is a disease.
+_NOT_NEGATED = frozenset(
     (
         *_NORMAL_ANYWHERE, "good", "ok", "okay", "clean", "intact", "small", "hodgkin", "hodgkins",
         "alcoholic", "specific", "union", "proliferative", "ischemic", "ischaemic", "exudative",
@@ -52,8 +56,8 @@ _NOT_DENIED = frozenset(
     )
 )  # fmt: skip
 
-#: Names in one word that deny an anomaly; `non` may also stand before any other word.
-_DENIED_ANOMALY = re.compile(
+#: Negated anomalies that are written as one word.
+_NO_ANOMALY = re.compile(
     r"no(?:findings?|tumou?rs?|lesions?|diseases?|defects?|anomal(?:y|ies)|cancer|covid|dementia"
     r"|pneumonia|fractures?|cracks?|stroke|ha?emorrhage|bleed(?:ing)?|dr)"
     r"|un(?:affected|infected|damaged|remarkable|injured|broken|cracked|fractured|involved"
@@ -68,9 +72,15 @@ _FILLERS = frozenset(
     )
 )  # fmt: skip
 
+#: Other words for columns and arrays, which messages translate.
+_SYNONYMS = {
+    "target": "label", "class": "label", "segmentation": "mask", "patient": "group",
+    "subject": "group", "slice": "position", "name": "id",
+}  # fmt: skip
+
 _GROUND_TRUTH = "groundtruth"
 
-#: Words that name a mask. Words that end in one of `_MASK_SUFFIXES` do, too.
+#: Words for masks. So are words that end in one of `_MASK_SUFFIXES`, except `_NO_MASK_WORDS`.
 _MASK_WORDS = frozenset(
     (
         "mask", "masks", "seg", "segs", "segm", "segmentation", "segmentations", "dseg", "probseg",
@@ -82,8 +92,8 @@ _MASK_WORDS = frozenset(
 _MASK_SUFFIXES = ("mask", "masks", "seg", "segs", "parc")
 _NO_MASK_WORDS = frozenset(("unmask", "unmasks", "damask", "damasks"))
 
-#: Words that may name a mask or an image.
-_WEAK_MASK_WORDS = frozenset(
+#: Words that name a mask in some data sets and an image in others.
+_AMBIGUOUS_WORDS = frozenset(
     (
         "lesion", "lesions", "roi", "rois", "contour", "contours", "outline", "outlines",
         "outlined", "vessel", "vessels", "ribbon", "superpixel", "superpixels", "annotated",
@@ -91,7 +101,7 @@ _WEAK_MASK_WORDS = frozenset(
     )
 )  # fmt: skip
 
-#: The end of a mask's name: a word for masks, and perhaps a number.
+#: The end of a mask's name: a word for masks, optionally with a number.
 _MASK_ENDING = re.compile(
     r"[\s_.\-(\[]+(?:ground[\s_.\-]*truth|"
     + "|".join(sorted(_MASK_WORDS, key=len, reverse=True))
@@ -101,170 +111,189 @@ _MASK_ENDING = re.compile(
 
 
 def plain(name: str) -> str:
-    """A name in one spelling: systems write umlauts in two ways."""
+    """Returns a name in Unicode form NFC: file systems write umlauts in two ways."""
     return unicodedata.normalize("NFC", name)
 
 
 def folded(name: str) -> str:
-    """A name without letter case."""
+    """Returns a name without letter case."""
     return plain(name).casefold()
 
 
 def stem(path: Path) -> str:
-    """The name without a suffix that is known, `.nii.gz` as one: `scan.v1` of `scan.v1.png`.
+    """Returns the name without a known suffix: `scan.v1` for `scan.v1.png`, `x` for `x.nii.gz`.
 
-    A folder named by a UID (`1.2.840.77.3`) has none.
+    A folder named by a UID, such as `1.2.840.77.3`, has no suffix.
     """
     name = path.name
-    for suffix in _SUFFIXES:
-        if name.lower().endswith(suffix) and len(name) > len(suffix):
-            return name[: -len(suffix)]
+    for known in _SUFFIXES:
+        if name.lower().endswith(known) and len(name) > len(known):
+            return name[: -len(known)]
     return name
 
 
 def suffix(path: Path) -> str:
-    """What `stem` leaves out; "" where that is nothing."""
+    """Returns the known suffix of a path; "" if it has none."""
     return path.name[len(stem(path)) :]
 
 
 def is_table(path: Path) -> bool:
-    """Whether a path is a CSV file by its name, and no folder of such a name."""
+    """Tells whether a path is named as a CSV file and is no folder."""
     return path.name.lower().endswith(".csv") and not path.is_dir()
 
 
 def is_archive(path: Path) -> bool:
-    """Whether a path is an `.npz` file by its name, and no folder of such a name."""
+    """Tells whether a path is named as an `.npz` file and is no folder."""
     return path.name.lower().endswith(".npz") and not path.is_dir()
 
 
-@functools.lru_cache(2**17)  # several functions below split the name of every file of a data set
+@functools.lru_cache(2**17)  # the functions below ask again for every file of a data set
 def words_of(name: str) -> tuple[str, ...]:
-    """The words and the numbers of a name, in lower case: `t`, `2`, `mask` of `T2-mask`."""
-    # `TumorMask` and `MRIMask`, but not the plural `ROIs`.
-    parted = re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z]{2})", " ", plain(name))
-    words = re.findall(r"[^\W\d_]+|\d+", parted.casefold())
-    joined: list[str] = []
-    for word in words:
-        if word in ("truth", "truths") and joined[-1:] == ["ground"]:
-            joined[-1] = _GROUND_TRUTH
-        else:
-            joined.append(_GROUND_TRUTH if word == "groundtruths" else word)
-    return tuple(joined)
+    """Returns the words and numbers of a name in lower case: `t`, `2`, `mask` for `T2-mask`.
+
+    `ground truth` and its plural are the one word `groundtruth`.
+    """
+    # `TumorMask` and `MRIMask` are two words, the plural `ROIs` is one.
+    spaced = re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z]{2})", " ", plain(name))
+    words = " ".join(re.findall(r"[^\W\d_]+|\d+", spaced.casefold()))
+    return tuple(re.sub(r"\bground ?truths?\b", _GROUND_TRUTH, words).split())
+
+
+def spelling_of(
+    given: Iterable[str], known: Sequence[str], source: str, noun: str
+) -> dict[str, str]:
+    """Returns how known names are spelt among the names of a table's columns or a file's arrays.
+
+    Args:
+        given: the names, in any letter case.
+        known: the names that may occur, in lower case.
+        source: for messages.
+        noun: `column` or `array`, for messages.
+
+    Raises:
+        UserError: a name is not known, or two are the same.
+    """
+    spelling: dict[str, str] = {}
+    for name in given:
+        word = folded(name.strip())
+        if word not in known:
+            near = difflib.get_close_matches(word, (*known, *_SYNONYMS), n=1)
+            target = _SYNONYMS.get(near[0], near[0]) if near else ""
+            rename = f"rename it to '{target}'" if target in known else "rename it"
+            raise UserError(
+                f"{source}: {noun} '{name}' is none of {', '.join(known)}; {rename} or remove it."
+            )
+        if word in spelling:
+            raise UserError(
+                f"{source}: the {noun}s '{spelling[word]}' and '{name}' have the same name (letter "
+                "case does not count); rename or remove one of them."
+            )
+        spelling[word] = name
+    return spelling
+
+
+# --- Splits.
 
 
 def split_named(name: str) -> str:
-    """The split that a folder, or a value of a table, names; "" where it names none."""
-    word = folded(name)
-    return next((split for split, words in SPLIT_WORDS.items() if word in words), "")
+    """Returns the split that a folder, or a value in a table, names; "" if it names none."""
+    return _SPLITS.get(folded(name), "")
 
 
 def split_of(name: str) -> str:
-    """The split that a table or the name of an `.npz` file says, a test split's own name as it is.
+    """Returns the split that a value in a table, or the name of an `.npz` file, names.
 
     Returns:
-        `train`, `val`, `test` or `test_<name>`; "" where it says none of them.
+        `train`, `val`, `test` or `test_<name>`, its letter case kept; "" if it names none.
     """
-    start, line, rest = name.partition("_")
-    if line and split_named(start) == "test" and re.fullmatch(r"[\w-]+", rest):
+    start, underscore, rest = name.partition("_")
+    if underscore and split_named(start) == "test" and re.fullmatch(r"[\w-]+", rest):
         return f"test_{rest}"
     return split_named(name)
 
 
 def split_suggested(name: str) -> str:
-    """The split that a name suggests that is none, such as `testing` or `Test2`; "" for others."""
-    known = {word: split for split, words in SPLIT_WORDS.items() for word in words}
-    return next(
-        (
-            split
-            for word in words_of(name)
-            if (split := known.get(word, _NEARLY_SPLITS.get(word, "")))
-        ),
-        "",
-    )
+    """Returns the split that one of a name's words suggests, as in `Test2`; "" if none does."""
+    known = _SPLITS | _NEARLY_SPLITS
+    return next((known[word] for word in words_of(name) if word in known), "")
+
+
+# --- Normal images.
 
 
 def suggests_normal(name: str) -> bool:
-    """Whether a name suggests normal images: `healthy`, `No Finding`, `NonDemented`, `tumor_free`.
+    """Tells whether a name suggests normal images: `healthy`, `No Finding`, `tumor_free`.
 
-    Names of diseases that sound so, such as `non_small_cell`, do not.
+    Diseases with similar names, such as `non_small_cell`, do not.
     """
     words = [word for word in words_of(name) if not word.isdigit() and word not in _FILLERS]
-    joined = "".join(words)
     if not words:
         return False
-    if joined in _NEARLY_NORMAL or _DENIED_ANOMALY.fullmatch(joined):
+    joined = "".join(words)
+    if joined in _NEARLY_NORMAL or _NO_ANOMALY.fullmatch(joined):
         return True
     if words[0] in ("no", "not", "non", "without"):
-        return len(words) > 1 and words[1] not in _NOT_DENIED
+        return len(words) > 1 and words[1] not in _NOT_NEGATED
     if words[0].startswith("non"):
-        return words[0].removeprefix("non") not in _NOT_DENIED
-    if words[-1].endswith("free") and len(joined) > len("free"):
+        return words[0].removeprefix("non") not in _NOT_NEGATED
+    if words[-1].endswith("free") and joined != "free":
         return True
-    if words[-1] in ("negative", "negatives"):  # receptors of tumours may be negative, too
+    if words[-1] in ("negative", "negatives"):  # tumours may have negative receptors
         return words[-2] not in ("triple", "her", "er", "pr")
     return any(
-        word in _NORMAL_ANYWHERE and before not in _DENIALS and after != "pressure"
+        word in _NORMAL_ANYWHERE and before not in _NEGATIONS and after != "pressure"
         for before, word, after in zip(["", *words], words, [*words[1:], ""], strict=False)
     )
 
 
+# --- Masks.
+
+
 def is_ground_truth(name: str) -> bool:
-    """Whether a folder is named `ground_truth`, however that is written."""
+    """Tells whether a folder is named `ground_truth`, in any spelling."""
     return words_of(name) == (_GROUND_TRUTH,)
-
-
-def has_mask_word(name: str) -> bool:
-    """Whether a word of a folder's name is one for masks, such as `masks` or `labelsTr`."""
-    return any(_is_mask_word(word) for word in words_of(name))
-
-
-def mask_words(name: str) -> list[str]:
-    """The words of a name that are for masks or may be (`lesion`), in their order."""
-    return [word for word in words_of(name) if _is_mask_word(word) or word in _WEAK_MASK_WORDS]
 
 
 def _is_mask_word(word: str) -> bool:
     return word in _MASK_WORDS or (word.endswith(_MASK_SUFFIXES) and word not in _NO_MASK_WORDS)
 
 
+def has_mask_word(name: str) -> bool:
+    """Tells whether a name has an unambiguous word for masks: `masks`, `labelsTr`, `x-seg`."""
+    return any(map(_is_mask_word, words_of(name)))
+
+
+def mask_words(name: str) -> list[str]:
+    """Returns a name's words for masks in order, ambiguous ones such as `lesion` among them."""
+    return [word for word in words_of(name) if _is_mask_word(word) or word in _AMBIGUOUS_WORDS]
+
+
+def images_of_mask(name: str) -> frozenset[tuple[str, ...]]:
+    """Returns the words that an image may have whose mask has this name without its suffix.
+
+    Those are the name's words without all of its mask words, without the last, and without the
+    first. `mask_2` may mark image `2`, and `mask` any image: its other words are `()`.
+    """
+    words = words_of(name)
+    strong = [index for index, word in enumerate(words) if _is_mask_word(word)]
+    ambiguous = [index for index, word in enumerate(words) if word in _AMBIGUOUS_WORDS]
+    if not strong and not ambiguous:
+        return frozenset()
+    every, best = sorted((*strong, *ambiguous)), strong or ambiguous
+    images = set()
+    for first, last in ((every[0], every[-1]), (best[-1], best[-1]), (best[0], best[0])):
+        before, after = words[:first], words[last + 1 :]
+        images.add(before + after)
+        if before and all(word.isdigit() for word in after):
+            images.add(before)
+    return frozenset(images)
+
+
 def is_named_as_mask(path: Path) -> bool:
-    """Whether the name of a file ends as those of masks do."""
+    """Tells whether the name of a file ends with a word for masks: `x_mask`, `x-seg`, `x.gt 2`."""
     return _MASK_ENDING.search(stem(path)) is not None
 
 
 def marked_by(path: Path) -> str:
-    """The name of what a mask marks: its own without the ending of a mask, if it has one."""
+    """Returns the stem of the image that a mask marks: its own without the ending of a mask."""
     return plain(_MASK_ENDING.sub("", stem(path)))
-
-
-@dataclasses.dataclass(frozen=True)
-class MaskName:
-    """What the name of a file says that may be a mask.
-
-    Attributes:
-        is_weak: whether its words name images as well (`lesion`, `roi`).
-        marked: the words of names that the image may have; an empty one fits any image.
-    """
-
-    is_weak: bool
-    marked: frozenset[tuple[str, ...]]
-
-
-def mask_name(name: str) -> MaskName | None:
-    """What a name without its suffix says of a mask; None where none of its words does."""
-    words = words_of(name)
-    strong = [place for place, word in enumerate(words) if _is_mask_word(word)]
-    weak = [place for place, word in enumerate(words) if word in _WEAK_MASK_WORDS]
-    if not strong and not weak:
-        return None
-    every, own = sorted((*strong, *weak)), strong or weak
-    # Without all of its words for masks, without the last, and without the first.
-    parts = [(every[0], every[-1]), (own[-1], own[-1]), (own[0], own[0])]
-    marked = set()
-    for start, end in parts:
-        head, tail = words[:start], words[end + 1 :]
-        marked.add(head + tail)
-        if head and all(word.isdigit() for word in tail):
-            marked.add(head)
-    # `mask_2` marks image `2`, and `mask` whatever lies beside it.
-    return MaskName(not strong, frozenset(marked))

@@ -1,4 +1,4 @@
-"""The folders right below a data set's root, by what they mean; what means nothing is reported."""
+"""Folders directly below the root of a data set by their meaning; others are reported."""
 
 import logging
 from collections.abc import Sequence
@@ -10,25 +10,24 @@ from jaxad.errors import UserError
 
 logger = logging.getLogger(__name__)
 
-#: The key of the folder of masks, beside those of splits.
+#: The meaning of the folder of masks; those of other folders are names of splits.
 TRUTH = "ground_truth"
 
 
 def find_places(root: Path, suffixes: Sequence[str], layout: str) -> dict[str, Path]:
-    """The folders `train`, `val`, `test` and `ground_truth` of a root, those that there are.
+    """Returns the folders `train`, `val`, `test` and `ground_truth` of a root, if they exist.
 
-    Letter case does not count, `valid` and `validation` are `val`, and `ground truth` and
-    `GroundTruth` are `ground_truth`. One line on stderr names the folders that mean nothing, unless
-    there is no `train`, which ends the run.
+    Letter case does not count; `valid` and `validation` mean `val`, and `ground truth` and
+    `GroundTruth` mean `ground_truth`. Other folders are logged if there is a folder `train`.
 
     Args:
         root: of the data set.
         suffixes: of its files.
-        layout: what is expected, for messages.
+        layout: the expected layout, for messages.
 
     Raises:
-        UserError: two folders mean the same, or one that means nothing is named much like one that
-            is missing, and holds files.
+        UserError: two folders have one meaning, or a folder that holds files is named similarly to
+            a folder that is missing.
     """
     places: dict[str, Path] = {}
     others = []
@@ -43,15 +42,14 @@ def find_places(root: Path, suffixes: Sequence[str], layout: str) -> dict[str, P
             )
         else:
             places[meaning] = folder
-    # Without a folder to learn from, no other name that is missing matters.
-    lacking = {"train"} if "train" not in places else {"val", "test", TRUTH} - set(places)
+    # Report a missing `train` first.
+    missing = {"train"} if "train" not in places else {"val", "test", TRUTH} - set(places)
     for folder in others:
-        meant = names.split_suggested(folder.name)
-        meant = meant or (TRUTH if names.has_mask_word(folder.name) else "")
-        if meant in lacking and find_files(folder, suffixes):
+        suggested = _suggested_meaning(folder.name)
+        if suggested in missing and find_files(folder, suffixes):
             raise UserError(
-                f"config.data.root '{root}': has no folder {meant}; {layout}. There is "
-                f"'{folder.name}': rename it to {meant}, or move it away."
+                f"config.data.root '{root}': has no folder {suggested}; {layout}. There is "
+                f"'{folder.name}': rename it to {suggested}, or move it away."
             )
     if "train" in places:
         _report(root, others, layout)
@@ -59,11 +57,7 @@ def find_places(root: Path, suffixes: Sequence[str], layout: str) -> dict[str, P
 
 
 def passed_over(root: Path) -> list[Path]:
-    """The folders right below a root that `find_places` or `check_flat` reports as passed over.
-
-    Args:
-        root: of a data set that can be read.
-    """
+    """Returns the folders below a root that `find_places` or `check_flat` logs as ignored."""
     folders = find_folders(root)
     is_flat = all(_meaning(folder.name) != "train" for folder in folders)
     return [folder for folder in folders if is_flat or not _meaning(folder.name)]
@@ -73,53 +67,54 @@ def _meaning(name: str) -> str:
     return TRUTH if names.is_ground_truth(name) else names.split_named(name)
 
 
+def _suggested_meaning(name: str) -> str:
+    return names.split_suggested(name) or (TRUTH if names.has_mask_word(name) else "")
+
+
 def check_flat(root: Path, suffixes: Sequence[str], layout: str) -> None:
-    """Checks the folders of a root whose scans lie in the root itself: none is read.
+    """Checks the folders of a root that holds scans itself: none of the folders is read.
 
     Args:
         root: see `find_places`.
-        suffixes: likewise.
-        layout: likewise.
+        suffixes: see `find_places`.
+        layout: see `find_places`.
 
     Raises:
-        UserError: one is named as masks or as a split are, and holds files.
+        UserError: a folder that holds files is named as a split or as masks.
     """
     folders = find_folders(root)
     for folder in folders:
-        is_named = names.has_mask_word(folder.name) or names.split_suggested(folder.name)
-        if is_named and find_files(folder, suffixes):
+        if _suggested_meaning(folder.name) and find_files(folder, suffixes):
             raise UserError(
                 f"config.data.root '{root}': holds scans and the folder '{folder.name}', which "
-                "would be passed over; put masks beside their scans (<scan>_mask.nii.gz), or all "
-                f"scans into folders; {layout}."
+                "would be ignored; put masks beside their scans (<scan>_mask.nii.gz), or all scans "
+                f"into folders; {layout}."
             )
     _report(root, folders, layout)
 
 
-def _report(root: Path, others: Sequence[Path], layout: str) -> None:
-    if others:
-        counted = ", ".join(f"'{folder.name}' ({_num_files(folder)})" for folder in others)
-        logger.warning(f"warning: config.data.root '{root}': passed over {counted}; {layout}.")
+def _report(root: Path, ignored: Sequence[Path], layout: str) -> None:
+    counts = {folder.name: len(find_files(folder, ("",))) for folder in ignored}
+    if counts:
+        listed = ", ".join(
+            f"'{name}' ({count:,} file{'s' * (count != 1)})" for name, count in counts.items()
+        )
+        logger.warning(f"warning: config.data.root '{root}': ignored {listed}; {layout}.")
 
 
-def _num_files(folder: Path) -> str:
-    count = len(find_files(folder, ("",)))
-    return f"{count:,} file{'s' * (count != 1)}"
-
-
-def check_spellings(folder: Path, known: Sequence[str]) -> None:
-    """Raises a UserError for two folders that are one word in two spellings: `Good` and `good`.
+def check_spellings(folder: Path, words: Sequence[str]) -> None:
+    """Raises a UserError if two folders are spellings of one word, such as `Good` and `good`.
 
     Args:
-        folder: whose folders are looked at.
-        known: the words that have a meaning, in the spellings that may be side by side.
+        folder: whose folders are checked.
+        words: that have a meaning; spellings that are listed may lie side by side.
     """
-    words = {names.folded(word) for word in known}
+    folded_words = set(map(names.folded, words))
     first: dict[str, str] = {}
     for entry in find_folders(folder):
         word = names.folded(entry.name)
         other = first.setdefault(word, entry.name)
-        if word in words and other != entry.name and not {other, entry.name} <= set(known):
+        if word in folded_words and other != entry.name and not {other, entry.name} <= set(words):
             raise UserError(
                 f"{folder}: '{other}' and '{entry.name}' are two spellings of one word; join "
                 "them in one folder."

@@ -1,4 +1,4 @@
-"""Reading many files: in parallel, each once, the bad ones counted and told."""
+"""Reading many items: in parallel, each once; bad files are counted and reported."""
 
 import collections
 import contextlib
@@ -11,225 +11,202 @@ import numpy as np
 from jaxtyping import UInt8
 from tqdm import tqdm
 
-from jaxad.data.files.items import Item, Reading, Rows, left_out, read_item
-from jaxad.data.files.shared import shared_array, take_place
-from jaxad.data.files.workers import can_start_processes, parallel
+from jaxad.data.files.items import Item, Reading, Rows, read_item
+from jaxad.data.files.workers import can_start_processes, parallel, reserve, shared_array
 from jaxad.data.prepare.preparation import to_depth
-from jaxad.errors import DataError, UserError
+from jaxad.errors import UserError
 from jaxad.runtime import interrupts
 from jaxad.types import FilesRead, Split
 
-#: Fewer are read by threads of this process.
+#: Below these numbers, threads of this process read the items.
 _FEW = {"image": 200, "scan": 12}
 
-#: Images that a process reads at a time, at least and at most: handing them over costs time, and
-#: at the end processes wait for the last.
-_CHUNKS = (8, 96)
+#: Least and largest number of images that a process reads at a time: handing over each result costs
+#: time, and at the end processes wait for the last one.
+_CHUNK_SIZES = (8, 96)
 
-#: Names of bad files that are told one by one.
-_TOLD = 5
+#: Number of bad files that a message lists.
+_NUM_LISTED = 5
 
 
 def read_items(
-    items: Sequence[Item], reading: Reading, progress: str, room: np.memmap | None = None
+    items: Sequence[Item], reading: Reading, progress: str, shared: np.memmap | None = None
 ) -> Iterator[Rows]:
-    """What each item becomes, in their order, read in parallel under a progress bar.
+    """Yields what each item becomes, in order, read in parallel.
 
-    With `on_error="skip"` a bad one has no images and its `error`.
+    With `reading.on_error="skip"`, a bad item has no images and an `error`.
 
     Args:
         items: what to read.
-        reading: how.
-        progress: what the bar says; "": there is none.
-        room: [N, S, S, C], shared with other processes: an image of its type is put there, at the
-            place of its item, and the item's `images` are a view of it.
+        reading: how to read it.
+        progress: label of the progress bar; "": no bar.
+        shared: [N, S, S, C], an array that processes share; the image of an item, if it is of the
+            array's type, is written to its row, and the item's `images` are a view of that row.
 
     Raises:
         DataError: a file cannot be used, and `on_error` is `raise`.
     """
-    unit = "image" if reading.kind == "image" else "scan"
-    size = 1
-    if reading.kind == "image" and not _is_few(items, reading):
-        least, most = _CHUNKS
-        size = max(least, min(most, len(items) // (8 * joblib.cpu_count())))
-    # Threads wait for each other where every image takes fresh memory.
-    with parallel(few=_is_few(items, reading)) as workers:
+    few, size = _are_few(items, reading), 1
+    if reading.kind == "image" and not few:
+        least, largest = _CHUNK_SIZES
+        size = max(least, min(largest, len(items) // (8 * joblib.cpu_count())))
+    with parallel(few=few) as workers:
         chunks = workers(
-            joblib.delayed(_read_chunk)(items[start : start + size], reading, room, start)
+            joblib.delayed(_read_chunk)(items[start : start + size], reading, shared, start)
             for start in range(0, len(items), size)
         )
-    there = None if room is None else np.asarray(room)
-    is_short = len(items) < 20 or not progress
-    with tqdm(total=len(items), desc=progress, unit=unit, disable=is_short) as bar:
-        place = 0
+    unit = "image" if reading.kind == "image" else "scan"
+    is_silent = len(items) < 20 or not progress
+    with tqdm(total=len(items), desc=progress, unit=unit, disable=is_silent) as bar:
+        index = 0
         for chunk in chunks:
-            for found in chunk:
-                if isinstance(found, Rows) or there is None:
-                    yield found
+            for result in chunk:
+                if isinstance(result, Rows) or shared is None:
+                    yield result
                 else:
-                    item, image = items[place], there[place : place + 1]
-                    label = np.array([item.label or 0], np.int32)
-                    yield Rows(item, image, label, None, *found)
-                place += 1
+                    item, image = items[index], np.asarray(shared)[index : index + 1]
+                    yield Rows(item, image, np.array([item.label or 0], np.int32), **result)
+                index += 1
             bar.update(len(chunk))
             interrupts.check()
 
 
-def _is_few(items: Sequence[Item], reading: Reading) -> bool:
+def _are_few(items: Sequence[Item], reading: Reading) -> bool:
     return len(items) < _FEW["image" if reading.kind == "image" else "scan"]
 
 
 def _read_chunk(
-    items: Sequence[Item], reading: Reading, room: np.memmap | None, start: int
+    items: Sequence[Item], reading: Reading, shared: np.memmap | None, start: int
 ) -> list[Any]:
-    """What items become: `Rows`, or of images in the room its fields behind `positions`."""
-    if room is not None:
+    """Returns the `Rows` of items, or, for an image in the shared array, their other fields."""
+    if shared is not None:
         _keep_freed_memory()
-        room = room if take_place(room, start, len(items)) else None
-    found: list[Any] = []
-    for place, item in enumerate(items, start):
-        rows = _read_or_skip(item, reading)
-        fits = room is not None and len(rows.images) == 1 and rows.images.dtype == room.dtype
-        if room is not None and fits:
-            room[place] = rows.images[0]
-            found.append((rows.masks, rows.size, rows.lowest, rows.highest))
+        shared = shared if reserve(shared, start, len(items)) else None
+    results: list[Any] = []
+    for index, item in enumerate(items, start):
+        rows = read_item(item, reading)
+        fits = shared is not None and len(rows.images) == 1 and rows.images.dtype == shared.dtype
+        if shared is not None and fits:
+            shared[index] = rows.images[0]
+            fields = ("masks", "size", "lowest", "highest")
+            results.append({name: getattr(rows, name) for name in fields})
         else:
-            found.append(rows)
-    return found
+            results.append(rows)
+    return results
 
 
 @functools.cache
 def _keep_freed_memory() -> None:
-    """Lets the C library keep what images leave for the next ones; once in each process.
+    """Makes glibc keep freed memory for the next images; once per process.
 
-    glibc gives memory back at once until a larger piece than that was freed, and getting it anew
-    costs more than decoding a photograph. Others do not mind.
+    glibc returns large blocks to the system until a larger block was freed, and getting them back
+    costs more than decoding a photograph. Other C libraries ignore this.
     """
     np.empty(2**25 - 2**16, np.uint8)
 
 
-def _read_or_skip(item: Item, reading: Reading) -> Rows:
-    try:
-        return read_item(item, reading)
-    except DataError as error:
-        if reading.on_error == "raise":
-            raise
-        return left_out(item, reading, str(error))
-
-
 class FilesSummary:
-    """Collects, item by item, what is told of a split's files."""
+    """Collects what is reported of the files of a split, item by item."""
 
     def __init__(self) -> None:
-        self._sizes: collections.Counter[str] = collections.Counter()
-        self._values: list[float] = []
-        self._skipped: list[str] = []
-        self._left_out = 0
-        self._count = 0
+        self._errors: list[str] = []
+        self._num_left_out = 0
+        self._read: list[tuple[str, float | None, float | None]] = []
 
     def add(self, rows: Rows) -> None:
         """Counts an item."""
-        self._count += 1
-        self._left_out += rows.num_left_out
+        self._num_left_out += rows.num_left_out
         if rows.error:
-            self._skipped.append(rows.error)
-            return
-        self._sizes[rows.size] += 1
-        if rows.lowest is not None and rows.highest is not None:
-            values = (*self._values, rows.lowest, rows.highest)
-            self._values = [min(values), max(values)]
+            self._errors.append(rows.error)
+        else:
+            self._read.append((rows.size, rows.lowest, rows.highest))
 
     def finish(self) -> FilesRead:
-        """The summary."""
+        """Returns the summary."""
         return FilesRead(
-            count=self._count,
-            skipped=tuple(self._skipped),
-            slices_left_out=self._left_out,
-            sizes=dict(self._sizes.most_common()),
-            lowest=self._values[0] if self._values else None,
-            highest=self._values[1] if self._values else None,
+            count=len(self._errors) + len(self._read),
+            skipped=tuple(self._errors),
+            slices_left_out=self._num_left_out,
+            sizes=dict(collections.Counter(size for size, _, _ in self._read).most_common()),
+            lowest=min((low for _, low, _ in self._read if low is not None), default=None),
+            highest=max((high for _, _, high in self._read if high is not None), default=None),
         )
 
 
 def read_split(items: Sequence[Item], reading: Reading, name: str) -> Split:
-    """The split that items make.
+    """Reads items as a split.
 
     Args:
         items: in the order of the split.
-        reading: how.
+        reading: how to read them.
         name: of the split, for messages.
 
     Raises:
-        DataError: a file cannot be used.
-        UserError: none of the files can be.
+        DataError: a file cannot be used, and `on_error` is `raise`.
+        UserError: none of the files gives an image.
     """
     side, channels = reading.preparation.image_size, reading.preparation.channels
-    share = reading.kind == "image" and not _is_few(items, reading) and can_start_processes()
     with contextlib.ExitStack() as stack:
-        room = None
-        if share:
+        shared = None
+        if reading.kind == "image" and not _are_few(items, reading) and can_start_processes():
             shape = (len(items), side, side, channels)
-            room = stack.enter_context(shared_array(shape, np.dtype(np.uint8)))
-        return _join(read_items(items, reading, name, room), len(items), name, room)
+            shared = stack.enter_context(shared_array(shape, np.dtype(np.uint8)))
+        return _join(read_items(items, reading, name, shared), len(items), name, shared)
 
 
-def _join(found: Iterable[Rows], count: int, name: str, room: np.memmap | None) -> Split:
-    """The split of what items became; its images are the room, where all of them are there."""
+def _join(results: Iterable[Rows], count: int, name: str, shared: np.memmap | None) -> Split:
+    """Joins the rows of `count` items; without a copy if all images lie in the shared array."""
     summary = FilesSummary()
     parts = []
-    for rows in found:
+    for rows in results:
         summary.add(rows)
         if len(rows.images):
             parts.append(rows)
     files = summary.finish()
     if not parts:
-        why = f"; the first: {files.skipped[0]}" if files.skipped else ""
-        raise UserError(f"{name}: none of {count} files gives an image{why}")
-    # One type for all: where some are of 16 bits, all are.
-    dtype = max((rows.images.dtype for rows in parts), key=lambda dtype: dtype.itemsize)
-    is_there = room is not None and all(np.may_share_memory(r.images, room) for r in parts)
-    if room is not None and is_there and len(parts) == count:
-        images = np.asarray(room)
+        first = f"; the first: {files.skipped[0]}" if files.skipped else ""
+        raise UserError(f"{name}: none of {count} files gives an image{first}")
+    is_shared = shared is not None and all(np.may_share_memory(r.images, shared) for r in parts)
+    if shared is not None and is_shared and len(parts) == count:
+        images = np.asarray(shared)
     else:
+        # One type for all: uint16 if any image is.
+        dtype = max((rows.images.dtype for rows in parts), key=lambda dtype: dtype.itemsize)
         images = np.concatenate([to_depth(rows.images, dtype) for rows in parts])
+    positions = [rows.positions for rows in parts if rows.positions is not None]
     return Split(
         images=images,
         labels=np.concatenate([rows.labels for rows in parts]),
-        ids=tuple(one for rows in parts for one in rows.ids),
+        ids=tuple(id_ for rows in parts for id_ in rows.ids),
         groups=tuple(rows.item.group for rows in parts for _ in rows.images),
         masks=_join_masks(parts),
-        positions=(
-            None
-            if any(rows.positions is None for rows in parts)
-            else np.concatenate([rows.positions for rows in parts])
-        ),
+        positions=np.concatenate(positions) if len(positions) == len(parts) else None,
         files=files,
         unnamed=frozenset(rows.item.group for rows in parts if rows.item.is_unnamed),
     )
 
 
 def _join_masks(parts: Sequence[Rows]) -> UInt8[np.ndarray, "n s s"] | None:
-    """The masks of all images: empty ones of normal images, None where nothing is marked."""
+    """Joins masks, with empty ones for normal images; returns None if there are none at all."""
     if all(rows.masks is None for rows in parts):
         return None
+    masks = []
     for rows in parts:
         if rows.masks is None and rows.labels.any():
             raise UserError(
                 f"'{rows.item.id}' is anomalous and has no mask, while others have one; add it, or "
                 "remove all masks."
             )
-    return np.concatenate(
-        [
-            np.zeros(rows.images.shape[:3], np.uint8) if rows.masks is None else rows.masks
-            for rows in parts
-        ]
-    )
+        empty = np.zeros(rows.images.shape[:3], np.uint8)
+        masks.append(empty if rows.masks is None else rows.masks)
+    return np.concatenate(masks)
 
 
-def tell_skipped(name: str, files: FilesRead) -> str:
-    """A line on the files that were left out; "" where there are none."""
+def describe_skipped(name: str, files: FilesRead) -> str:
+    """Returns a line on the files that were skipped; "" if there are none."""
     if not files.skipped:
         return ""
-    first = " | ".join(files.skipped[:_TOLD])
-    more = f" | and {len(files.skipped) - _TOLD} more" if len(files.skipped) > _TOLD else ""
+    first = " | ".join(files.skipped[:_NUM_LISTED])
+    num_others = len(files.skipped) - _NUM_LISTED
+    more = f" | and {num_others} more" if num_others > 0 else ""
     return f"{name}: skipped {len(files.skipped)} of {files.count} files: {first}{more}"

@@ -1,4 +1,4 @@
-"""Data sets that are a CSV file, a row an image or a scan: `path`, `label`, `group`, `mask`."""
+"""Data sets that are a CSV file with one row per image or scan."""
 
 import csv
 import os
@@ -6,25 +6,25 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxad.data.files.folders import Splitting, draw_splits, with_val
 from jaxad.data.files.formats import Kind
 from jaxad.data.files.items import Item
-from jaxad.data.files.mask_files import refuse_masks
-from jaxad.data.files.names import folded, split_of, split_suggested
-from jaxad.data.files.tree import is_hidden
+from jaxad.data.files.mask_search import refuse_masks
+from jaxad.data.files.names import folded, spelling_of, split_of, split_suggested
+from jaxad.data.files.splitting import Splitting, draw_splits, with_val
+from jaxad.data.readers.checks import is_hidden
 from jaxad.errors import UserError
 
 _COLUMNS = ("path", "label", "group", "mask", "id", "split")
 
 
 def read_table(table: Path, kind: Kind, splitting: Splitting) -> dict[str, list[Item]]:
-    """The items of a CSV file by split; see `read_rows`.
+    """Lists the items of a CSV file by split; see `read_rows`.
 
-    A column `split` says `train`, `val`, `test` or `test_<name>`. Without it, patients with an
+    The column `split` has `train`, `val`, `test` or `test_<name>`. Without it, patients with an
     anomaly are tested and the others drawn.
 
     Raises:
-        UserError: the file cannot be read, or a row is wrong, which is named by its line.
+        UserError: see `read_rows`; or no row has the split `train`.
     """
     rows = read_rows(table, kind, splitting)
     if all(not split for split, _ in rows):
@@ -38,200 +38,186 @@ def read_table(table: Path, kind: Kind, splitting: Splitting) -> dict[str, list[
 
 
 def read_rows(table: Path, kind: Kind, splitting: Splitting) -> list[tuple[str, Item]]:
-    """The items of a CSV file, each with its split, "" where there is no such column.
+    """Lists the items of a CSV file, each with its split; "" if there is no such column.
 
     Columns: `path` and `label` (0 normal, 1 anomalous, or names of classes with
-    `config.data.normal_classes`; empty where the mask of a scan tells); optional `group` (the
-    patient), `mask`, `id` and `split`. Paths are relative to the file's folder and stay in it.
+    `config.data.normal_classes`; empty if the mask of a scan labels its slices); optional `group`
+    (the patient), `mask`, `id` and `split`. Paths are relative to the folder of the table and stay
+    in it.
 
     Raises:
-        UserError: the file cannot be read, or a row is wrong, which is named by its line.
+        UserError: the file cannot be read, or a row, named by its line, is wrong.
     """
     rows = _read(table)
-    lacking = [line for line, row in rows if not row.get("group")]
-    if 0 < len(lacking) < len(rows):
+    without_group = [line for line, row in rows if not row.get("group")]
+    if 0 < len(without_group) < len(rows):
         raise UserError(
-            f"{table} line {lacking[0]}: has no group, others have one; name the patient of every "
-            "row or of none."
+            f"{table} line {without_group[0]}: has no group, while others have one; name the "
+            "patient of every row or of none."
         )
     _check_spellings(table, rows, splitting)
     items: list[tuple[str, Item]] = []
-    seen: dict[str, int] = {}
-    files: dict[str, int] = {}
+    line_of_id: dict[str, int] = {}
+    line_of_file: dict[Path, int] = {}
     for line, row in rows:
-        item = _item(table, line, row, kind, splitting)
-        if item.id in seen:
+        where = f"{table} line {line}"
+        item = _item(table, where, row, kind, splitting)
+        path = item.paths[0]
+        if item.id in line_of_id:
             raise UserError(
-                f"{table} line {line}: '{item.id}' is in line {seen[item.id]} already; give every "
-                "image its own id and one row."
+                f"{where}: '{item.id}' is in line {line_of_id[item.id]} already; give every image "
+                "its own id and one row."
             )
-        path = str(item.paths[0])
-        if path in files:
+        if path in line_of_file:
             raise UserError(
-                f"{table} line {line}: '{path}' is in line {files[path]} already; give every file "
-                "one row."
+                f"{where}: '{path}' is in line {line_of_file[path]} already; give every file one "
+                "row."
             )
-        seen[item.id] = files[path] = line
-        items.append((_split(table, line, row), item))
-    _check_masks(table, [item for _, item in items], kind)
+        line_of_id[item.id] = line_of_file[path] = line
+        items.append((_split(where, row), item))
+    _refuse_masks(table, [item for _, item in items], kind)
     return items
 
 
 def files_listed(table: Path) -> list[Path]:
-    """The images or scans that a CSV file lists, whatever else is in its rows.
+    """Returns the images or scans that a CSV file lists; other columns are not checked.
 
     Raises:
         UserError: the file cannot be read, or a row names no file below its folder.
     """
-    return [_inside(table, line, row["path"] or "")[0] for line, row in _read(table)]
+    return [
+        _resolve(table, f"{table} line {line}", row["path"] or "")[0] for line, row in _read(table)
+    ]
 
 
+#: Texts by column in lower case; `None` holds fields beyond the header.
 _Row = Mapping[Any, Any]
 
 
 def _read(table: Path) -> list[tuple[int, _Row]]:
-    """The rows of a table with their lines, its columns by their names in small letters."""
+    """Returns the rows of a table with their line numbers."""
     try:
         with table.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, strict=True)
             columns = [column.strip() for column in reader.fieldnames or ()]
-            reader.fieldnames = [folded(column) for column in columns]
-            _check_columns(table, columns)
-            rows: list[tuple[int, _Row]] = [(reader.line_num, _stripped(row)) for row in reader]
+            _check_needed(table, columns)
+            reader.fieldnames = [*spelling_of(columns, _COLUMNS, str(table), "column")]
+            rows: list[tuple[int, _Row]] = []
+            for row in reader:
+                stripped = {k: v.strip() if isinstance(v, str) else v for k, v in row.items()}
+                rows.append((reader.line_num, stripped))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(
-            f"{table}: not a readable CSV file ({error}); write it in UTF-8 with a head line."
+            f"{table}: not a readable CSV file ({error}); write it in UTF-8 with a header line."
         ) from error
     if not rows:
         raise UserError(f"{table}: has no rows; add one for each image.")
     return rows
 
 
-def _check_columns(table: Path, columns: Sequence[str]) -> None:
-    by_name: dict[str, str] = {}
-    for column in columns:
-        if folded(column) in by_name:
-            raise UserError(
-                f"{table}: the columns '{by_name[folded(column)]}' and '{column}' have one name "
-                "(letter case does not count); rename or remove one of them."
-            )
-        by_name[folded(column)] = column
+def _check_needed(table: Path, columns: Sequence[str]) -> None:
     for needed in ("path", "label"):
-        if needed not in by_name:
-            there = ", ".join(map(repr, columns)) or "none"
+        if needed not in map(folded, columns):
+            listed = ", ".join(map(repr, columns)) or "none"
             raise UserError(
-                f"{table}: has no column '{needed}', but {there}; "
-                "its head line is to name path, label and optionally "
-                f"{', '.join(_COLUMNS[2:])}, with commas between."
+                f"{table}: has no column '{needed}', but {listed}; write a header line with path, "
+                f"label and optionally {', '.join(_COLUMNS[2:])}, separated by commas."
             )
-    strange = [column for name, column in by_name.items() if name not in _COLUMNS]
-    if strange:
-        raise UserError(
-            f"{table}: column '{strange[0]}' is none of {', '.join(_COLUMNS)}; rename or remove it."
-        )
 
 
 def _check_spellings(table: Path, rows: Sequence[tuple[int, _Row]], splitting: Splitting) -> None:
-    """Raises a UserError where a normal class, or a split, is written in two ways."""
+    """Raises a UserError if a class or a split has two spellings."""
     for column in ("label", "split"):
         first: dict[str, tuple[str, int]] = {}
         for line, row in rows:
             text = row.get(column) or ""
-            other, where = first.setdefault(folded(text), (text, line))
-            # What config.data.normal_classes has in two spellings is known in both.
+            other, other_line = first.setdefault(folded(text), (text, line))
+            # `config.data.normal_classes` may list both spellings.
             if other != text and not {other, text} <= set(splitting.normal_classes):
                 raise UserError(
-                    f"{table} line {line}: {column} '{text}' is '{other}' in line {where}; write "
-                    "one word in one way."
+                    f"{table} line {line}: {column} '{text}' is '{other}' in line {other_line}; "
+                    "write one word in one way."
                 )
 
 
-def _check_masks(table: Path, items: Sequence[Item], kind: Kind) -> None:
-    """Raises a UserError where the image of a row is a mask."""
-    remedy = "name it in the column mask of its image, or remove its row"
+def _refuse_masks(table: Path, items: Sequence[Item], kind: Kind) -> None:
+    """Raises a UserError if the image of a row is a mask."""
     by_mask = {item.mask: item for item in items if item.mask is not None}
     for item in items:
         marked = by_mask.get(item.paths[0])
         if marked is not None:
             raise UserError(
-                f"{table}: '{item.id}' is the mask of '{marked.id}', and an image of its own; "
-                "remove its row, or name another mask."
+                f"{table}: '{item.id}' is both the mask of '{marked.id}' and an image; remove its "
+                "row, or name another mask."
             )
     paths = [path for item in items for path in item.paths]
+    remedy = "name it in the column mask of its image, or remove its row"
     refuse_masks(paths, kind, table.parent.absolute(), remedy)
 
 
-def _stripped(row: Mapping[Any, Any]) -> dict[Any, Any]:
-    return {key: text.strip() if isinstance(text, str) else text for key, text in row.items()}
-
-
-def _item(
-    table: Path, line: int, row: Mapping[str | None, str | None], kind: Kind, splitting: Splitting
-) -> Item:
+def _item(table: Path, where: str, row: _Row, kind: Kind, splitting: Splitting) -> Item:
     if None in row:
-        raise UserError(f"{table} line {line}: has more fields than the head line; quote commas.")
-    path, place = _inside(table, line, row["path"] or "")
+        raise UserError(f"{where}: has more fields than the header line; quote commas.")
+    path, place = _resolve(table, where, row["path"] or "")
     mask = row.get("mask") or ""
     group = row.get("group") or splitting.patient_of(path, place)
     return Item(
         id=row.get("id") or place,
         group=group,
         paths=(path,),
-        label=_label(table, line, (row["label"] or "").strip(), bool(mask), kind, splitting),
-        mask=_inside(table, line, mask)[0] if mask else None,
+        label=_label(where, row["label"] or "", bool(mask), kind, splitting),
+        mask=_resolve(table, where, mask)[0] if mask else None,
         is_unnamed=group == place,
     )
 
 
-def _inside(table: Path, line: int, text: str) -> tuple[Path, str]:
-    """A path of the table, and what it is below the table's folder."""
+def _resolve(table: Path, where: str, text: str) -> tuple[Path, str]:
+    """Returns the path that a row names, absolute and below the folder of the table."""
     if not text or "\0" in text:
-        raise UserError(f"{table} line {line}: has no path; name the file.")
+        raise UserError(f"{where}: has no path; name the file.")
     root = table.parent.absolute()
     path = Path(os.path.normpath(root / text))
     if not path.is_relative_to(root):
         raise UserError(
-            f"{table} line {line}: '{text}' is outside of the table's folder; move the table or "
-            "the file."
+            f"{where}: '{text}' is outside of the table's folder; move the table or the file."
         )
     place = path.relative_to(root)
     if any(map(is_hidden, place.parts)):
         raise UserError(
-            f"{table} line {line}: '{text}' is hidden, as what systems leave beside files is; name "
+            f"{where}: '{text}' is hidden, as files are that systems leave beside others; name "
             "another file, or rename it."
         )
     return path, place.as_posix()
 
 
-def _label(
-    table: Path, line: int, text: str, has_mask: bool, kind: Kind, splitting: Splitting
-) -> int | None:
-    if not text and has_mask and kind != "image":
+def _label(where: str, text: str, has_mask: bool, kind: Kind, splitting: Splitting) -> int | None:
+    # The mask of a scan tells which of its slices are anomalous.
+    is_by_slice = has_mask and kind != "image"
+    if not text and is_by_slice:
         return None
     if splitting.normal_classes:
         if not text:
-            raise UserError(f"{table} line {line}: has no label; name the class.")
+            raise UserError(f"{where}: has no label; name the class.")
         label = int(not splitting.is_normal(text))
     elif text in ("0", "1"):
         label = int(text)
     else:
         raise UserError(
-            f"{table} line {line}: label '{text}' is neither 0 (normal) nor 1 (anomalous); write "
-            "these, or list the normal classes in config.data.normal_classes."
+            f"{where}: label '{text}' is neither 0 (normal) nor 1 (anomalous); write 0 or 1, or "
+            "list the normal classes in config.data.normal_classes."
         )
-    # A scan's mask tells which of its slices are anomalous.
-    return None if label and has_mask and kind != "image" else label
+    return None if label and is_by_slice else label
 
 
-def _split(table: Path, line: int, row: Mapping[str | None, str | None]) -> str:
+def _split(where: str, row: _Row) -> str:
     if "split" not in row:
         return ""
-    name = split_of(row["split"] or "")
+    text = row["split"] or ""
+    name = split_of(text)
     if not name:
-        meant = split_suggested(row["split"] or "")
-        hint = f" Write '{meant}' for it." if meant else ""
+        suggested = split_suggested(text)
+        hint = f" Write '{suggested}' for it." if suggested else ""
         raise UserError(
-            f"{table} line {line}: split '{row['split'] or ''}' is none of train, val, test and "
-            f"test_<name>.{hint}"
+            f"{where}: split '{text}' is none of train, val, test and test_<name>.{hint}"
         )
     return name

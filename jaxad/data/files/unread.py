@@ -1,4 +1,4 @@
-"""Files in a folder of data that are not read: counted, so that none is passed over in silence."""
+"""Files in a data folder that are not read: counted and reported, so that none is lost silently."""
 
 import collections
 import dataclasses
@@ -15,8 +15,8 @@ from jaxad.errors import DataError
 
 logger = logging.getLogger(__name__)
 
-#: Suffixes that a message lists; names with dots in them seem to have any number.
-_LISTED = 12
+#: Number of suffixes that a message lists; names with dots in them may have any number.
+_NUM_LISTED = 12
 
 #: Suffixes of two parts.
 _DOUBLE = tuple(
@@ -31,11 +31,11 @@ class Unread:
     """The files of a folder that are not read.
 
     Attributes:
-        folder: where they are.
-        counts: by suffix, other formats first, and of these and the rest the most frequent ones.
-        first: one of them, below the folder; of another format, where there is such a file.
-        others: the suffixes, among those counted, of formats that hold data and are not read.
-        target: what to convert those to.
+        folder: that holds them.
+        counts: by suffix; suffixes in `others` first, and the most frequent ones first.
+        first: path of one of them below the folder, in another format if there is one.
+        others: suffixes of formats that hold such data but are not read.
+        target: the format to convert those to.
     """
 
     folder: Path
@@ -51,14 +51,14 @@ class Unread:
     def listed(self) -> str:
         """Counts by suffix: `8 .webp, 4 .dcm`."""
         parts = [f"{count:,} {suffix}" for suffix, count in self.counts.items()]
-        if len(parts) > _LISTED:
-            rest = sum([*self.counts.values()][_LISTED:])
-            parts = [*parts[:_LISTED], f"{rest:,} others"]
+        if len(parts) > _NUM_LISTED:
+            rest = sum([*self.counts.values()][_NUM_LISTED:])
+            parts = [*parts[:_NUM_LISTED], f"{rest:,} others"]
         return ", ".join(parts)
 
     @property
     def remedy(self) -> str:
-        """What to do about other formats; "" where there are none."""
+        """What to do about files in other formats; "" if there are none."""
         return f"convert {', '.join(self.others)} to {self.target}" if self.others else ""
 
     def __str__(self) -> str:
@@ -73,48 +73,51 @@ def find_unread(
     used: Collection[Path] = (),
     passed_over: Collection[Path] = (),
 ) -> Unread:
-    """The files below a folder that are not read, of arrays right in it; hidden ones do not count.
+    """Finds the files below a folder (for `npz`, directly in it) that are not read.
+
+    Hidden files do not count.
 
     Args:
         folder: where to look.
         kind: of the files that are read.
-        used: files that are read, and folders all of whose DICOM files are.
-        passed_over: folders right below whose files do not count: they are reported as a whole.
+        used: files that are read, and folders whose DICOM files are.
+        passed_over: folders directly below whose files are not counted, as they are reported as a
+            whole.
 
     Raises:
         UserError: the folder cannot be read.
     """
-    read, passed = set(used), set(passed_over)
+    used_paths, ignored = set(used), set(passed_over)
     unread = [
         path
         for path in (files_in(folder, "") if kind == "npz" else find_files(folder, ("",)))
-        if path not in read
-        and not (path.parent in read and dicom.may_be_dicom(path))
-        and path.name.upper() not in dicom.OTHERS
-        and folder / path.relative_to(folder).parts[0] not in passed
+        if path not in used_paths
+        and not (path.parent in used_paths and dicom.may_be_dicom(path))
+        and path.name.upper() not in dicom.NOT_SLICES
+        and folder / path.relative_to(folder).parts[0] not in ignored
     ]
     others = [path for path in unread if is_other_format(path, kind)]
-    of_others = collections.Counter(map(_suffix, others))
-    of_rest = collections.Counter(map(_suffix, unread)) - of_others
+    counts_of_others = collections.Counter(map(_suffix, others))
+    counts_of_rest = collections.Counter(map(_suffix, unread)) - counts_of_others
     first = next(iter(others or unread), None)
     return Unread(
         folder=folder,
-        counts=dict([*of_others.most_common(), *of_rest.most_common()]),
+        counts=dict([*counts_of_others.most_common(), *counts_of_rest.most_common()]),
         first="" if first is None else first.relative_to(folder).as_posix(),
-        others=tuple(suffix for suffix, _ in of_others.most_common()),
+        others=tuple(suffix for suffix, _ in counts_of_others.most_common()),
         target=FORMATS[kind].target,
     )
 
 
 def tell_unread(unread: Unread, *, is_strict: bool) -> None:
-    """Prints what is not read to stderr.
+    """Logs which files are not read.
 
     Args:
-        unread: what is not read.
-        is_strict: whether data in other formats end the run.
+        unread: the files.
+        is_strict: whether data in other formats are an error.
 
     Raises:
-        DataError: some of it holds data in another format, and that is strict.
+        DataError: `is_strict`, and some files hold data in another format.
     """
     if unread.others and is_strict:
         raise DataError(
@@ -126,28 +129,28 @@ def tell_unread(unread: Unread, *, is_strict: bool) -> None:
 
 
 def none_of(folder: Path, kind: Kind) -> str:
-    """What a message says of a folder without files to read: what it holds instead."""
-    return f"holds no {FORMATS[kind].name}{instead(folder, kind)}"
+    """Returns the predicate of a message on a folder without files to read, and what it holds."""
+    return f"holds no {FORMATS[kind].name}{describe_content(folder, kind)}"
 
 
-def instead(folder: Path, kind: Kind) -> str:
-    """What a message says of the files of a folder, none of which is read; "" without files."""
-    # Masks of scans are files that are read, each with its scan.
+def describe_content(folder: Path, kind: Kind) -> str:
+    """Returns ", but" and what a folder without files to read holds; "" if it holds no files."""
+    # Masks are read, but only with their scans.
     scans = find_files(folder, FORMATS["nifti"].suffixes) if kind == "nifti" else []
     masks = [path for path in scans if is_named_as_mask(path)]
     unread = find_unread(folder, kind, masks)
     parts = []
     if masks:
         first = masks[0].relative_to(folder).as_posix()
-        named = "is named as a mask" if len(masks) == 1 else "are named as masks"
-        parts.append(f"{len(masks):,} that {named}: '{first}'{', ...' if len(masks) > 1 else ''}")
+        are = "is named as a mask" if len(masks) == 1 else "are named as masks"
+        parts.append(f"{len(masks):,} that {are}: '{first}'{', ...' if len(masks) > 1 else ''}")
     if unread:
         parts.append(f"{unread.listed}{f' ({unread.remedy})' if unread.remedy else ''}")
     return f", but {' and '.join(parts)}" if parts else ""
 
 
 def _suffix(path: Path) -> str:
-    """The suffix in lower case; none of a name that ends in a number, as UIDs do."""
+    """Returns the suffix in lower case; a number after a dot, as in UIDs, is none."""
     name = path.name.lower()
     double = next((suffix for suffix in _DOUBLE if name.endswith(suffix)), "")
     suffix = double or path.suffix.lower()

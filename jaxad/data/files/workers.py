@@ -1,29 +1,36 @@
-"""Processes that share work on many files or subjects, where the system lets there be any."""
+"""Processes that share work on many files or subjects, and an array in memory that they share."""
 
 import contextlib
 import functools
 import logging
 import multiprocessing
+import os
+import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import joblib
+import numpy as np
+
+from jaxad.runtime import interrupts
 
 logger = logging.getLogger(__name__)
+
+#: A folder whose files lie in memory, on systems that have one.
+_MEMORY = Path("/dev/shm")
 
 
 @contextlib.contextmanager
 def parallel(num_workers: int | None = None, *, few: bool = False) -> Iterator[joblib.Parallel]:
-    """Yields joblib's workers, whose results come in order, as a generator.
+    """Yields joblib workers that return a generator of results in the order of the tasks.
 
     Args:
-        num_workers: how many; all cores by default.
-        few: whether the tasks take less time than the start of processes: threads do them.
-            Where there can be no processes this thread does all, which a line on stderr says once:
-            joblib's threads need semaphores, too.
+        num_workers: number of workers; None: one per core.
+        few: whether the tasks take less time than starting processes, so that threads do them.
     """
     can_share = can_start_processes()
-    count = (num_workers or joblib.cpu_count()) if can_share else 1
+    count = (num_workers or joblib.cpu_count()) if can_share else 1  # threads need semaphores, too
     in_threads = few or not can_share
     limits = {} if in_threads else {"inner_max_num_threads": 1}
     with joblib.parallel_config("threading" if in_threads else "loky", n_jobs=count, **limits):
@@ -32,9 +39,10 @@ def parallel(num_workers: int | None = None, *, few: bool = False) -> Iterator[j
 
 @functools.cache
 def can_start_processes() -> bool:
-    """Whether joblib can start processes: they need semaphores and a folder for temporary files.
+    """Tells whether joblib can start processes; logs once if it cannot.
 
-    Some containers have no /dev/shm, or one that is full or read only.
+    Processes need semaphores and a folder for temporary files. Some containers have no /dev/shm,
+    or one that is full or read-only.
     """
     try:
         multiprocessing.get_context("fork").Lock()
@@ -43,9 +51,56 @@ def can_start_processes() -> bool:
     except (OSError, ImportError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         logger.warning(
-            f"note: no processes can share work on data here ({reason}); one does it, which takes "
-            "longer. Give the container a writable /dev/shm and a folder for temporary files "
+            f"note: data are read by one process, which is slow, because no others can be started "
+            f"({reason}). Give the container a writable /dev/shm and a folder for temporary files "
             "(TMPDIR)."
         )
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def shared_array(shape: Sequence[int], dtype: np.dtype) -> Iterator[np.memmap | None]:
+    """Yields an array in a temporary file that processes can fill; None if there is no room.
+
+    Writers call `reserve` for their rows first. The file is removed at the end, and the array
+    stays valid as long as it is referenced.
+    """
+    num_bytes = int(np.prod(shape)) * dtype.itemsize
+    with contextlib.ExitStack() as stack:
+        array = None
+        for folder in _folders() if hasattr(os, "posix_fallocate") else ():
+            try:
+                if shutil.disk_usage(folder).free < num_bytes:
+                    continue
+                temporary = tempfile.TemporaryDirectory(prefix="jaxad-", dir=folder)
+                path = Path(stack.enter_context(temporary)) / "array"
+                stack.enter_context(interrupts.removed_at_the_end(path.parent))
+                array = np.memmap(path, dtype=dtype, mode="w+", shape=tuple(shape))
+                break
+            except OSError:  # full, or not writable
+                continue
+        yield array
+
+
+def _folders() -> list[Path]:
+    """Returns folders for a temporary array, the fastest first."""
+    folders = [_MEMORY] if os.access(_MEMORY, os.W_OK) else []
+    with contextlib.suppress(FileNotFoundError):  # no folder is writable
+        folders.append(Path(tempfile.gettempdir()))
+    return folders
+
+
+def reserve(array: np.memmap, start: int, count: int) -> bool:
+    """Allocates the memory of rows of a shared array; returns False if there is none left.
+
+    Writing to memory that cannot be allocated would kill the process. Each process reserves its
+    own rows: the system fills them with zeros, which takes a while.
+    """
+    row = array.nbytes // len(array)
+    try:
+        with Path(array.filename or "").open("r+b") as file:
+            os.posix_fallocate(file.fileno(), array.offset + start * row, count * row)
+    except OSError:
         return False
     return True

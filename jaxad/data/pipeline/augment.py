@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Any
 
-from jaxad.runtime.host_tensorflow import tensorflow
+from jaxad.runtime.cpu_tensorflow import tensorflow
 
 
 @dataclasses.dataclass(frozen=True)

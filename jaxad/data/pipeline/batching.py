@@ -15,7 +15,7 @@ import numpy as np
 from jaxad.data.pipeline.augment import Augmentation, augment
 from jaxad.data.prepare.preprocess import to_unit_interval
 from jaxad.errors import UserError
-from jaxad.runtime.host_tensorflow import tensorflow
+from jaxad.runtime.cpu_tensorflow import tensorflow
 from jaxad.types import Split
 
 _SHUFFLE_STREAM = 1

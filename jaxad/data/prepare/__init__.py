@@ -1,1 +1,1 @@
-"""From the pixels of a file to an image of a data set."""
+"""From raw pixels and voxels to the images of a data set."""

@@ -1,8 +1,8 @@
-"""From the pixels of a file to an image of a data set: intensities, square, size, depth.
+"""Intensities, channels and depth: how raw pixels become those of an image of the data set.
 
-The same functions prepare a data set and, later, what a trained run is to score: all that they
-depend on is in `config.data`. They end in uint8 or uint16, so that an image is the same to the bit
-whether it comes from a cache or straight from its file.
+The same functions prepare a data set and, later, the images that a trained run scores; everything
+they depend on is in `config.data`. They end in uint8 or uint16, so that an image is the same bit
+for bit whether it comes from a cache or from its file.
 """
 
 import dataclasses
@@ -13,23 +13,21 @@ from jaxtyping import Bool, Shaped
 from PIL import Image
 from skimage.filters import threshold_otsu
 
+from jaxad.data.prepare.preprocess import LARGEST
 from jaxad.errors import DataError, UserError
 
 INTENSITIES = ("auto", "range", "zscore", "percentile")
 FOREGROUNDS = ("nonzero", "all", "otsu")
 SQUARES = ("pad", "crop", "stretch")
 
-#: What else each way to treat intensities takes.
+#: The other fields of `Preparation` that each intensity uses.
 TAKES = {"range": (), "zscore": ("foreground", "clip"), "percentile": ("foreground", "percentiles")}
 
-#: Where intensities are normalised the foreground stays above the background, which is 0.
-_LEAST_FOREGROUND = 1 / 255
+#: Normalised foreground stays above the background, which is 0.
+_MIN_FOREGROUND = 1 / 255
 
-#: The part of a scan that is 0 at least where 0 is the background and values may be negative.
-_LEAST_BACKGROUND = 0.05
-
-#: Largest values of the integer types that stand for [0, 1].
-LARGEST = {np.dtype(np.uint8): 255.0, np.dtype(np.uint16): 65535.0}
+#: If a scan has negative values, at least this share of it must be 0 for 0 to be its background.
+_MIN_BACKGROUND = 0.05
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,17 +35,17 @@ class Preparation:
     """How pixels become an image; see `config.data.preprocess`.
 
     Attributes:
-        image_size: pixels a side.
+        image_size: pixels per side.
         channels: of the image; grey and colour are converted to each other.
-        intensity: `range` takes the type's range (uint8, uint16) or [0, 1] (floats) as it is;
-            `zscore` subtracts the mean of the foreground, divides by its standard deviation, clips
-            to +-`clip` and maps to [0, 1]; `percentile` maps `percentiles` of the foreground to 0
-            and 1 and clips. `auto` is `range` for images and `zscore` for volumes. Where
-            intensities are normalised the background becomes 0.
+        intensity: `range` keeps the range of uint8, of uint16, or [0, 1] of floats; `zscore`
+            subtracts the mean of the foreground, divides by its standard deviation, clips to
+            +-`clip` and maps to [0, 1]; `percentile` maps `percentiles` of the foreground to 0
+            and 1 and clips. `auto` is `range` for images and `zscore` for volumes. `zscore` and
+            `percentile` set the background to 0.
         foreground: `nonzero` pixels, `all`, or those above the threshold of `otsu`.
         clip: in standard deviations.
-        percentiles: lower and upper one.
-        square: `pad` with zeros, `crop` to the middle, or `stretch`.
+        percentiles: the lower and the upper one, in [0, 100].
+        square: `pad` with 0, `crop` to the middle, or `stretch`.
     """
 
     image_size: int
@@ -74,24 +72,23 @@ class Preparation:
         if len(self.percentiles) != 2 or not 0 <= self.percentiles[0] < self.percentiles[1] <= 100:
             raise UserError(
                 f"config.data.preprocess.percentiles: {self.percentiles}; give a lower and an "
-                "upper one between 0 and 100."
+                "upper percentile between 0 and 100."
             )
 
     def of_images(self) -> "Preparation":
-        """With `auto` resolved for images that are no slices of a volume."""
-        return self._resolved("range")
+        """Returns these settings with `auto` resolved for images."""
+        return self._resolve("range")
 
     def of_volumes(self) -> "Preparation":
-        """With `auto` resolved for volumes."""
-        return self._resolved("zscore")
+        """Returns these settings with `auto` resolved for volumes."""
+        return self._resolve("zscore")
 
-    def _resolved(self, automatic: str) -> "Preparation":
-        own = self.intensity
-        return dataclasses.replace(self, intensity=automatic if own == "auto" else own)
+    def _resolve(self, automatic: str) -> "Preparation":
+        return dataclasses.replace(self, intensity=automatic) if self.intensity == "auto" else self
 
 
 def check_pixels(pixels: Shaped[np.ndarray, "..."], name: str) -> None:
-    """Raises a DataError where there is nothing to see, or something that is no number."""
+    """Raises a DataError if there are no pixels, all are the same, or some are not finite."""
     if not pixels.size:
         raise DataError(f"{name}: holds no pixels; leave it out.")
     lowest, highest = pixels.min(), pixels.max()
@@ -104,52 +101,56 @@ def check_pixels(pixels: Shaped[np.ndarray, "..."], name: str) -> None:
 def to_channels(
     pixels: Shaped[np.ndarray, "h w c"], channels: int, name: str
 ) -> Shaped[np.ndarray, "h w k"]:
-    """Grey repeated, or colour weighted to grey (ITU-R BT.601), where the channels differ.
+    """Repeats grey, or weights colour to grey (ITU-R BT.601), if the channels differ.
 
     Raises:
-        DataError: they can be neither.
+        DataError: the pixels are neither grey nor colour.
     """
-    given = pixels.shape[-1]
-    if given == channels:
+    num_channels = pixels.shape[-1]
+    if num_channels == channels:
         return pixels
-    if given == 1:
+    if num_channels == 1:
         return np.repeat(pixels, channels, axis=-1)
-    if given == 3 and channels == 1:
-        weights = np.array([0.299, 0.587, 0.114], np.result_type(pixels.dtype, np.float32))
-        if pixels.dtype == np.uint8:  # as the plain images of prepare_plain
+    if num_channels == 3 and channels == 1:
+        if pixels.dtype == np.uint8:  # Pillow's rounding, as in `prepare_plain`
             return np.asarray(Image.fromarray(pixels).convert("L"))[..., None]
+        weights = np.array([0.299, 0.587, 0.114], np.result_type(pixels.dtype, np.float32))
         grey = pixels.astype(weights.dtype) @ weights
         if pixels.dtype in LARGEST:
             grey = np.rint(grey).astype(pixels.dtype)
         return grey[..., None]
     raise DataError(
-        f"{name}: has {given} channels, config.data.channels is {channels}; only grey and colour "
-        "are converted to each other."
+        f"{name}: has {num_channels} channels, config.data.channels is {channels}; only grey and "
+        "colour are converted to each other."
     )
 
 
 def foreground_of(
     pixels: Shaped[np.ndarray, "..."], foreground: str, name: str
 ) -> Bool[np.ndarray, "..."]:
-    """Where there is something to see; `otsu` needs more than one value."""
+    """Tells which pixels show something; see `Preparation.foreground`.
+
+    Raises:
+        DataError: 0 is not the background, or `otsu` finds one value only.
+    """
     if foreground == "all":
         return np.ones(pixels.shape, bool)
     if foreground == "nonzero":
         inside = pixels != 0
-        # Of CT 0 is water, and air is about -1000.
-        if pixels.min() < 0 and inside.mean() > 1 - _LEAST_BACKGROUND:
+        # In CT, 0 is water and air is about -1000.
+        if pixels.min() < 0 and inside.mean() > 1 - _MIN_BACKGROUND:
             raise DataError(
-                f"{name}: has negative values and hardly a 0, so that 0 is not its background; set "
-                "config.data.preprocess.foreground to otsu or all."
+                f"{name}: has negative values and hardly any 0, so that 0 is not its background; "
+                "set config.data.preprocess.foreground to otsu or all."
             )
         return inside
-    values = pixels.ravel()  # of an image, its last axis might be taken for colours
+    values = pixels.ravel()  # scikit-image might take the last axis of an image for colours
     lowest, highest = values.min(), values.max()
     if lowest == highest:
         raise DataError(f"{name}: is constant, every value is {lowest:g}; leave it out.")
     if values.dtype.itemsize > 2:
-        # In [0, 1]: of integers every number between is counted, and there may be 2**32.
-        low, high = float(lowest) / 2, float(highest) / 2  # their difference may be too large
+        # In [0, 1]: for integers, scikit-image counts every number in between, up to 2**32.
+        low, high = float(lowest) / 2, float(highest) / 2  # halved: the difference may overflow
         values = (values / 2 - low) / (high - low)
     return (values > threshold_otsu(values)).reshape(pixels.shape)
 
@@ -157,18 +158,18 @@ def foreground_of(
 def normalise(
     pixels: Shaped[np.ndarray, "..."], settings: Preparation, name: str
 ) -> Shaped[np.ndarray, "..."]:
-    """Intensities in [0, 1], the background 0; all values given are taken together.
+    """Maps intensities to [0, 1] with background 0, using the statistics of all pixels together.
 
     Args:
         pixels: of any shape, finite, of more than one value.
-        settings: without `auto`.
+        settings: `intensity` is not `auto`.
         name: for messages.
 
     Returns:
-        uint8 or uint16 as given where their range is kept, else float32 in [0, 1].
+        uint8 or uint16 pixels unchanged if their range is kept, else float32 in [0, 1].
 
     Raises:
-        DataError: no foreground, a constant one, or a range that is not known.
+        DataError: the foreground is empty or constant, or the range of the values is unknown.
     """
     if settings.intensity == "range":
         return _keep_range(pixels, name)
@@ -179,9 +180,9 @@ def normalise(
             f"{name}: has no foreground of more than one value "
             f"(config.data.preprocess.foreground={settings.foreground}); leave it out."
         )
-    # Integers of more than 16 bits and float64 would lose digits in float32.
+    # float64 for integers of more than 16 bits, which would lose digits in float32.
     mapped = pixels.astype(np.result_type(pixels.dtype, np.float32))
-    # What is too large to be squared or subtracted is told below, or clipped.
+    # Overflow is reported below, or clipped.
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
         if settings.intensity == "zscore":
             scale = 2 * settings.clip * float(values.std(dtype=np.float64))
@@ -202,12 +203,12 @@ def normalise(
         start, extent = mapped.dtype.type(low), mapped.dtype.type(scale)
         if not (np.isfinite(start) and 0 < extent < np.inf):
             raise DataError(
-                f"{name}: has values in [{values.min():.4g}, {values.max():.4g}], which cannot be "
-                "told apart or are too large; repair it or leave it out."
+                f"{name}: has values in [{values.min():.4g}, {values.max():.4g}], a range too "
+                "small or too large to normalise; repair it or leave it out."
             )
         mapped -= start
         mapped /= extent
-    np.clip(mapped, _LEAST_FOREGROUND, 1, out=mapped)
+    np.clip(mapped, _MIN_FOREGROUND, 1, out=mapped)
     mapped[~inside] = 0
     return mapped.astype(np.float32, copy=False)
 
@@ -217,7 +218,7 @@ def _keep_range(pixels: Shaped[np.ndarray, "..."], name: str) -> Shaped[np.ndarr
         return pixels
     if not np.issubdtype(pixels.dtype, np.floating):
         raise DataError(
-            f"{name}: is {pixels.dtype}, whose range says nothing; set "
+            f"{name}: is {pixels.dtype}, which has no natural range; set "
             "config.data.preprocess.intensity to percentile or zscore."
         )
     lowest, highest = float(pixels.min()), float(pixels.max())
@@ -230,17 +231,16 @@ def _keep_range(pixels: Shaped[np.ndarray, "..."], name: str) -> Shaped[np.ndarr
 
 
 def quantise(pixels: Shaped[np.ndarray, "..."]) -> Shaped[np.ndarray, "..."]:
-    """Floats in [0, 1] as uint16; integers as they are."""
+    """Converts floats in [0, 1] to uint16; returns integers unchanged."""
     if pixels.dtype in LARGEST:
         return pixels
     return np.rint(np.clip(pixels, 0, 1) * 65535).astype(np.uint16)
 
 
 def to_depth(pixels: Shaped[np.ndarray, "..."], dtype: Any) -> Shaped[np.ndarray, "..."]:
-    """uint8 or uint16 in the other one's range: 255 and 65535 are both 1."""
-    wanted = np.dtype(dtype)
-    if pixels.dtype == wanted:
+    """Converts between uint8 and uint16, whose largest values, 255 and 65535, both stand for 1."""
+    if pixels.dtype == dtype:
         return pixels
-    if wanted == np.uint16:
+    if dtype == np.uint16:
         return pixels.astype(np.uint16) * np.uint16(257)
     return np.rint(pixels / 257).astype(np.uint8)

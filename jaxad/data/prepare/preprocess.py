@@ -1,4 +1,4 @@
-"""From raw pixels to what a Batch holds: float32 in [0, 1], checked. NumPy alone."""
+"""Checks and conversion of image arrays: whatever a caller has becomes float32 in [0, 1]."""
 
 from collections.abc import Sequence
 
@@ -7,19 +7,19 @@ from jaxtyping import Bool, Float, Shaped
 
 from jaxad.errors import UserError
 
-#: Integer pixels are divided by the largest value of their type.
-_DIVISORS = {np.dtype(np.uint8): 255.0, np.dtype(np.uint16): 65535.0}
+#: Integer types whose range stands for [0, 1], with their largest values.
+LARGEST = {np.dtype(np.uint8): 255.0, np.dtype(np.uint16): 65535.0}
 
 
 def native(array: object, source: str) -> np.ndarray:
-    """Numbers in this machine's order of bytes, as a plain array; no copy where they are already.
+    """Returns real numbers as a plain array in native byte order, without a copy if possible.
 
     Args:
-        array: anything that NumPy takes; of any order of bytes and layout in memory.
-        source: for the message.
+        array: anything that NumPy converts to an array.
+        source: where the array comes from, for the message.
 
     Raises:
-        UserError: it holds no real numbers, or some of them are masked.
+        UserError: it is no array, holds no real numbers, or some of its values are masked.
     """
     if isinstance(array, np.ma.MaskedArray) and np.ma.is_masked(array):
         raise UserError(
@@ -40,9 +40,9 @@ def check_images(
     """Raises a UserError that names the first image that a detector cannot take.
 
     Args:
-        images: any array; a good one is [N, H, W, C], uint8, uint16 or float in [0, 1].
+        images: any array; a valid one is [N, H, W, C], uint8, uint16 or float in [0, 1].
         ids: N names for the message.
-        image_shape: (H, W, C) that the images should have.
+        image_shape: the (H, W, C) that the images should have.
         source: where the images come from, for the message.
     """
     shape = tuple(images.shape)
@@ -57,14 +57,14 @@ def check_images(
             f"{source}: images are {shape[1:]}{first}, the config wants {tuple(image_shape)}; "
             "resize them or, before training, change config.data.image_size."
         )
-    if images.dtype.newbyteorder("=") in _DIVISORS:
+    if images.dtype.newbyteorder("=") in LARGEST:
         return
     if not np.issubdtype(images.dtype, np.floating):
         raise UserError(
             f"{source}: images are {images.dtype}; give uint8, uint16 or float in [0, 1]."
         )
     lowest, highest = images.min(axis=(1, 2, 3)), images.max(axis=(1, 2, 3))
-    # NaN and infinity propagate through min and max, so the extremes tell of every pixel.
+    # NaN and infinity propagate through min and max.
     not_finite = ~(np.isfinite(lowest) & np.isfinite(highest))
     if not_finite.any():
         raise UserError(
@@ -73,25 +73,25 @@ def check_images(
         )
     outside = (lowest < 0) | (highest > 1)
     if outside.any():
-        worst = int(np.argmax(outside))
+        index = int(np.argmax(outside))
         raise UserError(
-            f"{source}: image '{ids[worst]}' has values in [{lowest[worst]:.4g}, "
-            f"{highest[worst]:.4g}]; scale images to [0, 1] with background 0."
+            f"{source}: image '{ids[index]}' has values in [{lowest[index]:.4g}, "
+            f"{highest[index]:.4g}]; scale images to [0, 1] with background 0."
         )
 
 
 def are_constant(images: Shaped[np.ndarray, "n h w c"]) -> Bool[np.ndarray, " n"]:
-    """Which images are of one colour."""
-    are_equal = np.zeros(len(images), bool)
-    # A few pixels first: those of hardly any image are the same.
-    some = images[:, ::8, ::8]
-    for place in np.flatnonzero((some == some[:, :1, :1]).all(axis=(1, 2, 3))):
-        are_equal[place] = (images[place] == images[place, :1, :1]).all()
-    return are_equal
+    """Tells which images have one colour in all pixels."""
+    constant = np.zeros(len(images), bool)
+    # Every eighth pixel rules out nearly all images at little cost.
+    sample = images[:, ::8, ::8]
+    for index in np.flatnonzero((sample == sample[:, :1, :1]).all(axis=(1, 2, 3))):
+        constant[index] = (images[index] == images[index, :1, :1]).all()
+    return constant
 
 
 def to_unit_interval(images: np.ndarray) -> Float[np.ndarray, "*batch"]:
-    """Float32 in [0, 1]: uint8 / 255, uint16 / 65535, floats as they are."""
-    scale = _DIVISORS.get(images.dtype.newbyteorder("="))
+    """Converts to float32 in [0, 1]: uint8 / 255, uint16 / 65535, floats unchanged; copies."""
+    largest = LARGEST.get(images.dtype.newbyteorder("="))
     converted = images.astype(np.float32)
-    return converted if scale is None else converted / np.float32(scale)
+    return converted if largest is None else converted / np.float32(largest)

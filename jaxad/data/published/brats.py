@@ -5,7 +5,8 @@ from pathlib import Path
 
 from jaxad.data.files.items import Item
 from jaxad.data.files.names import stem
-from jaxad.data.files.tree import find_files, pick
+from jaxad.data.files.splitting import pick
+from jaxad.data.files.tree import find_files
 from jaxad.data.prepare.cutting import Cutting
 from jaxad.data.published.manual import Choices, Layout, ManualBuilder
 from jaxad.data.readers.volumes import NIFTI_SUFFIXES

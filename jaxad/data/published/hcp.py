@@ -5,7 +5,8 @@ import logging
 from pathlib import Path
 
 from jaxad.data.files.items import Item
-from jaxad.data.files.tree import find_folders, pick
+from jaxad.data.files.splitting import pick
+from jaxad.data.files.tree import find_folders
 from jaxad.data.prepare.cutting import Cutting
 from jaxad.data.published.manual import Choices, Layout, ManualBuilder
 from jaxad.errors import UserError

@@ -20,17 +20,17 @@ import numpy as np
 import tensorflow_datasets as tfds
 from jaxtyping import Shaped
 
-from jaxad.data.files.folders import Splitting, with_val
 from jaxad.data.files.formats import Kind
 from jaxad.data.files.items import Item, Reading
-from jaxad.data.files.mask_files import refuse_masks
+from jaxad.data.files.mask_search import refuse_masks
 from jaxad.data.files.reading import FilesSummary, read_items
+from jaxad.data.files.splitting import Splitting, with_val
 from jaxad.data.files.tree import fingerprint
 from jaxad.data.prepare.cutting import Cutting
 from jaxad.data.prepare.preparation import Preparation, to_depth
 from jaxad.data.tfds.quiet import silent_tfds
 from jaxad.errors import UserError
-from jaxad.runtime.host_tensorflow import tensorflow
+from jaxad.runtime.cpu_tensorflow import tensorflow
 
 logger = logging.getLogger(__name__)
 

@@ -1,1 +1,1 @@
-"""Files of users: what is in one of them, or one line that says what is wrong with it."""
+"""Readers of single files: images, masks, NIfTI scans and DICOM series."""

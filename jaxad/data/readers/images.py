@@ -1,4 +1,4 @@
-"""Image files: PNG, JPEG, TIFF, BMP and PNM, grey and colour, 8 and 16 bit."""
+"""Reader of image files: PNG, JPEG, TIFF, BMP and PNM, grey and colour, 8 and 16 bit."""
 
 import functools
 from pathlib import Path
@@ -11,7 +11,7 @@ from PIL import Image, ImageOps, PpmImagePlugin
 
 from jaxad.data.readers.checks import check_file, check_memory, readable
 from jaxad.errors import DataError
-from jaxad.runtime.host_tensorflow import tensorflow
+from jaxad.runtime.cpu_tensorflow import tensorflow
 
 SUFFIXES = (
     ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".tif", ".tiff", ".bmp", ".pbm", ".pgm", ".ppm",
@@ -21,24 +21,23 @@ SUFFIXES = (
 _PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 TIFF_MAGICS = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
 
-#: What Pillow may decode; for other kinds, whatever the name says, it starts programs or guesses.
+#: Formats that Pillow may decode. For others it starts external programs or guesses.
 PILLOW_FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "PPM")
 
-#: The TIFF tag that says where the first row and the first column are.
+#: The EXIF and TIFF tag Orientation: on which sides the first row and the first column lie.
 ORIENTATION = 274
 
 
 def read_image(path: Path) -> Shaped[np.ndarray, "h w c"]:
-    """The pixels of an image file.
+    """Returns the pixels of an image file, rotated as its EXIF or TIFF tag Orientation says.
 
-    Palettes become colours, an alpha channel is dropped, and an image is turned as its EXIF or
-    TIFF tags say.
+    Palettes become colours, and an alpha channel is dropped.
 
     Returns:
-        [H, W, 1] grey or [H, W, 3] colour; uint8, uint16, or as a TIFF file has them.
+        [H, W, 1] grey or [H, W, 3] colour; uint8, uint16, or the type stored in a TIFF file.
 
     Raises:
-        DataError: it cannot be read, or has several pages or another number of channels.
+        DataError: the file cannot be read, or has several pages or another number of channels.
     """
     check_file(path)
     with readable(path, "image"):
@@ -46,7 +45,7 @@ def read_image(path: Path) -> Shaped[np.ndarray, "h w c"]:
             head = file.read(26)
         if head[:4] in TIFF_MAGICS:
             pixels = _read_tiff(path)
-        # Pillow reads 16-bit colour as 8-bit. Byte 24 of a PNG file: bits, byte 25: colour type.
+        # Pillow reads 16-bit colour as 8-bit. PNG: byte 24 is the depth, byte 25 the colour type.
         elif head[:8] == _PNG_MAGIC and head[24:26] in (b"\x10\x02", b"\x10\x04", b"\x10\x06"):
             pixels = _read_deep_png(path)
         else:
@@ -59,9 +58,9 @@ def read_image(path: Path) -> Shaped[np.ndarray, "h w c"]:
 
 
 def read_plain(path: Path) -> Image.Image | None:
-    """A file of 8-bit grey or RGB, but TIFF, as Pillow decodes it; None for all others.
+    """Decodes an 8-bit grey or RGB file with Pillow; returns None for TIFF and all other images.
 
-    The pixels are those of `read_image`, without the copies that NumPy takes.
+    The pixels are those of `read_image`, without the copies into NumPy arrays.
 
     Raises:
         DataError: see `read_image`.
@@ -73,50 +72,42 @@ def read_plain(path: Path) -> Image.Image | None:
         if head[:4] in TIFF_MAGICS or is_deep:
             return None
         file.seek(0)
-        return _open_plain(file, path)
+        image = _open_with_pillow(file, path)
+        if image.mode not in ("L", "RGB"):
+            return None
+        ImageOps.exif_transpose(image, in_place=True)
+        image.load()
+        return image
 
 
-def _open_plain(file: BinaryIO, path: Path) -> Image.Image | None:
+def _open_with_pillow(file: BinaryIO, path: Path) -> Image.Image:
+    """Opens and checks an image whose pixels are not decoded yet."""
     allow_large_images()
     image = Image.open(file, formats=PILLOW_FORMATS)
     check_memory(path, image.width * image.height * 4)
-    _check_depth(image, path)
-    if image.mode not in ("L", "RGB"):
-        return None
-    ImageOps.exif_transpose(image, in_place=True)
-    image.load()
+    if isinstance(image, PpmImagePlugin.PpmImageFile) and image.mode == "RGB":
+        # Pillow would read deep colour as 8-bit. The decoder's arguments hold the largest value.
+        arguments = [tile.args for tile in image.tile if isinstance(tile.args, tuple)]
+        if any(isinstance(value, int) and value > 255 for args in arguments for value in args):
+            raise DataError(f"{path}: PNM with 16-bit colour is not read; convert it to PNG.")
     return image
 
 
 def _read_with_pillow(path: Path) -> Shaped[np.ndarray, "h w c"]:
-    allow_large_images()
-    # Given a name, it maps plain TIFF files into memory, and those that are to be turned wrongly.
-    with path.open("rb") as file, Image.open(file, formats=PILLOW_FORMATS) as opened:
-        # The header is read, the pixels are not yet.
-        check_memory(path, opened.width * opened.height * 4)
-        _check_depth(opened, path)
-        ImageOps.exif_transpose(opened, in_place=True)  # a copy of every image otherwise
-        if opened.mode.startswith("I"):
-            # Grey of 16 bits, which some versions of Pillow open as 32-bit integers.
-            return np.asarray(opened).astype(np.uint16)[..., None]
-        mode = "L" if opened.mode in ("1", "L", "LA") else "RGB"
-        pixels = np.asarray(opened if opened.mode == mode else opened.convert(mode))
+    # Given a path, Pillow memory-maps plain TIFF files and then rotates some of them wrongly.
+    with path.open("rb") as file, _open_with_pillow(file, path) as image:
+        ImageOps.exif_transpose(image, in_place=True)  # otherwise copies every image
+        if image.mode.startswith("I"):
+            # 16-bit grey, which some versions of Pillow open as 32-bit integers.
+            return np.asarray(image).astype(np.uint16)[..., None]
+        mode = "L" if image.mode in ("1", "L", "LA") else "RGB"
+        pixels = np.asarray(image if image.mode == mode else image.convert(mode))
         return pixels[..., None] if mode == "L" else pixels
-
-
-def _check_depth(image: Image.Image, path: Path) -> None:
-    """Raises a DataError for PNM of deep colour, which Pillow would read as 8-bit."""
-    if not isinstance(image, PpmImagePlugin.PpmImageFile) or image.mode != "RGB":
-        return
-    # The largest value is among them, where it is not 255.
-    arguments = [tile.args for tile in image.tile if isinstance(tile.args, tuple)]
-    if any(isinstance(most, int) and most > 255 for one in arguments for most in one):
-        raise DataError(f"{path}: is PNM of deep colour, which is not read; convert it to PNG.")
 
 
 @functools.cache
 def allow_large_images() -> None:
-    """Lifts Pillow's limit of pixels, for the whole process; `check_memory` has a larger one."""
+    """Lifts Pillow's pixel limit for the process; `check_memory` applies a larger one."""
     Image.MAX_IMAGE_PIXELS = None
 
 
@@ -131,33 +122,34 @@ def _read_deep_png(path: Path) -> Shaped[np.ndarray, "h w c"]:
 def _read_tiff(path: Path) -> Shaped[np.ndarray, "h w c"]:
     with tifffile.TiffFile(path) as file:
         if len(file.pages) != 1:
-            raise DataError(f"{path}: has {len(file.pages)} pages; give one image a file.")
+            raise DataError(f"{path}: has {len(file.pages)} pages; save one image per file.")
         page = file.pages[0]
         if not isinstance(page, tifffile.TiffPage) or page.dtype is None:
             raise ValueError("its first page is no image")
         if page.imagedepth != 1:
-            raise DataError(f"{path}: has {page.imagedepth} layers; give one image a file.")
+            raise DataError(f"{path}: has {page.imagedepth} layers; save one image per file.")
         if page.samplesperpixel > 4:
             raise DataError(f"{path}: has {page.samplesperpixel} channels; give grey or colour.")
         check_memory(path, int(np.prod(page.shape, dtype=object)) * page.dtype.itemsize)
-        parts = int(np.prod(page.chunked, dtype=object))
-        there = sum(length > 0 for length in page.databytecounts[:parts])
-        if there < parts:
-            # Both libraries would take what is not there as black.
-            raise ValueError(f"{parts - there:,} of its {parts:,} strips or tiles are missing")
-        grey = page.photometric == tifffile.PHOTOMETRIC.MINISBLACK and page.samplesperpixel == 1
-        # Pillow knows all compressions and kinds of colour, but not what is deeper.
-        if page.dtype.kind in "bu" and (page.dtype.itemsize == 1 or grey and page.dtype == "u2"):
+        num_parts = int(np.prod(page.chunked, dtype=object))
+        num_present = sum(length > 0 for length in page.databytecounts[:num_parts])
+        if num_present < num_parts:
+            # Both libraries would fill missing parts with black.
+            missing = num_parts - num_present
+            raise ValueError(f"{missing:,} of its {num_parts:,} strips or tiles are missing")
+        is_grey = page.photometric == tifffile.PHOTOMETRIC.MINISBLACK and page.samplesperpixel == 1
+        # Pillow knows all compressions and colour spaces, but not deeper pixels.
+        if page.dtype.kind in "bu" and (page.dtype.itemsize == 1 or is_grey and page.dtype == "u2"):
             return _read_with_pillow(path)
         return _read_deep_tiff(page, path)
 
 
 def _read_deep_tiff(page: tifffile.TiffPage, path: Path) -> Shaped[np.ndarray, "h w c"]:
     photometric = tifffile.PHOTOMETRIC(page.photometric)
-    inverted = photometric == tifffile.PHOTOMETRIC.MINISWHITE
-    known = (tifffile.PHOTOMETRIC.MINISBLACK, tifffile.PHOTOMETRIC.RGB)
+    is_inverted = photometric == tifffile.PHOTOMETRIC.MINISWHITE
+    is_known = photometric in (tifffile.PHOTOMETRIC.MINISBLACK, tifffile.PHOTOMETRIC.RGB)
     pixels = page.asarray()
-    if pixels.dtype.kind not in "uif" or not (photometric in known or inverted):
+    if pixels.dtype.kind not in "uif" or not (is_known or is_inverted):
         raise DataError(
             f"{path}: holds {photometric.name} of {pixels.dtype}; save it as grey or RGB."
         )
@@ -165,7 +157,7 @@ def _read_deep_tiff(page: tifffile.TiffPage, path: Path) -> Shaped[np.ndarray, "
         pixels = pixels[..., None]
     elif page.planarconfig == tifffile.PLANARCONFIG.SEPARATE:
         pixels = np.moveaxis(pixels, 0, -1)
-    if inverted:
+    if is_inverted:
         if pixels.dtype.kind != "u":
             raise DataError(f"{path}: its white is {pixels.dtype} 0; save it with a black of 0.")
         pixels = np.iinfo(pixels.dtype).max - pixels

@@ -1,4 +1,4 @@
-"""Volumes: scans on a grid whose axes point right, anterior, superior, whatever the file has."""
+"""Reader of NIfTI scans, rotated so that their axes point right, anterior and superior (RAS+)."""
 
 import dataclasses
 import gzip
@@ -9,28 +9,27 @@ import nibabel as nib
 import numpy as np
 from jaxtyping import Float, Shaped
 
-from jaxad.data.prepare.preprocess import native
 from jaxad.data.readers.checks import check_file, check_memory, readable
 from jaxad.errors import DataError
 
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
 
-#: Of the grid's position in mm, between an image and its mask or its other modalities.
-_SAME_PLACE_MM = 0.5
+#: Largest distance in mm between the grids of a scan and of its mask or its other modalities.
+_TOLERANCE_MM = 0.5
 
 _GZIP_MAGIC = b"\x1f\x8b"
 
-#: What a file of NIfTI-2 starts with: the length of its header, in either order of bytes.
+#: First bytes of a NIfTI-2 file: the length of its header, in either byte order.
 _NIFTI2_STARTS = ((540).to_bytes(4, "little"), (540).to_bytes(4, "big"))
 
 
 @dataclasses.dataclass(frozen=True)
 class Grid:
-    """Where voxels lie.
+    """Positions of voxels.
 
     Attributes:
-        shape: voxels to the patient's right, anterior and superior.
-        affine: from voxel indices to mm, RAS+.
+        shape: number of voxels along X (right), Y (anterior) and Z (superior).
+        affine: maps voxel indices to mm, RAS+.
     """
 
     shape: tuple[int, int, int]
@@ -38,18 +37,18 @@ class Grid:
 
     @property
     def spacing(self) -> tuple[float, float, float]:
-        """Distances of voxels along X, Y and Z in mm."""
+        """Distance of voxels along X, Y and Z in mm."""
         return tuple(np.linalg.norm(self.affine[:3, :3], axis=0).tolist())
 
 
 @dataclasses.dataclass(frozen=True)
 class Volume:
-    """A scan.
+    """A scan with axes to the patient's right, anterior and superior.
 
     Attributes:
-        voxels: [X, Y, Z], to the patient's right, anterior and superior.
-        affine: from voxel indices to mm, RAS+.
-        path: where it is from, for messages.
+        voxels: [X, Y, Z].
+        affine: maps voxel indices to mm, RAS+.
+        path: the file or folder that it was read from, for messages.
     """
 
     voxels: Shaped[np.ndarray, "x y z"]
@@ -58,37 +57,32 @@ class Volume:
 
     @property
     def grid(self) -> Grid:
-        """Where the voxels lie."""
+        """Positions of the voxels."""
         x, y, z = self.voxels.shape
         return Grid((x, y, z), self.affine)
 
-    @property
-    def spacing(self) -> tuple[float, float, float]:
-        """See `Grid.spacing`."""
-        return self.grid.spacing
-
 
 def read_nifti(path: Path) -> Volume:
-    """The scan of a `.nii` or `.nii.gz` file, turned by its affine to the nearest RAS+ axes.
+    """Reads a `.nii` or `.nii.gz` file and rotates it by its affine to the nearest RAS+ axes.
 
     Raises:
-        DataError: it cannot be read, is not of three dimensions, or has values that are not real
-            numbers or not finite, or an affine that tells no orientation.
+        DataError: the file cannot be read, is not three-dimensional, has values that are not real
+            and finite, or has an affine without an orientation.
     """
     size = check_file(path)
     with readable(path, "NIfTI file"), path.open("rb") as raw:
         image, file = _open(raw)
         is_zipped = file is not raw
-        # Deflate shrinks at most 1032 times.
+        # Deflate compresses by a factor of 1032 at most.
         volume = to_right_anterior_superior(image, path, size * 1032 if is_zipped else size)
-        # The sum of what was zipped stands at its end, and is checked when that is read.
+        # Reading to the end checks the checksum.
         while is_zipped and file.read(2**20):
             pass
         return volume
 
 
 def _open(raw: io.BufferedIOBase) -> tuple[nib.Nifti1Image, io.BufferedIOBase]:
-    """The image of a file whose voxels are not read yet, and what they come from, unzipped."""
+    """Opens a NIfTI file: its image, whose voxels are not read yet, and the uncompressed stream."""
     is_zipped = raw.read(2) == _GZIP_MAGIC
     raw.seek(0)
     file: io.BufferedIOBase = gzip.GzipFile(fileobj=raw) if is_zipped else raw
@@ -98,36 +92,39 @@ def _open(raw: io.BufferedIOBase) -> tuple[nib.Nifti1Image, io.BufferedIOBase]:
 
 
 def like_file(path: Path, voxels: Float[np.ndarray, "x y z"]) -> nib.Nifti1Image:
-    """Voxels in the order, on the grid and with the header of a file that `read_nifti` reads.
+    """Returns voxels as an image with the axes, the grid and the header of another file.
 
     Args:
-        path: of the file.
-        voxels: to the right, anterior and superior, as many as the file has.
+        path: the other file, which `read_nifti` can read.
+        voxels: [X, Y, Z], RAS+, of the shape of the file's scan.
 
     Raises:
         DataError: the file cannot be read.
     """
     with readable(path, "NIfTI file"), path.open("rb") as raw:
-        given, _ = _open(raw)
+        template, _ = _open(raw)
         to_file = nib.orientations.ornt_transform(
-            nib.orientations.axcodes2ornt("RAS"), nib.io_orientation(given.affine)
+            nib.orientations.axcodes2ornt("RAS"), nib.io_orientation(template.affine)
         )
-        turned = nib.orientations.apply_orientation(voxels, to_file)
-        header = given.header.copy()
+        stored = nib.orientations.apply_orientation(voxels, to_file)
+        header = template.header.copy()
         header.set_slope_inter(1, 0)
-        header.set_data_dtype(turned.dtype)
-        # Texts, which may name the patient.
+        header.set_data_dtype(stored.dtype)
+        # These texts may name the patient.
         header.extensions.clear()
         for field in ("db_name", "aux_file", "intent_name", "descrip"):
             if field in header:
                 header[field] = b""
-        return type(given)(turned, given.affine, header)
+        return type(template)(stored, template.affine, header)
 
 
-def to_right_anterior_superior(image: nib.Nifti1Image, path: Path, most_bytes: int) -> Volume:
-    """An image that is open and not yet read, turned to RAS+; see `read_nifti`.
+def to_right_anterior_superior(image: nib.Nifti1Image, path: Path, max_bytes: int) -> Volume:
+    """Reads the voxels of an opened image and rotates them to RAS+; see `read_nifti`.
 
-    `most_bytes` tells how many its file can hold at most.
+    Args:
+        image: the opened image.
+        path: its file or folder, for messages.
+        max_bytes: the largest number of bytes of voxels that the file can hold.
     """
     with readable(path, "NIfTI header"):
         shape = tuple(int(length) for length in image.shape)
@@ -136,32 +133,33 @@ def to_right_anterior_superior(image: nib.Nifti1Image, path: Path, most_bytes: i
         shape = shape[:3]
     if len(shape) != 3:
         raise DataError(
-            f"{path}: has {len(shape)} dimensions {shape}, a scan has 3; save the volume that is "
-            "wanted in a file of its own."
+            f"{path}: has {len(shape)} dimensions {shape}, a scan has 3; save each volume in its "
+            "own file."
         )
     if min(shape) < 1:
-        raise DataError(f"{path}: has shape {shape}, nothing in it; leave it out.")
+        raise DataError(f"{path}: has shape {shape}, no voxels; leave it out.")
     if stored.kind not in "uif" or stored.itemsize > 8:
         raise DataError(f"{path}: holds {stored}; save it as integers or floats.")
     num_voxels = int(np.prod(shape, dtype=object))
     num_bytes = num_voxels * stored.itemsize
-    if num_bytes > most_bytes:
+    if num_bytes > max_bytes:
         raise DataError(
             f"{path}: its header promises {num_bytes:,} bytes of voxels, the file holds at most "
-            f"{most_bytes:,}; copy it again or leave it out."
+            f"{max_bytes:,}; copy it again or leave it out."
         )
-    # As float64, which scaling makes of them.
+    # Scaling makes them float64.
     check_memory(path, num_voxels * 8)
     if affine is None or not np.isfinite(affine).all() or not _is_regular(affine):
-        told = "there is none" if affine is None else np.round(affine[:3, :3], 3).tolist()
-        raise DataError(f"{path}: its affine tells no orientation ({told}); repair the header.")
+        shown = "it has none" if affine is None else np.round(affine[:3, :3], 3).tolist()
+        raise DataError(f"{path}: its affine has no orientation ({shown}); repair the header.")
     with readable(path, "NIfTI file"):
-        turned = nib.as_closest_canonical(image)
-        voxels = native(np.asarray(turned.dataobj), str(path))
+        rotated = nib.as_closest_canonical(image)
+        voxels = np.asarray(rotated.dataobj)
     voxels = voxels.reshape(voxels.shape[:3])
+    voxels = voxels.astype(voxels.dtype.newbyteorder("="), copy=False)
     if not np.isfinite(voxels).all():
         raise DataError(f"{path}: has NaN or infinite voxels; repair it or leave it out.")
-    return Volume(voxels, np.asarray(turned.affine, np.float64), path)
+    return Volume(voxels, np.asarray(rotated.affine, np.float64), path)
 
 
 def _is_regular(affine: Float[np.ndarray, "4 4"]) -> bool:
@@ -172,12 +170,12 @@ def _is_regular(affine: Float[np.ndarray, "4 4"]) -> bool:
 
 
 def check_same_grid(first: Volume, second: Volume, what: str) -> None:
-    """Raises a DataError where two volumes do not lie on the same grid.
+    """Raises a DataError if two volumes do not lie on the same grid.
 
     Args:
         first: the scan.
-        second: its mask, or another modality.
-        what: how the second one is called.
+        second: its mask or another modality.
+        what: `mask` or `modality`, for the message.
     """
     if first.voxels.shape != second.voxels.shape:
         raise DataError(
@@ -188,7 +186,7 @@ def check_same_grid(first: Volume, second: Volume, what: str) -> None:
         [*(length - 1 for length in first.voxels.shape), 1]
     )
     distance = float(np.abs(corners @ (first.affine - second.affine).T).max())
-    if distance > _SAME_PLACE_MM:
+    if distance > _TOLERANCE_MM:
         raise DataError(
             f"{second.path}: the {what} lies up to {distance:.3g} mm away from the scan "
             f"'{first.path}'; resample it onto the scan's grid."

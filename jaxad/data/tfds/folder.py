@@ -10,8 +10,8 @@ from pathlib import Path
 
 from jaxad.errors import UserError
 from jaxad.runtime import locks
+from jaxad.storage.home import home_folder, temporary_folder
 from jaxad.storage.paths import check_name, expand, take_folders_literally
-from jaxad.storage.user_folders import home_folder, temporary_folder
 
 logger = logging.getLogger(__name__)
 

@@ -9,14 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from jaxad.data.files.folders import Splitting
-from jaxad.data.files.tree import pick
+from jaxad.data.files.splitting import Splitting, pick
 from jaxad.data.prepare.preparation import Preparation
 from jaxad.data.prepare.prepare_images import prepare_image
 from jaxad.data.tfds.folder import data_folder
 from jaxad.errors import NO_ROOM, RunError, UserError, first_line
-from jaxad.runtime.host_tensorflow import tensorflow
-from jaxad.storage import storage_errors
+from jaxad.runtime.cpu_tensorflow import tensorflow
+from jaxad.storage import io_errors
 from jaxad.types import Split
 
 logger = logging.getLogger(__name__)
@@ -89,7 +88,7 @@ def open_labelled(
         builder.download_and_prepare()
     # TFDS raises what it finds: unknown names, no network, checksums, manual downloads.
     except Exception as error:
-        line, number = first_line(error), storage_errors.number_in_words(error)
+        line, number = first_line(error), io_errors.find_error_number(error)
         if number in NO_ROOM:
             raise RunError(
                 f"data folder '{folder}' takes no more ({os.strerror(number)}); make room, or "

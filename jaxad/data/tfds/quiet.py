@@ -7,6 +7,8 @@ from collections.abc import Iterator
 
 import tensorflow_datasets as tfds
 
+from jaxad.runtime.messages import root_logger_kept
+
 
 def _is_error(record: logging.LogRecord) -> bool:
     return record.levelno >= logging.ERROR
@@ -23,7 +25,7 @@ def silent_tfds() -> Iterator[None]:
     # TFDS can be told to show or to hide bars but not asked which it does; it shows by default.
     tfds.display_progress_bar(False)
     try:
-        with contextlib.redirect_stdout(io.StringIO()):
+        with root_logger_kept(), contextlib.redirect_stdout(io.StringIO()):
             yield
     finally:
         tfds.display_progress_bar(True)

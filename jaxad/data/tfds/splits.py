@@ -9,8 +9,8 @@ import numpy as np
 
 from jaxad.data.tfds.folder import alone, data_folder
 from jaxad.errors import NO_ROOM, RunError, UserError, first_line
-from jaxad.runtime.host_tensorflow import tensorflow
-from jaxad.storage import storage_errors
+from jaxad.runtime.cpu_tensorflow import tensorflow
+from jaxad.storage import io_errors
 from jaxad.types import FilesRead, Split
 
 
@@ -65,7 +65,7 @@ def open_builder(
                 builder.download_and_prepare(download_config=download)
         # array_record raises RuntimeError for all that goes wrong with files.
         except (OSError, RuntimeError) as error:
-            number = storage_errors.number_in_words(error)
+            number = io_errors.find_error_number(error)
             if number is None:
                 raise
             reason = os.strerror(number)

@@ -1,4 +1,4 @@
-"""Folders of one's own: which files are in which split, and how other layouts are refused."""
+"""Data sets that are folders: which files are in which split, and which layouts are refused."""
 
 import shutil
 
@@ -8,9 +8,10 @@ import pytest
 from PIL import Image
 
 from jaxad import config as config_lib
-from jaxad.data.files.folders import Splitting, draw_splits, read_folder
+from jaxad.data.files.folders import read_folder
 from jaxad.data.files.items import Item
 from jaxad.data.files.names import stem
+from jaxad.data.files.splitting import Splitting, draw_splits
 from jaxad.data.sources import DataSet
 from jaxad.errors import UserError
 
@@ -18,7 +19,7 @@ SIZE = 16
 
 
 def write_image(path, value=100, shape=(20, 20)):
-    """A PNG whose pixels are `value`, but for one, so that it is not constant."""
+    """Writes a PNG whose pixels are all `value` except one, so that it is not constant."""
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.full(shape, value, np.uint8)
     pixels[0, 0] = value + 1
@@ -35,7 +36,7 @@ def write_mask(path, marked=True, shape=(20, 20)):
 
 
 def write_scan(path, seed=0, lesion=None):
-    """A NIfTI scan of 12 mm cubed inside 16; with `lesion` also its mask, of that many voxels."""
+    """Writes a NIfTI scan of 16 mm a side, 12 mm of it foreground; `lesion`: voxels of its mask."""
     path.parent.mkdir(parents=True, exist_ok=True)
     voxels = np.zeros((16, 16, 16), np.float32)
     voxels[2:14, 2:14, 2:14] = np.random.default_rng(seed).uniform(1, 2, (12, 12, 12))
@@ -77,7 +78,7 @@ def test_the_mvtec_layout(mvtec):
     data_set.check()
     assert data_set.split_names == ("train", "val", "test")
     train, val, test = (data_set.split(name) for name in data_set.split_names)
-    # A tenth of ten patients, every file being one.
+    # A tenth of ten patients: every file is one.
     assert (len(train), len(val)) == (9, 1)
     assert not set(train.groups) & set(val.groups)
     assert test.ids == (
@@ -88,7 +89,7 @@ def test_the_mvtec_layout(mvtec):
     )
     np.testing.assert_array_equal(test.labels, [1, 1, 0, 0])
     assert test.images.dtype == np.uint8 and test.images.shape == (4, SIZE, SIZE, 1)
-    # 5 of 20 pixels a side are 4 of 16; of normal images nothing is marked.
+    # 5 of 20 pixels per side become 4 of 16; normal images have empty masks.
     np.testing.assert_array_equal(test.masks.sum(axis=(1, 2)), [16, 16, 0, 0])
     assert test.positions is None
     assert test.files.sizes == {"20x20": 4}
@@ -107,7 +108,7 @@ def test_a_val_folder_is_taken_as_it_is(mvtec):
 def test_normal_means_good_or_normal_or_what_is_listed(mvtec):
     (mvtec / "test/good").rename(mvtec / "test/normal")
     np.testing.assert_array_equal(DataSet(data_config(mvtec)).split("test").labels, [1, 1, 0, 0])
-    with pytest.raises(UserError, match="holds 'good'; only normal images are learnt from"):
+    with pytest.raises(UserError, match="holds 'good', but only normal images are learnt from"):
         DataSet(data_config(mvtec, normal_classes=("crack",)))
     (mvtec / "train/good").rename(mvtec / "train/crack")
     shutil.rmtree(mvtec / "ground_truth")
@@ -125,7 +126,7 @@ def test_patients_are_found_in_paths(mvtec):
     assert {item.group for item in splits["train"]} | {item.group for item in splits["val"]} == {
         "p0", "p1", "p2", "p3", "p4",
     }  # fmt: skip
-    # A fifth of five patients, both images of him.
+    # A fifth of five patients, with both images.
     assert len(splits["val"]) == 2
     data.group_pattern = r"p(\d+)_"
     with pytest.raises(UserError, match=r"'p\(\\d\+\)_' finds no patient in 'test/crack/0.png'"):
@@ -139,7 +140,7 @@ def test_16_bits_and_colour_in_one_folder(mvtec):
     colour[0, 0] = 0
     Image.fromarray(colour).save(mvtec / "train/good/colour.png")
     split = DataSet(data_config(mvtec)).split("train")
-    # Where some are of 16 bits, all are: 8-bit values times 257.
+    # If one image has 16 bits, all have: 8-bit values times 257.
     assert split.images.dtype == np.uint16
     places = dict(zip(split.ids, range(len(split)), strict=True))
     grey = round(0.299 * 200 + 0.587 * 100 + 0.114 * 50)
@@ -159,7 +160,7 @@ def test_scans_are_labelled_by_their_masks(tmp_path):
     write_scan(tmp_path / "test/tumour/b.nii", 9, lesion=16)
     data = data_config(tmp_path, "nifti")
     split = DataSet(data).split("test")
-    # 12 of 16 slices hold something; that with 16 > 10 marked voxels is anomalous.
+    # 12 of 16 slices have foreground; the one with 16 > 10 marked voxels is anomalous.
     assert len(split) == 24 and split.labels.sum() == 1
     assert split.ids[list(split.labels).index(1)] == "test/tumour/b.nii-006"
     assert split.positions.tolist() == [*range(2, 14)] * 2
@@ -186,7 +187,7 @@ def test_scans_right_in_the_root(tmp_path):
     data_set = DataSet(data_config(tmp_path, "nifti"))
     data_set.check()
     patients = {name: set(data_set.split(name).groups) for name in data_set.split_names}
-    # A fifth and a tenth of five normal patients, one at least; who has a mask is tested.
+    # A fifth and a tenth of five normal patients, at least one; the one with a mask is tested.
     assert {name: len(found) for name, found in patients.items()} == {
         "train": 3, "val": 1, "test": 2,
     }  # fmt: skip
@@ -250,10 +251,10 @@ def link_loop(root):
         (lone_train, r"has no folder train; expected train/good/, test/good/ and test/<any other"),
         (empty_class, r"test/scratch: holds no images \(.png, .*\); add some or remove the folder"),
         (empty_train, r"train: holds no images .*expected train/good"),
-        (anomalies_to_learn_from, r"train: holds 'crack'; only normal images are learnt from"),
+        (anomalies_to_learn_from, r"train: holds 'crack', but only normal images are learnt from"),
         (loose_test, r"test/0.png: lies in test/ itself; put it into test/good/"),
-        (missing_mask, r"test/crack/1.png: has no mask in .*ground_truth/crack.* add '1_mask'"),
-        (one_patient, r"'train' is of one patient; give at least two"),
+        (missing_mask, r"test/crack/1.png: has no mask in .*ground_truth/crack.* add '1_mask.png'"),
+        (one_patient, r"'train' has one patient only; give at least two"),
         (link_loop, r"train/good/again: a symbolic link that leads back to itself; remove it"),
     ],
 )
@@ -285,7 +286,10 @@ def test_masks_and_labels_that_disagree(mvtec, marked, folder, message):
         ({"on_error": "ignore"}, "config.data.on_error: 'ignore' is neither 'raise' nor 'skip'"),
         ({"preprocess__square": "squash"}, "preprocess.square: 'squash' is not one of pad, crop"),
         ({"preprocess__clip": 0.0}, "preprocess.clip: 0.0 is not above 0"),
-        ({"preprocess__percentiles": (9.0, 5.0)}, "percentiles: .*give a lower and an upper one"),
+        (
+            {"preprocess__percentiles": (9.0, 5.0)},
+            "percentiles: .*give a lower and an upper percentile",
+        ),
         ({"volume__plane": "axiall"}, "volume.plane: 'axiall' is not one of axial, coronal"),
         ({"volume__slices": (3,)}, r"volume.slices: \(3,\); give \(start, stop\)"),
         ({"volume__spacing": -1.0}, "volume.spacing: -1.0 is not 0 or more"),
@@ -322,7 +326,7 @@ def test_shares_that_leave_nobody_are_named(mvtec):
 
 
 def test_another_folder_is_tested_too(mvtec, tmp_path_factory):
-    """Its patients are others, whatever their names."""
+    """Its patients are different ones, whatever their names."""
     other = tmp_path_factory.mktemp("other")
     shutil.copytree(mvtec, other, dirs_exist_ok=True)
     data = data_config(mvtec, test__name="folder", test__root=str(other))
@@ -336,37 +340,6 @@ def test_another_folder_is_tested_too(mvtec, tmp_path_factory):
     data.test.name, data.test.root = "folder", str(other / "nowhere")
     with pytest.raises(UserError, match="config.data.test.root '.*nowhere': no such folder"):
         DataSet(data)
-
-
-@pytest.mark.parametrize("name", ["5_seg.nii.gz", "x_mask.nii.gz", "x_LABELS.nii"])
-@pytest.mark.parametrize("layout", ["", "train/good"])
-def test_a_mask_of_no_scan_is_refused(tmp_path, name, layout):
-    """Passed over, the scan that it marks would be taken for a normal one."""
-    for number in range(4):
-        write_scan(tmp_path / layout / f"scan{number}.nii.gz", number)
-    write_scan(tmp_path / layout / name)
-    with pytest.raises(UserError, match=f"{name}: is named as a mask, and there is no scan '"):
-        DataSet(data_config(tmp_path, "nifti"))
-
-
-def test_masks_are_found_however_their_names_are_written(tmp_path):
-    for number in range(4):
-        write_scan(tmp_path / f"scan{number}.nii.gz", number)
-    composed, decomposed = "M\u00fcller", "Mu\u0308ller"
-    write_scan(tmp_path / f"{composed}.nii.gz", 9, lesion=16)
-    (tmp_path / f"{composed}_mask.nii.gz").rename(tmp_path / f"{decomposed}_SEG.nii.gz")
-    data_set = DataSet(data_config(tmp_path, "nifti"))
-    assert data_set.split("test").labels.sum() == 1
-    shutil.copy(tmp_path / f"{decomposed}_SEG.nii.gz", tmp_path / f"{composed}_mask.nii.gz")
-    with pytest.raises(UserError, match="has a mask already"):
-        DataSet(data_config(tmp_path, "nifti"))
-
-
-def test_images_of_formats_that_are_not_read_are_told(mvtec):
-    path = mvtec / "train/good/11.webp"
-    Image.fromarray(np.zeros((20, 20), np.uint8)).save(path)
-    with pytest.raises(UserError, match=r"is not read: 1 .webp; .*11.webp'; convert .webp to PNG"):
-        DataSet(data_config(mvtec))
 
 
 def test_an_image_that_is_learnt_from_is_not_tested_under_another_name(mvtec):

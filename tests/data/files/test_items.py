@@ -1,4 +1,4 @@
-"""Reading many files: bad ones are named, or left out, counted and told."""
+"""Reading many files: bad ones are named, or skipped, counted and reported."""
 
 import shutil
 
@@ -8,7 +8,7 @@ from PIL import Image
 from test_folders import data_config, mvtec, write_image, write_mask, write_scan  # noqa: F401
 
 from jaxad.data.files import reading
-from jaxad.data.files.reading import tell_skipped
+from jaxad.data.files.reading import describe_skipped
 from jaxad.data.prepare.preparation import Preparation
 from jaxad.data.prepare.prepare_images import extrema_of, prepare_image, prepare_plain
 from jaxad.data.readers.images import read_image, read_plain
@@ -19,7 +19,7 @@ from jaxad.types import FilesRead
 
 @pytest.fixture
 def two_bad(mvtec):  # noqa: F811 - a fixture
-    """Of ten images to learn from, one is cut short and one is empty."""
+    """The MVTec layout with one truncated and one empty training image, and a val folder."""
     path = mvtec / "train/good/03.png"
     path.write_bytes(path.read_bytes()[:40])
     (mvtec / "train/good/05.png").write_bytes(b"")
@@ -36,15 +36,17 @@ def test_a_bad_file_is_named_with_the_remedy(two_bad):
     assert "\n" not in str(raised.value)
 
 
-def test_skipped_files_are_counted_and_told(two_bad, capsys):
+def test_skipped_files_are_counted_and_reported(two_bad, capsys):
     data_set = DataSet(data_config(two_bad, on_error="skip"))
     split = data_set.split("train")
     assert len(split) == 7 and split.files.count == 9
     assert [why.split(": ")[0][-6:] for why in split.files.skipped] == ["03.png", "05.png"]
-    told = capsys.readouterr().err
-    assert told.startswith("folder train: skipped 2 of 9 files: ") and "05.png: is empty" in told
+    message = capsys.readouterr().err
+    assert (
+        message.startswith("folder train: skipped 2 of 9 files: ") and "05.png: is empty" in message
+    )
     data_set.split("train")
-    assert capsys.readouterr().err == ""  # told once, when it is read
+    assert capsys.readouterr().err == ""  # reported once, when it is read
 
 
 def test_a_split_of_bad_files_alone_is_refused(two_bad):
@@ -54,12 +56,12 @@ def test_a_split_of_bad_files_alone_is_refused(two_bad):
         DataSet(data_config(two_bad, on_error="skip")).split("train")
 
 
-def test_many_skipped_files_are_told_by_the_first_few():
+def test_only_the_first_skipped_files_are_listed():
     files = FilesRead(100, tuple(f"f{n}: bad" for n in range(7)), 0, {}, 0.0, 1.0)
-    assert tell_skipped("x", files) == (
+    assert describe_skipped("x", files) == (
         "x: skipped 7 of 100 files: f0: bad | f1: bad | f2: bad | f3: bad | f4: bad | and 2 more"
     )
-    assert tell_skipped("x", FilesRead(3, (), 0, {}, 0.0, 1.0)) == ""
+    assert describe_skipped("x", FilesRead(3, (), 0, {}, 0.0, 1.0)) == ""
 
 
 def test_a_mask_of_another_size_is_named(mvtec):  # noqa: F811 - a fixture
@@ -77,7 +79,7 @@ def test_grey_scans_may_fill_three_channels(tmp_path):
 
 
 def test_slices_are_the_same_whatever_the_number_of_files(tmp_path):
-    """Files are read in parallel; their order and their pixels are those of one alone."""
+    """Reading in parallel changes neither the order nor the pixels."""
     for number in range(12):
         write_scan(tmp_path / f"train/good/{number:02d}.nii.gz", number)
     write_image(tmp_path / "unrelated.png")
@@ -94,11 +96,11 @@ def test_slices_are_the_same_whatever_the_number_of_files(tmp_path):
 
 
 def test_many_images_are_read_by_processes_into_shared_memory(mvtec, monkeypatch):  # noqa: F811
-    """What threads read, and where one image is of 16 bits all of them are."""
+    """Processes read what threads read; if one image has 16 bits, all have."""
     data = data_config(mvtec)
     alone = DataSet(data).split("train").images
     monkeypatch.setitem(reading._FEW, "image", 2)
-    monkeypatch.setattr(reading, "_CHUNKS", (2, 2))
+    monkeypatch.setattr(reading, "_CHUNK_SIZES", (2, 2))
     shared = DataSet(data).split("train")
     np.testing.assert_array_equal(shared.images, alone)
     assert shared.images.dtype == np.uint8 and len(shared.ids) == 9
@@ -124,10 +126,10 @@ def test_without_room_for_shared_memory_images_are_sent(mvtec, monkeypatch):  # 
 
 
 def test_an_anomaly_outside_of_the_crop_is_refused(mvtec):  # noqa: F811 - a fixture
-    """Of 20 x 60 the middle 20 columns stay; the mask is at columns 4 to 8."""
+    """The crop keeps the middle 20 of 60 columns; the mask is at columns 4 to 8."""
     write_image(mvtec / "test/crack/0.png", shape=(20, 60))
     write_mask(mvtec / "ground_truth/crack/0_mask.png", shape=(20, 60))
-    with pytest.raises(DataError, match=r"0_mask.png: what it marks lies outside .*square=crop"):
+    with pytest.raises(DataError, match=r"0_mask.png: marks only pixels that .*square=crop"):
         DataSet(data_config(mvtec, preprocess__square="crop")).split("test")
 
 

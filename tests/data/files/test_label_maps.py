@@ -1,4 +1,4 @@
-"""Pixels that are labels, softened ones among them, and images that are none."""
+"""Label maps, also softened ones, and images that are none."""
 
 import io
 
@@ -33,7 +33,7 @@ def instances(number, radius):
 
 
 def parcels(number):
-    """Voronoi cells in a round brain, with labels as those of FreeSurfer."""
+    """Voronoi cells in a round brain, with labels like those of FreeSurfer."""
     rng = np.random.default_rng(0)
     rows, columns = rng.integers(0, 256, (2, number))
     nearest = ((ROWS[..., None] - rows) ** 2 + (COLUMNS[..., None] - columns) ** 2).argmin(-1)
@@ -44,7 +44,7 @@ def parcels(number):
 @pytest.mark.parametrize("sigma", [1, 1.4, 2, 3, 5])
 def test_a_blurred_mask_is_a_label_map(sigma):
     blurred = ndimage.gaussian_filter(MASK.astype(np.float64), sigma)
-    assert len(np.unique(blurred.astype(np.uint8))) > 8  # which would be labels anyhow
+    assert len(np.unique(blurred.astype(np.uint8))) > 8  # fewer would be labels anyway
     assert is_label_map(blurred.astype(np.uint8)) and is_label_map(blurred.astype(np.float32))
     assert is_label_map(255 - blurred.astype(np.uint8)) and is_label_map(blurred / 255)
 

@@ -1,4 +1,4 @@
-"""What names say: suffixes that are none, words in any letter case, words inside of words."""
+"""Words in names: suffixes, splits, normal images and masks, in any letter case."""
 
 from pathlib import Path
 
@@ -45,7 +45,7 @@ def test_a_folder_is_neither_table_nor_archive(tmp_path):
     ],
 )  # fmt: skip
 def test_words_for_masks(name):
-    assert names.mask_name(name) is not None and not names.mask_name(name).is_weak
+    assert names.has_mask_word(name)
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_words_for_masks(name):
     ],
 )
 def test_words_that_are_none_for_masks(name):
-    assert names.mask_name(name) is None
+    assert not names.mask_words(name)
 
 
 @pytest.mark.parametrize(
@@ -119,8 +119,7 @@ def test_splits_with_names_of_their_own(name, split):
 
 @pytest.mark.parametrize("name", ["x_roi", "x_ROIs", "vessels", "x_ribbon", "x_bin"])
 def test_words_that_may_be_for_masks(name):
-    assert names.mask_name(name).is_weak and not names.has_mask_word(name)
-    assert len(names.mask_words(name)) == 1
+    assert not names.has_mask_word(name) and len(names.mask_words(name)) == 1
 
 
 @pytest.mark.parametrize(

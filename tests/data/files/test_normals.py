@@ -1,15 +1,15 @@
-"""Normal images of another site: what hints at an anomaly among them, or at the run's own data."""
+"""Normal images of another site: hints at anomalies among them, and the run's own data."""
 
 import json
-import shutil
 
 import numpy as np
 import pytest
-from test_folders import data_config, mvtec, write_image, write_mask, write_scan  # noqa: F401
+from test_folders import data_config, mvtec, write_image, write_scan  # noqa: F401
+from test_mask_pairs import write_scans
 
 from jaxad.data import membership
-from jaxad.data.files.folders import Splitting
 from jaxad.data.files.normals import check_one_class
+from jaxad.data.files.splitting import Splitting
 from jaxad.data.replay import read_files, read_normals
 from jaxad.errors import UserError
 from jaxad.storage.workdir import Workdir
@@ -17,19 +17,11 @@ from jaxad.storage.workdir import Workdir
 # --- Masks.
 
 
-def _scans(folder, names, mask):
-    for seed, name in enumerate(names):
-        write_scan(folder / f"{name}.nii.gz", seed)
-    write_scan(folder / "made.nii.gz", 0, lesion=16)
-    (folder / "made.nii.gz").unlink()
-    (folder / "made_mask.nii.gz").rename(folder / mask)
-
-
 @pytest.mark.parametrize("name", ["brats2017", "brats2021", "hcp"])
 @pytest.mark.parametrize("mask", ["x_seg.nii.gz", "x_t2_mask.nii.gz", "y_label.nii"])
 def test_masks_of_scans_are_not_dropped_by_runs_on_published_sets(tmp_path, name, mask):
-    _scans(tmp_path / "site", ("x_flair", "x_t2", "y"), mask.removesuffix(".gz") + ".gz")
-    with pytest.raises(UserError, match=f"{mask}.*: is named as a mask, and a run on {name} cal"):
+    write_scans(tmp_path / "site", ("x_flair", "x_t2", "y"), mask.removesuffix(".gz") + ".gz")
+    with pytest.raises(UserError, match=f"{mask}.*: is named as a mask, but a run on {name} cal"):
         read_normals(tmp_path / "site", data_config("", name))
     # The remedy: without the mask and the scan that it marks.
     for path in (tmp_path / "site").glob("[xy]_[sml]*"):
@@ -38,56 +30,6 @@ def test_masks_of_scans_are_not_dropped_by_runs_on_published_sets(tmp_path, name
         path.unlink()
     data = data_config("", name, volume__slices=(1, -1), volume__field_of_view=16.0)
     assert len(read_normals(tmp_path / "site", data))
-
-
-def test_the_mask_of_one_scan_is_looked_for_beside_it(tmp_path):
-    _scans(tmp_path, ("p0", "p1"), "p0_mask.nii.gz")
-    data = data_config("", "nifti")
-    with pytest.raises(UserError, match="p0_mask.nii.gz: marks anomalous pixels of 'p0.nii.gz'"):
-        read_normals(tmp_path / "p0.nii.gz", data)
-    with pytest.raises(UserError, match="p0_mask.nii.gz: is named as a mask, and a run on hcp"):
-        read_normals(tmp_path / "p0.nii.gz", data_config("", "hcp"))
-    assert len(read_normals(tmp_path / "p1.nii.gz", data)) == 12  # slices; the mask is of p0
-    assert len(read_files(tmp_path / "p0.nii.gz", data)) == 12  # to score
-
-
-@pytest.mark.parametrize("mask", ["p0_SEG.nii.gz", "p0-label.nii.gz", "p0.gt.nii.gz"])
-def test_other_spellings_of_the_mask_of_one_scan(tmp_path, mask):
-    _scans(tmp_path, ("p0", "p1"), mask)
-    with pytest.raises(UserError, match=f"{mask}: marks anomalous pixels of 'p0.nii.gz'"):
-        read_normals(tmp_path / "p0.nii.gz", data_config("", "nifti"))
-
-
-@pytest.mark.parametrize(
-    ("mask", "expected"),
-    [
-        ("x_seg.nii.gz", "there is no scan 'x' beside it; name it x_t2_mask.nii.gz if it marks"),
-        ("mask_x_t2.nii.gz", "is a mask and no image: 'x_t2.nii.gz' lies beside it; move masks"),
-        ("segmentation.nii.gz", "is a mask and no image: 'x_t2.nii.gz' lies beside it; move"),
-    ],
-)
-def test_what_may_be_the_mask_of_one_scan_is_refused(tmp_path, mask, expected):
-    _scans(tmp_path, ("x_t2",), mask)
-    with pytest.raises(UserError, match=f"{mask}: .*{expected}"):
-        read_normals(tmp_path / "x_t2.nii.gz", data_config("", "nifti"))
-
-
-def test_one_scan_with_two_masks_or_an_empty_one(tmp_path):
-    write_scan(tmp_path / "p0.nii.gz", 0, lesion=0)
-    assert len(read_normals(tmp_path / "p0.nii.gz", data_config("", "nifti"))) == 12
-    shutil.copy(tmp_path / "p0_mask.nii.gz", tmp_path / "p0_seg.nii.gz")
-    with pytest.raises(UserError, match="p0_seg.nii.gz: 'p0.nii.gz' has a mask already"):
-        read_normals(tmp_path / "p0.nii.gz", data_config("", "nifti"))
-
-
-@pytest.mark.parametrize("mask", ["0_mask.png", "mask-0.png", "0 ground truth.png"])
-def test_the_mask_of_one_image_is_refused(tmp_path, mask):
-    for number in range(2):
-        write_image(tmp_path / f"{number}.png", 100 + number)
-    write_mask(tmp_path / mask)
-    with pytest.raises(UserError, match=f"{mask}: is a mask and no image: '0.png' lies beside it"):
-        read_normals(tmp_path / "0.png", data_config(""))
-    assert len(read_normals(tmp_path / "1.png", data_config(""))) == 1
 
 
 # --- Classes.
@@ -115,7 +57,7 @@ def test_classes_beside_a_normal_one_are_refused(tmp_path, folders, other, norma
     message = f"site: holds '{other}' beside '{normal}', so not all in it may be normal; name the"
     with pytest.raises(UserError, match=message):
         read_normals(site, data_config(""))
-    assert len(read_files(site, data_config(""))) == len(folders)  # to score
+    assert len(read_files(site, data_config(""))) == len(folders)  # accepted for scoring
     # The remedy: the normal folder.
     first = next(part for part in folders if part.startswith(normal))
     assert len(read_normals(site / first, data_config("")))
@@ -175,7 +117,7 @@ def test_the_arrays_of_a_run_are_its_own(tmp_path):
         with pytest.raises(UserError, match=f"{name}.npz: lies in the run's own data, '.*own'; "):
             read_normals(tmp_path / f"own/{name}.npz", data)
     assert len(read_normals(tmp_path / "site.npz", data)) == 3
-    assert len(read_normals(tmp_path / "own/more/x.npz", data)) == 3  # no split is read there
+    assert len(read_normals(tmp_path / "own/more/x.npz", data)) == 3  # no split lies there
 
 
 def test_the_arrays_of_a_run_in_the_working_directory(tmp_path, monkeypatch):
@@ -199,7 +141,7 @@ def test_what_the_table_of_a_run_lists_is_its_own(mvtec):  # noqa: F811 - a fixt
     other.write_text("path,label\ntest/good/0.png,0\ntrain/good/07.png,0")
     with pytest.raises(UserError, match=r"lists '.*train/good/07.png' of the run's own data"):
         read_normals(other, data)
-    # What lies beside them is another site's.
+    # Other files beside them are accepted.
     other.write_text("path,label\ntest/good/0.png,0\ntest/good/1.png,0")
     assert len(read_normals(other, data)) == 2
     assert len(read_normals(mvtec / "site2", data)) == 1
@@ -224,19 +166,19 @@ def test_the_data_of_config_data_test_are_the_run_s_own(tmp_path):
         read_normals(other / "test/good", data)
 
 
-def test_patients_of_the_names_of_the_run_s_are_told(tmp_path, capsys):
+def test_patients_of_the_names_of_the_run_s_are_reported(tmp_path, capsys):
     site = _tree(tmp_path / "site", "P1", "P2", "P3")
     split = read_normals(site, data_config("", group_pattern=r"P\d"))
     run = Workdir(tmp_path / "run")
-    membership.warn_of_names(run, split, "--normals=site")  # a run that kept nothing
+    membership.warn_of_names(run, split, "--normals=site")  # a run without splits.json
     run.splits.parent.mkdir()
     members = {"images": 1, "order_of_images": ""}
     kept = {"train": {**members, "patients": ["P2"]}, "val": {**members, "patients": ["P9"]}}
     run.splits.write_text(json.dumps(kept))
     membership.warn_of_names(run, split, "--normals=site")
-    told = capsys.readouterr().err
-    assert told.count("\n") == 1
-    assert "warning: --normals=site: 1 of 3 patients are named as patients that the run" in told
+    text = capsys.readouterr().err
+    assert text.count("\n") == 1
+    assert "warning: --normals=site: 1 of 3 patients are named as patients that the run" in text
     kept["train"]["patients"] = ["P10"]
     run.splits.write_text(json.dumps(kept))
     membership.warn_of_names(run, split, "--normals=site")

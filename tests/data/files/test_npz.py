@@ -1,4 +1,4 @@
-"""Arrays are held to what files are held to: spellings of patients, masks, types, leaks."""
+"""Arrays pass the same checks as files: names of patients, masks, types, leaks."""
 
 import numpy as np
 import pytest
@@ -25,7 +25,7 @@ def _masks(labels=LABELS):
 
 
 def _write(root, **changes):
-    """An npz data set; `changes` are arrays by split, None leaves an array out."""
+    """Writes an npz data set; `changes` are arrays by split, None leaves an array out."""
     for seed, name in enumerate(SPLITS):
         arrays = {"image": _images(seed), **({"label": LABELS} if name == "test_x" else {})}
         arrays |= changes.get(name, {})
@@ -67,7 +67,7 @@ def test_a_patient_in_two_splits_is_found_whatever_its_type(tmp_path, train, tes
     ("one", "other"),
     [("07", 7), ("P7", "p7"), ("7.0", "7"), ("sub-007", "SUB-07"), ("patient 3", "patient3")],
 )
-def test_spellings_of_one_patient_are_told(tmp_path, one, other):
+def test_spellings_of_one_patient_are_reported(tmp_path, one, other):
     changes = {"train": _groups(one, *"aaa"), "test_x": _groups(str(other), *"bbb")}
     with pytest.raises(UserError, match=f"'{other}' of 'test_x' and patient '{one}' of 'train'"):
         _data_set(_write(tmp_path, **changes)).check()
@@ -126,16 +126,6 @@ def test_an_array_of_an_unknown_name_is_refused(tmp_path, split, name, remedy):
         data_set.check()
 
 
-@pytest.mark.parametrize("name", ["labels", "patient", "comment"])
-def test_an_unknown_array_is_refused_in_other_files_too(tmp_path, name):
-    path = tmp_path / "a.npz"
-    np.savez(path, image=_images(0), group=np.arange(COUNT), **{name: LABELS})
-    with pytest.raises(UserError, match=f"array '{name}' is none of"):
-        read_npz(path, needed=(), is_labelled=False)
-    with pytest.raises(UserError, match=f"array '{name}' is none of"):
-        read_npz(path, needed=("group",))
-
-
 def test_letter_case_of_names_of_arrays_does_not_count(tmp_path):
     changed = {"label": None, "Label": LABELS, "MASK": _masks(), "Group": np.array(list("abca"))}
     split = _data_set(_write(tmp_path, test_x=changed)).split("test_x")
@@ -149,7 +139,7 @@ def test_letter_case_of_names_of_arrays_does_not_count(tmp_path):
 
 def test_two_arrays_of_one_name_are_refused(tmp_path):
     data_set = _data_set(_write(tmp_path, test_x={"Label": LABELS}))
-    with pytest.raises(UserError, match="the arrays 'label' and 'Label' have one name"):
+    with pytest.raises(UserError, match="the arrays 'label' and 'Label' have the same name"):
         data_set.split("test_x")
 
 
@@ -167,7 +157,7 @@ def test_two_arrays_of_one_name_are_refused(tmp_path):
         _masks().astype(np.float64),
         _masks().astype(np.float32) * np.float32(0.99999),  # a scaled integer
         np.asfortranarray(_masks()),
-        _masks() * (np.arange(SIZE) % 3 + 1).astype(np.uint8),  # numbers of classes
+        _masks() * (np.arange(SIZE) % 3 + 1).astype(np.uint8),  # class numbers
     ],
     ids=lambda masks: str(masks.dtype),
 )
@@ -239,7 +229,7 @@ def test_masks_of_images_to_learn_from_are_empty(tmp_path):
         _data_set(tmp_path).split("val")
 
 
-def test_files_and_arrays_are_told_in_the_same_words(tmp_path):
+def test_files_and_arrays_are_reported_in_the_same_words(tmp_path):
     root = tmp_path / "files"
     for number in range(4):
         write_image(root / f"train/good/{number}.png", 100 + number)
@@ -253,8 +243,8 @@ def test_files_and_arrays_are_told_in_the_same_words(tmp_path):
     _write(tmp_path, test_x={"mask": _masks() * 0, "label": labels})
     with pytest.raises(UserError) as of_arrays:
         _data_set(tmp_path).split("test_x")
-    told = [str(one.value).partition(": is empty")[2] for one in (of_files, of_arrays)]
-    assert told[0].replace("test/crack/0.png", "test_x-1") == told[1]
+    text = [str(one.value).partition(": is empty")[2] for one in (of_files, of_arrays)]
+    assert text[0].replace("test/crack/0.png", "test_x-1") == text[1]
 
 
 # --- Images.
@@ -308,7 +298,7 @@ def test_constant_images_are_named(tmp_path):
     images[1], images[3] = 0, 7
     with pytest.raises(UserError, match=r"2 images \('train-1', 'train-3'\) are constant"):
         _data_set(_write(tmp_path, train={"image": images})).split("train")
-    images[1, 0, 1] = 1  # no pixel that is looked at first
+    images[1, 0, 1] = 1  # not in the sample that is compared first
     images[3] = images[0]
     _data_set(_write(tmp_path, train={"image": images})).split("train")
 

@@ -40,7 +40,7 @@ def test_a_row_says_everything(images):
 
 
 def test_without_splits_whoever_has_an_anomaly_is_tested(images):
-    """Image 8 is normal, but of the patient of 9."""
+    """Image 8 is normal, but belongs to the patient of image 9."""
     rows = [f"images/{n}.png,{int(n == 9)},p{n // 2}" for n in range(10)]
     data_set = DataSet(data_config(write_table(images, rows, "path,label,group")))
     data_set.check()
@@ -77,15 +77,23 @@ def test_scans_with_masks_need_no_label(tmp_path):
         ("path,label", ",0", r"line 2: has no path"),
         ("path,label", "images/0.png,ill", r"line 2: label 'ill' is neither 0 .* nor 1"),
         ("path,label", "images/0.png,", r"line 2: label '' is neither"),
-        ("path,label", "images/0.png,0,p1", r"line 2: has more fields than the head line"),
+        ("path,label", "images/0.png,0,p1", r"line 2: has more fields than the header line"),
         ("path,label", "images/0.png", r"line 2: label '' is neither"),
         ("path", "images/0.png", r"has no column 'label'"),
-        ("path,label,patient", "images/0.png,0,1", r"column 'patient' is none of path, label"),
+        (
+            "path,label,patient",
+            "images/0.png,0,1",
+            r"column .patient. is none of path, .*rename it to .group.",
+        ),
         ("path,label,split", "images/0.png,0,trian", r"line 2: split 'trian' is none of train"),
         ("path,label,id", "images/0.png,0,a\nimages/1.png,0,a", r"line 3: 'a' is in line 2 alre"),
         ("path,label", "images/0.png,0\nimages/0.png,0", r"line 3: 'images/0.png' is in line 2"),
         ("path,label,id", "images/0.png,0,a\nimages/0.png,0,b", r"line 3: '.*0.png' is in line 2"),
-        ("path,label,group", "images/0.png,0,a\nimages/1.png,0,", r"line 3: has no group, others"),
+        (
+            "path,label,group",
+            "images/0.png,0,a\nimages/1.png,0,",
+            r"line 3: has no group, while",
+        ),
         ("path,label,split", "images/0.png,0,test_a/../../x", r"line 2: split '.*' is none of"),
         ("path,label", "", r"has no rows"),
         ("path,label", '"images/0.png,0', r"not a readable CSV file"),
@@ -104,7 +112,7 @@ def test_a_file_that_is_not_there_is_named(images):
         DataSet(data_config(table)).split("val")
 
 
-def test_another_encoding_is_told(images):
+def test_another_encoding_is_reported(images):
     table = images / "list.csv"
     table.write_bytes("path,label\nGrö.png,0\n".encode("latin-1"))
     with pytest.raises(UserError, match="not a readable CSV file .* write it in UTF-8"):
@@ -132,8 +140,8 @@ def test_columns_and_splits_in_any_letter_case(images, head):
 @pytest.mark.parametrize(
     ("head", "rows", "message"),
     [
-        ("path,label,Label", ["images/0.png,0,1"], "columns 'label' and 'Label' have one name"),
-        ("path,PATH,label", ["images/0.png,x,1"], "columns 'path' and 'PATH' have one name"),
+        ("path,label,Label", ["images/0.png,0,1"], "columns 'label' and 'Label' have the same"),
+        ("path,PATH,label", ["images/0.png,x,1"], "columns 'path' and 'PATH' have the same name"),
         ("path,label,split", ["images/0.png,0,Training"], "'Training' is none .*Write 'train'"),
         ("path,label,split", ["images/0.png,0,testing"], r"line 2: split 'testing' .*Write 'test'"),
         ("path,label,split", ["images/0.png,0,train", "images/1.png,0,Train"],
@@ -164,7 +172,7 @@ def test_labels_in_any_letter_case(images):
     mixed = write(lambda n: "Normal" if n % 2 else "normal")
     with pytest.raises(UserError, match="line 3: label 'Normal' is 'normal' in line 2; write one"):
         tested(mixed, "normal")
-    # Whoever lists both means both.
+    # Listing both spellings accepts both.
     assert tested(mixed, "normal", "Normal") == ["images/8.png", "images/9.png"]
 
 
@@ -173,8 +181,10 @@ def test_labels_in_any_letter_case(images):
 def test_a_row_whose_image_is_a_mask_is_refused(images, name):
     write_mask(images / name)
     table = write_table(images, [*ROWS, f"{name},1,p99,,test_site"])
-    told = f"{name}: is a mask and no image: .*; name it in the column mask of its image, or remove"
-    with pytest.raises(UserError, match=told):
+    text = (
+        f"{name}: is a mask, not an image: .*; name it in the column mask of its image, or remove"
+    )
+    with pytest.raises(UserError, match=text):
         DataSet(data_config(table))
     row = f"images/8.png,1,p99,{name},test_site"
     assert DataSet(data_config(write_table(images, [*ROWS, row]))).split("test_site").masks.any()
@@ -188,6 +198,6 @@ def test_a_mask_of_one_row_is_no_image_of_another(images):
         "images/strange.png,1,p7,,test_site",
     ]
     with pytest.raises(
-        UserError, match="'images/strange.png' is the mask of 'images/8.png', and an"
+        UserError, match="'images/strange.png' is both the mask of 'images/8.png' and an"
     ):
         DataSet(data_config(write_table(images, rows)))

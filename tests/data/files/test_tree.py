@@ -1,4 +1,4 @@
-"""Folders of users: files in a fixed order, links that go round, parts that are drawn."""
+"""Trees of files: a fixed order, symbolic links, unreadable folders, fingerprints, draws."""
 
 import os
 import shutil
@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxad.data.files.tree import find_files, find_folders, fingerprint, pick
+from jaxad.data.files.splitting import pick
+from jaxad.data.files.tree import find_files, find_folders, fingerprint
 from jaxad.data.readers.images import read_image
 from jaxad.errors import DataError, UserError
 
@@ -31,7 +32,7 @@ def test_files_below_a_folder(tmp_path):
     found = find_files(tmp_path, (".png",))
     assert _names(found, tmp_path) == sorted(wanted, key=lambda name: name.split("/"))
     assert len(find_files(tmp_path, (".png", ".csv"))) == len(wanted) + 1
-    assert len(find_files(tmp_path, ("",))) == len(wanted) + 3  # all that is not hidden
+    assert len(find_files(tmp_path, ("",))) == len(wanted) + 3  # all except hidden ones
 
 
 def test_names_that_are_no_text(tmp_path):
@@ -51,7 +52,7 @@ def test_links_are_followed(tmp_path):
     _touch(tmp_path, "store/1.png", "root/2.png")
     root = tmp_path / "root"
     (root / "linked").symlink_to(tmp_path / "store")
-    (root / "again").symlink_to(tmp_path / "store")  # twice is no loop
+    (root / "again").symlink_to(tmp_path / "store")  # a second link is no loop
     (root / "3.png").symlink_to(tmp_path / "store/1.png")
     found = find_files(root, (".png",))
     assert _names(found, root) == ["2.png", "3.png", "again/1.png", "linked/1.png"]
@@ -64,8 +65,8 @@ def test_links_are_followed(tmp_path):
 def test_links_that_lead_back_are_refused(tmp_path, link, target):
     _touch(tmp_path, "a/b/1.png")
     (tmp_path / link).symlink_to(tmp_path / target)
-    told = f"{link}: a symbolic link that leads back to itself; remove it\\.$"
-    with pytest.raises(UserError, match=told) as raised:
+    message = f"{link}: a symbolic link that leads back to itself; remove it\\.$"
+    with pytest.raises(UserError, match=message) as raised:
         find_files(tmp_path, (".png",))
     assert "\n" not in str(raised.value)
 
@@ -77,7 +78,7 @@ def test_two_links_that_lead_to_each_other(tmp_path):
         find_files(tmp_path, (".png",))
 
 
-def test_a_link_to_nothing_is_told_when_it_is_read(tmp_path):
+def test_a_link_to_nothing_is_reported_when_it_is_read(tmp_path):
     (tmp_path / "gone.png").symlink_to(tmp_path / "nothing")
     (path,) = find_files(tmp_path, (".png",))
     with pytest.raises(DataError, match=r"gone\.png: no such file; restore it or leave it out"):
@@ -86,15 +87,15 @@ def test_a_link_to_nothing_is_told_when_it_is_read(tmp_path):
 
 @pytest.mark.parametrize("find", [lambda folder: find_files(folder, (".png",)), find_folders])
 def test_what_is_no_folder(tmp_path, find):
-    with pytest.raises(UserError, match="nowhere: no such folder; name one that is there"):
+    with pytest.raises(UserError, match="nowhere: no such folder; name an existing one"):
         find(tmp_path / "nowhere")
     _touch(tmp_path, "file")
-    with pytest.raises(UserError, match="file: is no folder; name one"):
+    with pytest.raises(UserError, match="file: not a folder; name a folder"):
         find(tmp_path / "file")
 
 
 def _deny(monkeypatch, method, is_denied):
-    """As a folder without permission does it; tests may run as root, whom nothing is denied."""
+    """Denies permission as a folder would; tests may run as root, who has every permission."""
     real = getattr(Path, method)
 
     def denied(self, **options):
@@ -116,7 +117,7 @@ def test_a_folder_whose_files_cannot_be_looked_at(tmp_path, monkeypatch):
     _touch(tmp_path, "a/1.png", "b/2.png")
     for method in ("stat", "lstat"):
         _deny(monkeypatch, method, lambda path: path.parent == tmp_path / "a")
-    # It is told when it is read, by name, or left out.
+    # Reading reports it by name, or skips it.
     found = find_files(tmp_path, (".png",))
     assert _names(found, tmp_path) == ["a/1.png", "b/2.png"]
     assert len(fingerprint(tmp_path, found)) == 8
@@ -135,14 +136,14 @@ def test_a_fingerprint_changes_with_the_files(tmp_path):
     assert taken() == first
     found = find_files(tmp_path, (".png",))
     assert fingerprint(tmp_path, reversed(found)) == first
-    shutil.copytree(tmp_path, tmp_path / "moved")  # copies the times of files too
+    shutil.copytree(tmp_path, tmp_path / "moved")  # keeps modification times
     assert taken(tmp_path / "moved") == first
     shutil.rmtree(tmp_path / "moved")
 
     seen = {first}
     _touch(tmp_path, "new.png")
     seen.add(taken())
-    (tmp_path / "new.png").write_bytes(b"other")  # of another length
+    (tmp_path / "new.png").write_bytes(b"other")  # has another length
     seen.add(taken())
     os.utime(tmp_path / "new.png", (1, 1))
     seen.add(taken())
@@ -178,6 +179,6 @@ def test_another_seed_draws_others():
     keys = [f"patient {number}" for number in range(100)]
     drawn = [frozenset(pick(keys, (0.3,), seed)[0]) for seed in range(5)]
     assert len(set(drawn)) == 5 and {len(part) for part in drawn} == {30}
-    # A key that is added moves no other by more than what its share makes.
+    # Adding a key moves hardly any other.
     more = pick([*keys, "new"], (0.3,), 0)[0]
     assert len(more - drawn[0]) <= 2

@@ -6,7 +6,7 @@ import scipy.ndimage
 
 from jaxad.data.pipeline import augment as augment_lib
 from jaxad.data.pipeline.augment import Augmentation, augment
-from jaxad.runtime.host_tensorflow import tensorflow
+from jaxad.runtime.cpu_tensorflow import tensorflow
 
 EVERYTHING = Augmentation(mirror=True, rotation=10.0, scale=0.1, brightness=0.3, noise=0.1)
 

@@ -1,4 +1,4 @@
-"""Slices of scans: which way up they are, which are kept, and what their masks say of them."""
+"""Slices of scans: orientation, selection, intensities, labels and masks."""
 
 from pathlib import Path
 
@@ -24,7 +24,7 @@ def _cube(seed=0, dtype=np.uint8, shape=(SIDE, SIDE, SIDE)):
     return np.random.default_rng(seed).integers(1, 255, shape).astype(dtype)
 
 
-#: As they are: no other intensities and, of a cube of SIDE, no other size.
+#: Keeps the intensities and, for a cube of SIDE, the size.
 PLAIN = Preparation(SIDE, 1, "range")
 
 
@@ -98,7 +98,7 @@ def test_all_channels_are_foreground():
 
 
 def test_a_slice_is_normalised_with_its_scan():
-    """Over the whole scan: a slice that is darker than others stays so."""
+    """A slice that is darker than others stays so."""
     voxels = np.random.default_rng(0).normal(size=(SIDE,) * 3) + np.linspace(500, 1500, SIDE)
     images = _cut(voxels, preparation=Preparation(SIDE, 1)).images[..., 0] / 65535
     score = np.clip((voxels - voxels.mean()) / voxels.std(), -3, 3)  # `auto` is zscore
@@ -135,7 +135,7 @@ def test_a_field_of_view_is_what_is_seen():
 
 
 def test_slices_at_another_distance():
-    """Of 12 slices 1 mm apart, 6 slices 2 mm apart: a triangle over four, weights 1, 3, 3, 1."""
+    """12 slices at 1 mm become 6 at 2 mm: a triangle filter with weights 1, 3, 3, 1."""
     voxels = _cube(dtype=np.float64, shape=(SIDE, SIDE, 12)) / 255
     slices = _cut(voxels)
     resampled = cut([_volume(voxels)], None, PLAIN, Cutting(spacing=2.0))
@@ -146,7 +146,7 @@ def test_slices_at_another_distance():
 
 
 def _marked(*counts):
-    """Slices of 8 x 8 in the middle of 16 x 16, of which so many pixels are marked."""
+    """Returns a mask of 16 x 16 pixels with `counts` marked pixels per slice, near the middle."""
     mask = np.zeros((16, 16, len(counts)), np.uint8)
     for number, count in enumerate(counts):
         inner = np.zeros(64, np.uint8)
@@ -180,14 +180,14 @@ def test_a_lesion_out_of_view_makes_a_slice_neither_normal_nor_anomalous():
 
 
 def test_a_lesion_between_slices_makes_none_of_them_normal():
-    """One slice of 1 mm is marked; of slices 3 mm apart it is a third of one, and in two more."""
+    """One marked slice of 1 mm is a third of one slice of 3 mm, and touches two more."""
     mask = np.zeros((SIDE, SIDE, 15), np.uint8)
     mask[2:6, 2:6, 7] = 1
     slices = cut([_volume(_cube(shape=mask.shape))], _volume(mask), PLAIN, Cutting(spacing=3.0))
     assert slices.positions.tolist() == [0, 1, 3, 4] and not slices.labels.any()
     mask[2:6, 2:6, 6:9] = 1
     slices = cut([_volume(_cube(shape=mask.shape))], _volume(mask), PLAIN, Cutting(spacing=3.0))
-    # Of the slices beside it, it is a part: they are neither.
+    # The neighbouring slices are marked in part: neither normal nor anomalous.
     assert slices.positions.tolist() == [0, 2, 4] and slices.labels.tolist() == [0, 1, 0]
 
 

@@ -1,4 +1,4 @@
-"""From pixels to images: what holds for all of them, and numbers from independent computations."""
+"""Prepared images: properties of all of them, and values from independent computations."""
 
 import re
 
@@ -22,7 +22,7 @@ from jaxad.data.prepare.preparation import (
 from jaxad.data.prepare.prepare_images import prepare_image
 from jaxad.errors import DataError, UserError
 
-LEVELS = 65535  # of uint16, which stands for [0, 1]
+LEVELS = 65535  # of uint16
 
 few = settings(max_examples=60, deadline=None, derandomize=True)
 sides = st.integers(1, 24)
@@ -42,7 +42,7 @@ def preparations(draw, **fixed):
 
 
 def _image(seed, height, width, channels, dtype, zeros=0.3):
-    """All values that images of a type may have, some of them 0."""
+    """Returns random pixels over the range of a type, some of them 0."""
     rng = np.random.default_rng(seed)
     pixels = rng.random((height, width, channels))
     if np.dtype(dtype).kind in "iu":
@@ -50,7 +50,7 @@ def _image(seed, height, width, channels, dtype, zeros=0.3):
     return np.where(rng.random(pixels.shape) < zeros, 0, pixels).astype(dtype)
 
 
-# What holds for every image
+# --- Properties of every image.
 
 
 @few
@@ -63,7 +63,7 @@ def test_an_image_is_square_of_8_or_16_bits_or_refused(dtype, preparation, h, w,
     except DataError as error:
         constant = (to_channels(pixels, preparation.channels, "") == pixels[0, 0]).all()
         whole = dtype[0] == "i" and preparation.intensity in ("auto", "range")
-        # Of few pixels the foreground may be one, or its percentiles the same.
+        # With few pixels the foreground may be one pixel, or its percentiles equal.
         assert constant or whole or h * w < 40 or "percentiles" in str(error), error
         assert re.match(r"bob: [^\n]+\.$", str(error))
         return
@@ -115,7 +115,7 @@ def test_background_becomes_0_and_the_foreground_does_not(preparation, dtype, se
     inside = foreground_of(pixels, preparation.foreground, "bob")
     assert values.dtype == np.float32
     assert (values[~inside] == 0).all()
-    assert values[inside].min() >= 1 / 255 and values.max() <= 1  # a level of uint8 apart
+    assert values[inside].min() >= 1 / 255 and values.max() <= 1  # at least a level of uint8
 
 
 @few
@@ -124,7 +124,7 @@ def test_what_is_empty_stays_empty_when_resized(intensity, square, side, seed):
     pixels = np.zeros((40, 40, 1), np.uint8)
     pixels[:20] = _image(seed, 20, 40, 1, np.uint8)
     image = prepare_image(pixels, Preparation(side, 1, intensity, square=square), "bob")
-    # Pixel i of the image sees the file's within 40 / side of its middle, (i + 1/2) * 40 / side.
+    # Pixel i sees pixels of the file within 40 / side of its centre, (i + 1/2) * 40 / side.
     first = int(np.ceil(side / 2 + 0.5))
     assert image[: side // 2].any() and not image[first:].any()
 
@@ -138,7 +138,7 @@ def test_another_scale_of_intensities_gives_the_same_image(intensity, factor, of
     preparation = Preparation(9, 1, intensity, foreground="all")
     image = prepare_image(pixels, preparation, "bob").astype(int)
     other = prepare_image(factor * pixels + offset, preparation, "bob").astype(int)
-    # In float64 they differ by 1e-10 or less, which may round to the next level.
+    # A difference of 1e-10 in float64 may round to the next level.
     assert np.abs(image - other).max() <= 1
 
 
@@ -164,7 +164,7 @@ def test_to_prepare_twice_is_to_prepare_once(preparation, height, width, seed):
     np.testing.assert_array_equal(prepare_image(image, again, "bob"), image)
 
 
-# Intensities
+# --- Intensities.
 
 
 @pytest.mark.parametrize("dtype", ["u1", "i2", "f4", "f8"])
@@ -185,7 +185,7 @@ def test_percentile(percentiles, foreground):
     pixels = _image(4, 16, 16, 1, np.int16)
     inside = (pixels != 0) | (foreground == "all")
     ordered = np.sort(pixels[inside]).astype(float)
-    # Between order statistics in proportion, the first being 0 % and the last 100 %.
+    # Linear between order statistics; the first is 0 %, the last 100 %.
     low, high = np.interp(np.array(percentiles) / 100, np.linspace(0, 1, len(ordered)), ordered)
     expected = np.where(inside, np.clip((pixels - low) / (high - low), 1 / 255, 1), 0)
     image = prepare_image(
@@ -197,7 +197,7 @@ def test_percentile(percentiles, foreground):
 @pytest.mark.parametrize("dtype", ["u1", "i2", "i4", "f4", "f8"])
 @pytest.mark.parametrize("shape", [(10, 10, 1), (10, 10, 3), (4, 10, 10)])
 def test_otsu_parts_two_levels(dtype, shape):
-    """Also where the last axis may look like colours."""
+    """Also if the last axis could be taken for colours."""
     rng = np.random.default_rng(0)
     bright = rng.random(shape) < 0.4
     pixels = np.where(bright, rng.integers(90, 110, shape), rng.integers(0, 20, shape))
@@ -207,7 +207,7 @@ def test_otsu_parts_two_levels(dtype, shape):
 
 
 def test_values_far_from_0_keep_their_differences():
-    # In float32 all of these would be the same.
+    # These would be equal in float32.
     pixels = 2**30 + np.arange(64, dtype=np.int32).reshape(8, 8, 1)
     image = prepare_image(pixels, Preparation(8, 1, "percentile", percentiles=(0.0, 100.0)), "bob")
     expected = np.maximum(np.arange(64) / 63, 1 / 255)
@@ -253,11 +253,11 @@ def test_depths_become_each_other():
         ("square", "zoom", "'zoom' is not one of pad, crop, stretch"),
         ("clip", 0.0, r"0\.0 is not above 0"),
         ("clip", float("nan"), "nan is not above 0"),
-        ("percentiles", (99.0, 1.0), r"\(99\.0, 1\.0\); give a lower and an upper one"),
+        ("percentiles", (99.0, 1.0), r"\(99\.0, 1\.0\); give a lower and an upper percentile"),
         (
             "percentiles",
             (0.0, 101.0),
-            r"\(0\.0, 101\.0\); give a lower and an upper one between 0 and 100",
+            r"\(0\.0, 101\.0\); give a lower and an upper percentile between 0 and 100",
         ),
     ],
 )
@@ -272,7 +272,11 @@ def test_settings_that_mean_nothing_are_named(field, value, expected):
 @pytest.mark.parametrize(
     ("pixels", "intensity", "expected"),
     [
-        (np.int16([[0, 5]]), "range", "is int16, whose range says nothing; set config.data.prepr"),
+        (
+            np.int16([[0, 5]]),
+            "range",
+            "is int16, which has no natural range; set config.data.prepr",
+        ),
         (np.float32([[0, 5]]), "range", r"has values in \[0, 5\]; scale them to \[0, 1\], or set"),
         (np.uint8([[0, 5]]), "zscore", r"no foreground of more than one value \(.*=nonzero\); lea"),
         (np.uint8([[1] * 999 + [2]]), "percentile", "percentiles .* are both 1; widen config.data"),
@@ -286,11 +290,11 @@ def test_intensities_that_cannot_be_taken_are_named(pixels, intensity, expected)
 
 
 def test_ct_has_another_background_than_0():
-    """Air is -1000; of a skull-stripped scan that was z-scored before, most voxels are 0."""
+    """Air is -1000 in CT; most voxels of a z-scored, skull-stripped scan are 0."""
     rng = np.random.default_rng(0)
     ct = np.full((20, 20), -1000, np.int16)
     ct[5:15, 5:15] = rng.integers(-20, 60, (10, 10))
-    with pytest.raises(DataError, match="has negative values and hardly a 0.*foreground to otsu"):
+    with pytest.raises(DataError, match="has negative values and hardly any 0.*foreground to otsu"):
         normalise(ct, Preparation(20, 1, "zscore"), "ct")
     inside = normalise(ct, Preparation(20, 1, "zscore", "otsu"), "ct") > 0
     assert inside[5:15, 5:15].all() and inside.sum() == 100

@@ -1,4 +1,4 @@
-"""Checks of raw pixels: a bad image is named, with what to do."""
+"""Checks of image arrays: a bad image is named with a remedy."""
 
 import re
 
@@ -17,7 +17,7 @@ def _images(dtype=np.float32, fill=0.5):
 
 
 def _with_pixel(value, dtype=np.float32):
-    """The second image, 'bob', has one pixel of this value."""
+    """Returns images of which the second, 'bob', has one pixel of this value."""
     images = _images(dtype)
     images[1, 2, 3, 0] = value
     return images
@@ -64,7 +64,7 @@ def test_good_images_pass(images):
     check_images(images, IDS[: len(images)], SHAPE, "my scans")
 
 
-def test_wrong_size_is_told_even_without_a_first_image():
+def test_wrong_size_is_reported_even_without_a_first_image():
     with pytest.raises(UserError, match=r"images are \(5, 4, 1\), the config wants"):
         check_images(np.zeros((0, 5, 4, 1), np.uint8), (), SHAPE, "my scans")
 

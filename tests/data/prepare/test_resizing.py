@@ -1,4 +1,4 @@
-"""Resizing: against a triangle filter in NumPy, and what holds for every image and mask."""
+"""Resizing: a triangle filter, and properties of every resized image and mask."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ seeds = st.integers(0, 2**32 - 1)
 
 
 def _frame(height, width, side, square="pad"):
-    return Frame.of((float(height), float(width)), Preparation(side, 1, square=square))
+    return Frame.of((height, width), Preparation(side, 1, square=square))
 
 
 @few
@@ -27,7 +27,7 @@ def test_padding_keeps_the_content_in_the_middle(height, width, side):
     rows, columns = np.flatnonzero(square.any(axis=1)), np.flatnonzero(square.any(axis=0))
     longer = max(height, width)
     for length, seen in ((height, rows), (width, columns)):
-        # In proportion, to the nearest pixel, at least one.
+        # Proportional, rounded, at least one pixel.
         assert len(seen) == max(1, round(side * length / longer))
         before, after = seen[0], side - 1 - seen[-1]
         assert after - before in (0, 1) and seen[-1] - seen[0] == len(seen) - 1
@@ -48,7 +48,7 @@ def test_a_constant_stays_constant(height, width, side, square, value):
 @few
 @given(st.integers(2, 5), st.integers(6, 12), seeds)
 def test_downsampling_keeps_the_mean(factor, side, seed):
-    """Triangles of a base of 2 * factor, factor apart, add up to 1 wherever no border cuts one."""
+    """Triangles of width 2 * factor at a distance of factor add up to 1 away from the border."""
     length = side * factor
     margin = 2 * factor
     pixels = np.zeros((length, length, 1), np.float32)
@@ -62,7 +62,7 @@ def test_downsampling_keeps_the_mean(factor, side, seed):
 
 
 def _triangle(length, count, start, end):
-    """[count, length]: weights of a triangle of at least one pixel to either side."""
+    """Returns [count, length] weights of triangles of at least one pixel to either side."""
     scale = (end - start) / count
     middles = start + (np.arange(count) + 0.5) * scale
     distances = np.abs(np.arange(length) + 0.5 - middles[:, None])
@@ -74,7 +74,7 @@ def _triangle(length, count, start, end):
 @given(sides, sides, st.integers(1, 20), st.sampled_from(SQUARES), seeds)
 def test_resizing_is_a_triangle_filter(height, width, side, square, seed):
     pixels = np.random.default_rng(seed).random((height, width, 3), np.float32)
-    # As `Preparation.square` says: the longer or the shorter side, or each by itself, is `side`.
+    # See `Preparation.square`: the longer side, the shorter side or each side becomes `side`.
     seen = {"pad": (height, width), "crop": (min(height, width),) * 2, "stretch": (height, width)}
     longer = max(seen[square])
     sizes = [
@@ -94,7 +94,7 @@ def test_resizing_is_a_triangle_filter(height, width, side, square, seed):
 
 
 def test_resizing_agrees_with_another_library_where_nothing_is_fine():
-    # Waves of 25 pixels and more: what filter is taken before every second pixel hardly matters.
+    # For waves of at least 25 pixels, the filter hardly matters.
     x, y = np.meshgrid(np.arange(100), np.arange(100))
     pixels = (0.5 + 0.3 * np.sin(x / 4) * np.cos(y / 6)).astype(np.float32)
     frame = _frame(100, 100, 50)
@@ -112,14 +112,14 @@ def test_detail_finer_than_a_pixel_becomes_grey():
 def test_field_of_view():
     # 40 rows of 0.5 mm and 10 columns of 4 mm: 20 x 40 mm.
     spacing, preparation = (0.5, 4.0), Preparation(32, 1)
-    whole = Frame.of((40.0, 10.0), preparation, spacing)
+    whole = Frame.of((40, 10), preparation, spacing)
     assert whole.box == (0, 0, 40, 10) and whole.size == (16, 32)
-    wider = Frame.of((40.0, 10.0), preparation, spacing, field_of_view=80.0)
+    wider = Frame.of((40, 10), preparation, spacing, field_of_view=80.0)
     assert wider.box == (0, 0, 40, 10) and wider.size == (8, 16)
     # The middle 10 mm: 20 rows and 2.5 columns.
-    narrow = Frame.of((40.0, 10.0), preparation, spacing, field_of_view=10.0)
+    narrow = Frame.of((40, 10), preparation, spacing, field_of_view=10.0)
     assert narrow.box == (10, 3.75, 30, 6.25) and narrow.size == (32, 32)
-    crop = Frame.of((40.0, 10.0), Preparation(32, 1, square="crop"), spacing)
+    crop = Frame.of((40, 10), Preparation(32, 1, square="crop"), spacing)
     assert crop.box == (0, 2.5, 40, 7.5) and crop.size == (32, 32)
 
 
@@ -133,7 +133,7 @@ def test_slices_at_another_distance(spacing, wanted, count):
     np.testing.assert_allclose(resampled, expected, atol=1e-6)
 
 
-# Masks
+# --- Masks.
 
 
 @few
@@ -157,7 +157,7 @@ def test_a_mask_that_marks_something_goes_on_to(height, width, side, square, see
 @few
 @given(sides, sides, st.integers(1, 20), st.floats(2, 30), seeds)
 def test_what_is_seen_of_a_mask_marks_something(height, width, side, field_of_view, seed):
-    frame = Frame.of((float(height), float(width)), Preparation(side, 1), (1.0, 1.0), field_of_view)
+    frame = Frame.of((height, width), Preparation(side, 1), (1.0, 1.0), field_of_view)
     rng = np.random.default_rng(seed)
     mask = np.zeros((height, width), bool)
     mask[rng.integers(height), rng.integers(width)] = True
@@ -171,6 +171,6 @@ def test_a_mask_marks_pixels_that_it_fills_by_half():
     resized = _frame(40, 40, 10).resize_mask(mask)
     expected = np.zeros((10, 10), np.uint8)
     expected[2:5, 3:7] = 1  # blocks of 4 x 4 pixels
-    # At corners a triangle that reaches over them sees less than half of it marked.
+    # Triangles at the corners are marked by less than a half.
     assert (resized != expected).sum() <= 4
     assert (resized[3:4, 3:7] == 1).all() and (resized[2:5, 4:6] == 1).all()

@@ -6,7 +6,7 @@ import pytest
 import tensorflow_datasets as tfds
 import trees
 
-from jaxad.data.files.folders import Splitting
+from jaxad.data.files.splitting import Splitting
 from jaxad.data.prepare.cutting import Cutting
 from jaxad.data.prepare.preparation import Preparation
 from jaxad.data.published.brats import Brats2017, Brats2021
@@ -152,7 +152,7 @@ def test_every_modality_is_a_channel(root, read_all, modalities):
 
 def test_channels_that_are_not_the_modalities_are_told(root, read_all):
     choices = Choices(preparation=Preparation(20, 3), modality="t1,t2")
-    with pytest.raises(UserError, match="channels is 3, a scan has 2 modalities") as raised:
+    with pytest.raises(UserError, match="channels is 3, but a scan has 2 modalities") as raised:
         read_all("brats2017", root, choices)
     assert "\n" not in str(raised.value)
 

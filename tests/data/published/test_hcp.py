@@ -5,7 +5,7 @@ import pytest
 import tensorflow_datasets as tfds
 import trees
 
-from jaxad.data.files.folders import Splitting
+from jaxad.data.files.splitting import Splitting
 from jaxad.data.prepare.cutting import Cutting
 from jaxad.data.prepare.preparation import Preparation
 from jaxad.data.published import hcp

@@ -218,5 +218,5 @@ def test_a_mask_among_the_images_is_refused(tmp_path):
     root = trees.oct2017(tmp_path)
     image = sorted((root / "train/NORMAL").iterdir())[0]
     image.with_name(f"{image.stem}_mask.jpeg").write_bytes(image.read_bytes())
-    with pytest.raises(UserError, match="_mask.jpeg: is a mask and no image: .*; move masks away"):
+    with pytest.raises(UserError, match="_mask.jpeg: is a mask, not an image: .*; move masks away"):
         Oct2017.splits(root, CHOICES)

@@ -222,7 +222,7 @@ def test_one_patient_is_too_few_to_learn_from(tmp_path):
         def layout(cls, root, choices):
             return {"train": [Item("a", "ann", (root / "a.png",), 0)], "test": []}
 
-    with pytest.raises(UserError, match="split 'train' is of one patient; give at least two"):
+    with pytest.raises(UserError, match="split 'train' has one patient only; give at least two"):
         One.splits(tmp_path, Choices())
 
 

@@ -1,4 +1,4 @@
-"""Reads damaged files, all of fixed seeds; a process of its own, which may crash or hang.
+"""Reads damaged files with fixed seeds; runs as a separate process, which may crash or hang.
 
     python fuzz.py FOLDER
 
@@ -19,7 +19,7 @@ faulthandler.enable()
 warnings.simplefilter("error")
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # of imports: they are none of the readers'
+    warnings.simplefilter("ignore")  # warnings of imports are not about readers
     install_import_hook("jaxad", "beartype.beartype")
     import highdicom  # noqa: F401
     import numpy as np
@@ -31,28 +31,28 @@ with warnings.catch_warnings():
     from jaxad.data.prepare.cutting import Cutting
     from jaxad.data.prepare.preparation import Preparation
     from jaxad.errors import DataError
-    from jaxad.runtime.host_tensorflow import tensorflow
+    from jaxad.runtime.cpu_tensorflow import tensorflow
 
     tensorflow()
 
-#: A file, whatever it says, is read within these. Address space is more than what is used of it;
-#: its limit is there to spare the machine.
+#: Limits of reading any file. The limit of address space, which is larger than memory in use,
+#: protects the machine.
 SECONDS_A_FILE, MORE_MEMORY, ADDRESSES = 5, 2**30, 32 * 2**30
 
-#: Files of each kind. PNG and zipped files have check sums, which few damages pass.
+#: Number of files of each kind. PNG and gzip files have checksums, which few damages pass.
 COUNTS = {"png": 150, "deep.png": 50, "jpg": 200, "tif": 200, "deep.tif": 100}
 COUNTS |= {"nii": 200, "nii.gz": 100, "dcm": 60}
 
 
 def damage(content: bytes, rng: np.random.Generator) -> bytes:
-    """The content with one of the ways in which files go bad, or two."""
+    """Damages a content in one or two ways."""
     for _ in range(rng.integers(1, 3)):
         content = WAYS[rng.integers(len(WAYS))](content, rng)
     return content
 
 
 def flip(content: bytes, rng: np.random.Generator) -> bytes:
-    """Some bytes anywhere are others."""
+    """Changes some bytes anywhere."""
     changed = np.frombuffer(content, np.uint8).copy()
     places = rng.integers(0, len(changed), rng.integers(1, 8))
     changed[places] ^= rng.integers(1, 256, len(places), np.uint8)
@@ -60,12 +60,12 @@ def flip(content: bytes, rng: np.random.Generator) -> bytes:
 
 
 def cut_off(content: bytes, rng: np.random.Generator) -> bytes:
-    """The end is missing."""
+    """Cuts off the end."""
     return content[: rng.integers(1, len(content) + 1)]
 
 
 def overwrite_header(content: bytes, rng: np.random.Generator) -> bytes:
-    """In its first bytes stand numbers that are large, small, negative, or no numbers."""
+    """Overwrites some of the first bytes with large, small, negative or invalid numbers."""
     values = (0, 1, 0x7F, 0x80, 0xFF)
     length = int(rng.choice((1, 2, 4, 8)))
     place = rng.integers(0, min(400, len(content)))
@@ -73,7 +73,7 @@ def overwrite_header(content: bytes, rng: np.random.Generator) -> bytes:
 
 
 def insert(content: bytes, rng: np.random.Generator) -> bytes:
-    """Something else stands in between."""
+    """Inserts random bytes."""
     place = rng.integers(0, len(content))
     return content[:place] + rng.bytes(rng.integers(1, 40)) + content[place:]
 
@@ -88,7 +88,7 @@ WAYS: tuple[Callable[[bytes, np.random.Generator], bytes], ...] = (
 
 
 def write_good(folder: Path) -> dict[str, list[Path]]:
-    """Good files of each kind."""
+    """Writes good files of each kind."""
     rng = np.random.default_rng(0)
     grey, colour = (rng.integers(0, 255, (20, 24, n), np.uint8) for n in (1, 3))
     deep = rng.integers(0, 65535, (20, 24, 3), np.uint16)
@@ -120,8 +120,8 @@ def read(path: Path, kind: str) -> str:
     try:
         rows = read_item(item, Reading(what, preparation, Cutting()))
     except DataError as error:
-        told = str(error)
-        assert "\n" not in told and str(path.parent) in told, told
+        message = str(error)
+        assert "\n" not in message and str(path.parent) in message, message
         return "refused"
     finally:
         signal.alarm(0)
@@ -130,13 +130,13 @@ def read(path: Path, kind: str) -> str:
 
 
 def most_memory() -> int:
-    """The most that this process has used so far, in bytes."""
+    """Returns the peak memory of this process in bytes."""
     used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return used if sys.platform == "darwin" else used * 1024
 
 
 def main() -> None:
-    """Good files first, so that what they need is not counted."""
+    """Reads good files first, so that the memory that they need is not counted."""
     if sys.platform == "linux":
         resource.setrlimit(resource.RLIMIT_AS, (ADDRESSES, ADDRESSES))
     folder = Path(sys.argv[1])

@@ -1,4 +1,4 @@
-"""Files that tests of the readers write, by other means than the readers use."""
+"""Writers of files for tests of the readers, independent of the readers' libraries if possible."""
 
 import struct
 import zlib
@@ -7,14 +7,14 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-#: Orientations of DICOM slices: the direction of columns, then that of rows, in LPS.
+#: Orientations of DICOM slices: directions in which the column and the row index grow, LPS.
 AXIAL = (1, 0, 0, 0, 1, 0)
 ORIENTATIONS = {
     "axial": AXIAL,
     "prone": (-1, 0, 0, 0, -1, 0),
     "coronal": (1, 0, 0, 0, 0, -1),
     "sagittal": (0, 1, 0, 0, 0, -1),
-    # Turned about the body's long axis by 10 degrees, as a patient lies.
+    # Rotated by 10 degrees about the body's long axis, as patients lie.
     "oblique": (
         np.cos(np.pi / 18),
         np.sin(np.pi / 18),
@@ -27,7 +27,7 @@ ORIENTATIONS = {
 
 
 def png(pixels: np.ndarray) -> bytes:
-    """A PNG file of [H, W, C] pixels, uint8 or uint16, C from 1 to 4, by the standard."""
+    """Returns a PNG file of [H, W, C] pixels, uint8 or uint16, C from 1 to 4."""
     height, width, channels = pixels.shape
     colour_type = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
     header = struct.pack(">IIBBBBB", width, height, pixels.itemsize * 8, colour_type, 0, 0, 0)
@@ -38,13 +38,13 @@ def png(pixels: np.ndarray) -> bytes:
 
 
 def png_chunk(kind: bytes, content: bytes) -> bytes:
-    """A part of a PNG file, with its check sum."""
+    """Returns a chunk of a PNG file with its checksum."""
     total = zlib.crc32(kind + content)
     return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", total)
 
 
 def write_nifti(path: Path, voxels: np.ndarray, affine: np.ndarray | None = None) -> Path:
-    """A NIfTI file of voxels as they are; without an affine RAS+, 1 mm."""
+    """Writes voxels as a NIfTI file; default affine: RAS+, 1 mm."""
     affine = np.eye(4) if affine is None else affine
     nib.save(nib.Nifti1Image(voxels, affine, dtype=voxels.dtype), path)
     return path
@@ -53,7 +53,7 @@ def write_nifti(path: Path, voxels: np.ndarray, affine: np.ndarray | None = None
 def series_affine(
     orientation: tuple[float, ...], spacing: tuple[float, float, float], origin: tuple[float, ...]
 ) -> np.ndarray:
-    """From (column, row, slice) of a series to mm, RAS+; `spacing` in the same order."""
+    """Returns the affine from (column, row, slice) of a series to mm, RAS+."""
     along_columns, along_rows = np.array(orientation[:3]), np.array(orientation[3:])
     axes = np.stack([along_columns, along_rows, np.cross(along_columns, along_rows)], axis=1)
     affine = np.eye(4)
@@ -72,18 +72,18 @@ def write_series(
     names: str = "{}.dcm",
     **fields: object,
 ) -> Path:
-    """A CT series.
+    """Writes a CT series.
 
     Args:
-        folder: where; slices are numbered as they lie, the names are not in that order.
-        stored: [slices, rows, columns], uint16, as they stand in the files.
+        folder: to write to; names of files are not in the order of slices.
+        stored: [slices, rows, columns], uint16, stored values.
         orientation: directions of columns and rows, LPS.
         spacing: of columns, rows and slices in mm.
         origin: of the first voxel in mm, LPS.
         rescale: slope and intercept.
         series: its UID.
         names: of files.
-        fields: others of each file.
+        fields: further fields of each file.
     """
     from pydicom import Dataset
     from pydicom.dataset import FileMetaDataset

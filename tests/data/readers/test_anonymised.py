@@ -1,4 +1,4 @@
-"""DICOM series that all name the same patient: the message says how to tell patients apart."""
+"""DICOM series that all name one patient: the message tells how to separate patients."""
 
 import numpy as np
 import pydicom
@@ -7,7 +7,8 @@ from PIL import Image
 from samples import write_series
 
 from jaxad import config as config_lib
-from jaxad.data.files.folders import Splitting, read_folder
+from jaxad.data.files.folders import read_folder
+from jaxad.data.files.splitting import Splitting
 from jaxad.data.sources import DataSet
 from jaxad.errors import UserError
 
@@ -19,7 +20,7 @@ PLACES = ("train/good/a", "train/good/b", "train/good/c", "test/good/d", "test/b
 
 
 def write_data(root, patients):
-    """Series of one slice, with the patient that each names."""
+    """Writes series of one slice with these PatientIDs."""
     for place, patient in zip(PLACES, patients, strict=True):
         (root / place).parent.mkdir(parents=True, exist_ok=True)
         folder = write_series(root / place, np.zeros((1, 4, 4), np.uint16))
@@ -32,14 +33,14 @@ def write_data(root, patients):
 
 def test_all_series_name_the_same_patient(tmp_path):
     root = write_data(tmp_path, ["ANON"] * 5)
-    with pytest.raises(UserError, match=f"'train' is of one patient; .*{REMEDY}"):
+    with pytest.raises(UserError, match=f"'train' has one patient only; .*{REMEDY}"):
         read_folder(root, "dicom", Splitting())
     splits = read_folder(root, "dicom", Splitting(group_pattern=PATTERN))  # the remedy
     assert {item.group for items in splits.values() for item in items} == set("abcde")
 
 
 def test_a_patient_that_is_learnt_from_and_tested(tmp_path):
-    """Images of one name in several splits, as of one patient in an anonymised data set."""
+    """A patient's name in two splits, as in an anonymised data set."""
     generator = np.random.default_rng(0)
     for place in ("train/good/a_1", "train/good/b_1", "test/good/a_2", "test/bad/c_1"):
         path = tmp_path / f"{place}.png"

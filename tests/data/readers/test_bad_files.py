@@ -1,4 +1,4 @@
-"""Files that cannot be read: each told in one line that names it and says what to do."""
+"""Files that cannot be read: each is reported in one line with a remedy."""
 
 import gzip
 import os
@@ -18,7 +18,7 @@ from samples import png, png_chunk, write_nifti, write_series
 from jaxad.data.prepare.cutting import Cutting, cut
 from jaxad.data.prepare.preparation import Preparation
 from jaxad.data.prepare.prepare_images import prepare_image
-from jaxad.data.readers.checks import MOST_BYTES, readable
+from jaxad.data.readers.checks import MAX_BYTES, readable
 from jaxad.data.readers.dicom import read_series
 from jaxad.data.readers.images import read_image
 from jaxad.data.readers.volumes import read_nifti
@@ -30,8 +30,10 @@ REMEDY = re.compile(r"; (copy it again|leave it|repair|restore it|make it|scale 
 def _refused(read, path, expected):
     with pytest.raises(DataError, match=expected) as raised:
         read(path)
-    told = str(raised.value)
-    assert "\n" not in told and told.startswith(f"{path}: ") and REMEDY.search(told), told
+    message = str(raised.value)
+    assert "\n" not in message and message.startswith(f"{path}: ") and REMEDY.search(message), (
+        message
+    )
 
 
 def _read(path):
@@ -47,7 +49,7 @@ def _voxels(dtype=np.int16):
 
 
 def _content(tmp_path, suffix):
-    """What a good file of this suffix holds."""
+    """Returns the content of a good file with this suffix."""
     path = tmp_path / f"good{suffix}"
     if ".nii" in suffix:
         write_nifti(path, _voxels())
@@ -79,7 +81,7 @@ def test_empty_cut_short_and_of_another_kind(tmp_path, suffix):
 
 def test_the_end_of_a_zipped_file_is_checked(tmp_path):
     content = _content(tmp_path, ".nii.gz")
-    # Without its last byte; and with another check sum: all voxels are there, but are they right?
+    # Without the last byte, and with another checksum: all voxels are there but may be wrong.
     for bad in (content[:-1], content[:-8] + b"good" + content[-4:]):
         path = tmp_path / "bad.nii.gz"
         path.write_bytes(bad)
@@ -96,14 +98,14 @@ def test_a_nifti_header_that_promises_a_terabyte(tmp_path, suffix):
 
 
 def test_more_than_memory_holds(tmp_path):
-    # A file may hold what it promises: 10 GB of zeros take no place on the disk.
+    # A sparse file holds the 10 GB that it promises.
     path = write_nifti(tmp_path / "a.nii", _voxels(np.uint8))
     content = bytearray(path.read_bytes())
     content[40:48] = struct.pack("<4h", 3, 2_000, 2_000, 2_500)
     path.write_bytes(content)
     os.truncate(path, 352 + 10**10)
     # As float64.
-    _refused(read_nifti, path, f"its header promises 80,000,000,000 bytes, .* is {MOST_BYTES:,}")
+    _refused(read_nifti, path, f"its header promises 80,000,000,000 bytes, .* is {MAX_BYTES:,}")
 
 
 @pytest.mark.parametrize(("bits", "colour_type"), [(8, 0), (16, 2), (1, 0)])
@@ -112,7 +114,7 @@ def test_a_png_header_that_promises_ten_thousand_million_pixels(tmp_path, bits, 
     parts = ((b"IHDR", header), (b"IDAT", zlib.compress(bytes(1000))), (b"IEND", b""))
     path = tmp_path / "huge.png"
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(png_chunk(*part) for part in parts))
-    _refused(read_image, path, "huge.png: its header promises [48]0,000,000,000 bytes, the most")
+    _refused(read_image, path, "huge.png: its header promises [48]0,000,000,000 bytes, the limit")
 
 
 def test_a_tiff_header_that_promises_a_terabyte(tmp_path):
@@ -138,8 +140,8 @@ def test_a_tiff_header_that_promises_more_strips_than_there_are(tmp_path, dtype,
         file.pages[0].tags["ImageLength"].overwrite(200)  # instead of 20
     # 50 strips instead of 5, or 13 rows of two tiles instead of 2.
     missing, parts = (45, 50) if "rowsperstrip" in options else (22, 26)
-    told = f"{missing} of its {parts} strips or tiles are missing"
-    _refused(read_image, path, told)
+    message = f"{missing} of its {parts} strips or tiles are missing"
+    _refused(read_image, path, message)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -192,7 +194,7 @@ def test_a_constant_slice_among_others(tmp_path):
 
     _refused(slices, path, r"a\.nii: slice 3 is constant; leave it out with config\.data\.volume\.")
     assert len(slices(path, slices=(4, 8)).images) == 4
-    voxels[:, :, 3] = 0  # an empty slice is no mistake, it has too little foreground
+    voxels[:, :, 3] = 0  # an empty slice is no error but has too little foreground
     write_nifti(path, voxels)
     assert slices(path).positions.tolist() == [0, 1, 2, 4, 5, 6, 7]
 
@@ -202,10 +204,10 @@ def test_what_is_no_file(tmp_path, name):
     path = tmp_path / name
     _refused(_read, path, "no such file; restore it or leave it out")
     path.mkdir()
-    _refused(_read, path, "is no regular file; leave it out")
+    _refused(_read, path, "not a regular file; leave it out")
     path.rmdir()
-    os.mkfifo(path)  # nobody will ever write to it: to open it is to wait
-    _refused(_read, path, "is no regular file; leave it out")
+    os.mkfifo(path)  # opening it would block
+    _refused(_read, path, "not a regular file; leave it out")
     path.unlink()
     path.symlink_to(path)
     _refused(_read, path, "[Ss]ymbolic link|too many levels")
@@ -217,7 +219,7 @@ def test_what_is_no_file(tmp_path, name):
 def test_a_pipe_among_the_slices_of_a_series(tmp_path):
     folder = write_series(tmp_path / "series", _voxels(np.uint16))
     os.mkfifo(folder / "9.dcm")
-    with pytest.raises(DataError, match=r"9\.dcm: is no regular file; leave it out"):
+    with pytest.raises(DataError, match=r"9\.dcm: not a regular file; leave it out"):
         read_series(folder)
 
 
@@ -234,7 +236,7 @@ def test_permission_denied(tmp_path, monkeypatch, name, method):
             raise PermissionError(13, "Permission denied", str(self))
         return real(self, *arguments, **options)
 
-    # Tests may run as root, whom nothing is denied.
+    # Tests may run as root, who has every permission.
     monkeypatch.setattr(Path, method, denied)
     _refused(_read, path, "(?i)permission denied; make it readable or leave it out")
 
@@ -256,7 +258,7 @@ def test_any_name_will_do(tmp_path, name, dtype):
 
 
 def test_a_name_that_is_no_text(tmp_path):
-    path = tmp_path / os.fsdecode(b"\xff\xfe.png")  # a folder may come from another system
+    path = tmp_path / os.fsdecode(b"\xff\xfe.png")  # not UTF-8
     for dtype in (np.uint8, np.uint16):
         path.write_bytes(png(_pixels(dtype, 3)))
         np.testing.assert_array_equal(read_image(path), _pixels(dtype, 3))
@@ -277,5 +279,5 @@ def test_warnings_of_others_come_back_after_threads_that_overlap(tmp_path):
     with readable(tmp_path, "file"):
         left.set()
         thread.join()
-        warnings.warn("still within", stacklevel=1)  # would be an error if it were told
+        warnings.warn("suppressed", stacklevel=1)  # an error, unless suppressed
     assert warnings.filters == before

@@ -1,4 +1,4 @@
-"""DICOM series: the scan that an equivalent NIfTI file gives, whatever the files are called."""
+"""DICOM series: the same scan as an equivalent NIfTI file, whatever the files are called."""
 
 import re
 import shutil
@@ -9,7 +9,8 @@ import pydicom
 import pytest
 from samples import AXIAL, ORIENTATIONS, series_affine, write_nifti, write_series
 
-from jaxad.data.files.folders import Splitting, read_any_folder, read_folder
+from jaxad.data.files.folders import read_any_folder, read_folder
+from jaxad.data.files.splitting import Splitting
 from jaxad.data.readers.dicom import read_series
 from jaxad.data.readers.volumes import read_nifti
 from jaxad.errors import DataError, UserError
@@ -18,7 +19,7 @@ SPACING, ORIGIN = (0.75, 0.5, 2.5), (-10.0, -20.0, -30.0)
 
 
 def _stored(count=5):
-    """[slices, rows, columns]; all lengths differ."""
+    """Returns [slices, rows, columns], all of different lengths."""
     return np.random.default_rng(0).integers(0, 2000, (count, 6, 8)).astype(np.uint16)
 
 
@@ -28,12 +29,12 @@ def series(tmp_path):
 
 
 def _from_axial(slices):
-    """Voxels to the right, front and top of slices whose columns run left and whose rows back."""
+    """Converts axial slices (columns to the left, rows to the back) to RAS+ voxels."""
     return slices.transpose(2, 1, 0)[::-1, ::-1]
 
 
 def _by_height(folder):
-    """The files of an axial series, from the lowest slice."""
+    """Returns the files of an axial series from the lowest slice up."""
     return sorted(folder.iterdir(), key=lambda path: pydicom.dcmread(path).ImagePositionPatient[2])
 
 
@@ -103,7 +104,7 @@ def test_names_of_slices(tmp_path, series, names):
     np.testing.assert_array_equal(read_series(named).voxels, read_series(series).voxels)
 
 
-def test_other_files_and_folders_are_passed_over(series):
+def test_other_files_and_folders_are_ignored(series):
     expected = read_series(series).voxels
     for name in ("notes.txt", "._0.dcm", "preview.png"):
         (series / name).write_bytes(b"no DICOM")
@@ -113,12 +114,12 @@ def test_other_files_and_folders_are_passed_over(series):
 
 def test_two_series_in_a_folder(series):
     write_series(series, _stored(), series="1.2.3.5", names="other{}.dcm")
-    _refused(series, r"series: holds 2 DICOM series; give each a folder of its own\.$")
+    _refused(series, r"series: holds 2 DICOM series; give each its own folder\.$")
 
 
-#: Copying the series again would bring the same slices.
+#: Not "copy it again": that would give the same slices.
 _REMEDY = (
-    "regularly-spaced.*: add those that are missing, move away those that are not of the scan, or "
+    "regularly-spaced.*: add missing slices, move away slices of other scans, or "
     r"leave the folder out\.$"
 )
 
@@ -212,11 +213,9 @@ def test_series_that_are_named_by_uid_have_masks_of_their_own(named_by_uid, endi
 
 def test_the_mask_of_a_series_is_not_that_of_another(named_by_uid):
     _write_masks(named_by_uid, "1.2.840.77.3.nii.gz")
-    with pytest.raises(
-        UserError, match=r"77\.4: has no mask .*add '1.2.840.77.4_mask' \(.nii.gz\)"
-    ):
+    with pytest.raises(UserError, match=r"77\.4: has no mask .*add '1.2.840.77.4_mask.nii.gz'"):
         read_folder(named_by_uid, "dicom", Splitting())
-    # What the line says helps.
+    # The remedy works.
     _write_masks(named_by_uid, "1.2.840.77.4_mask.nii.gz")
     test = read_folder(named_by_uid, "dicom", Splitting())["test"]
     assert len({item.mask for item in test}) == 2
@@ -227,7 +226,7 @@ def test_a_series_of_labels_is_not_learnt_from(named_by_uid):
     write_series(
         named_by_uid / "train/good/1.2.840.77.9_seg", labels, rescale=None, PatientID="seg"
     )
-    with pytest.raises(UserError, match="77.9_seg: is a mask and no image: .* move it away"):
+    with pytest.raises(UserError, match="77.9_seg: is a mask, not an image: .* move it away"):
         read_folder(named_by_uid, "dicom", Splitting())
 
 
@@ -235,7 +234,7 @@ def test_a_series_of_labels_is_not_learnt_from(named_by_uid):
     "name",
     ["._1.dcm", "Thumbs.db", "desktop.ini", ".DS_Store", "@eaDir/1.dcm", "__MACOSX/1.dcm"],
 )
-def test_companions_of_slices_are_passed_over(series, name):
+def test_hidden_files_beside_slices_are_ignored(series, name):
     expected = read_series(series).voxels
     (series / name).parent.mkdir(exist_ok=True)
     (series / name).write_bytes(b"x")

@@ -1,4 +1,4 @@
-"""Damaged files of every kind: each is read or refused in one line, by a process that survives."""
+"""Damaged files of every kind are read or refused in one line; the process survives."""
 
 import collections
 import os
@@ -27,7 +27,7 @@ def test_damaged_files_are_read_or_refused(tmp_path):
     assert outcomes.total() >= 1000
     kinds = {kind for kind, _ in outcomes}
     assert kinds == {"png", "deep.png", "jpg", "tif", "deep.tif", "nii", "nii.gz", "dcm"}
-    # Damage that is not seen as such: there is much, where there are no check sums.
+    # Without checksums, much damage goes unnoticed.
     assert all(outcomes[kind, "refused"] >= 20 for kind in kinds)
     assert all(outcomes[kind, "read"] >= 5 for kind in ("jpg", "tif", "deep.tif", "nii", "dcm"))
     assert all(outcomes[kind, "read"] <= 5 for kind in ("png", "deep.png", "nii.gz"))

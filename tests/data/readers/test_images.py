@@ -1,4 +1,4 @@
-"""Image files: the pixels that were written are read, whatever the format keeps them in."""
+"""Image files: the pixels that were written are read, in every format."""
 
 import struct
 
@@ -16,7 +16,7 @@ HEIGHT, WIDTH = 6, 8
 
 
 def _random(dtype, channels, seed=0):
-    """[H, W, C] of all values that the type has."""
+    """Returns [H, W, C] over the whole range of the type."""
     most = np.iinfo(dtype).max
     rng = np.random.default_rng(seed)
     return rng.integers(0, most, (HEIGHT, WIDTH, channels), dtype, endpoint=True)
@@ -96,7 +96,7 @@ def test_tiff_whose_zero_is_white(tmp_path, dtype, byteorder):
 def test_tiff_as_other_programs_compress_it(tmp_path, compression, dtype, channels):
     pixels = _random(dtype, channels)
     image = Image.fromarray(pixels if channels == 3 else pixels[..., 0])
-    # With differences between neighbours, as most write it.
+    # With a predictor, as most programs write it.
     tags = {317: 2} if compression != "packbits" else {}
     image.save(tmp_path / "a.tif", compression=compression, tiffinfo=tags)
     _check(tmp_path / "a.tif", pixels)
@@ -111,7 +111,7 @@ def test_tiff_of_one_bit(tmp_path):
 
 
 def _small_tiff(bits, content):
-    """A grey TIFF file of 8 x 6 pixels, packed by hand: tifffile packs whole bytes alone."""
+    """Returns a grey TIFF file of 8 x 6 pixels; tifffile writes whole bytes only."""
     short, long = 3, 4
     entries = [
         *((256, short, WIDTH), (257, short, HEIGHT), (258, short, bits), (259, short, 1)),
@@ -135,14 +135,14 @@ def test_tiff_of_other_colours_becomes_rgb(tmp_path, mode):
     red = Image.new("RGB", (WIDTH, HEIGHT), (230, 20, 40)).convert(mode)
     red.save(tmp_path / "a.tif")
     pixels = read_image(tmp_path / "a.tif")
-    # YCbCr rounds to whole levels, there and back.
+    # Conversion to YCbCr and back rounds.
     np.testing.assert_allclose(pixels[0, 0], (230, 20, 40), atol=2)
 
 
 def test_tiff_of_several_pages_is_refused(tmp_path):
     pages = np.zeros((3, HEIGHT, WIDTH), np.uint8)
     tifffile.imwrite(tmp_path / "a.tif", pages, photometric="minisblack")
-    with pytest.raises(DataError, match=r"a\.tif: has 3 pages; give one image a file\.$"):
+    with pytest.raises(DataError, match=r"a\.tif: has 3 pages; save one image per file\.$"):
         read_image(tmp_path / "a.tif")
 
 
@@ -162,7 +162,7 @@ def test_tiff_of_no_known_colours_is_refused(tmp_path, pixels, photometric, expe
         read_image(tmp_path / "a.tif")
 
 
-#: EXIF's and TIFF's tag 274 -> the stored image, from the one that is to be seen.
+#: Value of the tag Orientation -> function from the image as seen to the stored image.
 STORED = {
     1: lambda seen: seen,
     2: np.fliplr,
@@ -187,7 +187,7 @@ def test_images_are_turned_as_their_tags_say(tmp_path, tag):
         )
         _check(tmp_path / "a.tif", pixels)
 
-    # Blocks of 8 pixels, as JPEG has: each of one grey comes through as it is.
+    # JPEG keeps blocks of 8 x 8 pixels of one grey.
     seen = np.kron(np.array([[0, 50, 100], [150, 200, 250]], np.uint8), np.ones((8, 8), np.uint8))
     exif = Image.Exif()
     exif[274] = tag
@@ -199,7 +199,7 @@ def test_images_are_turned_as_their_tags_say(tmp_path, tag):
 def test_jpeg(tmp_path, mode):
     colour = {"L": 90, "RGB": (200, 100, 50), "CMYK": (55, 155, 205, 0)}[mode]
     Image.new(mode, (16, 16), colour).save(tmp_path / "a.jpg", quality=95)
-    # Ink takes light away: 255 - 55 = 200, ...
+    # CMYK is subtractive: 255 - 55 = 200, ...
     expected = 90 if mode == "L" else (200, 100, 50)
     pixels = read_image(tmp_path / "a.jpg")
     assert pixels.shape == (16, 16, 1 if mode == "L" else 3) and pixels.dtype == np.uint8

@@ -24,7 +24,7 @@ def _palette(numbers, *colours):
 
 
 def _colours(*colours):
-    """0 where nothing is marked, else the first colour; a square of each other one."""
+    """Returns MARKED in the first colour on black, with a square of each other colour."""
     pixels = MARKED[..., None] * np.array(colours[0], np.uint8)
     for place, colour in enumerate(colours[1:]):
         pixels[50:56, 10 * place : 10 * place + 6] = colour
@@ -51,7 +51,7 @@ def _read(image, path):
         ("opaque.png", DRAWN.convert("RGBA")),
         ("opaque_grey.png", DRAWN.convert("LA")),
         ("classes.png", _palette(MARKED * 2, (0, 0, 0), (0, 99, 0), (99, 0, 0))),
-        # Programs that make palettes order colours as they like: grey ones are seen.
+        # The order of a palette is arbitrary; if its colours are grey, they count.
         ("optimised.png", _palette(~MARKED, (255, 255, 255), (0, 0, 0))),
         ("a.bmp", DRAWN),
         ("a.pgm", DRAWN),
@@ -70,7 +70,7 @@ def test_classes_and_areas_of_grey_or_colour_are_anomalous(tmp_path):
     np.testing.assert_array_equal(_read(several, tmp_path / "a.png"), more)
     grey = _colours((255,) * 3, (128,) * 3, (40,) * 3).convert("L")
     np.testing.assert_array_equal(_read(grey, tmp_path / "b.png"), more)
-    few = np.where(MARKED, 4, 0).astype(np.uint8)  # numbers of classes need fill no area
+    few = np.where(MARKED, 4, 0).astype(np.uint8)  # class numbers may be rare
     few[0, :3] = 1, 2, 3
     assert _read(Image.fromarray(few), tmp_path / "c.png").sum() == MARKED.sum() + 3
 
@@ -85,7 +85,7 @@ def test_transparent_where_it_is_black_is_no_contradiction(tmp_path):
 
 def test_jpeg_that_keeps_two_values_is_read(tmp_path):
     square = np.zeros((SIDE, SIDE), np.uint8)
-    square[16:32, 16:32] = 255  # blocks of 8 pixels, as JPEG has
+    square[16:32, 16:32] = 255  # JPEG blocks of 8 pixels
     assert _read(Image.fromarray(square), tmp_path / "a.jpg").sum() == 16**2
     assert not _read(Image.new("L", (SIDE, SIDE)), tmp_path / "empty.jpg").any()
 
@@ -112,7 +112,7 @@ def test_an_edge_that_is_uncertain_is_refused(tmp_path, name, image):
 
 
 def _soft(scale=1):
-    """Grey of many levels along the edge, as resizing leaves it."""
+    """Returns a mask with many grey levels along its edge, as resizing leaves it."""
     drawn = Image.fromarray(MARKED[20:40, 18:38].astype(np.uint8) * 255)
     return np.asarray(drawn.resize((SIDE, SIDE), Image.Resampling.BICUBIC)) // scale
 
@@ -131,17 +131,17 @@ def test_the_colours_of_a_soft_mask_are_counted_without_numbers(tmp_path, channe
 
 @pytest.mark.parametrize("scale", [4, 5, 8, 16])
 def test_soft_masks_of_small_numbers_are_no_classes(tmp_path, scale):
-    """255 // 4 is 63, and so on: numbers that classes might have."""
+    """255 // 4 is 63, ...: values that could be class numbers."""
     with pytest.raises(DataError, match=r"\d+ values beside 0, from .*edge is uncertain"):
         _read(Image.fromarray(_soft(scale)), tmp_path / "a.png")
 
 
 def test_many_classes_are_read_and_some_may_be_small(tmp_path):
     classes = np.zeros((SIDE, SIDE), np.uint8)
-    for number in range(1, 41):  # of 7 x 4 pixels each
+    for number in range(1, 41):  # 7 x 4 pixels each
         row, column = divmod(number - 1, 8)
         classes[8 * row : 8 * row + 7, 8 * column : 8 * column + 4] = number
-    classes[60, :12] = np.arange(41, 53)  # of a pixel each
+    classes[60, :12] = np.arange(41, 53)  # one pixel each
     assert _read(Image.fromarray(classes), tmp_path / "a.png").sum() == 40 * 28 + 12
 
 
@@ -187,7 +187,7 @@ def test_what_is_no_mark_is_refused(tmp_path, value, expected):
 
 
 def _tagged(path, tag, shape=(8, 8)):
-    """An image file whose EXIF or TIFF tag is this; 0: it has none."""
+    """Writes an image file with this EXIF or TIFF tag Orientation; 0: without the tag."""
     pixels = np.arange(shape[0] * shape[1], dtype=np.uint8).reshape(shape)
     if path.suffix == ".tif":
         more = [(274, 3, 1, tag, True)] if tag else []
@@ -207,7 +207,7 @@ def test_the_tag_is_found_in_every_format(tmp_path, name):
     assert orientation_of(_tagged(tmp_path / name, 0)) == 1
     if name != "a.png":
         return
-    # After the pixels, where some programs write it.
+    # Some programs write the chunk after the pixels.
     content = _tagged(tmp_path / name, 3).read_bytes()
     start = content.index(b"eXIf") - 4
     length = int.from_bytes(content[start : start + 4]) + 12
@@ -221,10 +221,10 @@ def test_the_tag_is_found_in_every_format(tmp_path, name):
 def test_a_square_image_that_is_turned_alone_is_refused(tmp_path, suffix, image, mask):
     turned = _tagged(tmp_path / f"image{suffix}", image)
     drawn = _tagged(tmp_path / "mask.png", mask)
-    told = (
+    message = (
         rf"mask.png: it is uncertain.*{image or 1} in '.*image{suffix}' and {mask or 1} in '.*mask"
     )
-    with pytest.raises(DataError, match=told):
+    with pytest.raises(DataError, match=message):
         check_orientation(turned, drawn, (8, 8))
 
 
@@ -236,7 +236,7 @@ def test_an_image_and_a_mask_of_one_tag_fit(tmp_path, image, mask):
 def test_shapes_tell_which_way_up_a_mask_lies(tmp_path):
     image = _tagged(tmp_path / "a.jpg", 6, shape=(8, 12))  # seen as (12, 8)
     check_orientation(image, _tagged(tmp_path / "m.png", 0, shape=(12, 8)), (12, 8))
-    half = _tagged(tmp_path / "b.jpg", 3, shape=(8, 12))  # (8, 12) both ways
+    half = _tagged(tmp_path / "b.jpg", 3, shape=(8, 12))  # (8, 12) stored and seen
     with pytest.raises(DataError, match="uncertain which way up"):
         check_orientation(half, _tagged(tmp_path / "m.png", 0, shape=(8, 12)), (8, 12))
 

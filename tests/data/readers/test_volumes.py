@@ -1,4 +1,4 @@
-"""NIfTI files: however the axes are stored, the same scan comes out, turned to RAS+."""
+"""NIfTI files: the same RAS+ scan, however the axes are stored."""
 
 import gzip
 import itertools
@@ -14,11 +14,11 @@ from jaxad.data.prepare.preparation import Preparation
 from jaxad.data.readers.volumes import check_same_grid, read_nifti
 from jaxad.errors import DataError
 
-#: X to the right, Y anterior, Z superior; all lengths differ, so that no exchange goes unseen.
+#: X right, Y anterior, Z superior; all lengths differ, so that exchanged axes show.
 SHAPE = (5, 6, 7)
 RAS = np.array([[1, 0, 0, -20], [0, 2, 0, 5], [0, 0, 3, 40], [0, 0, 0, 1]], float)
 
-#: Every order of axes, and each of them forth or back.
+#: Every order of axes, each forward or backward.
 STORED = list(
     itertools.product(itertools.permutations(range(3)), itertools.product((1, -1), repeat=3))
 )
@@ -29,7 +29,7 @@ def _scan(dtype=np.int16):
 
 
 def _store(voxels, affine, order, ways):
-    """The same scan with other axes: the voxels, and the affine that says so."""
+    """Returns the voxels and the affine of the same scan with other axes."""
     stored = np.transpose(voxels, order)[tuple(slice(None, None, way) for way in ways)]
     to_first = np.zeros((4, 4))  # from indices of what is stored to those of `voxels`
     to_first[3, 3] = 1
@@ -54,7 +54,7 @@ def test_every_order_of_axes_gives_the_same_slices(tmp_path, plane):
         volume, marked = (read_nifti(path) for path in paths)
         np.testing.assert_array_equal(volume.voxels, voxels)
         np.testing.assert_allclose(volume.affine, RAS, atol=1e-5)
-        assert volume.spacing == pytest.approx((1, 2, 3), abs=1e-5)
+        assert volume.grid.spacing == pytest.approx((1, 2, 3), abs=1e-5)
         return cut([volume], marked, settings, cutting)
 
     first = slices((0, 1, 2), (1, 1, 1))
@@ -118,7 +118,7 @@ def test_a_fourth_dimension_of_one_is_none(tmp_path):
 @pytest.mark.parametrize(
     ("shape", "expected"),
     [
-        ((5, 6, 7, 2), r"has 4 dimensions \(5, 6, 7, 2\), a scan has 3; save the volume that is"),
+        ((5, 6, 7, 2), r"has 4 dimensions \(5, 6, 7, 2\), a scan has 3; save each volume in"),
         ((5, 6, 7, 1, 3), "has 5 dimensions"),
         ((5, 6), "has 2 dimensions"),
     ],
@@ -153,7 +153,7 @@ def test_an_affine_that_tells_no_orientation_is_refused(tmp_path, columns):
     sform = np.concatenate([columns, np.zeros((3, 1))], axis=1)
     content[280:328] = sform.astype("<f4").tobytes()  # srow_x, srow_y and srow_z
     path.write_bytes(content)
-    with pytest.raises(DataError, match=r"its affine tells no orientation .*; repair the header"):
+    with pytest.raises(DataError, match=r"its affine has no orientation .*; repair the header"):
         read_nifti(path)
 
 
@@ -167,7 +167,7 @@ def test_an_oblique_scan_is_turned_to_the_nearest_axes(tmp_path):
         np.testing.assert_array_equal(volume.voxels, _scan())
         np.testing.assert_allclose(volume.affine, turn @ RAS, atol=1e-5)
         # Lengths of steps along the axes of the scan, not of the patient.
-        assert volume.spacing == pytest.approx((1, 2, 3), abs=1e-5)
+        assert volume.grid.spacing == pytest.approx((1, 2, 3), abs=1e-5)
 
 
 def test_a_mask_must_lie_on_the_grid_of_its_scan(tmp_path):
@@ -183,8 +183,8 @@ def test_a_mask_must_lie_on_the_grid_of_its_scan(tmp_path):
     near[:3, 3] += 0.4  # less than half a millimetre
     far[2, 3] += 3  # the next slice
     check_same_grid(scan, mask(_scan(), near), "mask")
-    told = r"mask\.nii: the mask lies up to 3 mm away from the scan '.*scan\.nii'; resample it"
-    with pytest.raises(DataError, match=told):
+    message = r"mask\.nii: the mask lies up to 3 mm away from the scan '.*scan\.nii'; resample it"
+    with pytest.raises(DataError, match=message):
         check_same_grid(scan, mask(_scan(), far), "mask")
 
     # The same first voxel, but steps of 1.2 instead of 1 mm: (5 - 1) x 0.2 = 0.8 mm off at the end.
@@ -192,6 +192,6 @@ def test_a_mask_must_lie_on_the_grid_of_its_scan(tmp_path):
     with pytest.raises(DataError, match=r"lies up to 0\.8 mm away"):
         check_same_grid(scan, mask(_scan(), wider), "mask")
 
-    told = r"mask\.nii: the mask has shape \(5, 6, 8\), the scan '.*' \(5, 6, 7\); resample it"
-    with pytest.raises(DataError, match=told):
+    message = r"mask\.nii: the mask has shape \(5, 6, 8\), the scan '.*' \(5, 6, 7\); resample it"
+    with pytest.raises(DataError, match=message):
         check_same_grid(scan, mask(np.ones((5, 6, 8), np.uint8), RAS), "mask")

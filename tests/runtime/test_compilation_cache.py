@@ -1,4 +1,4 @@
-"""Compiled programs are kept, but where the user says otherwise."""
+"""The compilation cache is enabled unless the user configures JAX otherwise."""
 
 import errno
 import os
@@ -6,13 +6,13 @@ import os
 import jax
 import pytest
 
-from jaxad.runtime import compilation
-from jaxad.storage.user_folders import user_cache
+from jaxad.runtime import compilation_cache
+from jaxad.storage.home import cache_folder
 
 
 @pytest.fixture
 def fresh(monkeypatch, tmp_path):
-    """JAX as it starts: told of no folder; what a test sets is taken back."""
+    """JAX without a cache folder; its settings are restored after the test."""
     names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs",
              "jax_enable_compilation_cache")  # fmt: skip
     before = {name: getattr(jax.config, name) for name in names}
@@ -23,41 +23,41 @@ def fresh(monkeypatch, tmp_path):
         jax.config.update(name, value)
 
 
-def test_programs_are_kept_in_the_user_s_cache_by_machine(fresh, monkeypatch):
-    folder = compilation.keep_programs(user_cache)
+def test_the_folder_depends_on_the_machine(fresh, monkeypatch):
+    folder = compilation_cache.enable_compilation_cache(cache_folder)
     assert folder.parent == fresh / "jaxad" / "compiled" and folder.is_dir()
     assert jax.config.jax_compilation_cache_dir == str(folder)
     jax.config.update("jax_compilation_cache_dir", None)
-    monkeypatch.setattr(compilation.platform, "machine", lambda: "another")
-    assert compilation.keep_programs(user_cache) != folder
+    monkeypatch.setattr(compilation_cache.platform, "machine", lambda: "another")
+    assert compilation_cache.enable_compilation_cache(cache_folder) != folder
 
 
-def test_what_the_user_says_stays(fresh):
+def test_settings_of_the_user_take_precedence(fresh):
     jax.config.update("jax_compilation_cache_dir", "mine")
-    assert compilation.keep_programs(user_cache) is None
+    assert compilation_cache.enable_compilation_cache(cache_folder) is None
     assert jax.config.jax_compilation_cache_dir == "mine"
     jax.config.update("jax_compilation_cache_dir", None)
     jax.config.update("jax_enable_compilation_cache", False)
-    assert compilation.keep_programs(user_cache) is None
+    assert compilation_cache.enable_compilation_cache(cache_folder) is None
     assert jax.config.jax_compilation_cache_dir is None
 
 
-def test_a_home_that_cannot_be_written_is_no_error(fresh, monkeypatch):
+def test_a_cache_folder_that_cannot_be_written_is_no_error(fresh, monkeypatch):
     (fresh / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(fresh / "file"))
-    assert compilation.keep_programs(user_cache) is None
+    assert compilation_cache.enable_compilation_cache(cache_folder) is None
     assert jax.config.jax_compilation_cache_dir is None
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS])
-def test_a_folder_that_takes_nothing_is_said_once(fresh, monkeypatch, capsys, number):
+def test_a_folder_on_a_full_disk_is_one_warning(fresh, monkeypatch, capsys, number):
     """JAX would warn at every program."""
 
     def refuse(**_):
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr("tempfile.TemporaryFile", refuse)
-    assert compilation.keep_programs(user_cache) is None
+    assert compilation_cache.enable_compilation_cache(cache_folder) is None
     assert jax.config.jax_compilation_cache_dir is None
     printed = capsys.readouterr().err
     assert os.strerror(number) in printed and printed.count("\n") == 1

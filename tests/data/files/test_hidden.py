@@ -1,22 +1,23 @@
-"""What systems leave beside files: passed over wherever files are gathered, refused by name."""
+"""Hidden files that systems leave beside others: ignored in folders, refused if named."""
 
 import numpy as np
 import pytest
 from test_folders import data_config, mvtec, write_image, write_scan  # noqa: F401
 
-from jaxad.data.files.tree import find_files, find_folders, is_hidden
+from jaxad.data.files.tree import find_files, find_folders
+from jaxad.data.readers.checks import is_hidden
 from jaxad.data.replay import find_items, read_normals
 from jaxad.data.sources import DataSet
 from jaxad.errors import UserError
 
-COMPANIONS = ["._0.png", ".DS_Store", ".ipynb_checkpoints/0-checkpoint.png", "__MACOSX/._0.png",
+HIDDEN = ["._0.png", ".DS_Store", ".ipynb_checkpoints/0-checkpoint.png", "__MACOSX/._0.png",
               "__MACOSX/0.png", "Thumbs.db", "desktop.ini", "@eaDir/0.png",
               "$RECYCLE.BIN/0.png", "lost+found/0.png", "#recycle/0.png"]  # fmt: skip
 
 
-@pytest.mark.parametrize("name", COMPANIONS)
+@pytest.mark.parametrize("name", HIDDEN)
 @pytest.mark.parametrize("place", ["", "train", "train/good", "test", "test/crack", "ground_truth"])
-def test_companions_in_a_folder_of_images(mvtec, name, place, capsys):  # noqa: F811 - a fixture
+def test_hidden_files_in_a_folder_of_images(mvtec, name, place, capsys):  # noqa: F811 - a fixture
     items = find_items(mvtec / "test", data_config(mvtec))
     path = mvtec / place / name
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -30,7 +31,7 @@ def test_companions_in_a_folder_of_images(mvtec, name, place, capsys):  # noqa: 
 
 
 @pytest.mark.parametrize("name", ["._train.npz", ".hidden.npz", "__MACOSX/train.npz", "Thumbs.db"])
-def test_companions_of_arrays(tmp_path, name):
+def test_hidden_files_of_arrays(tmp_path, name):
     for split in ("train", "val"):
         images = np.random.default_rng(len(split)).random((4, 16, 16)).astype(np.float32)
         np.savez(tmp_path / f"{split}.npz", image=images)
@@ -39,7 +40,7 @@ def test_companions_of_arrays(tmp_path, name):
     assert set(DataSet(data_config(tmp_path, "npz")).split_names) == {"train", "val"}
 
 
-def test_companions_of_scans(tmp_path):
+def test_hidden_files_of_scans(tmp_path):
     for number in range(5):
         write_scan(tmp_path / f"{number}.nii.gz", number)
     (tmp_path / "._0.nii.gz").write_bytes(b"x")
@@ -50,7 +51,7 @@ def test_companions_of_scans(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["._0.png", ".0.png", "Thumbs.db", "desktop.ini", "._list.csv"])
-def test_a_companion_that_is_named_itself_is_refused(mvtec, name):  # noqa: F811 - a fixture
+def test_a_hidden_file_that_is_named_itself_is_refused(mvtec, name):  # noqa: F811 - a fixture
     (mvtec / "test/crack" / name).write_bytes(b"x")
     data = data_config(mvtec)
     for use in (find_items, read_normals):

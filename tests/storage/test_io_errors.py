@@ -1,12 +1,13 @@
-"""Errors of storage: what they say in words, and what follows them."""
+"""File errors of libraries: their error numbers, remedies, and late reports."""
 
 import errno
 import logging
 import os
+import sys
 
 import pytest
 
-from jaxad.storage import storage_errors
+from jaxad.storage import io_errors
 
 WRITE_FAILED = (
     'Failed to finalize writing of split "train": write() failed: {}; writing /data/icbm_synth/'
@@ -15,24 +16,24 @@ WRITE_FAILED = (
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS])
-def test_the_reason_is_found_in_the_words_of_array_record(number):
+def test_the_error_number_is_found_in_a_message_of_array_record(number):
     error = RuntimeError(WRITE_FAILED.format(os.strerror(number)))
-    assert storage_errors.number_in_words(error) == number
+    assert io_errors.find_error_number(error) == number
 
 
-def test_the_reason_is_found_behind_another_error():
+def test_the_error_number_is_found_in_the_cause_of_an_error():
     try:
         try:
             raise OSError(errno.ENOSPC, "full")
         except OSError as error:
             raise RuntimeError("the split failed") from error
     except RuntimeError as error:
-        assert storage_errors.number_in_words(error) == errno.ENOSPC
+        assert io_errors.find_error_number(error) == errno.ENOSPC
 
 
 @pytest.mark.parametrize("error", [RuntimeError("shape (3,)"), ValueError(""), OSError("gone")])
 def test_other_errors_have_no_number(error):
-    assert storage_errors.number_in_words(error) is None
+    assert io_errors.find_error_number(error) is None
 
 
 @pytest.mark.parametrize(
@@ -43,13 +44,13 @@ def test_other_errors_have_no_number(error):
     ],
 )  # fmt: skip
 def test_remedies(number, remedy):
-    assert storage_errors.remedy(number) == f"{remedy}, and the same command goes on".replace(
+    assert io_errors.remedy(number) == f"{remedy}, and the same command goes on".replace(
         "more, and", "more,"
     )
 
 
 def never_retrieved(error):
-    """What asyncio logs of a task that nobody waited for."""
+    """Tells whether asyncio would log an error of a task that was not awaited."""
     record = logging.LogRecord(
         "asyncio", logging.ERROR, "", 0, "Future exception was never retrieved", (),
         (type(error), error, error.__traceback__),
@@ -60,22 +61,16 @@ def never_retrieved(error):
 STORAGE = ValueError("RESOURCE_EXHAUSTED: Error writing [tensorstore_spec='{}']")
 
 
-@pytest.fixture(autouse=True)
-def own_filters(monkeypatch):
-    monkeypatch.setattr(logging.getLogger("asyncio"), "filters", [])
-    monkeypatch.setattr("sys.unraisablehook", lambda unraisable: None)
-    # A failure in an earlier test silences for good what may still come of it.
-    monkeypatch.setattr(storage_errors, "_silence", storage_errors._Silence())
+def state():
+    loggers = [logging.getLogger(name) for name in ("asyncio", "absl")]
+    return sys.unraisablehook, [list(logger.filters) for logger in loggers]
 
 
-def test_late_errors_of_storage_are_silent_after_a_failure_and_others_are_not():
-    with pytest.raises(OSError), storage_errors.without_echoes():
-        raise OSError("full")
-    assert not never_retrieved(STORAGE)
-    assert never_retrieved(ValueError("of the user's own task"))
-
-
-def test_nothing_is_silenced_after_a_success():
-    with storage_errors.without_echoes():
+def test_late_errors_of_storage_are_dropped_inside_the_block_and_no_others():
+    before = state()
+    with pytest.raises(OSError), io_errors.late_errors_dropped(), io_errors.late_errors_dropped():
         assert not never_retrieved(STORAGE)
+        assert never_retrieved(ValueError("of the user's own task"))
+        raise OSError("full")
     assert never_retrieved(STORAGE)
+    assert state() == before

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from jaxad.errors import UserError
-from jaxad.runtime import compilation
-from jaxad.storage import user_folders
-from jaxad.storage.user_folders import user_cache
+from jaxad.runtime import compilation_cache
+from jaxad.storage import home
+from jaxad.storage.home import cache_folder
 from jaxad.train import feature_cache
 
 VARIABLES = ("MPLCONFIGDIR", "KERAS_HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME")
@@ -16,7 +16,7 @@ VARIABLES = ("MPLCONFIGDIR", "KERAS_HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME")
 
 @pytest.fixture
 def clean(monkeypatch, tmp_path):
-    """No variable names a folder; temporary files go to `tmp`, the home folder is `home`."""
+    """No variable is set; temporary files go to `tmp`, and `home` is the home folder."""
     for variable in VARIABLES:
         monkeypatch.setenv(variable, "")  # what a test sets is taken back
         monkeypatch.delenv(variable)
@@ -28,7 +28,7 @@ def clean(monkeypatch, tmp_path):
 
 @pytest.fixture
 def homeless(clean, monkeypatch):
-    """As in a container whose user the system does not know."""
+    """A user that the system does not know, as in some containers."""
 
     def unknown(self):
         raise RuntimeError("Could not determine home directory.")
@@ -38,17 +38,17 @@ def homeless(clean, monkeypatch):
 
 
 def test_a_home_folder_that_can_be_written_is_left_alone(clean, capsys):
-    user_folders.place_caches_of_others()
-    assert user_folders.user_cache() == clean / "home/.cache"
+    home.relocate_library_caches()
+    assert home.cache_folder() == clean / "home/.cache"
     assert not any(variable in os.environ for variable in VARIABLES)
     assert capsys.readouterr() == ("", "")
     assert not list(clean.glob("*/*"))  # nothing is made
 
 
 def test_without_a_home_folder(homeless, capsys):
-    assert user_folders.home_folder() is None and user_folders.user_cache() is None
+    assert home.home_folder() is None and home.cache_folder() is None
     assert feature_cache.default_folder() is None
-    user_folders.place_caches_of_others()
+    home.relocate_library_caches()
     folder = homeless / "tmp" / f"jaxad-{os.getuid()}"
     assert Path(os.environ["MPLCONFIGDIR"]).parent == folder
     assert Path(os.environ["KERAS_HOME"]).parent == folder
@@ -56,44 +56,46 @@ def test_without_a_home_folder(homeless, capsys):
     assert printed.count("\n") == 1 and str(folder) in printed
 
 
-def test_programs_are_not_kept_without_a_home_folder(homeless, capsys):
-    before = compilation.jax.config.jax_compilation_cache_dir
-    compilation.jax.config.update("jax_compilation_cache_dir", None)
+def test_programs_are_not_cached_without_a_home_folder(homeless, capsys):
+    before = compilation_cache.jax.config.jax_compilation_cache_dir
+    compilation_cache.jax.config.update("jax_compilation_cache_dir", None)
     try:
-        assert compilation.keep_programs(user_cache) is None
+        assert compilation_cache.enable_compilation_cache(cache_folder) is None
     finally:
-        compilation.jax.config.update("jax_compilation_cache_dir", before)
+        compilation_cache.jax.config.update("jax_compilation_cache_dir", before)
     printed = capsys.readouterr().err
-    assert printed.startswith("note: compiled programs are not kept (this user has no home folder)")
+    assert printed.startswith(
+        "note: compiled programs are not cached (this user has no home folder)"
+    )
     assert printed.count("\n") == 1
 
 
 @pytest.mark.parametrize("variable", ["MPLCONFIGDIR", "HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME"])
-def test_a_file_is_in_the_way(clean, monkeypatch, capsys, variable):
+def test_a_file_in_the_place_of_a_folder(clean, monkeypatch, capsys, variable):
     (clean / "file").touch()
     monkeypatch.setenv(variable, str(clean / "file/below"))
-    user_folders.place_caches_of_others()
+    home.relocate_library_caches()
     moved = Path(os.environ["MPLCONFIGDIR"])
     assert moved.is_relative_to(clean / "tmp")
     assert capsys.readouterr().err.count("\n") == 1
 
 
-def test_no_folder_for_temporary_files_either(homeless, monkeypatch):
+def test_without_a_folder_for_temporary_files(homeless, monkeypatch):
     def none():
         raise FileNotFoundError("No usable temporary directory found")
 
     monkeypatch.setattr("tempfile.gettempdir", none)
-    assert user_folders.temporary_folder() is None
-    user_folders.place_caches_of_others()
+    assert home.temporary_folder() is None
+    home.relocate_library_caches()
     assert not any(variable in os.environ for variable in VARIABLES)
 
 
 def test_the_temporary_folder_of_another_user_is_not_taken(clean, monkeypatch):
     monkeypatch.setattr(os, "getuid", lambda: 4321)  # not the owner of what this test makes
-    assert user_folders.temporary_folder() is None
+    assert home.temporary_folder() is None
 
 
-def test_a_cache_in_the_home_of_nobody(clean, monkeypatch):
+def test_a_cache_in_the_home_folder_of_an_unknown_user(clean, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", "~nosuchuser/c")
     with pytest.raises(UserError, match=r"^\$XDG_CACHE_HOME: '~nosuchuser/c': there is no user"):
-        user_folders.user_cache()
+        home.cache_folder()

@@ -1,8 +1,8 @@
-"""Time by kind and by layer, from a program's text and its operations' times."""
+"""Shares of time by kind and by layer, from HLO text and the times of operations."""
 
 import pytest
 
-from jaxad.profile.trace_shares import BETWEEN_DEVICES, NO_LAYER, layer, operation_seconds, shares
+from jaxad.profile.time_shares import BETWEEN_DEVICES, NO_LAYER, layer, operation_seconds, shares
 
 TEXT = """
 ENTRY %main {
@@ -26,7 +26,7 @@ def test_shares_by_kind_and_layer():
     assert list(kinds) == ["mul", "copy", "all-reduce", "dot_general"]
 
 
-def test_nothing_is_known_of_a_trace_without_operations(tmp_path):
+def test_a_trace_without_operations_has_no_shares(tmp_path):
     assert operation_seconds(tmp_path) == {}
     assert shares({}, TEXT) == ({}, {})
 

@@ -1,7 +1,7 @@
-"""Where the time of a traced program goes, by kind of operation and by layer.
+"""Shares of the time of a traced program, by kind of operation and by layer.
 
-A trace names the operations of the compiled program; the program's text says of each which of our
-layers it came from. A fused kernel counts where its last operation came from.
+A trace names the operations of the compiled program, and the program's HLO text names the layer
+that each came from. A fused kernel is assigned to the layer of its last operation.
 """
 
 import re
@@ -12,25 +12,25 @@ import jax
 
 _LINE = re.compile(r"^\s+(?:ROOT )?%?(?P<name>[\w.\-]+) = .*? (?P<kind>[a-z][a-z0-9\-]*)\(")
 _ORIGIN = re.compile(r'op_name="([^"]*)"')
-#: Their time is that of the operations inside them.
+#: Operations whose time is that of the operations inside them.
 _HOLDERS = ("while", "call", "conditional")
 _COLLECTIVES = ("all-reduce", "all-gather", "all-to-all", "reduce-scatter", "collective-permute")
-#: Names in an operation's path that are JAX's own.
+#: Names in the path of an operation that JAX adds.
 _STRUCTURE = {"shard_map", "while", "body", "cond", "closed_call", "checkpoint", "remat"}
 
-#: What comes from no layer: losses, optimiser, random numbers.
+#: Operations outside of layers: losses, optimiser, random numbers.
 NO_LAYER = "(no layer)"
 BETWEEN_DEVICES = "(between devices)"
 
 
 def operation_seconds(folder: Path) -> dict[str, float]:
-    """Seconds of each operation of the compiled program in a trace, summed over devices.
+    """Sums the seconds of each operation of the compiled program in a trace over devices.
 
     Args:
-        folder: that `jax.profiler.trace` wrote to.
+        folder: the folder that `jax.profiler.trace` wrote.
 
     Returns:
-        HLO operation -> seconds; empty where the backend's trace does not name them.
+        HLO operation -> seconds; empty if the trace of the backend does not name operations.
     """
     seconds: dict[str, float] = {}
     for path in sorted(folder.rglob("*.xplane.pb")):
@@ -40,25 +40,26 @@ def operation_seconds(folder: Path) -> dict[str, float]:
 
 
 def _events(path: Path) -> Iterator[tuple[str, float]]:
+    """Yields (operation, seconds) of each event of an operation."""
     for plane in jax.profiler.ProfileData.from_file(str(path)).planes:
         for line in plane.lines:
             for event in line.events:
                 operation = dict(event.stats).get("hlo_op")
-                # Other events carry the name too: `wait for ...`, `end: ...`.
+                # Other events have the name too: `wait for ...`, `end: ...`.
                 if operation is not None and event.name == operation:
                     yield str(operation), event.duration_ns * 1e-9
 
 
 def shares(seconds: Mapping[str, float], text: str) -> tuple[dict[str, float], dict[str, float]]:
-    """The parts of the time by kind of operation and by layer, largest first.
+    """Returns the shares of the time by kind of operation and by layer, largest first.
 
     Args:
-        seconds: by operation, see `operation_seconds`.
-        text: the compiled program's, in HLO's text form.
+        seconds: operation -> seconds; see `operation_seconds`.
+        text: the HLO text of the compiled program.
 
     Returns:
-        JAX's primitive (`conv_general_dilated`) -> share, and layer, ` backward` behind it where
-        the gradient was computed, -> share; both sum to 1, or are empty.
+        JAX primitive, such as `conv_general_dilated`, -> share; and layer -> share, with
+        ` backward` after the layer for its gradient. The shares sum to 1; or both are empty.
     """
     origins = _origins(text)
     kinds: dict[str, float] = {}
@@ -72,31 +73,31 @@ def shares(seconds: Mapping[str, float], text: str) -> tuple[dict[str, float], d
 
 
 def _origins(text: str) -> dict[str, tuple[str, str]]:
-    """(primitive, layer) of each operation of a program."""
-    found = {}
+    """Returns operation -> (primitive, layer)."""
+    origins = {}
     for line in text.splitlines():
         operation = _LINE.match(line)
         if not operation or operation["kind"] in _HOLDERS:
             continue
         origin, kind = _ORIGIN.search(line), operation["kind"]
         if kind.startswith(_COLLECTIVES):
-            found[operation["name"]] = (kind, BETWEEN_DEVICES)  # of all layers together
+            origins[operation["name"]] = (kind, BETWEEN_DEVICES)  # sums over all layers
         elif origin:
-            found[operation["name"]] = (primitive(origin[1]), layer(origin[1]))
+            origins[operation["name"]] = (primitive(origin[1]), layer(origin[1]))
         else:
-            found[operation["name"]] = (kind, NO_LAYER)
-    return found
+            origins[operation["name"]] = (kind, NO_LAYER)
+    return origins
 
 
 def primitive(origin: str) -> str:
-    """The last part of `jit(train_step)/jvp(Net)/stem/conv_general_dilated`."""
+    """Returns the last part of a path like `jit(train_step)/jvp(Net)/stem/conv_general_dilated`."""
     return origin.rpartition("/")[2]
 
 
 def layer(origin: str) -> str:
-    """The modules in `jit(train_step)/transpose(jvp(Net))/stem/conv_general_dilated`."""
+    """Returns the modules in a path like `jit(f)/transpose(jvp(Net))/stem/conv_general_dilated`."""
     parts = [part for part in origin.split("/")[:-1] if part not in _STRUCTURE]
-    # A method by its name: `Modules.encode` is `encode`.
+    # A method is named without its class: `Modules.encode` is `encode`.
     modules = [part.rpartition(".")[2] for part in parts if "(" not in part and ")" not in part]
     if not modules:
         return NO_LAYER

@@ -1,0 +1,180 @@
+"""Splits by patient: which patients are in `train`, `val` and `test` if the data do not say."""
+
+import dataclasses
+import hashlib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from jaxad.data.files.items import Item
+from jaxad.data.files.names import NORMAL_WORDS, folded, suggests_normal
+from jaxad.data.readers import dicom
+from jaxad.errors import UserError
+
+#: A remedy for too few patients, or for a patient in two splits.
+SEVERAL_UNDER_ONE_NAME = (
+    "If one name stands for several patients, as PatientID may in anonymised DICOM files, find "
+    "them in the paths of the files with config.data.group_pattern."
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Splitting:
+    """How files are assigned to patients, classes and splits; see `config.data`.
+
+    Attributes:
+        val_share: share of the patients in `train` that moves to `val`.
+        test_share: share of the patients without an anomaly that moves to `test`.
+        seed: of the draw.
+        group_pattern: a regular expression that finds the patient in a file's path below the root
+            (its first group, if it has one); "": every file is its own patient.
+        normal_classes: names of folders or labels that are normal; empty: `NORMAL_WORDS`.
+    """
+
+    val_share: float = 0.1
+    test_share: float = 0.2
+    seed: int = 0
+    group_pattern: str = ""
+    normal_classes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("val_share", "test_share"):
+            if not 0 < getattr(self, name) < 1:
+                raise UserError(
+                    f"config.data.{name}: {getattr(self, name)} is not between 0 and 1."
+                )
+        try:
+            re.compile(self.group_pattern)
+        except re.error as error:
+            raise UserError(
+                f"config.data.group_pattern: '{self.group_pattern}' is no regular expression "
+                f"({error})."
+            ) from error
+
+    def group_of(self, place: str) -> str:
+        """Returns the patient of a file by its path below the root.
+
+        Raises:
+            UserError: the pattern does not match the path.
+        """
+        if not self.group_pattern:
+            return place
+        match = re.search(self.group_pattern, place)
+        if match is None:
+            raise UserError(
+                f"config.data.group_pattern: '{self.group_pattern}' finds no patient in '{place}'; "
+                "change it so that every file has one."
+            )
+        return match[1] if match.re.groups and match[1] is not None else match[0]
+
+    def patient_of(self, path: Path, place: str) -> str:
+        """Returns the patient of a file, or of a DICOM series whose files name one.
+
+        Raises:
+            UserError: see `group_of`.
+        """
+        patient_id = dicom.patient_of(path) if path.is_dir() and not self.group_pattern else ""
+        return patient_id or self.group_of(place)
+
+    @property
+    def normal_words(self) -> tuple[str, ...]:
+        """Names of normal folders and labels."""
+        return self.normal_classes or NORMAL_WORDS
+
+    def is_normal(self, name: str) -> bool:
+        """Tells whether a folder or a label of this name is normal, in any letter case."""
+        return folded(name) in map(folded, self.normal_words)
+
+    def check_class(self, folder: Path) -> None:
+        """Raises a UserError for a folder whose name suggests normal images but is not listed.
+
+        If `config.data.normal_classes` is set, all names are clear.
+        """
+        if self.normal_classes or self.is_normal(folder.name) or not suggests_normal(folder.name):
+            return
+        classes = (*NORMAL_WORDS, folder.name)
+        raise UserError(
+            f"{folder}: is named as normal images are, but would be read as anomalous; rename it "
+            f"to {NORMAL_WORDS[0]}, or list what is normal, config.data.normal_classes={classes}; "
+            f"or, if it is anomalous, set config.data.normal_classes={NORMAL_WORDS}."
+        )
+
+
+def pick(keys: Iterable[str], shares: Sequence[float], seed: int) -> list[set[str]]:
+    """Draws disjoint subsets of names that depend on the names and the seed, not on their order.
+
+    Args:
+        keys: names.
+        shares: size of each subset as a share of all names.
+        seed: of the draw.
+
+    Returns:
+        A set per share, with at least one name if the share is above 0 and names are left, and
+        the set of remaining names.
+    """
+
+    def draw(key: str) -> bytes:
+        return hashlib.blake2b(f"{seed}:{key}".encode(errors="surrogateescape")).digest()
+
+    order = sorted(set(keys), key=draw)
+    total, parts = len(order), []
+    for share in shares:
+        count = max(int(share > 0), round(total * share))
+        parts.append(set(order[:count]))
+        order = order[count:]
+    return [*parts, set(order)]
+
+
+def with_val(splits: Mapping[str, list[Item]], splitting: Splitting) -> dict[str, list[Item]]:
+    """Returns the splits with a share of the patients of `train` moved to `val`.
+
+    Raises:
+        UserError: there are too few patients.
+    """
+    groups = {item.group for item in splits["train"]}
+    if len(groups) < 2:
+        raise UserError(
+            "split 'train' has one patient only; give at least two, so that one can move to 'val'. "
+            f"{SEVERAL_UNDER_ONE_NAME}"
+        )
+    val, train = pick(groups, (splitting.val_share,), splitting.seed)
+    if not train:
+        raise UserError(
+            f"config.data.val_share: {splitting.val_share} of {len(groups)} patients leaves none "
+            "to learn from; make it smaller."
+        )
+    parts = _by_group(splits["train"], {"train": train, "val": val})
+    return {**parts, **{name: items for name, items in splits.items() if name != "train"}}
+
+
+def draw_splits(items: Sequence[Item], splitting: Splitting) -> dict[str, list[Item]]:
+    """Draws splits: patients with an anomaly are tested, the others are drawn by shares.
+
+    Raises:
+        UserError: there are too few normal patients.
+    """
+    anomalous = {item.group for item in items if item.label != 0}
+    normal = {item.group for item in items} - anomalous
+    classes = splitting.normal_classes
+    hint = f" (config.data.normal_classes={classes})" if classes else ""
+    if len(normal) < 3:
+        raise UserError(
+            f"{len(normal)} patients are normal{hint}; at least three are needed, to train, to "
+            "validate and to test. Add some, or give the split of each file. "
+            f"{SEVERAL_UNDER_ONE_NAME}"
+        )
+    test, val, train = pick(normal, (splitting.test_share, splitting.val_share), splitting.seed)
+    if not train:
+        raise UserError(
+            f"config.data.val_share and test_share: {splitting.val_share} and "
+            f"{splitting.test_share} of {len(normal)} patients leave none to learn from; make them "
+            "smaller."
+        )
+    return _by_group(items, {"train": train, "val": val, "test": anomalous | test})
+
+
+def _by_group(items: Sequence[Item], groups: Mapping[str, set[str]]) -> dict[str, list[Item]]:
+    """Returns the items of each split, given its groups."""
+    return {
+        name: [item for item in items if item.group in members] for name, members in groups.items()
+    }

@@ -1,0 +1,151 @@
+"""Fitting of models that learn in one pass over the training images, without gradients.
+
+The result is one checkpoint, of step 1, so that everything that reads a run reads a fitted one. A
+fit that was interrupted begins again; features of a frozen encoder stay in their cache.
+
+Every process fits on all images and the first one saves: all then poll signals equally often, and
+none waits in a barrier for as long as a fit takes.
+"""
+
+import dataclasses
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+from tqdm import tqdm
+
+from jaxad.config.model import make_model
+from jaxad.data.pipeline.batching import HostBatch, eval_batches
+from jaxad.data.sources import DataSet
+from jaxad.errors import RunError, UserError
+from jaxad.runtime import interrupts, processes
+from jaxad.runtime.parallel import Parallel, make_parallel
+from jaxad.storage.array_digests import kind_difference, tree_kinds
+from jaxad.storage.workdir import Workdir
+from jaxad.train.feature_cache import Encoder, cached_features
+from jaxad.train.outputs import open_outputs
+from jaxad.train.state import TrainState, create_state, initial_variables
+from jaxad.types import FittedModel, Model, PretrainedModel, Split, Tree, Variables
+
+#: The step of the one checkpoint.
+FITTED_STEP = 1
+
+
+def fit(config: ConfigDict, workdir: Workdir, data_set: DataSet) -> bool:
+    """Fits a run, unless its folder holds the result already.
+
+    `config.optim`, `config.data.augment` and the lengths and schedules of `config.train` do not
+    apply. Batches have `config.data.batch_size` images.
+
+    Args:
+        config: the config of the run; `workdir` holds no run of another config.
+        workdir: receives the checkpoint and the metrics.
+        data_set: has splits `train` and `val`.
+
+    Returns:
+        True when the run is complete; False when a signal arrived while the result was saved.
+
+    Raises:
+        UserError: the config, the data or the model have a mistake.
+        RunError: the result is not finite or cannot be saved.
+        KeyboardInterrupt: a signal arrived before the fit was complete.
+    """
+    split = data_set.split("train")
+    model = make_model(config)
+    assert isinstance(model, FittedModel)
+    initial = create_state(initial_variables(model, config.seed), {}, config.seed)
+    with open_outputs([workdir], config.train.keep_last) as outputs:
+        last_saved, (initial,) = outputs.restore([initial])
+        if last_saved is not None:
+            outputs.log_complete("fitted already")
+            return True
+        outputs.begin([config], data_set, last_saved)
+        start = time.monotonic()
+        batches = _batches(config, model, initial.variables, split)
+        key = jax.random.fold_in(jax.random.key(config.seed), 0)
+        with _progress_bar(config, len(split)) as bar:
+            fitted = model.fit(initial.variables, _checked(batches, bar), key)
+        state = _state(config, initial, jax.device_get(dict(fitted)))
+        seconds = time.monotonic() - start
+        with interrupts.deferred(sets_handlers=not processes.are_several()):
+            row = {"fit/images": float(len(split)), "fit/seconds": seconds}
+            outputs.write(FITTED_STEP, [row])
+            outputs.save(FITTED_STEP, [state], [{}])
+            outputs.wait()
+            processes.barrier("fitted")  # from here on every process finds the checkpoint
+            if processes.stop_requested():
+                outputs.log_stop(FITTED_STEP, FITTED_STEP)
+                return False
+    return True
+
+
+def _batches(
+    config: ConfigDict, model: Model, variables: Variables, split: Split
+) -> Iterator[HostBatch]:
+    """Returns every training image once, in the order of the split; see `FittedModel.fit`."""
+    parallel = make_parallel(config.parallel)
+    features = cached_features(
+        config, model, parallel, [variables], {"train": split}, images_change=False
+    ).get("train")
+    arrays = {"label": split.labels, **({} if features is None else {"features": features})}
+    batches = eval_batches(split.images, arrays, batch_size=config.data.batch_size)
+    if isinstance(model, PretrainedModel) and features is None:
+        batches = _with_features(batches, model, variables, parallel.local())
+    return batches
+
+
+def _with_features(
+    batches: Iterator[HostBatch], model: PretrainedModel, variables: Variables, parallel: Parallel
+) -> Iterator[HostBatch]:
+    """Adds the features of a frozen encoder to each batch."""
+    encoder = Encoder(model, variables, parallel)
+    for batch in batches:
+        (features,) = encoder.features([batch])
+        yield {**batch, "features": features}
+
+
+def _checked(batches: Iterator[HostBatch], bar: Any) -> Iterator[HostBatch]:
+    """Passes batches on; moves the bar, and raises KeyboardInterrupt if a signal has arrived."""
+    for batch in batches:
+        processes.check_signals()
+        yield batch
+        bar.update(int(batch["_valid"].sum()))
+    processes.check_signals()
+
+
+def _state(config: ConfigDict, before: TrainState, fitted: dict[str, Tree]) -> TrainState:
+    """Returns the state to save; checks shapes, dtypes, and that nothing is NaN."""
+    name = config.model.name
+    difference = kind_difference(tree_kinds(fitted), tree_kinds(before.variables))
+    if difference:
+        raise UserError(
+            f"config.model: fit of '{name}' must return variables like those of init_variables; "
+            f"{difference}."
+        )
+    for path, leaf in jax.tree_util.tree_leaves_with_path(fitted):
+        if jnp.issubdtype(leaf.dtype, jnp.floating) and np.isnan(leaf).any():
+            raise RunError(
+                f"fit of '{name}': {jax.tree_util.keystr(path)} has NaN (seed {config.seed}), the "
+                "run stops. Look at the training images with --mode=inspect."
+            )
+    return dataclasses.replace(
+        before,
+        step=np.asarray(FITTED_STEP, np.int32),
+        params=fitted["params"],
+        mutable={key: tree for key, tree in fitted.items() if key != "params"},
+    )
+
+
+def _progress_bar(config: ConfigDict, num_images: int) -> Any:
+    return tqdm(
+        total=num_images,
+        desc=f"fit {config.model.name}",
+        unit="image",
+        unit_scale=True,
+        dynamic_ncols=True,
+        disable=not processes.is_first(),
+    )

@@ -1,0 +1,172 @@
+"""What training writes: the checkpoints and metrics of the runs of one program."""
+
+import contextlib
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from jaxad.config import run_config
+from jaxad.data import membership
+from jaxad.data.sources import DataSet
+from jaxad.errors import RunError, UserError
+from jaxad.runtime import interrupts, processes
+from jaxad.storage.checkpoint import Checkpoints
+from jaxad.storage.workdir import Workdir
+from jaxad.train.state import TrainState
+from jaxad.train.writer import MetricsWriter
+from jaxad.types import Tree
+
+logger = logging.getLogger(__name__)
+
+
+@contextlib.contextmanager
+def open_outputs(workdirs: Sequence[Workdir], keep_last: int) -> Iterator["Outputs"]:
+    """Opens the folders of the runs; leaving the block waits for saves in progress.
+
+    Args:
+        workdirs: the folder of each run.
+        keep_last: how many of the newest checkpoints each run keeps beside its best one.
+    """
+    with contextlib.ExitStack() as stack:
+        checkpoints = [
+            stack.enter_context(
+                Checkpoints(
+                    workdir.checkpoints, keep_last=keep_last, read_only=not processes.is_first()
+                )
+            )
+            for workdir in workdirs
+        ]
+        yield Outputs(workdirs, checkpoints, stack)
+
+
+class Outputs:
+    """The checkpoints and metrics of runs that train together, one for each seed.
+
+    Of several processes the first one writes.
+    """
+
+    def __init__(
+        self,
+        workdirs: Sequence[Workdir],
+        checkpoints: Sequence[Checkpoints],
+        stack: contextlib.ExitStack,
+    ):
+        self._workdirs = workdirs
+        self._checkpoints = checkpoints
+        self._stack = stack
+        self._writers: list[MetricsWriter] = []
+
+    def restore(self, initial: Sequence[TrainState]) -> tuple[int | None, Sequence[TrainState]]:
+        """Reads the newest undamaged checkpoints.
+
+        Of several processes the first one reads them: another might find other files, or find them
+        while a damaged one is set aside.
+
+        Args:
+            initial: the initial state of each run.
+
+        Returns:
+            The step and the states; None and the initial states where there is no checkpoint.
+
+        Raises:
+            UserError: the newest checkpoints are of different steps, or none is undamaged.
+            RunError: the newest undamaged ones are of different steps.
+        """
+        step, states = self._read(initial) if processes.is_first() else (None, initial)
+        step = int(processes.broadcast_from_first(np.int32(-1 if step is None else step)))
+        if step < 0:
+            # Each host computed them, and another kind of processor may round differently.
+            return None, processes.broadcast_from_first(jax.device_get(tuple(initial)))
+        return step, processes.broadcast_from_first(tuple(states))
+
+    def _read(self, initial: Sequence[TrainState]) -> tuple[int | None, Sequence[TrainState]]:
+        newest = {checkpoints.last_step for checkpoints in self._checkpoints}
+        if len(newest) > 1:
+            folders = ", ".join(f"'{workdir.path}'" for workdir in self._workdirs)
+            raise UserError(
+                f"{folders}: the last checkpoints of these runs are of different steps; train them "
+                "one by one, or with config.seeds_per_program=1."
+            )
+        if newest == {None}:
+            return None, initial
+        pairs = zip(self._checkpoints, initial, strict=True)
+        steps, states = zip(*(_restore(*pair) for pair in pairs), strict=True)
+        if len(set(steps)) > 1:
+            # A RunError: a study then trains the runs one by one.
+            raise RunError(
+                f"because of damage these runs resume from different steps, {sorted(set(steps))}; "
+                "train them one by one."
+            )
+        return steps[0], states
+
+    def begin(
+        self, configs: Sequence[ConfigDict], data_set: DataSet, last_saved: int | None
+    ) -> None:
+        """Makes the folders those of these configs and opens their metrics.
+
+        Call it when nothing in the configs can be wrong any more.
+
+        Args:
+            configs: the config of each run.
+            data_set: the data that the runs learn from.
+            last_saved: the step that the runs resume from; None for new runs.
+        """
+        for workdir, config in zip(self._workdirs, configs, strict=True):
+            run_config.write(workdir, config)
+            if last_saved is None:  # the members of the splits when the run began, and no later
+                membership.remember(workdir, data_set)
+            writer = MetricsWriter(workdir, last_saved or 0)
+            self._writers.append(self._stack.enter_context(writer))
+
+    def write(self, step: int, rows: Sequence[Mapping[str, float]]) -> None:
+        """Writes a row of metrics to each run."""
+        for writer, row in zip(self._writers, rows, strict=True):
+            writer.write(step, row)
+
+    def save(
+        self, step: int, states: Sequence[TrainState], metrics: Sequence[Mapping[str, float]]
+    ) -> None:
+        """Starts to save a checkpoint of each run; see `Checkpoints.save`.
+
+        Args:
+            step: updates done.
+            states: the state of each run as NumPy arrays.
+            metrics: the metrics of each run by which its best checkpoint is chosen; may be empty.
+        """
+        if not processes.is_first():
+            return
+        for checkpoints, state, row in zip(self._checkpoints, states, metrics, strict=True):
+            checkpoints.save(step, state.variables, _training_item(state), row)
+
+    def wait(self) -> None:
+        """Returns when every save is complete on disk."""
+        for checkpoints in self._checkpoints:
+            checkpoints.wait()
+
+    def log_complete(self, text: str) -> None:
+        """Logs for each run that there is nothing left to do."""
+        for workdir in self._workdirs:
+            logger.info(f"'{workdir.path}' is {text}.")
+
+    def log_stop(self, step: int, num_steps: int) -> None:
+        """Logs that a signal ended the run after a save, and acknowledges the signal."""
+        folders = ", ".join(f"'{workdir.checkpoints}'" for workdir in self._workdirs)
+        logger.info(
+            f"{interrupts.signal_name() or 'SIGTERM'}: saved step {step} of {num_steps} in "
+            f"{folders}; the same command goes on from there."
+        )
+        interrupts.acknowledge()
+
+
+def _training_item(state: TrainState) -> dict[str, Tree]:
+    """What a checkpoint keeps of a state beside its variables."""
+    return {"step": state.step, "seed": state.seed, "opt_state": state.opt_state}
+
+
+def _restore(checkpoints: Checkpoints, like: TrainState) -> tuple[int, TrainState]:
+    step, variables, training = checkpoints.restore_newest(like.variables, _training_item(like))
+    mutable = {name: tree for name, tree in variables.items() if name != "params"}
+    return step, TrainState(params=variables["params"], mutable=mutable, **training)
