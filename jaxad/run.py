@@ -20,8 +20,8 @@ from jaxad.errors import UserError
 from jaxad.evaluate.evaluation import calibrate as calibrate_run
 from jaxad.evaluate.evaluation import evaluate_splits
 from jaxad.evaluate.metrics import load_metrics
+from jaxad.report.contact_sheet import data_set_sheet
 from jaxad.report.figures import to_png
-from jaxad.report.inspection import contact_sheet
 from jaxad.report.page import write_report
 from jaxad.runtime import interrupts, processes
 from jaxad.runtime.compilation_cache import enable_compilation_cache
@@ -199,7 +199,7 @@ def inspect(config: ConfigDict, workdir: str | os.PathLike[str]) -> None:
     splits = {name: data_set.split(name) for name in data_set.split_names}
     write_json(folder / "inspect.json", dataclasses.asdict(inspection))
     with atomic_write(folder / "inspect.png", "wb") as file:
-        file.write(to_png(contact_sheet(splits)))
+        file.write(to_png(data_set_sheet(splits)))
     logger.info("\n".join([*inspection.lines(), f"contact sheet: {folder / 'inspect.png'}"]))
     if inspection.leaks:
         leaks = " | ".join(map(str, inspection.leaks))
