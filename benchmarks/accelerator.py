@@ -1,14 +1,13 @@
-"""What a GPU or TPU does with the programs: do they agree with the CPU's, and how fast are they?
+"""Measures the programs on a GPU or TPU: agreement with the CPU, and speed.
 
     python benchmarks/accelerator.py agreement pchvae vqvae2 fastflow aeflow
     python benchmarks/accelerator.py throughput pchvae --settings=float32,bfloat16
 
 `agreement` computes scores, losses and their gradients of one batch on the CPU and on the
-accelerator, and says how far they lie apart, relative to the value or, if that is larger, to the
-range of all values of its kind; float32 at the backend's default precision (TF32 on a
-GPU, passes of bfloat16 on a TPU) and at the highest. `throughput` times updates and scores, each
-setting's in turn in one process; batches are on the device, as `jaxad.runtime.parallel.prefetch`
-puts them.
+accelerator, in float32 at the backend's default precision (TF32 on a GPU, passes of bfloat16 on a
+TPU) and at the highest. It prints the largest difference, relative to the value or, if that is
+larger, to the range of all values of its kind. `throughput` times updates and scores of each
+setting in turn in one process; batches are on the device.
 """
 
 import argparse
@@ -38,17 +37,17 @@ from jaxad.train.state import initial_variables
 from jaxad.types import Model, PretrainedModel, Tree
 
 _UPDATES = 10_000
-_SECONDS = 1.0  # that a measurement takes at least
+_SECONDS = 1.0  # minimum length of a measurement
 
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """What an update is compiled with.
+    """Options with which an update is compiled.
 
     Attributes:
-        changes: of the config.
-        precision: of float32's products; None is the backend's default.
-        seeds: trained by one program.
+        changes: config fields and their values.
+        precision: precision of float32 products; None is the backend's default.
+        seeds: number of seeds in one program.
         xla: whether convolutions are XLA's own instead of `jaxad.nn.convolution`'s.
     """
 
@@ -71,7 +70,7 @@ SETTINGS = {
 
 
 def smooth_images(config: ConfigDict, count: int) -> np.ndarray:
-    """Images of blurred noise, float32 [B, H, W, C] in [0, 1]."""
+    """Returns images of blurred noise, float32 [B, H, W, C] in [0, 1]."""
     size, channels = config.data.image_size, config.data.channels
     noise = np.random.default_rng(0).normal(size=(count, size, size, channels))
     blurred = scipy.ndimage.gaussian_filter(noise, (0, 3, 3, 0))
@@ -80,7 +79,7 @@ def smooth_images(config: ConfigDict, count: int) -> np.ndarray:
 
 @contextlib.contextmanager
 def xla_convolutions(wanted: bool) -> Iterator[None]:
-    """Inside, layers that are made take XLA's own convolutions, if wanted."""
+    """Makes layers that are built inside the block use XLA's own convolutions, if wanted."""
     if not wanted:
         yield
         return
@@ -95,26 +94,27 @@ def xla_convolutions(wanted: bool) -> Iterator[None]:
 
 
 def changed(name: str, changes: dict[str, Any]) -> ConfigDict:
+    """Returns a config with changed fields."""
     config = get_config(name)
     if name.endswith(":paper") and "weights" in config.model and "backbone" in config.model:
-        config.model.weights = "random"  # Wide-ResNet-50-2's would have to be downloaded
+        config.model.weights = "random"  # Wide-ResNet-50-2's need a download
     config.update_from_flattened_dict(changes)
     return config
 
 
 def computed(model: Model, variables: Tree, images: np.ndarray, precision: str | None) -> Tree:
-    """Scores, maps, losses and gradients of one batch on the default device."""
+    """Returns scores, maps, losses and gradients of one batch on the default device."""
     variables = jax.tree.map(jnp.asarray, variables)
     batch, keys = as_batch(images), jax.random.split(jax.random.key(0), len(images))
 
     def losses(params: Tree) -> tuple[jax.Array, Tree]:
-        found, _ = model.losses({**variables, "params": params}, batch, keys, train=True)
-        return sum(loss.mean() for loss in found.values()), found
+        by_network, _ = model.losses({**variables, "params": params}, batch, keys, train=True)
+        return sum(loss.mean() for loss in by_network.values()), by_network
 
     def everything(params: Tree) -> Tree:
-        (_, found), gradient = jax.value_and_grad(losses, has_aux=True)(params)
+        (_, values), gradient = jax.value_and_grad(losses, has_aux=True)(params)
         scores = score_batch(model, {**variables, "params": params}, images)
-        return {"score": scores.image, "map": scores.pixel, "losses": found, "gradient": gradient}
+        return {"score": scores.image, "map": scores.pixel, "losses": values, "gradient": gradient}
 
     with jax.default_matmul_precision(precision):
         return jax.device_get(jax.jit(everything)(variables["params"]))
@@ -125,17 +125,17 @@ def flat(tree: Tree) -> np.ndarray:
 
 
 def distances(ours: Tree, theirs: Tree) -> list[float]:
-    """Largest relative distance of scores, maps and losses; of gradients, that of the vectors."""
-    found = []
+    """Returns the largest relative distances of scores, maps and losses, and of gradients."""
+    largest = []
     for name in ("score", "map", "losses"):
         a, b = flat(ours[name]), flat(theirs[name])
-        found.append(float(np.max(np.abs(a - b) / np.maximum(np.abs(b), np.ptp(b)))))
+        largest.append(float(np.max(np.abs(a - b) / np.maximum(np.abs(b), np.ptp(b)))))
     a, b = flat(ours["gradient"]), flat(theirs["gradient"])
-    return [*found, float(np.linalg.norm(a - b) / np.linalg.norm(b))]
+    return [*largest, float(np.linalg.norm(a - b) / np.linalg.norm(b))]
 
 
 def agreement(name: str) -> Iterator[str]:
-    """A row for each precision."""
+    """Yields a row for each precision."""
     config = changed(name, {})
     model = make_model(config)
     images = smooth_images(config, 16)
@@ -144,24 +144,24 @@ def agreement(name: str) -> Iterator[str]:
         expected = computed(model, variables, images, "highest")
     for precision in (None, "highest"):
         start = time.perf_counter()
-        found = computed(model, variables, images, precision)
-        cells = " | ".join(f"{one:.1e}" for one in distances(found, expected))
+        results = computed(model, variables, images, precision)
+        cells = " | ".join(f"{distance:.1e}" for distance in distances(results, expected))
         seconds = time.perf_counter() - start
         yield f"| {name} | {precision or 'default'} | {cells} | {seconds:.0f} |"
 
 
 @dataclasses.dataclass
 class Measured:
-    """A compiled dispatch of updates, or scores of a batch.
+    """A compiled dispatch of updates, or of scores of a batch.
 
     Attributes:
-        run: sends it to the device.
-        images: that each seed learns from.
-        updates: that it holds, one after another.
-        seeds: that it trains.
-        flops: of one update; 0 where the backend does not tell.
+        run: sends the program to the device.
+        images: number of images of each seed.
+        updates: number of successive updates in the dispatch.
+        seeds: number of seeds that it trains.
+        flops: operations of one update; 0 if the backend does not report them.
         temporaries: MiB beside arguments and results.
-        compile_seconds: of its program, less where JAX's cache had it.
+        compile_seconds: time of compilation, or of loading from JAX's cache.
     """
 
     run: Callable[[], Tree]
@@ -174,7 +174,7 @@ class Measured:
 
 
 def costs_of(function: Any, *arguments: Tree) -> dict[str, float]:
-    """Compiles a function; a call with such arguments finds its program."""
+    """Compiles a function for these arguments and returns its costs."""
     start = time.perf_counter()
     made = function.lower(*arguments).compile()
     seconds = time.perf_counter() - start
@@ -188,7 +188,7 @@ def costs_of(function: Any, *arguments: Tree) -> dict[str, float]:
 
 
 def update(name: str, setting: Setting, changes: dict[str, Any]) -> Measured:
-    """The update of the run's first phase, with features where training would cache them."""
+    """Compiles the update of the first phase, with features where training caches them."""
     config = changed(name, {**changes, **setting.changes})
     size, count = config.data.batch_size, config.train.steps_per_dispatch
     with xla_convolutions(setting.xla), jax.default_matmul_precision(setting.precision):
@@ -211,7 +211,7 @@ def update(name: str, setting: Setting, changes: dict[str, Any]) -> Measured:
     held = {"state": state}
 
     def run() -> Tree:
-        # As training calls it, with a bound on the programs under way.
+        # As in training, with a bound on the programs in flight.
         held["state"], metrics = function(held["state"], placed)
         return metrics
 
@@ -219,6 +219,7 @@ def update(name: str, setting: Setting, changes: dict[str, Any]) -> Measured:
 
 
 def score(name: str, setting: Setting, changes: dict[str, Any]) -> Measured:
+    """Compiles the scores of a batch."""
     config = changed(name, {**changes, **setting.changes})
     with xla_convolutions(setting.xla):
         model = make_model(config)
@@ -232,7 +233,7 @@ def score(name: str, setting: Setting, changes: dict[str, Any]) -> Measured:
 def throughput(
     name: str, settings: list[str], changes: dict[str, Any], repeats: int, compile_only: bool
 ) -> Iterator[str]:
-    """A row for each setting's update and score."""
+    """Yields a row for each setting's update and score."""
     made: dict[str, Measured] = {}
     for setting in settings:
         made[f"update, {setting}"] = update(name, SETTINGS[setting], changes)
@@ -262,7 +263,7 @@ def throughput(
 
 
 def timed(one: Measured, count: int) -> float:
-    """Seconds of a dispatch, of so many that do not wait for each other."""
+    """Returns the seconds of a dispatch, with `count` of them in flight."""
     start = time.perf_counter()
     for _ in range(count):
         result = one.run()

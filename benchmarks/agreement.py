@@ -1,4 +1,4 @@
-"""Whether a PyTorch twin computes what jaxad computes, with the same weights."""
+"""Checks that a PyTorch twin computes what jaxad computes, with the same weights."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ from jaxad.types import Model, Tree
 
 
 def _losses(model: Model, variables: Tree, images: np.ndarray) -> np.ndarray:
-    """jaxad's training loss of each image, latents at their posterior means."""
+    """Returns jaxad's training loss of each image, with latents at their posterior means."""
     batch = {
         "image": images,
         "_valid": np.ones(len(images), bool),
@@ -30,16 +30,16 @@ def check(config: dict[str, Any], images: np.ndarray) -> Tree:
     """Compares numbers of parameters, losses in training mode, and scores.
 
     Returns:
-        jaxad's variables as NumPy arrays, for the twin that is measured.
+        jaxad's variables as NumPy arrays, for the twin.
 
     Raises:
-        AssertionError: they differ.
+        AssertionError: numbers of parameters, losses or scores differ.
     """
     model = make_model(ConfigDict(config))
     variables = jax.device_get(initial_variables(model, 0))
     rng = np.random.default_rng(0)
     variables["params"] = jax.tree.map(
-        # Biases that are not zero: their places are compared too.
+        # Non-zero biases, so that their order is compared too.
         lambda leaf: leaf + 0.02 * rng.standard_normal(leaf.shape, np.float32) * (leaf.ndim == 1),
         variables["params"],
     )

@@ -1,7 +1,9 @@
-"""AE-FLOW's decoder by itself with 1 - SSIM, on the demo's images and their frozen features: how
-long it stays black, with dm_pix's SSIM and with the formula without its clipping of covariances.
+"""Trains AE-FLOW's decoder alone with 1 - SSIM and prints how long its images stay black.
 
     python benchmarks/black_start.py
+
+Uses the demo's images and their frozen features, with dm_pix's SSIM and with the same formula
+without its clipping of covariances.
 """
 
 import argparse
@@ -20,7 +22,7 @@ from jaxad.train.state import initial_variables
 
 
 def unclipped(x: jax.Array, y: jax.Array) -> jax.Array:
-    """Wang et al. 2004, Eq. 13, with the window of `ops.structural_similarity`."""
+    """Returns SSIM, Wang et al. 2004, Eq. 13, with the window of `ops.structural_similarity`."""
     mean = ops._blurred
     x_mean, y_mean = mean(x), mean(y)
     x_variance, y_variance = mean(x**2) - x_mean**2, mean(y**2) - y_mean**2

@@ -1,14 +1,13 @@
-"""Coverage of conformal decisions on scores of a run: its `val`, split at random by patient into a
-half that calibrates and a half that is new, many times.
+"""Measures the coverage of conformal decisions on the scores of a run's `val` split.
 
     python launch.py --config=configs/pchvae.py:demo --workdir=runs/demo  # 120 patients in val
     python benchmarks/conformal_coverage.py --workdir=runs/demo
 
-Random halves of one set of patients are exchangeable, whatever the scores: this checks that the
-thresholds keep their guarantee on real scores, with their ties and unequal patients, not that
-another site's patients are exchangeable with these. The number of new patients called anomalous
-then follows a beta-binomial law over the splits: the Beta law of the realised rate, seen through so
-many new patients. `p` is of a chi-squared test against it.
+The patients are split at random, many times, into a half that calibrates and a new half. Random
+halves of one set of patients are exchangeable whatever the scores are: this checks that thresholds
+keep their guarantee on real scores, with ties and patients of different sizes, not that another
+site's patients are exchangeable with these. The number of new patients called anomalous follows a
+beta-binomial distribution over the splits; `p` is that of a chi-squared test against it.
 """
 
 import argparse
@@ -31,7 +30,7 @@ def main() -> None:
     options = parser.parse_args()
     stored = read_calibration_set(Workdir(options.workdir))
     if stored is None or not stored.is_own:
-        parser.error(f"'{options.workdir}' is not calibrated on its own val; evaluate it.")
+        parser.error(f"'{options.workdir}' is not calibrated on its own val; run --mode=evaluate.")
     groups, scores = group_numbers(stored.groups), stored.scores
     patients = int(groups.max()) + 1
     half = patients // 2
@@ -40,7 +39,7 @@ def main() -> None:
         f"{half} calibrate, {patients - half} are new, {options.splits} random splits\n"
     )
     print(
-        "| asked | patients: guarantee | realised, mean ± standard error | s.d. | s.d. of the law "
+        "| requested | patients: guarantee | realised, mean ± standard error | s.d. | s.d., theory "
         "| p | images: realised, mean ± standard error | s.d. |\n" + "|---" * 8 + "|"
     )
     for rate in options.rates:
@@ -72,20 +71,20 @@ def main() -> None:
 
 
 def _p_value(called: list[int], law: stats.rv_discrete, count: int) -> float:
-    """Of a chi-squared test; neighbouring counts share a bin until five are expected in each."""
+    """Returns the p-value of a chi-squared test; bins are merged until each expects five counts."""
     expected = len(called) * law.pmf(np.arange(count + 1))
-    seen = np.bincount(called, minlength=count + 1)
+    observed = np.bincount(called, minlength=count + 1)
     bins: list[list[float]] = [[0.0, 0.0]]
-    for one, other in zip(expected, seen, strict=True):
+    for expected_count, observed_count in zip(expected, observed, strict=True):
         if bins[-1][0] >= 5:
             bins.append([0.0, 0.0])
-        bins[-1][0] += one
-        bins[-1][1] += other
+        bins[-1][0] += expected_count
+        bins[-1][1] += observed_count
     if bins[-1][0] < 5:
         last = bins.pop()
         bins[-1] = [bins[-1][0] + last[0], bins[-1][1] + last[1]]
-    wanted, found = np.array(bins).T
-    return float(stats.chisquare(found, wanted * found.sum() / wanted.sum()).pvalue)
+    theory, counts = np.array(bins).T
+    return float(stats.chisquare(counts, theory * counts.sum() / theory.sum()).pvalue)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
-"""3x3 convolutions, their weight gradients, depthwise and 1x1 convolutions: XLA's own against those
-of `jaxad.nn.convolution`, in turn in one run, with the matrix-product ceiling.
+"""Compares the convolutions of `jaxad.nn.convolution` with XLA's own, in turn in one run.
 
     python benchmarks/convolutions.py
+
+Covers 3x3 convolutions, their weight gradients, depthwise and 1x1 convolutions, and prints the rate
+of a matrix product as the ceiling.
 """
 
 import argparse
@@ -16,7 +18,7 @@ import numpy as np
 
 from jaxad.nn.convolution import conv_general_dilated
 
-#: Batch, side, channels, features: those of AE-FLOW at paper size and of its demo.
+#: (batch, side, channels, features) of AE-FLOW at paper size and of its demo.
 WIDE = (
     (8, 128, 64, 64),
     (8, 64, 256, 256),
@@ -26,8 +28,8 @@ WIDE = (
     (32, 8, 56, 112),
     (16, 16, 60, 60),
 )
-#: Batch, side, channels, features: those of FastFlow, AE-FLOW and VQ-VAE-2 that fill no vectors,
-#: and of pchVAE and a decoder that do.
+#: (batch, side, channels, features) of FastFlow, AE-FLOW and VQ-VAE-2, whose channels do not fill
+#: vector registers, and of pchVAE and a decoder, whose channels do.
 FORWARD = (
     (32, 32, 12, 12),
     (32, 16, 20, 20),
@@ -37,11 +39,11 @@ FORWARD = (
     (16, 8, 48, 48),
     (32, 32, 32, 32),
 )
-#: The paper's batch, of which only the memory is asked.
+#: The paper's batch; only its memory is measured.
 LARGE = (64, 128, 64, 64)
-#: Batch, side, channels, side of the kernel, stride: those of EfficientNet-Lite0 at 128 px.
+#: (batch, side, channels, side of the kernel, stride) of EfficientNet-Lite0 at 128 px.
 DEPTHWISE = ((32, 64, 32, 3, 1), (32, 64, 96, 3, 2), (32, 32, 144, 3, 1), (32, 8, 672, 5, 1))
-#: Batch, side, channels, features, stride: those of Wide-ResNet-50-2 at paper size and of
+#: (batch, side, channels, features, stride) of Wide-ResNet-50-2 at paper size and of
 #: EfficientNet-Lite0 at 128 px.
 POINTWISE = (
     (8, 64, 256, 128, 1),
@@ -68,7 +70,7 @@ def normal(shape: tuple[int, ...]) -> jax.Array:
 
 
 def gradient_of(function: Convolution) -> jax.stages.Wrapped:
-    """(x, kernel, gradient of the output) -> gradient of the kernel, compiled."""
+    """Returns a compiled function (x, kernel, gradient of the output) -> gradient of the kernel."""
     convolve = partial(function, strides=(1, 1))
     return jax.jit(lambda x, k, g: jax.vjp(lambda k: convolve(x, k), k)[1](g)[0])
 
@@ -89,7 +91,7 @@ def forward(function: Convolution, batch: int, side: int, inputs: int, outputs: 
 
 
 def temporaries(function: Convolution, batch: int, side: int, inputs: int, outputs: int) -> int:
-    """Bytes beside arguments and results of a compiled weight gradient; nothing is run."""
+    """Returns the bytes of temporaries of a compiled weight gradient; nothing is run."""
     shapes = ((batch, side, side, inputs), (3, 3, inputs, outputs), (batch, side, side, outputs))
     arrays = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
     compiled = gradient_of(function).lower(*arrays).compile()
@@ -132,7 +134,7 @@ def main() -> None:
     print(f"jax {jax.__version__} on {jax.default_backend()}, matrix product "
           f"{statistics.median(rates):.0f} GFLOP/s")  # fmt: skip
     megabytes = [temporaries(function, *LARGE) / 1e6 for function in (xla, ours)]
-    print(f"temporaries of the weight gradient of {LARGE}: XLA {megabytes[0]:.0f} MB, here "
+    print(f"temporaries of the weight gradient of {LARGE}: XLA {megabytes[0]:.0f} MB, jaxad "
           f"{megabytes[1]:.0f} MB")  # fmt: skip
     parts = (
         ("3x3: batch, side, channels, features", forward, FORWARD),
@@ -142,7 +144,7 @@ def main() -> None:
     )
     for heading, make, shapes in parts:
         print(
-            f"\n| {heading} | XLA, ms | here, ms | XLA / here | min | max |\n"
+            f"\n| {heading} | XLA, ms | jaxad, ms | XLA / jaxad | min | max |\n"
             "|---|---|---|---|---|---|"
         )
         for shape in shapes:
@@ -150,7 +152,7 @@ def main() -> None:
             times = [[seconds(task) for task in tasks] for _ in range(options.repeats + 1)][1:]
             ratios = [a / b for a, b in times]
             medians = " | ".join(
-                f"{1e3 * statistics.median(found):.1f}" for found in zip(*times, strict=True)
+                f"{1e3 * statistics.median(column):.1f}" for column in zip(*times, strict=True)
             )
             print(
                 f"| {', '.join(map(str, shape))} | {medians} | {statistics.median(ratios):.1f} | "

@@ -1,10 +1,10 @@
-"""Is one CPU device a core faster than one device for all? Per system, in alternating processes.
+"""Compares numbers of CPU devices: images per second of updates and scores, per system.
 
     python benchmarks/cpu_devices.py pchvae aeflow --devices=1,2 --repeats=3
 
 Each measurement is a fresh process that starts as a run does and times updates (from features,
-where training caches them) and scores of one batch. Measure on an idle machine: the load is
-printed.
+where training caches them) and scores of one batch; numbers of devices alternate. Measure on an
+idle machine: the load is printed.
 """
 
 import argparse
@@ -22,14 +22,14 @@ from jaxad.config import get_config
 from jaxad.runtime.compilation_cache import enable_compilation_cache
 from jaxad.storage.home import cache_folder
 
-_SECONDS = 1.0  # that a window takes at least
+_SECONDS = 1.0  # minimum length of a window
 _WINDOWS = 3
-#: What training does, by the name of its task.
+#: Names of the update's task, in `jaxad_tasks.tasks`.
 _UPDATES = ("train", "train from features")
 
 
 def measured(name: str, devices: int) -> dict[str, float]:
-    """Images per second of updates and of scores; call it in a process of its own."""
+    """Returns images per second of updates and scores; needs a fresh process."""
     config = get_config(name)
     enable_compilation_cache(cache_folder)
     train = accelerator.smooth_images(config, config.data.batch_size)
@@ -43,7 +43,7 @@ def measured(name: str, devices: int) -> dict[str, float]:
 
 
 def seconds_of(task: jaxad_tasks.Task) -> float:
-    """Median seconds of a task, of those that do not wait for each other."""
+    """Returns the median seconds of a task, with several in flight."""
 
     def window(count: int) -> float:
         start = time.perf_counter()
@@ -59,7 +59,7 @@ def seconds_of(task: jaxad_tasks.Task) -> float:
 
 
 def in_a_process(name: str, devices: int) -> dict[str, float]:
-    """The same in a process of its own, which has its devices before JAX starts."""
+    """Runs `measured` in a process of its own, because JAX fixes its devices at the start."""
     command = [sys.executable, __file__, name, f"--devices={devices}", "--here"]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     if result.returncode:
@@ -68,7 +68,7 @@ def in_a_process(name: str, devices: int) -> dict[str, float]:
 
 
 def row(name: str, devices: list[int], repeats: int) -> str:
-    """A line of the table: images per second for each number of devices, and their ratio."""
+    """Returns a row: images per second for each number of devices, and their ratio."""
     runs: dict[int, list[dict[str, float]]] = {count: [] for count in devices}
     for repeat in range(repeats):
         for count in devices if repeat % 2 == 0 else devices[::-1]:

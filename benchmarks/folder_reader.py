@@ -1,12 +1,12 @@
-"""Images per second of the `folder` reader, and of PyTorch's DataLoader, from the same files.
+"""Compares the `folder` reader with PyTorch's DataLoader on the same files, in images per second.
 
     pip install -e '.[benchmark]'
     python benchmarks/folder_reader.py --images=600 --repeats=5
 
-Both decode with Pillow, resize with antialiasing to 256 x 256 and give 8-bit pixels, on the same
+Both decode with Pillow, resize with antialiasing to 256 x 256 and return 8-bit pixels, on the same
 two cores: jaxad with two processes into one array, the DataLoader with two worker processes into
-batches of 64. Workers are started, and files are read once, before anything is timed. Both are
-measured in one run, in turn; a ratio is of one pair of passes.
+batches of 64. Workers are started, and files are read once, before timing. Both are measured in
+turn; a ratio is that of one pair of passes.
 """
 
 import argparse
@@ -30,7 +30,7 @@ from jaxad.data.files.splitting import Splitting
 
 _SIDE, _BATCH = 256, 64
 
-#: Kind of files -> (height, width, channels, suffix): OCT2017 has such JPEGs, ISIC 2018 such ones.
+#: Kind of files -> (height, width, channels, suffix), after OCT2017, ISIC 2018 and PNG exports.
 _KINDS = {
     "grey JPEG 496 x 512": (496, 512, 1, ".jpeg"),
     "colour JPEG 450 x 600": (450, 600, 3, ".jpg"),
@@ -54,7 +54,7 @@ class Files(torch.utils.data.Dataset):
 
 
 def write_files(folder: Path, kind: str, count: int) -> list[Path]:
-    """Smooth noise: it compresses about as photographs do."""
+    """Writes images of smooth noise, which compress about as well as photographs."""
     height, width, channels, suffix = _KINDS[kind]
     rng, paths = np.random.default_rng(0), []
     for number in range(count):
@@ -66,7 +66,7 @@ def write_files(folder: Path, kind: str, count: int) -> list[Path]:
 
 
 def readers(folder: Path, paths: list[Path], channels: int) -> dict[str, Callable[[], int]]:
-    """What is timed: each reads every file once and says how many."""
+    """Returns the timed functions; each reads every file once and returns the number."""
     data = base().data
     data.name, data.image_size, data.channels = "folder", _SIDE, channels
     data.preprocess.square = "stretch"
@@ -98,13 +98,13 @@ def main() -> None:
                     if repeat:  # the first pass warms up
                         rates[name].append(options.images / (time.perf_counter() - start))
         ratios = [a / b for a, b in zip(rates["jaxad"], rates["DataLoader"], strict=True)]
-        told = ", ".join(
+        figures = ", ".join(
             f"{name} {statistics.median(values):,.0f} images/s"
             f" ({min(values):,.0f} to {max(values):,.0f})"
             for name, values in rates.items()
         )
         print(
-            f"{kind}: {told}, ratio {statistics.median(ratios):.2f}"
+            f"{kind}: {figures}, ratio {statistics.median(ratios):.2f}"
             f" ({min(ratios):.2f} to {max(ratios):.2f})",
             flush=True,
         )

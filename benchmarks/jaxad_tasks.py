@@ -1,4 +1,4 @@
-"""What `versus_torch.py` measures of jaxad: the functions that training and evaluation call."""
+"""jaxad's side of `versus_torch.py`: the functions that training and evaluation call."""
 
 import functools
 import time
@@ -26,7 +26,7 @@ Task = Callable[[], object]
 
 
 def as_batch(images: np.ndarray) -> dict[str, np.ndarray]:
-    """As the pipeline gives it."""
+    """Returns a batch as the input pipeline does."""
     count = len(images)
     return {
         "image": images,
@@ -48,7 +48,7 @@ def _make_step(
 
 
 def _start(config: ConfigDict, devices: int) -> None:
-    """As `jaxad.run` starts."""
+    """Configures the process as a run does."""
     split_cpu(devices)
     config.cpu_devices = devices
     keep_freed_memory(pixels_per_device(config))
@@ -57,9 +57,9 @@ def _start(config: ConfigDict, devices: int) -> None:
 def tasks(
     config: dict[str, Any], devices: int, train_images: np.ndarray, score_images: np.ndarray
 ) -> dict[str, Task]:
-    """What is measured, by name; each is one batch."""
-    one = ConfigDict(config)
-    _start(one, devices)
+    """Returns the measured functions by name; each processes one batch."""
+    run_config = ConfigDict(config)
+    _start(run_config, devices)
     parallel = make_parallel("jit")
     model = make_model(one)
     variables = initial_variables(model, one.seed)
@@ -77,28 +77,29 @@ def tasks(
 
     matrix = jax.device_put(np.random.default_rng(0).standard_normal((2048, 2048), np.float32))
     product = jax.jit(jnp.matmul)
-    found: dict[str, Task] = {"matrix product": lambda: product(matrix, matrix)}
+    measured: dict[str, Task] = {"matrix product": lambda: product(matrix, matrix)}
     if isinstance(model, PretrainedModel):
         encode = parallel.compile_per_example(lambda v, b: model.features(v, b["image"]))
-        features = np.asarray(encode(frozen, placed)).astype(one.train.feature_cache_dtype)
+        features = np.asarray(encode(frozen, placed)).astype(run_config.train.feature_cache_dtype)
         cached = parallel.put_batch({**batch, "features": features})
-        found["encoder"] = lambda: encode(frozen, placed)
-        found["train from features"] = lambda: trained(cached)
-        found["train from images"] = lambda: trained(placed)
+        measured["encoder"] = lambda: encode(frozen, placed)
+        measured["train from features"] = lambda: trained(cached)
+        measured["train from images"] = lambda: trained(placed)
     else:
-        found["train"] = lambda: trained(placed)
-    return {**found, "score": lambda: score(frozen, to_score)}
+        measured["train"] = lambda: trained(placed)
+    return {**measured, "score": lambda: score(frozen, to_score)}
 
 
 def first_update(config: dict[str, Any], devices: int, images: np.ndarray) -> float:
-    """Seconds from a config and a batch in memory to the end of the first update."""
+    """Returns seconds from a config and a batch in memory to the end of the first update."""
     start = time.perf_counter()
     enable_compilation_cache(cache_folder)
     one = ConfigDict(config)
     _start(one, devices)
     parallel = make_parallel("jit")
     model = make_model(one)
-    step, state = _make_step(one, parallel, model, initial_variables(model, one.seed))
+    variables = initial_variables(model, one.seed)
+    step, state = _make_step(one, parallel, model, variables)
     _, metrics = step(state, parallel.put_batch(as_batch(images)))
     float(metrics["loss/model"])
     return time.perf_counter() - start

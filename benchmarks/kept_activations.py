@@ -1,10 +1,10 @@
-"""What the gradient of a batch keeps of the forward pass, with and without rematerialisation.
+"""Prints what a gradient keeps of the forward pass, without and with rematerialisation.
 
     python benchmarks/kept_activations.py pchvae=64 aeflow=32 aeflow:paper=8
 
-MiB of arrays that a device holds between both passes, as JAX's autodiff counts them before anything
-is compiled. What a compiler then needs beside them is not in it, and on a CPU XLA undoes the
-rematerialisation: it joins equal computations again.
+MiB of arrays that a device holds between both passes, as JAX's autodiff counts them before
+compilation. Temporaries of the compiler are not included. On a CPU XLA undoes the
+rematerialisation: it merges equal computations again.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from jaxad.types import LossAux
 
 
 def kept(function: Any, *arguments: Any) -> float:
-    """MiB that the gradient of a function keeps, but for its arguments."""
+    """Returns the MiB that the gradient of a function keeps, without its arguments."""
     text = io.StringIO()
     with contextlib.redirect_stdout(text):
         jax.ad_checkpoint.print_saved_residuals(function, *arguments)
@@ -43,11 +43,13 @@ def kept(function: Any, *arguments: Any) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("systems", nargs="+", help="config=batch size, as pchvae=64")
-    parser.add_argument("--parts", type=int, help="tell XLA's temporaries of a batch in parts, too")
+    parser.add_argument("systems", nargs="+", help="config=batch size, such as pchvae=64")
+    parser.add_argument(
+        "--parts", type=int, help="also print XLA's temporaries for a batch in this many parts"
+    )
     options = parser.parse_args()
     print("| config | batch | kept, MiB | rematerialised, MiB |\n|---|---|---|---|")
-    for name, size in (one.rsplit("=", 1) for one in options.systems):
+    for name, size in (system.rsplit("=", 1) for system in options.systems):
         config = get_config(name).unlock()
         if isinstance(config.model.get("weights"), str):
             config.model.weights = "random"
@@ -65,20 +67,22 @@ def main() -> None:
             params: Any, others: Any, batch: Any, model: Any = model, count: int = count
         ) -> tuple[jax.Array, LossAux]:
             keys = jax.random.split(jax.random.key(0), count)
-            found, aux = model.losses({"params": params, **others}, batch, keys, train=True)
-            return sum(one.sum() for one in found.values()), aux
+            values, aux = model.losses({"params": params, **others}, batch, keys, train=True)
+            return sum(value.sum() for value in values.values()), aux
 
         policy = jax.checkpoint_policies.dots_saveable
-        plain, again = (
-            kept(lambda *a, one=one: one(*a)[0], params, variables, batch)
-            for one in (losses, jax.checkpoint(losses, policy=policy))
+        plain, rematerialised = (
+            kept(lambda *a, function=function: function(*a)[0], params, variables, batch)
+            for function in (losses, jax.checkpoint(losses, policy=policy))
         )
-        print(f"| {name} | {size} | {plain:.0f} | {again:.0f} |", flush=True)
+        print(f"| {name} | {size} | {plain:.0f} | {rematerialised:.0f} |", flush=True)
         if options.parts:
             phases = make_phases(config.train.updates, model.networks, num_steps=1)
             optimisers = make_optimisers(config.optim, model.networks, params, phases)
             state = jax.eval_shape(
-                lambda own, rest, using=optimisers: create_state({"params": own, **rest}, using, 0),
+                lambda params, rest, optimisers=optimisers: create_state(
+                    {"params": params, **rest}, optimisers, 0
+                ),
                 params,
                 variables,
             )

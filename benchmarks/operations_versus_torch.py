@@ -1,7 +1,8 @@
-"""The convolutions of AE-FLOW at paper size one by one, forward: PyTorch's against ours, in turn in
-one run, to see where `versus_torch.py` gains and loses.
+"""Compares the convolutions of AE-FLOW's forward pass at paper size with PyTorch's, one by one.
 
     pip install -e '.[benchmark]' && python benchmarks/operations_versus_torch.py
+
+Both sides are measured in turn in one run.
 """
 
 import argparse
@@ -17,7 +18,7 @@ import torch.nn.functional as F
 
 from jaxad.nn.convolution import conv_general_dilated
 
-#: How often it occurs in a forward pass, side of its input, channels, features, kernel, stride.
+#: Occurrences in a forward pass, side of the input, channels, features, kernel, stride.
 ENCODER = (
     (1, 256, 3, 64, 7, 2), (1, 64, 64, 128, 1, 1), (3, 64, 128, 128, 3, 1),
     (4, 64, 128, 256, 1, 1), (2, 64, 256, 128, 1, 1), (1, 64, 256, 256, 1, 1),
@@ -39,7 +40,7 @@ def milliseconds(task: Callable[[], object]) -> float:
 def tasks(
     batch: int, side: int, inputs: int, outputs: int, size: int, stride: int
 ) -> tuple[Callable[[], object], Callable[[], object]]:
-    """The same convolution in PyTorch (channels last) and in JAX."""
+    """Returns the same convolution in PyTorch (channels last) and in JAX."""
     x = np.random.default_rng(0).normal(size=(batch, side, side, inputs)).astype(np.float32)
     kernel = np.random.default_rng(1).normal(size=(size, size, inputs, outputs)).astype(np.float32)
     pad = size // 2
@@ -70,8 +71,8 @@ def main() -> None:
         totals = np.zeros(2)
         for times, *shape in shapes:
             sides = tasks(options.batch_size, *shape)
-            found = [[milliseconds(task) for task in sides] for _ in range(options.repeats + 2)][2:]
-            medians = times * np.array([statistics.median(of) for of in zip(*found, strict=True)])
+            rows = [[milliseconds(task) for task in sides] for _ in range(options.repeats + 2)][2:]
+            medians = times * np.array([statistics.median(c) for c in zip(*rows, strict=True)])
             totals += medians
             print(
                 f"| {part} | {', '.join(map(str, shape))} | {times} | {medians[0]:.0f} | "

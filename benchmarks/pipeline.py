@@ -1,8 +1,8 @@
-"""Images per second of the input pipeline alone, and of the train step that it feeds.
+"""Compares the input pipeline with the train step that it feeds, in images per second.
 
     python benchmarks/pipeline.py --config=pchvae:demo
 
-Both are measured in one run, in turn, several times; the ratio is of the medians.
+Both are measured in turn, several times; ratios are those of pairs.
 """
 
 import argparse
@@ -60,7 +60,7 @@ def main() -> None:
     rates: dict[str, list[float]] = {"pipeline": [], "train step": []}
     for _ in range(options.repeats):
         iterator = iter(batches(options.pipeline_steps))
-        next(iterator)  # building the graph is not delivery
+        next(iterator)  # builds the graph, which is not timed
         start = time.perf_counter()
         delivered = sum(len(batch["image"]) for batch in iterator)
         rates["pipeline"].append(delivered / (time.perf_counter() - start))

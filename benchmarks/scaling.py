@@ -1,12 +1,12 @@
-"""Predicts updates on 1 to 1,024 accelerators from the programs that training compiles.
+"""Predicts the time of updates on 1 to 1,024 accelerators from the programs that training compiles.
 
     python benchmarks/scaling.py --costs costs.json > tables.md
     python benchmarks/scaling.py --validate pchvae ae
 
-The first lowers every system's updates over eight virtual CPU devices, reads operations, bytes and
-all-reduces from what XLA made of them (kept in `costs.json`; what is there is not compiled again)
-and prints the tables of docs/scaling.md. Nothing is run. The second times updates on this machine
-and compares them with the same model. The model is in `scaling_model.py`.
+The first command compiles every system's updates for eight virtual CPU devices, reads operations,
+bytes and all-reduces from the compiled programs and prints the tables of docs/scaling.md. Nothing
+is run. `costs.json` keeps the costs; configs in it are not compiled again. The second command times
+updates on this machine and compares them with the model in `scaling_model.py`.
 """
 
 import argparse
@@ -29,12 +29,12 @@ VARIANTS = ("", ":paper")
 
 
 def collect(path: Path) -> dict[str, Any]:
-    """The costs of every config, from the file where they are there."""
-    found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    """Returns the costs of every config, from the file if it has them."""
+    costs: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
     for name in [system + variant for variant in VARIANTS for system in SYSTEMS]:
-        if name not in found:
-            found[name] = scaling_programs.costs_of(name)
-            write_json(path, found)
+        if name not in costs:
+            costs[name] = scaling_programs.costs_of(name)
+            write_json(path, costs)
     return json.loads(path.read_text())
 
 
@@ -47,7 +47,7 @@ def main() -> None:
         scaling_validation.run(options.validate)
         return
     jax.config.update("jax_num_cpu_devices", scaling_programs.DEVICES)
-    # Costs are counted before machine code is made: no time is spent on making it fast.
+    # Costs are counted before machine code is generated, which need not be fast.
     jax.config.update("jax_disable_most_optimizations", True)
     scaling_tables.show(collect(options.costs))
 

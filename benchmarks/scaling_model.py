@@ -1,9 +1,9 @@
-"""How long an update takes on n chips that share each batch: a roofline and an all-reduce.
+"""Model of the time of an update on n chips that share each batch: a roofline and an all-reduce.
 
-A chip computes as fast as the slower of its arithmetic and its memory, at a stated part of what the
-vendor publishes; every kernel costs a fixed time on top. Then the gradients are summed over all
-chips, level by level: within a node or a torus, then over the network between them. Nothing
-overlaps: the programs have one all-reduce of all gradients, behind the backward pass.
+The slower of arithmetic and memory limits a chip, at a stated fraction of the published peaks;
+every kernel adds a fixed time. Then the gradients are summed over all chips, level by level: within
+a node or a torus, then over the network between them. Nothing overlaps: the programs have one
+all-reduce of all gradients, after the backward pass.
 """
 
 import dataclasses
@@ -11,19 +11,19 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-#: What is reached of the published arithmetic and of the memory's bandwidth. Assumed.
+#: Fractions of the published arithmetic and memory bandwidth that are reached. Assumed.
 ARITHMETIC, MEMORY = 0.5, 0.8
 
 
 @dataclasses.dataclass(frozen=True)
 class Torus:
-    """Chips in a grid of so many axes, each a ring where it is long enough.
+    """Chips in a grid whose axes are rings if they are long enough.
 
     Attributes:
-        size: chips at most.
-        axes: of the grid.
+        size: largest number of chips.
+        axes: number of axes of the grid.
         link: bytes/s of one link in one direction.
-        ring_from: an axis of so many chips or more is closed to a ring.
+        ring_from: smallest length of an axis that is a ring.
         hop: seconds from a chip to its neighbour.
     """
 
@@ -34,29 +34,29 @@ class Torus:
     hop: float
 
     def shape(self, chips: int) -> tuple[int, ...]:
-        """The most even grid of a power of two of chips."""
+        """Returns the most even grid; `chips` is a power of two."""
         power, axes = chips.bit_length() - 1, self.axes
         return tuple(2 ** ((power + axis) // axes) for axis in range(axes))
 
     def bandwidth(self, chips: int) -> float:
-        """Bytes/s that a chip sends in an all-reduce: along all axes, on rings both ways."""
+        """Returns bytes/s that a chip sends in an all-reduce: all axes, on rings both ways."""
         lengths = [length for length in self.shape(chips) if length > 1]
         return sum(self.link * (2 if length >= self.ring_from else 1) for length in lengths)
 
     def latency(self, chips: int) -> float:
-        """Seconds of an all-reduce of nothing: half of each ring, there and back."""
+        """Returns seconds of an all-reduce of no bytes: half of each ring, there and back."""
         return self.hop * sum(length for length in self.shape(chips) if length > 1)
 
 
 @dataclasses.dataclass(frozen=True)
 class Switched:
-    """Chips that all reach each other through switches.
+    """Chips that are connected through switches.
 
     Attributes:
-        size: chips at most.
-        egress: bytes/s that each sends.
-        hop: seconds from a chip to another.
-        is_tree: whether sums go up and down a binary tree; else along a chain.
+        size: largest number of chips.
+        egress: bytes/s that each chip sends.
+        hop: seconds from one chip to another.
+        is_tree: whether sums follow a binary tree; otherwise a chain.
     """
 
     size: int
@@ -73,15 +73,15 @@ class Switched:
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-    """An accelerator and what connects it to others.
+    """An accelerator and its connections.
 
     Attributes:
-        name: as the tables print it.
-        peak: FLOP/s of what jaxad's float32 programs run in there.
+        name: name in the tables.
+        peak: FLOP/s at the precision in which jaxad's float32 programs multiply there.
         memory: bytes/s.
-        levels: from the closest chips outward.
-        base: seconds that starting an all-reduce takes.
-        launch: seconds that every kernel takes beside its work.
+        levels: connections, from the closest chips outward.
+        base: seconds to start an all-reduce.
+        launch: overhead of every kernel in seconds.
     """
 
     name: str
@@ -117,7 +117,7 @@ CHIPS = (
 
 @dataclasses.dataclass(frozen=True)
 class Line:
-    """What grows with the images on a chip: `fixed + each * images`."""
+    """A cost that is linear in the images on a chip: `fixed + each * images`."""
 
     fixed: float
     each: float
@@ -127,7 +127,7 @@ class Line:
 
 
 def fit_line(points: Mapping[int, float]) -> tuple[Line, float]:
-    """The line through the first and the last point, and how far off the others are, relatively."""
+    """Returns the line through the first and last point, and the largest relative error."""
     first, last = min(points), max(points)
     each = (points[last] - points[first]) / (last - first)
     line = Line(points[first] - each * first, each)
@@ -136,14 +136,14 @@ def fit_line(points: Mapping[int, float]) -> tuple[Line, float]:
 
 @dataclasses.dataclass(frozen=True)
 class Work:
-    """The updates of one phase.
+    """Costs of one phase's updates.
 
     Attributes:
-        share: of the run's updates.
-        flops: on each chip.
-        bytes: that each chip's memory moves.
-        all_reduces: bytes of each.
-        kernels: that each chip runs.
+        share: fraction of the run's updates.
+        flops: operations on each chip.
+        bytes: bytes through each chip's memory.
+        all_reduces: bytes of each all-reduce.
+        kernels: number of kernels on each chip.
     """
 
     share: float
@@ -154,12 +154,12 @@ class Work:
 
 
 def read_work(phases: Mapping[str, Mapping[str, Any]]) -> tuple[Work, ...]:
-    """The phases as `scaling.costs_of` wrote them."""
-    found = []
+    """Reads phases as `scaling_programs.costs_of` returns them."""
+    works = []
     for phase in phases.values():
         points = {int(images): point for images, point in phase["points"].items()}
         largest = points[max(points)]
-        found.append(
+        works.append(
             Work(
                 phase["share"],
                 fit_line({images: point["flops"] for images, point in points.items()})[0],
@@ -168,14 +168,14 @@ def read_work(phases: Mapping[str, Mapping[str, Any]]) -> tuple[Work, ...]:
                 largest["kernels"],
             )
         )
-    return tuple(found)
+    return tuple(works)
 
 
 def all_reduce_seconds(chip: Chip, size: float, chips: int) -> float:
-    """Seconds in which every one of the chips has the sum of `size` bytes of each.
+    """Returns seconds until all chips have the sum over chips of `size` bytes.
 
-    Each level's chips first sum a part each, which goes on to the next level; on the way back they
-    give each other their parts: 2 (m - 1) / m of the bytes pass a chip's links.
+    At each level every chip sums a part, which goes to the next level; on the way back the chips
+    exchange their parts. 2 (m - 1) / m of the bytes pass a chip's links.
     """
     seconds = chip.base if chips > 1 else 0.0
     for level in chip.levels:
@@ -187,7 +187,7 @@ def all_reduce_seconds(chip: Chip, size: float, chips: int) -> float:
 
 
 def compute_seconds(chip: Chip, work: Work, images: float) -> float:
-    """The roofline: arithmetic or memory, the slower."""
+    """Returns the roofline: the slower of arithmetic and memory."""
     return max(
         work.flops.at(images) / (chip.peak * ARITHMETIC),
         work.bytes.at(images) / (chip.memory * MEMORY),
@@ -195,13 +195,13 @@ def compute_seconds(chip: Chip, work: Work, images: float) -> float:
 
 
 def overhead_seconds(chip: Chip, work: Work, chips: int) -> float:
-    """All that does not get less with a smaller batch: kernels and all-reduces."""
+    """Returns the time that does not depend on the batch: kernels and all-reduces."""
     reduces = sum(all_reduce_seconds(chip, size, chips) for size in work.all_reduces)
     return work.kernels * chip.launch + reduces
 
 
 def step_seconds(chip: Chip, works: Sequence[Work], images: float, chips: int) -> float:
-    """The mean update of a run with so many images on each chip."""
+    """Returns the mean time of a run's updates with `images` on each chip."""
     return sum(
         work.share * (compute_seconds(chip, work, images) + overhead_seconds(chip, work, chips))
         for work in works
@@ -209,7 +209,10 @@ def step_seconds(chip: Chip, works: Sequence[Work], images: float, chips: int) -
 
 
 def strong_efficiency(chip: Chip, works: Sequence[Work], batch: int, chips: int) -> float | None:
-    """The speed-up over one chip by the number of chips, the batch shared; None: no image each."""
+    """Returns the speed-up divided by the number of chips that share a batch.
+
+    None if there are fewer images than chips.
+    """
     if chips > batch:
         return None
     alone = step_seconds(chip, works, batch, 1)
@@ -217,12 +220,12 @@ def strong_efficiency(chip: Chip, works: Sequence[Work], batch: int, chips: int)
 
 
 def weak_efficiency(chip: Chip, works: Sequence[Work], images: int, chips: int) -> float:
-    """One chip's update by that of many, with as many images on each."""
+    """Returns one chip's time divided by that of `chips`, with `images` on each."""
     return step_seconds(chip, works, images, 1) / step_seconds(chip, works, images, chips)
 
 
 def critical_images(chip: Chip, works: Sequence[Work], chips: int) -> int:
-    """The fewest images on a chip for which computing takes half of the update."""
+    """Returns the fewest images on a chip for which computing takes half of the update."""
 
     def is_enough(images: int) -> bool:
         computing = sum(work.share * compute_seconds(chip, work, images) for work in works)

@@ -1,4 +1,4 @@
-"""The programs that training compiles, and what they cost; nothing is run."""
+"""Compiles the programs of training and reads their costs; nothing is run."""
 
 from typing import Any
 
@@ -13,19 +13,20 @@ from jaxad.train.program import Program, make_program
 from jaxad.types import PretrainedModel, Tree
 
 DEVICES = 8
-#: Images on each device for which a step is compiled; what a step costs is a line through the ends.
-#: Of variants, which take longer to compile, the ends alone.
+#: Images on each device for which a step is compiled; costs are a line through the first and last.
+#: Variants, which take longer to compile, use only these two.
 PER_DEVICE = (2, 4, 8)
-#: Of a data set whose size only sets how often each phase comes.
+#: Size of the data set; it only affects how often each phase occurs.
 EXAMPLES = 10_000
 
 
 def shape_of(tree: Tree) -> Tree:
+    """Returns the shapes and dtypes of a tree of arrays."""
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(np.shape(leaf), leaf.dtype), tree)
 
 
 def batch_shapes(config: ConfigDict, program: Program, count: int) -> dict[str, Any]:
-    """What an update sees: with features where training has them from its cache."""
+    """Returns the shapes of a batch, with features where training has them from its cache."""
     side, channels = config.data.image_size, config.data.channels
     shapes: dict[str, Any] = {
         "image": jax.ShapeDtypeStruct((count, side, side, channels), np.float32),
@@ -42,7 +43,7 @@ def batch_shapes(config: ConfigDict, program: Program, count: int) -> dict[str, 
 
 
 def make(name: str) -> tuple[ConfigDict, Program]:
-    """A config and its program, encoders random: their weights cost the same."""
+    """Returns a config and its program; encoders are random, which has the same costs."""
     config = get_config(name)
     if isinstance(config.model.get("weights"), str):
         config.model.weights = "random"
@@ -50,7 +51,7 @@ def make(name: str) -> tuple[ConfigDict, Program]:
 
 
 def costs_of(name: str) -> dict[str, Any]:
-    """What each phase of a config costs a device, for each of `PER_DEVICE`."""
+    """Returns the costs of each phase on one device, for each number in `PER_DEVICE`."""
     config, program = make(name)
     (state,) = program.initial_states
     steps = [program.phases.at(step) for step in range(program.num_steps)]

@@ -1,4 +1,4 @@
-"""The tables of docs/scaling.md."""
+"""Prints the tables of docs/scaling.md."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -11,7 +11,7 @@ CRITICAL = (1, 8, 64, 1024)
 
 
 def show(costs: Mapping[str, Mapping[str, Any]]) -> None:
-    works = {name: model.read_work(found["phases"]) for name, found in costs.items()}
+    works = {name: model.read_work(entry["phases"]) for name, entry in costs.items()}
     check()
     print("## What the programs cost\n")
     show_costs(costs, works)
@@ -23,11 +23,12 @@ def show(costs: Mapping[str, Mapping[str, Any]]) -> None:
 
 
 def check() -> None:
-    """What must hold whatever the figures are."""
+    """Checks properties of the model that hold for all figures."""
     work = model.Work(1.0, model.Line(0.0, 1e9), model.Line(1e6, 1e6), (1_000_000,), 100)
     counts = [2**power for power in range(11)]
     for chip in model.CHIPS:
-        # Of more bytes than none, two chips of a torus may take longer than four: fewer links.
+        # Latencies alone: with bytes, two chips of a torus may take longer than four, which have
+        # more links.
         latencies = [model.all_reduce_seconds(chip, 0, chips) for chips in counts]
         assert latencies[0] == 0 and latencies == sorted(latencies), chip.name
         assert model.strong_efficiency(chip, [work], 64, 1) == 1
@@ -40,7 +41,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def mean(works: Sequence[model.Work], value: Callable[[model.Work], float]) -> float:
-    """Over the run's updates."""
+    """Returns the mean of a value over the run's updates."""
     return sum(work.share * value(work) for work in works)
 
 
@@ -48,32 +49,32 @@ def show_costs(
     costs: Mapping[str, Mapping[str, Any]], works: Mapping[str, Sequence[model.Work]]
 ) -> None:
     rows = []
-    for name, found in costs.items():
-        of_name = works[name]
-        reduced = mean(of_name, lambda work: sum(work.all_reduces))
+    for name, entry in costs.items():
+        phases = works[name]
+        reduced = mean(phases, lambda work: sum(work.all_reduces))
         off = max(
             model.fit_line({int(b): point[what] for b, point in phase["points"].items()})[1]
-            for phase in found["phases"].values()
+            for phase in entry["phases"].values()
             for what in ("flops", "bytes")
         )
         rows.append(
             [
                 f"`{name}`",
-                f"{found['image_size']}, {found['batch_size']}",
-                digits(found["parameters"] / 1e6),
-                digits(mean(of_name, lambda work: work.flops.each) / 1e9),
-                digits(mean(of_name, lambda work: work.bytes.each) / 1e6),
-                digits(mean(of_name, lambda work: work.bytes.fixed) / 1e6),
+                f"{entry['image_size']}, {entry['batch_size']}",
+                digits(entry["parameters"] / 1e6),
+                digits(mean(phases, lambda work: work.flops.each) / 1e9),
+                digits(mean(phases, lambda work: work.bytes.each) / 1e6),
+                digits(mean(phases, lambda work: work.bytes.fixed) / 1e6),
                 digits(reduced / 1e6),
-                digits(reduced / (4 * found["parameters"])),
-                digits(mean(of_name, lambda work: len(work.all_reduces)), 3),
-                f"{mean(of_name, lambda work: work.kernels):,.0f}",
+                digits(reduced / (4 * entry["parameters"])),
+                digits(mean(phases, lambda work: len(work.all_reduces)), 3),
+                f"{mean(phases, lambda work: work.kernels):,.0f}",
                 "" if ":" in name else f"{off:.1%}",
             ]
         )
     table(
         [
-            "config", "side, batch", "parameters, M", "GFLOP an image", "MB an image", "MB fixed",
+            "config", "side, batch", "parameters, M", "GFLOP per image", "MB per image", "MB fixed",
             "all-reduced, MB", "of the parameters' bytes", "all-reduces", "kernels", "off the line",
         ],
         rows,
@@ -86,16 +87,16 @@ def show_chip(
     works: Mapping[str, Sequence[model.Work]],
 ) -> None:
     rows = []
-    for name, found in costs.items():
-        batch, of_name = found["batch_size"], works[name]
-        strong = [model.strong_efficiency(chip, of_name, batch, chips) for chips in STRONG]
-        weak = [model.weak_efficiency(chip, of_name, batch, chips) for chips in WEAK]
+    for name, entry in costs.items():
+        batch, phases = entry["batch_size"], works[name]
+        strong = [model.strong_efficiency(chip, phases, batch, chips) for chips in STRONG]
+        weak = [model.weak_efficiency(chip, phases, batch, chips) for chips in WEAK]
         rows.append(
             [
                 f"`{name}`",
                 str(batch),
-                digits(1e3 * model.step_seconds(chip, of_name, batch, 1)),
-                bound(chip, of_name, batch),
+                digits(1e3 * model.step_seconds(chip, phases, batch, 1)),
+                bound(chip, phases, batch),
                 *("" if part is None else f"{part:.0%}" for part in strong),
                 *(f"{part:.0%}" for part in weak),
             ]
@@ -111,7 +112,7 @@ def show_chip(
 
 
 def bound(chip: model.Chip, works: Sequence[model.Work], images: int) -> str:
-    """What one chip spends most of an update on."""
+    """Returns what takes most of an update on one chip."""
     seconds = {
         "arithmetic": mean(works, lambda work: work.flops.at(images))
         / chip.peak
@@ -127,16 +128,16 @@ def show_critical(works: Mapping[str, Sequence[model.Work]]) -> None:
         [
             f"`{name}`",
             *(
-                ", ".join(digits(model.critical_images(chip, of_name, chips)) for chips in CRITICAL)
+                ", ".join(digits(model.critical_images(chip, phases, chips)) for chips in CRITICAL)
                 for chip in model.CHIPS
             ),
         ]
-        for name, of_name in works.items()
+        for name, phases in works.items()
     ]
     table(["config", *(chip.name for chip in model.CHIPS)], rows)
 
 
 def digits(value: float, count: int = 2) -> str:
-    """So many significant digits, without exponents."""
+    """Formats a value with `count` significant digits, without an exponent."""
     rounded = float(f"{value:.{count}g}")
     return f"{rounded:,.0f}" if rounded >= 10 ** (count - 1) else f"{rounded:.{count}g}"

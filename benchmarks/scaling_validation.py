@@ -1,4 +1,4 @@
-"""The model's roofline against updates timed on this machine, whose peaks are measured first."""
+"""Compares the model's roofline with updates timed on this machine, whose peaks are measured."""
 
 import time
 from typing import Any
@@ -12,13 +12,13 @@ from jaxad.profile.profiling import measured_peak
 from jaxad.profile.program_costs import program_costs
 from jaxad.runtime.malloc import keep_freed_memory
 
-#: Numbers in the array that is read and written: 256 MB, more than any cache holds.
+#: Numbers in the array that is read and written: 256 MB, more than any cache.
 COPIED = 2**26
 REPEATS = 9
 
 
 def memory_bandwidth() -> float:
-    """Bytes/s of reading an array and writing it, in place: new memory would cost page faults."""
+    """Returns bytes/s of reading and writing an array in place, without new memory."""
     add = jax.jit(lambda x: x + 1, donate_argnums=0)
     array = jax.block_until_ready(add(jnp.zeros(COPIED, jnp.float32)))
     times = []
@@ -30,6 +30,7 @@ def memory_bandwidth() -> float:
 
 
 def random_batch(shapes: dict[str, Any]) -> dict[str, np.ndarray]:
+    """Returns a batch of these shapes with random pixels and features."""
     rng = np.random.default_rng(0)
     batch = {
         name: rng.uniform(size=shape.shape).astype(shape.dtype) for name, shape in shapes.items()
@@ -41,8 +42,8 @@ def random_batch(shapes: dict[str, Any]) -> dict[str, np.ndarray]:
 def run(names: list[str]) -> None:
     """Prints a row for every phase of every config, at the config's batch.
 
-    Peaks are measured again beside each row, and the fastest of several repeats is taken of peaks
-    and of updates: other work on the machine makes both slower.
+    Peaks are measured again for each row. Of peaks and of updates the fastest repeat counts,
+    because other work on the machine makes both slower.
     """
     keep_freed_memory(None)  # as training does where pieces are large
     print("| config | updates of | GFLOP/s | GB/s | arithmetic, ms | memory, ms | ms | ratio |")

@@ -1,10 +1,10 @@
-"""Memory and images per second of `--mode=score`, for few and for many images.
+"""Measures memory and time of `--mode=score` for few and for many images.
 
     python benchmarks/score_memory.py --images 1000 20000
 
-Trains a tiny autoencoder on files that it writes, then scores folders of so many images of 64 x 64
-pixels, each in a process of its own, maps left out. Memory is the largest resident set of that
-process; those that read files are not in it.
+Trains a tiny autoencoder on generated files, then scores folders with these numbers of images of
+64 x 64 pixels without maps, each in its own process. Memory is the largest resident set of that
+process, without the processes that read files.
 """
 
 import argparse
@@ -22,7 +22,7 @@ _LAUNCH = Path(__file__).parent.parent / "launch.py"
 
 
 def write_images(folder: Path, count: int, seed: int) -> Path:
-    """Noise, smooth enough to be no constant."""
+    """Writes images of noise; returns the folder."""
     folder.mkdir(parents=True)
     rng = np.random.default_rng(seed)
     for number in range(count):
@@ -32,7 +32,7 @@ def write_images(folder: Path, count: int, seed: int) -> Path:
 
 
 def launch(*arguments: str) -> tuple[float, float]:
-    """Seconds that a launch takes, and the MiB that it needs."""
+    """Runs a command; returns its seconds and its largest resident set in MiB."""
     start = time.perf_counter()
     process = subprocess.Popen([sys.executable, str(_LAUNCH), *arguments])
     _, status, used = os.wait4(process.pid, 0)

@@ -1,8 +1,8 @@
-"""Several seeds as one program against one after another, and what each costs.
+"""Compares several seeds in one program with the same seeds one after another.
 
     python benchmarks/seeds.py --config=pchvae:demo --seeds=3
 
-Both are measured in one run, in turn, several times: images per second over all seeds.
+Both are measured in turn, several times: images per second over all seeds.
 """
 
 import argparse
@@ -44,7 +44,7 @@ def main() -> None:
     def run(name: str, steps: int) -> None:
         for program, held in prepared[name]:
             for _ in range(steps):
-                held[0], metrics = program.updates[program.phases.at(0)](*held)
+                held[0], metrics = program.updates[program.phases.at(0), 1](*held)
             jax.block_until_ready(metrics)
 
     rates: dict[str, list[float]] = {name: [] for name in groups}

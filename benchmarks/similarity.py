@@ -1,4 +1,4 @@
-"""SSIM and its gradient: dm_pix's own Gaussian filter against `jaxad.nn.ops`, in turn in one run.
+"""Compares SSIM and its gradient in dm_pix and in `jaxad.nn.ops`, in turn in one run.
 
 python benchmarks/similarity.py
 """
@@ -16,11 +16,11 @@ import numpy as np
 from jaxad.nn import ops
 
 Similarity = Callable[[jax.Array, jax.Array], jax.Array]
-#: Batch, side: AE-FLOW's demo, and its paper's images at batch 8.
+#: (batch, side) of AE-FLOW's demo, and of its paper's images at batch 8.
 SHAPES = ((32, 128), (8, 256))
 
 
-def theirs(x: jax.Array, y: jax.Array) -> jax.Array:
+def dm_pix_ssim(x: jax.Array, y: jax.Array) -> jax.Array:
     return dm_pix.ssim(
         x, y, filter_size=ops.SSIM_WINDOW, filter_sigma=ops.SSIM_DEVIATION, return_map=True
     )
@@ -37,22 +37,25 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=7)
     options = parser.parse_args()
     print(f"jax {jax.__version__} on {jax.default_backend()}\n")
-    print("| batch, side | | dm_pix, ms | here, ms | dm_pix / here | min | max |")
+    print("| batch, side | | dm_pix, ms | jaxad, ms | dm_pix / jaxad | min | max |")
     print("|---|---|---|---|---|---|---|")
     for batch, side in SHAPES:
         rng = np.random.default_rng(0)
         x, y = (jnp.asarray(rng.uniform(size=(batch, side, side, 1)), jnp.float32) for _ in "xy")
-        similarities: tuple[Similarity, Similarity] = (theirs, ops.structural_similarity)
+        similarities: tuple[Similarity, Similarity] = (dm_pix_ssim, ops.structural_similarity)
         kinds = {
-            "value": [jax.jit(one) for one in similarities],
+            "value": [jax.jit(function) for function in similarities],
             "gradient": [
-                jax.jit(jax.grad(lambda x, y, one=one: jnp.mean(one(x, y)))) for one in similarities
+                jax.jit(jax.grad(lambda x, y, function=function: jnp.mean(function(x, y))))
+                for function in similarities
             ],
         }
         for name, pair in kinds.items():
-            times = [[milliseconds(one, x, y) for one in pair] for _ in range(options.repeats + 1)]
+            times = [
+                [milliseconds(task, x, y) for task in pair] for _ in range(options.repeats + 1)
+            ]
             ratios = [a / b for a, b in times[1:]]
-            medians = [statistics.median(found) for found in zip(*times[1:], strict=True)]
+            medians = [statistics.median(column) for column in zip(*times[1:], strict=True)]
             print(
                 f"| {batch}, {side} | {name} | {medians[0]:.1f} | {medians[1]:.1f} | "
                 f"{statistics.median(ratios):.1f} | {min(ratios):.1f} | {max(ratios):.1f} |"

@@ -1,15 +1,15 @@
-"""jaxad against PyTorch: the same network, losses, optimiser and shapes, in turn.
+"""Compares jaxad with PyTorch: the same network, losses, optimiser and shapes, in turn.
 
     pip install -e . torch FrEIA && python benchmarks/versus_torch.py --system=pchvae
 
-First it is checked that both compute the same with the same weights, and fit as many numbers
-(`agreement.py`). Each side then is a process of its own; what is measured runs in turn, first one
-side and then the next, and ratios are of such pairs. PyTorch runs in its best CPU setting: channels
-last, every core, its fused Adam, inference mode for scores, no batch norm in a frozen encoder.
-Images are noise in memory, without augmentation. Peaks of memory (the largest resident set) and the
-time to the first update, from the end of the imports, are of fresh processes.
+It first checks that both sides compute the same with the same weights and have as many parameters
+(`agreement.py`). Each side is a process of its own; measurements alternate between sides, and
+ratios are those of pairs. PyTorch runs in its best CPU setting: channels last, every core, its
+fused Adam, inference mode for scores, no batch norm in a frozen encoder. Images are noise in
+memory, without augmentation. Peaks of memory (the largest resident set) and the time to the first
+update, from the end of the imports, come from fresh processes.
 
-On a machine that others use, one core and its time tell more than the wall's clock:
+On a shared machine, processor time on one core is more reliable than wall time:
 `taskset -c 0 python benchmarks/versus_torch.py --clock=cpu --devices=1 --fresh_repeats=0`.
 """
 
@@ -28,7 +28,7 @@ import numpy as np
 
 _CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 _MEMORY_UPDATES = 10
-_SECONDS = 1.0  # that a measurement takes at least
+_SECONDS = 1.0  # minimum length of a measurement
 
 
 def _images(config: dict[str, Any], count: int) -> np.ndarray:
@@ -37,7 +37,7 @@ def _images(config: dict[str, Any], count: int) -> np.ndarray:
 
 
 def _tasks(side: dict[str, Any], config: dict[str, Any], variables: Any) -> Any:
-    """What is measured of a side, and what waits until it is computed."""
+    """Returns a side's measured functions, and a function that waits for their results."""
     train = _images(config, config["data"]["batch_size"])
     score = _images(config, config["evaluate"]["batch_size"])
     if side["devices"]:
@@ -58,12 +58,12 @@ def _tasks(side: dict[str, Any], config: dict[str, Any], variables: Any) -> Any:
 
 
 def _serve(pipe: Connection, side: dict[str, Any], config: dict[str, Any], variables: Any) -> None:
-    """Runs what it is asked for: (name, how often) -> seconds; None ends it."""
+    """Serves requests (name, count) with the seconds that they take, until it receives None."""
     tasks, wait = _tasks(side, config, variables)
     clock = _CLOCKS[side["clock"]]
     pipe.send(list(tasks))
-    while (asked := pipe.recv()) is not None:
-        name, count = asked
+    while (request := pipe.recv()) is not None:
+        name, count = request
         start = clock()
         for _ in range(count):
             result = tasks[name]()
@@ -72,14 +72,14 @@ def _serve(pipe: Connection, side: dict[str, Any], config: dict[str, Any], varia
 
 
 def _memory() -> float:
-    """The largest resident set of this process so far, MiB."""
+    """Returns the largest resident set of this process so far, in MiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def _serve_peak(
     pipe: Connection, side: dict[str, Any], config: dict[str, Any], variables: Any, task: str
 ) -> None:
-    """MiB at the peak of a process that does nothing but one task."""
+    """Sends the peak memory, in MiB, of a process that runs only one task."""
     tasks, wait = _tasks(side, config, variables)
     for _ in range(_MEMORY_UPDATES):
         wait(tasks[task]())
@@ -89,7 +89,7 @@ def _serve_peak(
 def _serve_first(
     pipe: Connection, side: dict[str, Any], config: dict[str, Any], variables: Any
 ) -> None:
-    """Seconds to the first update."""
+    """Sends the seconds to the first update."""
     images = _images(config, config["data"]["batch_size"])
     if side["devices"]:
         import jaxad_tasks
@@ -105,7 +105,7 @@ def _serve_check(pipe: Connection, config: dict[str, Any]) -> None:
     import agreement
     import jax
 
-    jax.config.update("jax_platforms", "cpu")  # accelerators round products otherwise
+    jax.config.update("jax_platforms", "cpu")  # accelerators round products differently
     pipe.send(agreement.check(config, _images(config, 8)))
 
 
@@ -118,7 +118,7 @@ def _serve_config(pipe: Connection, name: str, changes: dict[str, Any]) -> None:
 
 
 def _start(function: Callable[..., None], *arguments: Any) -> Connection:
-    """A process of its own, which imports what it needs and no more."""
+    """Starts a function in a fresh process, which imports only what it needs."""
     ours, theirs = _CONTEXT.Pipe()
     _CONTEXT.Process(target=function, args=(theirs, *arguments), daemon=True).start()
     theirs.close()
@@ -132,18 +132,18 @@ def _answer(function: Callable[..., None], *arguments: Any) -> Any:
 _CONTEXT = multiprocessing.get_context("spawn")
 
 
-def row(name: str, found: list[list[float]], digits: int, higher: bool) -> str:
-    """A line of the table: medians, and PyTorch's ratio to each of our sides.
+def row(name: str, values: list[list[float]], digits: int, higher: bool) -> str:
+    """Returns a row of the table: medians, and the ratio of each jaxad side to PyTorch.
 
     Args:
-        name: of the line.
-        found: by repeat, what each side got; PyTorch first.
-        digits: of the medians.
+        name: the row's name.
+        values: by repeat, the value of each side; PyTorch first.
+        digits: digits of the medians.
         higher: whether more is better; ratios are above 1 where jaxad is better.
     """
-    cells = [f"{statistics.median(values):,.{digits}f}" for values in zip(*found, strict=True)]
-    for side in range(1, len(found[0])):
-        ratios = [one[side] / one[0] if higher else one[0] / one[side] for one in found]
+    cells = [f"{statistics.median(column):,.{digits}f}" for column in zip(*values, strict=True)]
+    for side in range(1, len(values[0])):
+        ratios = [v[side] / v[0] if higher else v[0] / v[side] for v in values]
         cells.append(f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})")
     return f"| {name} | {' | '.join(cells)} |"
 
@@ -151,27 +151,27 @@ def row(name: str, found: list[list[float]], digits: int, higher: bool) -> str:
 def throughput(
     sides: dict[str, Any], config: dict[str, Any], variables: Any, repeats: int, only: str
 ) -> Iterator[str]:
-    """Lines of images per second, all sides in turn."""
+    """Yields rows of images per second, all sides in turn."""
     pipes = [_start(_serve, side, config, variables) for side in sides.values()]
     names = [pipe.recv() for pipe in pipes][0]
     sizes = {"score": config["evaluate"]["batch_size"], "matrix product": 1}
     for name in [name for name in names if only in ("", name)]:
-        for pipe in pipes:  # compiled and warmed up
+        for pipe in pipes:  # compile and warm up
             pipe.send((name, 2))
             pipe.recv()
         counts = []
         for pipe in pipes:
             pipe.send((name, 3))
             counts.append(max(1, round(3 * _SECONDS / pipe.recv())))
-        size, found = sizes.get(name, config["data"]["batch_size"]), []
+        size, values = sizes.get(name, config["data"]["batch_size"]), []
         for _ in range(repeats):
             seconds = []
             for pipe, count in zip(pipes, counts, strict=True):
                 pipe.send((name, count))
                 seconds.append(pipe.recv() / count)
-            found.append([size / taken for taken in seconds])
+            values.append([size / taken for taken in seconds])
         unit = "1/s" if name == "matrix product" else "images/s"
-        yield row(f"{name}, {unit}", found, 1 if found[0][0] < 100 else 0, higher=True)
+        yield row(f"{name}, {unit}", values, 1 if values[0][0] < 100 else 0, higher=True)
     for pipe in pipes:
         pipe.send(None)
 
@@ -179,21 +179,21 @@ def throughput(
 def fresh(
     sides: dict[str, Any], config: dict[str, Any], variables: Any, repeats: int
 ) -> Iterator[str]:
-    """Lines of what fresh processes need: memory, and the time to the first update."""
+    """Yields rows of memory and of the time to the first update, of fresh processes."""
     cached = "encoder" in variables
     for name in ("train from images" if cached else "train", "score"):
-        found = [
+        values = [
             [_answer(_serve_peak, side, config, variables, name) for side in sides.values()]
             for _ in range(repeats)
         ]
-        yield row(f"peak memory, {name}, MiB", found, 0, higher=False)
+        yield row(f"peak memory, {name}, MiB", values, 0, higher=False)
     by_cache: dict[str, list[list[float]]] = {"empty": [], "filled": []}
     for _ in range(repeats):
         with tempfile.TemporaryDirectory() as folder:
             os.environ["XDG_CACHE_HOME"] = folder
             for times in by_cache.values():
                 times.append(
-                    [_answer(_serve_first, one, config, variables) for one in sides.values()]
+                    [_answer(_serve_first, side, config, variables) for side in sides.values()]
                 )
     for cache, times in by_cache.items():
         yield row(f"first update, {cache} cache of programs, s", times, 2, higher=False)
@@ -228,7 +228,7 @@ def main() -> None:
         "evaluate.batch_size": options.score_batch_size,
         "data.image_size": options.size,
         "model.subnet": options.subnet,
-        # The weights of Wide-ResNet-50-2 would have to be downloaded.
+        # The weights of Wide-ResNet-50-2 need a download.
         "model.weights": "random" if ":paper" in options.system else "",
     }
     config = _answer(_serve_config, options.system, {k: v for k, v in changes.items() if v})

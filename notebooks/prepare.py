@@ -1,10 +1,10 @@
-"""Writes what all notebooks share: badge, install cell, settings; takes out what running leaves.
+"""Writes the badge, install cell and metadata of all notebooks and removes outputs.
 
     python notebooks/prepare.py
     python notebooks/prepare.py --source=https://github.com/<owner>/<repository>
 
-The project's address stands once, as `Source` of `[project.urls]` in pyproject.toml; `--source`
-changes it there first. Links to the project's files, and those of README.md to Colab, follow.
+The project's address is `Source` of `[project.urls]` in pyproject.toml; `--source` changes it there
+first. Links to the project's files, and links to Colab in README.md, follow.
 """
 
 import argparse
@@ -23,7 +23,7 @@ _LINK = re.compile(rf"{re.escape(_COLAB)}/github/[^)\s]*/notebooks/(\w+)\.ipynb"
 _FILE = re.compile(rf"https://github\.com/[\w.-]+/[\w.-]+/blob/{BRANCH}/")
 _BADGE = re.compile(r"\[!\[Open in Colab\]\([^)]*\)\]\([^)]*\)")
 
-#: The install cell; SOURCE is the project's address.
+#: Code of the install cell; SOURCE stands for the project's address.
 _INSTALL = """\
 # @title Install jaxad (does nothing where it is installed already)
 import importlib.metadata
@@ -39,73 +39,73 @@ def pip_install(*arguments):
 
 
 if importlib.util.find_spec("jaxad") is None:
-    before = {str(one.name).lower(): one.version for one in importlib.metadata.distributions()}
+    before = {str(d.name).lower(): d.version for d in importlib.metadata.distributions()}
     pip_install("--no-deps", "git+SOURCE")
     importlib.invalidate_caches()
-    needed = []
-    for one in map(Requirement, importlib.metadata.requires("jaxad")):
-        if one.marker is not None and not one.marker.evaluate({"extra": ""}):
+    packages = []
+    for needed in map(Requirement, importlib.metadata.requires("jaxad")):
+        if needed.marker is not None and not needed.marker.evaluate({"extra": ""}):
             continue
-        # The runtime's JAX is kept, and its TensorFlow, which does as well as one without GPU.
-        is_there = before.get(one.name.removesuffix("-cpu"), "0") in one.specifier
-        if one.name == "jax" and is_there:
-            needed.append(f"jax=={before['jax']}")
-        elif one.name != "tensorflow-cpu" or not is_there:
-            needed.append(f"{one.name}{one.specifier}")
-    pip_install(*needed)
-    # Where JAX was too old, what drives the GPU or TPU is renewed with it.
+        # Keep the runtime's JAX and TensorFlow if they are new enough; one with GPU support works.
+        is_satisfied = before.get(needed.name.removesuffix("-cpu"), "0") in needed.specifier
+        if needed.name == "jax" and is_satisfied:
+            packages.append(f"jax=={before['jax']}")
+        elif needed.name != "tensorflow-cpu" or not is_satisfied:
+            packages.append(f"{needed.name}{needed.specifier}")
+    pip_install(*packages)
+    # If JAX was too old, its GPU or TPU plugin is too.
     version = importlib.metadata.version("jax")
     plugins = {"jax-cuda12-plugin": "cuda12", "jax-cuda13-plugin": "cuda13", "libtpu": "tpu"}
     for plugin, extra in plugins.items():
         if plugin in before and before.get("jax") != version:
             pip_install(f"jax[{extra}]=={version}")"""
 
-#: Of a cell's metadata, what is not left behind by running or by an editor.
+#: Fields of a cell's metadata to keep; running and editors leave others.
 _KEPT = ("cellView", "jupyter", "tags")
 
 
 def read_source(root: Path = ROOT) -> str:
-    """The address of the project."""
+    """Reads the project's address from pyproject.toml."""
     return tomllib.loads((root / "pyproject.toml").read_text())["project"]["urls"]["Source"]
 
 
 def repository(source: str) -> str:
-    """`<owner>/<repository>` of the project's address, which Colab knows notebooks by."""
-    found = re.fullmatch(r"https://github\.com/([\w.-]+/[\w.-]+?)(\.git)?/?", source)
-    if found is None:
+    """Returns `<owner>/<repository>` of the project's address, as Colab needs it."""
+    match = re.fullmatch(r"https://github\.com/([\w.-]+/[\w.-]+?)(\.git)?/?", source)
+    if match is None:
         raise SystemExit(
-            f"error: {source}: Colab opens notebooks of GitHub alone; give an address such as "
+            f"error: {source}: Colab opens notebooks only from GitHub; give an address such as "
             "https://github.com/<owner>/<repository>."
         )
-    return found[1]
+    return match[1]
 
 
 def colab_link(source: str, name: str) -> str:
-    """Where Colab opens the notebook of this name (without suffix)."""
+    """Returns the address at which Colab opens a notebook, named without suffix."""
     return f"{_COLAB}/github/{repository(source)}/blob/{BRANCH}/notebooks/{name}.ipynb"
 
 
 def badge(source: str, name: str) -> str:
-    """The badge that opens a notebook in Colab, in Markdown."""
+    """Returns the badge that opens a notebook in Colab, in Markdown."""
     return f"[![Open in Colab]({_COLAB}/assets/colab-badge.svg)]({colab_link(source, name)})"
 
 
 def install_code(source: str) -> str:
-    """The code of the install cell."""
+    """Returns the code of the install cell."""
     return _INSTALL.replace("SOURCE", source.removesuffix("/"))
 
 
 def prepare(notebook: NotebookNode, source: str, name: str) -> NotebookNode:
-    """The notebook with badge, install cell and settings, without what running it left.
+    """Returns a notebook with badge, install cell and metadata, without outputs.
 
     Args:
-        notebook: begins with a cell of Markdown, whose first line is the title.
-        source: the address of the project.
-        name: of the notebook, without suffix.
+        notebook: starts with a Markdown cell whose first line is the title.
+        source: the project's address.
+        name: the notebook's name, without suffix.
     """
     first = notebook.cells[0]
     if first.cell_type != "markdown" or not first.source.startswith("# "):
-        raise SystemExit(f"error: {name}.ipynb: begin it with a cell of Markdown, '# <title>'.")
+        raise SystemExit(f"error: {name}.ipynb: start it with a Markdown cell, '# <title>'.")
     title, _, text = _BADGE.sub("", first.source).partition("\n")
     head = nbformat.v4.new_markdown_cell(
         f"{title}\n\n{badge(source, name)}\n\n{text.strip()}", id="title"
@@ -113,14 +113,14 @@ def prepare(notebook: NotebookNode, source: str, name: str) -> NotebookNode:
     # Colab and JupyterLab show the cell folded.
     folded = {"cellView": "form", "jupyter": {"source_hidden": True}, "tags": ["install"]}
     install = nbformat.v4.new_code_cell(install_code(source), id="install", metadata=folded)
-    own = [one for one in notebook.cells[1:] if "install" not in one.metadata.get("tags", [])]
+    rest = [cell for cell in notebook.cells[1:] if "install" not in cell.metadata.get("tags", [])]
     metadata = {
-        "accelerator": "GPU",  # what Colab starts with; the notebooks run without, too
+        "accelerator": "GPU",  # Colab's default for these notebooks, which also run on a CPU
         "colab": {"provenance": []},
         "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
         "language_info": {"name": "python"},
     }
-    cells = [_clean(one, source) for one in (head, install, *own)]
+    cells = [_clean(cell, source) for cell in (head, install, *rest)]
     return nbformat.v4.new_notebook(cells=cells, metadata=metadata)
 
 
@@ -133,13 +133,13 @@ def _clean(cell: NotebookNode, source: str) -> NotebookNode:
 
 
 def prepared_text(path: Path, source: str) -> str:
-    """What a notebook's file should hold."""
+    """Returns the expected content of a notebook's file."""
     return nbformat.writes(prepare(nbformat.read(path, as_version=4), source, path.stem)) + "\n"
 
 
 def prepared_readme(text: str, source: str) -> str:
-    """README.md with links to Colab at the project's address."""
-    return _LINK.sub(lambda found: colab_link(source, found[1]), text)
+    """Returns README.md with links to Colab for the project's address."""
+    return _LINK.sub(lambda match: colab_link(source, match[1]), text)
 
 
 def main() -> None:
@@ -147,7 +147,7 @@ def main() -> None:
     parser.add_argument("--source", help="the project's new address, a GitHub repository's")
     source = parser.parse_args().source
     if source is not None:
-        repository(source)  # says what is wrong with it
+        repository(source)  # exits if it is not an address on GitHub
         path = ROOT / "pyproject.toml"
         text = re.sub(r'(?m)^Source = ".*"$', f'Source = "{source}"', path.read_text())
         path.write_text(text)

@@ -1,4 +1,4 @@
-"""The model behind docs/scaling.md, against small cases by hand."""
+"""The model behind docs/scaling.md, compared with small cases by hand."""
 
 import importlib.util
 import math
@@ -12,17 +12,17 @@ PATH = Path(__file__).parent.parent / "benchmarks" / "scaling_model.py"
 
 @pytest.fixture(scope="module")
 def model():
-    """benchmarks/ is no package: the module is loaded from its file."""
+    """Loads the module from its file, because benchmarks/ is not a package."""
     spec = importlib.util.spec_from_file_location("scaling_model", PATH)
     module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
+    sys.modules[spec.name] = module  # dataclasses look up their module
     spec.loader.exec_module(module)
     return module
 
 
 @pytest.fixture
 def chip(model):
-    """200 FLOP/s and 100 bytes/s that are reached; four on a switch, more over a network."""
+    """A chip that reaches 200 FLOP/s and 100 bytes/s; four on a switch, more over a network."""
     levels = (
         model.Switched(4, egress=10.0, hop=1.0, is_tree=False),
         model.Switched(64, egress=2.0, hop=3.0, is_tree=True),
@@ -43,15 +43,15 @@ def work(model):
         (1, 0.0),
         (2, 0.5 + 2 * 1 / 2 * 80 / 10 + 2 * 1),
         (4, 0.5 + 2 * 3 / 4 * 80 / 10 + 2 * 3),
-        # Each of the four sums a quarter with its three like in other nodes.
+        # Each of the four sums a quarter with its three counterparts in other nodes.
         (16, 0.5 + 2 * 3 / 4 * 80 / 10 + 2 * 3 + 2 * 3 / 4 * 20 / 2 + 2 * 2 * 3),
     ],
 )
-def test_an_all_reduce_goes_up_the_levels_and_down_again(model, chip, chips, expected):
+def test_all_reduce_passes_all_levels_both_ways(model, chip, chips, expected):
     assert model.all_reduce_seconds(chip, 80, chips) == pytest.approx(expected)
 
 
-def test_a_torus_sends_along_all_axes_and_both_ways_on_rings(model):
+def test_torus_sends_along_all_axes_and_both_ways_on_rings(model):
     torus = model.Torus(size=256, axes=2, link=10.0, ring_from=16, hop=1.0)
     assert [torus.shape(chips) for chips in (1, 2, 4, 8, 256)] == [
         (1, 1), (1, 2), (2, 2), (2, 4), (16, 16)
@@ -63,8 +63,8 @@ def test_a_torus_sends_along_all_axes_and_both_ways_on_rings(model):
     assert [cube.shape(chips) for chips in (8, 64, 1024)] == [(2, 2, 2), (4, 4, 4), (8, 8, 16)]
 
 
-def test_a_chip_is_as_fast_as_the_slower_of_arithmetic_and_memory(model, chip, work):
-    # 400 b / 200 against (300 + 50 b) / 100: they meet at two images.
+def test_slower_of_arithmetic_and_memory_limits_a_chip(model, chip, work):
+    # 400 b / 200 and (300 + 50 b) / 100 are equal at two images.
     assert model.compute_seconds(chip, work, 1) == pytest.approx(3.5)
     assert model.compute_seconds(chip, work, 2) == pytest.approx(4.0)
     assert model.compute_seconds(chip, work, 10) == pytest.approx(20.0)
@@ -72,7 +72,7 @@ def test_a_chip_is_as_fast_as_the_slower_of_arithmetic_and_memory(model, chip, w
     assert model.overhead_seconds(chip, work, 2) == pytest.approx(8 * 0.25 + 10.5)
 
 
-def test_efficiencies(model, chip, work):
+def test_strong_and_weak_efficiency(model, chip, work):
     alone, shared = 8 * 2 + 2, 4 * 2 + 2 + 10.5
     assert model.strong_efficiency(chip, [work], 8, 1) == 1
     assert model.strong_efficiency(chip, [work], 8, 2) == pytest.approx(alone / (2 * shared))
@@ -80,13 +80,13 @@ def test_efficiencies(model, chip, work):
     assert model.weak_efficiency(chip, [work], 8, 2) == pytest.approx(alone / (alone + 10.5))
 
 
-def test_phases_count_by_their_share_of_the_updates(model, chip, work):
+def test_phases_are_weighted_by_their_share_of_the_updates(model, chip, work):
     other = model.Work(0.75, work.flops, work.bytes, (), kernels=0)
     phases = [model.Work(0.25, work.flops, work.bytes, work.all_reduces, work.kernels), other]
     assert model.step_seconds(chip, phases, 10, 2) == pytest.approx(20 + 0.25 * (2 + 10.5))
 
 
-def test_the_batch_from_which_computing_takes_half_of_the_step(model, chip, work):
+def test_critical_images_make_computing_half_of_the_step(model, chip, work):
     # On one chip two seconds of kernels, which even one image exceeds; on two 12.5: 2 b >= 12.5.
     assert model.critical_images(chip, [work], 1) == 1
     assert model.critical_images(chip, [work], 2) == 7
@@ -97,14 +97,14 @@ def test_the_batch_from_which_computing_takes_half_of_the_step(model, chip, work
         assert model.compute_seconds(chip, work, images - 1) < overhead
 
 
-def test_a_line_through_the_ends_tells_how_far_off_the_middle_is(model):
+def test_line_through_the_ends_and_error_of_the_middle(model):
     line, off = model.fit_line({2: 7.0, 4: 11.0, 8: 19.0})
     assert (line.fixed, line.each, off) == (3.0, 2.0, 0.0)
     assert model.fit_line({2: 7.0, 4: 10.0, 8: 19.0})[1] == pytest.approx(0.1)
 
 
-def test_published_chips_are_in_one_order_of_magnitude(model):
-    """A slip of a unit would be a factor of 8 or 1,000."""
+def test_published_chips_have_plausible_magnitudes(model):
+    """A wrong unit would be a factor of 8 or 1,000."""
     for chip in model.CHIPS:
         assert 1e14 < chip.peak < 1e15, chip.name
         assert 5e11 < chip.memory < 5e12, chip.name
