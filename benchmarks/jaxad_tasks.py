@@ -10,13 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from jaxad.config.model import make_model
+from jaxad.config.model import make_model, pixels_per_device
 from jaxad.detector.restored import score_batch
 from jaxad.runtime.compilation_cache import enable_compilation_cache
 from jaxad.runtime.malloc import keep_freed_memory
 from jaxad.runtime.parallel import Parallel, make_parallel, split_cpu
 from jaxad.storage.home import cache_folder
-from jaxad.train import experiment
+from jaxad.train.optim import make_optimisers
+from jaxad.train.phases import make_phases
 from jaxad.train.state import create_state, initial_variables
 from jaxad.train.step import train_step
 from jaxad.types import Model, PretrainedModel, Tree
@@ -38,9 +39,9 @@ def as_batch(images: np.ndarray) -> dict[str, np.ndarray]:
 def _make_step(
     config: ConfigDict, parallel: Parallel, model: Model, variables: Tree
 ) -> tuple[Callable[[Tree, Tree], Any], Tree]:
-    """Returns the compiled update and the initial state on the devices."""
-    phases = experiment.phases(config, model, num_steps=10_000)
-    optimisers = experiment.optimisers(config, model, variables["params"], phases)
+    """The compiled update and the state before the first one, on the devices."""
+    phases = make_phases(config.train.updates, model.networks, num_steps=10_000)
+    optimisers = make_optimisers(config.optim, model.networks, variables["params"], phases)
     step = functools.partial(train_step, model=model, optimisers=optimisers)
     state = parallel.put_replicated(create_state(variables, optimisers, config.seed))
     return parallel.compile_reduce(step, donate_state=True), state
@@ -50,7 +51,7 @@ def _start(config: ConfigDict, devices: int) -> None:
     """Configures the process as a run does."""
     split_cpu(devices)
     config.cpu_devices = devices
-    keep_freed_memory(experiment.pixels_at_once(config))
+    keep_freed_memory(pixels_per_device(config))
 
 
 def tasks(
@@ -60,11 +61,11 @@ def tasks(
     run_config = ConfigDict(config)
     _start(run_config, devices)
     parallel = make_parallel("jit")
-    model = make_model(run_config)
-    variables = initial_variables(model, run_config.seed)
+    model = make_model(one)
+    variables = initial_variables(model, one.seed)
     # A copy: the step donates its state.
     frozen = parallel.put_replicated(jax.tree.map(jnp.copy, variables))
-    step, state = _make_step(run_config, parallel, model, variables)
+    step, state = _make_step(one, parallel, model, variables)
     held = {"state": state}
     score = parallel.compile_per_example(lambda v, b: score_batch(model, v, b["image"]).image)
     batch, to_score = as_batch(train_images), parallel.put_batch(as_batch(score_images))
@@ -93,12 +94,12 @@ def first_update(config: dict[str, Any], devices: int, images: np.ndarray) -> fl
     """Returns seconds from a config and a batch in memory to the end of the first update."""
     start = time.perf_counter()
     enable_compilation_cache(cache_folder)
-    run_config = ConfigDict(config)
-    _start(run_config, devices)
+    one = ConfigDict(config)
+    _start(one, devices)
     parallel = make_parallel("jit")
-    model = make_model(run_config)
-    variables = initial_variables(model, run_config.seed)
-    step, state = _make_step(run_config, parallel, model, variables)
+    model = make_model(one)
+    variables = initial_variables(model, one.seed)
+    step, state = _make_step(one, parallel, model, variables)
     _, metrics = step(state, parallel.put_batch(as_batch(images)))
     float(metrics["loss/model"])
     return time.perf_counter() - start

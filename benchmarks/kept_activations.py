@@ -21,7 +21,8 @@ import numpy as np
 
 from jaxad.config import get_config
 from jaxad.config.model import make_model
-from jaxad.train import experiment
+from jaxad.train.optim import make_optimisers
+from jaxad.train.phases import make_phases
 from jaxad.train.state import create_state
 from jaxad.train.step import train_step
 from jaxad.types import LossAux
@@ -76,8 +77,8 @@ def main() -> None:
         )
         print(f"| {name} | {size} | {plain:.0f} | {rematerialised:.0f} |", flush=True)
         if options.parts:
-            schedule = experiment.phases(config, model, num_steps=1)
-            optimisers = experiment.optimisers(config, model, params, schedule)
+            phases = make_phases(config.train.updates, model.networks, num_steps=1)
+            optimisers = make_optimisers(config.optim, model.networks, params, phases)
             state = jax.eval_shape(
                 lambda params, rest, optimisers=optimisers: create_state(
                     {"params": params, **rest}, optimisers, 0

@@ -13,9 +13,11 @@ import time
 from jaxad.config import get_config
 from jaxad.config.model import make_model
 from jaxad.data.pipeline import batching
+from jaxad.data.pipeline.augment import Augmentation
 from jaxad.data.sources import DataSet
 from jaxad.runtime.parallel import make_parallel
-from jaxad.train import experiment
+from jaxad.train.optim import make_optimisers
+from jaxad.train.phases import make_phases
 from jaxad.train.state import create_state, initial_variables
 from jaxad.train.step import train_step
 
@@ -33,8 +35,8 @@ def main() -> None:
     parallel = make_parallel(config.parallel)
     model = make_model(config, parallel.axis_name)
     variables = initial_variables(model, config.seed)
-    phases = experiment.phases(config, model, num_steps=1000)
-    optimisers = experiment.optimisers(config, model, variables["params"], phases)
+    phases = make_phases(config.train.updates, model.networks, num_steps=1000)
+    optimisers = make_optimisers(config.optim, model.networks, variables["params"], phases)
     state = parallel.put_replicated(create_state(variables, optimisers, config.seed))
     step = parallel.compile_reduce(
         functools.partial(train_step, model=model, optimisers=optimisers),
@@ -46,7 +48,7 @@ def main() -> None:
             split,
             batch_size=config.data.batch_size,
             seed=config.seed,
-            augmentation=experiment.augmentation(config),
+            augmentation=Augmentation(**config.data.augment),
             start_step=0,
             stop_step=count,
         )

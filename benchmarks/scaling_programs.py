@@ -7,8 +7,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from jaxad.config import get_config
+from jaxad.data.pipeline.augment import Augmentation
 from jaxad.profile.program_costs import program_costs
-from jaxad.train import experiment
 from jaxad.train.program import Program, make_program
 from jaxad.types import PretrainedModel, Tree
 
@@ -35,7 +35,7 @@ def batch_shapes(config: ConfigDict, program: Program, count: int) -> dict[str, 
         "_index": jax.ShapeDtypeStruct((count,), np.int32),
     }
     model = program.model
-    if isinstance(model, PretrainedModel) and experiment.augmentation(config).is_off:
+    if isinstance(model, PretrainedModel) and Augmentation(**config.data.augment).is_off:
         variables = shape_of(program.initial_states[0].variables)
         features = jax.eval_shape(model.features, variables, shapes["image"])
         shapes["features"] = jax.ShapeDtypeStruct(features.shape, np.float16)

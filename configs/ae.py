@@ -1,4 +1,10 @@
-"""AE: a convolutional autoencoder (Kramer 1991), the simplest system of AE-FLOW's Table 1."""
+"""AE: a convolutional autoencoder (Kramer 1991), the simplest system of AE-FLOW's Table 1.
+
+    python launch.py --config=ae:demo --workdir=runs/ae
+
+trains for at most 75 s on two cores. Expect a position-corrected AUROC of .743 on `test_objects`
+and .638 on `test_lesions` (docs/results.md, means of three seeds).
+"""
 
 from ml_collections import ConfigDict
 

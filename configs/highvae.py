@@ -1,4 +1,10 @@
-"""High VAE: the high-level branch of pchVAE alone, a plain convolutional VAE."""
+"""High VAE: the high-level branch of pchVAE alone, a plain convolutional VAE (Zimmerer et al.).
+
+    python launch.py --config=highvae:demo --workdir=runs/highvae
+
+Measured in `studies/pchvae_table1:demo`, which trains for 6 epochs: 61 s of training on two cores,
+position-corrected AUROC .796 on `test_objects` and .706 on `test_lesions` (docs/results.md).
+"""
 
 from ml_collections import ConfigDict
 
@@ -12,7 +18,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.model.name = "highvae"
     # Slightly more parameters than pchVAE, the same number of latents.
     config.model.widths = (16, 26, 51, 68)  # channels at H/2, H/4, H/8, H/16
-    config.model.depths = (0, 0, 1, 1)  # residual 3x3 convolutions per block, same levels
+    config.model.depths = (0, 0, 1, 1)  # residual 3x3 convolutions per block at these levels
     config.model.latent_channels = (32,)  # z at H/16
     config.model.variance = 0.0056  # c, in squared units of the [0, 1] image
     config.model.weights = (1.0, 1.0)  # lambda 2 and 4: nll, kl_high

@@ -1,4 +1,10 @@
-"""Low VAE: the low-level branch of pchVAE alone, latents at a quarter of the resolution."""
+"""Low VAE: the low-level branch of pchVAE alone, with latents at H/4 (Zimmerer et al.).
+
+    python launch.py --config=lowvae:demo --workdir=runs/lowvae
+
+Measured in `studies/pchvae_table1:demo`, which trains for 6 epochs: 164 s of training on two cores,
+position-corrected AUROC .801 on `test_objects` and .633 on `test_lesions` (docs/results.md).
+"""
 
 from ml_collections import ConfigDict
 
@@ -12,7 +18,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.model.name = "lowvae"
     # Slightly more parameters than pchVAE, the same number of latents.
     config.model.widths = (24, 77)  # channels at H/2 and H/4
-    config.model.depths = (0, 1)  # residual 3x3 convolutions per block, same levels
+    config.model.depths = (0, 1)  # residual 3x3 convolutions per block at these levels
     config.model.latent_channels = (2,)  # z at H/4
     config.model.variance = 0.0056  # c, in squared units of the [0, 1] image
     config.model.weights = (1.0, 1.0)  # lambda 2 and 5: nll, kl_low

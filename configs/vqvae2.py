@@ -1,4 +1,10 @@
-"""VQ-VAE-2 with two levels of codes, no prior (Razavi et al.), as the pchVAE paper uses it."""
+"""VQ-VAE-2 (Razavi et al. 2019) without its prior, as in the pchVAE paper: two levels of codes.
+
+    python launch.py --config=vqvae2:demo --workdir=runs/vqvae2
+
+Measured in `studies/pchvae_table1:demo`, which trains for 6 epochs: 154 s of training on two cores,
+position-corrected AUROC .839 on `test_objects` and .699 on `test_lesions` (docs/results.md).
+"""
 
 from ml_collections import ConfigDict
 
@@ -10,11 +16,11 @@ def get_config(variant: str = "") -> ConfigDict:
     check_variant("vqvae2", variant)
     config = pchvae_protocol(variant)
     config.model.name = "vqvae2"
-    # Slightly more parameters than our pchVAE; `:paper` has the implementation's that it names.
+    # Slightly more parameters than pchVAE; `:paper` has those of the implementation it names.
     config.model.channels = 60  # at H/4 and H/8
     config.model.residual_blocks = 2
     config.model.residual_channels = 16
-    config.model.num_codes = 128  # in each of the two codebooks
+    config.model.num_codes = 128  # per codebook, of which there are two
     config.model.code_dimension = 16
     config.model.decay = 0.99  # of the codebooks' moving averages
     config.model.commitment = 0.25

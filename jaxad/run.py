@@ -1,5 +1,6 @@
 """The modes, as functions that the command line and `jaxad.api` call."""
 
+import dataclasses
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -7,20 +8,20 @@ from collections.abc import Callable, Mapping, Sequence
 from ml_collections import ConfigDict
 
 from jaxad.config import is_study, representatives, run_config
-from jaxad.config.model import make_model
+from jaxad.config.model import make_model, pixels_per_device
 from jaxad.data import membership
-from jaxad.data.files.splitting import SEVERAL_UNDER_ONE_NAME
 from jaxad.data.files.unread import tell_unread
 from jaxad.data.inspection import inspect as inspect_data
+from jaxad.data.inspection import leak_remedy
 from jaxad.data.replay import read_normals
-from jaxad.data.sources import DataSet, is_of_files, is_published, published
+from jaxad.data.sources import DataSet
 from jaxad.detector import exported
 from jaxad.errors import UserError
 from jaxad.evaluate.evaluation import calibrate as calibrate_run
 from jaxad.evaluate.evaluation import evaluate_splits
 from jaxad.evaluate.metrics import load_metrics
+from jaxad.report.contact_sheet import data_set_sheet
 from jaxad.report.figures import to_png
-from jaxad.report.inspection import contact_sheet
 from jaxad.report.page import write_report
 from jaxad.runtime import interrupts, processes
 from jaxad.runtime.compilation_cache import enable_compilation_cache
@@ -30,7 +31,7 @@ from jaxad.runtime.parallel import split_cpu, warn_of_crowded_cpu
 from jaxad.storage.home import cache_folder
 from jaxad.storage.paths import expand
 from jaxad.storage.workdir import Workdir, atomic_write, write_json
-from jaxad.train import experiment
+from jaxad.train import checks
 from jaxad.train.loop import train as train_run
 from jaxad.types import FittedModel
 
@@ -55,7 +56,7 @@ def configure_process(mode: str, config: ConfigDict | None) -> None:
         enable_compilation_cache(cache_folder)
     if not processes.is_first():
         print_warnings_only()
-    pixels = [seeds_per_program * experiment.pixels_at_once(config) for config in configs]
+    pixels = [seeds_per_program * pixels_per_device(config) for config in configs]
     keep_freed_memory(max(pixels, default=None))
     interrupts.check()
 
@@ -110,7 +111,7 @@ def _open_to_train(config: ConfigDict) -> DataSet:
 
     Bad test splits are reported, too, before hours of training.
     """
-    experiment.check(config)
+    checks.check(config)
     load_metrics(config)
     data_set = DataSet(config.data)
     data_set.check()
@@ -196,30 +197,21 @@ def inspect(config: ConfigDict, workdir: str | os.PathLike[str]) -> None:
     folder = Workdir(workdir).path
     inspection, data_set = inspect_data(config.data)
     splits = {name: data_set.split(name) for name in data_set.split_names}
-    write_json(folder / "inspect.json", inspection.as_json())
+    write_json(folder / "inspect.json", dataclasses.asdict(inspection))
     with atomic_write(folder / "inspect.png", "wb") as file:
-        file.write(to_png(contact_sheet(splits)))
+        file.write(to_png(data_set_sheet(splits)))
     logger.info("\n".join([*inspection.lines(), f"contact sheet: {folder / 'inspect.png'}"]))
-    name = config.data.name
     if inspection.leaks:
         leaks = " | ".join(map(str, inspection.leaks))
-        raise UserError(f"{name}: splits leak: {leaks}. {_leak_remedy(name)}")
+        raise UserError(f"{config.data.name}: splits leak: {leaks}. {leak_remedy(data_set)}")
     if inspection.skipped and config.data.on_error == "raise":
         raise UserError(
-            f"{name}: {len(inspection.skipped)} bad files, listed above; repair or remove them, or "
-            "leave them out with --config.data.on_error=skip."
+            f"{config.data.name}: {len(inspection.skipped)} bad files, listed above; repair or "
+            "remove them, or leave them out with --config.data.on_error=skip."
         )
     for unread in data_set.unread:
         if config.data.on_error == "raise" and unread.others:
             tell_unread(unread, is_strict=True)
-
-
-def _leak_remedy(name: str) -> str:
-    """Returns what to do about splits of a data set that share images or patients."""
-    if is_published(name) and published(name).SHARES_PATIENTS:
-        return "As published; --config.data.regroup=True learns from none that is tested."
-    remedy = "Keep each patient in one split, and equal images, too."
-    return f"{remedy} {SEVERAL_UNDER_ONE_NAME}" if is_of_files(name) else remedy
 
 
 def export(config: ConfigDict, workdir: str | os.PathLike[str]) -> None:

@@ -12,7 +12,7 @@ import pytest
 from jaxad import cli, command
 from jaxad import config as config_lib
 from jaxad.config import run_config
-from jaxad.data.sources import DATA_SETS
+from jaxad.data.data_sets import DATA_SETS
 from jaxad.errors import RunError, UserError
 from jaxad.models import SYSTEMS
 from jaxad.runtime import processes
@@ -20,6 +20,7 @@ from jaxad.storage.workdir import Workdir
 
 ROOT = Path(__file__).parent.parent
 SMOKE = "--config=pchvae:smoke"
+DATA_NAMES = (*DATA_SETS, "tfds:<name>", "<package.module>:<function>")
 
 
 @pytest.fixture
@@ -58,6 +59,17 @@ def fail(capsys):
         (["--config.seed=1.5"], r"--config\.seed=1\.5: .*int"),
         (["--config.data.augment.mirror=maybe"], r"augment\.mirror=maybe: .*boolean"),
         (["--config.seed"], r"Missing value for flag --config\.seed"),
+        # Values that the record of the field does not allow.
+        (["--config.seed=-7"], r"config\.seed: -7 is not in \[0, 4294967295\]\."),
+        (["--config.optim.learning_rate=nan"], r"learning_rate: nan is not in \[0, inf\)\."),
+        (["--config.data.val_share=1"], r"config\.data\.val_share: 1\.0 is not in \(0, 1\)\."),
+        (
+            ["--config.precision=float16"],
+            r"precision: unknown 'float16'; known: float32, bfloat16",
+        ),
+        (["--config.data.volume.slices=a,b"], r"slices=\('a,b',\): not .*slices='\(20, 40\)'"),
+        (["--config.optim.frozen=1,2"], r"optim\.frozen=\(1, 2\): not understood; .*stem"),
+        (["--config.model.widths=a,b"], r"model\.widths=\('a,b',\): not understood; .*\(8, 8"),
         # Flags.
         (["--confg=pchvae"], r"--confg: no such flag; did you mean 'config'\? see --help"),
         (["--work_dir=x"], r"--work_dir: no such flag; did you mean 'workdir'\?"),
@@ -101,8 +113,8 @@ def test_missing_flags_are_told(fail, tmp_path, arguments, expected):
     ("override", "hint", "known"),
     [
         ("--config.data.name=icbm_sinth", "unknown data set 'icbm_sinth'; did you mean "
-         "'icbm_synth'?", (*DATA_SETS, "tfds:<name>")),
-        ("--config.data.name=zzz", "unknown data set 'zzz'.", (*DATA_SETS, "tfds:<name>")),
+         "'icbm_synth'?", DATA_NAMES),
+        ("--config.data.name=zzz", "unknown data set 'zzz'.", DATA_NAMES),
         ("--config.model.name=pchva", "unknown model 'pchva'; did you mean 'pchvae'?", SYSTEMS),
         ("--config.model.name=zzz", "unknown model 'zzz'.", SYSTEMS),
     ],
@@ -196,8 +208,8 @@ def test_exit_codes(capsys, tmp_path, monkeypatch, mode, error, code, line):
         config = config_lib.get_config("pchvae:smoke")
         config.seed = 3
         run_config.write(Workdir(tmp_path), config)
-    given = {name: "x.npz" for name, needed in command.OPTIONS.get(mode, {}).items() if needed}
-    taken = set(command.OPTIONS.get(mode, ())) - set(processes.FLAGS)  # those are of the launch
+    given = dict.fromkeys(command.MODES[mode].required, "x.npz")
+    taken = set(command.MODES[mode].options) - set(processes.FLAGS)  # those are of the launch
     arguments = [name, f"--{changed}=3", f"--workdir={tmp_path}", f"--mode={mode}"]
     arguments += [f"--{option}={value}" for option, value in given.items()]
     assert cli.main(arguments) == code
@@ -223,13 +235,13 @@ def test_options_are_of_one_mode(fail, tmp_path):
     line = fail(workdir, "--mode=calibrate")
     assert line == "error: --normals: missing; --mode=calibrate needs it, see --help."
     line = fail(workdir, "--mode=evaluate", "--normals=x.npz")
-    assert "--normals: --mode=evaluate has no use for it; it is of calibrate." in line
+    assert "--normals: --mode=evaluate does not use it; it belongs to calibrate." in line
 
 
 @pytest.mark.parametrize("group", ["optim.networks", "train.updates"])
 def test_fields_of_networks_that_a_config_does_not_set_are_told_apart_from_typos(fail, group):
     line = fail("--config=fanogan:smoke", "--workdir=x", f"--config.{group}.discriminator.b1=0.5")
-    assert f"set it in Python or in a config file of your own, under config.{group}." in line
+    assert f"set it in Python or in your own config file, under config.{group}." in line
     assert "did you mean" not in line
 
 
@@ -261,7 +273,8 @@ def test_help_tells_the_modes_and_with_a_config_its_fields(capsys):
     with_config = capsys.readouterr().out
     for field in config_lib.flatten(config_lib.get_config("pchvae:smoke")):
         assert f"--{field}=" in with_config
-    assert "--config.seed=9\n" in with_config
+    assert re.search(r"--config\.seed=9 +Seed of initial", with_config)
+    assert re.search(r"--config\.optim\.name=adam +Optimiser\. One of adam, adamw", with_config)
 
 
 # --- Overrides.
@@ -271,7 +284,7 @@ def test_help_tells_the_modes_and_with_a_config_its_fields(capsys):
     ("field", "text", "value"),
     [
         ("config.seed", "7", 7),
-        ("config.seed", "-7", -7),
+        ("config.data.volume.slices", "(20, -20)", (20, -20)),
         ("config.optim.learning_rate", "3e-4", 3e-4),
         ("config.optim.learning_rate", "1", 1.0),
         ("config.data.name", "some where/else", "some where/else"),

@@ -1,13 +1,18 @@
-"""AE-FLOW's ablations: subnet and reconstruction loss (its Table 3), alpha and beta (Figure 7)."""
+"""AE-FLOW's ablations: subnet and reconstruction loss (its Table 3), alpha and beta (Figure 7).
+
+    python launch.py --mode=study --config=studies/aeflow_ablation:demo --workdir=runs/ablation
+
+takes 38 min on two cores; docs/results.md has its tables.
+"""
 
 from ml_collections import ConfigDict
 
 from jaxad.config import check_variant, study
 from jaxad.config import get_config as experiment
 
-#: In the names as percentages.
+#: Experiment names have them in percent.
 ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0)
-#: The default is a ResNet subnet, the mean squared error and alpha .5: a member of both parts.
+#: Changes to AE-FLOW with a ResNet subnet, the mean squared error and alpha .5.
 CHANGES = {
     "resnet_mse": {},
     "resnet_ssim": {"reconstruction_loss": "ssim"},
@@ -29,7 +34,7 @@ def get_config(variant: str = "") -> ConfigDict:
         experiments[name].model.update(changes)
     config = study(experiments, seeds=range(3))
     config.reference = "resnet_mse"
-    # Any beta follows from the two parts of the score.
+    # The score at every beta follows from its two components.
     config.heat_map.rows = tuple(
         "resnet_mse" if a == 0.5 else f"alpha_{100 * a:.0f}" for a in ALPHAS
     )

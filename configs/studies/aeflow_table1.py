@@ -1,4 +1,9 @@
-"""Table 1 of AE-FLOW (Zhao et al. 2023): six systems on the same data."""
+"""Table 1 of AE-FLOW (Zhao, Ding and Zhang 2023): six systems on the same data.
+
+    python launch.py --mode=study --config=studies/aeflow_table1:demo --workdir=runs/aeflow_table1
+
+docs/results.md has its tables, with the training time of each system.
+"""
 
 from ml_collections import ConfigDict
 
@@ -12,13 +17,13 @@ def get_config(variant: str = "") -> ConfigDict:
     check_variant("studies/aeflow_table1", variant)
     suffix = f":{variant}" if variant else ""
     experiments = {name: experiment(f"{name}{suffix}") for name in SYSTEMS}
-    # Each trains as long as its own config says.
+    # `lengths` below keeps the length of each system's own config.
     epochs = {name: one.train.num_epochs for name, one in experiments.items()}
     for one in experiments.values():
         one.train.num_epochs = epochs["aeflow"]
-        one.cpu_devices = 2  # of one process: four of the six are faster on two
+        one.cpu_devices = 2  # one process runs all six; four are faster on two
         if variant == "smoke":
-            one.data.image_size = 64  # the least that all can take
+            one.data.image_size = 64  # the smallest that all systems take
     config = study(experiments, seeds=range(3))
     for name in SYSTEMS:
         config.lengths[name] = epochs[name] / epochs["aeflow"]

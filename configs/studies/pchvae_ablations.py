@@ -1,11 +1,16 @@
-"""pchVAE without one of its ideas at a time, and with other latent sizes."""
+"""pchVAE without one of its ideas at a time, and with other latent sizes.
+
+    python launch.py --mode=study --config=studies/pchvae_ablations:demo --workdir=runs/ablations
+
+has not been measured yet.
+"""
 
 from ml_collections import ConfigDict
 
 from jaxad.config import check_variant, study
 from jaxad.config import get_config as experiment
 
-#: What differs from pchVAE in `config.model`.
+#: Experiment -> changes to pchVAE's `config.model`.
 CHANGES = {
     "pchvae": {},
     "no_third_term": {"weights": (1.0, 1.0, 0.0, 1.0, 1.0)},

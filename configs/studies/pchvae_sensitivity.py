@@ -1,7 +1,10 @@
 """The pchVAE paper's systems over c, the KL weights, codes and length of training.
 
-To a loss's optimum c times three is every KL weight times three, the score knows c alone: both are
-varied, and of two KL terms each by itself. Long training of the two others is `pchvae_long`."""
+    python launch.py --mode=study --config=studies/pchvae_sensitivity:demo --workdir=runs/c
+
+docs/results.md has its tables. For the optimum of the loss, three times c equals three times every
+KL weight; the score depends on c alone. So c, all KL weights and each KL weight are varied.
+"""
 
 from ml_collections import ConfigDict
 

@@ -1,38 +1,42 @@
-"""Builds the model of a config; the only module that reads `config.model`.
+"""From a config to its model; the only module that reads `config.model`.
 
-Models never see a ConfigDict: they get its fields.
+Models never see a ConfigDict: they get the fields of their dataclass.
 """
 
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from jaxad import models
-from jaxad.errors import UserError
 from jaxad.types import Model
 
+#: `config.precision` -> dtype of convolutions and matrix products.
 PRECISIONS = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
 def image_shape(config: ConfigDict) -> tuple[int, int, int]:
-    """Returns (H, W, C) of the images that the config's system takes."""
+    """(H, W, C) of the images that the config's system takes."""
     return (config.data.image_size, config.data.image_size, config.data.channels)
 
 
+def pixels_per_device(config: ConfigDict) -> int:
+    """Pixels of one channel of the images that one CPU device trains on at once.
+
+    The config need not be checked yet, and JAX need not know of other processes.
+    """
+    parts = max(1, config.cpu_devices * config.train.accumulate_steps)
+    return int(config.data.batch_size * config.data.image_size**2 // parts)
+
+
 def make_model(config: ConfigDict, axis_name: str | None = None) -> Model:
-    """Builds the system that `config.model` names, in `config.precision`.
+    """The system that `config.model` names, computing in `config.precision`.
 
     Args:
-        config: the config of a run.
-        axis_name: mapped axis that batch statistics are combined over; None for none.
+        config: of a run; see `jaxad.config.check`.
+        axis_name: of the devices that batch statistics are summed over; None for one device.
 
     Raises:
-        UserError: the model or the precision is unknown, or a field or the image size is refused.
+        UserError: unknown model, or a field or image size that the model cannot take.
     """
-    if config.precision not in PRECISIONS:
-        raise UserError(
-            f"config.precision: unknown precision '{config.precision}'; "
-            f"known: {', '.join(PRECISIONS)}."
-        )
     fields = {name: value for name, value in config.model.to_dict().items() if name != "name"}
     return models.build(
         config.model.name,

@@ -1,4 +1,4 @@
-"""Configs that the systems of one paper share: data, training and sizes, without the model."""
+"""What the systems of one paper share in their configs: data, training and some sizes."""
 
 from ml_collections import ConfigDict
 
@@ -6,14 +6,14 @@ from jaxad.config import base, smoke
 
 
 def pchvae_protocol(variant: str) -> ConfigDict:
-    """Returns data and training of the systems of the pchVAE paper; callers set the model."""
+    """Data and training of all systems of the pchVAE paper; the caller sets `config.model`."""
     config = base()
-    config.data.batch_size = 16  # in equal time, many small steps detect better than few large
+    config.data.batch_size = 16  # in equal time, many small steps detect better than few large ones
     config.cpu_devices = 2
     config.optim.learning_rate = 5e-3
     config.optim.schedule = "cosine"
     config.optim.warmup_steps = 100
-    # Otherwise the first, very large gradients dominate Adam's second moment for long.
+    # The first gradients are very large; unclipped they stay in Adam's second moment for long.
     config.optim.clip_norm = 1.0
     config.train.num_epochs = 40.0
     config.train.checkpoint_every_steps = 1000
@@ -22,7 +22,7 @@ def pchvae_protocol(variant: str) -> ConfigDict:
     elif variant == "smoke":
         smoke(config)
     elif variant == "paper":
-        # The paper's training; it also tests on BraTS 2017 (config.data.test.name=brats2017).
+        # The paper also tests on BraTS 2017: config.data.test.name=brats2017.
         config.data.name = "hcp"
         config.data.augment.mirror = False
         config.data.batch_size = 64
@@ -33,36 +33,41 @@ def pchvae_protocol(variant: str) -> ConfigDict:
     return config
 
 
-def aeflow_protocol(variant: str) -> ConfigDict:
-    """Returns data and training of AE-FLOW and the systems of its Table 1; callers set the model.
-
-    A system's config file has its differences from AE-FLOW.
-    """
+def aeflow_data(variant: str) -> ConfigDict:
+    """Data of AE-FLOW, for it and for systems that are compared with it on the same data."""
     config = base()
     config.data.image_size = 128
     config.data.batch_size = 32
-    config.data.augment.mirror = False  # a frozen encoder's features are then computed once
+    config.data.augment.mirror = False  # features of a frozen encoder are then computed once
     config.cpu_devices = 2
-    # The paper's optimiser; its weight decay is L2 in the gradient.
-    config.optim.learning_rate, config.optim.weight_decay = 2e-4, 1e-5
-    config.train.num_epochs = 100.0
     if variant == "demo":
         config.data.num_subjects = (160, 60, 60, 60)
-        config.train.num_epochs = 2.5
     elif variant == "smoke":
-        smoke(config)
+        smoke(config, is_trained=False)
         config.data.image_size = 32
     elif variant in ("paper", "chest"):
-        # The paper also uses isic2018 (config.data.channels=3), brats2021 and miic.
+        # The paper's other data: isic2018 (with config.data.channels=3), brats2021, miic.
         config.data.name = "chestxray" if variant == "chest" else "oct2017"
         config.data.image_size, config.data.batch_size = 256, 64
-        if variant == "chest":
-            config.optim.learning_rate, config.optim.weight_decay = 1e-3, 0.0
     return config
 
 
+def aeflow_protocol(variant: str) -> ConfigDict:
+    """Data and training of AE-FLOW; config files of other systems say what they train differently.
+
+    The caller sets `config.model`.
+    """
+    config = aeflow_data(variant)
+    # The paper's optimiser; its weight decay is L2 in the gradient.
+    config.optim.learning_rate, config.optim.weight_decay = 2e-4, 1e-5
+    if variant == "chest":
+        config.optim.learning_rate, config.optim.weight_decay = 1e-3, 0.0
+    config.train.num_epochs = 2.5 if variant == "demo" else 100.0
+    return smoke(config) if variant == "smoke" else config
+
+
 def autoencoder_sizes(config: ConfigDict, variant: str) -> None:
-    """Sets the sizes that AE and the GANs of AE-FLOW's Table 1 share."""
+    """Sets the sizes that AE, f-AnoGAN and GANomaly share."""
     config.model.widths = (16, 32, 64, 64, 64)  # channels after each halving, to 4 x 4
     config.model.depth = 1  # residual 3x3 convolutions at each resolution
     config.model.latents = 128

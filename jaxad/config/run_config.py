@@ -1,4 +1,4 @@
-"""The config of a run, kept in the run's folder."""
+"""The config of a run, stored in the run's folder."""
 
 from ml_collections import ConfigDict
 
@@ -12,7 +12,7 @@ def read(workdir: Workdir) -> ConfigDict:
     """The config of the run in a folder.
 
     Raises:
-        UserError: this is no run's folder, or its config is damaged.
+        UserError: the folder holds no run, or its config is damaged.
     """
     try:
         return from_json(workdir.config.read_text(encoding="utf-8"))
@@ -26,7 +26,9 @@ def read(workdir: Workdir) -> ConfigDict:
 
 
 def write(workdir: Workdir, config: ConfigDict) -> None:
-    """Makes the folder this config's. Call it when nothing else of the config can be wrong.
+    """Writes the config into a folder that has none; relative paths of data become absolute.
+
+    Call it once every check of the config has passed: from then on the folder belongs to this run.
 
     Raises:
         UserError: see `check`.
@@ -37,7 +39,7 @@ def write(workdir: Workdir, config: ConfigDict) -> None:
     config = config.copy_and_resolve_references()
     for data in (config.data, config.data.test):
         if data.root and "://" not in data.root:
-            # Relative to no folder, so that a command in any other folder finds the data.
+            # A command in any other folder then finds the data.
             data.root = str(expand(data.root, "config.data.root").absolute())
     with atomic_write(workdir.config) as file:
         file.write(to_json(config))
@@ -47,8 +49,8 @@ def check(workdir: Workdir, config: ConfigDict) -> None:
     """Checks that a folder can be written and holds no run of another config.
 
     Raises:
-        UserError: the folder cannot be written, has a name that checkpoints cannot be written
-            under, or holds a study or a run of another config.
+        UserError: the folder cannot be written, its name is not possible for checkpoints, or it
+            holds a study or a run of another config.
     """
     workdir.check_writable(for_checkpoints=True)
     check_same(workdir, config)
@@ -58,7 +60,7 @@ def check_same(workdir: Workdir, config: ConfigDict) -> None:
     """Checks that a folder holds no run of another config.
 
     Raises:
-        UserError: it does, or it holds a study.
+        UserError: it holds one, or a study.
     """
     if workdir.study.exists():
         raise UserError(f"workdir '{workdir.path}' holds a study; choose another --workdir.")

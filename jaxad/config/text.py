@@ -1,4 +1,4 @@
-"""Configs as text: JSON, dotted paths, and what differs between two of them."""
+"""Configs as text: JSON, dotted paths, and the difference between two configs."""
 
 import json
 from collections.abc import Mapping
@@ -6,14 +6,16 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from jaxad.config.fields import FIELDS, find
+
 
 def to_json(config: ConfigDict) -> str:
-    """The resolved config as JSON, one field a line, in a fixed order."""
+    """The config as JSON, one field per line, keys sorted, references resolved."""
     return json.dumps(config.to_dict(), indent=2, sort_keys=True) + "\n"
 
 
 def from_json(text: str) -> ConfigDict:
-    """The config that `to_json` wrote; lists come back as tuples.
+    """The config that `to_json` wrote, locked; lists become tuples.
 
     Raises:
         ValueError: the text is not a JSON object.
@@ -31,7 +33,7 @@ def from_json(text: str) -> ConfigDict:
 
 
 def flatten(config: ConfigDict, prefix: str = "config") -> dict[str, Any]:
-    """All fields by their dotted path, as the command line names them."""
+    """All fields by their dotted path, as on the command line; paths are sorted."""
     flat: dict[str, Any] = {}
     for key in sorted(config):
         path = f"{prefix}.{key}"
@@ -40,37 +42,37 @@ def flatten(config: ConfigDict, prefix: str = "config") -> dict[str, Any]:
     return flat
 
 
-#: Fields that say where something lies.
-PATHS = ("config.data.root", "config.data.test.root", "config.train.feature_cache")
-_PLACES = (*PATHS, "config.data.on_error")  # splits.json tells who is learnt from
-#: Fields that say on which machine a run is trained, and not what it computes.
-_LAYOUT = ("config.cpu_devices", "config.parallel", "config.train.steps_per_dispatch")
+def without_paths(config: ConfigDict) -> ConfigDict:
+    """The config with every path of this machine empty, for files that leave it.
 
-
-def without_places(config: ConfigDict) -> ConfigDict:
-    """The config without paths of the machine, which may name people: of what leaves it."""
-    found = config.copy_and_resolve_references().unlock()
-    # Of an encoder; elsewhere weights are numbers.
-    for path in (*PATHS, "config.model.weights"):
-        *groups, field = path.removeprefix("config.").split(".")
-        group: Any = found
-        for name in groups:
-            group = group.get(name, ConfigDict())
-        if isinstance(group.get(field), str):
-            group[field] = ""
-    return found.lock()
+    Paths may name people. Weights of encoders are paths, too; weights of losses are numbers.
+    """
+    config = config.copy_and_resolve_references().unlock()
+    paths = [field.path for field in FIELDS if field.role == "path"]
+    for path in (*paths, "model.weights"):
+        *groups, name = path.split(".")
+        group = config
+        for key in groups:
+            group = group.get(key, ConfigDict())
+        if isinstance(group.get(name), str):
+            group[name] = ""
+    return config.lock()
 
 
 def difference(ours: ConfigDict, theirs: ConfigDict) -> list[str]:
-    """The fields in which two configs differ, each as `path: theirs -> ours`.
+    """The fields in which two runs differ, each as `path: theirs -> ours`.
 
-    Where data and features lie does not count, nor what is done with bad files or how the run is
-    spread over devices.
+    Only fields with the role `setting` count; see `jaxad.config.fields.Role`.
     """
     left, right = flatten(from_json(to_json(ours))), flatten(theirs)
     absent = "(absent)"
     return [
         f"{path}: {right.get(path, absent)!r} -> {left.get(path, absent)!r}"
         for path in sorted(left.keys() | right.keys())
-        if path not in (*_PLACES, *_LAYOUT) and left.get(path, absent) != right.get(path, absent)
+        if left.get(path, absent) != right.get(path, absent) and _is_setting(path)
     ]
+
+
+def _is_setting(path: str) -> bool:
+    field = find(path)
+    return field is None or field.role == "setting"

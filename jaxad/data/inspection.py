@@ -1,32 +1,33 @@
-"""A look at a data set before it is trained on: what is there, what is bad, and what leaks."""
+"""A summary of a data set before training: what it holds, which files are bad, and what leaks."""
 
-import collections
 import dataclasses
+import itertools
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
 
+from jaxad.data.files.splitting import SEVERAL_UNDER_ONE_NAME
 from jaxad.data.leaks import image_digests, named_patients, spelt_alike
 from jaxad.data.prepare.preprocess import to_unit_interval
-from jaxad.data.sources import DataSet, is_own
+from jaxad.data.sources import DataSet
 from jaxad.types import FilesRead, Split
 
-#: Of a finding, the examples that a line lists.
-_TOLD = 3
+#: Examples in one line of text.
+_MAX_EXAMPLES = 3
 
 
 @dataclasses.dataclass(frozen=True)
 class Leak:
-    """What two splits have in common.
+    """Images or patients that two splits have in common.
 
     Attributes:
         kind: `image` or `patient`.
-        splits: the two.
-        count: how many they share: of images, those of the second split.
-        examples: all of them, as `<id> = <id>` of images, all copies of one in one text, or the
-            patients' names.
+        splits: names of the two splits.
+        count: number of shared patients, or of images of the second split that are in the first.
+        examples: all of them: names of patients, or `<id> = <id>`, one text for all copies of an
+            image.
     """
 
     kind: str
@@ -36,26 +37,26 @@ class Leak:
 
     def __str__(self) -> str:
         what = f"{self.count:,} {self.kind}{'s' * (self.count != 1)}"
-        more = ", ..." if len(self.examples) > _TOLD else ""
+        more = ", ..." if len(self.examples) > _MAX_EXAMPLES else ""
         first, second = self.splits
-        listed = ", ".join(self.examples[:_TOLD])
+        listed = ", ".join(self.examples[:_MAX_EXAMPLES])
         return f"{what} both in {first} and in {second}: {listed}{more}"
 
 
 @dataclasses.dataclass(frozen=True)
 class SplitFacts:
-    """What is in a split.
+    """Facts about one split.
 
     Attributes:
-        normal: images.
-        anomalous: images.
-        patients: groups.
-        with_mask: images that mark a pixel.
-        repeated: images that are in it before already, under another id.
-        size: of a prepared image, such as `64x64x1`.
-        mean: of the prepared images, [0, 1].
-        standard_deviation: likewise.
-        files: what it was read from; None for data that are no files of the user's.
+        normal: number of normal images.
+        anomalous: number of anomalous images.
+        patients: number of groups.
+        with_mask: number of images whose mask marks a pixel.
+        repeated: number of images that repeat an earlier one of the split under another id.
+        size: shape of a prepared image, such as `64x64x1`.
+        mean: mean of the prepared images, in [0, 1].
+        standard_deviation: standard deviation of the same pixels.
+        files: facts about the files; None for data that are not in files of the user's.
     """
 
     normal: int
@@ -71,13 +72,13 @@ class SplitFacts:
 
 @dataclasses.dataclass(frozen=True)
 class Inspection:
-    """What a look at a data set found.
+    """Facts about a data set.
 
     Attributes:
-        name: of the data set.
-        splits: by name.
-        leaks: between them.
-        unread: lines on files that are not read.
+        name: name of the data set.
+        splits: facts by name of the split.
+        leaks: what any two splits have in common.
+        unread: one line for each folder with files that are not read.
     """
 
     name: str
@@ -87,16 +88,12 @@ class Inspection:
 
     @property
     def skipped(self) -> tuple[str, ...]:
-        """Why each bad file cannot be used."""
-        facts = self.splits.values()
-        return tuple(why for one in facts if one.files for why in one.files.skipped)
-
-    def as_json(self) -> dict[str, Any]:
-        """For a JSON file."""
-        return dataclasses.asdict(self)
+        """One reason for each bad file."""
+        files = (facts.files for facts in self.splits.values() if facts.files)
+        return tuple(reason for read in files for reason in read.skipped)
 
     def lines(self) -> list[str]:
-        """For people: a table, then what is bad."""
+        """Returns a table for people, followed by everything that is wrong."""
         head = ("split", "images", "normal", "anomalous", "patients", "masks", "files", "skipped",
                 "sizes of files", "values in files")  # fmt: skip
         rows = [head, *(_row(name, facts) for name, facts in self.splits.items())]
@@ -104,35 +101,34 @@ class Inspection:
         lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
         for name, facts in self.splits.items():
             if facts.repeated:
-                lines.append(f"note: {name}: {facts.repeated:,} images are there twice or more.")
+                lines.append(f"note: {name}: {facts.repeated:,} images repeat another one.")
             if facts.files and facts.files.slices_left_out:
                 lines.append(
                     f"note: {name}: {facts.files.slices_left_out:,} slices have too little "
                     "foreground or too small an anomaly and are left out."
                 )
-            for why in facts.files.skipped if facts.files else ():
-                lines.append(f"bad file: {name}: {why}")
+            for reason in facts.files.skipped if facts.files else ():
+                lines.append(f"bad file: {name}: {reason}")
         return [*lines, *(f"leak: {leak}" for leak in self.leaks)]
 
 
 def _row(name: str, facts: SplitFacts) -> tuple[str, ...]:
     files = facts.files
     if files is None:
-        of_files = ("-", "-", "-", "-")
+        file_columns = ("-", "-", "-", "-")
     else:
         sizes = [f"{size} ({count:,})" for size, count in files.sizes.items()]
-        more = f", {len(sizes) - _TOLD} more" if len(sizes) > _TOLD else ""
+        hidden = len(sizes) - _MAX_EXAMPLES
+        listed = ", ".join(sizes[:_MAX_EXAMPLES]) + (f", {hidden} more" if hidden > 0 else "")
         values = "-" if files.lowest is None else f"{files.lowest:g} to {files.highest:g}"
-        of_files = (
-            f"{files.count:,}", f"{len(files.skipped):,}", ", ".join(sizes[:_TOLD]) + more, values
-        )  # fmt: skip
+        file_columns = (f"{files.count:,}", f"{len(files.skipped):,}", listed, values)
     counts = (facts.normal + facts.anomalous, facts.normal, facts.anomalous, facts.patients,
               facts.with_mask)  # fmt: skip
-    return (name, *(f"{count:,}" for count in counts), *of_files)
+    return (name, *(f"{count:,}" for count in counts), *file_columns)
 
 
 def inspect(data: ConfigDict) -> tuple[Inspection, DataSet]:
-    """Reads every split and compares them, skipping and counting what cannot be read.
+    """Reads and compares all splits; bad files are skipped and counted.
 
     Raises:
         UserError: the data set cannot be opened, or a split is unusable as a whole.
@@ -141,34 +137,42 @@ def inspect(data: ConfigDict) -> tuple[Inspection, DataSet]:
     lenient.on_error = "skip"
     data_set = DataSet(lenient.lock(), measure=True)
     splits = {name: data_set.split(name) for name in data_set.split_names}
-    hashes = image_digests(splits)
-    leaks = []
-    names = list(splits)
-    for place, first in enumerate(names):
-        for second in names[place + 1 :]:
-            leaks += _leaks(first, second, splits, hashes, is_own(data.name))
-    facts = {name: _facts(split, hashes[name]) for name, split in splits.items()}
+    digests = image_digests(splits)
+    leaks = [
+        leak
+        for first, second in itertools.combinations(splits, 2)
+        for leak in _leaks(first, second, splits, digests, data_set.info.is_users_own)
+    ]
+    facts = {name: _facts(split, digests[name]) for name, split in splits.items()}
     unread = tuple(map(str, filter(None, data_set.unread)))
     return Inspection(data.name, facts, tuple(leaks), unread), data_set
 
 
-def _facts(split: Split, hashes: list[bytes]) -> SplitFacts:
+def leak_remedy(data_set: DataSet) -> str:
+    """Returns the advice for a data set whose splits leak."""
+    if data_set.info.shares_patients:
+        return "As published; --config.data.regroup=True learns from none that is tested."
+    hint = f" {SEVERAL_UNDER_ONE_NAME}" if data_set.info.kind == "files" else ""
+    return f"Keep each patient in one split, and only one of several copies of an image.{hint}"
+
+
+def _facts(split: Split, digests: list[bytes]) -> SplitFacts:
     anomalous = int(split.labels.sum())
-    # Sums of integers are exact; a chunk at a time is held as float.
+    # Only one chunk at a time is held as float64.
     sums = np.zeros(2)
     for chunk in np.array_split(split.images, max(1, len(split) // 256)):
         values = to_unit_interval(chunk).astype(np.float64)
         sums += values.sum(), (values**2).sum()
-    mean, square = sums / split.images.size
+    mean, mean_square = sums / split.images.size
     return SplitFacts(
         normal=len(split) - anomalous,
         anomalous=anomalous,
         patients=len(set(split.groups)),
         with_mask=0 if split.masks is None else int(split.masks.any(axis=(1, 2)).sum()),
-        repeated=len(split) - len(set(hashes)),
+        repeated=len(split) - len(set(digests)),
         size="x".join(map(str, split.images.shape[1:])),
         mean=float(mean),
-        standard_deviation=float(np.sqrt(max(0.0, square - mean**2))),
+        standard_deviation=float(np.sqrt(max(0.0, mean_square - mean**2))),
         files=split.files,
     )
 
@@ -177,31 +181,30 @@ def _leaks(
     first: str,
     second: str,
     splits: Mapping[str, Split],
-    hashes: Mapping[str, list[bytes]],
+    digests: Mapping[str, list[bytes]],
     by_spelling: bool,
 ) -> list[Leak]:
-    """Images and patients that are in both splits; with `by_spelling` also other spellings."""
+    """Finds images and patients that are in both splits; `by_spelling` also compares spellings."""
     leaks = []
-    there, again = (_ids_by_hash(splits[name].ids, hashes[name]) for name in (first, second))
-    shared = [key for key in again if key in there]
+    ids, others = (_ids_by_digest(splits[name].ids, digests[name]) for name in (first, second))
+    shared = [digest for digest in others if digest in ids]
     if shared:
-        count = sum(len(again[key]) for key in shared)
-        examples = tuple(" = ".join([*there[key], *again[key]]) for key in shared)
+        count = sum(len(others[digest]) for digest in shared)
+        examples = tuple(" = ".join([*ids[digest], *others[digest]]) for digest in shared)
         leaks.append(Leak("image", (first, second), count, examples))
     patients = tuple(sorted(set(splits[first].groups) & set(splits[second].groups)))
-    if patients:
-        leaks.append(Leak("patient", (first, second), len(patients), patients))
-    alike = []
     if by_spelling:
-        alike = spelt_alike(named_patients(splits[first]), named_patients(splits[second]))
-    if alike:
-        examples = tuple(f"{patient} = {other}" for patient, other in alike)
-        leaks.append(Leak("patient", (first, second), len(alike), examples))
+        pairs = spelt_alike(named_patients(splits[first]), named_patients(splits[second]))
+    else:
+        pairs = []
+    for examples in (patients, tuple(f"{patient} = {other}" for patient, other in pairs)):
+        if examples:
+            leaks.append(Leak("patient", (first, second), len(examples), examples))
     return leaks
 
 
-def _ids_by_hash(ids: Sequence[str], hashes: Sequence[bytes]) -> dict[bytes, list[str]]:
-    ids_by_hash = collections.defaultdict(list)
-    for name, key in zip(ids, hashes, strict=True):
-        ids_by_hash[key].append(name)
-    return dict(ids_by_hash)
+def _ids_by_digest(ids: Sequence[str], digests: Sequence[bytes]) -> dict[bytes, list[str]]:
+    ids_by_digest = defaultdict(list)
+    for name, digest in zip(ids, digests, strict=True):
+        ids_by_digest[digest].append(name)
+    return dict(ids_by_digest)

@@ -1,7 +1,7 @@
-"""Who was learnt from, kept beside a run: splits that change under it are noticed.
+"""The members of a run's training splits, kept beside the run so that changes are noticed.
 
-Splits are drawn by name where nothing says them, and folders grow: a run that goes on, or is
-evaluated, with other splits than it began with might be tested on patients that it has learnt from.
+`train` and `val` may be drawn from a folder, and folders grow. A run that goes on, or is evaluated,
+with other splits than it began with might be tested on patients that it was trained on.
 """
 
 import hashlib
@@ -9,6 +9,7 @@ import json
 import logging
 from typing import Any
 
+from jaxad.data.leaks import TRAINING_SPLITS
 from jaxad.data.sources import DataSet
 from jaxad.errors import UserError
 from jaxad.storage.workdir import Workdir, write_json
@@ -16,68 +17,65 @@ from jaxad.types import Split
 
 logger = logging.getLogger(__name__)
 
-#: The splits that a run depends on; others may grow, as long as they share no patient with these.
-LEARNT_FROM = ("train", "val")
-
 
 def remember(run: Workdir, data_set: DataSet) -> None:
-    """Writes who is in the splits that are learnt from, if nobody has."""
+    """Writes the members of the training splits, unless the run has them already."""
     if not run.splits.exists():
-        write_json(run.splits, {name: _members(data_set.split(name)) for name in LEARNT_FROM})
+        write_json(run.splits, {name: _members(data_set.split(name)) for name in TRAINING_SPLITS})
 
 
 def check(run: Workdir, data_set: DataSet) -> None:
-    """Checks that the splits are those that the run began with. One that kept none passes.
+    """Checks that the training splits are those that the run began with, by names, not pixels.
 
-    Images are told apart by their names, not by their pixels.
+    Test splits may grow. A run that has no members written passes.
 
     Raises:
-        UserError: a patient or an image is new, gone or in another place.
+        UserError: a patient or an image is new, gone or in another split.
     """
     if not run.splits.exists():
         return
-    before = _kept(run)
-    for name in LEARNT_FROM:
+    before = _read_members(run)
+    for name in TRAINING_SPLITS:
         now, then = _members(data_set.split(name)), before[name]
         if now != then:
             raise UserError(
                 f"workdir '{run.path}': split '{name}' is no longer what the run began with: "
-                f"{_difference(now, then)}. Give it its data back, or train anew in another "
-                "--workdir."
+                f"{_difference(now, then)}. Restore the data, or train anew in another --workdir."
             )
 
 
 def warn_of_names(run: Workdir, normals: Split, source: str) -> None:
-    """Warns where patients of another site have the names of patients that a run learnt from.
+    """Warns if patients of another site have the names of training patients.
 
-    Names such as `1` occur at many sites, so that this is no error.
+    It is no error: names such as `1` occur at many sites.
 
     Args:
-        run: whose splits are known, or not.
-        normals: of the other site.
-        source: where they come from, for the message.
+        run: workdir; nothing is compared if it has no members written.
+        normals: images of the other site.
+        source: name of the site's data, for the message.
 
     Raises:
-        UserError: what the run keeps cannot be read.
+        UserError: the members cannot be read.
     """
     if not run.splits.exists():
         return
-    learnt = {patient for members in _kept(run).values() for patient in members["patients"]}
+    members = _read_members(run).values()
     patients = set(normals.groups)
-    shared = patients & learnt
+    shared = patients & {patient for split in members for patient in split["patients"]}
     if shared:
         logger.warning(
-            f"warning: {source}: {len(shared):,} of {len(patients):,} patients are named as "
-            f"patients that the run learnt from, such as '{min(shared)}'; if they are the same, "
-            "leave them out: calibrated on them, decisions promise too much."
+            f"warning: {source}: {len(shared):,} of {len(patients):,} patients have names of "
+            f"patients that the run was trained on, such as '{min(shared)}'. If they are the same "
+            "patients, leave them out: they make the false-positive rate larger than promised."
         )
 
 
-def _kept(run: Workdir) -> dict[str, dict[str, Any]]:
-    """The members of the splits that a run learnt from."""
+def _read_members(run: Workdir) -> dict[str, dict[str, Any]]:
     try:
         kept = json.loads(run.splits.read_text(encoding="utf-8"))
-        return {name: {**kept[name], "patients": [*kept[name]["patients"]]} for name in LEARNT_FROM}
+        return {
+            name: {**kept[name], "patients": [*kept[name]["patients"]]} for name in TRAINING_SPLITS
+        }
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"'{run.splits}' cannot be read ({error!r}); restore it.") from error
 
@@ -93,12 +91,14 @@ def _members(split: Split) -> dict[str, Any]:
 
 def _difference(now: dict[str, Any], then: dict[str, Any]) -> str:
     patients, before = set(now["patients"]), set(then["patients"])
-    parts = []
-    for names, what in ((patients - before, "new"), (before - patients, "gone")):
-        if names:
-            parts.append(f"{len(names):,} patients are {what}, such as '{min(names)}'")
-    return ", ".join(parts) or (
-        f"it has {now['images']:,} images of the same patients, then {then['images']:,}"
-        if now["images"] != then["images"]
-        else "its images have other names or another order"
-    )
+    changes = [
+        f"{len(names):,} {'patient' if len(names) == 1 else 'patients'} {change}, such as "
+        f"'{min(names)}'"
+        for names, change in ((patients - before, "added"), (before - patients, "removed"))
+        if names
+    ]
+    if changes:
+        return " and ".join(changes)
+    if now["images"] != then["images"]:
+        return f"{now['images']:,} images of the same patients instead of {then['images']:,}"
+    return "its images have other names or another order"

@@ -1,46 +1,44 @@
-"""From `config.data` to what the readers of files take; the one place that reads these fields."""
+"""The settings of the readers of files, from `config.data`, and its checks."""
 
 import dataclasses
-from collections.abc import Mapping
 
 from ml_collections import ConfigDict
 
-from jaxad.config import base
-from jaxad.data.files.formats import KINDS, Kind
+from jaxad import config as config_lib
+from jaxad.config.fields import FIELDS
+from jaxad.data.data_sets import DataSetInfo, data_set_info, users_of
+from jaxad.data.files.formats import Kind
 from jaxad.data.files.items import Reading
 from jaxad.data.files.splitting import Splitting
 from jaxad.data.prepare.cutting import Cutting
-from jaxad.data.prepare.preparation import TAKES, Preparation
+from jaxad.data.prepare.preparation import Preparation
 from jaxad.errors import UserError
-
-#: Before the name of any data set of TensorFlow Datasets.
-TFDS = "tfds:"
 
 
 def preparation(data: ConfigDict) -> Preparation:
     """How pixels become an image.
 
     Raises:
-        UserError: a field cannot be.
+        UserError: the percentiles are not a lower and an upper one.
     """
     fields = data.preprocess.to_dict()
     return Preparation(image_size=data.image_size, channels=data.channels, **fields)
 
 
 def cutting(data: ConfigDict) -> Cutting:
-    """How volumes are cut.
+    """How volumes are cut into slices.
 
     Raises:
-        UserError: a field cannot be.
+        UserError: the slices are not (start, stop[, step]).
     """
     return Cutting(**data.volume.to_dict())
 
 
 def splitting(data: ConfigDict) -> Splitting:
-    """Who is in which split.
+    """How patients are assigned to splits.
 
     Raises:
-        UserError: a field cannot be.
+        UserError: the pattern for patients is not a regular expression.
     """
     fields = [field.name for field in dataclasses.fields(Splitting)]
     return Splitting(**{name: data[name] for name in fields})
@@ -50,48 +48,58 @@ def reading(data: ConfigDict, kind: Kind) -> Reading:
     """How files of a kind are read.
 
     Raises:
-        UserError: a field cannot be.
+        UserError: see `preparation` and `cutting`.
     """
     return Reading(kind, preparation(data), cutting(data), data.on_error)
 
 
-#: Fields of `config.data` that some data sets alone have a use for; `tfds:` is any of TFDS.
-_USED_BY: Mapping[str, tuple[str, ...]] = {
-    "preprocess": (*KINDS, TFDS),
-    "volume": tuple(name for name, kind in KINDS.items() if kind != "image"),
-    "modality": ("hcp", "brats2017", "brats2021"),
-    "regroup": ("oct2017", "chestxray"),
-    "val_share": (*KINDS, TFDS),
-    "test_share": ("folder", "nifti", "dicom", "brats2017", "brats2021"),
-    "check_sizes": tuple(name for name in KINDS if name not in ("folder", "nifti", "dicom")),
-    "group_pattern": ("folder", "nifti", "dicom", "miic"),
-    "normal_classes": ("folder", "nifti", "dicom", "miic", TFDS),
-    "anomalous_classes": (TFDS,),
-}
+def check(data: ConfigDict) -> None:
+    """Checks `config.data` before any file is opened.
+
+    Raises:
+        UserError: a value is not allowed, or a field was changed that has no effect.
+    """
+    config_lib.check(data, "config.data")
+    reading(data, "image")
+    splitting(data)
+    _check_data_sets(data)
+    _check_intensity(data)
 
 
-def check_used(data: ConfigDict) -> None:
-    """Raises a UserError for a field that was set and would be passed over."""
-    given, defaults = data.to_dict(), base().data.to_dict()
-    names = [TFDS if name.startswith(TFDS) else name for name in (data.name, data.test.name)]
-    for field, users in _USED_BY.items():
-        if given[field] != defaults[field] and not set(names) & set(users):
-            raise UserError(
-                f"config.data.{field}: '{data.name}' has no use for it; it is of "
-                f"{', '.join(users)}."
-            )
-    prepared = preparation(data)
-    intensities = {
-        (prepared.of_images() if KINDS.get(name, "image") == "image" else prepared.of_volumes())
-        .intensity
-        for name in names
-        if name in KINDS or name == TFDS
-    }  # fmt: skip
-    for field in ("foreground", "clip", "percentiles"):
-        users = tuple(name for name, fields in TAKES.items() if field in fields)
-        changed = given["preprocess"][field] != defaults["preprocess"][field]
+def _data_sets(data: ConfigDict) -> list[DataSetInfo]:
+    """Returns the records of the data set and of the one in `config.data.test`, if any."""
+    infos = [data_set_info(data.name)]
+    if data.test.name:
+        infos.append(data_set_info(data.test.name, "config.data.test.name"))
+    return infos
+
+
+def _check_data_sets(data: ConfigDict) -> None:
+    """Raises a UserError for a changed field that none of the config's data sets uses."""
+    values = config_lib.flatten(data, "data")
+    kinds = {kind for info in _data_sets(data) for kind in info.kinds}
+    for field in FIELDS:
+        if not field.data or values[field.path] == field.default or kinds & set(field.data):
+            continue
+        raise UserError(
+            f"config.{field.path}: has no effect on data set '{data.name}', only on "
+            f"{', '.join(users_of(field.data))}."
+        )
+
+
+def _check_intensity(data: ConfigDict) -> None:
+    """Raises a UserError for a changed field that the data sets' intensities do not use."""
+    values, prepared = config_lib.flatten(data, "data"), preparation(data)
+    intensities = set()
+    for info in _data_sets(data):
+        if not info.is_prepared:
+            settings = prepared.of_volumes() if info.holds_scans else prepared.of_images()
+            intensities.add(settings.intensity)
+    for field in FIELDS:
+        path, users = field.requires
+        changed = bool(path) and values[field.path] != field.default
         if changed and intensities and not intensities & set(users):
             raise UserError(
-                f"config.data.preprocess.{field}: intensity '{min(intensities)}' has no use for "
-                f"it; set config.data.preprocess.intensity to {' or '.join(users)}."
+                f"config.{field.path}: has no effect with intensity '{min(intensities)}'; set "
+                f"config.{path} to {' or '.join(users)}."
             )

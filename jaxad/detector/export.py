@@ -71,7 +71,7 @@ def pack(
     members = {
         exported.PROGRAM: _program(detector),
         exported.WEIGHTS: _npz({str(place): np.asarray(x) for place, x in enumerate(leaves)}),
-        exported.CONFIG: config_lib.to_json(config_lib.without_places(detector.config)).encode(),
+        exported.CONFIG: config_lib.to_json(config_lib.without_paths(detector.config)).encode(),
         exported.CARD: _json(card),
         exported.GOLDEN: _npz(_golden(detector)),
     }

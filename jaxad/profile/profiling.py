@@ -19,12 +19,12 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from jaxad.config.model import PRECISIONS, image_shape
+from jaxad.data.pipeline.augment import Augmentation
 from jaxad.data.pipeline.batching import HostBatch
 from jaxad.profile.program_costs import ProgramCosts, program_costs
 from jaxad.profile.time_shares import operation_seconds, shares
 from jaxad.runtime import interrupts
 from jaxad.runtime.parallel import Parallel
-from jaxad.train import experiment
 from jaxad.train.feature_cache import cached_features
 from jaxad.train.phases import Phase, dispatches
 from jaxad.train.program import Program, make_program, train_batches
@@ -313,7 +313,7 @@ def _sample(config: ConfigDict, program: Program, split: Split) -> tuple[Split, 
             program.parallel,
             [initial.variables],
             {"train": few},
-            images_change=not experiment.augmentation(config).is_off,
+            images_change=not Augmentation(**config.data.augment).is_off,
         ).get("train")
         if features is None:
             return split, None

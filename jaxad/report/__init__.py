@@ -1,4 +1,4 @@
-"""The report of a run: its figures and one self-contained HTML page, made from its files alone."""
+"""The report of a run: figures and one self-contained HTML page, made from its files alone."""
 
 from jaxad.report.page import write_report
 

@@ -1,118 +1,163 @@
-"""Columns of contact sheets and cases: what a system makes of images, on readable scales."""
+"""Columns of contact sheets and of cases: what a system makes of images, on readable scales."""
 
+import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int, UInt8
 
 from jaxad.evaluate.examples import Examples
-from jaxad.report.figures import Column
+from jaxad.types import Scores
 
-#: Headings of reconstructions, in the order of a sheet; others follow by their own names.
+#: Titles of reconstructions, in the order of a sheet. The title of any other is its name.
 RECONSTRUCTIONS = {"high": "high level", "low": "low level", "zero": "x_zero"}
-#: Headings of anomaly maps; others have their own names.
+#: Titles of anomaly maps. The title of any other is its name.
 MAPS = {
     "pixel": "anomaly map",
+    "residual": "map: residual",
     "ssim": "1 - SSIM",
-    "flow": "flow: feature nll",
+    "flow": "flow: feature NLL",
     "high": "map: input - high",
     "low": "map: low level",
     "zero": "map: x_zero",
 }
-#: Reconstructions that are differences: shown around zero.
+#: Reconstructions that are differences: their scale is centered at zero.
 SIGNED = ("low", "zero")
 
+Images = Float[np.ndarray, "m h w channels"]
+Maps = Float[np.ndarray, "m h w"]
+Masks = UInt8[np.ndarray, "m h w"]
 
-def heading(name: str) -> str:
-    """What stands above a reconstruction's column."""
-    return RECONSTRUCTIONS.get(name, name.replace("_", " "))
+
+@dataclasses.dataclass(frozen=True)
+class Column:
+    """One column of a contact sheet.
+
+    Attributes:
+        title: its heading; "" for none, and no color bar.
+        images: one image per row: gray values [M, H, W], or RGB [M, H, W, 3], shown from 0 to
+            `high`. NaN is shown as empty.
+        low: the value shown darkest.
+        high: the value shown brightest.
+        colormap: a colormap of matplotlib.
+        masks: regions to outline, 1 = anomalous; None for no outlines.
+    """
+
+    title: str
+    images: Float[np.ndarray, "m h w *rgb"] | Bool[np.ndarray, "m h w"] | Masks
+    low: float = 0.0
+    high: float = 1.0
+    colormap: str = "gray"
+    masks: Masks | None = None
+
+    def rows(self, chosen: Int[np.ndarray, " rows"]) -> "Column":
+        """The column with only the chosen rows, in the order given."""
+        masks = None if self.masks is None else self.masks[chosen]
+        return dataclasses.replace(self, images=self.images[chosen], masks=masks)
 
 
-def rounded_up(value: float) -> float:
-    """The next round number: scales that people read and that runs are likely to share."""
+def image_column(title: str, images: Images, masks: Masks | None = None) -> Column:
+    """Images in [0, 1]: RGB, or the mean over any other number of channels."""
+    shown = images if images.shape[-1] == 3 else images.mean(axis=-1)
+    return Column(title, shown, masks=masks)
+
+
+def _as_numpy(arrays: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    return {name: np.asarray(array) for name, array in arrays.items()}
+
+
+def reconstruction_columns(outputs: Examples | Scores) -> dict[str, Column]:
+    """One column per reconstruction by name, the full one last; differences share one scale."""
+    reconstructions = _as_numpy(outputs.reconstructions)
+    order = [*RECONSTRUCTIONS, *(name for name in reconstructions if name not in RECONSTRUCTIONS)]
+    order.sort(key=lambda name: name == "reconstruction")
+    signed = [reconstructions[name] for name in SIGNED if name in reconstructions]
+    limit = _round_up(max((float(np.quantile(abs(a), 0.995)) for a in signed), default=1.0))
+    columns = {}
+    for name in (name for name in order if name in reconstructions):
+        title = RECONSTRUCTIONS.get(name, name.replace("_", " "))
+        column = image_column(title, reconstructions[name])
+        if name in SIGNED and column.images.ndim == 3:
+            column = dataclasses.replace(column, low=-limit, high=limit)
+        elif name in SIGNED:
+            # RGB starts at 0: shift the scale so that a difference of zero is mid-gray.
+            column = dataclasses.replace(column, images=column.images / (2 * limit) + 0.5)
+        columns[name] = column
+    return columns
+
+
+def residual_column(images: Images, reconstructions: Images, masks: Masks | None = None) -> Column:
+    """|input - reconstruction|, the mean over channels."""
+    residual = abs(images - reconstructions).mean(axis=-1)
+    high = _round_up(float(np.quantile(residual, 0.995)))
+    return Column("residual", residual, 0.0, high, "magma", masks)
+
+
+def map_column(title: str, maps: Maps, masks: Masks | None = None) -> Column:
+    """Anomaly maps, scaled to the range between their 0.5th and 99.5th percentile."""
+    low, high = (float(f"{q:.3g}") for q in np.quantile(maps, [0.005, 0.995]))
+    # Start at zero unless that would take more than half of the range.
+    low = 0.0 if maps.min() >= 0 and low < high / 2 else low
+    return Column(title, maps, low, high if high > low else low + 1.0, "viridis", masks)
+
+
+def system_columns(
+    images: Images, outputs: Examples | Scores, masks: Masks | None = None
+) -> dict[str, Column]:
+    """The best reconstruction and its residual; the anomaly map of a system without one."""
+    reconstruction = _as_numpy(outputs.reconstructions).get("reconstruction")
+    if reconstruction is None:
+        return {"pixel": map_column(MAPS["pixel"], np.asarray(outputs.pixel), masks)}
+    return {
+        "reconstruction": image_column("reconstruction", reconstruction),
+        "residual": residual_column(images, reconstruction, masks),
+    }
+
+
+def sheet_columns(
+    images: Images, outputs: Examples | Scores, masks: Masks | None = None
+) -> dict[str, Column]:
+    """All columns of a contact sheet by name, on scales that all rows share.
+
+    Args:
+        images: the inputs, in [0, 1].
+        outputs: what a system made of them.
+        masks: outlined on residuals and maps, and shown in an extra column.
+    """
+    columns = {"input": image_column("input", images)}
+    columns.update(reconstruction_columns(outputs))
+    maps = _as_numpy(outputs.maps or {"pixel": outputs.pixel})
+    if "reconstruction" in outputs.reconstructions:
+        reconstruction = np.asarray(outputs.reconstructions["reconstruction"])
+        columns["residual"] = residual_column(images, reconstruction, masks)
+        # A map that is the residual or its square, up to a factor, would show nothing new.
+        squares = ((images - reconstruction) ** 2).mean(axis=-1)
+        shown = (columns["residual"].images, squares)
+        maps = {
+            name: array
+            for name, array in maps.items()
+            if not any(_is_multiple(array, other) for other in shown)
+        }
+    for name, array in maps.items():
+        # A map can have the name of a reconstruction.
+        key = f"map_{name}" if name in columns else name
+        columns[key] = map_column(MAPS.get(name, name), array, masks)
+    if masks is not None:
+        columns["mask"] = Column("mask", masks)
+    return columns
+
+
+def _round_up(value: float) -> float:
+    """The next round number: a scale that is easy to read and that runs are likely to share."""
     if not 0 < value < math.inf:
         return 1.0
     power = 10.0 ** math.floor(math.log10(value))
     return next(power * step for step in (1, 1.5, 2, 3, 5, 7, 10) if power * step >= value)
 
 
-def as_shown(images: Float[np.ndarray, "m h w channels"]) -> Float[np.ndarray, "m h w *rgb"]:
-    """Colours, or the mean over other channels."""
-    return images if images.shape[-1] == 3 else images.mean(axis=-1)
-
-
-def reconstruction_columns(
-    reconstructions: Mapping[str, Float[np.ndarray, "m h w channels"]],
-    heading: Callable[[str], str] = heading,
-) -> dict[str, Column]:
-    """A column of each reconstruction by its name, parts first; differences share one scale."""
-    order = [*RECONSTRUCTIONS, *(name for name in reconstructions if name not in RECONSTRUCTIONS)]
-    order.sort(key=lambda name: name == "reconstruction")
-    signed = [reconstructions[name] for name in SIGNED if name in reconstructions]
-    limit = rounded_up(max((float(np.quantile(abs(a), 0.995)) for a in signed), default=1.0))
-    columns = {}
-    for name in (name for name in order if name in reconstructions):
-        shown = as_shown(reconstructions[name])
-        if name in SIGNED and shown.ndim == 3:
-            columns[name] = Column(heading(name), shown, -limit, limit)
-        else:
-            # Colours have no scale around zero: zero is shown as mid-grey.
-            shown = shown / (2 * limit) + 0.5 if name in SIGNED else shown
-            columns[name] = Column(heading(name), shown)
-    return columns
-
-
-def sheet_columns(examples: Examples) -> dict[str, Column]:
-    """The columns of a run's slices by what they show, on scales that all slices share."""
-    columns = {"input": Column("input", as_shown(examples.images))}
-    columns.update(reconstruction_columns(examples.reconstructions))
-    maps = dict(examples.maps) or {"pixel": examples.pixel}
-    if "reconstruction" in examples.reconstructions:
-        reconstruction = examples.reconstructions["reconstruction"]
-        columns["residual"] = residual_column("residual", examples.images, reconstruction)
-        squares = ((examples.images - reconstruction) ** 2).mean(axis=-1)
-        shown = (columns["residual"].images, squares)
-        maps = {
-            name: array
-            for name, array in maps.items()
-            if not any(_proportional(array, other) for other in shown)
-        }
-    for name, array in maps.items():
-        # A level's map is not its reconstruction.
-        key = f"map_{name}" if name in columns else name
-        columns[key] = map_column(MAPS.get(name, name), array)
-    if examples.masks is not None:
-        columns["mask"] = Column("mask", examples.masks)
-    return columns
-
-
-def residual_column(
-    title: str,
-    images: Float[np.ndarray, "m h w channels"],
-    reconstructions: Float[np.ndarray, "m h w channels"],
-) -> Column:
-    """|image - reconstruction|."""
-    residual = abs(images - reconstructions).mean(axis=-1)
-    high = rounded_up(float(np.quantile(residual, 0.995)))
-    return Column(title, residual, 0.0, high, "magma", outline=True)
-
-
-def map_column(title: str, maps: Float[np.ndarray, "m h w"]) -> Column:
-    """Anomaly maps."""
-    low, high = scale_of_map(maps)
-    return Column(title, maps, low, high, "viridis", outline=True)
-
-
-def scale_of_map(maps: Float[np.ndarray, "m h w"]) -> tuple[float, float]:
-    """The values shown darkest and brightest."""
-    low, high = (float(f"{q:.3g}") for q in np.quantile(maps, [0.005, 0.995]))
-    # From zero, unless that would hide what there is to see.
-    low = 0.0 if maps.min() >= 0 and low < high / 2 else low
-    return low, high if high > low else low + 1.0
-
-
-def _proportional(a: Float[np.ndarray, "m h w"], b: Float[np.ndarray, "m h w"]) -> bool:
-    """Whether a is a constant times b."""
+def _is_multiple(a: Maps, b: Maps) -> bool:
+    """Whether `a` is a constant times `b`."""
     factor = float((a * b).sum() / max(float((b * b).sum()), 1e-30))
     return bool(np.allclose(a, factor * b, rtol=1e-3, atol=1e-4 * float(abs(a).max())))

@@ -1,23 +1,110 @@
-"""Scored images as a figure, for notebooks."""
+"""Contact sheets as figures: rows of images, and what a system makes of each side by side."""
 
 import functools
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-import jax
 import numpy as np
 from jaxtyping import Shaped
+from matplotlib.axes import Axes
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 
 from jaxad.data.prepare.preprocess import to_unit_interval
 from jaxad.errors import UserError
-from jaxad.evaluate.examples import Examples
 from jaxad.report import figures
-from jaxad.report.columns import sheet_columns
-from jaxad.types import Scores
+from jaxad.report.columns import Column, image_column, sheet_columns
+from jaxad.report.figures import DEVICE_PIXEL_RATIO, SKY, STYLE
+from jaxad.types import Scores, Split
 
-#: As many fit left of a sheet's rows.
-_LABEL_CHARACTERS = 20
+#: Sizes in CSS pixels.
+_CELL, _GAP, _LABEL_WIDTH, _HEADING, _FOOTING = 128.0, 6.0, 138.0, 26.0, 34.0
+#: The number of characters that fit beside a row, and above a column.
+_LABEL_CHARACTERS, _TITLE_CHARACTERS = 20, 18
+#: A longer line of a label loses its middle.
+_LONGEST_LINE = 3 * _LABEL_CHARACTERS
+#: Images per row of a data set's sheet.
+_DATA_SET_COLUMNS = 8
+
+
+@STYLE
+def draw_sheet(columns: Sequence[Column], row_labels: Sequence[str]) -> Figure:
+    """Draws columns of images side by side, each column on one scale.
+
+    Axes of images have the label `cell`, color bars the label `scale`. Each pixel of an image
+    covers a whole number of the figure's pixels if the image has at most 256 pixels a side.
+
+    Args:
+        columns: at least one; all have M images of the same size.
+        row_labels: M texts left of the rows, shown literally (no mathtext).
+    """
+    height, width = columns[0].images.shape[1:3]
+    device_cell = _CELL * DEVICE_PIXEL_RATIO
+    zoom = device_cell // max(height, width) or device_cell / max(height, width)
+    cell_width, cell_height = (size * zoom / DEVICE_PIXEL_RATIO for size in (width, height))
+    has_titles = any(column.title for column in columns)
+    heading, footing = (_HEADING, _FOOTING) if has_titles else (_GAP, 0.0)
+    total_width = round(_LABEL_WIDTH + len(columns) * (cell_width + _GAP))
+    total_height = round(heading + len(row_labels) * (cell_height + _GAP) + footing)
+    figure = figures.new_figure(total_width, total_height)
+    figure.set_layout_engine("none")
+
+    def add_axes(left: float, top: float, wide: float, high: float, label: str) -> Axes:
+        box = (left / total_width, 1 - (top + high) / total_height)
+        return figure.add_axes((*box, wide / total_width, high / total_height), label=label)
+
+    def add_text(left: float, middle: float, text: str, **style: Any) -> None:
+        figure.text(left / total_width, 1 - middle / total_height, text, parse_math=False, **style)
+
+    tops = [heading + row * (cell_height + _GAP) for row in range(len(row_labels))]
+    for index, column in enumerate(columns):
+        left = _LABEL_WIDTH + index * (cell_width + _GAP)
+        for row, top in enumerate(tops):
+            axes = add_axes(left, top, cell_width, cell_height, "cell")
+            artist = _draw_image(axes, column, row)
+            artist.set_interpolation("nearest" if zoom >= 1 else "auto")
+        if not column.title:
+            continue
+        size = 8.5 * min(1, _TITLE_CHARACTERS * cell_width / _CELL / len(column.title))
+        middle = left + cell_width / 2
+        add_text(middle, heading - 9, column.title, ha="center", fontweight="bold", fontsize=size)
+        if column.images.ndim == 3:
+            top = total_height - footing + 6.0
+            bar = add_axes(left + 0.12 * cell_width, top, 0.76 * cell_width, 6.0, "scale")
+            color_bar = figure.colorbar(artist, cax=bar, orientation="horizontal")
+            ends = [column.low, column.high]
+            color_bar.set_ticks(ends, labels=[f"{end:g}" for end in ends], fontsize=7)
+            color_bar.outline.set_visible(False)
+            bar.tick_params(length=0, pad=2)
+    for text, top in zip(row_labels, tops, strict=True):
+        middle = top + cell_height / 2
+        add_text(6.0, middle, _wrap(text), va="center", fontsize=8, linespacing=1.5)
+    return figure
+
+
+def _draw_image(axes: Axes, column: Column, row: int) -> AxesImage:
+    """Draws one image and, where the column has masks, the outline of its mask."""
+    axes.set_axis_off()
+    values = column.images[row]
+    if values.ndim == 3:  # RGB cannot be NaN: empty is white
+        values = np.nan_to_num(np.clip(values / column.high, 0, 1), nan=1.0)
+    scale = Normalize(column.low, column.high, clip=True)
+    artist = axes.imshow(values, column.colormap, scale, aspect="auto")
+    if column.masks is not None and 0 < column.masks[row].mean() < 1:
+        axes.contour(column.masks[row], [0.5], colors=[SKY], linewidths=1.0)
+    return artist
+
+
+def _wrap(label: str) -> str:
+    """The label in lines that fit beside a row."""
+    half = _LONGEST_LINE // 2 - 1
+    lines = [
+        line if len(line) <= _LONGEST_LINE else f"{line[:half]}…{line[-half:]}"
+        for line in label.split("\n")
+    ]
+    return "\n".join(textwrap.fill(line, _LABEL_CHARACTERS) for line in lines)
 
 
 def contact_sheet(
@@ -28,66 +115,72 @@ def contact_sheet(
     titles: Sequence[str] | None = None,
     columns: Sequence[str] | None = None,
 ) -> Figure:
-    """What a detector makes of images: one a row, what it sees in them side by side.
+    """Draws scored images, one per row, with what the detector makes of them side by side.
 
-    A column has one scale, so that its images can be compared; maps have outlines of the masks.
+    Each column has one scale, so that its images can be compared. Masks are outlined on residuals
+    and maps. Notebooks display the figure without pyplot.
 
     Args:
-        images: that were scored, uint8, uint16 or float in [0, 1].
-        scores: what the detector's `score` gave for them.
-        masks: N of them, non-zero where an image is anomalous.
-        titles: N texts, beside the rows; by default the scores.
-        columns: which, in their order: `input`, the names of `scores.reconstructions`, `residual`,
-            those of `scores.maps` (`map_<name>` where a reconstruction has that name) and `mask`;
-            by default all.
+        images: the N images that were scored, uint8, uint16 or float in [0, 1].
+        scores: what the detector's `score` returned for them.
+        masks: N masks, non-zero where an image is anomalous.
+        titles: N texts beside the rows; the scores by default.
+        columns: names of the columns to show, in this order: `input`, the names of
+            `scores.reconstructions`, `residual`, the names of `scores.maps` (`map_<name>` where a
+            reconstruction has that name) and `mask`. All by default.
 
     Raises:
-        UserError: there is no such column, or the numbers of images, titles or masks differ.
+        UserError: a column does not exist, or the numbers of images, titles or masks differ.
     """
     titles = [f"score {score:.4g}" for score in scores.image] if titles is None else titles
     counts = {"images": len(images), "scores": len(scores.image), "titles": len(titles)}
     if masks is not None:
         counts["masks"] = len(masks)
-    if len(set(counts.values())) > 1:
-        told = ", ".join(f"{count} {name}" for name, count in counts.items())
-        raise UserError(f"contact sheet: {told}; give as many of each.")
-    if masks is not None:
         masks = (np.asarray(masks) != 0).astype(np.uint8)
-    seen = jax.tree.map(np.asarray, scores)
-    found = sheet_columns(
-        Examples(
-            ids=tuple(titles),
-            labels=np.zeros(len(images), np.int64),  # no column shows them
-            scores=seen.image,
-            images=to_unit_interval(images),
-            pixel=seen.pixel,
-            reconstructions=seen.reconstructions,
-            maps=seen.maps,
-            masks=masks,
-            kinds={},
-        )
-    )
-    wanted = list(found) if columns is None else list(columns)
-    unknown = next((name for name in wanted if name not in found), None)
-    if unknown is not None or not wanted:
-        raise UserError(
-            f"contact sheet: no column '{unknown}'; there are {', '.join(found)}."
-            if wanted
-            else f"contact sheet: no columns; there are {', '.join(found)}."
-        )
-    labels = [_wrapped(title) for title in titles]
-    figure = figures.contact_sheet([found[name] for name in wanted], labels, masks)
-    # What IPython asks for: it draws figures by itself only once pyplot was imported.
+    if len(set(counts.values())) > 1:
+        listed = ", ".join(f"{count} {name}" for name, count in counts.items())
+        raise UserError(f"contact_sheet: {listed}; pass the same number of each.")
+    available = sheet_columns(to_unit_interval(images), scores, masks)
+    chosen = list(available) if columns is None else list(columns)
+    unknown = [f"unknown column '{name}'" for name in chosen if name not in available]
+    if unknown or not chosen:
+        problem = unknown[0] if unknown else "'columns' is empty"
+        raise UserError(f"contact_sheet: {problem}; choose from {', '.join(available)}.")
+    figure = draw_sheet([available[name] for name in chosen], titles)
+    # IPython draws figures by itself only after an import of pyplot; this is the hook it offers.
     figure._repr_png_ = functools.partial(_png, figure)  # type: ignore[attr-defined]
     return figure
 
 
-def _wrapped(title: str) -> str:
-    """A title in lines that fit beside the images."""
-    return "\n".join(textwrap.fill(line, _LABEL_CHARACTERS) for line in title.split("\n"))
-
-
 def _png(figure: Figure) -> tuple[bytes, dict[str, int]]:
-    """The picture, and how wide it is to be shown: it has more pixels than that."""
+    """The figure as PNG and the CSS size to display it at, which is below its size in pixels."""
     width, height = figures.css_size(figure)
     return figures.to_png(figure), {"width": width, "height": height}
+
+
+def data_set_sheet(splits: Mapping[str, Split]) -> Figure:
+    """Draws images of each split: a row of normal ones and, for test splits, one of anomalous ones.
+
+    Images are spaced evenly over the split, so that they show many patients. Masks are outlined.
+
+    Args:
+        splits: name -> split; all images have the same size.
+    """
+    labels, images, masks = [], [], []
+    for name, split in splits.items():
+        for label, kind in ((0, "normal"), (1, "anomalous")):
+            rows = np.flatnonzero(split.labels == label)
+            if not len(rows):
+                continue
+            spaced = np.linspace(0, len(rows) - 1, min(_DATA_SET_COLUMNS, len(rows)))
+            rows = rows[spaced.round().astype(int)]
+            labels.append(f"{name}\n{kind} ({np.sum(split.labels == label):,})")
+            row = np.full((_DATA_SET_COLUMNS, *split.images.shape[1:]), np.nan, np.float32)
+            row[: len(rows)] = to_unit_interval(split.images[rows])
+            outlined = np.zeros(row.shape[:3], np.uint8)
+            if split.masks is not None:
+                outlined[: len(rows)] = split.masks[rows]
+            images.append(row)
+            masks.append(outlined)
+    by_column = zip(np.stack(images, axis=1), np.stack(masks, axis=1), strict=True)
+    return draw_sheet([image_column("", *column) for column in by_column], labels)

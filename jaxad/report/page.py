@@ -1,58 +1,65 @@
-"""`report.html`: one self-contained page of a run, made from the files in its folder alone.
+"""`report.html`: one self-contained page about a run, made from the files in its folder alone.
 
-This file puts the sections together; `templates/` holds the words, the styles and the scripts.
-Whatever a run does not have (an evaluation, masks, slice positions) the page names instead of
-failing. Without scripts it says the same, but for what a reader sets.
+This module assembles the sections; `templates/` holds texts, styles and scripts. Where a run lacks
+something (an evaluation, masks, slice positions), the page says so. Without JavaScript the page
+shows everything except the interactive controls.
 """
 
 import base64
 import hashlib
 import importlib.metadata
 import json
+import logging
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup
+from ml_collections import ConfigDict
 
 from jaxad import config as config_lib
-from jaxad.evaluate.examples import LEAST, MOST, Examples
+from jaxad.errors import UserError
+from jaxad.evaluate.examples import LEAST, MOST
+from jaxad.evaluate.metrics import METRICS, Metric, load_metrics
 from jaxad.report import figures
-from jaxad.report.cases import cases_view, sheet
-from jaxad.report.comparison import comparison_view, read_others, system_of
-from jaxad.report.curves import curves_view
-from jaxad.report.decisions import decision_rows
+from jaxad.report.cases import cases_sheet, cases_view
+from jaxad.report.comparison import comparison_view, is_metric, read_others, system_of
 from jaxad.report.interactive import interactive_view
-from jaxad.report.names import reported_metrics
 from jaxad.report.pictures import figure_view, save_figure
 from jaxad.report.run_files import RunFiles, SplitFiles, read_run
-from jaxad.report.training import training_view
-from jaxad.report.trivial import compared_rows, lead
+from jaxad.report.sections import (
+    curves_view,
+    decision_rows,
+    lead,
+    training_view,
+    trivial_rows,
+)
 from jaxad.storage.workdir import Workdir, atomic_write
 
-#: Runs before the page is shown, and after.
-_FIRST_SCRIPTS = ("theme.js",)
+logger = logging.getLogger(__name__)
+
+#: Scripts that run after the page is parsed, in this order; `theme.js` runs before.
 _SCRIPTS = ("common.js", "cases.js", "thresholds.js", "patients.js")
 
 
 def write_report(workdir: Workdir, compare: Sequence[Workdir] = ()) -> Path:
-    """Writes `report.html` and, as files of their own, its figures in `figures/`.
+    """Writes `report.html` and, as separate files, its figures in `figures/`.
 
     Args:
         workdir: the run.
-        compare: other runs to set beside it.
+        compare: other runs to compare it with.
 
     Returns:
-        The page's path.
+        The path of the page.
 
     Raises:
-        UserError: a folder is no run's, or a file in it is damaged.
+        UserError: a folder does not hold a run, or a file in it is damaged.
     """
     run = read_run(workdir)
-    metrics = reported_metrics(run.config)
+    metrics = _load_metrics(run.config)
     compared = comparison_view(read_others(run, compare), metrics) if compare else None
     environment = Environment(
         loader=PackageLoader("jaxad.report"),
@@ -75,40 +82,49 @@ def write_report(workdir: Workdir, compare: Sequence[Workdir] = ()) -> Path:
         splits=splits,
         compared=compared,
         training=training_view(workdir),
-        config=config_lib.to_json(config_lib.without_places(run.config)),
+        config=config_lib.to_json(config_lib.without_paths(run.config)),
         metric_names={metric.name: metric.title for metric in metrics},
         versions=_versions(),
         style=_source(environment, "style.css"),
-        first_script=_source(environment, *_FIRST_SCRIPTS),
+        first_script=_source(environment, "theme.js"),
         script=_source(environment, *_SCRIPTS),
         digest=_digest,
-        data=_embedded({"splits": [view["reader"] and view["reader"]["data"] for view in splits]}),
+        # Escapes <, > and &, so that no text in it can end the script element.
+        data=htmlsafe_json_dumps(
+            {"splits": [view["reader"] and view["reader"]["data"] for view in splits]},
+            allow_nan=False,
+            separators=(",", ":"),
+        ),
     )
     with atomic_write(workdir.report) as file:
         file.write(page)
     return workdir.report
 
 
+def _load_metrics(config: ConfigDict) -> tuple[Metric, ...]:
+    """The metrics of a run; only those of jaxad, with a warning, if its own cannot be imported."""
+    try:
+        return load_metrics(config)
+    except UserError as error:
+        logger.warning(f"{error} The report shows only the stored values of these metrics.")
+        return METRICS
+
+
 def _source(environment: Environment, *names: str) -> Markup:
-    """Files of `templates/` as they are."""
+    """The text of files in `templates/`, unescaped."""
     assert environment.loader is not None
     sources = [environment.loader.get_source(environment, name)[0] for name in names]
     return Markup("\n".join(sources))
 
 
 def _digest(script: str) -> str:
-    """What a content security policy calls the one script that may run."""
-    found = hashlib.sha256(script.encode()).digest()
-    return f"'sha256-{base64.b64encode(found).decode('ascii')}'"
-
-
-def _embedded(value: Any) -> Markup:
-    """JSON for inside of a script element: no text in it can end the element."""
-    return htmlsafe_json_dumps(value, allow_nan=False, separators=(",", ":"))
+    """The hash by which a content security policy allows one script."""
+    digest = hashlib.sha256(script.encode()).digest()
+    return f"'sha256-{base64.b64encode(digest).decode('ascii')}'"
 
 
 def _versions() -> dict[str, str]:
-    """Versions of what the run needs, as installed where the report is written."""
+    """Versions of the main packages, as installed where the report is written."""
     versions = {"python": platform.python_version()}
     for name in ("jaxad", "jax", "flax", "optax", "numpy"):
         try:
@@ -119,39 +135,31 @@ def _versions() -> dict[str, str]:
 
 
 def _split_view(run: RunFiles, files: SplitFiles) -> dict[str, Any]:
-    """What the page says and shows of one test split."""
+    """What the page shows of one test split."""
     metrics = files.metrics
     curves, notes = curves_view(run.workdir, files)
     view: dict[str, Any] = {
         "name": files.name,
-        "metrics": {name: value for name, value in metrics.items() if _is_metric(value)},
+        "metrics": {name: value for name, value in metrics.items() if is_metric(value)},
         "numbers": {k: v for k, v in metrics.items() if isinstance(v, int | float)},
         "json": json.dumps(metrics, indent=2) if metrics else "",
-        "compared": compared_rows(metrics) if metrics.get("trivial") else [],
+        "trivial": trivial_rows(metrics),
         "decisions": decision_rows(metrics),
         "curves": curves,
         "notes": notes,
         "cases": cases_view(files),
-        "reader": interactive_view(files, run.rate),
+        "reader": interactive_view(files, float(run.config.evaluate.false_positive_rate)),
     }
-    if view["compared"]:
-        scores = [row["score"] for row in view["compared"]]
+    if view["trivial"]:
+        scores = [row["score"] for row in view["trivial"]]
         alt = f"AUROC of the model and of the trivial scores on {files.name}, as in the table."
         figure = figures.comparison(scores)
         view["lead"] = lead(scores)
-        view["comparison"] = figure_view(run.workdir, f"{files.name}_comparison", figure, alt)
-    if view["cases"] is not None:
-        assert files.examples is not None
-        _save_sheets(run.workdir, files.name, files.examples)
+        view["trivial_figure"] = figure_view(run.workdir, f"{files.name}_comparison", figure, alt)
+    if files.examples is not None:
+        # For papers and slides; the page shows the cases themselves.
+        for kind in (MOST, LEAST):
+            if files.examples.kinds[kind].any():
+                sheet = cases_sheet(files.examples, kind)
+                save_figure(run.workdir, f"{files.name}_{kind}", sheet)
     return view
-
-
-def _save_sheets(workdir: Workdir, split: str, examples: Examples) -> None:
-    """Writes contact sheets for papers and slides; the page shows the cases."""
-    for kind in (MOST, LEAST):
-        if examples.kinds[kind].any():
-            save_figure(workdir, f"{split}_{kind}", sheet(examples, kind))
-
-
-def _is_metric(value: Any) -> bool:
-    return isinstance(value, Mapping) and "value" in value

@@ -1,4 +1,4 @@
-"""The files of a run that a report is made of."""
+"""The files of a run that its report is made from."""
 
 import csv
 import dataclasses
@@ -22,15 +22,15 @@ from jaxad.storage.workdir import Workdir
 
 @dataclasses.dataclass(frozen=True)
 class SplitFiles:
-    """What a run keeps of one test split.
+    """The evaluation of a run on one test split; None or empty where a file does not exist.
 
     Attributes:
         name: of the split.
-        metrics: `metrics.json`; empty where there is none.
-        table: `scores.csv`, rows whose score is not finite left out; None where there is none.
-        num_not_finite: rows that were left out.
-        examples: `examples.npz`; None where there is none.
-        stored: the run's calibration, where it is of the checkpoint that scored the split.
+        metrics: `metrics.json`.
+        table: `scores.csv` without the rows whose score is not finite.
+        num_not_finite: the number of those rows.
+        examples: `examples.npz`.
+        stored: the run's calibration; None if it is of another checkpoint than the scores.
     """
 
     name: str
@@ -43,29 +43,24 @@ class SplitFiles:
 
 @dataclasses.dataclass(frozen=True)
 class RunFiles:
-    """What a run keeps.
+    """The folder of a run.
 
     Attributes:
-        workdir: its folder.
+        workdir: its paths.
         config: its config.
-        splits: the test splits that have a folder, by name.
+        splits: the evaluated test splits by name.
     """
 
     workdir: Workdir
     config: ConfigDict
     splits: dict[str, SplitFiles]
 
-    @property
-    def rate(self) -> float:
-        """Of false positives, that its decisions are asked for."""
-        return float(self.config.evaluate.false_positive_rate)
-
 
 def read_run(workdir: Workdir) -> RunFiles:
-    """Reads what there is.
+    """Reads the files of a run that exist.
 
     Raises:
-        UserError: the folder is no run's, or a file in it is damaged.
+        UserError: the folder does not hold a run, or a file in it is damaged.
     """
     config = run_config.read(workdir)
     evaluations = workdir.path / "eval"
@@ -76,33 +71,26 @@ def read_run(workdir: Workdir) -> RunFiles:
 
 
 def _read_split(folder: Path, stored: CalibrationSet | None) -> SplitFiles:
-    metrics = _read(folder / "metrics.json", _read_json) or {}
+    metrics = _read(folder / "metrics.json", lambda path: json.loads(path.read_text("utf-8"))) or {}
     table = _read(folder / "scores.csv", read_score_table)
     num_not_finite = 0
     if table is not None:
         finite = np.isfinite(table.columns[SCORE])
         num_not_finite = int((~finite).sum())
         table = table.rows(np.flatnonzero(finite))
-    is_of_it = stored is not None and stored.checkpoint_step == metrics.get("checkpoint_step")
-    return SplitFiles(
-        name=folder.name,
-        metrics=metrics,
-        table=table,
-        num_not_finite=num_not_finite,
-        examples=_read(folder / "examples.npz", read_examples),
-        stored=stored if is_of_it else None,
-    )
+    if stored is not None and stored.checkpoint_step != metrics.get("checkpoint_step"):
+        stored = None
+    examples = _read(folder / "examples.npz", read_examples)
+    return SplitFiles(folder.name, metrics, table, num_not_finite, examples, stored)
 
 
 def _read(path: Path, reader: Callable[[Path], Any]) -> Any:
-    """What the reader makes of the file, None where there is no file."""
+    """What `reader` makes of a file; None if the file does not exist."""
     try:
         return reader(path)
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, EOFError, csv.Error, zipfile.BadZipFile) as error:
-        raise UserError(f"'{path}' cannot be read ({error!r}); evaluate the run again.") from error
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8"))
+        raise UserError(
+            f"'{path}' cannot be read ({error!r}); write it again with --mode=evaluate."
+        ) from error

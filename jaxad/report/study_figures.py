@@ -1,7 +1,4 @@
-"""The figures of a study: what several systems, or several runs, make of one split.
-
-See `jaxad.report.figures` for what all figures share.
-"""
+"""Figures that compare several systems, or several runs, on one test split."""
 
 import dataclasses
 import math
@@ -14,22 +11,31 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from sklearn import metrics
 
-from jaxad.report.figures import BLUE, GREY, SKY, STYLE, VERMILLION, new_figure, unit_square
+from jaxad.report.figures import (
+    BLUE,
+    CLASSES,
+    GRAY,
+    SKY,
+    STYLE,
+    VERMILLION,
+    new_figure,
+    unit_square,
+)
 
-# Okabe and Ito's colours in an order that sets neighbours apart; black is left for a baseline.
-_COLOURS = (BLUE, VERMILLION, "#009E73", "#CC79A7", "#E69F00", SKY)
+# The palette of Okabe and Ito, ordered so that neighbors differ; black is for baselines.
+_COLORS = (BLUE, VERMILLION, "#009E73", "#CC79A7", "#E69F00", SKY)
 _STYLES = ("-", "--", "-.")
 _RATES = np.linspace(0.0, 1.0, 201)
 
 
 @dataclasses.dataclass(frozen=True)
 class SystemScores:
-    """What one system made of a split, run by run.
+    """The scores of one system on a split.
 
     Attributes:
-        labels: 1 = anomalous, 0 = normal; both occur.
-        runs: scores of every run, finite, higher = more anomalous.
-        is_baseline: whether it has no network.
+        labels: 1 = anomalous, 0 = normal; both classes are present.
+        runs: the scores of each run, finite; higher = more anomalous.
+        is_baseline: whether the system has no network.
     """
 
     labels: Int[np.ndarray, " n"]
@@ -39,30 +45,32 @@ class SystemScores:
 
 @STYLE
 def roc_curves(systems: Mapping[str, SystemScores], split: str) -> Figure:
-    """The receiver operating characteristics of all systems on one axis, best AUROC first.
+    """Draws the ROC curves of all systems in one plot, best AUROC first.
 
     A system's curve is the mean true positive rate of its runs at each false positive rate.
 
     Args:
-        systems: at least one, by the name that is shown.
-        split: shown in the title.
+        systems: title -> scores; at least one.
+        split: the name shown in the title.
     """
     aurocs = {
-        name: float(np.mean([metrics.roc_auc_score(one.labels, run) for run in one.runs]))
-        for name, one in systems.items()
+        name: float(np.mean([metrics.roc_auc_score(system.labels, run) for run in system.runs]))
+        for name, system in systems.items()
     }
-    figure, axes = unit_square(f"ROC curves, {split}", (720, 400))
-    axes.plot([0, 1], [0, 1], color=GREY, linestyle=":", linewidth=1)
+    # Beside the square axes, as wide as the longest line of the legend.
+    width = 480 + round(6.5 * max(len(f"{name}  0.500") for name in systems))
+    figure, axes = unit_square(f"ROC curves, {split}", (width, 400))
+    axes.plot([0, 1], [0, 1], color=GRAY, linestyle=":", linewidth=1)
     number = 0
     for name in sorted(systems, key=lambda name: -aurocs[name]):
-        one = systems[name]
-        curve = np.mean([_true_positive_rates(one.labels, run) for run in one.runs], axis=0)
-        colour, style = "black", ":"
-        if not one.is_baseline:
-            colour = _COLOURS[number % len(_COLOURS)]
-            style = _STYLES[number // len(_COLOURS) % len(_STYLES)]
+        system = systems[name]
+        curve = np.mean([_true_positive_rates(system.labels, run) for run in system.runs], axis=0)
+        color, style = "black", ":"
+        if not system.is_baseline:
+            color = _COLORS[number % len(_COLORS)]
+            style = _STYLES[number // len(_COLORS) % len(_STYLES)]
             number += 1
-        axes.plot(_RATES, curve, color=colour, linestyle=style, label=f"{name}  {aurocs[name]:.3f}")
+        axes.plot(_RATES, curve, color=color, linestyle=style, label=f"{name}  {aurocs[name]:.3f}")
     axes.set_xlabel("false positive rate (normal slices flagged)")
     axes.set_ylabel("true positive rate (anomalous slices flagged)")
     figure.legend(title="AUROC", loc="outside right center", frameon=False)
@@ -73,52 +81,48 @@ def _true_positive_rates(
     labels: Int[np.ndarray, " n"], scores: Float[np.ndarray, " n"]
 ) -> Float[np.ndarray, " rates"]:
     false, true, _ = metrics.roc_curve(labels, scores)
-    # Of points above each other it takes the last to the right of them, the first to the left.
     return np.interp(_RATES, false, true)
 
 
 @STYLE
 def score_densities(systems: Mapping[str, SystemScores], split: str) -> Figure:
-    """Densities of the score of normal and anomalous slices, a panel a system (its first run).
+    """Draws densities of the scores of normal and anomalous slices, one panel per system.
 
-    Kernel density estimates of all scores, shown between the 0.5th and the 99.5th percentile.
+    Kernel density estimates of the system's first run, between the 0.5th and 99.5th percentile.
 
     Args:
-        systems: at least one, by the name that is shown.
-        split: shown in the title.
+        systems: title -> scores; at least one.
+        split: the name shown in the title.
     """
     columns = min(3, len(systems))
     rows = math.ceil(len(systems) / columns)
     figure = new_figure(260 * columns, 40 + 190 * rows)
     figure.suptitle(f"Scores, {split}", x=0.01, ha="left", fontweight="bold", fontsize=9.5)
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
-    for axes, (name, one) in zip(panels, systems.items(), strict=False):
+    for axes, (name, system) in zip(panels, systems.items(), strict=False):
         axes.set_title(name, parse_math=False)
-        scores = one.runs[0]
+        scores = system.runs[0]
         low, high = np.quantile(scores, [0.005, 0.995])
         if low == high:
             axes.text(0.02, 0.9, "every slice has the same score", transform=axes.transAxes)
             continue
         grid = np.linspace(low, high, 200)
-        for label, (kind, colour) in enumerate((("normal", BLUE), ("anomalous", VERMILLION))):
-            chosen = scores[one.labels == label]
+        for label, (kind, color) in enumerate(CLASSES.items()):
+            chosen = scores[system.labels == label]
             if len(np.unique(chosen)) < 2:
-                text = f"{kind}: too few scores to draw"
-                axes.text(0.02, 0.9 - 0.1 * label, text, color=colour, transform=axes.transAxes)
+                text = f"{kind}: too few scores for a density"
+                axes.text(0.02, 0.9 - 0.1 * label, text, color=color, transform=axes.transAxes)
                 continue
             density = scipy.stats.gaussian_kde(chosen)(grid)
-            axes.fill_between(grid, density, color=colour, alpha=0.25, linewidth=0)
-            axes.plot(grid, density, color=colour, label=kind)
+            axes.fill_between(grid, density, color=color, alpha=0.25, linewidth=0)
+            axes.plot(grid, density, color=color, label=kind)
             axes.margins(x=0)
         axes.set_ylim(bottom=0)
         axes.set_yticks([])
         axes.locator_params(axis="x", nbins=4)
     for axes in panels[len(systems) :]:
         axes.set_axis_off()
-    handles = [
-        Patch(color=colour, alpha=0.5, label=kind)
-        for kind, colour in (("normal", BLUE), ("anomalous", VERMILLION))
-    ]
+    handles = [Patch(color=color, alpha=0.5, label=kind) for kind, color in CLASSES.items()]
     figure.legend(handles=handles, loc="upper right", ncols=2, frameon=False)
     return figure
 
@@ -131,14 +135,14 @@ def heat_map(
     names: tuple[str, str],
     title: str,
 ) -> Figure:
-    """A value over two settings, written into its cells, the largest one in bold.
+    """Draws a value over two settings and writes it into each cell, the largest in bold.
 
     Args:
-        values: NaN is left empty.
-        rows: the first setting's values, shown upwards.
-        columns: the second setting's.
-        names: of both settings.
-        title: what is shown.
+        values: the values; NaN is left empty.
+        rows: the values of the first setting, from bottom to top.
+        columns: the values of the second setting.
+        names: the names of both settings.
+        title: of the figure.
     """
     figure = new_figure(90 + 52 * len(columns), 110 + 34 * len(rows))
     axes = figure.add_subplot()

@@ -1,4 +1,4 @@
-"""Numbers as text, in reports and in the tables of studies."""
+"""Numbers as text, for reports and the tables of studies."""
 
 import math
 

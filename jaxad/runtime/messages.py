@@ -22,15 +22,16 @@ class _Printer(logging.Handler):
 
 @contextlib.contextmanager
 def printed() -> Iterator[None]:
-    """Prints messages from level INFO inside the block, without time and level."""
-    level, propagates, printer = _LOGGER.level, _LOGGER.propagate, _Printer()
-    _LOGGER.addHandler(printer)
+    """Prints messages from level INFO inside the block, without time and level; blocks may nest."""
+    level, propagates, handlers = _LOGGER.level, _LOGGER.propagate, list(_LOGGER.handlers)
+    if not any(isinstance(handler, _Printer) for handler in handlers):
+        _LOGGER.addHandler(_Printer())
     _LOGGER.setLevel(logging.INFO)
     _LOGGER.propagate = False  # absl and TensorFlow give the root logger handlers of their own
     try:
         yield
     finally:
-        _LOGGER.removeHandler(printer)
+        _LOGGER.handlers[:] = handlers
         _LOGGER.setLevel(level)
         _LOGGER.propagate = propagates
 

@@ -28,7 +28,6 @@ from jaxad.types import Tree
 
 logger = logging.getLogger(__name__)
 
-MODES = ("jit", "pmap")
 _AXIS = "data"
 
 #: Programs that may be queued on the devices. On a CPU two keep the devices busy. XLA runs all CPU
@@ -276,12 +275,7 @@ def make_parallel(mode: str, devices: Sequence[jax.Device] | None = None) -> Par
     Args:
         mode: `jit` or `pmap`.
         devices: the devices; by default all devices of all processes.
-
-    Raises:
-        UserError: an unknown mode.
     """
-    if mode not in MODES:
-        raise UserError(f"config.parallel: unknown mode '{mode}'; known: {', '.join(MODES)}.")
     devices = jax.devices() if devices is None else devices
     # Ordered by process, so that a process's part of a batch is one slice of it.
     return Parallel(mode, tuple(sorted(devices, key=lambda device: device.process_index)))

@@ -1,1 +1,1 @@
-"""Many runs, one table: experiments times seeds on the same data."""
+"""Studies: many runs on the same data, each experiment with each seed, compared in one table."""

@@ -1,13 +1,11 @@
-"""The audit of a study: what systems are said to reach, and what a user of them would get.
+"""The audit of a study: the figures that papers report, and those that a user would get.
 
-One row a system: figures at the threshold that is best on the test split (what papers report), at
-one chosen on a validation fold, and at one from normal images alone; beside them what is had
-without a network, and without looking.
+Per system: figures at the threshold that is best on the test split (as papers report), at one
+chosen on a validation fold, and at one from normal images alone. For comparison, the same for
+scores without a network, and the F1 of flagging everything.
 """
 
-import csv
 import dataclasses
-import io
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -21,25 +19,24 @@ from jaxad.evaluate import thresholds
 from jaxad.evaluate.metrics import AUROC
 from jaxad.evaluate.paired import ScoredSplit, value
 from jaxad.evaluate.trivial import TrivialScores
-from jaxad.study.plan import PlannedRun
-from jaxad.study.results import BASELINES, Scored, Spread, spread_of
+from jaxad.report.sections import FIGURES
+from jaxad.study.plan import BASELINES, PlannedRun, Runs
+from jaxad.study.results import Scored, Spread, spread_of
 from jaxad.types import group_numbers
 
-FIGURES = ("f1", "accuracy", "sensitivity", "specificity")
-
-#: Who chose the threshold, in the order of the table.
+#: The sources of a threshold, in the order of the table.
 BEST, FOLDS, NORMALS = THRESHOLDS = ("best_on_test", "five_fold", "normal_images_only")
 
 
 @dataclasses.dataclass(frozen=True)
 class AuditRow:
-    """One experiment, or trivial score, on one test split.
+    """One experiment, or baseline, on one test split.
 
     Attributes:
-        name: of it.
-        auroc: over its runs.
-        figures: one of `THRESHOLDS` -> one of `FIGURES` -> over its runs; of five folds each run
-            is its mean. What is undefined is left out.
+        name: of the experiment or baseline.
+        auroc: its spread over runs.
+        figures: one of `THRESHOLDS` -> one of `FIGURES` -> its spread over runs, where each run
+            with five folds counts with their mean. Undefined thresholds are missing.
     """
 
     name: str
@@ -49,14 +46,14 @@ class AuditRow:
 
 @dataclasses.dataclass(frozen=True)
 class Audit:
-    """Of one test split.
+    """The audit of one test split.
 
     Attributes:
         split: its name.
-        rate: of false positives that normal images were asked for.
-        patients: that calibrated; the least where runs differ.
-        all_positive_f1: of calling everything anomalous.
-        rows: experiments, highest AUROC first, then `BASELINES`.
+        rate: the rate of false positives of the threshold from normal images.
+        patients: the number of normal patients in the calibration; the smallest if runs differ.
+        all_positive_f1: the F1 of flagging everything.
+        rows: experiments by AUROC, highest first, then `BASELINES`.
     """
 
     split: str
@@ -67,44 +64,42 @@ class Audit:
 
 
 def make_audit(
-    planned: Mapping[str, Sequence[PlannedRun]],
+    runs: Runs,
     scored: Scored,
     data_set: DataSet,
     trivial: TrivialScores,
     split: str,
 ) -> Audit | None:
-    """The audit of a test split from the finished runs; None where the split has one class.
+    """The audit of a test split from finished runs; None if the split has only one class.
 
     Raises:
-        UserError: a run has no calibration, or one of another checkpoint or another site.
+        UserError: a run has no calibration, or one of another checkpoint or another site; or the
+            runs differ in `evaluate.false_positive_rate`.
     """
     first = next(iter(scored.values()))[0]
     if first.labels.min() == first.labels.max():
         return None
-    rates = {run.config.evaluate.false_positive_rate for runs in planned.values() for run in runs}
+    rates = {run.config.evaluate.false_positive_rate for seeds in runs.values() for run in seeds}
     if len(rates) > 1:
         raise UserError(
-            f"config.experiments: evaluate.false_positive_rate is {sorted(rates)}; one audit has "
-            "one rate."
+            f"config.experiments: evaluate.false_positive_rate differs ({sorted(rates)}); use the "
+            "same rate for all, because the audit compares them."
         )
-    calibrations = {name: [_calibration(run) for run in runs] for name, runs in planned.items()}
-    normal = data_set.split("val")
+    calibrations = {name: [_calibration(run) for run in seeds] for name, seeds in runs.items()}
+    patients = group_numbers(data_set.split("val").groups)
     for name in BASELINES:
         scores = trivial.of("val")[name].astype(np.float64)
-        calibrations[name] = [calibrate(scores, group_numbers(normal.groups))]
-    every = [one for several in calibrations.values() for one in several]
-    rate = max(rates.pop(), *(one.smallest_rate for one in every))
-    names = (*planned, *BASELINES)
-    rows = [_row(name, scored[name], calibrations[name], rate) for name in names]
+        calibrations[name] = [calibrate(scores, patients)]
+    every = [calibration for seeds in calibrations.values() for calibration in seeds]
+    rate = max(rates.pop(), *(calibration.smallest_rate for calibration in every))
+    experiments = [_row(name, scored[name], calibrations[name], rate) for name in runs]
+    baselines = [_row(name, scored[name], calibrations[name], rate) for name in BASELINES]
     return Audit(
         split=split,
         rate=rate,
-        patients=min(one.num_patients for one in every),
+        patients=min(calibration.num_patients for calibration in every),
         all_positive_f1=thresholds.all_positive_f1(first.labels),
-        rows=(
-            *sorted(rows[: len(planned)], key=lambda row: -row.auroc.mean),
-            *rows[len(planned) :],
-        ),
+        rows=(*sorted(experiments, key=lambda row: -row.auroc.mean), *baselines),
     )
 
 
@@ -112,8 +107,8 @@ def _calibration(run: PlannedRun) -> Calibration:
     stored = read_calibration_set(run.workdir)
     if stored is not None and not stored.is_own:
         raise UserError(
-            f"workdir '{run.workdir.path}': calibrated on '{stored.source}'; an audit compares "
-            f"runs that are calibrated on '{OWN_SPLIT}': remove its "
+            f"workdir '{run.workdir.path}': is calibrated on '{stored.source}', but an audit needs "
+            f"the calibration on '{OWN_SPLIT}'; remove its "
             f"{run.workdir.calibration.name} and start again."
         )
     return load_calibration(run.workdir.path)
@@ -122,16 +117,14 @@ def _calibration(run: PlannedRun) -> Calibration:
 def _row(
     name: str, runs: Sequence[ScoredSplit], calibrations: Sequence[Calibration], rate: float
 ) -> AuditRow:
-    of_runs = [_figures(*pair, rate) for pair in zip(runs, calibrations, strict=True)]
+    figures = [_figures(*pair, rate) for pair in zip(runs, calibrations, strict=True)]
     return AuditRow(
         name=name,
         auroc=spread_of([value(AUROC, run) for run in runs]),
         figures={
-            key: {
-                figure: spread_of([found[key][figure] for found in of_runs]) for figure in FIGURES
-            }
+            key: {name: spread_of([of_run[key][name] for of_run in figures]) for name in FIGURES}
             for key in THRESHOLDS
-            if all(key in found for found in of_runs)
+            if all(key in of_run for of_run in figures)
         },
     )
 
@@ -139,29 +132,12 @@ def _row(
 def _figures(
     run: ScoredSplit, calibration: Calibration, rate: float
 ) -> dict[str, dict[str, float]]:
+    """The figures of one run by source of the threshold."""
     labels, scores = run.labels, run.columns["score"]
-    from_normals = calibration.image_threshold(rate)
-    found = {
+    threshold = calibration.image_threshold(rate)
+    figures = {
         BEST: dataclasses.asdict(thresholds.best_f1(labels, scores)),
-        NORMALS: dataclasses.asdict(thresholds.at_threshold(labels, scores, from_normals)),
+        NORMALS: dataclasses.asdict(thresholds.at_threshold(labels, scores, threshold)),
     }
     folds = thresholds.five_fold(labels, scores, run.groups)
-    return found if folds is None else {**found, FOLDS: folds["mean"]}
-
-
-def comma_separated(audits: Sequence[Audit]) -> str:
-    """The whole `audit.csv`: a row per test split, system, threshold and figure."""
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(
-        ["split", "system", "threshold", "figure", "mean", "standard_deviation", "runs"]
-    )
-    for audit in audits:
-        for row in audit.rows:
-            writer.writerow([audit.split, row.name, "", "auroc", *dataclasses.astuple(row.auroc)])
-            for key, figures in row.figures.items():
-                for figure, found in figures.items():
-                    cells = dataclasses.astuple(found)
-                    writer.writerow([audit.split, row.name, key, figure, *cells])
-        writer.writerow([audit.split, "", "all_positive", "f1", audit.all_positive_f1, "", ""])
-    return file.getvalue()
+    return figures if folds is None else {**figures, FOLDS: folds["mean"]}

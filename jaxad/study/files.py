@@ -1,96 +1,164 @@
-"""The files of a study: tables, audit, figures and sheets, made of its finished runs."""
+"""The files of a study, made from its finished runs: tables, audit, figures and contact sheets."""
 
+import dataclasses
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator
 
+import numpy as np
+from jaxtyping import Int
 from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
+from jaxad.data.prepare.preprocess import to_unit_interval
 from jaxad.data.sources import DataSet
+from jaxad.detector.restored import restore
 from jaxad.evaluate.trivial import LINEAR_BASELINE, TrivialScores
-from jaxad.report import figures, study_figures
+from jaxad.report import study_figures
+from jaxad.report.columns import Column, image_column, reconstruction_columns, system_columns
+from jaxad.report.contact_sheet import draw_sheet
+from jaxad.report.figures import to_png
 from jaxad.report.study_figures import SystemScores
 from jaxad.storage.workdir import Workdir, atomic_write
-from jaxad.study import audit, tables
-from jaxad.study.heat_map import make_heat_map
-from jaxad.study.plan import PlannedRun
+from jaxad.study import tables
+from jaxad.study.audit import make_audit
+from jaxad.study.heat_map import WEIGHTS, make_heat_map
+from jaxad.study.plan import Runs
 from jaxad.study.results import Scored, make_table, read_scores
-from jaxad.study.sheet import map_sheet, reconstruction_sheet
+from jaxad.study.tables import csv_text, title
+from jaxad.types import Split
 
 logger = logging.getLogger(__name__)
-
-#: Experiments, each with its finished runs.
-Finished = Mapping[str, Sequence[PlannedRun]]
 
 
 def write_results(
     config: ConfigDict,
     folder: Workdir,
-    finished: Finished,
+    runs: Runs,
     data_set: DataSet,
     trivial: TrivialScores,
     *,
     print_table: bool = True,
 ) -> None:
-    """`table.md`, `table.csv`, `audit.csv`, figures, sheets, and heat maps where asked for."""
-    found_tables, audits = [], []
+    """Writes `table.md`, `table.csv`, `audit.csv`, and figures and their data.
+
+    Args:
+        config: of the study.
+        folder: of the study.
+        runs: the finished runs.
+        data_set: the data of all runs.
+        trivial: its trivial scores.
+        print_table: whether to log `table.md`, too.
+    """
+    results, audits = [], []
     pictures: dict[str, list[tables.Picture]] = {}
     for split in data_set.test_split_names:
-        scored = read_scores(finished, data_set, trivial, split)
-        found_tables.append(make_table(config, finished, scored, split))
-        found = audit.make_audit(finished, scored, data_set, trivial, split)
-        audits += [] if found is None else [found]
-        pictures[split] = _pictures(config, folder, finished, data_set, split, scored)
-        heat_map = make_heat_map(config, finished, split, data_set.split(split))
-        if heat_map is not None:
-            axes = f"{config.heat_map.row_name} and {config.heat_map.column_name}"
-            drawn = heat_map.figure(split)
-            pictures[split].append(_save(folder, f"heat_map_{split}", f"AUROC over {axes}", drawn))
-            _write(folder, f"heat_map_{split}.csv", heat_map.comma_separated())
-    _write(folder, "table.csv", tables.comma_separated(config, found_tables))
-    _write(folder, "audit.csv", audit.comma_separated(audits))
-    text = tables.markdown(config, found_tables, audits, pictures)
+        scored = read_scores(runs, data_set, trivial, split)
+        results.append(make_table(config, runs, scored, split))
+        audit = make_audit(runs, scored, data_set, trivial, split)
+        audits += [] if audit is None else [audit]
+        drawn = [
+            *_score_figures(runs, scored, split),
+            *_sheets(config, runs, data_set.split(split), split),
+            *_heat_map(config, folder, scored, split),
+        ]
+        pictures[split] = [_save(folder, *picture) for picture in drawn]
+    _write(folder, "table.csv", csv_text(tables.table_rows(config, results)))
+    _write(folder, "audit.csv", csv_text(tables.audit_rows(audits)))
+    text = tables.markdown(config, results, audits, pictures)
     _write(folder, "table.md", text)
     if print_table:
         logger.info(f"\n{text}")
     logger.info(f"tables: {folder.path / 'table.md'}, {folder.path / 'table.csv'}")
 
 
-def _pictures(
-    config: ConfigDict,
-    folder: Workdir,
-    finished: Finished,
-    data_set: DataSet,
-    split: str,
-    scored: Scored,
-) -> list[tables.Picture]:
-    """Curves and densities of all systems, where both classes occur, and sheets where asked."""
-    saved, rows = [], data_set.split(split)
-    if 0 < rows.labels.mean() < 1:
-        systems = {
-            tables.title(name): SystemScores(
-                rows.labels, [run.columns["score"] for run in scored[name]], name not in finished
-            )
-            for name in (*finished, LINEAR_BASELINE)
-        }
-        drawn = study_figures.roc_curves(systems, split)
-        saved.append(_save(folder, f"roc_{split}", f"ROC curves on {split}", drawn))
-        drawn = study_figures.score_densities(systems, split)
-        saved.append(_save(folder, f"densities_{split}", f"Densities of scores on {split}", drawn))
-    if config.num_slices > 0:
-        shown = {name: runs[0] for name, runs in finished.items()}
-        for name, text, sheet in (
-            (split, f"The same slices of {split} through all", reconstruction_sheet),
-            (f"maps_{split}", f"What all find in the same slices of {split}", map_sheet),
-        ):
-            saved.append(_save(folder, name, text, sheet(shown, rows, config.num_slices)))
-    return saved
+#: A figure to save: file name without extension, description, figure.
+_Drawn = tuple[str, str, Figure]
+
+
+def _score_figures(runs: Runs, scored: Scored, split: str) -> Iterator[_Drawn]:
+    """ROC curves and score densities of all systems, if the split has both classes."""
+    labels = scored[LINEAR_BASELINE][0].labels
+    if labels.min() == labels.max():
+        return
+    systems = {
+        title(name): SystemScores(
+            labels, [run.columns["score"] for run in scored[name]], name not in runs
+        )
+        for name in (*runs, LINEAR_BASELINE)
+    }
+    yield f"roc_{split}", f"ROC curves on {split}", study_figures.roc_curves(systems, split)
+    densities = study_figures.score_densities(systems, split)
+    yield f"densities_{split}", f"Score densities on {split}", densities
+
+
+def _heat_map(config: ConfigDict, folder: Workdir, scored: Scored, split: str) -> Iterator[_Drawn]:
+    """The heat map, if the config describes one; also writes it as CSV."""
+    heat_map = make_heat_map(config, scored)
+    if heat_map is None:
+        return
+    names = (config.heat_map.row_name, config.heat_map.column_name)
+    heading = [" \\ ".join(names), *map("{:g}".format, WEIGHTS)]
+    values = zip(heat_map.rows, heat_map.values, strict=True)
+    rows = [heading, *([f"{weight:g}", *row] for weight, row in values)]
+    _write(folder, f"heat_map_{split}.csv", csv_text(rows))
+    figure = study_figures.heat_map(
+        heat_map.values, heat_map.rows, WEIGHTS.tolist(), names, f"AUROC, {split}"
+    )
+    yield f"heat_map_{split}", f"AUROC over {' and '.join(names)} on {split}", figure
+
+
+def _sheets(config: ConfigDict, runs: Runs, split: Split, name: str) -> Iterator[_Drawn]:
+    """Contact sheets of the same slices for all systems, as in the paper's Figure 2.
+
+    One sheet shows every reconstruction, the other residuals (anomaly maps of systems without a
+    reconstruction). Of each experiment the first run is shown.
+    """
+    if config.num_slices <= 0:
+        return
+    rows = choose_slices(split, config.num_slices)
+    images = to_unit_interval(split.images[rows])
+    masks = None if split.masks is None else split.masks[rows]
+    labels = [f"{split.ids[row]}\n{'anomalous' if split.labels[row] else 'normal'}" for row in rows]
+    reconstructions: list[Column] = []
+    maps: list[Column] = []
+    for experiment, (run, *_) in runs.items():
+        scores = restore(run.workdir.path).score(images)
+        for column in reconstruction_columns(scores).values():
+            part = "" if column.title == "reconstruction" else f", {column.title}"
+            reconstructions.append(dataclasses.replace(column, title=title(experiment) + part))
+        # The last column is the residual, or the anomaly map.
+        *_, column = system_columns(images, scores, masks).values()
+        maps.append(dataclasses.replace(column, title=f"{title(experiment)}, {column.title}"))
+    first = image_column("input", images, masks)
+    last = [] if masks is None else [Column("mask", masks)]
+    sheet = draw_sheet([first, *reconstructions, *last], labels)
+    yield name, f"The same slices of {name}: reconstructions of all systems", sheet
+    sheet = draw_sheet([first, *maps, *last], labels)
+    yield f"maps_{name}", f"The same slices of {name}: residuals or anomaly maps", sheet
+
+
+def choose_slices(split: Split, count: int) -> Int[np.ndarray, " rows"]:
+    """Rows of one slice each of up to `count` patients, alternately anomalous and normal.
+
+    No score plays a role: patients are spread evenly over the split, and the middle one of a
+    patient's slices of the wanted kind is taken, or of all slices if there is none of that kind.
+    """
+    groups = np.asarray(split.groups)
+    patients = list(dict.fromkeys(split.groups))
+    chosen = np.linspace(0, len(patients) - 1, min(count, len(patients))).round().astype(int)
+    rows = []
+    for number, patient in enumerate(chosen):
+        slices = np.flatnonzero(groups == patients[patient])
+        wanted = slices[split.labels[slices] == (number + 1) % 2]
+        candidates = wanted if len(wanted) else slices
+        rows.append(int(candidates[len(candidates) // 2]))
+    return np.asarray(rows)
 
 
 def _save(folder: Workdir, name: str, text: str, figure: Figure) -> tables.Picture:
     path = f"figures/{name}.png"
     with atomic_write(folder.path / path, "wb") as file:
-        file.write(figures.to_png(figure))
+        file.write(to_png(figure))
     return tables.Picture(text, path)
 
 

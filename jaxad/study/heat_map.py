@@ -1,113 +1,70 @@
-"""AUROC over two weights: one that a study trained with, one that mixes two parts of the score.
+"""AUROC over two weights: one that a study trained with, and one that mixes two score components.
 
-A score that is w a + (1 - w) b of two parts kept in `scores.csv` is known for every w without
-scoring anything again (AE-FLOW's beta).
+A score w a + (1 - w) b of two components in `scores.csv` is known for every weight w without
+scoring the images again (beta of AE-FLOW).
 """
 
-import csv
 import dataclasses
-import io
-from collections.abc import Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Float
-from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 from sklearn.metrics import roc_auc_score
 
 from jaxad.errors import UserError
-from jaxad.report import study_figures
-from jaxad.study.plan import PlannedRun
-from jaxad.types import Split
+from jaxad.study.results import Scored
 
-#: Weights w at which the score is mixed.
-COLUMNS = np.linspace(0.0, 1.0, 11)
+#: The weights w of the first component.
+WEIGHTS = np.linspace(0.0, 1.0, 11)
 
 
 @dataclasses.dataclass(frozen=True)
 class HeatMap:
-    """AUROC, the mean over an experiment's runs, [rows, columns].
+    """AUROC by training weight and score weight, the mean over the runs of an experiment.
 
     Attributes:
-        values: in [0, 1].
-        rows: what each row's experiment was trained with.
-        columns: weight of the first part of the score.
-        row_name: of the rows.
-        column_name: of the columns.
+        values: AUROC, [R, C].
+        rows: the training weight of each row; columns are `WEIGHTS`.
     """
 
     values: Float[np.ndarray, "rows columns"]
     rows: tuple[float, ...]
-    columns: Float[np.ndarray, " columns"]
-    row_name: str
-    column_name: str
-
-    def comma_separated(self) -> str:
-        """One line a row, the weights as the heading."""
-        file = io.StringIO()
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(
-            [f"{self.row_name} \\ {self.column_name}", *map("{:g}".format, self.columns)]
-        )
-        for name, row in zip(self.rows, self.values, strict=True):
-            writer.writerow([f"{name:g}", *row])
-        return file.getvalue()
-
-    def figure(self, split: str) -> Figure:
-        """The map as a figure."""
-        names = (self.row_name, self.column_name)
-        return study_figures.heat_map(
-            self.values, self.rows, self.columns.tolist(), names, f"AUROC, {split}"
-        )
 
 
-def make_heat_map(
-    config: ConfigDict, finished: Mapping[str, Sequence[PlannedRun]], name: str, split: Split
-) -> HeatMap | None:
-    """The heat map that `config.heat_map` asks for, of the experiments that are finished.
+def make_heat_map(config: ConfigDict, scored: Scored) -> HeatMap | None:
+    """The heat map that `config.heat_map` describes, with a row per experiment that has runs.
 
     Args:
         config: of the study.
-        finished: experiment -> its runs.
-        name: of the test split.
-        split: the test split.
+        scored: experiment -> scores of its finished runs on one test split.
 
     Returns:
-        None where the config asks for none, none of its rows is finished, or the split has one
-        class.
+        None if the config describes no heat map, no run of it is finished, or the split has only
+        one class.
 
     Raises:
-        UserError: a run's scores lack one of the parts.
+        UserError: the scores of a run lack one of the components.
     """
-    asked = config.heat_map
-    there = [
-        (finished[experiment], float(value))
-        for experiment, value in zip(asked.rows, asked.row_values, strict=True)
-        if experiment in finished
-    ]
-    if not there or split.labels.min() == split.labels.max():
+    pairs = zip(config.heat_map.rows, config.heat_map.row_values, strict=True)
+    rows = {name: float(value) for name, value in pairs if name in scored}
+    labels = [run.labels for name in rows for run in scored[name]]
+    if not labels or labels[0].min() == labels[0].max():
         return None
-    values = [np.mean([_row(run, name, asked.parts) for run in runs], axis=0) for runs, _ in there]
-    return HeatMap(
-        values=np.stack(values),
-        rows=tuple(value for _, value in there),
-        columns=COLUMNS,
-        row_name=asked.row_name,
-        column_name=asked.column_name,
-    )
-
-
-def _row(run: PlannedRun, split: str, parts: Sequence[str]) -> Float[np.ndarray, " columns"]:
-    """AUROC of one run at every weight."""
-    path = run.workdir.evaluation(split) / "scores.csv"
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
-        labels = np.array([int(row["label"]) for row in rows])
-        first, second = (np.array([float(row[name]) for row in rows]) for name in parts)
-    except (OSError, ValueError, KeyError, csv.Error) as error:
-        raise UserError(
-            f"'{path}': no heat map of it ({error!r}); remove '{run.workdir.report}' and start "
-            "again: the run is evaluated anew."
-        ) from error
-    return np.array([roc_auc_score(labels, w * first + (1 - w) * second) for w in COLUMNS])
+    values = []
+    for name in rows:
+        missing = set(config.heat_map.parts) - set(scored[name][0].columns)
+        if missing:
+            raise UserError(
+                f"config.heat_map.parts: the scores of '{name}' have no component "
+                f"'{min(missing)}'; choose from {', '.join(scored[name][0].columns)}."
+            )
+        first, second = config.heat_map.parts
+        aurocs = [
+            [
+                roc_auc_score(run.labels, w * run.columns[first] + (1 - w) * run.columns[second])
+                for w in WEIGHTS
+            ]
+            for run in scored[name]
+        ]
+        values.append(np.mean(aurocs, axis=0))
+    return HeatMap(np.stack(values), tuple(rows.values()))

@@ -1,4 +1,4 @@
-"""From a study's config to its runs, each in a folder of its own, and which of them are done."""
+"""The runs of a study: their configs and folders, and which of them are finished."""
 
 import dataclasses
 import json
@@ -15,8 +15,8 @@ from jaxad.evaluate.trivial import LINEAR_BASELINE, PIXEL_STATISTICS
 from jaxad.storage.checkpoint import Checkpoints
 from jaxad.storage.workdir import Workdir
 
-#: Names of rows that are no experiment's.
-_TAKEN = (LINEAR_BASELINE, PIXEL_STATISTICS)
+#: Trivial scores that every table lists beside the experiments.
+BASELINES = (PIXEL_STATISTICS, LINEAR_BASELINE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,8 +25,8 @@ class PlannedRun:
 
     Attributes:
         experiment: its name in the study.
-        seed: its seed.
-        config: its own, complete config.
+        seed: its random seed.
+        config: its complete config.
         workdir: `runs/<experiment>/seed_<seed>` in the study's folder.
     """
 
@@ -36,59 +36,56 @@ class PlannedRun:
     workdir: Workdir
 
     def is_finished(self, test_splits: Sequence[str], num_steps: int) -> bool:
-        """Whether the run was trained to its end, evaluated on every test split and reported."""
-        if not self.workdir.report.exists():
+        """Whether the run is trained, calibrated, evaluated on every test split and reported."""
+        if not (self.workdir.report.exists() and self.workdir.calibration.exists()):
             return False
+        paths = [self.workdir.evaluation(split) / "metrics.json" for split in test_splits]
         try:
-            found = [
-                json.loads(
-                    (self.workdir.evaluation(split) / "metrics.json").read_text(encoding="utf-8")
-                )
-                for split in test_splits
-            ]
-            steps = [metrics["checkpoint_step"] for metrics in found]
+            steps = [json.loads(path.read_text("utf-8"))["checkpoint_step"] for path in paths]
         except (OSError, ValueError, KeyError):
             return False  # missing or damaged: evaluated again
-        # An older version wrote no calibration.
-        return min(steps, default=0) >= num_steps and self.workdir.calibration.exists()
+        return min(steps, default=0) >= num_steps
 
     def last_step(self) -> int:
-        """The step of its newest checkpoint; 0 where there is none."""
+        """The step of the newest checkpoint; 0 if there is none."""
         if not self.workdir.checkpoints.is_dir():
             return 0
         with Checkpoints(self.workdir.checkpoints, read_only=True) as checkpoints:
             return checkpoints.last_step or 0
 
 
+#: Experiment -> its runs, one per seed.
+Runs = Mapping[str, Sequence[PlannedRun]]
+
+
 def plan(config: ConfigDict, folder: Workdir) -> dict[str, list[PlannedRun]]:
-    """The runs of every experiment.
+    """Plans the runs of every experiment.
 
     Raises:
-        UserError: nothing to run, a seed twice, a name that is no folder's, or experiments that
-            do not share the CPU alike.
+        UserError: a value is not allowed, a seed is listed twice, the reference is unknown, or the
+            experiments have invalid names or differ in `cpu_devices`.
     """
+    config_lib.check(config)
     seeds = [int(seed) for seed in config.seeds]
-    if not seeds or len(set(seeds)) != len(seeds):
-        raise UserError(f"config.seeds: {tuple(seeds)}; give at least one, each once.")
-    if not 0 <= min(seeds) <= max(seeds) < 2**32:
-        raise UserError(f"config.seeds: {tuple(seeds)}; seeds are from 0 to 2**32 - 1.")
-    if config.seeds_per_program < 1:
-        raise UserError(f"config.seeds_per_program: {config.seeds_per_program} is less than 1.")
-    known = (*config.experiments, LINEAR_BASELINE)
-    if config.reference and config.reference not in known:
+    if len(set(seeds)) != len(seeds):
+        raise UserError(f"config.seeds: {tuple(seeds)}; list each seed once.")
+    references = (*config.experiments, LINEAR_BASELINE)
+    if config.reference and config.reference not in references:
         raise UserError(
-            f"config.reference: no experiment '{config.reference}'; there are {', '.join(known)}."
+            f"config.reference: unknown experiment '{config.reference}'; choose from "
+            f"{', '.join(references)}."
         )
-    shares = {int(one.cpu_devices) for one in config.experiments.values()}
-    if len(shares) != 1:
+    cpu_devices = {int(experiment.cpu_devices) for experiment in config.experiments.values()}
+    if len(cpu_devices) != 1:
         raise UserError(
-            f"config.experiments: cpu_devices are {sorted(shares)}; one process has one number."
+            f"config.experiments: cpu_devices differ ({sorted(cpu_devices)}); use the same number "
+            "for all, because they run in one process."
         )
     for name in config.experiments:
-        if not re.fullmatch(r"[A-Za-z0-9_-]+", name) or name in _TAKEN:
+        if not re.fullmatch(r"[A-Za-z0-9_-]+", name) or name in BASELINES:
             raise UserError(
-                f"config.experiments: '{name}' cannot be an experiment's name; use letters, "
-                f"digits, '_' and '-', and not {' or '.join(_TAKEN)}, which every table has."
+                f"config.experiments: '{name}' is not a valid name; use letters, digits, '_' and "
+                f"'-'; {' and '.join(BASELINES)} are reserved."
             )
     return {
         name: [
@@ -106,12 +103,12 @@ def plan(config: ConfigDict, folder: Workdir) -> dict[str, list[PlannedRun]]:
 
 @dataclasses.dataclass(frozen=True)
 class Size:
-    """How large a system is.
+    """The size of a system.
 
     Attributes:
-        parameters: numbers that gradients train.
-        state: further numbers that training keeps for scoring (codebooks, batch statistics).
-        latents: variables (or codes) that an image becomes in between.
+        parameters: the number of trainable parameters.
+        state: the number of other values kept for scoring (codebooks, batch statistics).
+        latents: the number of latent variables (or codes) per image.
     """
 
     parameters: int
@@ -119,16 +116,16 @@ class Size:
     latents: int
 
 
-def sizes(planned: Mapping[str, Sequence[PlannedRun]]) -> Mapping[str, Size]:
-    """The size of every experiment's system."""
-    found = {}
-    for name, runs in planned.items():
-        model = make_model(runs[0].config)
+def sizes(runs: Runs) -> dict[str, Size]:
+    """The size of the system of every experiment."""
+    result = {}
+    for name, (run, *_) in runs.items():
+        model = make_model(run.config)
         variables = jax.eval_shape(model.init_variables, jax.random.key(0))
         counts = {
             collection: sum(leaf.size for leaf in jax.tree.leaves(tree))
             for collection, tree in variables.items()
         }
         parameters = counts.pop("params")
-        found[name] = Size(parameters, sum(counts.values()), model.num_latents)
-    return found
+        result[name] = Size(parameters, sum(counts.values()), model.num_latents)
+    return result

@@ -1,9 +1,9 @@
-"""Runs what a study still lacks, then writes its tables."""
+"""Runs a study: trains and evaluates its unfinished runs, then writes its tables."""
 
 import contextlib
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import jax
 from ml_collections import ConfigDict
@@ -21,8 +21,8 @@ from jaxad.runtime import interrupts
 from jaxad.runtime.parallel import split_cpu, warn_of_crowded_cpu
 from jaxad.storage.workdir import Workdir, atomic_write
 from jaxad.study.files import write_results
-from jaxad.study.plan import PlannedRun, plan, sizes
-from jaxad.train import experiment
+from jaxad.study.plan import PlannedRun, Runs, plan, sizes
+from jaxad.train import checks
 from jaxad.train.loop import train_seeds
 from jaxad.train.program import num_train_steps
 
@@ -34,23 +34,25 @@ def run_study(
 ) -> bool:
     """Trains and evaluates every run that is not finished, then writes the tables.
 
-    A run is finished once its report is written; what a kill leaves behind goes on from its last
-    checkpoint. A run that fails is named at the end; the others go on without it.
+    An interrupted run resumes from its last checkpoint. If a run fails, the others continue, and
+    the failure is raised at the end.
 
     Args:
         config: see `jaxad.config.study`.
-        workdir: the study's folder; made if it is not there.
-        print_table: whether `table.md` is printed, too.
+        workdir: the folder of the study; created if it does not exist.
+        print_table: whether to log `table.md`, too.
 
     Returns:
-        True when all is done, False when a signal ended a training early.
+        True if all runs are complete, False if a signal stopped training early.
 
     Raises:
-        UserError: a config cannot be, or a run's folder holds a run of another config.
+        UserError: the config is invalid, or a run's folder holds a run with another config.
         RunError: runs failed; the tables are written without them.
     """
     if not config_lib.is_study(config):
-        raise UserError("--mode=study: this config is of one run; name one of configs/studies/.")
+        raise UserError(
+            "--mode=study: the config describes a single run; use one of configs/studies/."
+        )
     folder = Workdir(workdir)
     folder.check_writable(for_checkpoints=True)
     if folder.config.exists():
@@ -58,14 +60,14 @@ def run_study(
             f"workdir '{folder.path}' holds a single run; choose another --workdir for a study."
         )
     planned = plan(config, folder)
-    runs = [run for of_experiment in planned.values() for run in of_experiment]
+    runs = [run for seeds in planned.values() for run in seeds]
     for run in runs:
         if run.workdir.config.exists():
             _check_resumes(run, folder)
     split_cpu(runs[0].config.cpu_devices)
-    for of_experiment in planned.values():
-        experiment.check(of_experiment[0].config)  # the others differ in their seed alone
-        load_metrics(of_experiment[0].config)
+    for first, *_ in planned.values():
+        checks.check(first.config)  # other runs differ in their seed alone
+        load_metrics(first.config)
     with folder.lock():
         with atomic_write(folder.study) as file:
             file.write(config_lib.to_json(config.copy_and_resolve_references()))
@@ -75,21 +77,21 @@ def run_study(
         warn_of_crowded_cpu()
         for run in runs:
             membership.check(run.workdir, data_set)
-        _print_sizes(planned)
-        work = _Work(data_set, TrivialScores(data_set))
-        done_before = sum(work.is_finished(run) for run in runs)
-        logger.info(f"{done_before} of {len(runs)} runs are finished.")
-        for of_experiment in planned.values():
-            for group in _groups(int(config.seeds_per_program), of_experiment, work):
+        _log_sizes(planned)
+        work = _Work(data_set)
+        num_finished = sum(work.is_finished(run) for run in runs)
+        logger.info(f"{num_finished} of {len(runs)} runs are finished.")
+        for seeds in planned.values():
+            for group in work.groups(seeds, int(config.seeds_per_program)):
                 interrupts.check()
-                if not work.do(group):
+                if not work.run_group(group):
                     return False
-            # Programs of one experiment are of no use to the next.
+            # The next experiment does not use the programs of this one.
             jax.clear_caches()
         finished = {
             name: done
-            for name, of_experiment in planned.items()
-            if (done := [run for run in of_experiment if work.is_finished(run)])
+            for name, seeds in planned.items()
+            if (done := [run for run in seeds if work.is_finished(run)])
         }
         if finished:
             write_results(config, folder, finished, data_set, work.trivial, print_table=print_table)
@@ -99,7 +101,7 @@ def run_study(
 
 
 def _check_resumes(run: PlannedRun, folder: Workdir) -> None:
-    """Raises a UserError where a run of the study's folder has another config."""
+    """Raises a UserError if the folder of a run holds a run with another config."""
     differences = config_lib.difference(run.config, run_config.read(run.workdir))
     if differences:
         raise UserError(
@@ -109,36 +111,53 @@ def _check_resumes(run: PlannedRun, folder: Workdir) -> None:
 
 
 class _Work:
-    """What is to be done with runs, and what came of it.
+    """The work on the runs of a study.
 
     Attributes:
-        trivial: of the study's data.
-        failures: one line per run that failed.
+        trivial: the trivial scores of the study's data.
+        failures: one line per failed run.
     """
 
-    def __init__(self, data_set: DataSet, trivial: TrivialScores):
-        self.trivial = trivial
+    def __init__(self, data_set: DataSet):
+        self.trivial = TrivialScores(data_set)
         self.failures: list[str] = []
         self._data_set = data_set
 
     def is_finished(self, run: PlannedRun) -> bool:
+        """Whether a run needs no more work."""
         num_steps = num_train_steps(run.config, len(self._data_set.split("train")))
         return run.is_finished(self._data_set.test_split_names, num_steps)
 
-    def do(self, group: Sequence[PlannedRun]) -> bool:
-        """Trains a group as one program and evaluates each of its runs; False when stopped.
+    def groups(self, runs: Sequence[PlannedRun], size: int) -> list[list[PlannedRun]]:
+        """The unfinished runs of an experiment, in groups of up to `size` at the same step.
 
-        Where a group fails, each of its runs goes on by itself: one seed's failure is not the
-        others'.
+        Only runs at the same step can train as one program. A kill between the checkpoints or
+        evaluations of a group leaves its runs at different steps.
+        """
+        by_step: dict[int, list[PlannedRun]] = {}
+        for run in runs:
+            if not self.is_finished(run):
+                by_step.setdefault(run.last_step(), []).append(run)
+        return [
+            together[start : start + size]
+            for together in by_step.values()
+            for start in range(0, len(together), size)
+        ]
+
+    def run_group(self, group: Sequence[PlannedRun]) -> bool:
+        """Trains a group as one program and evaluates its runs; False if a signal stopped it.
+
+        If a group fails, its runs continue one by one, so that one failing seed does not affect
+        the others.
         """
         logger.info(f"\n== {group[0].experiment}: {', '.join(f'seed {r.seed}' for r in group)} ==")
         try:
             return self._train_and_evaluate(group)
         except RunError as error:
             if len(group) > 1:
-                return all(self.do([run]) for run in group)
+                return all(self.run_group([run]) for run in group)
             self.failures.append(f"{group[0].experiment}, seed {group[0].seed}: {error}")
-            logger.info(f"failed: {error}")
+            logger.warning(f"failed: {error}")
             return True
 
     def _train_and_evaluate(self, group: Sequence[PlannedRun]) -> bool:
@@ -155,25 +174,8 @@ class _Work:
         return True
 
 
-def _groups(size: int, runs: Sequence[PlannedRun], work: _Work) -> list[list[PlannedRun]]:
-    """The unfinished runs of an experiment, up to `size` together.
-
-    Only runs that have come equally far train as one program: a kill can fall between the saves
-    of a group, or between the evaluations of its runs.
-    """
-    by_progress: dict[int, list[PlannedRun]] = {}
-    for run in runs:
-        if not work.is_finished(run):
-            by_progress.setdefault(run.last_step(), []).append(run)
-    return [
-        together[start : start + size]
-        for together in by_progress.values()
-        for start in range(0, len(together), size)
-    ]
-
-
-def _print_sizes(planned: Mapping[str, Sequence[PlannedRun]]) -> None:
-    """Parameters and latents of the systems side by side."""
+def _log_sizes(runs: Runs) -> None:
+    """Logs parameters, latents and other state of all systems as a table."""
     logger.info(f"{'experiment':24}{'parameters':>12}{'latents':>9}{'other state':>13}")
-    for name, size in sizes(planned).items():
+    for name, size in sizes(runs).items():
         logger.info(f"{name:24}{size.parameters:>12,}{size.latents:>9,}{size.state:>13,}")

@@ -23,7 +23,6 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from jaxad.data.pipeline.batching import HostBatch, eval_batches
-from jaxad.errors import UserError
 from jaxad.runtime import interrupts, locks, processes
 from jaxad.runtime.parallel import Parallel
 from jaxad.storage.home import cache_folder
@@ -143,13 +142,6 @@ class FeatureCache:
     variables: Tree
     parallel: Parallel
     batch_size: int
-
-    def __post_init__(self) -> None:
-        if self.dtype not in DTYPES:
-            raise UserError(
-                f"config.train.feature_cache_dtype: unknown type '{self.dtype}'; "
-                f"known: {', '.join(DTYPES)}."
-            )
 
     def features(self, split: Split, name: str) -> np.ndarray | None:
         """Returns the features of every image of a split, [N, ...], memory-mapped.

@@ -15,11 +15,11 @@ from tqdm import tqdm
 
 from jaxad.config.model import make_model
 from jaxad.data import membership
+from jaxad.data.pipeline.augment import Augmentation
 from jaxad.data.sources import DataSet
 from jaxad.runtime import interrupts, processes
 from jaxad.storage.checkpoint import VALIDATION_LOSS
 from jaxad.storage.workdir import Workdir
-from jaxad.train import experiment
 from jaxad.train.feature_cache import cached_features
 from jaxad.train.fit import fit
 from jaxad.train.metrics import Row, StepMetrics, check_finite, validate
@@ -109,7 +109,7 @@ class _Training:
             program.parallel,
             [state.variables for state in states],
             self._splits,
-            images_change=not experiment.augmentation(config).is_off,
+            images_change=not Augmentation(**config.data.augment).is_off,
         )
         self._metrics = StepMetrics(program, self._images_per_step)
         self._called: set[tuple[Phase, int]] = set()

@@ -2,21 +2,20 @@
 
 import dataclasses
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import jax
 import optax
+from ml_collections import ConfigDict
 
 from jaxad.errors import UserError
+from jaxad.train.phases import Phases
 from jaxad.types import Tree
-
-OPTIMISERS = ("adam", "adamw", "sgd")
-SCHEDULES = ("constant", "cosine")
 
 
 @dataclasses.dataclass(frozen=True)
 class OptimSettings:
-    """Settings of an optimiser; the fields are those of `config.optim`."""
+    """The fields of `config.optim` for one network; see `jaxad.config.fields`."""
 
     name: str
     learning_rate: float
@@ -29,15 +28,62 @@ class OptimSettings:
     frozen: tuple[str, ...]
 
 
+def network_settings(optim: ConfigDict, network: str) -> OptimSettings:
+    """The settings of a network: `config.optim` with the network's own fields in their place.
+
+    Raises:
+        UserError: `config.optim.networks` has a field that no network can have.
+    """
+    fields = optim.to_dict()
+    changes = fields.pop("networks").get(network, {})
+    unknown = sorted(changes.keys() - (fields.keys() - {"frozen"}))
+    if unknown:
+        raise UserError(
+            f"config.optim.networks.{network}.{unknown[0]}: config.optim has no such field for a "
+            "network."
+        )
+    return OptimSettings(**{**fields, **changes})
+
+
+def make_optimisers(
+    optim: ConfigDict, networks: Mapping[str, str], params: Tree, phases: Phases
+) -> dict[str, optax.GradientTransformation]:
+    """The optimiser of each network.
+
+    Args:
+        optim: `config.optim`.
+        networks: of the system; see `jaxad.types.TrainedModel.networks`.
+        params: parameters of the whole system.
+        phases: schedule of the run, which gives the number of updates of each network.
+
+    Raises:
+        UserError: see `make_optimiser` and `network_settings`; or `config.optim.networks` names a
+            network that the system does not have.
+    """
+    for name in optim.networks:
+        if name not in networks:
+            raise UserError(
+                f"config.optim.networks.{name}: this system has no such network; it has "
+                f"{', '.join(networks)}."
+            )
+    return {
+        # At least 1: `check_phases` refuses a run that never trains a network.
+        name: make_optimiser(
+            network_settings(optim, name), params, max(1, phases.count(name)), owned
+        )
+        for name, owned in networks.items()
+    }
+
+
 def parameter_paths(params: Tree) -> Tree:
-    """Replaces every parameter by its path, such as `trunk/layers_1/Dense_0/kernel`."""
+    """The tree of parameter paths such as `trunk/layers_1/Dense_0/kernel`."""
     return jax.tree_util.tree_map_with_path(
         lambda path, _: "/".join(str(key.key) for key in path), params
     )
 
 
 def matches(params: Tree, patterns: Sequence[str]) -> Tree:
-    """Replaces every parameter by whether any regular expression matches its whole path."""
+    """A tree of bools: whether any regular expression matches the whole path of a parameter."""
     compiled = [re.compile(pattern) for pattern in patterns]
     return jax.tree.map(
         lambda path: any(pattern.fullmatch(path) for pattern in compiled), parameter_paths(params)
@@ -45,12 +91,7 @@ def matches(params: Tree, patterns: Sequence[str]) -> Tree:
 
 
 def learning_rate_schedule(settings: OptimSettings, num_steps: int) -> optax.Schedule:
-    """Makes a linear warm-up from zero, then a constant, or a cosine to zero at `num_steps`."""
-    if settings.schedule not in SCHEDULES:
-        raise UserError(
-            f"config.optim.schedule: unknown schedule '{settings.schedule}'; "
-            f"known: {', '.join(SCHEDULES)}."
-        )
+    """Linear warm-up from zero, then constant or a cosine that reaches zero at `num_steps`."""
     remaining = max(num_steps - settings.warmup_steps, 1)
     after = (
         optax.cosine_decay_schedule(settings.learning_rate, remaining)
@@ -66,24 +107,18 @@ def learning_rate_schedule(settings: OptimSettings, num_steps: int) -> optax.Sch
 def make_optimiser(
     settings: OptimSettings, params: Tree, num_steps: int, owned: str = ".*"
 ) -> optax.GradientTransformation:
-    """Makes the optimiser of a network.
+    """The optimiser of one network.
 
     Args:
-        settings: `config.optim` with the overrides of the network.
-        params: the parameters of the model.
+        settings: of the network.
+        params: parameters of the whole system; `frozen` and `owned` match their paths.
         num_steps: updates of the network in the run, for the schedule.
-        owned: regular expression over the paths of the network's parameters; the gradients of all
-            others must be zero.
+        owned: regular expression over the paths of its parameters; all others stay fixed.
 
     Raises:
-        UserError: an unknown name; or a frozen pattern is no regular expression, matches no
-            parameter, or all patterns together match every parameter.
+        UserError: a `frozen` pattern is not a regular expression, matches no parameter, or all
+            parameters are frozen.
     """
-    if settings.name not in OPTIMISERS:
-        raise UserError(
-            f"config.optim.name: unknown optimiser '{settings.name}'; "
-            f"known: {', '.join(OPTIMISERS)}."
-        )
     rate = learning_rate_schedule(settings, num_steps)
     parts = []
     if settings.clip_norm:
@@ -94,7 +129,7 @@ def make_optimiser(
         parts.append(optax.sgd(rate, momentum=settings.b1 or None))
     else:
         if settings.name == "adam" and settings.weight_decay:
-            # L2 in the gradient, as in PyTorch's Adam; adamw decouples it instead.
+            # L2 in the gradient, as in torch's Adam; adamw decouples it.
             parts.append(optax.add_decayed_weights(settings.weight_decay))
         parts.append(optax.scale_by_adam(b1=settings.b1, b2=settings.b2))
         if settings.name == "adamw" and settings.weight_decay:
@@ -104,17 +139,17 @@ def make_optimiser(
     trains = matches(params, [owned])
     if settings.frozen:
         frozen = _frozen(settings.frozen, params)
-        trains = jax.tree.map(lambda owned, frozen: owned and not frozen, trains, frozen)
+        trains = jax.tree.map(lambda own, still: own and not still, trains, frozen)
     if all(jax.tree.leaves(trains)):
         return trainable
     return optax.partition(
-        {"trained": trainable, "still": optax.set_to_zero()},  # names in checkpoints
-        jax.tree.map(lambda is_trained: "trained" if is_trained else "still", trains),
+        {"trained": trainable, "still": optax.set_to_zero()},
+        jax.tree.map(lambda moves: "trained" if moves else "still", trains),
     )
 
 
 def _frozen(patterns: tuple[str, ...], params: Tree) -> Tree:
-    """Replaces every parameter by whether it is frozen; checks the patterns."""
+    """A tree of bools: whether a parameter is frozen; raises a UserError for a useless pattern."""
     for pattern in patterns:
         try:
             matched = any(jax.tree.leaves(matches(params, [pattern])))

@@ -10,6 +10,8 @@ import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
+from ml_collections import ConfigDict
+
 from jaxad.errors import UserError
 
 #: The networks that an update trains.
@@ -64,7 +66,9 @@ class Phases:
         return self._parts[network].count(self.num_steps if step is None else step)
 
 
-def make_phases(schedule: Mapping[str, Any], networks: Collection[str], num_steps: int) -> Phases:
+def make_phases(
+    schedule: ConfigDict | Mapping[str, Any], networks: Collection[str], num_steps: int
+) -> Phases:
     """Makes the schedule that `config.train.updates` describes.
 
     Args:

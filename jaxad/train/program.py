@@ -18,11 +18,11 @@ from ml_collections import ConfigDict
 
 from jaxad.config.model import make_model
 from jaxad.data.pipeline import batching
+from jaxad.data.pipeline.augment import Augmentation
 from jaxad.runtime.parallel import Dispatched, Parallel, make_parallel
-from jaxad.train import experiment
 from jaxad.train.fit import FITTED_STEP
-from jaxad.train.optim import learning_rate_schedule
-from jaxad.train.phases import Phase, Phases, check_phases
+from jaxad.train.optim import learning_rate_schedule, make_optimisers, network_settings
+from jaxad.train.phases import Phase, Phases, check_phases, make_phases
 from jaxad.train.state import TrainState, create_state, initial_variables
 from jaxad.train.step import train_step, validation_sums
 from jaxad.types import FittedModel, Split, TrainedModel, Tree
@@ -109,10 +109,10 @@ def make_program(config: ConfigDict, seeds: Sequence[int], num_examples: int) ->
     model = make_model(config, parallel.axis_name)
     assert isinstance(model, TrainedModel)
     num_steps = num_train_steps(config, num_examples)
-    phases = experiment.phases(config, model, num_steps)
+    phases = make_phases(config.train.updates, model.networks, num_steps)
     check_phases(phases)
     variables = [initial_variables(model, seed) for seed in seeds]
-    optimisers = experiment.optimisers(config, model, variables[0]["params"], phases)
+    optimisers = make_optimisers(config.optim, model.networks, variables[0]["params"], phases)
 
     def update(phase: Phase, count: int) -> Dispatched:
         step = functools.partial(
@@ -140,9 +140,7 @@ def make_program(config: ConfigDict, seeds: Sequence[int], num_examples: int) ->
         num_steps=num_steps,
         phases=phases,
         schedules={
-            name: learning_rate_schedule(
-                experiment.optim_settings(config, name), phases.count(name)
-            )
+            name: learning_rate_schedule(network_settings(config.optim, name), phases.count(name))
             for name in model.networks
         },
         # Each is compiled when it is first called.
@@ -190,7 +188,7 @@ def train_batches(
             split,
             batch_size=config.data.batch_size,
             seed=seed,
-            augmentation=experiment.augmentation(config),
+            augmentation=Augmentation(**config.data.augment),
             start_step=start_step,
             stop_step=start_step + sum(counts),
             features=features,

@@ -1,4 +1,4 @@
-"""Configs: every way of naming them, and what a saved one tells about a run."""
+"""Configs: every way to name them, studies, and configs as text."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ STUDIES = sorted((ROOT / "configs" / "studies").glob("*.py"))
 SHIPPED = [path.stem for path in FILES]
 VARIANTS = ("", ":demo", ":smoke", ":paper")
 
-#: What the papers say of their training.
+#: Training as in the papers.
 PCHVAE_PAPER = {
     "config.data.name": "hcp",
     "config.data.image_size": 64,
@@ -57,7 +57,7 @@ PAPER["aeflow"] = {
     "config.optim.weight_decay": 1e-5,
     "config.data.augment.mirror": False,
 }
-#: What AE-FLOW's Section 3.2 says of all systems' images; the rest is each one's own paper's.
+#: AE-FLOW, Section 3.2, for the images of all systems; the rest is from the paper of each system.
 TABLE1 = {"config.data.image_size": 256, "config.data.batch_size": 64}
 PAPER["ae"] = TABLE1
 PAPER["fanogan"] = TABLE1 | {
@@ -122,7 +122,7 @@ def _types(config):
 # --- Naming.
 
 
-def test_there_are_configs_and_each_has_its_paper_in_the_table():
+def test_every_config_has_its_paper_in_the_table():
     assert set(SHIPPED) == set(PAPER)
     known = tuple(variant.removeprefix(":") for variant in VARIANTS)
     assert known == config_lib.VARIANTS
@@ -157,7 +157,7 @@ def test_variants_differ_from_the_recommended_setting(name):
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("name", SHIPPED)
 def test_variants_have_the_fields_and_types_of_the_recommended_setting(name, variant):
-    """So that an override that one variant knows is known to all."""
+    """An override that one variant accepts is accepted by all."""
     ours = _types(config_lib.get_config(f"{name}{variant}"))
     assert ours == _types(config_lib.get_config(name))
     assert (
@@ -189,7 +189,7 @@ def test_ae_flow_on_chest_x_rays_is_the_papers():
 @pytest.mark.parametrize("path", FILES, ids=SHIPPED)
 def test_config_files_stay_short(path):
     lines = path.read_text().splitlines()
-    assert len(lines) <= 40, "what is shared belongs into jaxad/config/defaults.py"
+    assert len(lines) <= 40, "what is shared belongs into jaxad/config/protocols.py"
 
 
 def test_two_calls_share_nothing():
@@ -198,9 +198,9 @@ def test_two_calls_share_nothing():
     assert config_lib.get_config("pchvae").optim.learning_rate != 7.0
 
 
-# --- A file of one's own.
+# --- Config files of the user.
 
-OWN_FILE = """
+USER_FILE = """
 from jaxad.config import base
 
 def get_config(variant=""):
@@ -211,10 +211,10 @@ def get_config(variant=""):
 
 
 @pytest.mark.parametrize("absolute", [True, False], ids=["absolute", "relative"])
-def test_a_file_of_ones_own(tmp_path, monkeypatch, absolute):
+def test_a_file_of_the_user(tmp_path, monkeypatch, absolute):
     (tmp_path / "sub").mkdir()
     own = tmp_path / "sub" / "my-study.py"
-    own.write_text(OWN_FILE)
+    own.write_text(USER_FILE)
     monkeypatch.chdir(tmp_path)
     name = str(own) if absolute else "sub/my-study.py"
     config = config_lib.get_config(f"{name}:big")
@@ -223,9 +223,9 @@ def test_a_file_of_ones_own(tmp_path, monkeypatch, absolute):
         config.new_field = 1
 
 
-def test_a_file_of_ones_own_goes_before_a_shipped_one(tmp_path, monkeypatch):
+def test_the_user_s_file_comes_before_a_shipped_one(tmp_path, monkeypatch):
     (tmp_path / "configs").mkdir()
-    (tmp_path / "configs" / "pchvae.py").write_text(OWN_FILE)
+    (tmp_path / "configs" / "pchvae.py").write_text(USER_FILE)
     monkeypatch.chdir(tmp_path)
     assert config_lib.get_config("configs/pchvae.py").model.name == "mine"
     assert config_lib.get_config("pchvae").model.name == "pchvae"
@@ -248,13 +248,13 @@ def test_a_file_of_ones_own_goes_before_a_shipped_one(tmp_path, monkeypatch):
         ("configs/pchvae.py:demo:2", r"'pchvae:demo:2': no such variant; known: 'pchvae'"),
     ],
 )
-def test_unknown_names_are_told_the_known_ones(name, expected):
+def test_unknown_names_are_refused_with_the_known_ones(name, expected):
     with pytest.raises(UserError, match=expected) as raised:
         config_lib.get_config(name)
     assert "\n" not in str(raised.value)
 
 
-def test_a_file_without_get_config_is_told(tmp_path):
+def test_a_file_without_get_config_is_refused(tmp_path):
     (tmp_path / "empty.py").write_text("")
     with pytest.raises(UserError, match=r"empty\.py': defines no get_config\(variant\)"):
         config_lib.get_config(str(tmp_path / "empty.py"))
@@ -287,7 +287,7 @@ def test_a_study_s_data_are_those_of_every_experiment():
             f"config.train.num_epochs: {original.train.num_epochs} -> 3.0",
         ]
         assert run.data.root == "/elsewhere"
-        # What is shared stands once: no experiment can be given another value by mistake.
+        # Shared fields are stored once: no experiment can get another value by mistake.
         assert "root" not in config.experiments[name].data
     assert one.data.root == ""  # copies
 
@@ -295,7 +295,7 @@ def test_a_study_s_data_are_those_of_every_experiment():
 # --- Fields.
 
 
-def test_fields_can_be_changed_but_not_added_or_given_another_type():
+def test_fields_can_be_changed_but_neither_added_nor_given_another_type():
     config = config_lib.get_config("pchvae")
     config.optim.learning_rate = 0.5
     assert config.optim.learning_rate == 0.5
@@ -334,7 +334,7 @@ def test_nested_tuples_survive_json():
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "3", "null"])
-def test_what_is_no_config_is_a_value_error(text):
+def test_text_that_is_not_a_json_object_is_a_value_error(text):
     with pytest.raises(ValueError):
         config_lib.from_json(text)
 
@@ -348,11 +348,11 @@ def test_difference_lists_the_changed_fields_and_no_others():
     assert config_lib.difference(ours, theirs) == [
         "config.data.num_subjects: (1, 2, 3, 4) -> (240, 120, 60, 60)",
         "config.optim.learning_rate: 0.005 -> 0.5",
-    ]  # data that moved to another root are the same data
+    ]  # the root is a path of this machine and does not count
 
 
-def test_difference_tells_of_fields_that_only_one_has():
-    """A folder written by an older version, or by another system."""
+def test_difference_lists_fields_that_only_one_config_has():
+    """The folder holds a run of another system."""
     ours, theirs = config_lib.base(), config_lib.base()
     ours.model.widths = (1,)
     theirs.model.depth = 3

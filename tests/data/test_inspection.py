@@ -1,4 +1,4 @@
-"""`--mode=inspect`: what is there, what is bad, and what splits share."""
+"""`--mode=inspect`: facts about splits, bad files and leaks."""
 
 import json
 import shutil
@@ -13,7 +13,7 @@ from jaxad import cli
 
 @pytest.fixture
 def look(tmp_path_factory, capsys):
-    """Inspects a folder: exit code, stdout, stderr and the folder of what was written."""
+    """Inspects a folder; returns exit code, stdout, stderr and the workdir."""
 
     def run(root, *more, name="folder"):
         workdir = tmp_path_factory.mktemp("inspect")
@@ -30,7 +30,7 @@ def look(tmp_path_factory, capsys):
     return run
 
 
-def test_counts_sizes_ranges_and_a_contact_sheet(mvtec, look):  # noqa: F811 - a fixture
+def test_inspect_prints_counts_sizes_and_ranges_and_draws_a_sheet(mvtec, look):  # noqa: F811 - a fixture
     code, out, err, workdir = look(mvtec)
     assert (code, err) == (0, "")
     head, train, val, test, sheet = out.splitlines()
@@ -55,7 +55,7 @@ def test_the_same_picture_in_two_splits_is_a_leak_in_any_format(mvtec, look):  #
     code, out, err, workdir = look(mvtec)
     assert code == 2
     assert "leak: 1 image both in train and in test: train/good/03.png = test/good/another" in out
-    assert "note: train: 1 images are there twice or more." in out
+    assert "note: train: 1 images repeat another one." in out
     assert err.startswith("error: folder: splits leak: 1 image both in train and in test")
     assert json.loads((workdir / "inspect.json").read_text())["leaks"][0]["kind"] == "image"
 
@@ -70,7 +70,7 @@ def test_a_patient_in_two_splits_is_a_leak(mvtec, look):  # noqa: F811 - a fixtu
     assert "leak: 2 patients both in train and in test: 0, 1" in out
 
 
-def test_files_in_other_formats_are_counted_before_the_end(mvtec, look):  # noqa: F811
+def test_files_in_other_formats_are_counted(mvtec, look):  # noqa: F811
     others = [mvtec / "train/good/a.gif", mvtec / "train/good/b.webp", mvtec / "test/good/c.dcm"]
     for path in (*others, mvtec / "notes.txt", mvtec / "README", mvtec / "test/list.xml"):
         path.write_text("something")
@@ -81,7 +81,7 @@ def test_files_in_other_formats_are_counted_before_the_end(mvtec, look):  # noqa
     assert note == f"note: {counted} the first: 'test/good/c.dcm'."
     assert error.startswith(f"error: {counted}")
     assert counted in json.loads((workdir / "inspect.json").read_text())["unread"][0]
-    # Both remedies help.
+    # Both suggested remedies work.
     code, _, err, _ = look(mvtec, "--config.data.on_error=skip")
     assert (code, err.count("\n")) == (0, 1)
     for number, path in enumerate(others):
@@ -92,7 +92,7 @@ def test_files_in_other_formats_are_counted_before_the_end(mvtec, look):  # noqa
     assert "2 files are not read: 1 .txt, 1 .xml" in err
 
 
-def test_bad_files_are_all_named(mvtec, look):  # noqa: F811 - a fixture
+def test_all_bad_files_are_named(mvtec, look):  # noqa: F811 - a fixture
     (mvtec / "train/good/02.png").write_bytes(b"")
     (mvtec / "train/good/07.png").write_text("no image")
     write_image(mvtec / "val/good/0.png", 160)
@@ -105,7 +105,7 @@ def test_bad_files_are_all_named(mvtec, look):  # noqa: F811 - a fixture
     assert code == 0 and out.count("bad file: train: ") == 2
 
 
-def test_scans_tell_what_is_left_out(tmp_path, look):
+def test_left_out_slices_of_scans_are_counted(tmp_path, look):
     for number in range(4):
         write_scan(tmp_path / f"train/good/{number}.nii.gz", number)
     code, out, _, _ = look(tmp_path, name="nifti")

@@ -1,4 +1,4 @@
-"""What two splits have in common is found whatever its format, and is told before training."""
+"""Images and patients that two splits have in common are found before training."""
 
 import json
 import shutil
@@ -30,16 +30,16 @@ from jaxad.errors import UserError
         ("a", "b", False),
     ],
 )
-def test_names_that_may_be_of_one_patient(one, other, is_one):
+def test_spellings_of_one_name(one, other, is_one):
     assert (plain_name(one) == plain_name(other)) == is_one
     assert spelt_alike({one}, {other}) == ([(one, other)] if is_one else [])
 
 
-def test_a_name_in_both_splits_is_no_other_spelling():
+def test_a_name_in_both_splits_is_not_a_spelling():
     assert spelt_alike({"7", "8"}, {"7", "9"}) == []
 
 
-def test_an_image_is_the_same_in_a_split_of_another_depth(mvtec):  # noqa: F811 - a fixture
+def test_copies_are_found_in_splits_of_another_dtype(mvtec):  # noqa: F811 - a fixture
     with Image.open(mvtec / "train/good/03.png") as image:
         image.save(mvtec / "test/good/again.png")
     deep = np.random.default_rng(0).integers(0, 65535, (20, 20), np.uint16)
@@ -48,7 +48,7 @@ def test_an_image_is_the_same_in_a_split_of_another_depth(mvtec):  # noqa: F811 
         DataSet(data_config(mvtec)).check()
 
 
-def test_inspect_names_spellings(tmp_path, look):  # noqa: F811 - a fixture
+def test_inspect_lists_spellings(tmp_path, look):  # noqa: F811 - a fixture
     for seed, name in enumerate(("train", "val", "test_x")):
         images = np.random.default_rng(seed).integers(1, 255, (3, 32, 32), np.uint8)
         groups = np.array([{"train": "P07", "test_x": "p7"}.get(name, "v"), name, name])
@@ -58,7 +58,7 @@ def test_inspect_names_spellings(tmp_path, look):  # noqa: F811 - a fixture
     assert "splits leak" in err
 
 
-def test_inspect_tells_what_is_not_read(mvtec, look):  # noqa: F811 - a fixture
+def test_inspect_lists_files_that_are_not_read(mvtec, look):  # noqa: F811 - a fixture
     (mvtec / "notes.txt").write_text("")
     code, _, err, workdir = look(mvtec)
     assert code == 0 and "1 file is not read: 1 .txt" in err
@@ -83,16 +83,16 @@ def _write_table(root, rows, head="path,label,split"):
 _ROWS = ("img/1.png,0,train", "img/2.png,0,val", "img/01.png,0,test", "img/3.png,1,test")
 
 
-def test_paths_of_a_table_are_no_spellings(tmp_path):
+def test_paths_of_a_table_are_not_compared_by_spelling(tmp_path):
     DataSet(_write_table(tmp_path, _ROWS)).check()
 
 
-def test_paths_are_no_spellings_under_ids_of_their_own(tmp_path):
+def test_paths_with_ids_are_not_compared_by_spelling(tmp_path):
     rows = [f"{row},i{number}" for number, row in enumerate(_ROWS)]
     DataSet(_write_table(tmp_path, rows, "path,label,split,id")).check()
 
 
-def test_paths_of_scans_are_no_spellings(tmp_path):
+def test_paths_of_scans_are_not_compared_by_spelling(tmp_path):
     names = ("S1", "t", "v", "s01", "x")
     splits = ("train", "train", "val", "test", "test")
     for seed, name in enumerate(names):
@@ -103,7 +103,7 @@ def test_paths_of_scans_are_no_spellings(tmp_path):
     DataSet(data_config(tmp_path / "list.csv", "nifti")).check()
 
 
-def test_images_of_arrays_are_no_spellings(tmp_path):
+def test_ids_of_arrays_are_not_compared_by_spelling(tmp_path):
     for seed, (name, first) in enumerate((("train", "P07"), ("val", "v"), ("test_x", "p7"))):
         images = np.random.default_rng(seed).integers(1, 255, (2, 16, 16), np.uint8)
         ids = np.array([first, f"{name}-1"])
@@ -111,7 +111,7 @@ def test_images_of_arrays_are_no_spellings(tmp_path):
     DataSet(data_config(tmp_path, "npz")).check()
 
 
-def test_spellings_of_patients_that_are_named_are_told(tmp_path):
+def test_spellings_of_patients_are_refused(tmp_path):
     patients = ("P07", "a", "p7", "b")
     rows = [f"{row},{patient}" for row, patient in zip(_ROWS, patients, strict=True)]
     data = _write_table(tmp_path, rows, "path,label,split,group")
@@ -126,7 +126,7 @@ def test_spellings_of_patients_that_are_named_are_told(tmp_path):
 # --- The same image twice.
 
 
-def test_the_remedy_for_copies_that_a_draw_parts(mvtec):  # noqa: F811 - a fixture
+def test_copies_in_train_and_val_are_refused_until_removed(mvtec):  # noqa: F811 - a fixture
     copies = [mvtec / f"train/good/copy{number}.png" for number in range(6)]
     for path in copies:
         shutil.copy(mvtec / "train/good/03.png", path)

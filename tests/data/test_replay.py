@@ -1,4 +1,4 @@
-"""What is scored later is treated to the bit as what was trained on."""
+"""Images that are scored later are prepared bit-identically to training images."""
 
 import nibabel as nib
 import numpy as np
@@ -46,7 +46,7 @@ def test_scans_from_files_from_voxels_and_from_the_data_set_are_the_same(tmp_pat
     np.testing.assert_array_equal(prepare_pixels(flipped, data, affine), alone.images)
 
 
-def test_another_site_s_folder_is_normal(mvtec, tmp_path_factory):  # noqa: F811 - a fixture
+def test_normals_from_a_folder_and_a_table(mvtec, tmp_path_factory):  # noqa: F811 - a fixture
     site = tmp_path_factory.mktemp("site")
     for number in range(4):
         write_image(site / f"p{number // 2}/{number}.png", 90 + number)
@@ -61,7 +61,7 @@ def test_another_site_s_folder_is_normal(mvtec, tmp_path_factory):  # noqa: F811
         read_normals(table, data)
 
 
-def test_what_cannot_be_read_is_told(mvtec, tmp_path_factory):  # noqa: F811 - a fixture
+def test_unreadable_input_is_named(mvtec, tmp_path_factory):  # noqa: F811 - a fixture
     empty = tmp_path_factory.mktemp("empty")
     data = data_config(mvtec)
     with pytest.raises(UserError, match="holds no images .*; name a folder that does"):
@@ -69,7 +69,7 @@ def test_what_cannot_be_read_is_told(mvtec, tmp_path_factory):  # noqa: F811 - a
     with pytest.raises(UserError, match="no such file"):
         read_files(empty / "x.png", data)
     data.name = "npz"
-    with pytest.raises(UserError, match="a run on 'npz' takes images that are prepared"):
+    with pytest.raises(UserError, match="a run on 'npz' takes prepared images"):
         read_files(empty, data)
     with pytest.raises(UserError, match=r"images: have shape \(3,\); give \[H, W\]"):
         prepare_pixels(np.zeros(3), data_config(mvtec), None)
@@ -98,7 +98,7 @@ def test_numbers_of_any_type_and_affines_of_another_shape(tmp_path):
         *((dtype, "percentile") for dtype in (">u2", ">i4", ">f8")),
     ],
 )
-def test_scans_of_any_order_of_bytes_are_the_same(tmp_path, dtype, intensity):
+def test_scans_of_any_byte_order_are_the_same(tmp_path, dtype, intensity):
     voxels = np.zeros((16, 16, 16), "<u2")
     voxels[2:14, 2:14, 2:14] = np.random.default_rng(0).integers(100, 30000, (12, 12, 12))
     data = data_config("", "nifti", preprocess__intensity=intensity)
@@ -131,14 +131,14 @@ def test_a_run_on_two_modalities_takes_both(tmp_path):
         read_files(tmp_path, data)
 
 
-def test_a_published_set_s_patients_are_found_in_another_site_s_names(tmp_path):
+def test_patients_are_found_in_names_like_those_of_a_published_data_set(tmp_path):
     for name in ("NORMAL-7-1", "NORMAL-7-2", "NORMAL-8-1"):
         write_image(tmp_path / f"{name}.png")
     split = read_normals(tmp_path, data_config("", "oct2017"))
     assert split.groups == ("7", "7", "8") and split.images.dtype == np.uint8
 
 
-def test_normals_are_not_the_run_s_own_data(mvtec):  # noqa: F811
+def test_the_run_s_own_data_are_refused_as_normals(mvtec):  # noqa: F811
     data = data_config(mvtec)
     for place in ("", "train/good", "test/good"):
         with pytest.raises(UserError, match="lies in the run's own data.*none of its splits"):
@@ -179,6 +179,6 @@ def test_an_image_that_is_constant_once_it_is_prepared(mvtec, intensity, dtype):
     assert "test/good/wide.png" not in DataSet(data).split("test").ids
     with pytest.raises(DataError, match="wide.png: has one value only after"):
         read_files(mvtec / "test/good/wide.png", data_config("", **changes))
-    # The remedy.
+    # The suggested remedy works.
     changes["preprocess__square"] = "pad"
     assert "test/good/wide.png" in DataSet(data_config(mvtec, **changes)).split("test").ids

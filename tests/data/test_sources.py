@@ -1,4 +1,4 @@
-"""Data sets by name, `.npz` folders above all: what is read, and how mistakes are told."""
+"""Data sets by name, mostly `.npz` folders: reading and error messages."""
 
 import dataclasses
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxad import config as config_lib
-from jaxad.data import sources
+from jaxad.data.data_sets import DATA_SETS
 from jaxad.data.sources import DataSet
 from jaxad.errors import UserError
 
@@ -49,7 +49,7 @@ def test_splits_of_a_folder(tmp_path):
     assert data_set.test_split_names == ("test_a", "test_b")
 
 
-def test_least_split_gets_a_channel_ids_and_groups_of_its_own(tmp_path):
+def test_a_minimal_split_gets_a_channel_ids_and_groups(tmp_path):
     split = _data_set(tmp_path, {"train": _arrays(label=None)}).split("train")
     np.testing.assert_array_equal(split.images, _arrays()["image"][..., None])
     assert split.images.dtype == np.uint8  # converted by the pipeline, batch by batch
@@ -60,7 +60,7 @@ def test_least_split_gets_a_channel_ids_and_groups_of_its_own(tmp_path):
     assert len(split) == COUNT
 
 
-def test_full_split_is_read_as_it_was_written(tmp_path):
+def test_a_full_split_is_read_as_written(tmp_path):
     masks = np.zeros((COUNT, SIZE, SIZE), np.int64)
     masks[1, :2] = 255  # any value above zero is anomalous
     images = np.random.default_rng(0).uniform(size=(COUNT, SIZE, SIZE, 3))
@@ -92,7 +92,7 @@ def test_groups_default_to_the_ids(tmp_path):
     assert split.groups == ("ann", "bob", "eve")
 
 
-def test_a_split_is_read_once_and_only_when_asked_for(tmp_path):
+def test_a_split_is_read_once_and_only_when_needed(tmp_path):
     (tmp_path / "test_broken.npz").write_text("never read")
     data_set = _data_set(tmp_path, {})
     first = data_set.split("train")
@@ -106,8 +106,8 @@ def test_home_folder_is_expanded(tmp_path, monkeypatch):
     assert DataSet(_data_config("~")).split_names == ("train", "val")
 
 
-def test_icbm_synth_is_told_the_config(monkeypatch):
-    """The embedded data: the config's fields reach the builder, with no data generated here."""
+def test_the_config_reaches_the_icbm_synth_builder(monkeypatch):
+    """No data are generated here."""
     from jaxad.data.tfds import splits as tfds_splits
 
     seen = {}
@@ -131,7 +131,7 @@ def test_icbm_synth_is_told_the_config(monkeypatch):
     }
 
 
-# --- How mistakes are told.
+# --- Error messages.
 
 
 @pytest.mark.parametrize(
@@ -227,7 +227,7 @@ def test_unreadable_file_is_named(tmp_path, spoil):
 
 
 @pytest.mark.parametrize("name", ["train", "val"])
-def test_anomalous_image_is_not_learnt_from(tmp_path, name):
+def test_an_anomalous_training_image_is_refused(tmp_path, name):
     labelled = _arrays(label=np.array([0, 1, 1]), id=np.array(["ann", "bob", "eve"]))
     data_set = _data_set(tmp_path, {name: labelled})
     with pytest.raises(
@@ -263,24 +263,24 @@ def test_missing_files_are_named(tmp_path, present, expected):
     ("name", "hint"),
     [("icbm_sinth", "; did you mean 'icbm_synth'? "), ("zzz", ". "), ("", ". ")],
 )
-def test_unknown_data_set_is_told_the_known_ones(name, hint):
+def test_an_unknown_data_set_is_reported_with_the_known_ones(name, hint):
     with pytest.raises(UserError) as raised:
         DataSet(_data_config("/nowhere", name=name))
-    known = ", ".join(sorted((*sources.DATA_SETS, "tfds:<name>")))
+    known = ", ".join(sorted((*DATA_SETS, "tfds:<name>", "<package.module>:<function>")))
     told = f"config.data.name: unknown data set '{name}'{hint}Known: {known}."
     assert str(raised.value) == told
     assert "icbm_synth" in known
     assert "npz" in known
 
 
-def test_unknown_split_is_told_the_known_ones(tmp_path):
+def test_an_unknown_split_is_reported_with_the_known_ones(tmp_path):
     data_set = _data_set(tmp_path, {"test_x": _arrays()})
     with pytest.raises(UserError, match="^split 'test_y': npz has test_x, train, val\\.$"):
         data_set.split("test_y")
 
 
 def test_data_folder_that_cannot_be_written_is_named(tmp_path):
-    """Below a regular file, since tests may run as root, whom permissions do not stop."""
+    """The folder is below a regular file, because permissions do not stop root."""
     (tmp_path / "file").write_text("")
     data = config_lib.base().data
     data.root = str(tmp_path / "file" / "tfds")
@@ -301,7 +301,7 @@ def test_a_patient_in_two_splits_is_named(tmp_path):
         DataSet(data).check()
 
 
-def test_a_file_that_is_no_split_is_named(tmp_path):
+def test_a_file_that_is_not_a_split_is_named(tmp_path):
     for name in ("train", "val", "notes"):
         np.savez(tmp_path / f"{name}.npz", image=np.zeros((1, 16, 16), np.uint8))
     data = config_lib.base().data

@@ -10,7 +10,7 @@ from jaxad.detector import restored
 from jaxad.detector.load import load_calibration
 from jaxad.errors import UserError
 from jaxad.evaluate import decisions
-from jaxad.report.decisions import decision_rows
+from jaxad.report.sections import decision_rows
 from jaxad.storage.workdir import Workdir
 from jaxad.types import Split
 
@@ -170,8 +170,8 @@ def test_with_one_class_there_are_only_thresholds_from_normal_images(workdir):
     found = {"calibration": "val", "images_are_patients": True, "normal_images_only": own}
     rows = decision_rows({"decisions": found})
     assert len(rows) == 2
-    assert "every image taken for one" in rows[0]["note"]
-    assert "realised 0 % over 4 normal patients" in rows[0]["note"]
+    assert "each image counted as a patient" in rows[0]["note"]
+    assert "observed 0 % in 4 normal patients" in rows[0]["note"]
 
 
 def test_images_without_patients_are_reported(workdir):

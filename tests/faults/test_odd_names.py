@@ -191,7 +191,7 @@ def test_a_terminal_that_cannot_show_umlauts(launch_environment, tmp_path, varia
 def test_a_folder_that_python_cannot_name(launch_environment, tmp_path):
     """The remedy in the message works."""
     command = [sys.executable, ROOT / "launch.py", f"--workdir={tmp_path}/wörk"]
-    command += ["--config=lowvae:smoke", "--config.data.image_size=0"]  # is told later
+    command += ["--config=lowvae:smoke", "--config.model.widths=(0,8)"]  # refused after the imports
 
     def run(**variables: str) -> str:
         environment = launch_environment | {"LC_ALL": "C"} | variables
@@ -200,7 +200,7 @@ def test_a_folder_that_python_cannot_name(launch_environment, tmp_path):
         ).stderr
 
     assert "set PYTHONUTF8=1, or choose another" in run(PYTHONUTF8="0")
-    assert "config.data.image_size: 0 is not between" in run(PYTHONUTF8="1")
+    assert "(0, 8)" in run(PYTHONUTF8="1")
 
 
 def test_a_run_with_a_comma_in_its_name_is_one_run(forker, trained, tmp_path):

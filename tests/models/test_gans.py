@@ -13,7 +13,8 @@ from jaxad.config import get_config
 from jaxad.config.model import make_model
 from jaxad.errors import UserError
 from jaxad.nn.autoencoder import Encoder, Generator
-from jaxad.train import experiment
+from jaxad.train.optim import network_settings
+from jaxad.train.phases import make_phases
 from jaxad.train.state import create_state, initial_variables
 from jaxad.train.step import example_keys, train_step
 
@@ -182,13 +183,13 @@ def test_noise_is_the_example_s_own():
 def test_the_schedule_of_the_config_has_a_gan_and_then_an_encoder():
     config = get_config("fanogan")
     model = make_model(config)
-    phases = experiment.phases(config, model, 100)
+    phases = make_phases(config.train.updates, model.networks, 100)
     assert phases.at(0) == ("critic",) and phases.at(4) == ("generator", "critic")
     assert phases.at(69) == ("generator", "critic") and phases.at(70) == ("encoder",)
     assert [phases.count(name) for name in ("critic", "generator", "encoder")] == [70, 14, 30]
-    settings = experiment.optim_settings(config, "encoder")
+    settings = network_settings(config.optim, "encoder")
     assert (settings.b1, settings.learning_rate) == (0.9, 1e-3)
-    assert experiment.optim_settings(config, "critic").b1 == 0.0
+    assert network_settings(config.optim, "critic").b1 == 0.0
 
 
 # --- GANomaly.

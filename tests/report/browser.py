@@ -1,4 +1,4 @@
-"""A browser for tests: Chromium without a window, and what a reader does in it."""
+"""A headless Chromium for tests, and helpers for what a reader does in it."""
 
 import shutil
 
@@ -17,7 +17,7 @@ ARGUMENTS = (
 
 
 def find_browser():
-    """Chromium (or Chrome) and its driver; None where one of them is missing."""
+    """The paths of Chromium (or Chrome) and its driver; None if one of them is missing."""
     names = ("chromium", "chromium-browser", "google-chrome")
     browser = next(filter(None, map(shutil.which, names)), None)
     driver = shutil.which("chromedriver")
@@ -25,13 +25,13 @@ def find_browser():
 
 
 def start(browser, driver, profile):
-    """A browser with an empty profile that keeps what its console says."""
+    """A browser with an empty profile that keeps its console log."""
     options = webdriver.ChromeOptions()
     options.binary_location = browser
     for argument in (*ARGUMENTS, f"--user-data-dir={profile}"):
         options.add_argument(argument)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    # With its path: Selenium looks for no other, and downloads none.
+    # With an explicit path, Selenium does not search for a driver or download one.
     return webdriver.Chrome(options=options, service=Service(driver))
 
 
@@ -46,7 +46,7 @@ def set_size(driver, width, height):
 
 
 def opened(driver, path, width="desktop"):
-    """The page as if for the first time; the log holds what it says from now on."""
+    """Opens the page as on a first visit, with an empty console log."""
     driver.get_log("browser")
     set_size(driver, *WIDTHS[width])
     set_media(driver, prefers_color_scheme="light")
@@ -84,7 +84,7 @@ def write(element, text):
 
 
 def texts(driver, selector):
-    """Of elements that are seen; one call, where there are many."""
+    """The texts of all visible elements, in one call."""
     return driver.execute_script(
         "return [...document.querySelectorAll(arguments[0])]"
         ".filter((one) => one.checkVisibility()).map((one) => one.innerText)",
@@ -92,7 +92,7 @@ def texts(driver, selector):
     )
 
 
-#: The ratio of contrast (WCAG 2) of the text of elements that are seen, the least of each selector.
+#: Script that returns, by selector, the lowest contrast ratio (WCAG 2) of visible text.
 CONTRAST = """
 const canvas = document.createElement("canvas").getContext("2d", {willReadFrequently: true});
 const channels = (colour) => {

@@ -1,4 +1,4 @@
-"""Folders of runs that were never trained: the files that reports are made of."""
+"""Run folders with made-up results, to write reports from without training."""
 
 import csv
 import json
@@ -12,7 +12,7 @@ from jaxad.storage.workdir import Workdir, write_json
 from jaxad.types import Split
 
 HOSTILE = "</script><script>alert('$x^{$')</script>"
-#: Components of the made-up score, each with its weight.
+#: Component of the made-up score -> its weight.
 WEIGHTS = {"nll": 1.0, "kl": 0.5}
 
 
@@ -67,7 +67,7 @@ def add_training(workdir, losses=("model",), lines=4):
 
 
 def add_scores(workdir, split, labels, scores, ids=None, groups=None, positions=None):
-    """Of the score two parts, 1.25 and twice the rest, so that `WEIGHTS` give it."""
+    """Writes scores.csv; the components are 1.25 and twice the rest, to match `WEIGHTS`."""
     folder = workdir.evaluation(split)
     folder.mkdir(parents=True, exist_ok=True)
     scores = np.asarray(scores, np.float32)
@@ -83,7 +83,7 @@ def add_scores(workdir, split, labels, scores, ids=None, groups=None, positions=
 
 
 def add_examples(workdir, split, names, channels=1, proportional=None, mask=True, ids=None):
-    """Four slices: two of the most and of the least anomalous, a false alarm and two misses."""
+    """Writes four slices: two with the highest and two with the lowest scores, and so on."""
     generator = np.random.default_rng(0)
     shape = (4, 16, 16, channels)
     image = generator.random(shape, np.float32)
@@ -111,7 +111,7 @@ def add_examples(workdir, split, names, channels=1, proportional=None, mask=True
 
 
 def add_calibration(workdir, scores, groups, step=100):
-    """Normal images that a run is calibrated on; the parts of their scores are as in scores.csv."""
+    """Calibrates a run on normal images; components of the scores are as in `add_scores`."""
     scores = np.asarray(scores, np.float32)
     split = Split(
         images=np.zeros((len(scores), 2, 2, 1), np.uint8),

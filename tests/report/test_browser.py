@@ -1,4 +1,4 @@
-"""The page in a real browser: what a reader clicks, and that figures are those of Python."""
+"""The page in a real browser: its controls work, and its figures equal those of Python."""
 
 import shutil
 
@@ -56,12 +56,12 @@ def driver(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A run with two test splits, a calibration, and another run beside it."""
+    """A run with two test splits and a calibration, compared with another run."""
     folder = tmp_path_factory.mktemp("runs")
     workdir = make_workdir(folder / "run")
     rng = np.random.default_rng(0)
     add_training(workdir)
-    # 24 patients of up to 12 slices; of every other one some are anomalous.
+    # 24 patients with up to 12 slices; every other patient has anomalous ones.
     sizes = rng.integers(1, 13, 24)
     groups = [
         HOSTILE if i == 3 else f"patient-{i}" for i, size in enumerate(sizes) for _ in range(size)
@@ -126,7 +126,7 @@ def test_cases_are_stepped_through_by_buttons_and_arrows(page):
         page.execute_script("return arguments[0].naturalWidth", image) == 16
         for image in every(case, "img")
     )
-    assert "driven most by" in case.text and "false alarm" in case.text
+    assert "largest contribution" in case.text and "highest of normal slices" in case.text
 
 
 def test_outlines_can_be_left_out(desktop):
@@ -158,11 +158,12 @@ def shown_figures(page):
 
 def expected_figures(labels, scores, threshold):
     called = (scores > threshold).astype(int)
-    (rejections, alarms), (misses, hits) = sklearn_metrics.confusion_matrix(labels, called)
+    matrix = sklearn_metrics.confusion_matrix(labels, called).ravel()
+    names = ("trueNegatives", "falsePositives", "falseNegatives", "truePositives")
     decision = thresholds.at_threshold(labels, scores, threshold)
     precision = sklearn_metrics.precision_score(labels, called, zero_division=np.nan)
     return {
-        "hits": hits, "misses": misses, "alarms": alarms, "rejections": rejections,
+        **dict(zip(names, matrix, strict=True)),
         "sensitivity": decision.sensitivity, "specificity": decision.specificity,
         "f1": decision.f1, "precision": precision,
     }  # fmt: skip
@@ -183,7 +184,7 @@ def check_figures(page, run, unit, threshold):
     at, figures = shown_figures(page)
     assert at == threshold
     expected = expected_figures(labels, scores, threshold)
-    realised = figures.pop("realised")
+    realised = figures.pop("falsePositiveRate")
     assert figures == pytest.approx(expected, abs=1e-12, nan_ok=True)
     return realised
 
@@ -204,10 +205,12 @@ def test_rates_give_the_thresholds_and_figures_of_python(desktop, run, unit):
         )
         realised = check_figures(desktop, run, unit, found[unit]["threshold"])
         assert realised == pytest.approx(found[unit]["realised_rate"], abs=1e-12)
-        told = one(desktop, "#thresholds .origin").text
-        assert "Every user has this threshold" in told
+        text = one(desktop, "#thresholds .origin").text
+        assert "It is available in use" in text
         assert desktop.execute_script("return document.activeElement.value") == percent
-        assert ("granted 3.23 %, the least that 30 normal patients" in told) == (rate < 1 / 31)
+        assert ("3.23 % granted: the lowest rate that 30 normal patients" in text) == (
+            rate < 1 / 31
+        )
 
 
 def test_a_slider_is_a_rate_too(page, run):
@@ -235,18 +238,18 @@ def test_a_threshold_by_score(desktop, run, unit):
         check_figures(desktop, run, unit, threshold)
         places.append(float(marker.get_attribute("transform").split("(")[1].split()[0]))
     assert places[3] == 0 < places[0] < places[1] < places[2] == 640
-    assert "nobody has this threshold beforehand" in one(desktop, "#thresholds .origin").text
+    assert "If it was chosen with the test labels" in one(desktop, "#thresholds .origin").text
     one(desktop, "#thresholds .best").click()
     check_figures(desktop, run, unit, thresholds.best_f1(labels, scores).threshold)
-    assert "The best F1 on these very labels: nobody" in one(desktop, "#thresholds .origin").text
-    # The score's own slider moves it as well.
+    assert "has the best F1 for the test labels" in one(desktop, "#thresholds .origin").text
+    # The slider of the score moves the threshold, too.
     one(desktop, "#score-0").send_keys(Keys.ARROW_RIGHT)
     at, _ = shown_figures(desktop)
     assert at > thresholds.best_f1(labels, scores).threshold
 
 
 def column(page, place):
-    """The cells of the patients that are seen."""
+    """The texts of one column of the visible patients."""
     return texts(page, f"#patients tbody tr > :nth-child({place + 1})")
 
 
@@ -286,16 +289,17 @@ def test_decisions_on_patients_follow_the_threshold(desktop, run):
         called = scores > calibration.patient_threshold(rate)
         for kind, expected in (
             ("all", called == called),
-            ("alarm", called & (labels == 0)),
-            ("miss", ~called & (labels == 1)),
+            ("false positive", called & (labels == 0)),
+            ("false negative", ~called & (labels == 1)),
             ("anomalous", labels == 1),
         ):
             Select(one(desktop, "#patients [data-show]")).select_by_value(kind)
             assert len(column(desktop, 0)) == expected.sum()
         Select(one(desktop, "#patients [data-show]")).select_by_value("all")
         words = column(desktop, 2)
-        assert sum(word.startswith("anomalous") for word in words) == called.sum()
-        assert f"{100 * rate:g} % false positives" in one(desktop, "#patients .at").text
+        flagged = words.count("anomalous") + words.count("false positive")
+        assert flagged == called.sum()
+        assert f"false-positive rate of {100 * rate:g} %" in one(desktop, "#patients .at").text
 
 
 TEXTS = ["body", ".muted", ".caption", "a", ".label", ".wrong", "thead th", ".choice span",
@@ -348,7 +352,7 @@ def test_nothing_is_fetched_and_no_text_becomes_markup(desktop):
     script = "return performance.getEntriesByType('resource').map((one) => one.name.slice(0, 5))"
     assert set(desktop.execute_script(script)) <= {"data:"}
     assert desktop.execute_script("return document.scripts.length") == 3
-    # The policy of the page: not even a script that is put into it runs.
+    # The content security policy blocks even scripts that are inserted into the page.
     desktop.execute_script(
         "const one = document.createElement('script'); one.textContent = 'window.ran = 1';"
         "document.body.append(one);"

@@ -1,4 +1,4 @@
-"""Cases say what scores.csv and calibration.json say; their images are those of examples.npz."""
+"""Cases show the values of scores.csv and calibration.json and the images of examples.npz."""
 
 import base64
 import io
@@ -10,8 +10,8 @@ from fake_runs import add_calibration, add_split, make_workdir
 from PIL import Image
 
 from jaxad.report.cases import cases_view
-from jaxad.report.figures import Column
-from jaxad.report.pictures import cell, gradient, outline
+from jaxad.report.columns import Column
+from jaxad.report.pictures import gradient, image_uri, outline
 from jaxad.report.run_files import read_run
 from jaxad.storage.workdir import Workdir
 
@@ -53,14 +53,14 @@ def test_contributions_add_up_to_the_score_above_normal_patients(folder):
 
 def test_without_normal_images_of_the_same_checkpoint_nothing_is_said_of_drivers(folder):
     workdir = Workdir(folder)
-    told = workdir.calibration.read_text()
+    original = workdir.calibration.read_text()
     try:
         workdir.calibration.write_text(
-            told.replace('"checkpoint_step": 100', '"checkpoint_step": 7')
+            original.replace('"checkpoint_step": 100', '"checkpoint_step": 7')
         )
         view = cases_view(split_of(folder))
     finally:
-        workdir.calibration.write_text(told)
+        workdir.calibration.write_text(original)
     for case in view["cases"]:
         assert case["driver"] is None and case["p_value"] is None
         assert all(part["added"] is None for part in case["components"])
@@ -68,19 +68,21 @@ def test_without_normal_images_of_the_same_checkpoint_nothing_is_said_of_drivers
 
 def test_cells_are_the_image_s_own_pixels_on_the_columns_scale():
     values = np.linspace(-0.2, 1.2, 12).reshape(1, 3, 4)
-    grey = np.asarray(decoded(cell(Column("x", values, 0.0, 1.0), 0)))
+    grey = np.asarray(decoded(image_uri(Column("x", values, 0.0, 1.0), 0)))
     np.testing.assert_array_equal(grey, np.rint(255 * np.clip(values[0], 0, 1)))
-    colours = np.asarray(decoded(cell(Column("x", values, 0.0, 1.0, "magma"), 0)).convert("RGB"))
+    colours = np.asarray(
+        decoded(image_uri(Column("x", values, 0.0, 1.0, "magma"), 0)).convert("RGB")
+    )
     ends = re.findall("#[0-9a-f]{6}", gradient("magma"))
     for place, stop in (((0, 0), ends[0]), ((2, 3), ends[-1])):
         assert "#" + bytes(colours[place].tolist()).hex() == stop
     rgb = np.random.default_rng(0).random((1, 3, 4, 3))
-    shown = np.asarray(decoded(cell(Column("x", rgb, 0.0, 0.5), 0)))
+    shown = np.asarray(decoded(image_uri(Column("x", rgb, 0.0, 0.5), 0)))
     np.testing.assert_array_equal(shown, np.rint(255 * np.clip(2 * rgb[0], 0, 1)))
 
 
 def filled(path, shape):
-    """The pixels inside of an outline: with an odd number of vertical edges to their left."""
+    """The pixels inside an outline: those with an odd number of vertical edges to their left."""
     crossings = np.zeros((shape[0], shape[1] + 1), int)
     for x, y, command, length in re.findall(r"M(\d+) (\d+)([hv])(\d+)", path):
         if command == "v":
@@ -92,7 +94,7 @@ def test_the_outline_is_the_border_of_the_mask():
     mask = np.random.default_rng(0).integers(0, 2, (7, 9)).astype(np.uint8)
     path = outline(mask)
     np.testing.assert_array_equal(filled(path, mask.shape), mask)
-    # Lying down, the horizontal edges tell the same.
+    # Transposed, the horizontal edges give the same mask.
     turned = re.sub(r"M(\d+) (\d+)([hv])", lambda m: f"M{m[2]} {m[1]}{'hv'[m[3] == 'h']}", path)
     np.testing.assert_array_equal(filled(turned, mask.T.shape), mask.T)
     assert outline(np.zeros((3, 3), np.uint8)) == ""

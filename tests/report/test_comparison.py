@@ -1,4 +1,4 @@
-"""Runs side by side: differences of the same images alone, however they are ordered."""
+"""Comparisons of runs: differences are paired by image, in any order of rows."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ IDS = [f"slice-{i}" for i in range(40)]
 
 
 def make_run(path, seed, order=None, labels=LABELS, ids=IDS, groups=None):
-    """A run whose scores are noise of a seed; rows in another order where one is given."""
+    """A run with random scores from a seed, with its rows in the given order."""
     order = np.arange(40) if order is None else order
     workdir = make_workdir(path)
     scores = np.random.default_rng(seed).normal(LABELS)
@@ -61,8 +61,8 @@ def test_differences_are_paired_whatever_the_order_of_rows(tmp_path):
     [
         ({"ids": [*IDS[:-1], "other"]}, "evaluated on other images"),
         ({"ids": [*IDS[:-1], IDS[0]]}, "evaluated on other images"),
-        ({"labels": 1 - LABELS}, "their labels are not"),
-        ({"groups": [f"g{i}" for i in range(40)]}, "their patients are not"),
+        ({"labels": 1 - LABELS}, "have other labels"),
+        ({"groups": [f"g{i}" for i in range(40)]}, "have other patients"),
     ],
 )
 def test_other_images_labels_or_patients_show_no_difference(tmp_path, changes, words):
@@ -75,7 +75,7 @@ def test_a_split_that_the_other_lacks_is_named(tmp_path):
     ours, theirs = make_run(tmp_path / "a", 0), make_run(tmp_path / "b", 1)
     (theirs.evaluation("test_a")).rename(theirs.evaluation("test_b"))
     split = compare(ours, theirs)
-    assert split["notes"] == ["b: it was not evaluated on test_a."]
+    assert split["notes"] == ["b was not evaluated on test_a."]
 
 
 def test_names_tell_runs_apart(tmp_path):
@@ -95,7 +95,7 @@ def test_the_same_slices_stand_side_by_side_and_hostile_names_are_text(tmp_path)
     ]  # fmt: skip
     page = jaxad.write_report(folders[0].path, [folders[1].path]).read_text()
     assert page.count("<script") == 3 and '<section id="comparison">' in page
-    # Alone again: nothing of the comparison stays.
+    # A report without --compare removes the comparison.
     assert '<section id="comparison">' not in jaxad.write_report(folders[0].path).read_text()
 
 
@@ -104,7 +104,7 @@ def test_folders_that_cannot_be_compared_end_in_one_line(tmp_path, capsys):
     empty = make_workdir(tmp_path / "trained only")
     for others, words in (
         (f"{tmp_path / 'nowhere'}", "holds no config.json"),
-        (f"{tmp_path / 'a/'}", "is there twice"),
+        (f"{tmp_path / 'a/'}", "is listed twice"),
         (f"{empty.path}", "has no scores to compare"),
     ):
         code = cli.main(["--mode=report", f"--workdir={ours.path}", f"--compare={others}"])

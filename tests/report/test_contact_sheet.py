@@ -1,11 +1,12 @@
-"""Contact sheets of scored images, as notebooks draw them."""
+"""Contact sheets of scored images for notebooks, and of data sets."""
 
 import numpy as np
 import pytest
 
 import jaxad
 from jaxad.errors import UserError
-from jaxad.types import Scores
+from jaxad.report.contact_sheet import data_set_sheet
+from jaxad.types import Scores, Split
 
 
 @pytest.fixture
@@ -47,7 +48,7 @@ def test_a_notebook_shows_it_without_pyplot(scored):
     figure = jaxad.contact_sheet(*scored, columns=["input"], titles=["a" * 25, "b c", "d\ne"])
     png, size = PNGFormatter()(figure)
     assert png.startswith(b"\x89PNG")
-    # Four bytes each in the header: two pixels of the picture for one on the page.
+    # The PNG header has the width in four bytes: two pixels for each CSS pixel.
     assert int.from_bytes(png[16:20]) == 2 * size["width"]
     assert _headings(figure)[1:] == ["a" * 20 + "\n" + "a" * 5, "b c", "d\ne"]
 
@@ -67,12 +68,27 @@ def test_all_columns_by_default_and_masks_outlined_on_maps(scored):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"columns": ["input", "lo"]}, "no column 'lo'; there are input, high, low"),
-        ({"columns": []}, "no columns; there are input"),
-        ({"titles": ["a"]}, "3 images, 3 scores, 1 titles; give as many of each"),
+        ({"columns": ["input", "lo"]}, "unknown column 'lo'; choose from input, high, low"),
+        ({"columns": []}, "'columns' is empty; choose from input"),
+        ({"titles": ["a"]}, "3 images, 3 scores, 1 titles; pass the same number of each"),
         ({"masks": np.zeros((2, 16, 16))}, "3 images, 3 scores, 3 titles, 2 masks"),
     ],
 )
 def test_what_cannot_be_drawn_is_named(scored, fields, message):
     with pytest.raises(UserError, match=message):
         jaxad.contact_sheet(*scored, **fields)
+
+
+def test_a_data_set_has_a_row_of_each_class_and_outlines_masks():
+    images = np.full((3, 8, 8, 1), 255, np.uint8)
+    masks = np.zeros((3, 8, 8), np.uint8)
+    masks[2, 2:5, 2:5] = 1
+    labels = np.array([0, 0, 1], np.int32)
+    names = ("a", "b", "c")
+    figure = data_set_sheet({"test_x": Split(images, labels, names, names, masks)})
+    assert _headings(figure) == ["test_x\nnormal (2)", "test_x\nanomalous (1)"]
+    cells = np.array(_cells(figure)).reshape(8, 2)  # column by column
+    shown = [cell.images[0].get_array() for cell in cells.ravel()]
+    empty = np.array([np.ma.getmaskarray(image).all() for image in shown]).reshape(8, 2)
+    assert (~empty).sum(axis=0).tolist() == [2, 1]
+    assert [bool(cell.collections) for cell in cells[:2].ravel()] == [False, True, False, False]

@@ -1,4 +1,4 @@
-"""Figures show the data that they are given, and the same data give the same bytes."""
+"""Figures show their data, and equal data give equal bytes."""
 
 import io
 
@@ -8,7 +8,9 @@ import pytest
 from sklearn import metrics
 
 from jaxad.report import figures
-from jaxad.report.figures import Column, ComparedScore, Curve
+from jaxad.report.columns import Column
+from jaxad.report.contact_sheet import draw_sheet
+from jaxad.report.figures import ComparedScore, Curve
 
 
 @pytest.fixture
@@ -110,15 +112,15 @@ def test_comparison_draws_value_and_interval_of_each_score():
 
 
 def test_sheet_has_a_cell_for_each_row_and_column_on_the_columns_scale():
+    masks = np.zeros((3, 16, 16), np.uint8)
+    masks[0, 4:8, 4:8] = 1
     columns = [
         Column("input", images(3, 16, 16)),
         Column("low level", images(3, 16, 16) - 0.5, -0.5, 0.5),
         Column("colours", images(3, 16, 16, 3)),
-        Column("residual", images(3, 16, 16), 0.0, 0.2, "magma", outline=True),
+        Column("residual", images(3, 16, 16), 0.0, 0.2, "magma", masks),
     ]
-    masks = np.zeros((3, 16, 16), np.uint8)
-    masks[0, 4:8, 4:8] = 1
-    figure = figures.contact_sheet(columns, ["a", "b", "c"], masks)
+    figure = draw_sheet(columns, ["a", "b", "c"])
     drawn = cells(figure)
     assert len(drawn) == 3 * 4
     for axes, (column, row) in zip(drawn, np.ndindex(4, 3), strict=True):
@@ -131,7 +133,7 @@ def test_sheet_has_a_cell_for_each_row_and_column_on_the_columns_scale():
 @pytest.mark.parametrize("shape", [(8, 8), (30, 20), (64, 64)])
 def test_each_pixel_of_an_image_covers_a_whole_square_of_the_figure(shape):
     values = np.random.default_rng(2).integers(0, 256, shape)
-    figure = figures.contact_sheet([Column("input", values[None] / 255)], ["a"])
+    figure = draw_sheet([Column("input", values[None] / 255)], ["a"])
     zoom = 256 // max(shape)
     expected = np.kron(values, np.ones((zoom, zoom), int))
     drawn = pixels(figure)
@@ -142,13 +144,13 @@ def test_each_pixel_of_an_image_covers_a_whole_square_of_the_figure(shape):
 
 
 def test_images_larger_than_a_cell_fit_in_it():
-    figure = figures.contact_sheet([Column("input", images(1, 300, 400))], ["a"])
+    figure = draw_sheet([Column("input", images(1, 300, 400))], ["a"])
     box = cells(figure)[0].get_window_extent()
     assert (round(box.width), round(box.height)) == (256, 192)
 
 
 def test_row_labels_are_no_mathtext():
-    figure = figures.contact_sheet([Column("input", images(1, 8, 8))], ["scan_$x^{$ <b>"])
+    figure = draw_sheet([Column("input", images(1, 8, 8))], ["scan_$x^{$ <b>"])
     assert figures.to_png(figure)
     assert "scan_$x^{$ <b>" in [text.get_text() for text in figure.texts]
 

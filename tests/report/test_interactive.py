@@ -1,4 +1,4 @@
-"""What scripts read: scores, patients, p-values and thresholds, as Python has them."""
+"""The data for the page's scripts equal the scores, p-values and thresholds of Python."""
 
 import numpy as np
 import pytest
@@ -37,19 +37,19 @@ def test_patients_are_their_highest_slices(workdir):
                     ("a", 0, 2, 0, 0.5, 2)]  # fmt: skip
     p_values = [row["p_value"] for row in view["patients"]]
     assert p_values == calibration.patient_p_values(np.array([4.0, 3.0, 2.0, 0.5])).tolist()
-    assert [row["called"] for row in view["patients"]] == [True, True, True, False]
+    assert [row["flagged"] for row in view["patients"]] == [True, True, True, False]
 
 
 def test_thresholds_to_begin_with(workdir):
     view = view_of(workdir)
     best = thresholds.best_f1(LABELS, SCORES).threshold
-    # Without a calibration: the best on these labels.
-    assert view["calibration"] is None and view["data"]["units"]["image"]["steps"] is None
+    # Without a calibration, the threshold is the best one for these labels.
+    assert view["stored"] is None and view["data"]["units"]["image"]["steps"] is None
     assert view["units"]["image"] == view["units"]["image"] | {"threshold": best, "best": best}
     calibration = add_calibration(workdir, np.arange(9) / 10, [f"n{i}" for i in range(9)])
     view = view_of(workdir)
     assert view["units"]["image"]["threshold"] == calibration.image_threshold(0.1)
-    assert view["calibration"]["smallest_rate"] == 0.1
+    assert view["stored"].calibration.smallest_rate == 0.1
 
 
 def test_one_class_has_no_best_threshold(tmp_path):

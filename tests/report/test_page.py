@@ -1,4 +1,4 @@
-"""The report says what the files of a run say, whatever of them is missing."""
+"""The report shows what the files of a run contain, even if some of them are missing."""
 
 import base64
 import hashlib
@@ -40,7 +40,7 @@ def visible(page):
 
 
 def explained(page):
-    """The images that the page explains."""
+    """The titles of the images that the page explains."""
     return re.findall(
         r"<dt>(.*?)</dt><dd>", page.partition('<dl class="columns">')[2].partition("</dl>")[0]
     )
@@ -48,7 +48,7 @@ def explained(page):
 
 @pytest.fixture(scope="module")
 def full(tmp_path_factory):
-    """The workdir of a whole run, and its page."""
+    """The workdir of a complete run, and its page."""
     workdir = make_workdir(tmp_path_factory.mktemp("full"))
     add_training(workdir)
     names = ["high", "low", "zero", "reconstruction"]
@@ -58,7 +58,7 @@ def full(tmp_path_factory):
     return workdir, read(workdir)
 
 
-def test_every_number_of_the_metrics_is_told(full):
+def test_every_metric_is_on_the_page(full):
     metrics, text = make_metrics(), visible(full[1])
     scores = [metrics["trivial"][name] for name in metrics["trivial"]]
     for row in (metrics, *scores):
@@ -130,24 +130,24 @@ def test_a_slice_of_several_kinds_is_on_the_page_once(full):
         "slice-2": {"least": "0"},
         "slice-3": {"least": "1", "misses": "0"},
     }
-    assert "least anomalous; a miss: anomalous, with one of the lowest scores" in visible(full[1])
+    assert "Among the lowest scores; among the lowest of anomalous slices" in visible(full[1])
 
 
-def test_what_the_data_and_the_software_are_not(full):
+def test_disclaimers_about_the_data_and_the_software(full):
     text = visible(full[1])
     assert (
-        "The data are semi-synthetic: deformations of one real template (ICBM152), with "
-        "photographs or drawn lesions as anomalies. Figures here say how systems compare on this "
-        "data, not how well they find disease."
+        "The data are semi-synthetic: deformations of one real brain template (ICBM152), with "
+        "photographs of objects or drawn lesions as anomalies. The results show how systems "
+        "compare on these data, not how well they find disease."
     ) in text
     assert "Research software, not a medical device." in text
 
 
-def test_what_was_run(full):
+def test_setup_lists_config_and_versions(full):
     assert "&#34;learning_rate&#34;: 0.0001" in full[1]
     assert all(name in visible(full[1]) for name in ("pchVAE", "jax", "flax", "python"))
     assert "median of 512 images per second" in visible(full[1])
-    assert "lowest at step 40, with 2.5" in visible(full[1])
+    assert "lowest at step 40: 2.5" in visible(full[1])
 
 
 def test_model_is_compared_with_the_best_trivial_score(full):
@@ -165,7 +165,7 @@ def test_columns_of_pchvae(full):
     assert explained(full[1]) == [
         *("input", "high level", "low level", "x_zero", "reconstruction", "residual")
     ]
-    assert "Blue outlines" in full[1]
+    assert "Blue outlines mark" in full[1]
 
 
 def test_the_same_run_gives_the_same_page(tmp_path):
@@ -180,7 +180,7 @@ def test_a_run_that_was_only_trained(tmp_path):
     add_training(workdir, losses=("generator", "critic"), lines=1)
     page = read(workdir)
     assert "has not been evaluated" in page and "No test split was evaluated" in page
-    assert "No example slices were kept" in page
+    assert "The run kept no example slices" in page
     assert "AE-FLOW" in page and "semi-synthetic" not in page
     assert (workdir.figures / "training_loss_critic.png").exists()
 
@@ -190,7 +190,7 @@ def test_a_config_alone(tmp_path):
     assert "No training metrics were recorded" in page and "one of my own" in page
 
 
-def test_no_run(tmp_path):
+def test_a_folder_without_a_run_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"holds no config\.json"):
         write_report(Workdir(tmp_path))
 
@@ -219,7 +219,7 @@ def test_splits_with_other_metrics_stand_side_by_side(tmp_path):
     assert "AUROC, raw 0.600 0.569 to 0.631 0.723 0.692 to 0.754" in text
     assert "Best Dice – 0.314" in text
     assert "Sensitivity at best f1 0.432 –" in text and "threshold 0.25" in text
-    assert "There are no scores of this split" in text
+    assert "This split has no scores" in text
 
 
 @pytest.mark.parametrize(
@@ -240,7 +240,7 @@ def test_other_systems(tmp_path, examples, columns):
     page = read(workdir)
     if columns:
         assert explained(page) == columns
-    assert ("no reconstruction, so there is no residual" in page) == (not examples["names"])
+    assert ("has no reconstruction and therefore no residual" in page) == (not examples["names"])
     assert (workdir.figures / "test_a_least.png").exists()
 
 

@@ -1,4 +1,4 @@
-"""Figures of several systems show the data that they are given."""
+"""Figures of several systems show their data."""
 
 import numpy as np
 import pytest
@@ -28,10 +28,10 @@ def test_roc_curves_are_means_over_runs_best_first(systems):
         one = systems[name]
         auroc = np.mean([roc_auc_score(one.labels, run) for run in one.runs])
         assert shown == f"{auroc:.3f}"
-        # The area under what is drawn: a grid of 1/200 where the curve has steps of 1/60.
+        # The drawn curve has a grid of 1/200, and its steps are 1/60, hence the tolerance.
         area = np.trapezoid(line.get_ydata(), line.get_xdata())
         assert area == pytest.approx(auroc, abs=0.01)
-    # At a rate at which a curve rises, the top.
+    # Where a curve rises vertically, the drawn value is the upper end.
     one = systems["bad"]
     false, true, _ = roc_curve(one.labels, one.runs[0], drop_intermediate=False)
     assert np.interp(0.5, *drawn[2].get_data()) == pytest.approx(true[false == 0.5].max())

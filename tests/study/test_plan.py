@@ -1,4 +1,4 @@
-"""What shipped studies plan, and what a study refuses before there is a run."""
+"""Plans of shipped studies, and invalid studies."""
 
 import pytest
 

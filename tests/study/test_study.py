@@ -1,4 +1,4 @@
-"""Studies: what is planned, what is skipped, what survives a failure, and what the tables say."""
+"""Studies: plans, finished and failed runs, and the contents of the tables."""
 
 import csv
 import dataclasses
@@ -18,10 +18,10 @@ from jaxad.evaluate.trivial import LINEAR_BASELINE, PIXEL_STATISTICS, TrivialSco
 from jaxad.storage.workdir import Workdir
 from jaxad.study import results, runner
 from jaxad.study.audit import make_audit
+from jaxad.study.files import choose_slices
 from jaxad.study.plan import plan
 from jaxad.study.results import make_table, read_scores
 from jaxad.study.runner import run_study
-from jaxad.study.sheet import choose_slices
 from jaxad.types import Split
 
 PATIENTS, SLICES = 6, 4
@@ -29,7 +29,7 @@ PATIENTS, SLICES = 6, 4
 
 @pytest.fixture(scope="module")
 def npz_root(tmp_path_factory):
-    """Noise with bright squares in the anomalous slices; every patient has both kinds."""
+    """Noise, with bright squares in anomalous slices; every patient has both classes."""
     root = tmp_path_factory.mktemp("npz")
     rng = np.random.default_rng(0)
     for name in ("train", "val", "test_squares"):
@@ -50,7 +50,7 @@ def npz_root(tmp_path_factory):
 
 
 def make_config(npz_root, seeds=(0, 1)):
-    """Two experiments that compile in no time."""
+    """A study of two experiments that compile quickly."""
     one = config_lib.get_config("lowvae:smoke").unlock()
     one.data.name, one.data.root, one.data.image_size = "npz", str(npz_root), 16
     one.data.batch_size, one.cpu_devices = 8, 8  # the session's CPU devices
@@ -68,6 +68,9 @@ def finished(npz_root, tmp_path_factory):
     folder = tmp_path_factory.mktemp("study")
     config = make_config(npz_root)
     config.seeds_per_program = 2
+    config.heat_map.rows, config.heat_map.row_values = ("small", "large"), (0.0, 1.0)
+    config.heat_map.row_name, config.heat_map.column_name = "alpha", "beta"
+    config.heat_map.parts = ("nll", "kl_low")
     assert run_study(config, folder)
     return folder
 
@@ -102,9 +105,9 @@ def test_every_experiment_runs_with_every_seed_on_the_same_data(npz_root, tmp_pa
     [
         ({"seeds": ()}, "config.seeds"),
         ({"seeds": (1, 1)}, "each once"),
-        ({"seeds": (0, -1)}, "seeds are from 0"),
-        ({"reference": "big"}, "no experiment 'big'; there are large, small, pca_64"),
-        ({"seeds_per_program": 0}, "less than 1"),
+        ({"seeds": (0, -1)}, "each in .0, 4294967295."),
+        ({"reference": "big"}, "unknown experiment 'big'; choose from large, small, pca_64"),
+        ({"seeds_per_program": 0}, "0 is not in .1, inf."),
     ],
 )
 def test_studies_that_cannot_be_are_refused(npz_root, tmp_path, change, words):
@@ -115,7 +118,7 @@ def test_studies_that_cannot_be_are_refused(npz_root, tmp_path, change, words):
 
 
 def test_a_plain_config_is_no_study(tmp_path):
-    with pytest.raises(UserError, match="of one run"):
+    with pytest.raises(UserError, match="describes a single run"):
         run_study(config_lib.get_config("pchvae:smoke"), tmp_path)
 
 
@@ -131,7 +134,11 @@ def test_a_study_writes_runs_tables_and_a_contact_sheet(finished):
     text = (finished / "table.md").read_text()
     assert "## test_squares" in text and "figures/test_squares.png" in text
     assert "residual of PCA, 64 components" in text
-    assert (finished / "figures" / "test_squares.png").read_bytes()[:4] == b"\x89PNG"
+    for name in ("test_squares", "maps_test_squares", "heat_map_test_squares"):
+        assert (finished / "figures" / f"{name}.png").read_bytes()[:4] == b"\x89PNG"
+    heading, *rows = (finished / "heat_map_test_squares.csv").read_text().splitlines()
+    assert heading == "alpha \\ beta,0,0.1,0.2,0.3,0.4,0.5,0.6,0.7,0.8,0.9,1"
+    assert [row.split(",")[0] for row in rows] == ["0", "1"]
 
 
 def test_the_audit_says_what_each_run_s_own_evaluation_says(finished):
@@ -163,8 +170,9 @@ def test_the_audit_says_what_each_run_s_own_evaluation_says(finished):
     assert table[PIXEL_STATISTICS, "", "auroc"] == pytest.approx(auroc)
     text = (finished / "table.md").read_text()
     assert "**Audit.**" in text and "| pixel statistics |" in text
-    assert "6 normal patients give for 14.3 % false positives" in text  # 1 / 7 is the smallest
-    assert "the runs of each as one, by mean rank" in text
+    # The smallest rate that 6 patients support is 1 / 7.
+    assert "at most 14.3 % false positives by image, from 6 normal patients" in text
+    assert "ensemble of all runs, by mean rank" in text
 
 
 def test_the_audit_of_another_checkpoint_s_calibration_is_refused(finished, npz_root):
@@ -177,7 +185,7 @@ def test_the_audit_of_another_checkpoint_s_calibration_is_refused(finished, npz_
     try:
         for change, words in (
             ({"checkpoint_step": 1}, "its calibration is of checkpoint 1, not of"),
-            ({"source": "site.npz", "is_own": False}, "calibrated on 'site.npz'; an audit"),
+            ({"source": "site.npz", "is_own": False}, "calibrated on 'site.npz', but an audit"),
         ):
             path.write_text(json.dumps(json.loads(kept) | change))
             with pytest.raises(UserError, match=words):
@@ -204,7 +212,7 @@ def test_the_table_is_made_of_the_runs_own_files(finished):
             )
             assert int(row["runs"]) == 2
             assert int(row["parameters"]) == values[0]["num_parameters"]
-    # One of the two is the best, and the other is compared with it.
+    # The better experiment is the reference of the other.
     compared = [table[name, "mse"]["reference"] for name in ("small", "large")]
     best = min(("small", "large"), key=lambda name: float(table[name, "mse"]["mean"]))
     assert sorted(compared) == ["", best]
@@ -215,7 +223,7 @@ def test_the_table_is_made_of_the_runs_own_files(finished):
 
 
 def test_seconds_are_of_the_median_rate(finished, npz_root):
-    """Of three windows at 100, 50 and 10 images/s, where the last step is 9: 9 x 8 images / 50."""
+    """The median of 100, 10 and 50 images/s is 50; the last step is 9: 9 x 8 images / 50."""
     run = plan(make_config(npz_root), Workdir(finished))["small"][0]
     kept = run.workdir.metrics.read_text()
     try:
@@ -225,7 +233,7 @@ def test_seconds_are_of_the_median_rate(finished, npz_root):
                 for step, rate in ((3, 100.0), (6, 10.0), (9, 50.0))
             )
         )
-        assert results._training_seconds(run) == pytest.approx(9 * 8 / 50)
+        assert results.training_seconds(run) == pytest.approx(9 * 8 / 50)
     finally:
         run.workdir.metrics.write_text(kept)
 
@@ -267,7 +275,7 @@ def test_finished_runs_are_skipped_and_new_seeds_added(finished, npz_root, monke
     (finished / "runs/large/seed_1/report.html").unlink()  # killed before its report
     assert run_study(make_config(npz_root), finished)
     assert trained == [["runs/large/seed_1"]]
-    # One of two to do anew is trained already: it does not start again with the other.
+    # One of the two runs is trained already, so they cannot train as one program.
     shutil.rmtree(finished / "runs/large/seed_0")
     (finished / "runs/large/seed_1/eval/test_squares/metrics.json").write_text("{")
     config = make_config(npz_root)
@@ -301,7 +309,7 @@ def test_scores_of_other_images_are_not_compared(finished, npz_root, monkeypatch
     ids = (*split.ids[:-1], "another")
     renamed = dataclasses.replace(split, ids=ids)
     monkeypatch.setattr(data_set, "split", lambda name: renamed)
-    with pytest.raises(UserError, match="is of other images than 'test_squares' holds now; remove"):
+    with pytest.raises(UserError, match="is of other images than 'test_squares' has now; remove"):
         read_scores(planned, data_set, TrivialScores(data_set), "test_squares")
 
 
@@ -373,6 +381,6 @@ def test_one_run_has_no_deviation(finished, npz_root):
     config.reference = LINEAR_BASELINE
     scored = read_scores(planned, data_set, TrivialScores(data_set), "test_squares")
     table = make_table(config, planned, scored, "test_squares")
-    assert all(math.isnan(row.found["mse"].deviation) for row in table.rows)
-    # Compared with the linear baseline: both experiments, and not the baseline.
+    assert all(math.isnan(row.metrics["mse"].deviation) for row in table.rows)
+    # Both experiments are compared with the linear baseline, the baseline itself is not.
     assert [bool(row.differences) for row in table.rows] == [True, True, False]

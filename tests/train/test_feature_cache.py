@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 
 from jaxad import models
-from jaxad.errors import UserError
 from jaxad.runtime import interrupts
 from jaxad.runtime.parallel import make_parallel
 from jaxad.train import feature_cache
@@ -199,11 +198,6 @@ def test_features_that_half_precision_cannot_hold_are_not_kept(cache, capsys):
     }
     assert dataclasses.replace(cache, variables=huge).features(split_of(), "train") is None
     assert "which float16 cannot hold" in capsys.readouterr().out
-
-
-def test_an_unknown_dtype_is_an_error(cache):
-    with pytest.raises(UserError, match="unknown type 'float8'; known: float16, bfloat16"):
-        dataclasses.replace(cache, dtype="float8")
 
 
 def test_a_signal_ends_the_wait_for_another_process(cache, capsys):

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from jaxad.config import get_config
+from jaxad.data.pipeline.augment import Augmentation
 from jaxad.runtime import interrupts
-from jaxad.train import experiment
 from jaxad.train.feature_cache import cached_features
 from jaxad.train.program import make_program, train_batches
 from jaxad.types import Split
@@ -37,7 +37,7 @@ def cached(config, seeds, split, program=None):
     return cached_features(
         config, program.model, program.parallel,
         [state.variables for state in program.initial_states], {"train": split},
-        images_change=not experiment.augmentation(config).is_off,
+        images_change=not Augmentation(**config.data.augment).is_off,
     )  # fmt: skip
 
 

@@ -10,20 +10,6 @@ from jaxad.data.readers import dicom, images, volumes
 #: What an item is: an image file, a NIfTI scan or a DICOM series.
 Kind = Literal["image", "nifti", "dicom"]
 
-#: What the items of a data set are, by its name, for data sets of the user's own files.
-KINDS: Mapping[str, Kind] = {
-    "folder": "image",
-    "nifti": "nifti",
-    "dicom": "dicom",
-    "hcp": "nifti",
-    "brats2017": "nifti",
-    "brats2021": "nifti",
-    "oct2017": "image",
-    "chestxray": "image",
-    "isic2018": "image",
-    "miic": "image",
-}
-
 _SCANS = (
     ".hdr", ".img", ".mha", ".mhd", ".nrrd", ".nhdr", ".mgz", ".mgh", ".mnc", ".nii.bz2", ".nii.xz",
     ".nii.zst", ".nii.zip",

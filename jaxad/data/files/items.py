@@ -75,12 +75,6 @@ class Reading:
     on_error: str = "raise"
     measure: bool = False
 
-    def __post_init__(self) -> None:
-        if self.on_error not in ("raise", "skip"):
-            raise UserError(
-                f"config.data.on_error: '{self.on_error}' is neither 'raise' nor 'skip'."
-            )
-
 
 @dataclasses.dataclass(frozen=True)
 class Rows:

@@ -3,10 +3,7 @@
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
-from ml_collections import ConfigDict
-
 from jaxad.data.files import names
-from jaxad.data.files.formats import KINDS
 from jaxad.data.files.mask_pairs import NO_MASKS
 from jaxad.data.files.splitting import Splitting
 from jaxad.data.files.tables import files_listed
@@ -15,40 +12,35 @@ from jaxad.errors import UserError
 from jaxad.storage.paths import expand
 
 
-def check_apart(path: Path, data: ConfigDict) -> None:
+def check_apart(path: Path, root: str, *, is_npz: bool) -> None:
     """Checks that normal images of another site are not a run's own data.
 
     Args:
         path: folder, file or table of the normal images.
-        data: `config.data` of the run.
+        root: folder, file or table of the run's data, as its config names it.
+        is_npz: whether the run's data are only the `.npz` files in `root`.
 
     Raises:
         UserError: the path lies in the run's data, holds them, or lists a file of theirs.
     """
-    paths = _files_at(path)
-    for name, root in ((data.name, data.root), (data.test.name, data.test.root)):
-        run_paths = _files_of_run(name, root)
-        inside = _first_below(paths, run_paths)
-        if inside is None and _first_below(run_paths, paths) is None:
-            continue
-        relation = "holds"
-        if inside is not None:
-            relation = "lies in" if inside == path.resolve() else f"lists '{inside}' of"
-        raise UserError(
-            f"--normals={path}: {relation} the run's own data, '{root or '.'}'; give normal images "
-            "that are in none of its splits. --mode=evaluate calibrates on the run's val split."
-        )
+    paths, run_paths = _files_at(path), _files_of_run(expand(root, "config.data.root"), is_npz)
+    inside = _first_below(paths, run_paths)
+    if inside is None and _first_below(run_paths, paths) is None:
+        return
+    relation = "holds"
+    if inside is not None:
+        relation = "lies in" if inside == path.resolve() else f"lists '{inside}' of"
+    raise UserError(
+        f"--normals={path}: {relation} the run's own data, '{root}'; give normal images that are "
+        "in none of its splits. --mode=evaluate calibrates on the run's val split."
+    )
 
 
-def _files_of_run(name: str, root: str) -> set[Path]:
-    """Returns the files or the folder of a run's data set; nothing if they are gone."""
-    if name == "npz":
-        folder = expand(root or ".", "config.data.root")
-        return {path.resolve() for path in files_in(folder, ".npz")} if folder.is_dir() else set()
-    if name not in KINDS or not root:
-        return set()
-    path = expand(root, "config.data.root")
-    return _files_at(path) if path.exists() else set()
+def _files_of_run(root: Path, is_npz: bool) -> set[Path]:
+    """Returns the files or the folder of a run's data; nothing if they are gone."""
+    if is_npz:
+        return {path.resolve() for path in files_in(root, ".npz")} if root.is_dir() else set()
+    return _files_at(root) if root.exists() else set()
 
 
 def _files_at(path: Path) -> set[Path]:

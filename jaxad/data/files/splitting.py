@@ -38,11 +38,6 @@ class Splitting:
     normal_classes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for name in ("val_share", "test_share"):
-            if not 0 < getattr(self, name) < 1:
-                raise UserError(
-                    f"config.data.{name}: {getattr(self, name)} is not between 0 and 1."
-                )
         try:
             re.compile(self.group_pattern)
         except re.error as error:

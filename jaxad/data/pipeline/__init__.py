@@ -1,1 +1,1 @@
-"""Augmented batches as a pure function of the step."""
+"""The input pipeline: augmented batches as a pure function of the step."""

@@ -1,4 +1,4 @@
-"""Light augmentation inside the input pipeline; every part is off where its number is zero."""
+"""Light augmentation inside the input pipeline."""
 
 import dataclasses
 from typing import Any
@@ -8,14 +8,14 @@ from jaxad.runtime.cpu_tensorflow import tensorflow
 
 @dataclasses.dataclass(frozen=True)
 class Augmentation:
-    """How much an image may be changed; see `config.data.augment`.
+    """Settings of the augmentation, as in `config.data.augment`; zero turns a part off.
 
     Attributes:
-        mirror: whether half of the images are flipped left-right.
-        rotation: standard deviation of a rotation about the centre, degrees.
-        scale: standard deviation of the logarithm of a magnification about the centre.
-        brightness: standard deviation of the logarithm of a factor on the intensities.
-        noise: standard deviation of additive Gaussian noise where the image is not background.
+        mirror: whether to flip half of the images left-right.
+        rotation: standard deviation of the rotation about the centre, degrees.
+        scale: standard deviation of the logarithm of the magnification about the centre.
+        brightness: standard deviation of the logarithm of a factor on intensities.
+        noise: standard deviation of additive Gaussian noise on pixels that are not background.
     """
 
     mirror: bool = False
@@ -26,31 +26,30 @@ class Augmentation:
 
     @property
     def is_off(self) -> bool:
-        """Whether images stay as they are."""
+        """Whether images stay unchanged."""
         return self == Augmentation()
 
 
 def augment(images: Any, positions: Any, seed: int, augmentation: Augmentation) -> Any:
-    """Augments a batch; the draw of an example depends on `seed` and its position alone.
+    """Augments a batch; the draw of an example depends only on `seed` and its position.
 
     Args:
         images: TensorFlow tensor float32 [B, H, W, C] in [0, 1], background 0.
-        positions: int64 [B], each example's place in the endless stream of training examples.
-        seed: of the run.
-        augmentation: what to do.
+        positions: int64 [B], position of each example in the endless training stream.
+        seed: seed of the run.
+        augmentation: settings.
 
     Returns:
-        Images like `images`: background stays 0, values stay in [0, 1].
+        A tensor like `images`: the background stays 0, and values stay in [0, 1].
     """
-    tf = tensorflow()
-    settings = augmentation
+    tf, settings = tensorflow(), augmentation
     seeds = tf.stack([tf.fill(positions.shape, tf.constant(seed, tf.int64)), positions], -1)
 
     def draw(shape: tuple[int, ...], stream: int) -> Any:
-        """Standard normal numbers per example, [B, *shape]; `stream` keeps uses apart."""
+        """Draws standard normal numbers [B, *shape], independent for each `stream`."""
         offset = tf.constant([stream << 32, 0], tf.int64)
         return tf.map_fn(
-            lambda one: tf.random.stateless_normal(shape, one + offset),
+            lambda key: tf.random.stateless_normal(shape, key + offset),
             seeds,
             fn_output_signature=tf.TensorSpec(shape, tf.float32),
         )
@@ -61,9 +60,9 @@ def augment(images: Any, positions: Any, seed: int, augmentation: Augmentation) 
         images = tf.where(flip[:, None, None, None], images[:, :, ::-1], images)
     if settings.rotation or settings.scale:
         angle = normal[:, 1] * (settings.rotation * 3.14159265 / 180)
-        images = _similarity(images, angle, _each(tf.exp, normal[:, 2] * settings.scale))
+        images = _similarity(images, angle, _map_each(tf.exp, normal[:, 2] * settings.scale))
     if settings.brightness:
-        factor = _each(tf.exp, normal[:, 3] * settings.brightness)
+        factor = _map_each(tf.exp, normal[:, 3] * settings.brightness)
         images = images * factor[:, None, None, None]
     if settings.noise:
         noise = settings.noise * draw(tuple(images.shape[1:]), stream=2)
@@ -73,11 +72,11 @@ def augment(images: Any, positions: Any, seed: int, augmentation: Augmentation) 
     return images
 
 
-def _each(function: Any, values: Any) -> Any:
-    """`function` of each of `values` [B], one by one.
+def _map_each(function: Any, values: Any) -> Any:
+    """Applies `function` to each of `values` [B] on its own.
 
-    TensorFlow's vectorised loop rounds the last few numbers of a tensor otherwise than the rest,
-    so that an image would depend on its place in the batch and on the number of processes.
+    TensorFlow's vectorised loop rounds the last few numbers of a tensor differently, so that an
+    image would depend on its place in the batch and on the number of processes.
     """
     return tensorflow().map_fn(function, values)
 
@@ -86,10 +85,10 @@ def _similarity(images: Any, angle: Any, magnification: Any) -> Any:
     """Rotates (radians, [B]) and magnifies ([B]) about the centre; bilinear, zeros outside."""
     tf = tensorflow()
     height, width = images.shape[1:3]
-    cosine = _each(tf.cos, angle) / magnification
-    sine = _each(tf.sin, angle) / magnification
+    cosine = _map_each(tf.cos, angle) / magnification
+    sine = _map_each(tf.sin, angle) / magnification
     center_x, center_y = (width - 1) / 2, (height - 1) / 2
-    # Rows of the matrix that takes output coordinates (x, y) to input coordinates.
+    # Rows of the matrix that maps output coordinates (x, y) to input coordinates.
     zeros = tf.zeros_like(angle)
     transforms = tf.stack(
         [

@@ -1,9 +1,9 @@
-"""Batches as a pure function of the step: no iterator has a state to save.
+"""Batches as a pure function of the step, so that no iterator state has to be saved.
 
-Training batch `step` holds the examples at positions `step * B ... step * B + B - 1` of an endless
-stream in which every epoch is a permutation of the split, computed by `index_shuffle` from the
-seed and the epoch's number. A run that resumes at a step sees what an uninterrupted one would
-have seen, for any number of processes: each takes its slice of every global batch, and the
+Training batch `step` holds the examples at positions `step * B` to `step * B + B - 1` of an endless
+stream. Each epoch of the stream is a permutation of the split, computed by `index_shuffle` from the
+seed and the epoch number. A resumed run therefore sees the same batches as an uninterrupted one,
+with any number of processes: each process takes its rows of every global batch, and the
 augmentation of an example is keyed by its position in the stream.
 """
 
@@ -24,10 +24,10 @@ HostBatch = dict[str, np.ndarray]
 
 
 def local_rows(batch_size: int, process_index: int, process_count: int) -> np.ndarray:
-    """The places [b] of this process's examples in a global batch.
+    """Returns the rows [b] of a global batch that belong to this process.
 
     Raises:
-        UserError: the processes cannot share the batch evenly.
+        UserError: the batch size is no multiple of the number of processes.
     """
     if batch_size % process_count:
         raise UserError(
@@ -39,7 +39,7 @@ def local_rows(batch_size: int, process_index: int, process_count: int) -> np.nd
 
 
 def steps_per_epoch(num_examples: int, batch_size: int) -> float:
-    """Steps in which the stream passes the whole split once; not a whole number in general."""
+    """Returns the number of steps in an epoch, in general a fraction."""
     return num_examples / batch_size
 
 
@@ -55,23 +55,23 @@ def train_batches(
     process_index: int = 0,
     process_count: int = 1,
 ) -> Iterator[HostBatch]:
-    """This process's part of the training batches of steps `start_step` to `stop_step - 1`.
+    """Yields this process's rows of the training batches `start_step` to `stop_step - 1`.
 
     Args:
-        split: where the examples come from.
-        batch_size: of the global batch, B.
-        seed: of the order and of the augmentation.
-        augmentation: what may be done to an image.
+        split: training examples.
+        batch_size: size B of the global batch.
+        seed: seed of the order and of the augmentation.
+        augmentation: settings of the augmentation.
         start_step: first step, 0-based.
         stop_step: one past the last step.
-        features: of every example of the split as it is, [N, ...]; None where there are none.
-        process_index: which part of the global batch is ours.
-        process_count: in how many parts it comes.
+        features: features of every example without augmentation, [N, ...]; None for no features.
+        process_index: index of this process.
+        process_count: number of processes.
 
     Yields:
-        `image` float32 [b, H, W, C] in [0, 1], `label` int32 [b], `_valid` bool [b] (all true) and
-        `_index` int32 [b], the place in the global batch; b = batch_size / process_count. Also
-        `features` [b, ...] where there are some.
+        `image` float32 [b, H, W, C] in [0, 1], `label` int32 [b], `_valid` bool [b] (all true),
+        `_index` int32 [b], the row in the global batch, and `features` [b, ...] if given;
+        b = B / process_count.
     """
     tf = tensorflow()
     rows = local_rows(batch_size, process_index, process_count)
@@ -82,13 +82,13 @@ def train_batches(
     def gather(indices: np.ndarray) -> list[np.ndarray]:
         return [to_unit_interval(split.images[indices]), *(x[indices] for x in arrays.values())]
 
-    @tf.autograph.experimental.do_not_convert  # nothing here needs its rewriting
+    @tf.autograph.experimental.do_not_convert  # there is no Python control flow to convert
     def make_batch(step: Any) -> dict[str, Any]:
         positions = step * batch_size + tf.constant(rows, tf.int64)
         epochs, offsets = positions // num_examples, positions % num_examples
-        # The op under tf.random.experimental.index_shuffle, which pads a seed per row wrongly.
-        # Three seed words: the run's seed, the epoch, and a constant that keeps this use of the
-        # seed apart from the augmentation's.
+        # The op that tf.random.experimental.index_shuffle wraps; the wrapper pads one seed per
+        # row wrongly. The seed has three words: the run's seed, the epoch, and a constant that
+        # separates this use of the seed from the augmentation's.
         seeds = tf.stack([tf.fill([len(rows)], tf.constant(seed, tf.int64)), epochs], axis=1)
         seeds = tf.pad(seeds, [[0, 0], [0, 1]], constant_values=_SHUFFLE_STREAM)
         indices = tf.raw_ops.RandomIndexShuffle(
@@ -109,8 +109,7 @@ def train_batches(
 
     options = tf.data.Options()
     options.deterministic = True
-    # Nothing here is left to tune, and an iterator's end waits for the tuner to wake, up to a
-    # minute.
+    # There is nothing to tune, and the end of an iterator waits up to a minute for the tuner.
     options.autotune.enabled = False
     dataset = tf.data.Dataset.range(start_step, stop_step)
     dataset = dataset.map(make_batch, num_parallel_calls=2).prefetch(2).with_options(options)
@@ -118,7 +117,7 @@ def train_batches(
 
 
 def num_eval_batches(num_examples: int, batch_size: int) -> int:
-    """The number of padded batches in which every example appears once."""
+    """Returns the number of padded batches in which every example appears once."""
     return -(-num_examples // batch_size)
 
 
@@ -130,21 +129,21 @@ def eval_batches(
     process_index: int = 0,
     process_count: int = 1,
 ) -> Iterator[HostBatch]:
-    """This process's part of batches that hold every example once, in order.
+    """Yields this process's rows of batches that hold every example once, in order.
 
-    The last batch is padded, `_valid` false, so that every batch has one shape and every process
-    the same number of batches, and no example is dropped or counted twice.
+    The last batch is padded with `_valid` false: all batches have one shape, all processes have the
+    same number of batches, and no example is dropped or counted twice.
 
     Args:
-        images: [N, H, W, C], see `jaxad.data.prepare.preprocess`.
+        images: uint8, uint16 or float in [0, 1], [N, H, W, C].
         arrays: further arrays [N, ...] to batch.
-        batch_size: of the global batch.
-        process_index: which part of the global batch is ours.
-        process_count: in how many parts it comes.
+        batch_size: size B of the global batch.
+        process_index: index of this process.
+        process_count: number of processes.
 
     Yields:
         `image` float32 [b, H, W, C] in [0, 1], each of `arrays`, `_valid` bool [b] and `_index`
-        int32 [b], the place in `images` (0 for padding).
+        int32 [b], the row in `images` (0 for padding); b = B / process_count.
     """
     rows = local_rows(batch_size, process_index, process_count)
     for number in range(num_eval_batches(len(images), batch_size)):

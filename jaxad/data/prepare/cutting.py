@@ -47,10 +47,6 @@ class Cutting:
     min_lesion_pixels: int = 10
 
     def __post_init__(self) -> None:
-        if self.plane not in _PLANES:
-            raise UserError(
-                f"config.data.volume.plane: '{self.plane}' is not one of {', '.join(_PLANES)}."
-            )
         if (
             not all(isinstance(number, int) for number in self.slices)
             or len(self.slices) not in (0, 2, 3)
@@ -59,15 +55,6 @@ class Cutting:
             raise UserError(
                 f"config.data.volume.slices: {self.slices}; give (start, stop) or (start, stop, "
                 "step) as in Python, such as (20, -20), or () for all."
-            )
-        for name in ("spacing", "field_of_view", "min_lesion_pixels"):
-            if not 0 <= getattr(self, name) < 1e6:
-                raise UserError(
-                    f"config.data.volume.{name}: {getattr(self, name)} is not 0 or more."
-                )
-        if not 0 <= self.min_foreground < 1:
-            raise UserError(
-                f"config.data.volume.min_foreground: {self.min_foreground} is not in [0, 1)."
             )
 
 

@@ -16,13 +16,6 @@ from skimage.filters import threshold_otsu
 from jaxad.data.prepare.preprocess import LARGEST
 from jaxad.errors import DataError, UserError
 
-INTENSITIES = ("auto", "range", "zscore", "percentile")
-FOREGROUNDS = ("nonzero", "all", "otsu")
-SQUARES = ("pad", "crop", "stretch")
-
-#: The other fields of `Preparation` that each intensity uses.
-TAKES = {"range": (), "zscore": ("foreground", "clip"), "percentile": ("foreground", "percentiles")}
-
 #: Normalised foreground stays above the background, which is 0.
 _MIN_FOREGROUND = 1 / 255
 
@@ -57,18 +50,6 @@ class Preparation:
     square: str = "pad"
 
     def __post_init__(self) -> None:
-        for name, known in (
-            ("intensity", INTENSITIES),
-            ("foreground", FOREGROUNDS),
-            ("square", SQUARES),
-        ):
-            if getattr(self, name) not in known:
-                raise UserError(
-                    f"config.data.preprocess.{name}: '{getattr(self, name)}' is not one of "
-                    f"{', '.join(known)}."
-                )
-        if not self.clip > 0:
-            raise UserError(f"config.data.preprocess.clip: {self.clip} is not above 0.")
         if len(self.percentiles) != 2 or not 0 <= self.percentiles[0] < self.percentiles[1] <= 100:
             raise UserError(
                 f"config.data.preprocess.percentiles: {self.percentiles}; give a lower and an "

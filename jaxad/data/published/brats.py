@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from typing import ClassVar
 
 from jaxad.data.files.items import Item
 from jaxad.data.files.names import stem
@@ -14,33 +15,23 @@ from jaxad.errors import UserError
 
 _MODALITIES = ("flair", "t1", "t1ce", "t2")
 
-_CITATION = """@article{menze2014multimodal,
-  title={The multimodal brain tumor image segmentation benchmark (BRATS)},
-  author={Menze, Bjoern H. and Jakab, Andras and Bauer, Stefan and others},
-  journal={IEEE Transactions on Medical Imaging}, volume={34}, number={10}, year={2014}
-}"""
-
 
 class _Brats(ManualBuilder, skip_registration=True):  # type: ignore[call-arg]  # TFDS has no types
-    """What both years have in common.
+    """Base class of both years.
 
-    A slice is anomalous with more than 10 labelled pixels, normal with none, and left out between.
-    Patients are drawn into splits; `train` and `val` have normal slices alone, `test` both kinds.
+    A slice with more than 10 labelled pixels is anomalous, one with none is normal, and others are
+    left out. Patients are drawn into splits; `train` and `val` have only normal slices.
     """
 
-    KIND = "nifti"
     UNIT = "slices"
-    CITATION = _CITATION
-    FIRST_MODALITY = "t2"
-
-    @classmethod
-    def _has_masks(cls) -> bool:
-        return True
+    HAS_MASKS = True
+    CITATION = "Menze et al., IEEE Transactions on Medical Imaging 34(10), 2014"
+    DEFAULT_MODALITY: ClassVar[str]
 
     @classmethod
     def of_site(cls, items: list[Item], modality: str) -> list[Item]:
-        """Where files are named as those of BraTS, one modality of each patient."""
-        ending = f"_{modality or cls.FIRST_MODALITY}"
+        """Selects one modality of each patient if files are named as those of BraTS are."""
+        ending = f"_{modality or cls.DEFAULT_MODALITY}"
         named = [item for item in items if stem(item.paths[0]).endswith(ending)]
         return [
             dataclasses.replace(item, group=stem(item.paths[0]).removesuffix(ending))
@@ -49,13 +40,13 @@ class _Brats(ManualBuilder, skip_registration=True):  # type: ignore[call-arg]  
 
     @classmethod
     def layout(cls, root: Path, choices: Choices) -> Layout:
-        modalities = cls.modalities(choices, dict.fromkeys(_MODALITIES, ""), cls.FIRST_MODALITY)
+        modalities = cls.modalities(choices, dict.fromkeys(_MODALITIES, ""), cls.DEFAULT_MODALITY)
         files = {stem(path): path for path in find_files(root, NIFTI_SUFFIXES)}
         patients = sorted({name.rpartition("_")[0] for name in files if name.endswith("_seg")})
         if not patients:
             raise UserError(
-                f"{cls.name}: '{root}' holds no <patient>/<patient>_seg.nii.gz; name the folder of "
-                "the training data, which have masks. How to get the data: docs/data.md."
+                f"{cls.name}: '{root}' has no <patient>/<patient>_seg.nii.gz; name the folder of "
+                "the training data, which has masks. How to get the data: docs/data.md."
             )
         items = []
         for patient in patients:
@@ -95,9 +86,9 @@ class Brats2017(_Brats):
                                        Brats17_CBICA_AAB_1_seg.nii.gz
         <root>/LGG/...
     """
-    # As its first author's earlier code has it: z-score in the brain, 20 slices off at each end.
+    # As in earlier code of the pchVAE paper's first author: 20 slices dropped at each end.
     DEFAULTS = Cutting(slices=(20, -20), field_of_view=200.0)
-    DESCRIPTION = "Axial slices of brains with gliomas (BraTS 2017)."
+    DEFAULT_MODALITY = "t2"
     HOMEPAGE = "https://www.med.upenn.edu/cbica/brats2017/"
 
 
@@ -115,9 +106,8 @@ class Brats2021(_Brats):
                                BraTS2021_00000_seg.nii.gz
         <root>/BraTS2021_00002/...
     """
-    # "We slice the central portion of each 3D data set": the middle third of 155, our reading.
+    # AE-FLOW: "We slice the central portion of each 3D data set", read as the middle third of 155.
     DEFAULTS = Cutting(slices=(52, 104), field_of_view=200.0)
     PUBLISHED = {("train", 0): 11_739, ("test", 0): 459, ("test", 1): 1_051}
-    FIRST_MODALITY = "flair"
-    DESCRIPTION = "Middle axial slices of brains with gliomas (BraTS 2021)."
+    DEFAULT_MODALITY = "flair"
     HOMEPAGE = "https://www.synapse.org/brats2021"

@@ -11,10 +11,10 @@ _CLASSES = ("MEL", "NV", "BCC", "AKIEC", "BKL", "DF", "VASC")
 
 
 class Isic2018(ManualBuilder):
-    """Skin lesions; nevi (NV) are normal, the other six classes are not.
+    """Skin lesions; nevi (NV) are normal, the other six classes anomalous.
 
-    The official validation images are the test split, as in AE-FLOW. Images of one lesion are a
-    group where `ISIC2018_Task3_Training_LesionGroupings.csv` is there; patients are not published.
+    The official validation images are the test split, as in AE-FLOW. Patients are not published:
+    images of one lesion are a group if `ISIC2018_Task3_Training_LesionGroupings.csv` exists.
     """
 
     MANUAL_DOWNLOAD_INSTRUCTIONS = """
@@ -29,13 +29,8 @@ class Isic2018(ManualBuilder):
         <root>/ISIC2018_Task3_Validation_GroundTruth/ISIC2018_Task3_Validation_GroundTruth.csv
     """
     PUBLISHED = {("train", 0): 6_705, ("test", 0): 123, ("test", 1): 70}
-    DESCRIPTION = "Dermatoscopic images of skin lesions (ISIC 2018, task 3)."
     HOMEPAGE = "https://challenge.isic-archive.com/landing/2018/"
-    CITATION = """@article{codella2019skin,
-  title={Skin lesion analysis toward melanoma detection 2018},
-  author={Codella, Noel and Rotemberg, Veronica and Tschandl, Philipp and others},
-  journal={arXiv:1902.03368}, year={2019}
-}"""
+    CITATION = "Codella et al., arXiv:1902.03368, 2019"
 
     @classmethod
     def layout(cls, root: Path, choices: Choices) -> Layout:
@@ -52,7 +47,7 @@ class Isic2018(ManualBuilder):
 
 
 def _rows(root: Path, name: str, optional: bool = False) -> list[dict[str, str]]:
-    """The rows of a CSV file, in the root or in a folder of its own."""
+    """Reads a CSV file that is in the root, or in the folder that its archive unpacks to."""
     places = (root / name, root / Path(name).stem / name)
     path = next((path for path in places if path.is_file()), None)
     if path is None:
@@ -76,15 +71,14 @@ def _items(root: Path, part: str, lesions: dict[str, str]) -> list[Item]:
     for number, row in enumerate(_rows(root, name), start=2):
         try:
             image = row["image"]
-            (kind,) = (one for one in _CLASSES if float(row[one]) == 1)
+            (lesion_class,) = (name for name in _CLASSES if float(row[name]) == 1)
         except (KeyError, ValueError, TypeError) as error:
             raise UserError(
-                f"isic2018: {name} line {number}: is not an image and one of "
+                f"isic2018: {name} line {number}: does not give an image one of the classes "
                 f"{', '.join(_CLASSES)}; download it again."
             ) from error
-        path = folder / f"{image}.jpg"
-        group = lesions.get(image, image)
-        items.append(Item(image, group, (path,), int(kind != "NV")))
+        path, group = folder / f"{image}.jpg", lesions.get(image, image)
+        items.append(Item(image, group, (path,), int(lesion_class != "NV")))
     if not items:
         raise UserError(f"isic2018: {name} has no rows; download it again.")
     return items

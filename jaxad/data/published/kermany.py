@@ -13,25 +13,22 @@ from jaxad.errors import UserError
 
 logger = logging.getLogger(__name__)
 
-_CITATION = """@article{kermany2018identifying,
-  title={Identifying medical diagnoses and treatable diseases by image-based deep learning},
-  author={Kermany, Daniel S. and Goldbaum, Michael and Cai, Wenjia and others},
-  journal={Cell}, volume={172}, number={5}, pages={1122--1131}, year={2018}
-}"""
-
 
 class _Kermany(ManualBuilder, skip_registration=True):  # type: ignore[call-arg]  # TFDS has no types
-    """`train/NORMAL` is learnt from, `test/<class>` is tested, as published."""
+    """Base class of both data sets: `train/NORMAL` is trained on, `test/<class>` is tested.
 
-    CITATION = _CITATION
+    Attributes:
+        FOLDER: folder that the archive unpacks to; Kaggle's archives add a space.
+        ANOMALIES: folders of `test` beside NORMAL.
+        TRAINING: folders whose NORMAL images are trained on.
+        PATIENT: regular expression whose first group finds the patient in the name of a file.
+    """
+
+    CITATION = "Kermany et al., Cell 172(5):1122-1131, 2018"
     HOMEPAGE = "https://data.mendeley.com/datasets/rscbjbr9sj"
-    #: The folder that an archive unpacks to; archives of Kaggle add a space.
     FOLDER = ""
-    #: Folders of `test`, beside NORMAL.
     ANOMALIES: tuple[str, ...] = ()
-    #: Folders whose NORMAL images are learnt from.
-    LEARNT: tuple[str, ...] = ("train",)
-    #: What of a file's name is the patient.
+    TRAINING: tuple[str, ...] = ("train",)
     PATIENT = ""
 
     @classmethod
@@ -39,15 +36,15 @@ class _Kermany(ManualBuilder, skip_registration=True):  # type: ignore[call-arg]
         nested = [root / name for name in (cls.FOLDER, f"{cls.FOLDER} ")]
         base = next((folder for folder in (root, *nested) if (folder / "train").is_dir()), None)
         needed = ["train/NORMAL", "test/NORMAL", *(f"test/{name}" for name in cls.ANOMALIES)]
-        lacking = needed if base is None else [n for n in needed if not (base / n).is_dir()]
-        if base is None or lacking:
+        missing = needed if base is None else [n for n in needed if not (base / n).is_dir()]
+        if base is None or missing:
             raise UserError(
-                f"{cls.name}: '{base or root}' has no {lacking[0]}; name the folder with "
+                f"{cls.name}: '{base or root}' has no {missing[0]}; name the folder with "
                 f"{', '.join(needed)}. How to get the data: docs/data.md."
             )
         train = [
             item
-            for split in cls.LEARNT
+            for split in cls.TRAINING
             if (base / split / "NORMAL").is_dir()
             for item in cls._items(base, f"{split}/NORMAL", 0)
         ]
@@ -65,29 +62,29 @@ class _Kermany(ManualBuilder, skip_registration=True):  # type: ignore[call-arg]
 
     @classmethod
     def patient(cls, path: Path) -> str:
-        """The patient of a file, by its name; the name where it tells none."""
-        found = re.match(cls.PATIENT, path.stem)
-        return found[1] if found else path.stem
+        """Returns the patient that a file's name tells, or the name itself."""
+        match = re.match(cls.PATIENT, path.stem)
+        return match[1] if match else path.stem
 
     @classmethod
     def of_site(cls, items: list[Item], modality: str) -> list[Item]:
+        """Finds the patients in the names of files."""
         del modality
         return [dataclasses.replace(item, group=cls.patient(item.paths[0])) for item in items]
 
     @classmethod
     def _without_shared(cls, train: list[Item], test: list[Item], choices: Choices) -> list[Item]:
-        """The images to learn from; with `regroup` without those of patients that are tested."""
-        tested = {item.group for item in test}
-        shared = {item.group for item in train} & tested
-        if not shared or choices.test_only:  # of `train` nothing is learnt then
+        """Removes the images of tested patients from `train` with `regroup`; warns without it."""
+        shared = {item.group for item in train} & {item.group for item in test}
+        if not shared or choices.test_only:
             return train
         count = sum(item.group in shared for item in train)
         if choices.regroup:
             return [item for item in train if item.group not in shared]
         logger.warning(
-            f"warning: {cls.name}: {count:,} images to learn from are of {len(shared):,} patients "
-            "who are tested, too: the published split leaks. --config.data.regroup=True leaves "
-            "these images out."
+            f"warning: {cls.name}: {count:,} training images are of {len(shared):,} patients that "
+            "are also tested: the published split leaks. --config.data.regroup=True leaves these "
+            "images out."
         )
         return train
 
@@ -107,8 +104,6 @@ class Oct2017(_Kermany):
     # NORMAL-1001666-1: class, patient, image.
     PATIENT = r"[A-Za-z]+-(\d+)-\d+"
     PUBLISHED = {("train", 0): 26_315, ("test", 0): 242, ("test", 1): 3 * 242}
-    SHARES_PATIENTS = True
-    DESCRIPTION = "Retinal optical coherence tomography (Kermany et al. 2018)."
 
 
 class Chestxray(_Kermany):
@@ -119,15 +114,13 @@ class Chestxray(_Kermany):
     `chest-xray-pneumonia` from Kaggle) and unpack it. Give the folder chest_xray:
 
         <root>/train/NORMAL/IM-0115-0001.jpeg ...          (train/PNEUMONIA is not needed)
-        <root>/val/NORMAL/*.jpeg                           (Kaggle: eight that are train's)
+        <root>/val/NORMAL/*.jpeg                           (Kaggle: eight training images)
         <root>/test/NORMAL/*.jpeg, test/PNEUMONIA/person1_virus_6.jpeg ...
     """
     FOLDER = "chest_xray"
     ANOMALIES = ("PNEUMONIA",)
-    # With Kaggle's eight the 1,349 of the paper are complete.
-    LEARNT = ("train", "val")
+    # Kaggle's archive has eight of the paper's 1,349 training images in `val`.
+    TRAINING = ("train", "val")
     # IM-0115-0001, NORMAL2-IM-0027-0001-0002 and person1_virus_6: patient, then image.
     PATIENT = r"((?:NORMAL2-)?IM-\d+|person\d+)"
     PUBLISHED = {("train", 0): 1_349, ("test", 0): 234, ("test", 1): 390}
-    SHARES_PATIENTS = True
-    DESCRIPTION = "Chest X-rays of children (Kermany et al. 2018)."

@@ -1,8 +1,8 @@
-"""Data sets whose files everyone has to fetch for themselves, as TensorFlow Datasets builders.
+"""Published data sets whose files every user has to fetch, as TensorFlow Datasets builders.
 
-A data set is a class with `layout(root)`, which says which files are in which split and which of
-them are wanted, and with the instructions how to get them. What is read is kept as TFDS keeps it,
-under a name that tells the settings and changes when a file does.
+A data set is a subclass of `ManualBuilder`: its `layout` finds the files of each split, and its
+instructions say how to get them. TFDS keeps the prepared images in a folder whose name changes with
+the settings and with the files.
 """
 
 import abc
@@ -20,6 +20,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from jaxtyping import Shaped
 
+from jaxad.data.data_sets import DATA_SETS
 from jaxad.data.files.formats import Kind
 from jaxad.data.files.items import Item, Reading
 from jaxad.data.files.mask_search import refuse_masks
@@ -34,23 +35,27 @@ from jaxad.runtime.cpu_tensorflow import tensorflow
 
 logger = logging.getLogger(__name__)
 
-#: A part of the published data is no reason to complain of its size; most of them is.
-_MOST = 0.9
+#: Sizes are compared with the paper's only if each is at least this share of it: users who work
+#: with a part of the data need no warning.
+_LEAST_SHARE = 0.9
+
+#: Items by split.
+Layout = Mapping[str, list[Item]]
 
 
 @dataclasses.dataclass(frozen=True)
 class Choices:
-    """What `config.data` says of a data set of files.
+    """The settings in `config.data` that a published data set depends on.
 
     Attributes:
-        preparation: of pixels.
-        cutting: of volumes; what is 0 or empty is the data set's own.
-        splitting: of patients.
-        on_error: `raise` or `skip`.
-        modality: the data set's names of modalities, with commas between; "": its own.
-        regroup: whether patients that published splits share are kept together.
-        check_sizes: whether the published sizes are held against the files.
-        test_only: whether every patient is tested, and none is learnt from.
+        preparation: how pixels become an image.
+        cutting: how volumes are cut; fields that are 0 or empty take the data set's `DEFAULTS`.
+        splitting: how patients are drawn into splits.
+        on_error: `raise`, or `skip` bad files.
+        modality: names of modalities, separated by commas; "" for the data set's default.
+        regroup: whether to leave training images of tested patients out.
+        check_sizes: whether to compare the numbers of images with the published ones.
+        test_only: whether all patients are tested.
     """
 
     preparation: Preparation = Preparation(64, 1)
@@ -63,17 +68,13 @@ class Choices:
     test_only: bool = False
 
 
-#: Splits of items, as a layout makes them.
-Layout = Mapping[str, list[Item]]
-
-
 @dataclasses.dataclass(kw_only=True)
 class ManualConfig(tfds.core.BuilderConfig):
     """One version of a data set; `make_config` names it.
 
     Attributes:
-        choices: what was chosen.
-        splits: its items, where they were looked for; None: they will be.
+        choices: settings.
+        splits: items of each split; None if they are still to be found.
     """
 
     choices: Choices = dataclasses.field(default_factory=Choices)
@@ -81,43 +82,42 @@ class ManualConfig(tfds.core.BuilderConfig):
 
 
 def make_config(choices: Choices, files: str = "") -> ManualConfig:
-    """A config whose name changes with anything that changes the data.
+    """Makes a config whose name changes with everything that changes the data.
 
     Args:
-        choices: what was chosen.
-        files: tells the files, and what is said of them.
+        choices: settings.
+        files: text that identifies the files and their labels.
     """
     size = choices.preparation.image_size
-    # Files that are skipped are kept by name: with `raise` what was read with `skip` is refused.
-    chosen = dataclasses.replace(choices, on_error="raise", check_sizes=True)
-    told = json.dumps(dataclasses.asdict(chosen), sort_keys=True)
-    digest = hashlib.blake2b(f"{told}{files}".encode(), digest_size=4).hexdigest()
+    # These two settings do not change what is cached: skipped files are kept by name, and a cache
+    # that was made with `skip` is refused with `raise`.
+    cached = dataclasses.replace(choices, on_error="raise", check_sizes=True)
+    settings = json.dumps(dataclasses.asdict(cached), sort_keys=True)
+    digest = hashlib.blake2b(f"{settings}{files}".encode(), digest_size=4).hexdigest()
     modality = "-".join(re.findall(r"\w+", choices.modality)) or "default"
     name = f"{modality}_{size}px_{digest}"
-    return ManualConfig(name=name, description=f"{size} x {size} pixels; {told}", choices=choices)
+    description = f"{size} x {size} pixels; {settings}"
+    return ManualConfig(name=name, description=description, choices=choices)
 
 
 class ManualBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]  # TFDS has no types
-    """A data set of files that its user has; see the module.
+    """Base class of data sets whose files the user fetches.
 
     Attributes:
-        KIND: of its files.
-        DEFAULTS: of `config.data.volume`, where the config says 0 or nothing.
-        PUBLISHED: (split, label) -> how many images or patients the papers have.
-        UNIT: what `PUBLISHED` counts: `images`, `patients` or `slices`.
-        SHARES_PATIENTS: whether the published splits have patients in common, or may have.
+        DEFAULTS: replaces fields of `config.data.volume` that are 0 or empty.
+        PUBLISHED: (split, label) -> published number of what `UNIT` names.
+        UNIT: `images`, `patients` or `slices`.
+        HAS_MASKS: whether the data set has masks.
     """
 
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES: ClassVar[dict[str, str]] = {"1.0.0": "Initial release."}
     BUILDER_CONFIGS: ClassVar[list[ManualConfig]] = [make_config(Choices())]
 
-    KIND: ClassVar[Kind] = "image"
     DEFAULTS: ClassVar[Cutting] = Cutting()
     PUBLISHED: ClassVar[Mapping[tuple[str, int], int]] = {}
     UNIT: ClassVar[str] = "images"
-    SHARES_PATIENTS: ClassVar[bool] = False
-    DESCRIPTION: ClassVar[str] = ""
+    HAS_MASKS: ClassVar[bool] = False
     HOMEPAGE: ClassVar[str] = ""
     CITATION: ClassVar[str] = ""
 
@@ -126,26 +126,40 @@ class ManualBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  #
         super().__init__(**kwargs)
         self._slices: collections.Counter[tuple[str, int]] = collections.Counter()
 
-    @property
-    def choices(self) -> Choices:
-        """What the config says."""
-        return self.builder_config.choices
-
     @classmethod
     @abc.abstractmethod
     def layout(cls, root: Path, choices: Choices) -> Layout:
-        """Which files are in which split: `train` (with what is to be validated on) and `test`.
+        """Finds the files of each split: `train`, part of which becomes `val`, and test splits.
 
         Raises:
-            UserError: the files do not lie as they should; the message says how they should.
+            UserError: the files are not where they should be; the message says where.
         """
 
     @classmethod
+    def of_site(cls, items: list[Item], modality: str) -> list[Item]:
+        """Selects and groups files of another site that are named as this data set's files are.
+
+        Args:
+            items: all files, each with a patient of its own.
+            modality: modality that the run was trained on; "" for the data set's default.
+
+        Returns:
+            Items with the patients that their names tell; all items if no name fits.
+        """
+        del modality
+        return items
+
+    @classmethod
+    def file_format(cls) -> Kind:
+        """Returns the format of the files."""
+        return DATA_SETS[cls.name].format_of_files
+
+    @classmethod
     def modalities(cls, choices: Choices, known: Iterable[str], default: str) -> tuple[str, ...]:
-        """What `config.data.modality` names, one for each channel.
+        """Returns the modalities that `config.data.modality` names, one for each channel.
 
         Raises:
-            UserError: one is not known.
+            UserError: one is unknown.
         """
         names = tuple(name.strip() for name in (choices.modality or default).split(","))
         known = tuple(known)
@@ -158,195 +172,173 @@ class ManualBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  #
 
     @classmethod
     def reading_of(cls, reading: Reading) -> Reading:
-        """A reading in which what is left at its default is the data set's own."""
-        plain = dataclasses.asdict(Cutting())
-        given = dataclasses.asdict(reading.cutting)
-        own = dataclasses.asdict(cls.DEFAULTS)
-        chosen = {name: own[name] if given[name] == plain[name] else given[name] for name in own}
-        return dataclasses.replace(reading, cutting=Cutting(**chosen))
+        """Replaces fields of `reading.cutting` that are left at their defaults by `DEFAULTS`."""
+        unset = Cutting()
+        changes = {
+            field.name: getattr(cls.DEFAULTS, field.name)
+            for field in dataclasses.fields(Cutting)
+            if getattr(reading.cutting, field.name) == getattr(unset, field.name)
+        }
+        return dataclasses.replace(reading, cutting=dataclasses.replace(reading.cutting, **changes))
 
     @classmethod
     def reading(cls, choices: Choices) -> Reading:
-        """How its files are read."""
+        """Returns how the files are read."""
         return cls.reading_of(
-            Reading(cls.KIND, choices.preparation, choices.cutting, choices.on_error, measure=True)
+            Reading(cls.file_format(), choices.preparation, choices.cutting, choices.on_error, True)
         )
 
     @classmethod
+    def depth(cls, preparation: Preparation) -> Any:
+        """Returns the dtype of images: uint16 if intensities are normalised, else uint8."""
+        is_plain = cls.file_format() == "image" and preparation.of_images().intensity == "range"
+        return np.uint8 if is_plain else np.uint16
+
+    @classmethod
     def splits(cls, root: Path, choices: Choices) -> dict[str, list[Item]]:
-        """The items of all splits, `val` among them, checked against the published sizes.
+        """Finds the items of all splits, `val` among them.
 
         Raises:
-            UserError: see `layout`; a mask is among the images; or all data are there and are not
-                those of the paper.
+            UserError: see `layout` and `check_sizes`; or a mask is among the images.
         """
-        found = dict(cls.layout(root, choices))
-        paths = [path for items in found.values() for item in items for path in item.paths]
-        refuse_masks(paths, cls.KIND, root, "move masks away")
+        splits = dict(cls.layout(root, choices))
+        paths = [path for items in splits.values() for item in items for path in item.paths]
+        refuse_masks(paths, cls.file_format(), root, "move masks away")
         if cls.UNIT != "slices":
-            cls.check_sizes(_counts(found, cls.UNIT), choices)
+            cls.check_sizes(_counts(splits, cls.UNIT), choices)
         if choices.test_only:
-            return {name: items for name, items in found.items() if name.startswith("test")}
-        return with_val(found, choices.splitting)
+            return {name: items for name, items in splits.items() if name.startswith("test")}
+        return with_val(splits, choices.splitting)
 
     @classmethod
     def check_sizes(cls, counts: Mapping[tuple[str, int], int], choices: Choices) -> None:
-        """Holds sizes by split and label against the paper's, where all data are there.
+        """Compares sizes by split and label with the published ones if all data seem present.
+
+        Slices only cause a warning, because the rule that selects them is not published.
 
         Raises:
-            UserError: they differ; for slices, whose rule is not published, it is a warning.
+            UserError: the numbers of images or patients differ.
         """
         have = {key: counts.get(key, 0) for key in cls.PUBLISHED}
         wrong = [key for key, number in cls.PUBLISHED.items() if have[key] != number]
-        part = any(have[key] < _MOST * number for key, number in cls.PUBLISHED.items())
-        moved = choices.regroup or choices.test_only
-        if not wrong or part or moved or not choices.check_sizes:
+        is_part = any(have[key] < _LEAST_SHARE * number for key, number in cls.PUBLISHED.items())
+        if not wrong or is_part or choices.regroup or choices.test_only or not choices.check_sizes:
             return
-        told = ", ".join(
+        sizes = ", ".join(
             f"{have[split, label]:,} {'anomalous' if label else 'normal'} {cls.UNIT} in {split} "
             f"(paper: {cls.PUBLISHED[split, label]:,})"
             for split, label in wrong
         )
         if cls.UNIT == "slices":
-            logger.warning(f"warning: {cls.name}: {told}; the paper does not say its rule.")
+            logger.warning(f"warning: {cls.name}: {sizes}; the paper does not give its rule.")
             return
         raise UserError(
-            f"{cls.name}: {told}; fetch the version that the instructions name, or set "
+            f"{cls.name}: {sizes}; fetch the version that the instructions name, or set "
             "config.data.check_sizes to False."
         )
 
     def _info(self) -> tfds.core.DatasetInfo:
-        preparation = self.choices.preparation
+        preparation = self.builder_config.choices.preparation
         side, channels = preparation.image_size, preparation.channels
-        mask = {"mask": tfds.features.Image(shape=(side, side, 1), encoding_format="png")}
-        position = {"position": np.int32}
+        features: dict[str, Any] = {
+            "image": tfds.features.Image(
+                shape=(side, side, channels), dtype=self.depth(preparation), encoding_format="png"
+            ),
+            "label": tfds.features.ClassLabel(names=["normal", "anomalous"]),
+            "id": tfds.features.Text(),
+            "group": tfds.features.Text(),
+        }
+        if self.HAS_MASKS:
+            features["mask"] = tfds.features.Image(shape=(side, side, 1), encoding_format="png")
+        if DATA_SETS[self.name].holds_scans:
+            features["position"] = np.int32
         return tfds.core.DatasetInfo(
             builder=self,
-            description=self.DESCRIPTION,
-            features=tfds.features.FeaturesDict(
-                {
-                    "image": tfds.features.Image(
-                        shape=(side, side, channels),
-                        dtype=self.depth(self.choices.preparation),
-                        encoding_format="png",
-                    ),
-                    "label": tfds.features.ClassLabel(names=["normal", "anomalous"]),
-                    "id": tfds.features.Text(),
-                    "group": tfds.features.Text(),
-                    **(mask if self._has_masks() else {}),
-                    **(position if self.KIND != "image" else {}),
-                }
-            ),
+            description=DATA_SETS[self.name].title,
+            features=tfds.features.FeaturesDict(features),
             supervised_keys=("image", "label"),
-            homepage=self.HOMEPAGE or None,
-            citation=self.CITATION or None,
+            homepage=self.HOMEPAGE,
+            citation=self.CITATION,
             disable_shuffling=True,
             metadata=tfds.core.MetadataDict(files={}),
         )
 
-    @classmethod
-    def _has_masks(cls) -> bool:
-        return False
-
-    @classmethod
-    def depth(cls, preparation: Preparation) -> Any:
-        """8 bits where the files have no more, 16 where intensities are normalised."""
-        kept = cls.KIND == "image" and preparation.of_images().intensity == "range"
-        return np.uint8 if kept else np.uint16
-
-    @classmethod
-    def of_site(cls, items: list[Item], modality: str) -> list[Item]:
-        """Of another site's files those that this data set would take, with its patients.
-
-        Args:
-            items: every file, each a patient.
-            modality: the one that the run learnt from; "" is the data set's own.
-        """
-        del modality
-        return items
-
     def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[int, dict]]]:
-        splits = self.builder_config.splits
-        if splits is None:
-            splits = self.splits(Path(dl_manager.manual_dir), self.choices)
+        config = self.builder_config
+        splits = config.splits or self.splits(Path(dl_manager.manual_dir), config.choices)
         return {name: self._generate_examples(name, items) for name, items in splits.items()}
 
     def _generate_examples(self, split: str, items: list[Item]) -> Iterator[tuple[int, dict]]:
-        summary, number = FilesSummary(), 0
-        learnt = "train" if split == "val" else split
-        for rows in read_items(items, self.reading(self.choices), f"{self.name} {split}"):
+        choices, summary = self.builder_config.choices, FilesSummary()
+        number = 0
+        for rows in read_items(items, self.reading(choices), f"{self.name} {split}"):
             summary.add(rows)
-            images = to_depth(rows.images, self.depth(self.choices.preparation))
+            images = to_depth(rows.images, self.depth(choices.preparation))
             for place, name in enumerate(rows.ids):
                 label = int(rows.labels[place])
                 example: dict[str, Any] = {
-                    "image": encode_png(images[place]),
+                    "image": _encode_png(images[place]),
                     "label": label,
                     "id": name,
                     "group": rows.item.group,
                 }
-                if self._has_masks():
+                if self.HAS_MASKS:
                     empty = np.zeros(images.shape[1:3], np.uint8)
                     mask = empty if rows.masks is None else rows.masks[place]
-                    example["mask"] = encode_png(mask[..., None])
+                    example["mask"] = _encode_png(mask[..., None])
                 if rows.positions is not None:
                     example["position"] = int(rows.positions[place])
-                self._slices[learnt, label] += 1
+                # The published number of training slices includes those of `val`.
+                self._slices["train" if split == "val" else split, label] += 1
                 yield number, example
                 number += 1
         files = summary.finish()
         if not number:
-            why = f"; the first: {files.skipped[0]}" if files.skipped else ""
-            raise UserError(f"{self.name} {split}: none of {len(items)} files gives an image{why}")
+            reason = f"; the first: {files.skipped[0]}" if files.skipped else ""
+            raise UserError(
+                f"{self.name} {split}: none of {len(items)} files gives an image{reason}"
+            )
         self.info.metadata["files"][split] = dataclasses.asdict(files)
 
     def download_and_prepare(self, **kwargs: Any) -> None:
-        """Reads the files if that was not done yet; what was skipped is told each time.
+        """Reads the files, unless the cache has them.
 
         Args:
-            **kwargs: as of `tfds.core.DatasetBuilder.download_and_prepare`.
+            **kwargs: see `tfds.core.DatasetBuilder.download_and_prepare`.
         """
         with silent_tfds():
             super().download_and_prepare(**kwargs)
         if self.UNIT == "slices" and self._slices:
-            self.check_sizes(self._slices, self.choices)
+            self.check_sizes(self._slices, self.builder_config.choices)
 
 
 def _counts(splits: Layout, unit: str) -> dict[tuple[str, int], int]:
-    """How many images or patients a split has with each label."""
-    counts: dict[tuple[str, int], set[str]] = {}
+    """Counts the images or patients of each split and label."""
+    names = collections.defaultdict(set)
     for split, items in splits.items():
         for item in items:
-            key = item.group if unit == "patients" else item.id
-            counts.setdefault((split, int(item.label != 0)), set()).add(key)
-    return {key: len(names) for key, names in counts.items()}
+            names[split, int(item.label != 0)].add(item.group if unit == "patients" else item.id)
+    return {key: len(members) for key, members in names.items()}
 
 
-def encode_png(image: Shaped[np.ndarray, "h w c"]) -> bytes:
-    """A PNG file of 8 or 16 bits."""
-    tf = tensorflow()
-    return tf.io.encode_png(image, compression=1).numpy()
+def _encode_png(image: Shaped[np.ndarray, "h w c"]) -> bytes:
+    """Encodes 8 or 16 bits."""
+    return tensorflow().io.encode_png(image, compression=1).numpy()
 
 
 def config_for(builder: type[ManualBuilder], root: Path, choices: Choices) -> ManualConfig:
-    """The config of the files that lie below a root now.
+    """Makes the config of the files that are below a root now.
 
-    Its name changes with the files, and with what another file says of them (a label, a patient).
+    Its name changes with the files, and with the labels and patients that other files assign.
 
     Raises:
-        UserError: they do not lie as they should.
+        UserError: see `ManualBuilder.splits`.
     """
     splits = builder.splits(root, choices)
+    items = [(split, item) for split in splits for item in splits[split]]
     paths = [
-        path
-        for items in splits.values()
-        for item in items
-        for path in (*item.paths, *([item.mask] if item.mask else []))
+        path for _, item in items for path in (*item.paths, *([item.mask] if item.mask else []))
     ]
-    said = [
-        (split, item.id, item.group, item.label, item.normal_only)
-        for split, items in splits.items()
-        for item in items
-    ]
-    config = make_config(choices, f"{fingerprint(root, paths)}{said}")
+    rows = [(split, item.id, item.group, item.label, item.normal_only) for split, item in items]
+    config = make_config(choices, f"{fingerprint(root, paths)}{rows}")
     return dataclasses.replace(config, splits=splits)

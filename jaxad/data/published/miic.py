@@ -10,7 +10,7 @@ from jaxad.errors import UserError
 class Miic(ManualBuilder):
     """Metal layers of integrated circuits under a scanning electron microscope.
 
-    How the archive is laid out is not published; it is expected in the layout of `folder`.
+    The layout of the archive is not published; the layout of `folder` is expected.
     """
 
     MANUAL_DOWNLOAD_INSTRUCTIONS = """
@@ -22,27 +22,18 @@ class Miic(ManualBuilder):
         <root>/ground_truth/anomalous/*.png                masks by the same names
     """
     PUBLISHED = {("train", 0): 23_888, ("test", 0): 1_272, ("test", 1): 116}
-    DESCRIPTION = "Scanning electron microscopy of integrated circuits (MIIC)."
+    HAS_MASKS = True
     HOMEPAGE = "https://github.com/wenbihan/MIIC-IAD"
-    CITATION = """@inproceedings{huang2021joint,
-  title={Joint anomaly detection and inpainting for microscopy images via deep self-supervised
-    learning},
-  author={Huang, Ling and Cheng, Deruo and Yang, Xulei and others},
-  booktitle={IEEE International Conference on Image Processing}, year={2021}
-}"""
+    CITATION = "Huang et al., IEEE International Conference on Image Processing, 2021"
 
     @classmethod
     def layout(cls, root: Path, choices: Choices) -> Layout:
         splits = read_folder(root, "image", choices.splitting)
-        tested = splits.get("test", [])
-        bare = next((item for item in tested if item.label and item.mask is None), None)
-        if bare is not None:
+        test = splits.get("test", [])
+        without_mask = [item for item in test if item.label and item.mask is None]
+        if without_mask:
             raise UserError(
-                f"{bare.paths[0]}: has no mask; the data set comes with one for every anomalous "
-                "image, put them into ground_truth/anomalous/ under the same names."
+                f"{without_mask[0].paths[0]}: has no mask; the data set has one for every "
+                "anomalous image, put them into ground_truth/anomalous/ under the same names."
             )
-        return {"train": [*splits["train"], *splits["val"]], "test": tested}
-
-    @classmethod
-    def _has_masks(cls) -> bool:
-        return True
+        return {"train": [*splits["train"], *splits["val"]], "test": test}

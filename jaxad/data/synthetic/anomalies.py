@@ -1,7 +1,7 @@
 """Anomalies drawn into a subject's signal: natural objects and lesions.
 
-Both work on the intensity scale of `Subject.signal`, before noise and standardisation. All sizes
-are in mm and none depends on the slice, so that position tells nothing about an anomaly.
+Both use the intensity scale of `Subject.signal`, before noise and standardisation. Sizes are in mm
+and do not depend on the slice, so that the position of a slice predicts nothing about an anomaly.
 """
 
 import dataclasses
@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy import ndimage
 
-from jaxad.data.synthetic.fields import Purpose, SplineField, keyed_generator
+from jaxad.data.synthetic.fields import Purpose, SplineField, SubjectKey
 from jaxad.data.synthetic.geometry import (
     WELL_INSIDE,
     ellipse_outline,
@@ -26,7 +26,7 @@ from jaxad.data.synthetic.template import spacing_mm
 
 LESION_RADIUS_MM = (11.0, 22.0)
 LESION_AREA_SHARE = 0.006
-"""A slice is positive when a lesion covers more than this share of its pixels."""
+"""A lesion covers more than this share of the pixels of each of its slices."""
 
 _HYPO_SHARE = 0.6
 _HYPO, _HYPER = (0.35, 0.65), (1.22, 1.4)
@@ -45,26 +45,24 @@ _IN_WHITE_MATTER = 0.7
 
 
 def draw_objects(
-    subject: Subject, seed: int, split: int, number: int, slices: Iterable[int]
+    subject: Subject, key: SubjectKey, slices: Iterable[int]
 ) -> tuple[Float[np.ndarray, "20 s s"], Bool[np.ndarray, "20 s s"]]:
-    """Draw a piece of a photograph into each of `slices`.
+    """Draws a piece of a photograph into each of `slices`.
 
-    Each slice's object depends on the subject's key and the slice alone.
+    The object of a slice depends only on the key and the index of the slice.
 
     Args:
-      subject: whose brain; it is not changed.
-      seed: seed of the data set.
-      split: number of the split.
-      number: number of the subject in its split.
-      slices: indices of the slices that get an object.
+        subject: normal subject; not changed.
+        key: key of the subject.
+        slices: indices of the slices that get an object.
 
     Returns:
-      The signal with objects and a mask of where they outweigh the brain.
+        The signal with objects, and a mask of the pixels where an object outweighs the brain.
     """
     signal, mask = subject.signal.copy(), np.zeros_like(subject.brain)
     global_mean = float(subject.signal[subject.brain].mean())
     for index in slices:
-        generator = keyed_generator(seed, split, number, Purpose.OBJECT, index)
+        generator = key.generator(Purpose.OBJECT, index)
         brain = subject.brain[index]
         alpha = draw_alpha(generator)
         weight, patch = _shaped_patch(generator, brain)
@@ -77,7 +75,7 @@ def draw_objects(
 def _shaped_patch(
     generator: np.random.Generator, brain: Bool[np.ndarray, "s s"]
 ) -> tuple[Float[np.ndarray, "s s"], Float[np.ndarray, "s s"]]:
-    """The feathered weight of a random (super)ellipse in the brain, and a photograph there."""
+    """Draws the weight of a random (super)ellipse in the brain, and a photograph inside it."""
     outline = Outline.draw(generator)
     candidates = _candidates(generator)
     centre = _first_good(candidates, inside_share(brain, candidates, outline.points()))
@@ -86,7 +84,7 @@ def _shaped_patch(
 
 @dataclasses.dataclass(frozen=True)
 class _Lesion:
-    """What is drawn once per lesion; lengths in mm, factors multiply the signal."""
+    """Properties of one lesion; lengths in mm, factors multiply the signal."""
 
     radius: float
     elongation: float
@@ -98,24 +96,21 @@ class _Lesion:
 
 
 def draw_lesions(
-    subject: Subject, seed: int, split: int, number: int, runs: Iterable[Run]
+    subject: Subject, key: SubjectKey, runs: Iterable[Run]
 ) -> tuple[Float[np.ndarray, "20 s s"], Bool[np.ndarray, "20 s s"]]:
-    """Draw one lesion per run of slices, each more than .6 % of every slice of its run.
+    """Draws one lesion for each run of slices.
 
     Args:
-      subject: whose brain; it is not changed.
-      seed: seed of the data set.
-      split: number of the split.
-      number: number of the subject in its split.
-      runs: the slices of every lesion. Other slices stay as they are.
+        subject: normal subject; not changed.
+        key: key of the subject.
+        runs: slices of each lesion; other slices do not change.
 
     Returns:
-      The signal with lesions, and a mask of the lesions, their rims included and the oedema
-      around them left out.
+        The signal with lesions, and a mask of the lesions with their rims, without the oedema.
     """
     signal, mask = subject.signal.copy(), np.zeros_like(subject.brain)
     for item, run in enumerate(runs):
-        generator = keyed_generator(seed, split, number, Purpose.LESION, item)
+        generator = key.generator(Purpose.LESION, item)
         lesion = _draw_lesion(generator)
         slices = slice(run.slices.start, run.slices.stop)
         level = _lesion_level(generator, subject, lesion, run)
@@ -135,7 +130,7 @@ def draw_lesions(
 
 
 def _draw_lesion(generator: np.random.Generator) -> _Lesion:
-    """A random kind of lesion: dark, perhaps with a bright rim, or bright."""
+    """Draws a lesion: dark, perhaps with a bright rim, or bright."""
     hypo = generator.uniform() < _HYPO_SHARE
     rim = generator.uniform(*_RIM) if generator.uniform() < _RIM_SHARE else None
     return _Lesion(
@@ -152,10 +147,10 @@ def _draw_lesion(generator: np.random.Generator) -> _Lesion:
 def _lesion_level(
     generator: np.random.Generator, subject: Subject, lesion: _Lesion, run: Run
 ) -> Float[np.ndarray, "n s s"]:
-    """Depth under the lesion's rough border in mm, positive inside, for the run's slices.
+    """Returns the depth below the lesion's rough border in mm, positive inside, for its slices.
 
-    The sections follow an ellipsoid whose height is the run, none so small that its slice would
-    not count as positive.
+    The sections are those of an ellipsoid as high as the run, but each covers more than
+    `LESION_AREA_SHARE` of its slice.
     """
     size = subject.brain.shape[-1]
     heights, rows, columns = grid_axes_mm(size)
@@ -186,8 +181,8 @@ def _lesion_level(
         area = ((level > 0) & brain).mean(axis=(1, 2))
         if (area > LESION_AREA_SHARE).all():
             return level
-        # Cut by the brain's border or by a deep notch: that section grows until it counts. It
-        # ends, since a large enough section is the whole brain, 15 % of any slice and more.
+        # A section that the brain's border or a notch cuts grows until it is large enough. This
+        # ends: a section can grow to the whole brain, 15 % of any slice or more.
         section = np.where(area > LESION_AREA_SHARE, section, section * 1.05)
 
 
@@ -200,16 +195,10 @@ def _apply_lesion(
     level: Float[np.ndarray, "n s s"],
     mottle: Float[np.ndarray, "n s s"],
 ) -> Float[np.ndarray, "n s s"]:
-    """Multiply the signal by the lesion's factors.
+    """Returns the signal of the lesion's slices with the lesion.
 
-    Args:
-      signal: intensity of the lesion's slices.
-      brain: their foreground.
-      white: their white-matter probability.
-      brain_mean: mean intensity of the subject's brain.
-      lesion: what is drawn.
-      level: depth under the lesion's border in mm, positive inside.
-      mottle: the variation inside the lesion, a smooth field of s.d. 1.
+    `level` is the depth below the lesion's border in mm, `mottle` the variation inside it, a smooth
+    field of standard deviation 1.
     """
     core = np.clip(0.5 + level / _BORDER_MM, 0, 1)
     factor = lesion.factor * (1 + _MOTTLE[1] * mottle)
@@ -220,8 +209,8 @@ def _apply_lesion(
     # Oedema spreads through white matter rather than cortex.
     falling = np.clip(1 + level / lesion.oedema_width, 0, 1) * (0.3 + 0.7 * white)
     around = 1 - (1 - lesion.oedema) * falling
-    # Inside, most of the anatomy is gone: a lesion is not brain seen through a grey glass. What
-    # takes its place has an intensity between the surroundings' and the whole brain's.
+    # Inside a lesion most of the anatomy is replaced by an intensity between that of the
+    # surroundings and that of the whole brain.
     spread = 5.0 / spacing_mm(signal.shape[-1])
     smooth = ndimage.gaussian_filter(signal, (0, spread, spread))
     smooth /= np.maximum(
@@ -232,7 +221,7 @@ def _apply_lesion(
 
 
 def _candidates(generator: np.random.Generator) -> Float[np.ndarray, "2 n"]:
-    """Random places (x, y) in mm, within the part of the field of view that may be brain."""
+    """Draws points (x, y) in mm in the part of the field of view that may be brain."""
     limits = np.array(_SEARCH_MM)[:, None]
     return generator.uniform(-limits, limits, size=(2, _CANDIDATES))
 
@@ -240,6 +229,6 @@ def _candidates(generator: np.random.Generator) -> Float[np.ndarray, "2 n"]:
 def _first_good(
     candidates: Float[np.ndarray, "2 n"], fit: Float[np.ndarray, " n"]
 ) -> Float[np.ndarray, "2"]:
-    """The first candidate that fits well enough, or else the one that fits best."""
+    """Returns the first candidate that fits well enough, or the one that fits best."""
     good = fit >= WELL_INSIDE
     return candidates[:, int(np.argmax(good) if good.any() else np.argmax(fit))]

@@ -1,4 +1,4 @@
-"""Keyed randomness and smooth random fields, the raw material of a subject."""
+"""Keyed random generators and smooth random fields."""
 
 import dataclasses
 import enum
@@ -14,7 +14,7 @@ _SPLINE_GAIN = (151 / 315) ** 1.5
 
 
 class Purpose(enum.IntEnum):
-    """What a stream of random numbers is for; the values are part of the data's identity."""
+    """Uses of random numbers; changing a value changes the data."""
 
     SHAPE = 0
     CONTRAST = 1
@@ -24,35 +24,44 @@ class Purpose(enum.IntEnum):
     PLAN = 5
 
 
-def keyed_generator(
-    seed: int, split: int, number: int, purpose: Purpose, item: int = 0
-) -> np.random.Generator:
-    """The random generator of one purpose of one subject.
+@dataclasses.dataclass(frozen=True)
+class SubjectKey:
+    """Identifies a subject; everything random about it follows from its key.
 
-    Streams of different keys are independent, and a stream depends on its own key only: neither
-    on the order in which subjects are made nor on how many there are.
-
-    Args:
-      seed: seed of the data set, not negative.
-      split: number of the split.
-      number: number of the subject in its split.
-      purpose: what is drawn.
-      item: which of several things of that purpose, such as a slice index.
+    Attributes:
+        seed: seed of the data set, not negative.
+        split: number of the split.
+        number: number of the subject in its split.
     """
-    key = (split, number, int(purpose), item)
-    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=key))
+
+    seed: int
+    split: int
+    number: int
+
+    def generator(self, purpose: Purpose, item: int = 0) -> np.random.Generator:
+        """Returns the random generator of one purpose.
+
+        Generators of different keys, purposes and items are independent: none depends on the order
+        or the number of subjects.
+
+        Args:
+            purpose: use of the random numbers.
+            item: index among several uses of that purpose, such as a slice index.
+        """
+        key = (self.split, self.number, int(purpose), item)
+        return np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=key))
 
 
 @dataclasses.dataclass(frozen=True)
 class SplineField:
     """A smooth random field of mean 0 and standard deviation 1 over the field of view.
 
-    A cubic B-spline with independent normal coefficients. It is a function of place: finer or
-    smaller grids sample the same field.
+    The field is a cubic B-spline with independent normal coefficients. It is a function of the
+    position in mm: grids of any spacing sample the same field.
 
     Attributes:
-      coefficients: one per knot of the cube of the field of view and a margin.
-      knots_mm: knot spacing in mm; the field's features are about this wide.
+        coefficients: one for each knot of a cube that covers the field of view with a margin.
+        knots_mm: knot spacing in mm, about the width of the field's features.
     """
 
     coefficients: Float[np.ndarray, "k k k"]
@@ -60,7 +69,7 @@ class SplineField:
 
     @classmethod
     def draw(cls, generator: np.random.Generator, knots_mm: float) -> "SplineField":
-        """Draw the coefficients for a knot spacing in mm."""
+        """Draws the coefficients for a knot spacing in mm."""
         count = 2 * _knots_to_border(knots_mm) + 1
         return cls(generator.standard_normal((count,) * 3, dtype=np.float32), knots_mm)
 
@@ -68,10 +77,10 @@ class SplineField:
         self,
         axes_mm: tuple[Float[np.ndarray, " z"], Float[np.ndarray, " y"], Float[np.ndarray, " x"]],
     ) -> Float[np.ndarray, "z y x"]:
-        """The field, float32, on the grid of these coordinates in mm, each within +-100.
+        """Evaluates the field, float32, on a grid with coordinates in mm, within +-100.
 
-        It is evaluated axis by axis with four taps each: elementwise sums only, so that its bytes
-        do not depend on a BLAS library's threads.
+        It uses elementwise sums over four taps per axis, so that the result does not depend on the
+        threads of a BLAS library.
         """
         field = self.coefficients
         for dimension, axis in enumerate(axes_mm):
@@ -87,11 +96,11 @@ class SplineField:
 
 
 def _knots_to_border(knots_mm: float) -> int:
-    """Knots from the centre to beyond the border of the field of view, on either side."""
+    """Returns the number of knots from the centre to beyond the border of the field of view."""
     return int(np.ceil(FIELD_OF_VIEW_MM / 2 / knots_mm)) + 2
 
 
 def _cubic_weights(t: Float[np.ndarray, " n"]) -> Float[np.ndarray, "4 n"]:
-    """The four cubic B-spline weights at the fractions t in [0, 1) between two knots."""
+    """Returns the four cubic B-spline weights at fractions t in [0, 1) between two knots."""
     weights = [(1 - t) ** 3, 3 * t**3 - 6 * t**2 + 4, -3 * t**3 + 3 * t**2 + 3 * t + 1, t**3]
     return (np.stack(weights) / 6).astype(np.float32)

@@ -1,7 +1,7 @@
-"""Places in a slice: millimetres from its centre, pixels, and what lies inside a foreground.
+"""Coordinates in a slice: millimetres, pixels and shares inside a foreground.
 
-A point is (x, y) in mm from the centre of the slice, x to the right and y up, whose shorter side
-is the field of view. Arrays are indexed (row, column), the first row at the top.
+A point is (x, y) in mm from the centre of the slice, x to the right and y up. The shorter side of
+the slice is the field of view. Arrays are indexed (row, column), the first row at the top.
 """
 
 import numpy as np
@@ -10,13 +10,13 @@ from jaxtyping import Bool, Float, Int
 from jaxad.data.synthetic.template import spacing_mm
 
 WELL_INSIDE = 0.95
-"""The share of an outline's points that must be foreground for a place to be good."""
+"""Share of an outline's points that must be foreground for a position to be accepted."""
 
 
 def plane_axes_mm(
     shape: tuple[int, int],
 ) -> tuple[Float[np.ndarray, " h"], Float[np.ndarray, " w"]]:
-    """y of the rows and x of the columns (pixel centres), in mm, of a slice of (h, w) pixels."""
+    """Returns y of the rows and x of the columns (pixel centres), in mm, of an (h, w) slice."""
     width = spacing_mm(min(shape))
     rows, columns = ((np.arange(size) - (size - 1) / 2) * width for size in shape)
     return rows[::-1], columns
@@ -25,7 +25,7 @@ def plane_axes_mm(
 def nearest_pixel(
     points: Float[np.ndarray, "2 ..."], shape: tuple[int, int]
 ) -> tuple[Int[np.ndarray, "..."], Int[np.ndarray, "..."]]:
-    """Row and column of the pixel nearest to points (x, y) in mm, in a slice of (h, w) pixels."""
+    """Returns row and column of the pixels nearest to points in mm, in an (h, w) slice."""
     width = spacing_mm(min(shape))
     height_px, width_px = shape
     column = np.clip(np.rint((width_px - 1) / 2 + points[0] / width), 0, width_px - 1)
@@ -39,26 +39,20 @@ def local_axes(
     centre: Float[np.ndarray, "2"],
     angle: float,
 ) -> tuple[Float[np.ndarray, "h w"], Float[np.ndarray, "h w"]]:
-    """Coordinates in mm of all pixels along and across an axis through `centre`."""
+    """Returns the coordinates in mm of all pixels along and across an axis through `centre`."""
     x, y = columns[None, :] - centre[0], rows[:, None] - centre[1]
-    return (
-        np.cos(angle) * x + np.sin(angle) * y,
-        -np.sin(angle) * x + np.cos(angle) * y,
-    )
+    return np.cos(angle) * x + np.sin(angle) * y, -np.sin(angle) * x + np.cos(angle) * y
 
 
 def ellipse_outline(half_mm: Float[np.ndarray, "2"], angle: float) -> Float[np.ndarray, "2 m"]:
-    """Points (x, y) in mm on and in an ellipse around 0."""
+    """Returns points (x, y) in mm on and inside an ellipse around 0."""
     turn = np.linspace(0, 2 * np.pi, 24, endpoint=False)
     unit = np.concatenate([[np.cos(turn), np.sin(turn)]] * 2, axis=1)
     unit[:, 24:] *= 0.6
     along, across = half_mm[:, None] * unit
-    return np.stack(
-        [
-            np.cos(angle) * along - np.sin(angle) * across,
-            np.sin(angle) * along + np.cos(angle) * across,
-        ]
-    )
+    x = np.cos(angle) * along - np.sin(angle) * across
+    y = np.sin(angle) * along + np.cos(angle) * across
+    return np.stack([x, y])
 
 
 def inside_share(
@@ -66,7 +60,7 @@ def inside_share(
     candidates: Float[np.ndarray, "2 c"],
     outline: Float[np.ndarray, "2 m"],
 ) -> Float[np.ndarray, " c"]:
-    """The share of an outline's points that are foreground, for each candidate centre."""
+    """Returns the share of an outline's points in the foreground, for each candidate centre."""
     points = candidates[:, :, None] + outline[:, None, :]
     row, column = nearest_pixel(points, foreground.shape)
     return foreground[row, column].mean(axis=-1)

@@ -27,70 +27,37 @@ from jaxad.data.tfds.quiet import silent_tfds
 from jaxad.errors import UserError
 from jaxad.runtime import interrupts
 
-_CITATION = """@article{fonov2011unbiased,
-  title={Unbiased average age-appropriate atlases for pediatric studies},
-  author={Fonov, Vladimir and Evans, Alan C. and Botteron, Kelly and Almli, C. Robert and
-    McKinstry, Robert C. and Collins, D. Louis},
-  journal={NeuroImage}, volume={54}, number={1}, pages={313--327}, year={2011}
-}"""
-
 DEFAULT_NUM_SUBJECTS = (240, 120, 60, 60)
 """Subjects in train, val, test_objects and test_lesions."""
 
-# Starting workers takes longer than making this many subjects in this process.
+# For fewer subjects than this, starting workers takes longer than making them here.
 _FEW_SUBJECTS = 12
 
 
 @dataclasses.dataclass(kw_only=True)
 class IcbmSynthConfig(tfds.core.BuilderConfig):
-    """One version of the data; use `make_config`, which also names it.
-
-    Attributes:
-      image_size: pixels per side of a slice of 200 mm, a multiple of 16.
-      seed: seed of everything random, not negative.
-      num_subjects: subjects in train, val, test_objects and test_lesions, each with 20 slices.
-    """
+    """One version of the data; `make_config` makes it and describes its fields."""
 
     image_size: int = 64
     seed: int = 0
-    num_subjects: tuple[int, int, int, int] = DEFAULT_NUM_SUBJECTS
-
-
-def _new_config(
-    image_size: int, seed: int, num_subjects: tuple[int, int, int, int]
-) -> IcbmSynthConfig:
-    name = f"{image_size}px_seed{seed}"
-    if num_subjects != DEFAULT_NUM_SUBJECTS:
-        name += "_" + "-".join(map(str, num_subjects))
-    return IcbmSynthConfig(
-        name=name,
-        description=f"{image_size} x {image_size} pixels, seed {seed}.",
-        image_size=image_size,
-        seed=seed,
-        num_subjects=num_subjects,
-    )
-
-
-_PUBLISHED = [_new_config(size, 0, DEFAULT_NUM_SUBJECTS) for size in (64, 128)]
+    num_subjects: tuple[int, ...] = DEFAULT_NUM_SUBJECTS
 
 
 def make_config(
-    image_size: int,
-    seed: int = 0,
-    num_subjects: Sequence[int] = DEFAULT_NUM_SUBJECTS,
+    image_size: int, seed: int = 0, num_subjects: Sequence[int] = DEFAULT_NUM_SUBJECTS
 ) -> IcbmSynthConfig:
-    """A config whose name tells its contents: `64px_seed0`, or `64px_seed0_6-4-4-4`.
+    """Makes a config whose name tells its contents: `64px_seed0`, or `64px_seed0_6-4-4-4`.
 
     Args:
-      image_size: pixels per side, a positive multiple of 16.
-      seed: seed of everything random, not negative.
-      num_subjects: subjects in train, val, test_objects and test_lesions, at least one each.
-        Positives are equally frequent at all slice indices where three divides the number of
-        test subjects, and differ by at most one otherwise. More subjects leave the earlier ones
-        of their split, and all other splits, as they are.
+        image_size: pixels per side, a positive multiple of 16.
+        seed: seed of all random numbers, not negative.
+        num_subjects: subjects in train, val, test_objects and test_lesions, at least one each.
+            Positives are equally frequent at all slice indices if the number of test subjects is a
+            multiple of three; otherwise counts differ by at most one. More subjects change neither
+            the earlier ones of their split nor other splits.
 
     Raises:
-      UserError: if an argument is out of range.
+        UserError: an argument is out of range.
     """
     counts = tuple(int(count) for count in num_subjects)
     if image_size < 16 or image_size % 16:
@@ -102,22 +69,27 @@ def make_config(
             f"icbm_synth: num_subjects is {counts}; give four counts of at least 1, "
             f"for {', '.join(SPLITS)}"
         )
-    train, val, objects, lesions = counts
-    config = _new_config(int(image_size), int(seed), (train, val, objects, lesions))
-    # TFDS wants the very object that the builder class lists, where it lists one of that name.
-    return next((known for known in _PUBLISHED if known.name == config.name), config)
+    name = f"{image_size}px_seed{seed}"
+    if counts != DEFAULT_NUM_SUBJECTS:
+        name += "_" + "-".join(map(str, counts))
+    return IcbmSynthConfig(
+        name=name,
+        description=f"{image_size} x {image_size} pixels, seed {seed}.",
+        image_size=int(image_size),
+        seed=int(seed),
+        num_subjects=counts,
+    )
 
 
 class IcbmSynth(tfds.core.GeneratorBasedBuilder):
     """Semi-synthetic axial brain MRI with natural objects and lesions as anomalies.
 
-    Splits: `train` and `val` are normal, `test_objects` and `test_lesions` hold an anomaly in a
-    third of their slices. Examples are ordered by subject, then by slice.
+    `train` and `val` are normal; a third of the slices of `test_objects` and `test_lesions` hold an
+    anomaly. Examples are ordered by subject, then by slice.
     """
 
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES = {"1.0.0": "Initial release."}
-    BUILDER_CONFIGS = _PUBLISHED
 
     _progress: tqdm | None = None
 
@@ -140,15 +112,15 @@ class IcbmSynth(tfds.core.GeneratorBasedBuilder):
             ),
             supervised_keys=("image", "label"),
             homepage="https://www.bic.mni.mcgill.ca/ServicesAtlases/ICBM152NLin2009",
-            citation=_CITATION,
+            citation="Fonov et al., NeuroImage 54(1):313-327, 2011",
             disable_shuffling=True,
         )
 
     def download_and_prepare(self, **kwargs: Any) -> None:
-        """Make the data if it is not there yet, in parallel, under one progress bar.
+        """Makes the data unless they are cached, in parallel, with one progress bar.
 
         Args:
-          **kwargs: as of `tfds.core.DatasetBuilder.download_and_prepare`.
+            **kwargs: see `tfds.core.DatasetBuilder.download_and_prepare`.
         """
         with silent_tfds():
             try:
@@ -181,16 +153,16 @@ class IcbmSynth(tfds.core.GeneratorBasedBuilder):
 def make_examples(
     config: IcbmSynthConfig, split: str, count: int, num_workers: int | None = None
 ) -> Iterator[list[dict]]:
-    """The encoded examples of a split, subject by subject, made in parallel.
+    """Makes the encoded examples of a split in parallel.
 
     Args:
-      config: which version of the data.
-      split: name of the split.
-      count: number of subjects.
-      num_workers: processes; all cores by default, and this process alone for a few subjects.
+        config: version of the data.
+        split: name of the split.
+        count: number of subjects.
+        num_workers: processes; None for all cores, or this process alone for a few subjects.
 
     Yields:
-      The 20 examples of a subject.
+        The 20 examples of each subject.
     """
     if num_workers is None:
         few = sum(config.num_subjects) < _FEW_SUBJECTS
@@ -206,7 +178,7 @@ def make_examples(
 
 
 def _subject_examples(seed: int, split: str, number: int, image_size: int) -> list[dict]:
-    """The examples of one subject, images as PNG: encoding, too, is the workers' task."""
+    """Makes the examples of one subject; workers also encode the images."""
     subject = make_slices(seed, split, number, image_size)
     return [
         {
@@ -222,7 +194,7 @@ def _subject_examples(seed: int, split: str, number: int, image_size: int) -> li
 
 
 def _png(pixels: np.ndarray) -> bytes:
-    """A grey image as PNG."""
+    """Encodes a grey image as PNG."""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, format="PNG")
     return buffer.getvalue()

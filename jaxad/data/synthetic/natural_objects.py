@@ -3,8 +3,8 @@
     split = render_natural_objects(data_set.split("test_normal"), seed=0)
 
 Zimmerer, Petersen and Maier-Hein "randomly render natural objects in the brain area of some
-slices" of held-back normal patients, "which are then considered anomalies". The objects look as
-those of the embedded data do: the shorter side of an image counts as its field of view of 200 mm.
+slices" of held-back normal patients, "which are then considered anomalies". The objects are those
+of the embedded data: the shorter side of an image counts as a field of view of 200 mm.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ from jaxad.errors import UserError
 from jaxad.types import Split
 
 _CANDIDATES = 256
-# A pixel above 0 stays above it, at the least level of its type or this, as in the embedded data.
+# Foreground pixels stay above 0, at least at the lowest level of an integer type or at this value.
 _LEAST_FLOAT = 1 / 255
 
 
@@ -30,25 +30,25 @@ def render_natural_objects(split: Split, *, seed: int, share: float = 1 / 3) -> 
     """Draws a piece of a photograph into the foreground of some images of a normal split.
 
     The foreground is the largest connected part of the pixels above 0 in any channel, its holes
-    filled. An image can hold an object if its own one fits into the foreground, on a place that
-    is not of one grey level; others stay normal. Where the split has positions, each of them gets
-    objects in the same share of those of its images that can hold one: where all can, position
-    tells nothing. At positions whose images are often too small, positives are rarer, and only
-    position-corrected figures should be compared. The object of an image depends on
-    the seed, the image and its id alone.
+    filled. An image can hold its object if the object fits into the foreground, over more than one
+    grey level; other images stay normal. If the split has positions, the same share of the images
+    that can hold an object gets one at each position: position then predicts nothing if all images
+    can. If images at some positions are often too small, positives are rarer there, and only
+    position-corrected metrics are comparable. The object of an image depends only on the seed, the
+    image and its id.
 
     Args:
         split: normal images [N, H, W, C] of any size; not modified.
-        seed: not negative; another one gives other objects in other images.
-        share: of the images that can hold an object, the part that get one; in [0, 1].
+        seed: seed of the choice of images and of the objects, not negative.
+        share: share of the images that can hold an object that get one, in [0, 1].
 
     Returns:
-        The split with new `images` (of the same type; those without an object the same to the
-        byte), `labels` (1 = holds an object) and `masks` (1 = the object outweighs the image).
+        The split with new `images` (same dtype; bit-identical without an object), `labels` (1 = has
+        an object) and `masks` (1 = the object outweighs the image).
 
     Raises:
-        UserError: an image is anomalous already or unusable (named by its id), no image can hold
-            an object, or the seed or the share is out of range.
+        UserError: an image is anomalous or unusable (named by its id), no image can hold an object,
+            or the seed or the share is out of range.
     """
     _check(split, seed, share)
     places = [
@@ -86,7 +86,7 @@ def _check(split: Split, seed: int, share: float) -> None:
 
 
 def _keyed_generator(seed: int, purpose: str, name: str) -> np.random.Generator:
-    """The random generator of one purpose for one name, the same in any process."""
+    """Returns the random generator of a purpose for a name, the same in every process."""
     digest = hashlib.blake2b(f"{purpose}:{name}".encode(), digest_size=16).digest()
     key = (int.from_bytes(digest, "little"),)
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=key))
@@ -95,35 +95,35 @@ def _keyed_generator(seed: int, purpose: str, name: str) -> np.random.Generator:
 def _choose(
     split: Split, able: Bool[np.ndarray, " n"], seed: int, share: float
 ) -> Bool[np.ndarray, " n"]:
-    """Which images get an object: of those that can hold one, a share at every position."""
+    """Chooses the images that get an object: at each position, a share of those that can."""
     positions = np.zeros(len(split), int) if split.positions is None else split.positions
     places, place_of = np.unique(positions, return_inverse=True)
     counts = np.bincount(place_of[able], minlength=len(places))
     generator = _keyed_generator(seed, "plan", "")
-    # The running total is rounded, from a random start and over shuffled positions: each position
-    # gets its share rounded up or down, and so does the whole split.
+    # The running total over shuffled positions is rounded, with a random start, so that the share
+    # of each position and of the whole split is rounded up or down.
     order = generator.permutation(len(places))
     total = np.concatenate([[0.0], np.cumsum(share * counts[order])]) + generator.uniform()
     wanted = np.zeros(len(places), int)
     wanted[order] = np.diff(np.floor(total).astype(int))
     # Drawn per id, so that the order of the rows does not matter.
-    lot = np.array([_keyed_generator(seed, "choice", name).uniform() for name in split.ids])
+    ranks = np.array([_keyed_generator(seed, "choice", name).uniform() for name in split.ids])
     chosen = np.zeros(len(split), bool)
     for place, count in enumerate(wanted):
         candidates = np.flatnonzero(able & (place_of == place))
-        chosen[candidates[np.argsort(lot[candidates])[:count]]] = True
+        chosen[candidates[np.argsort(ranks[candidates])[:count]]] = True
     return chosen
 
 
 @dataclasses.dataclass(frozen=True)
 class _Place:
-    """Where an object lies in an image.
+    """An object's place in an image.
 
     Attributes:
-        outline: its shape.
-        centre: of the outline, (x, y) in mm from the centre of the image.
-        alpha: how much of the image it hides.
-        generator: for what is still to be drawn.
+        outline: outline of the object.
+        centre: centre of the outline, (x, y) in mm from the centre of the image.
+        alpha: opacity inside the outline.
+        generator: generator of the photograph, level and contrast, which are drawn later.
     """
 
     outline: Outline
@@ -135,9 +135,9 @@ class _Place:
 def _find_place(
     image: Shaped[np.ndarray, "h w c"], generator: np.random.Generator
 ) -> _Place | None:
-    """An outline and the first of some random places where it fits; None where it fits nowhere."""
+    """Draws an outline and the first random centre where it fits; None if it fits nowhere."""
     foreground = _foreground(image)
-    # Beyond the image nothing is foreground: what lies there counts as lying on its border.
+    # Points outside the image count as points on its border, which therefore is no foreground.
     inner = np.pad(foreground[1:-1, 1:-1], 1)
     outline = Outline.draw(generator)
     alpha = draw_alpha(generator)
@@ -149,8 +149,8 @@ def _find_place(
         return None
     centre = candidates[:, int(np.argmax(good))]
     hidden = image[(alpha * outline.weight(centre, foreground.shape) > 0.5) & foreground]
-    # An object's contrast is a multiple of that of what it hides: on one grey level, or smaller
-    # than a pixel, it would not be seen.
+    # The contrast of an object is a multiple of the contrast of the pixels it covers: on one grey
+    # level, or if it covers no pixel, it would be invisible.
     visible = len(hidden) > 0 and bool((hidden != hidden[0]).any())
     return _Place(outline, centre, alpha, generator) if visible else None
 
@@ -158,7 +158,7 @@ def _find_place(
 def _candidates(
     foreground: Bool[np.ndarray, "h w"], generator: np.random.Generator
 ) -> Float[np.ndarray, "2 n"]:
-    """Random points (x, y) in mm, spread evenly over the foreground."""
+    """Draws points (x, y) in mm, evenly over the foreground."""
     row, column = generator.choice(np.argwhere(foreground), _CANDIDATES).T
     rows, columns = plane_axes_mm(foreground.shape)
     jitter = generator.uniform(-0.5, 0.5, size=(2, _CANDIDATES)) * spacing_mm(min(foreground.shape))
@@ -166,7 +166,7 @@ def _candidates(
 
 
 def _foreground(image: Shaped[np.ndarray, "h w c"]) -> Bool[np.ndarray, "h w"]:
-    """The largest connected part of the pixels above 0 in any channel, its holes filled."""
+    """Returns the largest connected part of the pixels above 0 in any channel, holes filled."""
     parts, _ = ndimage.label((image > 0).any(axis=-1))
     sizes = np.bincount(parts.ravel())
     sizes[0] = 0  # the background
@@ -177,7 +177,7 @@ def _foreground(image: Shaped[np.ndarray, "h w c"]) -> Bool[np.ndarray, "h w"]:
 def _render(
     image: Shaped[np.ndarray, "h w c"], place: _Place
 ) -> tuple[Shaped[np.ndarray, "h w c"], Bool[np.ndarray, "h w"]]:
-    """The image with its object, in the image's type, and where the object outweighs it."""
+    """Returns the image with its object, and a mask of where the object outweighs the image."""
     foreground = _foreground(image)
     shape = foreground.shape
     weight = place.outline.weight(place.centre, shape)

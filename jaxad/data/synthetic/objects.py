@@ -1,4 +1,4 @@
-"""What a natural object looks like, whatever it is drawn into: its outline, photograph and blend.
+"""Natural objects: outline, photograph and blend.
 
 Lengths are in mm, for slices whose shorter side is a field of view of 200 mm.
 """
@@ -23,12 +23,12 @@ _PATCH_LIMIT = 2.0
 
 @dataclasses.dataclass(frozen=True)
 class Outline:
-    """An ellipse or superellipse around a centre that is still to be chosen.
+    """An ellipse or superellipse whose centre is chosen later.
 
     Attributes:
-      half: the two half axes in mm.
-      angle: of the first axis.
-      power: 2 for an ellipse; the higher, the closer to a rectangle.
+        half: half axes in mm.
+        angle: direction of the first axis, radians.
+        power: exponent: 2 for an ellipse, larger values approach a rectangle.
     """
 
     half: Float[np.ndarray, "2"]
@@ -37,20 +37,20 @@ class Outline:
 
     @classmethod
     def draw(cls, generator: np.random.Generator) -> "Outline":
-        """Draw one; half of them are ellipses."""
+        """Draws an outline, with probability one half an ellipse."""
         half = generator.uniform(*OBJECT_DIAMETER_MM, size=2) / 2
         angle = generator.uniform(0, np.pi)
         power = 2.0 if generator.uniform() < 0.5 else generator.uniform(2.5, 5.0)
         return cls(half, angle, power)
 
     def points(self) -> Float[np.ndarray, "2 m"]:
-        """Points (x, y) in mm on and in the ellipse of these axes, around 0."""
+        """Returns points (x, y) in mm on and inside the ellipse with these axes, around 0."""
         return ellipse_outline(self.half, self.angle)
 
     def weight(
         self, centre: Float[np.ndarray, "2"], shape: tuple[int, int]
     ) -> Float[np.ndarray, "h w"]:
-        """How much of each pixel is the object's: 1 inside, 0 outside, .5 on the outline."""
+        """Returns the object's share of each pixel: 1 inside, 0 outside, .5 on the outline."""
         rows, columns = plane_axes_mm(shape)
         along, across = local_axes(rows, columns, centre, self.angle)
         along, across = np.abs(along / self.half[0]), np.abs(across / self.half[1])
@@ -63,7 +63,7 @@ class Outline:
         centre: Float[np.ndarray, "2"],
         shape: tuple[int, int],
     ) -> Float[np.ndarray, "h w"]:
-        """A piece of a photograph at the pixels of the square around the object, 0 elsewhere."""
+        """Draws a piece of a photograph into the square around the object; 0 elsewhere."""
         reach = int(np.ceil(self.half.max() / spacing_mm(min(shape)))) + 1
         piece = draw_patch(generator, 2 * reach + 1)
         row, column = nearest_pixel(centre, shape)
@@ -73,7 +73,7 @@ class Outline:
 
 
 def draw_alpha(generator: np.random.Generator) -> float:
-    """How much of the image an object hides where its weight is 1."""
+    """Draws the opacity of an object where its weight is 1."""
     return generator.uniform(*_ALPHA)
 
 
@@ -86,25 +86,25 @@ def blend(
     weight: Float[np.ndarray, "h w"],
     patch: Float[np.ndarray, "h w"],
 ) -> tuple[Float[np.ndarray, "h w c"], Float[np.ndarray, "h w"]]:
-    """Blend a photograph into an image, at a level and a contrast that fit the place.
+    """Blends a photograph into an image, with a level and a contrast that fit the surroundings.
 
     Args:
-      generator: source of the level and the contrast, which are the same in all channels.
-      image: float32, not changed.
-      foreground: where the object may show.
-      global_means: mean of each channel over the foreground at large: the object's level lies
-        between this and the mean of what it hides.
-      alpha: see `draw_alpha`.
-      weight: see `Outline.weight`; more than .5 on some pixel of the foreground.
-      patch: grey levels, on any scale.
+        generator: source of the level and the contrast, which all channels share.
+        image: float32; not changed.
+        foreground: pixels that the object may cover.
+        global_means: mean of each channel over the whole foreground; the object's level lies
+            between it and the mean of the covered pixels.
+        alpha: see `draw_alpha`.
+        weight: see `Outline.weight`; above .5 on at least one pixel of the foreground.
+        patch: grey levels on any scale.
 
     Returns:
-      The image with the object, and the object's opacity in [0, 1].
+        The image with the object, and the object's opacity in [0, 1].
     """
     region = (weight > 0.5) & foreground
     patch = (patch - patch[region].mean()) / max(float(patch[region].std()), 1e-3)
     patch = np.clip(patch, -_PATCH_LIMIT, _PATCH_LIMIT)
-    # Faint objects are more frequent than glaring ones: the square favours the lower end.
+    # The square makes faint objects more frequent than conspicuous ones.
     faintest, strongest = _CONTRAST
     strength = faintest + (strongest - faintest) * generator.uniform() ** 2
     towards_global = generator.uniform(0, 1)

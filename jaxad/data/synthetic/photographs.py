@@ -24,25 +24,25 @@ PHOTOGRAPHS = {
     "china": ("sklearn", "datasets/images/china.jpg"),
     "flower": ("sklearn", "datasets/images/flower.jpg"),
 }
-"""Package and file of every photograph, in the order in which they are drawn."""
+"""Package and file of each photograph; the order is part of the data."""
 
 _SHORT_SIDE = 300
-# A crop takes this share of the photograph's short side: a thing or a part of one, since whole
-# scenes shrunk to a few dozen pixels are little but noise.
+# Share of the photograph's short side that a crop takes. It shows a thing or a part of one: whole
+# scenes at a few dozen pixels look like noise.
 _CROP_SHARE = (0.25, 0.6)
-# Each sample of a patch is the mean of this many by this many points.
+# A sample of a patch is the mean of a grid of this many points per side.
 _OVERSAMPLING = 4
 _TRIES = 8
 
 
 @functools.cache
 def load_photograph(name: str) -> Float[np.ndarray, "h w"]:
-    """A photograph in grey levels in [0, 1], its shorter side 300 pixels; read-only.
+    """Loads a photograph as read-only grey levels in [0, 1], its shorter side 300 pixels.
 
     Raises:
-      UserError: if the package that ships it is missing or lacks the file.
+        UserError: the package that ships it is missing or lacks the file.
     """
-    from PIL import Image  # Here: only subjects with natural objects need it.
+    from PIL import Image  # only subjects with natural objects need it
 
     package, file_name = PHOTOGRAPHS[name]
     path = package_folder(package).joinpath(file_name)
@@ -58,15 +58,14 @@ def load_photograph(name: str) -> Float[np.ndarray, "h w"]:
 
 
 def draw_patch(generator: np.random.Generator, samples: int) -> Float[np.ndarray, "n n"]:
-    """A random piece of a random photograph: cropped, rotated, perhaps mirrored.
+    """Draws a random piece of a random photograph: cropped, rotated and perhaps mirrored.
 
     Args:
-      generator: source of the choices.
-      samples: samples per side, n.
+        generator: source of the choices.
+        samples: samples per side, n.
 
     Returns:
-      Grey levels in [0, 1]. Of a few crops the first with something in it is taken, or else the
-      one with the most contrast.
+        Grey levels in [0, 1]: the first of a few crops with enough contrast, or the one with most.
     """
     names = list(PHOTOGRAPHS)
     picture = load_photograph(names[generator.integers(len(names))])
@@ -78,7 +77,7 @@ def draw_patch(generator: np.random.Generator, samples: int) -> Float[np.ndarray
         half = generator.uniform(*_CROP_SHARE) * _SHORT_SIDE / 2
         angle = generator.uniform(0, 2 * np.pi)
         mirror = generator.choice((-1.0, 1.0))
-        # Any rotation of the crop's disc stays inside the photograph; its corners may be mirrored.
+        # The crop's disc stays inside the photograph under any rotation; corners are mirrored.
         centre = [generator.uniform(half, side - half) for side in picture.shape]
         down = half * (np.cos(angle) * axis[:, None] - np.sin(angle) * mirror * axis[None, :])
         right = half * (np.sin(angle) * axis[:, None] + np.cos(angle) * mirror * axis[None, :])

@@ -1,10 +1,10 @@
-"""Which slices of which subjects hold an anomaly, so that a slice's position tells nothing.
+"""A plan of the slices that hold an anomaly, so that the position of a slice predicts nothing.
 
-Subjects are taken in blocks of three. Within a block every slice index is positive in exactly one
-of the three, so a third of the slices is positive, equally often at every index. A block's plan
-depends on its own number alone: more subjects never change the plan of earlier ones. Where the
-number of subjects is no multiple of three, the last block is cut short, and how often an index is
-positive differs between indices by at most one.
+Subjects form blocks of three. Within a block each slice index is positive in exactly one of the
+three subjects, so that a third of the slices is positive, equally often at each index. The plan of
+a block depends on its number alone: more subjects do not change the plan of earlier ones. If the
+number of subjects is no multiple of three, the counts of positives at two indices differ by at most
+one.
 """
 
 import dataclasses
@@ -12,22 +12,21 @@ import dataclasses
 import numpy as np
 from jaxtyping import Bool
 
-from jaxad.data.synthetic.fields import Purpose, keyed_generator
+from jaxad.data.synthetic.fields import Purpose, SubjectKey
 from jaxad.data.synthetic.template import NUM_SLICES
 
 BLOCK = 3
-"""Subjects per block of the plan; one in this many slices is positive."""
+"""Subjects per block; one in this many slices is positive."""
 
 RUN_LENGTHS = (4, 9)
-"""The fewest and the most slices of a lesion's run."""
+"""The smallest and the largest number of slices of a lesion."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """Consecutive slices of one lesion.
+    """Consecutive slices of one lesion, from `start` to `stop` (exclusive).
 
-    `start` to `stop` (exclusive) is the whole lesion, which may reach past the first or the last
-    slice, where it is cut off.
+    The lesion may reach past the first or the last slice, where it is cut off.
     """
 
     start: int
@@ -35,40 +34,33 @@ class Run:
 
     @property
     def slices(self) -> range:
-        """The slice indices that the lesion shows in."""
+        """Indices of the slices that show the lesion."""
         return range(max(self.start, 0), min(self.stop, NUM_SLICES))
 
 
-def object_slices(seed: int, split: int, number: int) -> Bool[np.ndarray, "20"]:
-    """Which slices of a subject hold a natural object: six or seven of the twenty.
+def _block_generator(key: SubjectKey) -> tuple[np.random.Generator, int]:
+    """Returns the generator of a subject's block, and the subject's number in the block."""
+    block, member = divmod(key.number, BLOCK)
+    return dataclasses.replace(key, number=block).generator(Purpose.PLAN), member
 
-    Args:
-      seed: seed of the data set.
-      split: number of the split.
-      number: number of the subject in its split.
-    """
-    block, member = divmod(number, BLOCK)
-    generator = keyed_generator(seed, split, block, Purpose.PLAN)
-    # The block's subjects take turns through the slices, which are then shuffled; who is first,
-    # and so may have one slice more, is drawn as well.
+
+def object_slices(key: SubjectKey) -> Bool[np.ndarray, "20"]:
+    """Draws the slices of a subject that hold a natural object: six or seven of the twenty."""
+    generator, member = _block_generator(key)
+    # The subjects of the block take turns through the slices, which are then shuffled. The first
+    # one, which may get one slice more, is drawn as well.
     owners = generator.permutation((np.arange(NUM_SLICES) + generator.integers(BLOCK)) % BLOCK)
     return owners == member
 
 
-def lesion_runs(seed: int, split: int, number: int) -> tuple[Run, ...]:
-    """The runs of slices of a subject's lesions: one, or two where the run is cut by the ends.
+def lesion_runs(key: SubjectKey) -> tuple[Run, ...]:
+    """Draws the slices of a subject's lesions: one run, or two if the ends of the stack cut it.
 
-    The 20 slices are closed to a circle and cut, at a random place, into one run of 4 to 9 slices
-    for each subject of the block. A run across the ends of the stack becomes two lesions that
-    each reach past an end: a slice at the end thus sees the middle of a lesion as often as any.
-
-    Args:
-      seed: seed of the data set.
-      split: number of the split.
-      number: number of the subject in its split.
+    The 20 slices form a circle that is cut at a random place into one run of 4 to 9 slices for each
+    subject of the block. A run across the ends of the stack becomes two lesions, each of which
+    reaches past an end, so that end slices show the middle of a lesion as often as others do.
     """
-    block, member = divmod(number, BLOCK)
-    generator = keyed_generator(seed, split, block, Purpose.PLAN)
+    generator, member = _block_generator(key)
     shortest, longest = RUN_LENGTHS
     lengths = [
         (first, second, NUM_SLICES - first - second)

@@ -1,4 +1,4 @@
-"""The finished slices of one subject of one split: images, labels and masks."""
+"""The images, labels and masks of one subject."""
 
 import dataclasses
 
@@ -6,11 +6,12 @@ import numpy as np
 from jaxtyping import Bool, UInt8
 
 from jaxad.data.synthetic.anomalies import draw_lesions, draw_objects
+from jaxad.data.synthetic.fields import SubjectKey
 from jaxad.data.synthetic.plan import lesion_runs, object_slices
 from jaxad.data.synthetic.subject import make_subject, render
 
 SPLITS = ("train", "val", "test_objects", "test_lesions")
-"""The splits; the place of a split here is its number in the keys of random streams."""
+"""The splits; the index of a split is its number in `SubjectKey`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,10 +19,10 @@ class SubjectSlices:
     """All slices of a subject, from the lowest to the highest.
 
     Attributes:
-      group: the subject's name, such as `test_objects-0007`.
-      images: uint8; a value v stands for v / 255 in [0, 1], the background is 0.
-      masks: 1 where a pixel is anomalous, else 0.
-      labels: whether a slice holds an anomaly; that is, whether its mask is not empty.
+        group: name of the subject, such as `test_objects-0007`.
+        images: images; v stands for v / 255, and the background is 0.
+        masks: 1 = anomalous pixel.
+        labels: whether a slice holds an anomaly, that is, whether its mask is not empty.
     """
 
     group: str
@@ -31,29 +32,27 @@ class SubjectSlices:
 
 
 def make_slices(seed: int, split: str, number: int, image_size: int) -> SubjectSlices:
-    """Make a subject's slices; the same arguments give the same bytes in any process.
+    """Makes a subject's slices; the same arguments give the same bytes in any process.
 
     Args:
-      seed: seed of the data set, not negative.
-      split: one of `SPLITS`.
-      number: number of the subject in its split, from 0.
-      image_size: pixels per side.
+        seed: seed of the data set, not negative.
+        split: one of `SPLITS`.
+        number: number of the subject in its split, from 0.
+        image_size: pixels per side.
 
     Raises:
-      UserError: if the template's or the photographs' files are missing.
-      ValueError: if there is no such split.
+        UserError: the files of the template or of the photographs are missing.
+        ValueError: there is no such split.
     """
     if split not in SPLITS:
         raise ValueError(f"no split {split!r}: one of {', '.join(SPLITS)}")
-    split_number = SPLITS.index(split)
-    subject = make_subject(seed, split_number, number, image_size)
+    key = SubjectKey(seed, SPLITS.index(split), number)
+    subject = make_subject(key, image_size)
     signal, mask = subject.signal, np.zeros_like(subject.brain)
     if split == "test_objects":
-        slices = np.flatnonzero(object_slices(seed, split_number, number)).tolist()
-        signal, mask = draw_objects(subject, seed, split_number, number, slices)
+        signal, mask = draw_objects(subject, key, np.flatnonzero(object_slices(key)).tolist())
     elif split == "test_lesions":
-        runs = lesion_runs(seed, split_number, number)
-        signal, mask = draw_lesions(subject, seed, split_number, number, runs)
+        signal, mask = draw_lesions(subject, key, lesion_runs(key))
     return SubjectSlices(
         group=f"{split}-{number:04d}",
         images=render(subject, signal),

@@ -10,7 +10,8 @@ import numpy as np
 from jaxtyping import Bool, Float, UInt8
 from scipy import ndimage
 
-from jaxad.data.synthetic.fields import Purpose, SplineField, keyed_generator
+from jaxad.data.synthetic.fields import Purpose, SplineField, SubjectKey
+from jaxad.data.synthetic.geometry import plane_axes_mm
 from jaxad.data.synthetic.template import (
     CENTRE_VOXEL,
     FIRST_SLICE_VOXEL,
@@ -18,24 +19,29 @@ from jaxad.data.synthetic.template import (
     NUM_SLICES,
     Template,
     load_template,
-    spacing_mm,
 )
+
+# --- Shape. Numbers are standard deviations, pairs of bounds are (lowest, highest).
 
 # Knot spacing and standard deviation of the displacement fields, in mm: head shape, lobes, gyri.
 _DISPLACEMENTS_MM = ((48.0, 3.5), (22.0, 1.4), (12.0, 0.5))
 _ROTATION_DEGREES = 4.0
+# Logarithms of scales.
 _AXIS_SCALE, _AXIS_SCALE_LIMIT, _GLOBAL_SCALE = 0.045, 0.1, 0.03
 _SHEAR = 0.02
 _SHIFT_MM = 2.0
-_SLICE_JITTER_MM = 2.0
-_VENTRICLES_MM = (-1.5, 4.5)
-_CONTRAST_MIX = (0.3, 0.8)
-_GREY, _WHITE, _CSF = (0.60, 0.03), (0.86, 0.02), (0.22, 0.05)
+_SLICE_JITTER_MM = 2.0  # bound of a uniform shift along z
+_VENTRICLES_MM = (-1.5, 4.5)  # bounds of the widening of the ventricles
+
+# --- Intensity, on a scale on which the brightest tissue of the template is 1.
+
+_CONTRAST_MIX = (0.3, 0.8)  # bounds of the share of the drawn tissue contrast
+_GREY, _WHITE, _CSF = (0.60, 0.03), (0.86, 0.02), (0.22, 0.05)  # mean, standard deviation
 _TEXTURE, _TEXTURE_KNOTS_MM = 0.02, 5.0
-_BIAS, _BIAS_KNOTS_MM = 0.07, 70.0
-_NOISE = (0.008, 0.02)
-_COVER_THRESHOLD = 0.5
-_CLIP = 3.0
+_BIAS, _BIAS_KNOTS_MM = 0.07, 70.0  # of the logarithm of the scanner's bias field
+_NOISE = (0.008, 0.02)  # bounds of the standard deviation of the noise
+_COVER_THRESHOLD = 0.5  # share of a voxel that must be brain
+_CLIP = 3.0  # standard deviations
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,12 +49,12 @@ class Subject:
     """A subject's slices before they become images.
 
     Attributes:
-      signal: noiseless intensity, float32, about 0.86 in white matter, 0 outside the brain.
-      brain: the foreground.
-      white: white-matter probability in [0, 1], 0 outside the brain.
-      noise: real and imaginary part of the scanner's noise, on the scale of `signal`.
-      mean: mean of the noisy intensity inside the brain, over all slices.
-      std: standard deviation of the same.
+        signal: noiseless intensity, float32, about 0.86 in white matter, 0 outside the brain.
+        brain: foreground.
+        white: white-matter probability in [0, 1], 0 outside the brain.
+        noise: real and imaginary part of the scanner's noise, on the scale of `signal`.
+        mean: mean of the noisy intensity in the brain, over all slices.
+        std: standard deviation of the noisy intensity in the brain.
     """
 
     signal: Float[np.ndarray, "20 s s"]
@@ -62,29 +68,22 @@ class Subject:
 def grid_axes_mm(
     image_size: int,
 ) -> tuple[Float[np.ndarray, "20"], Float[np.ndarray, " s"], Float[np.ndarray, " s"]]:
-    """Heights of the slices, y of the rows and x of the columns (pixel centres), in mm."""
-    columns = (np.arange(image_size) - (image_size - 1) / 2) * spacing_mm(image_size)
+    """Returns z of the slices, y of the rows and x of the columns (pixel centres), in mm."""
     heights = np.linspace(FIRST_SLICE_VOXEL, LAST_SLICE_VOXEL, NUM_SLICES) - CENTRE_VOXEL[2]
-    return heights, columns[::-1].copy(), columns
+    return (heights, *plane_axes_mm((image_size, image_size)))
 
 
-def make_subject(seed: int, split: int, number: int, image_size: int) -> Subject:
-    """Make the subject of a key.
+def make_subject(key: SubjectKey, image_size: int) -> Subject:
+    """Makes a subject with slices of `image_size` pixels per side.
 
     The same key gives the same anatomy and contrast at every image size.
 
-    Args:
-      seed: seed of the data set, not negative.
-      split: number of the split.
-      number: number of the subject in its split.
-      image_size: pixels per side.
-
     Raises:
-      UserError: if the template's files are missing.
+        UserError: the template's files are missing.
     """
     template = load_template(image_size)
     axes = grid_axes_mm(image_size)
-    points = _anatomical_points(keyed_generator(seed, split, number, Purpose.SHAPE), axes, template)
+    points = _anatomical_points(key.generator(Purpose.SHAPE), axes, template)
     cover = _sample(template.cover, points)
     brain = cover > _COVER_THRESHOLD
     inside = points[:, brain]
@@ -92,13 +91,13 @@ def make_subject(seed: int, split: int, number: int, image_size: int) -> Subject
         _sample(volume, inside) for volume in (template.t1, template.grey, template.white)
     )
 
-    generator = keyed_generator(seed, split, number, Purpose.CONTRAST)
+    generator = key.generator(Purpose.CONTRAST)
     intensity = _mix_contrast(generator, t1, grey, white, cover[brain])
     texture = SplineField.draw(generator, _TEXTURE_KNOTS_MM).at(axes)[brain]
     bias = SplineField.draw(generator, _BIAS_KNOTS_MM).at(axes)[brain]
     intensity *= (1 + _TEXTURE * texture) * np.exp(_BIAS * bias)
 
-    generator = keyed_generator(seed, split, number, Purpose.NOISE)
+    generator = key.generator(Purpose.NOISE)
     noise_std = generator.uniform(*_NOISE)
     noise = generator.standard_normal((2, *brain.shape), dtype=np.float32)
     noise *= np.float32(noise_std)
@@ -112,15 +111,15 @@ def make_subject(seed: int, split: int, number: int, image_size: int) -> Subject
 def render(
     subject: Subject, signal: Float[np.ndarray, "20 s s"] | None = None
 ) -> UInt8[np.ndarray, "20 s s"]:
-    """The subject's images.
+    """Renders a subject's images.
 
-    Noise is added, the intensity standardised with the mean and s.d. of the subject WITHOUT
-    anomalies, clipped to +-3 s.d. and mapped to 1..255; a value v stands for v / 255 in [0, 1].
-    The background, and nothing else, is 0.
+    Noise is added. The intensity is standardised with the mean and standard deviation of the
+    subject WITHOUT anomalies, clipped to +-3 standard deviations and mapped to 1..255; v stands for
+    v / 255. The background is 0.
 
     Args:
-      subject: whose slices.
-      signal: the subject's signal with anomalies drawn in; its own normal signal if absent.
+        subject: subject to render.
+        signal: the subject's signal with anomalies; None for its normal signal.
     """
     noisy = _add_noise(subject.signal if signal is None else signal, subject.noise)
     standardised = np.clip((noisy - subject.mean) / subject.std, -_CLIP, _CLIP)
@@ -130,17 +129,22 @@ def render(
 
 @dataclasses.dataclass(frozen=True)
 class _Shape:
-    """A map from a subject to the template, but for the ventricles; lengths in mm."""
+    """A map from a subject's space to the template's, without the ventricles.
+
+    Attributes:
+        matrix: linear part.
+        shift: translation, mm.
+        displacements: standard deviation in mm and field, in turn for x, y and z.
+    """
 
     matrix: Float[np.ndarray, "3 3"]
     shift: Float[np.ndarray, "3"]
     displacements: tuple[tuple[float, SplineField], ...]
-    """Standard deviation and field, in turn for x, y, z."""
 
     def template_points(
         self, axes: tuple[np.ndarray, np.ndarray, np.ndarray], template: Template
     ) -> Float[np.ndarray, "3 z y x"]:
-        """Where the points of a grid lie in the cropped template, in voxels (x, y, z)."""
+        """Maps the points of a grid to voxels (x, y, z) of the cropped template."""
         heights, rows, columns = axes
         grid = np.meshgrid(heights, rows, columns, indexing="ij", sparse=True)[::-1]
         points = np.empty((3, len(heights), len(rows), len(columns)), np.float32)
@@ -157,7 +161,7 @@ def _anatomical_points(
     axes: tuple[np.ndarray, np.ndarray, np.ndarray],
     template: Template,
 ) -> Float[np.ndarray, "3 20 s s"]:
-    """Where in the cropped template, in voxels (x, y, z), each pixel of the subject lies."""
+    """Maps each pixel of a random subject to voxels (x, y, z) of the cropped template."""
     matrix, shift = _draw_affine(generator)
     shift[2] += generator.uniform(-_SLICE_JITTER_MM, _SLICE_JITTER_MM)
     ventricles = generator.uniform(*_VENTRICLES_MM)
@@ -169,17 +173,17 @@ def _anatomical_points(
     points = _fit_field_of_view(_Shape(matrix, shift, displacements), template).template_points(
         axes, template
     )
-    # Sampling nearer to the ventricles than the point lies shows them wider.
+    # Sampling closer to the ventricles than the point is makes them wider.
     coarse = points / template.coarse_step
     pull = np.stack([_sample(component, coarse) for component in template.ventricle_pull])
     return points + np.float32(ventricles) * pull
 
 
 def _fit_field_of_view(shape: _Shape, template: Template) -> _Shape:
-    """Shrink a head that is cut off by the field of view, along the axis along which it is.
+    """Shrinks a head that the field of view cuts off, along the axis of the cut.
 
-    The template's brain is 180 of the 200 mm long, so one head in three would be cut. The border
-    is looked at in the same places for every image size.
+    The template's brain is 180 mm long, so that the field of view of 200 mm would cut off one head
+    in three. The border is sampled at the same points for every image size.
     """
     heights, lines, _ = grid_axes_mm(64)
     border = np.array([-98.0, 98.0])
@@ -197,7 +201,7 @@ def _fit_field_of_view(shape: _Shape, template: Template) -> _Shape:
 def _draw_affine(
     generator: np.random.Generator,
 ) -> tuple[Float[np.ndarray, "3 3"], Float[np.ndarray, "3"]]:
-    """A random rotation, scale and shear as a matrix, and a shift in mm."""
+    """Draws a rotation, scale and shear as one matrix, and a shift in mm."""
     angles = np.deg2rad(generator.normal(0, _ROTATION_DEGREES, 3))
     rotation = np.eye(3)
     for axis, angle in enumerate(angles):
@@ -221,7 +225,7 @@ def _mix_contrast(
     white: Float[np.ndarray, " n"],
     cover: Float[np.ndarray, " n"],
 ) -> Float[np.ndarray, " n"]:
-    """Blend the template's T1 with intensities drawn per tissue: another scanner's contrast."""
+    """Blends the template's T1 with one random intensity per tissue: another scanner's contrast."""
     mix = generator.uniform(*_CONTRAST_MIX)
     grey_level, white_level, csf_level = (
         generator.normal(*level) for level in (_GREY, _WHITE, _CSF)
@@ -234,21 +238,21 @@ def _mix_contrast(
 def _add_noise(
     signal: Float[np.ndarray, "20 s s"], noise: Float[np.ndarray, "2 20 s s"]
 ) -> Float[np.ndarray, "20 s s"]:
-    """Rician noise: the magnitude of a complex signal whose two parts are noisy."""
+    """Adds Rician noise: the magnitude of a complex signal with noise in both parts."""
     return np.sqrt((signal + noise[0]) ** 2 + noise[1] ** 2)
 
 
 def _sample(
     volume: Float[np.ndarray, "x y z"], points: Float[np.ndarray, "3 ..."]
 ) -> Float[np.ndarray, "..."]:
-    """Linear interpolation of `volume` at `points` in voxels; 0 outside it."""
+    """Interpolates `volume` linearly at `points` in voxels; 0 outside."""
     return ndimage.map_coordinates(volume, points, order=1, output=np.float32)
 
 
 def _scatter(
     brain: Bool[np.ndarray, "20 s s"], values: Float[np.ndarray, " n"]
 ) -> Float[np.ndarray, "20 s s"]:
-    """An array that holds `values` where `brain` is set and 0 elsewhere."""
+    """Returns an array that holds `values` in the brain and 0 elsewhere."""
     full = np.zeros(brain.shape, np.float32)
     full[brain] = values
     return full

@@ -1,8 +1,8 @@
-"""The ICBM152 template, read from the installed nilearn package and smoothed to an image spacing.
+"""The ICBM152 template of the installed nilearn package, smoothed to an image spacing.
 
 nilearn ships the skull-stripped T1 average and the grey- and white-matter probability maps as
 197 x 233 x 189 voxels of 1 mm, indexed (x, y, z) with x to the right, y to the front, z up.
-nilearn itself is not imported (that takes seconds): its files are found through its spec.
+nilearn is not imported, which would take seconds: its files are found through its spec.
 """
 
 import dataclasses
@@ -26,15 +26,15 @@ CENTRE_VOXEL = (98.0, 117.0, 88.0)
 """The template voxel (x, y, z) at the centre of the field of view."""
 
 FIRST_SLICE_VOXEL, LAST_SLICE_VOXEL = 52.0, 118.0
-"""Heights (z, voxels of 1 mm) of the first and the last slice, 3.47 mm apart."""
+"""Heights (z, voxels of 1 mm) of the first and the last slice; slices are 3.47 mm apart."""
 
 _MARGIN = 4
-# Half a slice's thickness of about 2.4 mm (full width at half maximum).
+# Gaussian whose full width at half maximum is a slice thickness of about 2.4 mm.
 _THROUGH_PLANE_SIGMA_MM = 1.0
 # In-plane Gaussian, in pixels: it halves the contrast at about 0.45 cycles a pixel, so that
 # sampling on the pixel grid neither aliases nor looks blurred.
 _IN_PLANE_SIGMA_PIXELS = 0.4
-# The ventricles: not tissue, and deeper than the sulci and the outer fissures reach.
+# Ventricles are no tissue, and deeper than sulci and outer fissures.
 _DEEP_MM = 24.0
 _VENTRICLES_TOP_VOXEL = 104
 _CSF_BLUR_MM = 5.0
@@ -46,14 +46,14 @@ class Template:
     """The smoothed template, cropped to the brain. All volumes are float32 and share a shape.
 
     Attributes:
-      origin: voxel (x, y, z) of the full template that is index (0, 0, 0) here.
-      cover: share of a voxel that is brain, in [0, 1].
-      t1: T1 intensity in [0, 1], falling to 0 outside the brain.
-      grey: grey-matter probability in [0, 1].
-      white: white-matter probability in [0, 1].
-      ventricle_pull: direction towards the nearest deep CSF, a vector of length 0 to 1 per voxel
-        of a grid that is `coarse_step` times coarser.
-      coarse_step: voxels of the template per voxel of `ventricle_pull`.
+        origin: voxel (x, y, z) of the full template that is index (0, 0, 0) here.
+        cover: share of a voxel that is brain, in [0, 1].
+        t1: T1 intensity in [0, 1], falling to 0 outside the brain.
+        grey: grey-matter probability in [0, 1].
+        white: white-matter probability in [0, 1].
+        ventricle_pull: direction towards the nearest deep CSF, a vector of length 0 to 1 per voxel
+            of a grid that is `coarse_step` times coarser.
+        coarse_step: voxels of the template per voxel of `ventricle_pull`.
     """
 
     origin: tuple[float, float, float]
@@ -66,15 +66,15 @@ class Template:
 
 
 def spacing_mm(image_size: int) -> float:
-    """Width of a pixel in mm for slices of `image_size` x `image_size` pixels."""
+    """Returns the width of a pixel in mm for slices of `image_size` pixels per side."""
     return FIELD_OF_VIEW_MM / image_size
 
 
 def template_path(kind: str) -> pathlib.Path:
-    """Where the installed nilearn keeps the template volume `kind` ("t1", "gm" or "wm").
+    """Returns the path of nilearn's template volume `kind` ("t1", "gm" or "wm").
 
     Raises:
-      UserError: if nilearn is not installed, or its wheel lacks the file.
+        UserError: nilearn is not installed, or lacks the file.
     """
     name = f"mni_icbm152_{kind}_tal_nlin_sym_09a_converted.nii.gz"
     path = package_folder("nilearn") / "datasets" / "data" / name
@@ -87,10 +87,10 @@ def template_path(kind: str) -> pathlib.Path:
 
 
 def package_folder(name: str) -> pathlib.Path:
-    """The folder of the installed package `name`, found without importing it.
+    """Returns the folder of the installed package `name` without importing it.
 
     Raises:
-      UserError: if the package is not installed.
+        UserError: the package is not installed.
     """
     spec = importlib.util.find_spec(name)
     if spec is None or not spec.submodule_search_locations:
@@ -101,8 +101,8 @@ def package_folder(name: str) -> pathlib.Path:
 
 
 def read_volume(kind: str) -> Float[np.ndarray, "x y z"]:
-    """Read one template volume as float32 in [0, 1], shape (197, 233, 189), 1 mm voxels."""
-    import nibabel  # Here: it costs 0.3 s, and only processes that make subjects need it.
+    """Reads a template volume as float32 in [0, 1], shape (197, 233, 189), 1 mm voxels."""
+    import nibabel  # takes 0.3 s; only processes that make subjects need it
 
     image = nibabel.nifti1.load(template_path(kind))
     return np.asarray(image.dataobj, dtype=np.float32) / np.float32(255)
@@ -110,12 +110,12 @@ def read_volume(kind: str) -> Float[np.ndarray, "x y z"]:
 
 @functools.lru_cache(maxsize=2)
 def load_template(image_size: int) -> Template:
-    """The template smoothed for slices of `image_size` pixels, read once per process.
+    """Loads the template, smoothed for slices of `image_size` pixels; once per process.
 
     Takes about 3 s and 80 MB the first time. The arrays are read-only, because they are shared.
 
     Raises:
-      UserError: if nilearn or its files are missing.
+        UserError: nilearn or its files are missing.
     """
     t1, grey, white = (read_volume(kind) for kind in ("t1", "gm", "wm"))
     brain = ndimage.binary_fill_holes(t1 > 0)
@@ -135,7 +135,7 @@ def load_template(image_size: int) -> Template:
 
 
 def _bounding_box(brain: np.ndarray) -> tuple[tuple[slice, ...], tuple[float, float, float]]:
-    """The box around `brain` with a margin, as slices, and its first voxel."""
+    """Returns the box around `brain` with a margin, as slices, and its first voxel."""
     bounds = []
     for axis in range(3):
         others = tuple(other for other in range(3) if other != axis)
@@ -149,14 +149,14 @@ def _bounding_box(brain: np.ndarray) -> tuple[tuple[slice, ...], tuple[float, fl
 def _ventricle_pull(
     brain: np.ndarray, tissue: Float[np.ndarray, "x y z"], top: int
 ) -> Float[np.ndarray, "3 x2 y2 z2"]:
-    """The gradient of the blurred deep CSF below height `top`, scaled to lengths of at most 1."""
+    """Returns the gradient of the blurred deep CSF below `top`, of length 1 at most."""
     step = (slice(None, None, _COARSE_STEP),) * 3
     depth = ndimage.distance_transform_edt(brain[step]) * _COARSE_STEP
     csf = np.clip(1 - tissue[step], 0, 1) * (depth > _DEEP_MM)
-    csf[:, :, top // _COARSE_STEP :] = 0  # Above lies the deep fissure between the halves.
+    csf[:, :, top // _COARSE_STEP :] = 0  # above is the fissure between the hemispheres
     blurred = ndimage.gaussian_filter(csf.astype(np.float32), _CSF_BLUR_MM / _COARSE_STEP)
     gradient = np.stack(np.gradient(blurred))
     length = np.sqrt((gradient**2).sum(axis=0))
-    # The strongest half per cent counts as full length: one sharp corner must not weaken the rest.
+    # Scaled by a quantile, so that one sharp corner does not weaken all other places.
     strongest = np.quantile(length[length > 1e-4], 0.995)
     return (gradient / np.maximum(length, strongest)).astype(np.float32)

@@ -1,1 +1,1 @@
-"""TensorFlow Datasets: where it keeps data, and how its data sets become splits."""
+"""TensorFlow Datasets (TFDS): its data folder, and splits of its data sets."""

@@ -1,4 +1,4 @@
-"""Where TensorFlow Datasets keeps data, and who makes them there."""
+"""The data folder of TensorFlow Datasets, and a lock for processes that write to it."""
 
 import contextlib
 import logging
@@ -8,31 +8,31 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from jaxad.errors import UserError
+from jaxad.errors import NO_ROOM, RunError, UserError
 from jaxad.runtime import locks
+from jaxad.storage import io_errors
 from jaxad.storage.home import home_folder, temporary_folder
 from jaxad.storage.paths import check_name, expand, take_folders_literally
 
 logger = logging.getLogger(__name__)
 
-#: File systems of one machine, on which no other machine can be at work.
+#: File systems that no other machine can write to.
 _LOCAL = ("apfs", "btrfs", "ext2", "ext3", "ext4", "f2fs", "overlay", "tmpfs", "xfs", "zfs")
 
-#: Half-made data that nobody has touched for so long are nobody's.
+#: Incomplete data that have not changed for this long are left over from a killed process.
 _STALE_SECONDS = 86_400
 
 
 def data_folder(root: str, flag: str = "config.data.root") -> str:
-    """The folder in which TFDS keeps data.
+    """Returns the folder that TFDS keeps data in.
 
     Args:
-        root: as the config names it; "": `$TFDS_DATA_DIR`, by default `tensorflow_datasets` in the
-            home folder. A user without one gets a folder for temporary files, which a line on
-            stderr says.
-        flag: where `root` is from, for messages.
+        root: folder in the config; "" for `$TFDS_DATA_DIR`, by default `tensorflow_datasets` in the
+            home folder. A user without a home folder gets a temporary folder and a note.
+        flag: config field that holds `root`, for messages.
 
     Raises:
-        UserError: it names the home folder of nobody, or TFDS cannot take its name.
+        UserError: the path names the home folder of an unknown user, or TFDS cannot take it.
     """
     take_folders_literally()
     named, source = root, flag
@@ -52,7 +52,7 @@ def data_folder(root: str, flag: str = "config.data.root") -> str:
 
 
 def _temporary() -> Path:
-    """A folder of this user that the next run finds again."""
+    """Returns a temporary folder of this user that the next run finds again."""
     base = temporary_folder()
     if base is None:
         raise UserError(
@@ -61,19 +61,35 @@ def _temporary() -> Path:
         )
     folder = base / "tensorflow_datasets"
     logger.warning(
-        f"note: this user has no home folder; data are kept in '{folder}'. $TFDS_DATA_DIR names "
-        "another folder."
+        f"note: this user has no home folder; data are kept in '{folder}'. Set $TFDS_DATA_DIR to "
+        "use another folder."
     )
     return folder
 
 
-@contextlib.contextmanager
-def alone(folder: str) -> Iterator[None]:
-    """Keeps other processes from making data in a folder; waits for one that does.
+def raise_if_full(folder: str, error: Exception, remedy: str) -> None:
+    """Raises a RunError if an error of TFDS means that there is no room in the data folder.
 
-    What a killed process left there is removed: at once on a file system of this machine, where the
-    lock says that nobody is at work. On others, whose locks may be those of one machine, only what
-    has not changed for a day.
+    Args:
+        folder: data folder, for the message.
+        error: error of TFDS.
+        remedy: flag or variable that names another folder.
+    """
+    number = io_errors.find_error_number(error)
+    if number in NO_ROOM:
+        raise RunError(
+            f"data folder '{folder}' takes no more ({os.strerror(number)}); make room, or choose "
+            f"another with {remedy}."
+        ) from error
+
+
+@contextlib.contextmanager
+def exclusive(folder: str) -> Iterator[None]:
+    """Waits until no other process writes data to a folder, and keeps others from doing so.
+
+    Data that a killed process left incomplete are removed: at once on a local file system, where
+    the lock shows that no process is writing; on other file systems, where a lock may not be seen
+    by other machines, after a day without a change.
     """
     if "://" in folder:  # storage without locks
         yield
@@ -81,10 +97,10 @@ def alone(folder: str) -> Iterator[None]:
     path = Path(folder)
     path.mkdir(parents=True, exist_ok=True)
     lock = path / ".lock"
-    waiting = f"data: another process makes data in '{path}', waiting for it."
+    waiting = f"data: waiting for another process that writes data to '{path}'."
     with locks.wait_for_lock(lock, waiting):
         lock.touch()
-        now = lock.stat().st_mtime  # by the clock that stamps the other files, too
+        now = lock.stat().st_mtime  # by the file system's clock, which may not be ours
         is_local = _is_local(path)
         for leftover in path.glob("incomplete.*"):
             if is_local or _last_change(leftover) < now - _STALE_SECONDS:
@@ -93,24 +109,24 @@ def alone(folder: str) -> Iterator[None]:
 
 
 def _last_change(folder: Path) -> float:
-    """Seconds at which the newest file in a folder was written; infinite where that is unknown."""
+    """Returns the time of the latest change in a folder, seconds; infinity if files vanish."""
     try:
         return max(path.stat().st_mtime for path in (folder, *folder.rglob("*")))
-    except OSError:  # somebody is at work there
+    except OSError:  # another process is writing
         return float("inf")
 
 
 def _is_local(path: Path) -> bool:
-    """Whether a folder is certainly on a file system of this machine alone."""
+    """Whether a folder is on a file system that is known to belong to this machine alone."""
     try:
         lines = Path("/proc/self/mountinfo").read_bytes().splitlines()
-    except OSError:  # other systems have no such file
+    except OSError:  # not Linux
         return False
-    place, kinds = path.resolve(), {}
+    resolved, kinds = path.resolve(), {}
     for line in lines:
         fields, _, source = line.partition(b" - ")
-        escaped = fields.split()[4]  # spaces and the like are octal
+        escaped = fields.split()[4]  # the mount point, its spaces written in octal
         point = os.fsdecode(re.sub(rb"\\([0-7]{3})", lambda m: bytes([int(m[1], 8)]), escaped))
-        kinds[Path(point)] = source.split()[0].decode()  # a later one hides an earlier one
-    kind = next((kinds[one] for one in (place, *place.parents) if one in kinds), "")
-    return kind in _LOCAL
+        kinds[Path(point)] = source.split()[0].decode()  # a later mount hides an earlier one
+    folders = (resolved, *resolved.parents)
+    return next((kinds[folder] for folder in folders if folder in kinds), "") in _LOCAL

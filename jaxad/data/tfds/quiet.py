@@ -1,4 +1,4 @@
-"""TensorFlow Datasets without its nested progress bars and its notes on every opening."""
+"""A context that hides the progress bars and notes of TensorFlow Datasets."""
 
 import contextlib
 import io
@@ -16,13 +16,13 @@ def _is_error(record: logging.LogRecord) -> bool:
 
 @contextlib.contextmanager
 def silent_tfds() -> Iterator[None]:
-    """Hides the progress bars of TFDS, what it logs below an error, and what it prints.
+    """Hides the progress bars of TFDS, its log messages below errors, and its output.
 
-    In notebooks it prints that data are downloaded, which they are not.
+    In notebooks it prints that data are being downloaded even if nothing is.
     """
     absl = logging.getLogger("absl")
     absl.addFilter(_is_error)
-    # TFDS can be told to show or to hide bars but not asked which it does; it shows by default.
+    # TFDS cannot tell whether bars are on, so that afterwards they are: its default.
     tfds.display_progress_bar(False)
     try:
         with root_logger_kept(), contextlib.redirect_stdout(io.StringIO()):

@@ -1,4 +1,4 @@
-"""Splits of TFDS builders whose features are those of a Batch: image, label, mask, id, ..."""
+"""Splits of our own TFDS builders, whose features are the fields of a `Split`."""
 
 import functools
 import os
@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from jaxad.data.tfds.folder import alone, data_folder
-from jaxad.errors import NO_ROOM, RunError, UserError, first_line
+from jaxad.data.tfds.folder import data_folder, exclusive, raise_if_full
+from jaxad.errors import UserError, first_line
 from jaxad.runtime.cpu_tensorflow import tensorflow
 from jaxad.storage import io_errors
 from jaxad.types import FilesRead, Split
@@ -17,29 +17,29 @@ from jaxad.types import FilesRead, Split
 def open_builder(
     builder_class: Any, builder_config: Any, root: str, manual_dir: Path | None = None
 ) -> dict[str, functools.partial[Split]]:
-    """Prepares a builder's data (once; then it is cached) and says how to read its splits.
+    """Prepares the data of a builder unless they are cached, and returns a reader for each split.
 
-    Of processes that want the same data at once, one makes them. What a killed one left is removed.
+    If several processes need the same data, one of them prepares them.
 
     Args:
         builder_class: a `tfds.core.DatasetBuilder` class.
-        builder_config: the builder config to prepare.
-        root: the TFDS data folder; "" takes TFDS's own default.
-        manual_dir: where the files are that the user fetched, for builders that need some.
+        builder_config: config of the builder.
+        root: TFDS data folder; "" for the default.
+        manual_dir: folder of the files that the user fetched, for builders that need some.
 
     Raises:
         UserError: the data folder cannot be read or written.
-        RunError: there is no room for the data.
+        RunError: the data folder is full.
     """
     tensorflow()  # hides the accelerators before TFDS uses it
     from google.protobuf.json_format import ParseError
 
     folder = data_folder(root)
-    # Where the files are the user's, config.data.root names them, and not TFDS's folder.
+    # For the user's files config.data.root names their folder, as opposed to TFDS's.
     remedy = "$TFDS_DATA_DIR" if manual_dir else "--config.data.root or $TFDS_DATA_DIR"
     from jaxad.data.tfds.quiet import silent_tfds
 
-    def make() -> Any:
+    def make_builder() -> Any:
         try:
             with silent_tfds():
                 return builder_class(
@@ -51,40 +51,35 @@ def open_builder(
             place = f"{folder}/{builder_class.name}/{builder_config.name}"
             raise UserError(
                 f"cached data in '{place}' cannot be read ({first_line(error)}); delete that "
-                f"folder to make them again, or choose another data folder with {remedy}."
+                f"folder to prepare them again, or choose another data folder with {remedy}."
             ) from error
 
     import tensorflow_datasets as tfds
 
     download = tfds.download.DownloadConfig(manual_dir=manual_dir) if manual_dir else None
-    builder = make()
+    builder = make_builder()
     if not builder.data_path.exists():
         try:
-            with alone(str(builder.data_path.parent)):
-                builder = make()  # another process may have made the data meanwhile
+            with exclusive(str(builder.data_path.parent)):
+                builder = make_builder()  # another process may have prepared the data
                 builder.download_and_prepare(download_config=download)
-        # array_record raises RuntimeError for all that goes wrong with files.
+        # array_record raises RuntimeError for any error of the file system.
         except (OSError, RuntimeError) as error:
+            raise_if_full(str(builder.data_dir), error, remedy)
             number = io_errors.find_error_number(error)
             if number is None:
                 raise
-            reason = os.strerror(number)
-            if number in NO_ROOM:
-                raise RunError(
-                    f"data folder '{builder.data_dir}' takes no more ({reason}); make room, or "
-                    f"choose another with {remedy}."
-                ) from error
             raise UserError(
-                f"data folder '{builder.data_dir}' cannot be written ({reason}); choose another "
-                f"with {remedy}."
+                f"data folder '{builder.data_dir}' cannot be written ({os.strerror(number)}); "
+                f"choose another with {remedy}."
             ) from error
     return {name: functools.partial(_read, builder, name) for name in builder.info.splits}
 
 
 def _read(builder: Any, split: str) -> Split:
-    """A whole split in memory, in the order in which it was generated.
+    """Reads a whole split into memory, in the order in which it was generated.
 
-    Masks are read for test splits alone: in the others nothing is anomalous.
+    Only masks of test splits are read: training images are normal.
     """
     import tensorflow_datasets as tfds
 
@@ -92,7 +87,7 @@ def _read(builder: Any, split: str) -> Split:
     with_masks = "mask" in features and split.startswith("test")
     is_deep = features["image"].np_dtype == np.uint16
     skipped = ["mask"] if "mask" in features and not with_masks else []
-    # Pillow, which TFDS decodes with, knows no 16-bit colour.
+    # TFDS decodes with Pillow, which cannot read 16-bit colour.
     skipped += ["image"] if is_deep else []
     decoders = {name: tfds.decode.SkipDecoding() for name in skipped}
     from jaxad.data.tfds.quiet import silent_tfds
@@ -107,7 +102,7 @@ def _read(builder: Any, split: str) -> Split:
     except (OSError, ValueError, IndexError, RuntimeError) as error:
         raise UserError(
             f"cached data in '{builder.data_dir}' are damaged ({first_line(error)}); delete that "
-            "folder to make them again."
+            "folder to prepare them again."
         ) from error
 
     def column(name: str) -> np.ndarray:
@@ -125,6 +120,6 @@ def _read(builder: Any, split: str) -> Split:
 
 
 def _files_read(builder: Any, split: str) -> FilesRead | None:
-    """What a builder of the user's files keeps of them."""
+    """Returns the facts about the user's files that a builder keeps; None if it has no files."""
     files = (builder.info.metadata or {}).get("files", {}).get(split)
     return None if files is None else FilesRead(**{**files, "skipped": tuple(files["skipped"])})

@@ -12,7 +12,7 @@ FeatureMap = Float[Array, "batch rows columns features"]
 LogDet = Float[Array, "batch rows columns"]
 
 
-#: Most channels for which a product with the permutation's matrix takes less time on a CPU than a
+#: Up to this number of channels, a product with the matrix takes less time on a CPU than a
 #: gather of single numbers.
 MOST_CHANNELS_OF_PRODUCT = 128
 

@@ -1,5 +1,5 @@
 "use strict";
-// Stepping through the cases of a split: one kind at a time, one case at a time.
+// Steps through the cases of a split, one kind and one case at a time.
 const browsers = [];
 
 eachSplit(".browser", (root) => {
@@ -8,14 +8,14 @@ eachSplit(".browser", (root) => {
   const steps = all("[data-step]", root);
   let kind = kinds[0].value;
   let place = 0;
-  const rank = (one) => Number(one.getAttribute(`data-rank-${kind}`));
+  const rank = (element) => Number(element.getAttribute(`data-rank-${kind}`));
   const ofKind = () => cases
-    .filter((one) => one.hasAttribute(`data-rank-${kind}`))
+    .filter((element) => element.hasAttribute(`data-rank-${kind}`))
     .sort((a, b) => rank(a) - rank(b));
 
   function show() {
     const ranked = ofKind();
-    for (const one of cases) one.hidden = one !== ranked[place];
+    for (const element of cases) element.hidden = element !== ranked[place];
     for (const details of all("details", root)) details.open = isOpen;
     root.querySelector(".place").textContent = `${place + 1} of ${ranked.length}`;
     steps[0].disabled = place === 0;
@@ -26,7 +26,7 @@ eachSplit(".browser", (root) => {
     show();
   }
 
-  // Components stay open, or closed, from case to case.
+  // All cases share whether their components are open.
   let isOpen = matchMedia("(min-width: 721px)").matches;
   for (const summary of all(".components > summary", root)) {
     summary.addEventListener("click", () => { isOpen = !summary.parentElement.open; });
@@ -46,9 +46,9 @@ eachSplit(".browser", (root) => {
 
 document.addEventListener("keydown", (event) => {
   const by = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
-  const isElsewhere = isText(event.target) || event.target.closest(".scroll");
-  if (!by || isElsewhere || event.altKey || event.ctrlKey || event.metaKey || event.shiftKey) return;
-  // That which is on the screen.
+  const usesArrows = isText(event.target) || event.target.closest(".scroll");
+  if (!by || usesArrows || event.altKey || event.ctrlKey || event.metaKey || event.shiftKey) return;
+  // Step through the split that is on the screen.
   const browser = browsers.find(({ root }) => {
     const box = root.getBoundingClientRect();
     return box.height > 0 && box.top < innerHeight && box.bottom > 0;

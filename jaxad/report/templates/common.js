@@ -3,17 +3,17 @@ const data = JSON.parse(document.getElementById("data").textContent);
 const all = (selector, root = document) => [...root.querySelectorAll(selector)];
 const isText = (element) => element.matches("input:not([type=checkbox]), select, textarea");
 
-// The element of a split that has what `selector` names, with the split's data.
+// Calls back with each matching element inside a split, and the data of that split.
 function eachSplit(selector, callback) {
   for (const root of all(`.split ${selector}`)) {
     callback(root, data.splits[Number(root.closest(".split").dataset.split)]);
   }
 }
 
-// What is chosen among radio buttons of this name.
+// The value of the checked radio button of this name.
 const chosen = (name) => document.querySelector(`input[name="${name}"]:checked`)?.value;
 
-// Every section that has it shows the same split.
+// Shows a split in all sections that have it.
 function showSplit(number, sections = all("section")) {
   for (const section of sections) {
     const inputs = all('input[name^="split-"]', section);
@@ -28,12 +28,12 @@ for (const section of all("section")) {
   for (const input of inputs) input.addEventListener("change", () => showSplit(input.value));
 }
 
-// Numbers as the page writes them.
+// Numbers as text.
 const significant = (value, digits) => Number(value.toPrecision(digits));
 const score = (value) => significant(value, 5).toLocaleString("en", { maximumSignificantDigits: 5 });
 const percent = (share) => `${significant(100 * share, 3)} %`;
 
-// An element of a drawing.
+// Creates an SVG element.
 function svg(name, attributes, text) {
   const element = document.createElementNS("http://www.w3.org/2000/svg", name);
   for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
@@ -41,7 +41,7 @@ function svg(name, attributes, text) {
   return element;
 }
 
-// About `count` round numbers from low to high.
+// About `count` round numbers between low and high.
 function ticks(low, high, count) {
   const rough = (high - low) / count;
   const power = 10 ** Math.floor(Math.log10(rough));

@@ -1,5 +1,5 @@
 "use strict";
-// Patients: sorted, filtered, and the slices of one of them over their positions.
+// Sorts and filters the table of patients, and draws the slice scores of one patient.
 
 eachSplit(".patients", (root, split) => {
   const number = root.closest(".split").dataset.split;
@@ -14,9 +14,9 @@ eachSplit(".patients", (root, split) => {
   let shown = Number(rows[0].dataset.patient);
 
   const outcome = (patient) => {
-    const isCalled = patients.score[patient] > thresholds.patient;
-    if (isCalled === Boolean(patients.label[patient])) return "right";
-    return isCalled ? "alarm" : "miss";
+    const isFlagged = patients.score[patient] > thresholds.patient;
+    if (isFlagged === Boolean(patients.label[patient])) return "";
+    return isFlagged ? "false positive" : "false negative";
   };
 
   function filter() {
@@ -36,7 +36,7 @@ eachSplit(".patients", (root, split) => {
     const heading = headings[column];
     const isNumber = heading.classList.contains("number");
     const before = heading.getAttribute("aria-sort");
-    // Numbers from the largest at first, names from the first.
+    // The first click sorts numbers in descending order and text in ascending order.
     const isAscending = before ? before === "descending" : !isNumber;
     for (const other of headings) other.removeAttribute("aria-sort");
     heading.setAttribute("aria-sort", isAscending ? "ascending" : "descending");
@@ -50,13 +50,12 @@ eachSplit(".patients", (root, split) => {
   }
 
   function decide() {
-    const words = { alarm: ", false alarm", miss: ", miss", right: "" };
     for (const row of rows) {
       const patient = Number(row.dataset.patient);
-      const cell = row.querySelector(".called");
-      const isCalled = patients.score[patient] > thresholds.patient;
-      cell.textContent = (isCalled ? "anomalous" : "normal") + words[outcome(patient)];
-      cell.classList.toggle("wrong", outcome(patient) !== "right");
+      const cell = row.querySelector(".flagged");
+      const error = outcome(patient);
+      cell.textContent = error || (patients.label[patient] ? "anomalous" : "normal");
+      cell.classList.toggle("wrong", error !== "");
     }
     root.querySelector(".above").textContent = score(thresholds.patient);
     root.querySelector(".at").textContent = thresholds.from;
@@ -96,13 +95,13 @@ eachSplit(".patients", (root, split) => {
     for (const tick of ticks(from, to, 6).filter(Number.isInteger)) {
       drawing.append(svg("text", { x: x(tick), y: height - bottom + 16, "text-anchor": "middle" }, String(tick)));
     }
-    const axis = split.slices.position === null ? "slice, in the order of the data" : "slice position";
+    const axis = split.slices.position === null ? "slice, in order of the data" : "slice position";
     drawing.append(svg("text", { x: (left + width) / 2, y: height - 4, "text-anchor": "middle" }, axis));
     drawing.append(svg("path", { class: "threshold-line", d: `M${left} ${y(thresholds.image)}H${width}` }));
     drawing.append(svg("polyline", { class: "line", points: slices.map((one) => `${x(one.place)},${y(one.score)}`).join(" ") }));
     for (const one of slices) {
       const at = [x(one.place), y(one.score)];
-      // Not by colour alone.
+      // Classes differ in shape as well as in color.
       const mark = one.label
         ? svg("rect", { class: "mark anomalous", x: at[0] - 4.5, y: at[1] - 4.5, width: 9, height: 9, transform: `rotate(45 ${at[0]} ${at[1]})` })
         : svg("circle", { class: "mark normal", cx: at[0], cy: at[1], r: 4 });
@@ -112,7 +111,7 @@ eachSplit(".patients", (root, split) => {
     const figure = root.querySelector(".profile");
     figure.querySelector(".drawing").replaceChildren(drawing);
     figure.querySelector("figcaption").textContent =
-      `${name}: ${slices.length} slice${slices.length === 1 ? "" : "s"}, ${anomalous} anomalous (filled diamonds). Dashed: the threshold for slices, ${score(thresholds.image)}.`;
+      `${name}: ${slices.length} slice${slices.length === 1 ? "" : "s"}, ${anomalous} anomalous (filled diamonds). The dashed line is the threshold for slices, ${score(thresholds.image)}.`;
   }
 
   headings.forEach((heading, column) => {

@@ -1,10 +1,10 @@
 "use strict";
-// Before the page is drawn: whether scripts run, and whether a reader chose light or dark.
+// Runs before the page is drawn: marks that scripts run, and applies the stored color scheme.
 document.documentElement.classList.add("js");
 const stored = {
-  // Pages that are opened as files may have no storage.
+  // Browsers may deny storage to pages opened from files.
   get: () => { try { return localStorage.getItem("jaxad-theme"); } catch { return null; } },
-  set: (value) => { try { localStorage.setItem("jaxad-theme", value); } catch { /* forgotten */ } },
+  set: (value) => { try { localStorage.setItem("jaxad-theme", value); } catch { /* not stored */ } },
 };
 const isDark = () => {
   const chosen = document.documentElement.dataset.theme;

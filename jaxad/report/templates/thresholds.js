@@ -1,7 +1,7 @@
 "use strict";
-// Thresholds by a reader. p-values come from the page; here they are looked up and calls counted.
+// Lets the reader set a threshold. The page provides p-values; this script looks them up and counts.
 
-// Where a value would stand among ascending ones: before equal ones, or after them.
+// The index at which to insert a value into an ascending array, before or after equal values.
 function place(ascending, value, isAfter = false) {
   let low = 0;
   let high = ascending.length;
@@ -13,42 +13,42 @@ function place(ascending, value, isAfter = false) {
   return low;
 }
 
-// The score above which, and only there, p <= rate: jaxad.calibration.conformal.PValueSteps.threshold.
+// The threshold above which p <= rate; the same as jaxad.calibration.conformal.PValueSteps.threshold.
 function thresholdOf(steps, rate) {
   let last = steps.p_values.length - 1;
-  while (last > 0 && steps.p_values[last] <= rate) last -= 1;  // the first p is 1
+  while (last > 0 && steps.p_values[last] <= rate) last -= 1;  // the first p-value is 1
   return steps.scores[last];
 }
 
-// Counts and figures of one threshold; NaN where a figure is undefined.
+// Counts and figures at a threshold; undefined figures are NaN.
 function figuresAt({ label, score: scores }, threshold) {
-  const counts = { hits: 0, misses: 0, alarms: 0, rejections: 0 };
+  const counts = { truePositives: 0, falseNegatives: 0, falsePositives: 0, trueNegatives: 0 };
   label.forEach((one, row) => {
-    const isCalled = scores[row] > threshold;
-    counts[one ? (isCalled ? "hits" : "misses") : (isCalled ? "alarms" : "rejections")] += 1;
+    const isFlagged = scores[row] > threshold;
+    counts[one ? (isFlagged ? "truePositives" : "falseNegatives") : (isFlagged ? "falsePositives" : "trueNegatives")] += 1;
   });
-  const { hits, misses, alarms, rejections } = counts;
+  const { truePositives, falseNegatives, falsePositives, trueNegatives } = counts;
   return {
     ...counts,
-    sensitivity: hits / (hits + misses),
-    specificity: rejections / (rejections + alarms),
-    precision: hits / (hits + alarms),
-    f1: (2 * hits) / (2 * hits + misses + alarms),
+    sensitivity: truePositives / (truePositives + falseNegatives),
+    specificity: trueNegatives / (trueNegatives + falsePositives),
+    precision: truePositives / (truePositives + falsePositives),
+    f1: (2 * truePositives) / (2 * truePositives + falseNegatives + falsePositives),
   };
 }
 
-// Over normal patients, the mean share of what is called of each.
-function realisedRate(split, unit, threshold) {
+// The mean over normal patients of the share of their slices (or patients) that is flagged.
+function falsePositiveRate(split, unit, threshold) {
   const patients = split.units.patient;
   const { score: scores } = split.units[unit];
   const sizes = patients.label.map(() => 0);
-  const called = patients.label.map(() => 0);
+  const flagged = patients.label.map(() => 0);
   scores.forEach((value, row) => {
     const patient = unit === "image" ? split.slices.patient[row] : row;
     sizes[patient] += 1;
-    called[patient] += value > threshold;
+    flagged[patient] += value > threshold;
   });
-  const shares = called.map((count, row) => count / sizes[row]).filter((_, row) => !patients.label[row]);
+  const shares = flagged.map((count, row) => count / sizes[row]).filter((_, row) => !patients.label[row]);
   return shares.reduce((sum, share) => sum + share, 0) / shares.length;
 }
 
@@ -57,43 +57,43 @@ eachSplit(".decider", (root, split) => {
   const settings = Object.fromEntries(all(".setting", root).map((one) => [one.dataset.by, one]));
   const inputs = (by) => all("input", settings[by]);
   const hasRate = "rate" in settings;
-  // Per cent as text: "1.7" is 0.017 to the last bit, 1.7 / 100 need not be; "1e1" has its own e.
-  let asked = String(significant(100 * split.rate, 12));
+  // The percentage stays text, because Number("1.7e-2") is exactly 0.017 and 1.7 / 100 need not be.
+  let requested = String(significant(100 * split.rate, 12));
   const rateOf = (text) => (/e/i.test(text) ? Number(text) / 100 : Number(`${text}e-2`));
   const smallest = hasRate ? split.units.patient.steps.p_values.at(-1) : NaN;
-  const granted = () => Math.max(rateOf(asked), smallest);
+  const granted = () => Math.max(rateOf(requested), smallest);
   const unitNow = () => chosen(`unit-${number}`);
   const byNow = () => chosen(`by-${number}`) ?? "score";
   const largest = (unit) => split.units[unit].score.reduce((a, b) => Math.max(a, b));
-  const own = Object.fromEntries(["image", "patient"].map((unit) => [
+  const byScore = Object.fromEntries(["image", "patient"].map((unit) => [
     unit,
     hasRate ? thresholdOf(split.units[unit].steps, granted()) : split.units[unit].best ?? largest(unit),
   ]));
   const thresholdNow = (unit) =>
-    (byNow() === "rate" ? thresholdOf(split.units[unit].steps, granted()) : own[unit]);
+    (byNow() === "rate" ? thresholdOf(split.units[unit].steps, granted()) : byScore[unit]);
 
   function origin(unit, threshold) {
-    const what = unit === "image" ? "slices of new normal patients" : "new normal patients";
+    const what = unit === "image" ? "the slices of new normal patients" : "new normal patients";
     if (byNow() === "rate") {
       const normals = root.dataset.normals;
-      const text = granted() > rateOf(asked)
-        ? `${percent(rateOf(asked))} asked for; granted ${percent(granted())}, the least that ${normals} support.`
-        : `${percent(granted())} asked for and granted, from ${normals}.`;
-      return `${text} Anomalous above ${score(threshold)}. Every user has this threshold.`;
+      const text = granted() > rateOf(requested)
+        ? `${percent(rateOf(requested))} requested, ${percent(granted())} granted: the lowest rate that ${normals} support.`
+        : `${percent(granted())} requested and granted, from ${normals}.`;
+      return `${text} The threshold is ${score(threshold)}. It is available in use.`;
     }
     const steps = split.units[unit].steps;
     const rate = steps && steps.p_values[place(steps.scores, threshold, true)];
     const text = threshold === split.units[unit].best
-      ? "The best F1 on these very labels: nobody has this threshold."
-      : "Set by hand on a labelled test split: nobody has this threshold beforehand.";
-    return steps ? `${text} Fixed beforehand, it would call at most ${percent(rate)} of ${what}, on average.` : text;
+      ? "This threshold has the best F1 for the test labels. It is not available in use."
+      : "This threshold is set by hand. If it was chosen with the test labels, it is not available in use.";
+    return steps ? `${text} If fixed in advance, it flags at most ${percent(rate)} of ${what}, on average.` : text;
   }
 
   function show() {
     const unit = unitNow();
     const threshold = thresholdNow(unit);
     for (const [by, setting] of Object.entries(settings)) setting.hidden = by !== byNow();
-    if (byNow() === "rate") for (const input of inputs("rate")) if (input !== document.activeElement) input.value = asked;
+    if (byNow() === "rate") for (const input of inputs("rate")) if (input !== document.activeElement) input.value = requested;
     const histogram = root.querySelector(`.histogram[data-unit="${unit}"]`);
     for (const one of all(".histogram", root)) one.hidden = one !== histogram;
     const drawing = histogram.querySelector("svg");
@@ -106,15 +106,15 @@ eachSplit(".decider", (root, split) => {
     slider.max = high + 0.01 * (high - low);
     for (const input of [slider, exact]) if (input !== document.activeElement) input.value = threshold;
     settings.score.querySelector(".best").hidden = split.units[unit].best === null;
-    const found = { ...figuresAt(split.units[unit], threshold), realised: realisedRate(split, unit, threshold) };
-    const counts = ["hits", "misses", "alarms", "rejections"];
+    const found = { ...figuresAt(split.units[unit], threshold), falsePositiveRate: falsePositiveRate(split, unit, threshold) };
+    const counts = ["truePositives", "falseNegatives", "falsePositives", "trueNegatives"];
     for (const element of all("[data-figure]", root)) {
       const name = element.dataset.figure;
       const value = found[name];
       element.value = String(value);
       if (Number.isNaN(value)) element.textContent = "–";
       else if (counts.includes(name)) element.textContent = value.toLocaleString("en");
-      else element.textContent = name === "realised" ? percent(value) : value.toFixed(3);
+      else element.textContent = name === "falsePositiveRate" ? percent(value) : value.toFixed(3);
     }
     root.dataset.threshold = String(threshold);
     root.querySelector(".origin").textContent = origin(unit, threshold);
@@ -124,7 +124,7 @@ eachSplit(".decider", (root, split) => {
         number,
         image: thresholdNow("image"),
         patient: thresholdNow("patient"),
-        from: byNow() === "rate" ? `threshold for ${percent(rateOf(asked))} false positives asked for` : "threshold set above",
+        from: byNow() === "rate" ? `threshold for a requested false-positive rate of ${percent(rateOf(requested))}` : "threshold set above",
       },
     }));
   }
@@ -135,19 +135,19 @@ eachSplit(".decider", (root, split) => {
       input.addEventListener("input", () => {
         const isRate = by === "rate";
         const value = Number(input.value);
-        // Half-written numbers change nothing.
+        // Ignore incomplete numbers.
         if (input.value === "" || (isRate && !(value > 0 && value < 100))) return;
-        if (isRate) asked = input.value;
-        else own[unitNow()] = value;
+        if (isRate) requested = input.value;
+        else byScore[unitNow()] = value;
         show();
       });
       input.addEventListener("blur", show);
     }
   }
   settings.score.querySelector(".best").addEventListener("click", () => {
-    own[unitNow()] = split.units[unitNow()].best;
+    byScore[unitNow()] = split.units[unitNow()].best;
     show();
   });
-  // The patients listen once every script has run.
+  // patients.js listens once all scripts have run.
   document.addEventListener("DOMContentLoaded", show);
 });

@@ -1,4 +1,4 @@
-"""Each augmentation against what it says it does."""
+"""Each augmentation against its definition."""
 
 import numpy as np
 import pytest
@@ -37,7 +37,7 @@ def _smooth(rng, count, size=24):
     return ((noise - noise.min()) / np.ptp(noise)).astype(np.float32)
 
 
-def test_everything_off_changes_nothing(rng):
+def test_without_settings_images_do_not_change(rng):
     images = rng.uniform(size=(5, 6, 7, 2)).astype(np.float32)
     np.testing.assert_array_equal(_augment(images, Augmentation()), images)
 
@@ -79,7 +79,7 @@ def test_magnification_above_one_enlarges():
     assert enlarged.sum() == pytest.approx(81 * 1.5**2, rel=0.05)
 
 
-def test_images_of_a_batch_get_an_angle_and_a_magnification_each(rng):
+def test_each_image_of_a_batch_gets_its_own_transform(rng):
     images = _smooth(rng, 2)
     together = _similarity(images, [15.0, -5.0], [1.1, 0.9])
     for number, (degrees, magnification) in enumerate([(15.0, 1.1), (-5.0, 0.9)]):
@@ -87,7 +87,7 @@ def test_images_of_a_batch_get_an_angle_and_a_magnification_each(rng):
         np.testing.assert_array_equal(together[number], alone[0])
 
 
-def test_rotation_has_the_standard_deviation_that_is_asked_for():
+def test_rotation_has_the_configured_standard_deviation():
     """A horizontal bar leans by the angle that it was turned by."""
     asked, count, size = 10.0, 300, 41
     bar = np.zeros((count, size, size, 1), np.float32)
@@ -126,7 +126,7 @@ def test_brightness_is_one_log_normal_factor_per_image():
     assert abs(log_factor.mean()) < 4 * asked / np.sqrt(count)
 
 
-def test_noise_has_the_standard_deviation_that_is_asked_for():
+def test_noise_has_the_configured_standard_deviation():
     asked = 0.03
     images = _grey(20)  # .5 is 16 standard deviations from both ends: nothing is clipped
     noise = _augment(images, Augmentation(noise=asked)) - images
@@ -164,7 +164,7 @@ def test_values_stay_in_the_unit_interval(rng, augmentation):
 
 
 def test_the_draw_depends_on_seed_and_position_alone(rng):
-    """Bit for bit, at every place of a batch: vector units round its last few rows otherwise."""
+    """Bit-identical in every row of a batch: vectorised loops round the last rows differently."""
     count = 19
     images, positions = _smooth(rng, count), [2**40, *range(70, 88)]
     together = _augment(images, EVERYTHING, seed=5, positions=positions)
@@ -186,7 +186,7 @@ def test_the_draw_depends_on_seed_and_position_alone(rng):
 
 
 def test_one_augmentation_does_not_change_the_draw_of_another(rng):
-    """Switching noise on must not turn images by other angles: ablations compare like with like."""
+    """Switching noise on does not change rotations, so that ablations are comparable."""
     bright = np.clip(_smooth(rng, 16), 0.3, 0.5)
     rotated = _augment(bright, Augmentation(rotation=10.0))
     with_noise = _augment(bright, Augmentation(rotation=10.0, noise=1e-3))

@@ -1,4 +1,4 @@
-"""Batches as a function of the step: what resuming, shuffling and several processes rest on."""
+"""Batches as a function of the step: resuming, shuffling and several processes."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ NOTHING = Augmentation()
 
 
 def _split(num_examples, size=6, dtype=np.uint8):
-    """Image i is filled with the value i + 1, so that a batch tells which examples it holds."""
+    """Makes a split whose image i is filled with i + 1, which identifies examples in batches."""
     numbers = np.arange(num_examples)
     filled = np.broadcast_to((numbers + 1)[:, None, None, None], (num_examples, size, size, 1))
     names = tuple(f"image-{number}" for number in numbers)
@@ -52,7 +52,7 @@ def _batches(split, batch_size, stop_step, *, seed=0, augmentation=NOTHING, star
 
 
 def _example_numbers(batches):
-    """Which examples of `_split` the batches hold, in order."""
+    """Returns the examples of `_split` in batches, in order."""
     pixels = np.concatenate([batch["image"][:, 0, 0, 0] for batch in batches])
     return np.rint(pixels * 255).astype(int) - 1
 
@@ -69,7 +69,7 @@ def _assert_same_batches(actual, expected):
 # --- Training batches.
 
 
-def test_training_batch_has_the_names_shapes_and_types_of_the_contract():
+def test_a_training_batch_has_the_documented_arrays():
     (batch,) = _batches(_split(10), batch_size=4, stop_step=1, augmentation=EVERYTHING)
     described = {name: (array.shape, array.dtype) for name, array in batch.items()}
     assert described == {
@@ -83,7 +83,7 @@ def test_training_batch_has_the_names_shapes_and_types_of_the_contract():
 
 
 @pytest.mark.parametrize("start_step", [1, 4, 7])
-def test_a_resumed_stream_is_bit_for_bit_the_uninterrupted_one(start_step):
+def test_a_resumed_stream_is_bit_identical(start_step):
     split = _textured_split(10)
     # 8 steps of 4 are 3.2 epochs of 10: the start steps lie in different epochs.
     uninterrupted = _batches(split, 4, 8, augmentation=EVERYTHING)
@@ -110,7 +110,7 @@ def test_every_epoch_of_the_stream_is_a_permutation_of_the_split(num_examples, b
         np.testing.assert_array_equal(np.sort(epoch), np.arange(num_examples))
 
 
-def test_epochs_and_seeds_have_orders_of_their_own():
+def test_epochs_and_seeds_have_different_orders():
     split = _split(40)
     first, second = _example_numbers(_batches(split, 8, 10)).reshape(2, 40)
     other_seed = _example_numbers(_batches(split, 8, 5, seed=1))
@@ -131,7 +131,7 @@ def test_labels_stay_with_their_images():
 
 
 @pytest.mark.parametrize("process_count", [2, 4])
-def test_parts_of_the_processes_together_are_the_global_batch(process_count):
+def test_the_processes_rows_make_up_the_global_batch(process_count):
     split = _textured_split(10)
     whole = _batches(split, 8, 3, augmentation=EVERYTHING)
     parts = [
@@ -158,7 +158,7 @@ def test_local_rows_are_consecutive_parts():
 
 
 @pytest.mark.parametrize("make", ["train", "eval"])
-def test_processes_that_cannot_share_a_batch_are_told(make):
+def test_a_batch_that_processes_cannot_share_is_refused(make):
     split = _split(10)
     with pytest.raises(UserError, match=r"batch size 8 .* 3 processes; choose a multiple of 3"):
         if make == "train":
@@ -179,7 +179,7 @@ def test_steps_per_epoch_is_not_rounded():
     ("num_examples", "batch_size", "num_batches"),
     [(8, 4, 2), (9, 4, 3), (3, 4, 1), (1, 4, 1), (0, 4, 0)],
 )
-def test_evaluation_shows_every_example_once_in_order(num_examples, batch_size, num_batches):
+def test_evaluation_yields_every_example_once_in_order(num_examples, batch_size, num_batches):
     split = _split(num_examples)
     numbers = np.arange(num_examples, dtype=np.int32)
     batches = list(eval_batches(split.images, {"number": numbers}, batch_size=batch_size))

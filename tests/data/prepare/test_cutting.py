@@ -217,22 +217,8 @@ def test_labels_and_masks_agree(shape, steps, plane, square, view, spacing, seed
     assert (np.diff(slices.positions) > 0).all()
 
 
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [
-        ("plane", "oblique"),
-        ("slices", (1,)),
-        ("slices", (1, 2, 0)),
-        ("slices", (5, 1, -1)),
-        ("spacing", -1.0),
-        ("spacing", float("nan")),
-        ("field_of_view", float("inf")),
-        ("min_lesion_pixels", -1),
-        ("min_foreground", 1.0),
-        ("min_foreground", float("nan")),
-    ],
-)
-def test_settings_that_mean_nothing_are_named(field, value):
-    with pytest.raises(UserError, match=rf"^config\.data\.volume\.{field}: .*\.$") as raised:
-        Cutting(**{field: value})
+@pytest.mark.parametrize("slices", [(1,), (1, 2, 0), (5, 1, -1)])
+def test_slices_that_mean_nothing_are_named(slices):
+    with pytest.raises(UserError, match=r"^config\.data\.volume\.slices: .*\.$") as raised:
+        Cutting(slices=slices)
     assert "\n" not in str(raised.value)

@@ -8,10 +8,8 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from jaxad.config.fields import find
 from jaxad.data.prepare.preparation import (
-    FOREGROUNDS,
-    INTENSITIES,
-    SQUARES,
     Preparation,
     foreground_of,
     normalise,
@@ -22,7 +20,10 @@ from jaxad.data.prepare.preparation import (
 from jaxad.data.prepare.prepare_images import prepare_image
 from jaxad.errors import DataError, UserError
 
-LEVELS = 65535  # of uint16
+INTENSITIES, FOREGROUNDS, SQUARES = (
+    find(f"data.preprocess.{name}").allowed for name in ("intensity", "foreground", "square")
+)
+LEVELS = 65535  # of uint16, which stands for [0, 1]
 
 few = settings(max_examples=60, deadline=None, derandomize=True)
 sides = st.integers(1, 24)
@@ -248,11 +249,6 @@ def test_depths_become_each_other():
 @pytest.mark.parametrize(
     ("field", "value", "expected"),
     [
-        ("intensity", "minmax", "'minmax' is not one of auto, range, zscore, percentile"),
-        ("foreground", "brain", "'brain' is not one of nonzero, all, otsu"),
-        ("square", "zoom", "'zoom' is not one of pad, crop, stretch"),
-        ("clip", 0.0, r"0\.0 is not above 0"),
-        ("clip", float("nan"), "nan is not above 0"),
         ("percentiles", (99.0, 1.0), r"\(99\.0, 1\.0\); give a lower and an upper percentile"),
         (
             "percentiles",

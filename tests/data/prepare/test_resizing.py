@@ -7,10 +7,11 @@ from hypothesis import strategies as st
 from skimage.transform import resize as skimage_resize
 
 from jaxad.data.prepare.framing import Frame, resample_axis
-from jaxad.data.prepare.preparation import SQUARES, Preparation
+from jaxad.data.prepare.preparation import Preparation
 from jaxad.data.prepare.prepare_images import prepare_image
 
 few = settings(max_examples=60, deadline=None, derandomize=True)
+squares = st.sampled_from(["pad", "crop", "stretch"])
 sides = st.integers(1, 24)
 seeds = st.integers(0, 2**32 - 1)
 
@@ -35,7 +36,7 @@ def test_padding_keeps_the_content_in_the_middle(height, width, side):
 
 
 @few
-@given(sides, sides, st.integers(1, 20), st.sampled_from(SQUARES), st.floats(0, 1))
+@given(sides, sides, st.integers(1, 20), squares, st.floats(0, 1))
 def test_a_constant_stays_constant(height, width, side, square, value):
     frame = _frame(height, width, side, square)
     seen = frame.resize(np.full((height, width, 1), value, np.float32))
@@ -71,7 +72,7 @@ def _triangle(length, count, start, end):
 
 
 @few
-@given(sides, sides, st.integers(1, 20), st.sampled_from(SQUARES), seeds)
+@given(sides, sides, st.integers(1, 20), squares, seeds)
 def test_resizing_is_a_triangle_filter(height, width, side, square, seed):
     pixels = np.random.default_rng(seed).random((height, width, 3), np.float32)
     # See `Preparation.square`: the longer side, the shorter side or each side becomes `side`.

@@ -1,4 +1,4 @@
-"""What the tests of the papers' data sets share: where prepared data go, and reading them."""
+"""Fixtures of the tests of published data sets: the cache folder, and reading."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -7,7 +7,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from jaxad import config as config_lib
-from jaxad.data import sources
+from jaxad.data.data_sets import DATA_SETS
 from jaxad.data.published.manual import Choices, config_for
 from jaxad.data.tfds import splits
 from jaxad.types import Split
@@ -15,7 +15,7 @@ from jaxad.types import Split
 
 @pytest.fixture(autouse=True)
 def tfds_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Prepared data go to the test's own folder, never to the user's."""
+    """A cache folder of the test, so that the user's is not touched."""
     folder = tmp_path / "prepared"
     monkeypatch.setenv("TFDS_DATA_DIR", str(folder))
     return folder
@@ -27,7 +27,7 @@ def read_all(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., dict[str
     folder = str(tmp_path_factory.mktemp("prepared"))
 
     def read(name: str, root: Path, choices: Choices) -> dict[str, Split]:
-        builder = sources.published(name)
+        builder = DATA_SETS[name].load_builder()
         config = config_for(builder, root, choices)
         readers = splits.open_builder(builder, config, folder, root)
         return {split: reader() for split, reader in readers.items()}

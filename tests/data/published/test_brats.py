@@ -63,7 +63,7 @@ def _modality(root, patient, modality):
 
 
 def _seen(plane):
-    """A plane of the file [x, y] as an axial slice, the middle 200 mm of it.
+    """Turns a plane of the file [x, y] into an axial slice of the middle 200 mm.
 
     The file's axes run to the left and to the back (its affine is negative in both), so rows are
     already from front to back, and columns have to be reversed.
@@ -79,7 +79,7 @@ def test_no_patient_is_in_two_splits(splits):
 
 
 def test_a_slice_is_labelled_by_the_size_of_its_tumour(splits):
-    """More than 10 pixels are an anomaly, none is normal, and between it is in no split."""
+    """More than 10 pixels are anomalous, none is normal, and other slices are left out."""
     test = splits["test"]
     assert trees.BRATS_TUMOUR[58] == 10 and trees.BRATS_TUMOUR[59] == 11
     np.testing.assert_array_equal(test.positions, sorted(NORMAL + ANOMALOUS))
@@ -88,21 +88,21 @@ def test_a_slice_is_labelled_by_the_size_of_its_tumour(splits):
     assert test.ids[0] == f"{test.groups[0]}-055"
 
 
-def test_learnt_from_are_the_normal_slices_of_patients(splits):
+def test_training_splits_hold_normal_slices_only(splits):
     for name, patients in (("train", 3), ("val", 1)):
         split = splits[name]
         np.testing.assert_array_equal(split.positions, NORMAL * patients)
         assert not split.labels.any() and split.masks is None
 
 
-def test_the_limit_is_a_choice(root, read_all):
+def test_the_number_of_lesion_pixels_is_a_setting(root, read_all):
     nine = Choices(preparation=PREPARATION, cutting=Cutting(slices=(55, 70), min_lesion_pixels=9))
     test = read_all("brats2017", root, nine)["test"]
     np.testing.assert_array_equal(test.positions[test.labels == 1], [58, *ANOMALOUS])
 
 
 @pytest.mark.parametrize("position", [55, 60])
-def test_a_slice_is_what_its_definition_says(root, splits, position):
+def test_a_slice_matches_its_definition(root, splits, position):
     test = splits["test"]
     volume = trees.in_unit_interval(_modality(root, test.groups[0], "t2"))
     assert test.images.dtype == np.uint16
@@ -150,14 +150,14 @@ def test_every_modality_is_a_channel(root, read_all, modalities):
         np.testing.assert_allclose(test.images[0, ..., channel], expected, atol=1)
 
 
-def test_channels_that_are_not_the_modalities_are_told(root, read_all):
+def test_channels_must_match_the_modalities(root, read_all):
     choices = Choices(preparation=Preparation(20, 3), modality="t1,t2")
     with pytest.raises(UserError, match="channels is 3, but a scan has 2 modalities") as raised:
         read_all("brats2017", root, choices)
     assert "\n" not in str(raised.value)
 
 
-def test_every_patient_is_tested_where_none_is_learnt_from(root):
+def test_every_patient_is_tested_with_test_only(root):
     splits = Brats2017.splits(root, Choices(test_only=True))
     assert list(splits) == ["test"]
     assert [item.group for item in splits["test"]] == sorted(
@@ -182,18 +182,18 @@ SIZES = {("train", 0): 16, ("test", 0): 4, ("test", 1): 5}
 
 
 @pytest.mark.parametrize(
-    ("sizes", "check", "told"),
+    ("sizes", "check", "difference"),
     [
         ({}, True, ""),
         ({("test", 1): 3}, True, "5 anomalous slices in test (paper: 3)"),
         ({("train", 0): 15}, True, "16 normal slices in train (paper: 15)"),
         ({("train", 0): 15}, False, ""),
-        # A part of the data is no reason to complain.
+        # A part of the data causes no warning.
         ({("train", 0): 160, ("test", 1): 3}, True, ""),
     ],
 )
-def test_slices_of_another_number_than_the_papers_are_a_warning(
-    root2021, tmp_path, monkeypatch, capsys, sizes, check, told
+def test_another_number_of_slices_than_published_is_a_warning(
+    root2021, tmp_path, monkeypatch, capsys, sizes, check, difference
 ):
     """No error: which slices the paper took it does not say. Those of `val` count as
     learnt from.
@@ -202,8 +202,8 @@ def test_slices_of_another_number_than_the_papers_are_a_warning(
     choices = Choices(preparation=PREPARATION, cutting=Cutting(slices=(60, 70)), check_sizes=check)
     config = config_for(Brats2021, root2021, choices)
     tfds_splits.open_builder(Brats2021, config, str(tmp_path), root2021)
-    line = f"warning: brats2021: {told}; the paper does not say its rule.\n"
-    assert capsys.readouterr().err == (line if told else "")
+    line = f"warning: brats2021: {difference}; the paper does not give its rule.\n"
+    assert capsys.readouterr().err == (line if difference else "")
 
 
 def test_published_sizes():
@@ -223,17 +223,17 @@ def _without_a_modality(root):
 @pytest.mark.parametrize(
     ("spoil", "modality", "expected"),
     [
-        (_without_masks, "", r"holds no <patient>/<patient>_seg\.nii\.gz; name the folder"),
+        (_without_masks, "", r"has no <patient>/<patient>_seg\.nii\.gz; name the folder"),
         (_without_a_modality, "", r"2013_2_1' has no Brats17_2013_2_1_t2\.nii\.gz; add it or"),
         (_without_a_modality, "t1, adc", r"brats2017 has no 'adc'; it has flair, t1, t1ce, t2\.$"),
     ],
 )
-def test_what_is_missing_is_named(tmp_path, spoil, modality, expected):
+def test_missing_files_are_named(tmp_path, spoil, modality, expected):
     trees.brats2017(tmp_path, trees.BRATS2017_PATIENTS[:2])
     spoil(tmp_path)
     with pytest.raises(UserError, match=expected) as raised:
         Brats2017.splits(tmp_path, Choices(modality=modality))
     assert "\n" not in str(raised.value)
-    # What is not asked for may be missing.
+    # Modalities that are not used may be missing.
     if spoil is _without_a_modality:
         Brats2017.layout(tmp_path, Choices(modality="flair"))

@@ -59,7 +59,7 @@ def test_every_subject_has_the_middle_slices_in_order(splits):
         np.testing.assert_array_equal(split.positions, POSITIONS * len(subjects))
         expected = [f"{subject}-{p:03d}" for subject in subjects for p in POSITIONS]
         assert list(split.ids) == expected
-        # The 40 at the ends were not asked for: that is not leaving out.
+        # The 40 slices at the ends are not counted as left out.
         assert split.files.slices_left_out == 0
         assert split.files.sizes == {"26x32x60": len(subjects)}
 
@@ -84,7 +84,7 @@ def _slice(root, subject, position, modality="T2w"):
 
 
 @pytest.mark.parametrize("place", [0, 3, 9])
-def test_a_slice_is_what_its_definition_says(root, splits, place):
+def test_a_slice_matches_its_definition(root, splits, place):
     split = splits["test_normal"]
     expected = _slice(root, split.groups[place], split.positions[place])
     assert split.images.dtype == np.uint16
@@ -96,7 +96,7 @@ def test_a_slice_is_what_its_definition_says(root, splits, place):
 
 
 def test_published_cut_is_the_default(root, read_all, splits):
-    """The same slices without a word in the config, at 200 mm."""
+    """The default config cuts the published slices, at 200 mm."""
     default = Hcp.reading(Choices()).cutting
     assert default == Cutting(slices=(20, -20), spacing=0.7 / 0.75, field_of_view=200.0)
     assert Hcp.reading(CHOICES).cutting.slices == (20, -20)
@@ -128,7 +128,7 @@ def _subjects(splits):
     return {name: [item.group for item in items] for name, items in splits.items()}
 
 
-def test_of_more_subjects_the_papers_number_is_drawn(root, monkeypatch):
+def test_the_paper_s_number_of_subjects_is_drawn(root, monkeypatch):
     monkeypatch.setattr(hcp, "_NUM_SUBJECTS", 5)
     first = _subjects(Hcp.layout(root, Choices()))
     # Four fifths and one fifth of five, as 800 and 200 of 1,000.
@@ -138,7 +138,7 @@ def test_of_more_subjects_the_papers_number_is_drawn(root, monkeypatch):
     assert first not in others
 
 
-def test_all_subjects_are_tested_where_none_is_learnt_from(root):
+def test_all_subjects_are_tested_with_test_only(root):
     found = _subjects(Hcp.splits(root, Choices(test_only=True)))
     assert found == {"test_normal": list(trees.HCP_SUBJECTS)}
 
@@ -152,7 +152,7 @@ def test_published_sizes_count_subjects(root, monkeypatch):
         Hcp.splits(root, Choices())
 
 
-def test_subjects_without_the_modality_are_left_out_and_told(tmp_path, capsys):
+def test_subjects_without_the_modality_are_left_out_with_a_warning(tmp_path, capsys):
     trees.hcp(tmp_path, trees.HCP_SUBJECTS[:4])
     trees.hcp(tmp_path, trees.HCP_SUBJECTS[4:6], modalities=("t1",))
     found = _subjects(Hcp.layout(tmp_path, Choices()))
@@ -166,11 +166,11 @@ def test_subjects_without_the_modality_are_left_out_and_told(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("folder", "expected"),
     [
-        ("release-notes", "holds no folder of a subject, such as 100307/T1w/; name the folder"),
+        ("release-notes", "has no subject's folder, such as 100307/T1w/; name the folder"),
         ("100307/T1w", "has T1w/T2w_acpc_dc_restore_brain.nii.gz; download 'Structural Prep"),
     ],
 )
-def test_another_layout_is_told(tmp_path, folder, expected):
+def test_another_layout_is_refused(tmp_path, folder, expected):
     (tmp_path / folder).mkdir(parents=True)
     with pytest.raises(UserError, match=expected) as raised:
         Hcp.splits(tmp_path, Choices())

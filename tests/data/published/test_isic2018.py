@@ -1,4 +1,4 @@
-"""ISIC 2018: skin lesions by the tables of the challenge."""
+"""ISIC 2018: skin lesions, labelled by the tables of the challenge."""
 
 import numpy as np
 import pytest
@@ -39,7 +39,7 @@ class Isic2018Case(tfds.testing.DatasetBuilderTestCase):
     SPLITS = {"train": 3, "val": 1, "test": 4}
 
 
-def test_nevi_are_learnt_from_and_the_official_validation_images_tested(splits):
+def test_nevi_are_trained_on_and_the_official_validation_images_tested(splits):
     nevi = {name for name, (kind, _) in trees.ISIC_TRAINING.items() if kind == "NV"}
     assert {*splits["train"].ids, *splits["val"].ids} == nevi
     assert not splits["train"].labels.any() and not splits["val"].labels.any()
@@ -76,7 +76,7 @@ def test_one_channel_is_the_weighted_mean_of_the_colours(root, read_all, splits)
     np.testing.assert_allclose(grey.images[..., 0], weighted, atol=0.501)
 
 
-def test_lesions_need_not_be_known(tmp_path):
+def test_lesion_groupings_are_optional(tmp_path):
     trees.isic2018(tmp_path)
     (tmp_path / LESIONS).unlink()
     train = Isic2018.layout(tmp_path, Choices())["train"]
@@ -91,8 +91,8 @@ def test_tables_may_lie_in_the_root(tmp_path):
     assert len(Isic2018.layout(tmp_path, Choices())["test"]) == 4
 
 
-def test_another_label_or_lesion_in_a_table_is_other_data(tmp_path):
-    """No image changes with it, so that the files of images do not tell."""
+def test_a_changed_label_or_lesion_changes_the_version(tmp_path):
+    """The files of images do not change with the table."""
     trees.isic2018(tmp_path)
     names = [config_for(Isic2018, tmp_path, CHOICES).name]
     truth = tmp_path / TRUTH.format("Validation")
@@ -129,12 +129,12 @@ HEADER = "image,MEL,NV,BCC,AKIEC,BKL,DF,VASC\n"
         (b"\xff\xfe\x00", r"GroundTruth\.csv: not a readable CSV file \("),
         (
             f"{HEADER}ISIC_1,0.0,1.0,0.0,0.0,0.0,0.0,0.0\nISIC_2,1.0,1.0,0.0,0.0,0.0,0.0,0.0\n",
-            r"Validation_GroundTruth\.csv line 3: is not an image and one of MEL, NV, BCC,",
+            r"Validation_GroundTruth\.csv line 3: does not give .* classes MEL, NV, BCC,",
         ),
-        (f"{HEADER}ISIC_1,0.0,0.0,0.0,0.0,0.0,0.0,0.0\n", r"line 2: is not an image and one of"),
-        (f"{HEADER}ISIC_1,0.0,yes,0.0,0.0,0.0,0.0,0.0\n", r"line 2: is not an image and one of"),
-        (f"{HEADER}ISIC_1,0.0,1.0\n", r"line 2: is not an image and one of"),
-        ("name,NV\nISIC_1,1.0\n", r"line 2: is not an image and one of"),
+        (f"{HEADER}ISIC_1,0.0,0.0,0.0,0.0,0.0,0.0,0.0\n", r"line 2: does not give an image one of"),
+        (f"{HEADER}ISIC_1,0.0,yes,0.0,0.0,0.0,0.0,0.0\n", r"line 2: does not give an image one of"),
+        (f"{HEADER}ISIC_1,0.0,1.0\n", r"line 2: does not give an image one of"),
+        ("name,NV\nISIC_1,1.0\n", r"line 2: does not give an image one of"),
     ],
 )
 def test_a_bad_table_is_named(tmp_path, content, expected):

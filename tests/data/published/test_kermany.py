@@ -1,4 +1,4 @@
-"""OCT2017 and chest X-rays: JPEG files by class, of patients whom the published splits share."""
+"""OCT2017 and chest X-rays: JPEG files by class; published splits share patients."""
 
 from pathlib import Path
 
@@ -93,15 +93,15 @@ def test_images_are_labelled_by_their_folders(oct_root, read_all):
         (Chestxray, "person100_bacteria_475", "person100"),
     ],
 )
-def test_a_files_name_tells_the_patient(builder, name, patient):
+def test_the_patient_is_found_in_the_name_of_a_file(builder, name, patient):
     assert builder.patient(Path(f"{name}.jpeg")) == patient
 
 
-def test_patients_who_are_learnt_from_and_tested_are_a_warning(oct_root, capsys):
-    """Two images of 1038998 and one of 1083159; who is normal on one eye may be ill on another."""
+def test_patients_in_train_and_test_are_a_warning(oct_root, capsys):
+    """Two images of 1038998 and one of 1083159; one eye may be normal and the other not."""
     assert len(Oct2017.layout(oct_root, Choices())["train"]) == 8
     assert capsys.readouterr().err == (
-        "warning: oct2017: 3 images to learn from are of 2 patients who are tested, too: the "
+        "warning: oct2017: 3 training images are of 2 patients that are also tested: the "
         "published split leaks. --config.data.regroup=True leaves these images out.\n"
     )
 
@@ -115,17 +115,17 @@ def test_regroup_leaves_shared_patients_out(oct_root, read_all, capsys):
     assert not learnt & groups["test"] and len(splits["test"]) == 5
 
 
-def test_nothing_leaks_where_nothing_is_learnt(oct_root, capsys):
+def test_no_warning_of_leaks_with_test_only(oct_root, capsys):
     splits = Oct2017.splits(oct_root, Choices(test_only=True))
     assert list(splits) == ["test"] and len(splits["test"]) == 5
     assert capsys.readouterr().err == ""
 
 
-def test_of_chest_xrays_val_is_learnt_from_too(chest_root, tmp_path, capsys):
+def test_val_of_chest_xrays_is_trained_on(chest_root, tmp_path, capsys):
     layout = Chestxray.layout(chest_root, Choices())
     names = [*trees.CHESTXRAY["train/NORMAL"], *trees.CHESTXRAY["val/NORMAL"]]
     assert [Path(place).stem for place in _ids(layout["train"])] == names
-    # In the archive of Mendeley there is no val, its images are in train.
+    # The archive of Mendeley has no val; its images are in train.
     merged = {**trees.CHESTXRAY, "train/NORMAL": tuple(names)}
     del merged["val/NORMAL"], merged["val/PNEUMONIA"]
     root = trees.chestxray(tmp_path, merged)
@@ -133,15 +133,15 @@ def test_of_chest_xrays_val_is_learnt_from_too(chest_root, tmp_path, capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_oct_images_of_val_are_not_learnt_from(tmp_path):
-    """Kaggle's are copies of others."""
+def test_val_of_oct_images_is_not_trained_on(tmp_path):
+    """Kaggle's images of `val` are copies of others."""
     root = trees.oct2017(tmp_path, {**trees.OCT2017, "val/NORMAL": ("NORMAL-5171640-1",)})
     assert len(Oct2017.layout(root, Choices())["train"]) == 8
 
 
 @pytest.mark.parametrize("name", ["OCT2017", "OCT2017 "])
-def test_the_folder_above_will_do(tmp_path, name):
-    """Kaggle's archive has a blank at the end of its folder's name."""
+def test_the_parent_folder_is_accepted(tmp_path, name):
+    """Kaggle's archive has a space at the end of its folder's name."""
     trees.oct2017(tmp_path).rename(tmp_path / name)
     layout = Oct2017.layout(tmp_path, Choices())
     assert [len(layout["train"]), len(layout["test"])] == [8, 5]
@@ -201,16 +201,16 @@ def test_all_data_of_another_size_are_refused(oct_root, monkeypatch):
 @pytest.mark.parametrize(
     ("sizes", "choices"),
     [
-        # Less than nine tenths of what is published are a part, taken on purpose.
+        # Less than nine tenths of the published number counts as a part.
         ({("train", 0): 9}, {}),
         ({("train", 0): 7, ("test", 1): 300}, {}),
         ({("train", 0): 7}, {"check_sizes": False}),
-        # Other images are left out, or not looked at, by choice.
+        # These choices change the number of images.
         ({("train", 0): 7}, {"regroup": True}),
         ({("train", 0): 7}, {"test_only": True}),
     ],
 )
-def test_no_complaint_of_a_part_or_where_it_was_chosen(oct_root, monkeypatch, sizes, choices):
+def test_a_part_of_the_data_or_a_choice_is_accepted(oct_root, monkeypatch, sizes, choices):
     assert len(_splits_of_sizes(oct_root, monkeypatch, sizes, **choices)["test"]) == 5
 
 

@@ -1,4 +1,4 @@
-"""What the papers' data sets have in common: instructions, what is kept of files, and splits."""
+"""Published data sets in general: instructions, the cache, bad files and splits."""
 
 import os
 
@@ -6,27 +6,28 @@ import numpy as np
 import pytest
 import trees
 
+from jaxad.data.data_sets import DATA_SETS, DataSetInfo
 from jaxad.data.files.items import Item
 from jaxad.data.prepare.preparation import Preparation
 from jaxad.data.published.hcp import Hcp
 from jaxad.data.published.manual import Choices, ManualBuilder, config_for, make_config
-from jaxad.data.sources import DataSet, is_published, published
+from jaxad.data.sources import DataSet
 from jaxad.errors import DataError, UserError
 
-NAMES = ("hcp", "brats2017", "brats2021", "oct2017", "chestxray", "isic2018", "miic")
+NAMES = tuple(info.name for info in DATA_SETS.values() if info.kind == "published")
 
 
 def _prepared(folder, name="miic"):
-    """The versions of a data set that are kept."""
+    """Lists the cached versions of a data set."""
     return sorted(path.name for path in (folder / name).glob("[!.]*"))
 
 
-# --- What the user is told who has no data yet.
+# --- Instructions for users without data.
 
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("root", ["", "nowhere"])
-def test_who_has_no_files_is_told_how_to_get_them(data_config, name, root):
+def test_instructions_are_printed_without_files(data_config, name, root):
     with pytest.raises(UserError) as raised:
         DataSet(data_config(name, root))
     message = str(raised.value)
@@ -38,7 +39,7 @@ def test_who_has_no_files_is_told_how_to_get_them(data_config, name, root):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_an_empty_folder_is_no_data_set(data_config, tmp_path, tfds_folder, name):
+def test_an_empty_folder_is_refused(data_config, tmp_path, tfds_folder, name):
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError) as raised:
         DataSet(data_config(name, tmp_path / "empty"))
@@ -48,21 +49,19 @@ def test_an_empty_folder_is_no_data_set(data_config, tmp_path, tfds_folder, name
 
 def test_every_published_data_set_describes_itself():
     for name in NAMES:
-        builder = published(name)
-        assert is_published(name) and builder.name == name
-        assert builder.DESCRIPTION and builder.HOMEPAGE and builder.CITATION
-        assert issubclass(builder, ManualBuilder)
-    assert not is_published("folder") and not is_published("icbm_synth")
+        builder = DATA_SETS[name].load_builder()
+        assert issubclass(builder, ManualBuilder) and builder.name == name
+        assert DATA_SETS[name].title and builder.HOMEPAGE and builder.CITATION
 
 
 # --- Names of versions.
 
 
-def test_the_name_of_a_version_tells_modalities_and_size():
+def test_the_name_of_a_version_holds_modalities_and_size():
     assert make_config(Choices()).name.startswith("default_64px_")
     two = make_config(Choices(modality="t1,t2", preparation=Preparation(128, 2)))
     assert two.name.startswith("t1-t2_128px_")
-    # It is the name of a folder.
+    # The name is a folder's.
     assert make_config(Choices(modality="t1, t2")).name.startswith("t1-t2_64px_")
     assert "/" not in make_config(Choices(modality="../t1")).name
 
@@ -76,11 +75,11 @@ def test_every_choice_is_another_version():
     ]
     assert len({make_config(choice).name for choice in choices}) == len(choices)
     assert make_config(Choices(), "other files").name != make_config(Choices()).name
-    # What is skipped is kept with the data, and `raise` refuses it: they need no second version.
+    # Skipped files are cached by name and refused with `raise`, so that one version suffices.
     assert make_config(Choices(on_error="skip")).name == make_config(Choices()).name
 
 
-# --- What is kept.
+# --- The cache.
 
 
 def _other_time(root):
@@ -102,7 +101,7 @@ def _other_mask(root):
     path.write_bytes((root / "ground_truth/anomalous/00001.png").read_bytes() + b"\0")
 
 
-def test_what_was_read_is_not_read_again(data_config, tmp_path, tfds_folder, monkeypatch):
+def test_cached_files_are_not_read_again(data_config, tmp_path, tfds_folder, monkeypatch):
     data = data_config("miic", trees.miic(tmp_path / "miic"), image_size=32)
     first = DataSet(data).split("test")
 
@@ -119,7 +118,7 @@ def test_what_was_read_is_not_read_again(data_config, tmp_path, tfds_folder, mon
 
 
 @pytest.mark.parametrize("change", [_other_time, _other_file, _no_file, _other_mask])
-def test_a_change_of_a_file_is_seen(data_config, tmp_path, tfds_folder, change):
+def test_a_changed_file_makes_a_new_version(data_config, tmp_path, tfds_folder, change):
     root = trees.miic(tmp_path / "miic")
     data = data_config("miic", root, image_size=32)
     DataSet(data)
@@ -130,29 +129,27 @@ def test_a_change_of_a_file_is_seen(data_config, tmp_path, tfds_folder, change):
     assert sum(files) == 9 + {_other_file: 1, _no_file: -1}.get(change, 0)
 
 
-def test_a_file_that_is_not_asked_for_changes_nothing(tmp_path):
+def test_an_unused_file_changes_nothing(tmp_path):
     root = trees.hcp(tmp_path, trees.HCP_SUBJECTS[:4])
     name = config_for(Hcp, root, Choices()).name
     (root / "100307" / "T1w" / "ribbon.nii.gz").write_bytes(b"1")
     assert config_for(Hcp, root, Choices()).name == name
 
 
-def test_files_are_looked_for_once_and_leaks_told_once(data_config, tmp_path, monkeypatch, capsys):
+def test_files_and_leaks_are_searched_once(data_config, tmp_path, monkeypatch, capsys):
     """A walk over a hundred thousand files on a network drive takes minutes."""
-    builder = published("oct2017")
+    builder = DATA_SETS["oct2017"].load_builder()
     calls, layout = [], builder.layout
     monkeypatch.setattr(builder, "layout", lambda *args: calls.append(1) or layout(*args))
     data = data_config("oct2017", trees.oct2017(tmp_path), image_size=32)
-    for _ in range(2):  # it is told again of what was kept
+    for _ in range(2):  # also with cached data
         DataSet(data)
         assert capsys.readouterr().err.count("the published split leaks") == 1
     assert len(calls) == 2
 
 
-def test_a_folder_that_cannot_be_written_is_told_with_what_names_it(
-    data_config, tmp_path, monkeypatch
-):
-    """Not config.data.root, which names the user's files."""
+def test_the_remedy_for_an_unwritable_folder_is_the_variable(data_config, tmp_path, monkeypatch):
+    """config.data.root names the user's files, not the cache."""
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "file" / "tfds"))
     data = data_config("miic", trees.miic(tmp_path / "miic"), image_size=32)
@@ -165,14 +162,14 @@ def test_a_folder_that_cannot_be_written_is_told_with_what_names_it(
 
 @pytest.fixture
 def damaged(tmp_path):
-    """MIIC with an image to learn from that is cut short."""
+    """MIIC with a truncated training image."""
     root = trees.miic(tmp_path / "miic")
     path = root / "train/good/00001.png"
     path.write_bytes(path.read_bytes()[:100])
     return root
 
 
-def test_a_bad_file_ends_the_reading_and_nothing_is_kept(data_config, tfds_folder, damaged):
+def test_a_bad_file_stops_the_reading_and_nothing_is_cached(data_config, tfds_folder, damaged):
     data = data_config("miic", damaged, image_size=32)
     for _ in range(2):
         with pytest.raises(DataError, match=r"good/00001\.png: not a readable image") as raised:
@@ -181,7 +178,7 @@ def test_a_bad_file_ends_the_reading_and_nothing_is_kept(data_config, tfds_folde
     assert not list(tfds_folder.rglob("*.array_record*"))
 
 
-def test_a_bad_file_is_left_out_and_told_each_time(data_config, damaged, capsys, monkeypatch):
+def test_a_bad_file_is_skipped_and_reported_each_time(data_config, damaged, capsys, monkeypatch):
     data = data_config("miic", damaged, image_size=32, on_error="skip")
     for time in range(2):
         data_set = DataSet(data)
@@ -190,25 +187,25 @@ def test_a_bad_file_is_left_out_and_told_each_time(data_config, damaged, capsys,
         assert holder in ("train", "val")
         files = splits[holder].files
         assert len(splits[holder]) == files.count - 1
-        (told,) = files.skipped
-        assert "train/good/00001.png: not a readable image" in told
-        line = f"miic {holder}: skipped 1 of {files.count} files: {told}\n"
+        (reason,) = files.skipped
+        assert "train/good/00001.png: not a readable image" in reason
+        line = f"miic {holder}: skipped 1 of {files.count} files: {reason}\n"
         assert line in capsys.readouterr().err, f"open {time + 1}"
         monkeypatch.setattr(ManualBuilder, "_generate_examples", None)  # kept: not read again
 
 
-def test_what_was_read_without_a_bad_file_is_refused_where_none_may_be(data_config, damaged):
+def test_a_cache_made_with_skip_is_refused_with_raise(data_config, damaged):
     DataSet(data_config("miic", damaged, image_size=32, on_error="skip"))
     strict = DataSet(data_config("miic", damaged, image_size=32))
     strict.split("test")  # of which every file is good
     with pytest.raises(
         UserError, match=r"1 files cannot .*good/00001\.png: .*on_error=skip"
-    ) as told:
+    ) as error:
         strict.check()
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(error.value)
 
 
-def test_none_that_can_be_used_is_an_error(data_config, tmp_path):
+def test_a_split_without_a_usable_file_is_an_error(data_config, tmp_path):
     root = trees.miic(tmp_path / "miic")
     for path in (root / "test").rglob("*.png"):
         path.write_bytes(b"no image")
@@ -216,7 +213,9 @@ def test_none_that_can_be_used_is_an_error(data_config, tmp_path):
         DataSet(data_config("miic", root, image_size=32, on_error="skip"))
 
 
-def test_one_patient_is_too_few_to_learn_from(tmp_path):
+def test_one_patient_is_too_few_to_train_on(tmp_path, monkeypatch):
+    monkeypatch.setitem(DATA_SETS, "one", DataSetInfo("one", "One image.", "published", "image"))
+
     class One(ManualBuilder, skip_registration=True):
         @classmethod
         def layout(cls, root, choices):
@@ -248,15 +247,15 @@ def test_hcp_has_natural_objects_in_its_test_split(data_config, brains, capsys):
     assert "warning" not in capsys.readouterr().err
 
 
-def test_brats_tests_what_was_learnt_from_hcp(data_config, brains):
-    """Every patient, each slice: none of them is learnt from. Slice numbers are another scan's."""
+def test_brats_as_a_test_set_for_hcp(data_config, brains):
+    """All patients are tested, with slices that are counted differently."""
     data = data_config("hcp", brains[0], image_size=32)
     data.test.name, data.test.root = "brats2017", str(brains[1])
     data_set = DataSet(data)
     assert data_set.test_split_names == ("test_objects", "test_brats2017")
     data_set.check()
     test = data_set.split("test_brats2017")
-    # Named after their data set: other patients than any of the run's own.
+    # The prefix separates them from patients of the run's own data.
     names = {place.split("/")[1] for place in trees.BRATS2017_PATIENTS}
     assert set(test.groups) == {f"brats2017:{name}" for name in names}
     assert test.positions is None and test.masks is not None

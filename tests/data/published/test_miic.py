@@ -47,7 +47,7 @@ def test_images_are_those_of_the_files(root, splits):
     assert learnt == {f"train/good/{number:05d}.png" for number in range(5)}
 
 
-def test_masks_are_of_the_anomalous_images(root, splits):
+def test_masks_belong_to_the_anomalous_images(root, splits):
     test = splits["test"]
     for place, label, mask in zip(test.ids, test.labels, test.masks, strict=True):
         _, folder, name = place.split("/")
@@ -61,8 +61,8 @@ def test_masks_are_of_the_anomalous_images(root, splits):
     assert splits["train"].masks is None  # in it nothing is anomalous
 
 
-def test_a_validation_folder_of_ones_own_is_learnt_from_with_the_rest(tmp_path):
-    """The share that is validated on is drawn as for the other data sets."""
+def test_a_val_folder_is_merged_into_train(tmp_path):
+    """`val` is drawn from all training images, as for other data sets."""
     trees.miic(tmp_path)
     trees.save_picture(tmp_path / "val" / "good" / "00009.png", (32, 32), 99)
     splits = Miic.splits(tmp_path, Choices())
@@ -98,7 +98,7 @@ def _other_names(root):
         (_other_names, r"^config\.data\.root '.*': has no folder train; expected train/good/, "),
     ],
 )
-def test_another_layout_is_told(tmp_path, spoil, expected):
+def test_another_layout_is_refused(tmp_path, spoil, expected):
     root = trees.miic(tmp_path / "miic")
     spoil(root)
     with pytest.raises(UserError, match=expected) as raised:

@@ -9,6 +9,7 @@ import pytest
 from scipy import ndimage
 
 from jaxad.data.synthetic import anomalies, fields, photographs, plan, subject, template
+from jaxad.data.synthetic.fields import SubjectKey
 from jaxad.data.synthetic.slices import SPLITS, make_slices
 from jaxad.errors import UserError
 
@@ -19,7 +20,7 @@ PIXEL_MM = 200 / SIZE  # The field of view is 200 mm.
 
 @pytest.fixture(scope="module")
 def normal():
-    return subject.make_subject(0, 0, 0, SIZE)
+    return subject.make_subject(SubjectKey(0, 0, 0), SIZE)
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +44,7 @@ def test_no_worker_imports_tensorflow_or_jax():
     assert out.stdout.strip() == "[]"
 
 
-def test_missing_package_or_file_is_the_users_to_mend(monkeypatch, tmp_path):
+def test_missing_package_or_file_is_named_with_the_remedy(monkeypatch, tmp_path):
     with pytest.raises(UserError, match="no_such_package"):
         template.package_folder("no_such_package")
     monkeypatch.setattr(template, "package_folder", lambda name: tmp_path)
@@ -103,11 +104,14 @@ def test_spline_field_is_a_function_of_place():
     assert np.isfinite(field.at((border, border, border))).all()
 
 
-def test_keys_give_streams_of_their_own():
+def test_keys_give_independent_generators():
     keys = itertools.product((0, 1), (0, 1), (0, 1), list(fields.Purpose)[:2], (0, 1))
-    firsts = [fields.keyed_generator(*key).integers(2**62) for key in keys]
+    firsts = [
+        SubjectKey(*key).generator(*purpose).integers(2**62)
+        for *key, purpose in ((*key[:3], key[3:]) for key in keys)
+    ]
     assert len(set(firsts)) == 2**5
-    again = fields.keyed_generator(0, 0, 0, fields.Purpose.SHAPE).integers(2**62)
+    again = SubjectKey(0, 0, 0).generator(fields.Purpose.SHAPE).integers(2**62)
     assert again == firsts[0]
 
 
@@ -124,8 +128,8 @@ def test_subject_is_standardised_inside_its_brain(normal):
     assert 0.3 < normal.brain.mean() < 0.6
 
 
-def test_anomalies_do_not_move_the_standardisation(normal):
-    """Drawing something into one slice leaves every other slice's bytes alone."""
+def test_anomalies_do_not_change_the_standardisation(normal):
+    """Drawing into one slice does not change any other slice."""
     signal = normal.signal.copy()
     signal[4] *= 0.5
     changed, plain = subject.render(normal, signal), subject.render(normal)
@@ -152,35 +156,35 @@ def test_subjects_are_determined_by_their_key():
         assert np.abs(different.astype(int) - first.images).mean() > 8, other
 
 
-def test_a_subject_is_the_same_person_at_every_size(normal):
-    large = subject.make_subject(0, 0, 0, 2 * SIZE)
+def test_a_subject_has_the_same_anatomy_at_every_size(normal):
+    large = subject.make_subject(SubjectKey(0, 0, 0), 2 * SIZE)
     pooled = large.signal.reshape(20, SIZE, 2, SIZE, 2).mean(axis=(2, 4))
-    other = subject.make_subject(0, 0, 1, SIZE).signal
+    other = subject.make_subject(SubjectKey(0, 0, 1), SIZE).signal
     same = np.abs(pooled - normal.signal).mean()
     assert same < 0.2 * np.abs(other - normal.signal).mean()
 
 
 def test_heads_stay_inside_the_field_of_view():
     for number in range(8):
-        brain = subject.make_subject(0, 0, number, SIZE).brain
+        brain = subject.make_subject(SubjectKey(0, 0, number), SIZE).brain
         border = brain[:, [0, -1]].sum() + brain[:, :, [0, -1]].sum()
         assert border == 0, number
 
 
 def test_plan_of_objects_is_balanced_at_every_index():
-    slices = np.stack([plan.object_slices(0, OBJECTS, number) for number in range(60)])
+    slices = np.stack([plan.object_slices(SubjectKey(0, OBJECTS, number)) for number in range(60)])
     np.testing.assert_array_equal(slices.sum(axis=0), 20)  # A third of 60 subjects.
     assert set(slices.sum(axis=1)) == {6, 7}  # A third of 20 slices.
     # 7 subjects: two full blocks and one of three subjects of the next.
     assert set(slices[:7].sum(axis=0)) == {2, 3}
-    other = np.stack([plan.object_slices(1, OBJECTS, number) for number in range(60)])
+    other = np.stack([plan.object_slices(SubjectKey(1, OBJECTS, number)) for number in range(60)])
     assert (other != slices).any()
 
 
 def test_plan_of_lesions_is_balanced_and_in_runs():
     seen = np.zeros((60, 20), int)
     for number in range(60):
-        runs = plan.lesion_runs(0, LESIONS, number)
+        runs = plan.lesion_runs(SubjectKey(0, LESIONS, number))
         assert all(4 <= run.stop - run.start <= 9 for run in runs)
         assert len(runs) in (1, 2)
         if len(runs) == 2:  # The two ends of one run around the circle.
@@ -195,7 +199,7 @@ def test_plan_of_lesions_is_balanced_and_in_runs():
 
 
 def assert_consistent(slices, normal_images):
-    """What holds for every test subject, compared with the same subject left normal."""
+    """Checks a test subject against the same subject without anomalies."""
     assert set(np.unique(slices.masks)) <= {0, 1}
     np.testing.assert_array_equal(slices.masks.any(axis=(1, 2)), slices.labels)
     # A normal slice is the very slice that the subject would have without any anomaly.
@@ -216,25 +220,27 @@ def assert_consistent(slices, normal_images):
 def test_objects_are_where_the_mask_says(with_objects):
     for number, slices in enumerate(with_objects):
         assert slices.group == f"test_objects-{number:04d}"
-        np.testing.assert_array_equal(slices.labels, plan.object_slices(0, OBJECTS, number))
-        plain = subject.render(subject.make_subject(0, OBJECTS, number, SIZE))
+        np.testing.assert_array_equal(
+            slices.labels, plan.object_slices(SubjectKey(0, OBJECTS, number))
+        )
+        plain = subject.render(subject.make_subject(SubjectKey(0, OBJECTS, number), SIZE))
         assert_consistent(slices, plain)
 
 
 def test_lesions_are_where_the_mask_says(with_lesions):
     for number, slices in enumerate(with_lesions):
         planned = np.zeros(20, bool)
-        for run in plan.lesion_runs(0, LESIONS, number):
+        for run in plan.lesion_runs(SubjectKey(0, LESIONS, number)):
             planned[run.slices.start : run.slices.stop] = True
         np.testing.assert_array_equal(slices.labels, planned)
-        plain = subject.render(subject.make_subject(0, LESIONS, number, SIZE))
+        plain = subject.render(subject.make_subject(SubjectKey(0, LESIONS, number), SIZE))
         assert_consistent(slices, plain)
         area = slices.masks[slices.labels].mean(axis=(1, 2))
         assert area.min() > 0.006  # .6 % of the pixels, by design.
 
 
 def diameters_mm(mask):
-    """The largest and the smallest width of a mask over all directions, in mm."""
+    """Returns the largest and the smallest width of a mask over all directions, in mm."""
     rows, columns = np.nonzero(mask)
     angles = np.deg2rad(np.arange(0, 180, 5))[:, None]
     along = rows * np.cos(angles) + columns * np.sin(angles)
@@ -263,7 +269,7 @@ def test_the_mask_is_where_an_object_outweighs_the_brain(normal, monkeypatch):
     ramp = np.broadcast_to(np.linspace(0, 1, SIZE), (SIZE, SIZE))
     patch = np.random.default_rng(0).uniform(size=(SIZE, SIZE))
     monkeypatch.setattr(anomalies, "_shaped_patch", lambda generator, brain: (ramp, patch))
-    signal, mask = anomalies.draw_objects(normal, 0, OBJECTS, 0, [9])
+    signal, mask = anomalies.draw_objects(normal, SubjectKey(0, OBJECTS, 0), [9])
     brain = normal.brain[9]
     # The opacity is the ramp times an alpha of .85 to 1: it passes .5 between .5 and .5 / .85.
     assert mask[9][brain & (ramp > 0.5 / 0.85)].all()
@@ -284,10 +290,10 @@ def test_drawn_objects_keep_their_diameter(with_objects):
     assert diameters.min() >= 34 - 4 and diameters.max() <= 70 + PIXEL_MM
 
 
-def test_lesion_sections_hang_together_and_shrink_towards_the_ends(with_lesions):
+def test_lesion_sections_overlap_and_shrink_towards_the_ends(with_lesions):
     """Sections of one lesion overlap from slice to slice, and the middle is the largest part."""
     for number, slices in enumerate(with_lesions):
-        for run in plan.lesion_runs(0, LESIONS, number):
+        for run in plan.lesion_runs(SubjectKey(0, LESIONS, number)):
             masks = slices.masks[run.slices.start : run.slices.stop].astype(bool)
             for lower, upper in itertools.pairwise(masks):
                 assert (lower & upper).sum() > 0.3 * min(lower.sum(), upper.sum())
@@ -299,7 +305,7 @@ def test_lesion_sections_hang_together_and_shrink_towards_the_ends(with_lesions)
 def test_lesions_start_in_white_matter(with_lesions):
     shares = []
     for number, slices in enumerate(with_lesions):
-        white = subject.make_subject(0, LESIONS, number, SIZE).white
+        white = subject.make_subject(SubjectKey(0, LESIONS, number), SIZE).white
         masks = slices.masks.astype(bool)
         shares.append(white[masks].mean() / white[white > 0].mean())
     # White matter is over-represented in lesions: each is centred in it.

@@ -41,7 +41,7 @@ def normal_split(foreground=None, channels=1, dtype=np.float32, count=SUBJECTS *
 
 
 def rows_of(split, rows):
-    """These rows of a split, in this order."""
+    """Returns rows of a split in the given order."""
     return Split(
         images=split.images[rows],
         labels=split.labels[rows],
@@ -75,7 +75,7 @@ def all_rendered(normal):
 # --- What is in the new split.
 
 
-def test_labels_and_masks_tell_of_the_same_images(normal, rendered):
+def test_labels_and_masks_agree(normal, rendered):
     assert rendered.labels.dtype == np.int32
     assert rendered.masks.dtype == np.uint8 and rendered.masks.shape == normal.images.shape[:3]
     assert set(np.unique(rendered.masks)) == {0, 1}
@@ -84,7 +84,7 @@ def test_labels_and_masks_tell_of_the_same_images(normal, rendered):
     np.testing.assert_array_equal(rendered.positions, normal.positions)
 
 
-def test_other_images_are_the_same_to_the_byte(normal, rendered):
+def test_other_images_are_bit_identical(normal, rendered):
     others = rendered.labels == 0
     assert rendered.images[others].tobytes() == normal.images[others].tobytes()
 
@@ -275,7 +275,7 @@ def test_objects_follow_the_id(normal, all_rendered):
     assert (split.masks != all_rendered.masks).any(axis=(1, 2)).all()
 
 
-# --- How mistakes are told.
+# --- Error messages.
 
 
 def _anomalous(split):

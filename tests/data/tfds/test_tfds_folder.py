@@ -1,4 +1,4 @@
-"""Where TFDS keeps data, and what is removed there."""
+"""The data folder of TFDS, and the removal of leftovers."""
 
 import os
 import shutil
@@ -12,7 +12,7 @@ from jaxad.errors import UserError
 DAY = 86_400
 
 
-def test_what_the_config_names_comes_first(monkeypatch, tmp_path):
+def test_the_config_precedes_the_variable_and_the_home_folder(monkeypatch, tmp_path):
     monkeypatch.setenv("TFDS_DATA_DIR", "/from/variable")
     monkeypatch.setenv("HOME", "/homes/ann")
     assert tfds_folder.data_folder(str(tmp_path / "a*")) == str(tmp_path / "a*")
@@ -36,7 +36,7 @@ def test_what_the_config_names_comes_first(monkeypatch, tmp_path):
         ),
     ],
 )
-def test_folders_that_cannot_be(monkeypatch, root, variable, message):
+def test_impossible_folders_are_named(monkeypatch, root, variable, message):
     monkeypatch.setenv("TFDS_DATA_DIR", variable)
     with pytest.raises(UserError, match=message):
         tfds_folder.data_folder(root)
@@ -56,7 +56,7 @@ def test_without_a_home_folder_data_are_temporary(monkeypatch, tmp_path, capsys)
 
 
 def leftover(folder: Path, name: str, age: float) -> Path:
-    """Half-made data whose newest file was written so many seconds ago."""
+    """Makes incomplete data whose newest file is `age` seconds old."""
     path = folder / f"incomplete.{name}"
     (path / "sub").mkdir(parents=True)
     (path / "sub/shard").touch()
@@ -68,21 +68,21 @@ def leftover(folder: Path, name: str, age: float) -> Path:
 
 
 @pytest.mark.parametrize("is_local", [True, False])
-def test_what_others_may_be_making_is_left_alone(monkeypatch, tmp_path, is_local):
-    """Where locks may be those of one machine, another may be at work."""
+def test_recent_leftovers_stay_on_shared_file_systems(monkeypatch, tmp_path, is_local):
+    """A lock may not be seen by other machines."""
     monkeypatch.setattr(tfds_folder, "_is_local", lambda path: is_local)
     old, new = (
         leftover(tmp_path, "OLD_1.0.0", 1.1 * DAY),
         leftover(tmp_path, "NEW_1.0.0", 0.5 * DAY),
     )
     (tmp_path / "1.0.0").mkdir()
-    with tfds_folder.alone(str(tmp_path)):
+    with tfds_folder.exclusive(str(tmp_path)):
         assert not old.exists()
         assert new.exists() == (not is_local)
     assert (tmp_path / "1.0.0").exists()
 
 
-def test_data_that_vanish_while_they_are_looked_at_are_somebody_s(monkeypatch, tmp_path):
+def test_vanishing_data_count_as_being_written(monkeypatch, tmp_path):
     path = leftover(tmp_path, "OLD_1.0.0", 2 * DAY)
     assert tfds_folder._last_change(path) < path.stat().st_ctime - DAY
     real = Path.rglob
@@ -119,7 +119,7 @@ def test_file_systems_of_this_machine(monkeypatch, place, is_local):
     assert tfds_folder._is_local(Path(place)) == is_local
 
 
-def test_a_system_that_does_not_tell_its_file_systems(monkeypatch, tmp_path):
+def test_a_system_without_mountinfo_is_not_local(monkeypatch, tmp_path):
     def missing(self):
         raise FileNotFoundError("no such file")
 

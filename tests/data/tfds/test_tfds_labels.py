@@ -1,4 +1,4 @@
-"""Data sets of TensorFlow Datasets by name, as one-class and leave-one-out detection."""
+"""Data sets of TensorFlow Datasets, as one-class and leave-one-out detection."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ COUNTS = {"train": 60, "test": 15}
 
 
 class TinyShapes(tfds.core.GeneratorBasedBuilder):
-    """Noise whose mean is its class; 20 images of each to learn from, 5 to test."""
+    """Noise whose mean depends on the class; 20 training and 5 test images of each."""
 
     VERSION = tfds.core.Version("1.0.0")
     WITH_LABEL = True
@@ -100,10 +100,14 @@ def test_the_same_images_are_drawn_each_time(root):
             "normal_classes: name the normal classes",
         ),
         ("tfds:tiny_shapes", {"normal_classes": ("dott",)}, "has no class 'dott'; it has circle"),
-        ("tfds:tiny_shapes", {"normal_classes": CLASSES}, "all classes .* are named; leave some"),
+        ("tfds:tiny_shapes", {"normal_classes": CLASSES}, "all classes .* are named; omit some"),
         ("tfds:tiny_unlabelled", {"normal_classes": ("dot",)}, "1 images and 0 labels"),
-        ("tfds:no_such_set", {"normal_classes": ("dot",)}, "tfds:no_such_set cannot be had"),
-        ("tfds:tiny_shapes", {"normal_classes": ("dot",), "regroup": True}, "regroup.* no use"),
+        ("tfds:no_such_set", {"normal_classes": ("dot",)}, "tfds:no_such_set cannot be opened"),
+        (
+            "tfds:tiny_shapes",
+            {"normal_classes": ("dot",), "regroup": True},
+            "regroup: has no effect",
+        ),
     ],
 )
 def test_mistakes_are_named_in_one_line(root, name, fields, message):

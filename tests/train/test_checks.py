@@ -1,44 +1,44 @@
-"""A config is checked before anything is generated or trained."""
+"""Checks of a config before anything is generated or trained."""
 
 import pytest
 from ml_collections import ConfigDict
 
-from jaxad.config import get_config
-from jaxad.config.model import image_shape
+from jaxad.config import base, get_config
+from jaxad.config.model import image_shape, pixels_per_device
 from jaxad.errors import UserError
-from jaxad.train import experiment
+from jaxad.train import checks
 
 
 def test_shipped_configs_pass():
     config = get_config("pchvae:smoke")
-    experiment.check(config)
+    checks.check(config)
     assert image_shape(config) == (64, 64, 1)
 
 
 @pytest.mark.parametrize(
     ("path", "value", "words"),
     [
-        ("seed", -1, "config.seed: -1 is not between"),
+        ("seed", -1, "config.seed: -1 is not in"),
         ("data.image_size", 40, "multiple of 16"),
         ("data.batch_size", 0, "config.data.batch_size: 0"),
         ("data.batch_size", 12, "multiple of 8"),  # the tests have 8 devices
         ("evaluate.bootstrap_resamples", 0, "config.evaluate.bootstrap_resamples"),
-        ("train.num_epochs", 0.0, "config.train.num_epochs: 0.0 is not between"),
-        ("train.num_epochs", float("nan"), "config.train.num_epochs: nan is not between"),
-        ("optim.clip_norm", -1.0, "config.optim.clip_norm: -1.0 is not between"),
-        ("optim.name", "adm", "unknown optimiser"),
+        ("train.num_epochs", 0.0, "config.train.num_epochs: 0.0 is not in"),
+        ("train.num_epochs", float("nan"), "config.train.num_epochs: nan is not in"),
+        ("optim.clip_norm", -1.0, "config.optim.clip_norm: -1.0 is not in"),
+        ("optim.name", "adm", "unknown 'adm'; known: adam"),
         ("model.widths", (0, 8, 8, 8), "config.model"),
-        ("precision", "float16", "float32, bfloat16"),
-        ("parallel", "shard", "jit, pmap"),
+        ("precision", "float16", "unknown 'float16'; known: float32, bfloat16"),
+        ("parallel", "shard", "unknown 'shard'; known: jit, pmap"),
         ("model.name", "pchvea", "unknown model 'pchvea'.*did you mean 'pchvae'"),
     ],
 )
-def test_a_wrong_value_is_named_by_its_path(path, value, words):
+def test_an_impossible_value_is_named_by_its_path(path, value, words):
     config = get_config("pchvae:smoke")
     with config.unlocked():
         config.update_from_flattened_dict({path: value})
     with pytest.raises(UserError, match=words):
-        experiment.check(config)
+        checks.check(config)
 
 
 def test_a_field_that_the_model_lacks_is_named():
@@ -46,7 +46,7 @@ def test_a_field_that_the_model_lacks_is_named():
     with config.unlocked():
         config.model.width = 8
     with pytest.raises(UserError, match=r"config\.model\.width: .* no such field.*widths"):
-        experiment.check(config)
+        checks.check(config)
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_a_field_that_the_model_lacks_is_named():
         ({"train.updates.encoder": (0.9, 1.1, 1)}, "config.train.updates.encoder: .0.9, 1.1, 1."),
     ],
 )
-def test_a_mistake_of_one_network_is_named(change, words):
+def test_mistakes_in_the_fields_of_a_network_are_named(change, words):
     config = get_config("fanogan:smoke")
     with config.unlocked():
         for path, value in change.items():
@@ -71,7 +71,37 @@ def test_a_mistake_of_one_network_is_named(change, words):
                 group = group[name]
             group[field] = value
     with pytest.raises(UserError, match=words):
-        experiment.check(config)
+        checks.check(config)
+
+
+class Fitted:
+    """A model that is fitted in one pass."""
+
+    image_shape, num_latents, score_weights = (64, 64, 1), 1, {}
+
+    def init_variables(self, key):
+        return {"params": {}}
+
+    def score(self, variables, images):
+        raise NotImplementedError
+
+    def fit(self, variables, batches, key):
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [("optim.b1", 0.5), ("train.num_epochs", 3.0), ("train.updates.model", (0.0, 1.0, 2))],
+)
+def test_fields_of_training_are_refused_for_a_fitted_model(monkeypatch, path, value):
+    monkeypatch.setattr(checks, "make_model", lambda config: Fitted())
+    config = base()
+    checks.check(config)
+    config.train.updates = ConfigDict({"model": (0.0, 1.0, 1)} if "updates" in path else {})
+    config.update_from_flattened_dict({path: value})
+    field = path.removesuffix(".model").replace(".", r"\.")
+    with pytest.raises(UserError, match=rf"config\.{field}: has no effect on .* one pass"):
+        checks.check(config)
 
 
 @pytest.mark.parametrize(
@@ -81,10 +111,10 @@ def test_a_mistake_of_one_network_is_named(change, words):
         ({"cpu_devices": 1}, 16 * 64**2),
         ({"train.accumulate_steps": 4}, 2 * 64**2),
         ({"data.image_size": 128}, 8 * 128**2),
-        ({"cpu_devices": 0}, 16 * 64**2),  # what `check` refuses later
+        ({"cpu_devices": 0}, 16 * 64**2),  # refused later by `check`
     ],
 )
-def test_pixels_that_a_device_learns_from_at_once(changes, pixels):
+def test_pixels_per_device(changes, pixels):
     config = get_config("pchvae")
     config.update_from_flattened_dict(changes)
-    assert experiment.pixels_at_once(config) == pixels
+    assert pixels_per_device(config) == pixels

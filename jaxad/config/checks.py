@@ -1,0 +1,80 @@
+"""Checks of a config against the records of its fields."""
+
+import difflib
+from collections.abc import Iterable
+
+from ml_collections import ConfigDict
+
+from jaxad.config import fields
+from jaxad.config.text import flatten
+from jaxad.errors import UserError
+
+
+def check(config: ConfigDict, prefix: str = "config") -> None:
+    """Checks every value against the range or the choices of its field.
+
+    Args:
+        config: of a run or a study, or one of its groups.
+        prefix: path of the group, such as `config.data`.
+
+    Raises:
+        UserError: a value is not allowed; names the path, the value and what is allowed.
+    """
+    for path, value in flatten(config, prefix).items():
+        field = fields.find(path)
+        if field is not None:
+            field.check(path, value)
+
+
+def check_tuples(config: ConfigDict, defaults: ConfigDict) -> None:
+    """Checks that the items of every tuple have the type of the default's items.
+
+    Args:
+        config: with overrides from the command line.
+        defaults: the same config without them.
+
+    Raises:
+        UserError: an item has another type; shows how to write the field.
+    """
+    before = flatten(defaults)
+    for path, value in flatten(config).items():
+        if not isinstance(value, tuple) or value == before[path]:
+            continue
+        kinds = {type(item) for item in before[path]}
+        if not kinds:
+            field = fields.find(path)
+            if field is None:
+                continue  # the model checks its own fields
+            kinds = {field.items}
+        if not all(isinstance(v, (*kinds, int) if float in kinds else tuple(kinds)) for v in value):
+            example = before[path] or ((20, 40) if kinds & {int, float} else ("stem/.*",))
+            raise UserError(
+                f"--{path}={value!r}: not understood; write it as --{path}='{example}'."
+            )
+
+
+def check_name(path: str, config: ConfigDict) -> None:
+    """Checks that a config has a field of this path.
+
+    Raises:
+        UserError: the path names a group, a field that only a config file can add, or no field;
+            suggests the nearest one.
+    """
+    known = flatten(config)
+    if path in known:
+        return
+    if any(name.startswith(f"{path}.") for name in known):
+        raise UserError(f"--{path}: is a group of fields; set one of them, as --{path}.FIELD=.")
+    group = fields.open_group(path)
+    if group in fields.FIELDS:  # its names are those of networks; in a study, of experiments
+        raise UserError(
+            f"--{path}: this config does not set this field, and the command line cannot add it; "
+            f"set it in Python or in your own config file, under config.{group.path}."
+        )
+    raise UserError(f"--{path}: no such field;{suggest(path, known)}")
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+    """` did you mean ...?` with the name that is nearest; empty where none is near."""
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f" did you mean '{close[0]}'?" if close else ""

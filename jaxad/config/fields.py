@@ -1,0 +1,376 @@
+"""One record per config field: its default, help, allowed values and what it applies to.
+
+Defaults, `--help`, range checks and the checks for fields without effect all follow from these
+records. Fields of `config.model` other than `name` are those of the model's own dataclass.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from jaxad.errors import UserError
+from jaxad.nn.fields import Interval, OneOf
+
+#: What a field sets: `setting` changes results; `path` is a place on this machine; `execution` says
+#: how a run is executed. Only settings count as differences between runs.
+Role = Literal["setting", "path", "execution"]
+
+#: Kinds of data sets that `Field.data` may name; a data set can be of several kinds.
+DATA_KINDS: Mapping[str, str] = {
+    "files": "your own images and scans",
+    "volumes": "scans, your own or published",
+    "published": "data sets of the papers",
+    "tfds": "tfds:<name>",
+    "external": "package.module:function",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Field:
+    """A config field, or a group of fields that every system names differently (default `{}`).
+
+    Attributes:
+        path: dotted path without `config.`.
+        default: value in `base()`; its type is the field's type.
+        help: one line for `--help`.
+        allowed: an interval such as `[0, 1)`, or the choices. For a tuple the interval holds for
+            each item, for an open group for each value.
+        items: type of the items of a tuple that is empty by default.
+        role: whether the field counts as a difference between runs; see `Role`.
+        data: names and kinds of the data sets that use the field; empty: all of them.
+        requires: another field and the values of it under which this field has an effect.
+        trained_only: whether only systems that are trained by gradients use the field.
+        per_experiment: whether each experiment of a study has its own value although the other
+            fields of `config.data` are shared.
+    """
+
+    path: str
+    default: Any
+    help: str
+    allowed: str | tuple[str, ...] = ()
+    items: type = str
+    role: Role = "setting"
+    data: tuple[str, ...] = ()
+    requires: tuple[str, tuple[str, ...]] = ("", ())
+    trained_only: bool = False
+    per_experiment: bool = False
+
+    @property
+    def is_open_group(self) -> bool:
+        """Whether the fields below this path are named by the system or the study."""
+        return self.default == {}
+
+    def check(self, path: str, value: Any) -> None:
+        """Checks a value of this field.
+
+        Args:
+            path: full path of the field, for the message.
+            value: of the field's type.
+
+        Raises:
+            UserError: the value is outside the interval or not among the choices.
+        """
+        if not self.allowed:
+            return
+        limit = Interval(self.allowed) if isinstance(self.allowed, str) else OneOf(self.allowed)
+        if problem := limit.find_problem(value):
+            raise UserError(f"{path}: {problem}.")
+
+
+_SEED = "[0, 4294967295]"
+_STEPS = "[1, 2147483647]"
+_SCANS = ("volumes",)
+_PREPARED = ("files", "published", "tfds")
+_INTENSITY = "data.preprocess.intensity"
+
+_RUN = (
+    Field("seed", 0, "Seed of initial parameters, noise and the order of batches.", _SEED),
+    Field(
+        "parallel", "jit", "How one program runs on all devices.", ("jit", "pmap"), role="execution"
+    ),
+    Field(
+        "cpu_devices", 1, "On a CPU: devices that share each batch.", "[1, 1024]", role="execution"
+    ),
+    Field(
+        "precision", "float32", "Compute precision; parameters are float32.",
+        ("float32", "bfloat16"),
+    ),
+)  # fmt: skip
+
+_DATA = (
+    Field("data.name", "icbm_synth", "Data set; docs/data.md lists them."),
+    Field(
+        "data.root", "", "Folder or table of the data; empty for icbm_synth: TFDS's folder.",
+        role="path",
+    ),
+    Field("data.image_size", 64, "Height and width of images, in pixels.", "[4, 16384]"),
+    Field("data.channels", 1, "Channels of images.", "[1, 1024]"),
+    Field(
+        "data.batch_size", 64, "Images per update, over all devices and processes.",
+        "[1, 1048576]", per_experiment=True,
+    ),
+    Field("data.seed", 0, "Seed of generated data and of drawn splits.", _SEED),
+    Field(
+        "data.num_subjects", (240, 120, 60, 60),
+        "icbm_synth: subjects in train, val, test_objects and test_lesions.", "[1, inf)",
+    ),
+    Field(
+        "data.natural_objects", "",
+        "Test split of normal images to render objects into; becomes test_objects.",
+    ),
+    Field(
+        "data.test.name", "", "Another data set to test on; its splits become test_<name>."
+    ),
+    Field("data.test.root", "", "Folder or table of that data set.", role="path"),
+    Field(
+        "data.modality", "", "Modality of the scans, as t2, or t1,t2 for two channels.",
+        data=("hcp", "brats2017", "brats2021", "external"),
+    ),
+    Field(
+        "data.val_share", 0.1, "Share of training patients for val, if the data have no val.",
+        "(0, 1)", data=(*_PREPARED, "external"),
+    ),
+    Field(
+        "data.test_share", 0.2, "Share of normal patients for test, if the data have no test.",
+        "(0, 1)", data=("files", "brats2017", "brats2021", "external"),
+    ),
+    Field(
+        "data.group_pattern", "",
+        "Regular expression that finds the patient in a file's path; empty: one per file.",
+        data=("files", "miic", "external"),
+    ),
+    Field(
+        "data.normal_classes", (), "Folders or labels that are normal; empty: the usual words.",
+        data=("files", "miic", "tfds", "external"),
+    ),
+    Field(
+        "data.anomalous_classes", (), "Labels that are anomalous; all others are then normal.",
+        data=("tfds", "external"),
+    ),
+    Field(
+        "data.regroup", False, "Leave training images of patients in the published test split out.",
+        data=("oct2017", "chestxray"),
+    ),
+    Field(
+        "data.check_sizes", True, "Check the number of files against the published one.",
+        data=("published",),
+    ),
+    Field(
+        "data.on_error", "raise", "What to do with a bad file: stop, or leave it out and name it.",
+        ("raise", "skip"), role="execution",
+    ),
+    Field(
+        _INTENSITY, "auto",
+        "How intensities become [0, 1]; auto: range for images, zscore for scans.",
+        ("auto", "range", "zscore", "percentile"), data=_PREPARED,
+    ),
+    Field(
+        "data.preprocess.foreground", "nonzero", "Pixels that intensities are normalised over.",
+        ("nonzero", "all", "otsu"), data=_PREPARED, requires=(_INTENSITY, ("zscore", "percentile")),
+    ),
+    Field(
+        "data.preprocess.clip", 3.0, "Standard deviations at which zscore clips.", "(0, inf)",
+        data=_PREPARED, requires=(_INTENSITY, ("zscore",)),
+    ),
+    Field(
+        "data.preprocess.percentiles", (1.0, 99.0), "Percentiles that become 0 and 1.",
+        "[0, 100]", data=_PREPARED, requires=(_INTENSITY, ("percentile",)),
+    ),
+    Field(
+        "data.preprocess.square", "pad", "How images become square.", ("pad", "crop", "stretch"),
+        data=_PREPARED,
+    ),
+    Field(
+        "data.volume.plane", "axial", "Plane of the slices.", ("axial", "coronal", "sagittal"),
+        data=_SCANS,
+    ),
+    Field(
+        "data.volume.slices", (),
+        "Slices as (start, stop[, step]) in Python; empty: all, or as published.", items=int,
+        data=_SCANS,
+    ),
+    Field(
+        "data.volume.spacing", 0.0, "Distance of slices, mm; 0: the scan's, or as published.",
+        "[0, 1e6)", data=_SCANS,
+    ),
+    Field(
+        "data.volume.field_of_view", 0.0, "Side of a slice, mm; 0: all of it, or as published.",
+        "[0, 1e6)", data=_SCANS,
+    ),
+    Field(
+        "data.volume.min_foreground", 0.02, "Share of foreground below which a slice is left out.",
+        "[0, 1)", data=_SCANS,
+    ),
+    Field(
+        "data.volume.min_lesion_pixels", 10,
+        "A slice with more marked pixels is anomalous, with none normal.", "[0, 1e6)", data=_SCANS,
+    ),
+    Field(
+        "data.augment.mirror", True, "Flip half of the training images left-right.",
+        per_experiment=True,
+    ),
+    Field(
+        "data.augment.rotation", 0.0, "Standard deviation of the rotation, degrees.", "[0, 180]",
+        per_experiment=True,
+    ),
+    Field(
+        "data.augment.scale", 0.0, "Standard deviation of the logarithm of the magnification.",
+        "[0, 1]", per_experiment=True,
+    ),
+    Field(
+        "data.augment.brightness", 0.0, "Standard deviation of the logarithm of the brightness.",
+        "[0, 1]", per_experiment=True,
+    ),
+    Field(
+        "data.augment.noise", 0.0, "Standard deviation of noise added inside the foreground.",
+        "[0, 1]", per_experiment=True,
+    ),
+)  # fmt: skip
+
+_OPTIM = (
+    Field("optim.name", "adam", "Optimiser.", ("adam", "adamw", "sgd"), trained_only=True),
+    Field(
+        "optim.learning_rate", 1e-4, "Learning rate, after warm-up.", "[0, inf)", trained_only=True
+    ),
+    Field(
+        "optim.b1", 0.9, "Decay of the gradients' mean; sgd: momentum.", "[0, 1]", trained_only=True
+    ),
+    Field("optim.b2", 0.999, "Decay of the gradients' variance.", "[0, 1]", trained_only=True),
+    Field(
+        "optim.schedule", "constant", "Learning rate after warm-up; cosine ends at zero.",
+        ("constant", "cosine"), trained_only=True,
+    ),
+    Field(
+        "optim.warmup_steps", 0, "Updates over which the learning rate rises from zero.",
+        "[0, 2147483647]", trained_only=True,
+    ),
+    Field(
+        "optim.clip_norm", 0.0, "Largest norm of the gradient; 0: not clipped.", "[0, inf)",
+        trained_only=True,
+    ),
+    Field(
+        "optim.weight_decay", 0.0, "adam: L2 in the gradient; adamw: decoupled.", "[0, inf)",
+        trained_only=True,
+    ),
+    Field(
+        "optim.networks", {}, "Network -> the fields of config.optim that differ for it.",
+        trained_only=True,
+    ),
+    Field(
+        "optim.frozen", (), "Regular expressions over the paths of parameters that stay fixed.",
+        trained_only=True,
+    ),
+)  # fmt: skip
+
+_TRAIN = (
+    Field(
+        "train.num_epochs", 10.0, "Length of training, in epochs.", "(0, 1e9]", trained_only=True
+    ),
+    Field("train.log_every_steps", 25, "Updates between logs.", _STEPS, trained_only=True),
+    Field(
+        "train.checkpoint_every_steps", 250, "Updates between validations and checkpoints.", _STEPS,
+        trained_only=True,
+    ),
+    Field(
+        "train.steps_per_dispatch", 1, "Updates sent to the devices at once; helps if short.",
+        "[1, 10000]", role="execution", trained_only=True,
+    ),
+    Field(
+        "train.accumulate_steps", 1,
+        "Parts that a device takes its batch in, to save memory; batch norm sees one part.",
+        "[1, 1048576]", trained_only=True,
+    ),
+    Field(
+        "train.rematerialise", False, "Save memory by computing activations twice.",
+        trained_only=True,
+    ),
+    Field(
+        "train.keep_last", 2, "Checkpoints kept besides the best one.", _STEPS, trained_only=True
+    ),
+    Field(
+        "train.updates", {},
+        "Network -> (start, end, every): shares of the run, and every how many updates.",
+        trained_only=True,
+    ),
+    Field(
+        "train.feature_cache", "",
+        "Folder of a frozen encoder's features; empty: ~/.cache/jaxad/features; or off.",
+        role="path",
+    ),
+    Field(
+        "train.feature_cache_dtype", "float16", "Type of cached features.", ("float16", "bfloat16")
+    ),
+)  # fmt: skip
+
+_EVALUATE = (
+    Field("evaluate.batch_size", 64, "Images per device and batch.", "[1, 1048576]"),
+    Field(
+        "evaluate.bootstrap_resamples", 1000, "Resamples of patients for intervals.", "[1, 1000000]"
+    ),
+    Field(
+        "evaluate.false_positive_rate", 0.05, "False-positive rate of decisions, by patient.",
+        "(0, 1)",
+    ),
+    Field(
+        "evaluate.num_examples", 6, "Slices of each kind kept for the report.", "[0, 1000]"
+    ),
+    Field(
+        "evaluate.metrics", (), "Metrics of other packages, as my_package.my_metrics:name."
+    ),
+)  # fmt: skip
+
+#: Every field of a run's config.
+FIELDS = (
+    *_RUN,
+    *_DATA,
+    Field("model.name", "", "System: a name of docs/, or package.module:Class."),
+    *_OPTIM,
+    *_TRAIN,
+    *_EVALUATE,
+)
+
+#: The fields of a study's config beside the shared `data` and the fields of its experiments.
+STUDY_FIELDS = (
+    Field("seeds", (0,), "Seeds that every experiment is trained with.", _SEED),
+    Field("seeds_per_program", 1, "Seeds trained together as one program (vmap).", "[1, inf)"),
+    Field("reference", "", "Experiment to compare the others with; empty: the best one."),
+    Field("bootstrap_resamples", 2000, "Resamples of patients for differences.", "[1, 1000000]"),
+    Field("num_slices", 4, "Slices of each test split in the contact sheet.", "[0, 1000]"),
+    Field("published", {}, "Experiment -> {metric: (mean, standard deviation)} of the paper."),
+    Field("weights", "", "Encoder weights where an experiment's own model.weights is empty."),
+    Field("heat_map.rows", (), "Experiments that are the rows of a heat map; empty: no heat map."),
+    Field("heat_map.row_values", (), "Weight that each row was trained with.", items=float),
+    Field("heat_map.row_name", "", "Name of the rows' weight."),
+    Field("heat_map.column_name", "", "Name of the weight that mixes the two components."),
+    Field("heat_map.parts", (), "The two score components that the columns mix."),
+    Field("lengths", {}, "Experiment -> length of training, in num_epochs.", "(0, inf)"),
+    Field("num_epochs", 10.0, "Length of training of every experiment, in epochs.", "(0, 1e9]"),
+)  # fmt: skip
+
+_BY_PATH: Mapping[str, Field] = {field.path: field for field in (*FIELDS, *STUDY_FIELDS)}
+
+
+def find(path: str) -> Field | None:
+    """The record of a field; None for a model's own fields.
+
+    Args:
+        path: dotted path, with or without `config.`; also below `config.experiments.<name>`,
+            `config.optim.networks.<network>` or another open group.
+    """
+    path = _in_run(path)
+    parts = path.split(".")
+    if parts[:2] == ["optim", "networks"] and len(parts) == 4:
+        path = f"optim.{parts[3]}"
+    return _BY_PATH.get(path) or open_group(path)
+
+
+def open_group(path: str) -> Field | None:
+    """The open group that holds a path; None for any other path."""
+    groups = (field for field in _BY_PATH.values() if field.is_open_group)
+    return next((group for group in groups if _in_run(path).startswith(f"{group.path}.")), None)
+
+
+def _in_run(path: str) -> str:
+    """A path of a config or of an experiment in a study as a path of the records."""
+    parts = path.removeprefix("config.").split(".")
+    return ".".join(parts[2:] if parts[0] == "experiments" else parts)

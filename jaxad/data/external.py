@@ -1,0 +1,180 @@
+"""Data sets of other packages: `config.data.name` names a function that returns the splits.
+
+    config.data.name = "my_package.my_data:open_splits"
+
+The module may be installed, or lie in the current folder. The function takes `config.data` and
+returns a mapping from the names of splits to a `jaxad.types.Split`, or to a function without
+arguments that returns one and is called when the split is first needed:
+
+    def open_splits(data):
+        return {"train": read_train(data), "test_tumour": lambda: read_tumours(data)}
+
+`train` is required. Without `val`, `config.data.val_share` of the patients of `train` become `val`.
+All other names start with `test`. The same config must give the same splits in every process.
+"""
+
+import dataclasses
+import functools
+import re
+from collections.abc import Callable, Mapping
+
+import numpy as np
+from jaxtyping import Bool
+from ml_collections import ConfigDict
+
+from jaxad.data.data_sets import Readers
+from jaxad.data.files.masks import check_labels
+from jaxad.data.files.splitting import Splitting, pick
+from jaxad.errors import UserError
+from jaxad.extension import load_object
+from jaxad.types import Split
+
+_SPLIT_NAME = re.compile(r"train|val|test(_[\w.-]+)?")
+
+
+def open_external(data: ConfigDict, splitting: Splitting, *, test_only: bool) -> Readers:
+    """Calls the function that `config.data.name` names.
+
+    Args:
+        data: `config.data`, which the function gets.
+        splitting: share of `val` and seed of the draw.
+        test_only: whether `train` and `val` are left out and may be missing.
+
+    Raises:
+        UserError: there is no such function, or it returns something else than splits.
+    """
+    function = load_object(data.name, "config.data.name")
+    if not callable(function):
+        raise UserError(
+            f"config.data.name: '{data.name}' is a {type(function).__name__}; name a function that "
+            "takes config.data and returns a mapping from names to jaxad.types.Split."
+        )
+    splits = function(data)
+    if not isinstance(splits, Mapping):
+        raise UserError(
+            f"{data.name}: returned a {type(splits).__name__}; return a mapping from the names of "
+            "splits to jaxad.types.Split, or to functions that return one."
+        )
+    for name, split in splits.items():
+        if not isinstance(name, str) or not _SPLIT_NAME.fullmatch(name):
+            raise UserError(
+                f"{data.name}: {name!r} is not the name of a split; use 'train', 'val', 'test' or "
+                "'test_<name>'."
+            )
+        if not isinstance(split, Split) and not callable(split):
+            raise UserError(
+                f"{data.name}: split '{name}' is a {type(split).__name__}; return a "
+                "jaxad.types.Split, or a function without arguments that returns one."
+            )
+    readers = {
+        name: functools.partial(_read, split, f"{data.name} split '{name}'")
+        for name, split in splits.items()
+    }
+    if test_only:
+        return {name: read for name, read in readers.items() if name.startswith("test")}
+    if "train" not in readers:
+        raise UserError(f"{data.name}: returned no split 'train', only {sorted(readers)}.")
+    if "val" in readers:
+        return readers
+    return _draw_val(readers, splitting, data.name)
+
+
+def _read(split: Split | Callable[[], Split], source: str) -> Split:
+    return check_columns(split if isinstance(split, Split) else split(), source)
+
+
+def check_columns(split: object, source: str) -> Split:
+    """Checks the types and lengths of a split's fields; its images are checked elsewhere.
+
+    Args:
+        split: what a function returned.
+        source: name of the split, for messages.
+
+    Returns:
+        The split with int32 labels and positions, uint8 masks, and tuples of ids and groups.
+
+    Raises:
+        UserError: it is not a `Split`, or a field is not as `Split` describes it.
+    """
+    if not isinstance(split, Split):
+        raise UserError(f"{source}: is a {type(split).__name__}; return a jaxad.types.Split.")
+    for name in ("images", "labels", "masks", "positions"):
+        array = getattr(split, name)
+        if not isinstance(array, np.ndarray) and (
+            array is not None or name in ("images", "labels")
+        ):
+            raise UserError(f"{source}: {name} is a {type(array).__name__}; give a NumPy array.")
+    count = split.images.shape[:1]
+    for name in ("labels", "ids", "groups", "positions"):
+        column = getattr(split, name)
+        if column is not None and np.shape(column) != count:
+            raise UserError(
+                f"{source}: {name} has shape {np.shape(column)}, images have shape "
+                f"{split.images.shape}; give one value for each image."
+            )
+    for name in ("ids", "groups"):
+        for text in getattr(split, name):
+            if not isinstance(text, str) or not text:
+                raise UserError(f"{source}: {name} holds {text!r}; give non-empty strings.")
+    if not np.isin(split.labels, (0, 1)).all():
+        raise UserError(f"{source}: labels hold other values than 0 (normal) and 1 (anomalous).")
+    if split.positions is not None and split.positions.dtype.kind not in "ui":
+        raise UserError(
+            f"{source}: positions are {split.positions.dtype}; give slice indices, integers."
+        )
+    if split.masks is not None:
+        _check_masks(split, split.masks, source)
+    ids, groups = tuple(split.ids), tuple(split.groups)
+    return dataclasses.replace(
+        split,
+        labels=split.labels.astype(np.int32),
+        ids=ids,
+        groups=groups,
+        unnamed=frozenset(ids) if ids == groups else split.unnamed,
+        masks=None if split.masks is None else split.masks.astype(np.uint8),
+        positions=None if split.positions is None else split.positions.astype(np.int32),
+    )
+
+
+def _check_masks(split: Split, masks: np.ndarray, source: str) -> None:
+    if masks.shape != split.images.shape[:3]:
+        raise UserError(
+            f"{source}: masks have shape {masks.shape}, images have shape {split.images.shape}; "
+            "give one mask [H, W] for each image."
+        )
+    if not np.isin(masks, (0, 1)).all():
+        raise UserError(f"{source}: masks hold other values than 0 and 1 (anomalous pixel).")
+    check_labels(f"{source}: masks", split.ids, split.labels, np.asarray(masks.any(axis=(1, 2))))
+
+
+def _draw_val(readers: Readers, splitting: Splitting, source: str) -> Readers:
+    """Moves a share of the patients of `train` to `val`."""
+
+    @functools.cache
+    def parts() -> tuple[Split, Split]:
+        split = readers["train"]()
+        chosen, left = pick(split.groups, (splitting.val_share,), splitting.seed)
+        if not chosen or not left:
+            raise UserError(
+                f"{source}: val_share {splitting.val_share} of {len(chosen | left)} patients "
+                "leaves a split empty; return a split 'val', or change config.data.val_share."
+            )
+        is_val = np.array([group in chosen for group in split.groups])
+        return _rows(split, ~is_val), _rows(split, is_val)
+
+    tests = {name: read for name, read in readers.items() if name != "train"}
+    return {"train": lambda: parts()[0], "val": lambda: parts()[1], **tests}
+
+
+def _rows(split: Split, kept: Bool[np.ndarray, " n"]) -> Split:
+    """Returns the rows of a split that are kept."""
+    places = np.flatnonzero(kept).tolist()
+    return dataclasses.replace(
+        split,
+        images=split.images[kept],
+        labels=split.labels[kept],
+        ids=tuple(split.ids[place] for place in places),
+        groups=tuple(split.groups[place] for place in places),
+        masks=None if split.masks is None else split.masks[kept],
+        positions=None if split.positions is None else split.positions[kept],
+    )

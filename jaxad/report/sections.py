@@ -1,0 +1,204 @@
+"""What the page shows of training, curves, trivial scores and decisions."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxad.detector.detector import SCORE
+from jaxad.report import figures
+from jaxad.report.figures import ComparedScore, Curve
+from jaxad.report.pictures import figure_view, save_figure
+from jaxad.report.run_files import SplitFiles
+from jaxad.storage.workdir import Workdir
+from jaxad.train.writer import read_metrics
+
+#: Names of the trivial scores.
+TRIVIAL = {
+    "mean": "Mean intensity",
+    "standard_deviation": "Standard deviation",
+    "area": "Area of the foreground",
+    "total_variation": "Total variation",
+    "pixel_gaussian": "Gaussian at each pixel",
+}
+#: Figures of a decision, in the order of the table's columns.
+FIGURES = ("f1", "accuracy", "sensitivity", "specificity")
+
+
+def training_view(workdir: Workdir) -> dict[str, Any]:
+    """Training curves by metric (losses, terms, the rest), and the facts that introduce them."""
+    rows = read_metrics(workdir.metrics)
+    curves: dict[str, dict[str, Curve]] = {}
+    for key in dict.fromkeys(key for row in rows for key in row):
+        phase, _, name = key.partition("/")
+        if phase in ("train", "validation") and name:
+            steps = np.array([row["step"] for row in rows if key in row])
+            values = np.array([row[key] for row in rows if key in row], np.float64)
+            curves.setdefault(name, {})[phase] = Curve(steps, values)
+    speed = curves.pop("images_per_second", {}).get("train")
+    names = sorted(curves, key=lambda name: (not name.startswith("loss/"), name[:5] != "term/"))
+    losses = [(row["validation_loss"], row["step"]) for row in rows if "validation_loss" in row]
+    return {
+        "steps": max((row["step"] for row in rows), default=0),
+        "best": min(losses, default=None),
+        "images_per_second": None if speed is None else float(np.median(speed.values)),
+        "names": names,
+        "curves": [
+            figure_view(
+                workdir,
+                f"training_{name}",
+                figures.training_curve(name, **curves[name]),
+                f"{name} over training steps.",
+            )
+            for name in names
+        ],
+    }
+
+
+def curves_view(workdir: Workdir, files: SplitFiles) -> tuple[list[dict[str, Any]], list[str]]:
+    """ROC and precision-recall curves, and notes on what is undefined or left out.
+
+    Also writes a histogram of the scores to `figures/`; the page itself has an interactive one.
+    """
+    notes: list[str] = []
+    if files.num_not_finite:
+        notes.append(f"{files.num_not_finite:,} slices with a non-finite score are left out.")
+    if files.table is None or not len(files.table):
+        return [], notes
+    labels, scores = files.table.labels, files.table.columns[SCORE]
+    curves = {}
+    if len(np.unique(labels)) == 2:
+        curves["ROC curve"] = figures.roc_curve(labels, scores)
+        curves["Precision-recall curve"] = figures.precision_recall_curve(labels, scores)
+    else:
+        kind = "anomalous" if labels[0] else "normal"
+        notes.append(
+            f"Every slice of this split is {kind}: ROC and precision-recall curves and their "
+            "metrics are undefined."
+        )
+    if scores.min() == scores.max():
+        notes.append("Every slice has the same score, so the score separates nothing.")
+    save_figure(workdir, f"{files.name}_histogram", figures.score_histogram(labels, scores))
+    views = []
+    for title, figure in curves.items():
+        name = f"{files.name}_{title.split()[0].lower()}"
+        views.append(figure_view(workdir, name, figure, f"{title}, {files.name}."))
+    return views, notes
+
+
+def trivial_rows(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The model's AUROC, then that of each trivial score, best first.
+
+    Returns:
+        Rows of `raw` and `corrected`, as in metrics.json, and `score`, for the figure; [] where no
+        trivial scores were evaluated.
+    """
+    if not metrics.get("trivial"):
+        return []
+
+    def interval(metric: Mapping[str, Any] | None) -> tuple[float, float, float] | None:
+        if metric is None or metric["value"] is None:
+            return None
+        value, low, high = metric["value"], metric.get("low"), metric.get("high")
+        return (value, value if low is None else low, value if high is None else high)
+
+    def row(name: str, scores: Mapping[str, Any], is_model: bool) -> dict[str, Any]:
+        raw, corrected = scores.get("auroc"), scores.get("auroc_position_corrected")
+        if name.startswith("pca_"):
+            name = f"PCA residual, {name.removeprefix('pca_')} components"
+        name = TRIVIAL.get(name, name.replace("_", " "))
+        score = ComparedScore(name, is_model, interval(raw), interval(corrected))
+        return {"raw": raw, "corrected": corrected, "score": score}
+
+    def rank(row: Mapping[str, Any]) -> float:
+        return -(row["score"].corrected or row["score"].raw or (-math.inf,))[0]
+
+    trivial = [row(name, scores, False) for name, scores in metrics["trivial"].items()]
+    return [row("The model", metrics, True), *sorted(trivial, key=rank)]
+
+
+def lead(scores: Sequence[ComparedScore]) -> dict[str, Any] | None:
+    """The AUROC of the model, `scores[0]`, and of the best trivial score; None if undefined.
+
+    Both are position-corrected where the model's is.
+    """
+    kind = "corrected" if scores[0].corrected else "raw"
+    model, *trivial = [(getattr(score, kind), score.name) for score in scores]
+    trivial = [pair for pair in trivial if pair[0]]
+    if not model[0] or not trivial:
+        return None
+    best, name = max(trivial)
+    return {"kind": kind, "model": model[0], "trivial": best, "name": name}
+
+
+def decision_rows(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """One row per way to choose a threshold: `name`, `note` and `FIGURES`.
+
+    Each figure is `{value, low, high}` as in metrics.json, any of them possibly None.
+
+    Args:
+        metrics: `metrics.json` of a test split.
+    """
+    decisions = metrics.get("decisions")
+    if not decisions:
+        return []
+    rows = []
+    if "best_on_test" in decisions:
+        note = "needs the test labels: not available in use"
+        rows.append(_decision_row("Best F1 on the test split", note, decisions["best_on_test"]))
+        name = "Best F1 on one fifth of the patients, tested on the others"
+        folds = decisions["five_fold"]
+        if folds:
+            note = f"needs labeled anomalies; mean of 5 folds, F1 ± {folds['deviation']['f1']:.3f}"
+            means = {figure: _exact(folds["mean"][figure]) for figure in FIGURES}
+            rows.append(_decision_row(name, note, means))
+        else:
+            rows.append(_decision_row(name, "too few patients or slices for five folds", {}))
+    normals = decisions["normal_images_only"]
+    rows += _normal_rows(normals, decisions["calibration"], decisions["images_are_patients"])
+    if "all_positive_f1" in decisions:
+        if "pixel_statistics" in decisions:
+            name = "Best F1 of pixel statistics on the test split"
+            note = "no network: deviation from the training mean of each pixel"
+            rows.append(_decision_row(name, note, decisions["pixel_statistics"]))
+        everything = {"f1": decisions["all_positive_f1"], "sensitivity": 1.0, "specificity": 0.0}
+        figures_of_all = {name: _exact(value) for name, value in everything.items()}
+        rows.append(_decision_row("Flag everything", "no model", figures_of_all))
+    return rows
+
+
+def _normal_rows(
+    normals: Mapping[str, Any], calibration: str, images_are_patients: bool
+) -> list[dict[str, Any]]:
+    """The rows of the threshold from normal images alone, for images and for patients."""
+    requested, granted = (100 * normals[name] for name in ("requested_rate", "rate"))
+    rates = f"{requested:.3g} % false positives requested"
+    note = f"{normals['calibration_patients']} normal patients of {calibration}"
+    if images_are_patients:
+        note += ", each image counted as a patient"
+    if granted > requested:
+        rates += f", {granted:.3g} % granted"
+        note += f"; too few for {requested:.3g} %"
+    rows = []
+    for unit in ("image", "patient"):
+        if normals["normal_patients"]:
+            observed = (
+                f"observed {100 * normals[unit]['realised_rate']:.3g} % in "
+                f"{normals['normal_patients']} normal patients"
+            )
+        else:
+            observed = "no normal patients in this split"
+        name = f"Normal images alone, by {unit}: {rates}"
+        rows.append(_decision_row(name, f"{note}; {observed}", normals[unit]))
+    return rows
+
+
+def _exact(value: float) -> dict[str, float | None]:
+    """A figure without an interval."""
+    return {"value": value, "low": None, "high": None}
+
+
+def _decision_row(name: str, note: str, figures: Mapping[str, Any]) -> dict[str, Any]:
+    missing = {"value": None, "low": None, "high": None}
+    return {"name": name, "note": note, **{key: figures.get(key, missing) for key in FIGURES}}
