@@ -39,7 +39,7 @@ def as_batch(images: np.ndarray) -> dict[str, np.ndarray]:
 def _make_step(
     config: ConfigDict, parallel: Parallel, model: Model, variables: Tree
 ) -> tuple[Callable[[Tree, Tree], Any], Tree]:
-    """The compiled update and the state before the first one, on the devices."""
+    """Returns the compiled update and the initial state on the devices."""
     phases = make_phases(config.train.updates, model.networks, num_steps=10_000)
     optimisers = make_optimisers(config.optim, model.networks, variables["params"], phases)
     step = functools.partial(train_step, model=model, optimisers=optimisers)
@@ -61,11 +61,11 @@ def tasks(
     run_config = ConfigDict(config)
     _start(run_config, devices)
     parallel = make_parallel("jit")
-    model = make_model(one)
-    variables = initial_variables(model, one.seed)
+    model = make_model(run_config)
+    variables = initial_variables(model, run_config.seed)
     # A copy: the step donates its state.
     frozen = parallel.put_replicated(jax.tree.map(jnp.copy, variables))
-    step, state = _make_step(one, parallel, model, variables)
+    step, state = _make_step(run_config, parallel, model, variables)
     held = {"state": state}
     score = parallel.compile_per_example(lambda v, b: score_batch(model, v, b["image"]).image)
     batch, to_score = as_batch(train_images), parallel.put_batch(as_batch(score_images))
@@ -94,12 +94,12 @@ def first_update(config: dict[str, Any], devices: int, images: np.ndarray) -> fl
     """Returns seconds from a config and a batch in memory to the end of the first update."""
     start = time.perf_counter()
     enable_compilation_cache(cache_folder)
-    one = ConfigDict(config)
-    _start(one, devices)
+    run_config = ConfigDict(config)
+    _start(run_config, devices)
     parallel = make_parallel("jit")
-    model = make_model(one)
-    variables = initial_variables(model, one.seed)
-    step, state = _make_step(one, parallel, model, variables)
+    model = make_model(run_config)
+    variables = initial_variables(model, run_config.seed)
+    step, state = _make_step(run_config, parallel, model, variables)
     _, metrics = step(state, parallel.put_batch(as_batch(images)))
     float(metrics["loss/model"])
     return time.perf_counter() - start
