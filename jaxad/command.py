@@ -235,7 +235,7 @@ def run(arguments: Sequence[str], program: str) -> int:
     """Runs a command line.
 
     Args:
-        arguments: without the program's name.
+        arguments: the arguments, without the program's name.
         program: how the user calls it, for `--help`.
 
     Returns:
@@ -295,7 +295,7 @@ def _config_of(mode: str, config: ConfigDict | None, workdir: str) -> ConfigDict
         raise UserError(f"--mode={mode}: this config is a study of many runs; use --mode=study.")
     if mode == "study" and not config_lib.is_study(config):
         raise UserError(
-            "--mode=study: this config is of one run; name a study, as "
+            "--mode=study: this config describes a single run; name a study, such as "
             "--config=studies/pchvae_table1:demo."
         )
     return config

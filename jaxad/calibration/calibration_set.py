@@ -35,8 +35,9 @@ class CalibrationSet:
     Attributes:
         source: `OWN_SPLIT`, or the path of another site's images as the user gave it.
         is_own: whether the images are the run's own `OWN_SPLIT`.
-        checkpoint_step: of the checkpoint that scored them; other checkpoints score differently.
-        ids: of the images.
+        checkpoint_step: the step of the checkpoint that scored them; other checkpoints score
+            differently.
+        ids: the ids of the images.
         groups: the patient of each image.
         scores: float64 [N].
         components: components of the score by name, float64 [N].
@@ -77,7 +78,7 @@ class CalibrationSet:
         patients; contributions add up to the score minus the mean score of normal patients.
 
         Args:
-            components: of N images to explain, each [N].
+            components: the components of N images to explain, each [N].
             weights: `Detector.score_weights`.
 
         Returns:
@@ -162,10 +163,10 @@ def write_calibration_set(
     Args:
         workdir: the run.
         source: path of another site's images; None for the run's own `OWN_SPLIT`.
-        checkpoint_step: of the checkpoint that scored them.
+        checkpoint_step: the step of the checkpoint that scored them.
         split: the images.
         scores: [N].
-        components: of the scores, by name, [N].
+        components: the components of the scores, by name, [N].
         pixel_maxima: largest value of each anomaly map, [N].
 
     Raises:

@@ -65,7 +65,7 @@ class Field:
 
         Args:
             path: full path of the field, for the message.
-            value: of the field's type.
+            value: a value of the field's type.
 
         Raises:
             UserError: the value is outside the interval or not among the choices.

@@ -17,7 +17,7 @@ def study(experiments: Mapping[str, ConfigDict], seeds: Sequence[int]) -> Config
 
     Args:
         experiments: name -> config of its runs.
-        seeds: of the runs.
+        seeds: the seeds of the runs.
 
     Raises:
         UserError: the experiments differ in a field that they share.

@@ -166,7 +166,7 @@ def find_items(path: Path, data: ConfigDict, *, normal: bool = False) -> list[It
             "[X, Y, Z, modality] and use detector.preprocess."
         )
     if not path.exists():
-        raise UserError(f"{path}: no such file or folder; name one that is there.")
+        raise UserError(f"{path}: no such file or folder; name an existing one.")
     check_not_hidden(path)
     splitting, builder = settings.splitting(data), _published_builder(data)
     if is_table(path):

@@ -177,7 +177,7 @@ def explain(
 
     Args:
         path: a run's folder or an exported file.
-        scores: of N images, by its detector.
+        scores: the scores of N images, by its detector.
         rate: false-positive rate among normal patients; by default the run's own, or the smallest
             that its normal images support.
         checkpoint: that gave the scores, as in `jaxad.load`. If the calibration belongs to another

@@ -63,7 +63,7 @@ def pack(
     """Returns the members of a detector's file by name, the manifest first.
 
     Args:
-        detector: to export.
+        detector: the detector to export.
         card: facts for users; see `ExportedDetector.card`.
         normals: its calibration set, if any.
     """

@@ -157,9 +157,8 @@ def check_calls(program: str) -> None:
             continue
         name = re.search(r'custom_call(?:"\(.*call_target_name = "| *@"?)([\w.$-]+)', line)
         if name is None or name[1] not in CUSTOM_CALLS:
-            raise ValueError(
-                f"its program calls '{line.strip()[:60] if name is None else name[1]}'"
-            )
+            call = line.strip()[:60] if name is None else name[1]
+            raise ValueError(f"its program calls '{call}'")
 
 
 def digest(content: bytes) -> str:

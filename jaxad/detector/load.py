@@ -21,8 +21,9 @@ def load(
 
     Args:
         path: the run's folder, or the file.
-        checkpoint: of a run: `last`, `best` (smallest validation loss) or a step whose checkpoint
-            still exists; a damaged last checkpoint is skipped with a warning. A file holds one.
+        checkpoint: the checkpoint of a run: `last`, `best` (smallest validation loss) or a step
+            whose checkpoint still exists; if the last one is damaged, the one before it is loaded,
+            with a warning. An exported file holds only one.
 
     Raises:
         UserError: there is no run or file, no such checkpoint, or it is damaged.

@@ -232,7 +232,7 @@ def estimate(
         labels: 1 = anomalous, [N].
         values: the metric's column, [N].
         groups: number of each image's patient, [N].
-        resamples: of the bootstrap.
+        resamples: the number of bootstrap resamples.
 
     Raises:
         RunError: see `Metric.value`.

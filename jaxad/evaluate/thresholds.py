@@ -33,7 +33,7 @@ class Decision:
 
     Attributes:
         threshold: a score above it is called anomalous.
-        f1: of the anomalous class; 0 where nothing is called anomalous.
+        f1: the F1 score of the anomalous class; 0 where nothing is called anomalous.
         accuracy: share of correct calls.
         sensitivity: share of the anomalous rows that are called anomalous.
         specificity: share of the normal rows that are called normal.

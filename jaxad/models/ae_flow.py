@@ -1,4 +1,4 @@
-"""AE-FLOW: a frozen encoder, a normalizing flow on its features, and a decoder behind the flow.
+"""AE-FLOW: a frozen encoder, a normalising flow on its features, and a decoder behind the flow.
 
 Zhao et al. 2023, "AE-FLOW: Autoencoders with Normalizing Flows for Medical Images Anomaly
 Detection". Of an image x:

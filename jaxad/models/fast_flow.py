@@ -87,7 +87,7 @@ class FastFlow(PyramidSystem):
         return {**networks.join(flows), "encoder": self._encoder.unread_variables}
 
     def _normalise(self, level: FeatureMap, stride: int) -> FeatureMap:
-        """Normalises all numbers of an image's level to mean 0 and variance 1 (layer norm)."""
+        """Normalises each image's features of one level to mean 0 and variance 1 (layer norm)."""
         mean = jnp.mean(level, axis=(1, 2, 3), keepdims=True)
         variance = jnp.mean((level - mean) ** 2, axis=(1, 2, 3), keepdims=True)
         return (level - mean) * jax.lax.rsqrt(variance + _EPSILON)

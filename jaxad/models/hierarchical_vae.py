@@ -187,7 +187,7 @@ class HierarchicalVAE:
 
     @property
     def _halvings(self) -> list[int]:
-        """How often the image is halved on the way to z1 and z2, for those in `parts`."""
+        """How many times the image size is halved to get to z1 and z2, for those in `parts`."""
         return [4] * self.parts.z1 + [2] * self.parts.z2
 
     @property

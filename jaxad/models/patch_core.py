@@ -158,7 +158,7 @@ class _Sample:
         return self._rows
 
     def add(self, rows: HostPatches) -> None:
-        """Offers rows to the sample."""
+        """Adds rows; once the sample is full, each replaces a random row or is dropped."""
         room = self._size - len(self._rows)
         numbers = self._num_seen + np.arange(len(rows))
         self._num_seen += len(rows)

@@ -32,8 +32,8 @@ class Tables:
         """Creates the tables, or opens those of an interrupted call.
 
         Args:
-            folder: where they are.
-            columns: of `scores.csv`.
+            folder: the folder they are in.
+            columns: the columns of `scores.csv`.
             task: identifies detector, input and options; tables of another task are rejected.
 
         Raises:

@@ -48,7 +48,7 @@ class Row:
         experiment: its name in the study, or `LINEAR_BASELINE`.
         metrics: metric -> its spread over runs.
         differences: metric -> its difference from the reference; the reference itself has none.
-        size: of its system; None for the baseline.
+        size: the size of its system; None for the baseline.
         seconds: training time, the mean over runs; NaN for the baseline.
     """
 

@@ -66,11 +66,11 @@ class StepMetrics:
         ]
 
     def exclude(self, seconds: float) -> None:
-        """Excludes time from the speed: that of a compilation."""
+        """Excludes time, such as that of a compilation, from the reported speed."""
         self._start += seconds
 
     def restart_clock(self) -> None:
-        """Excludes the time until now from the speed: that of a validation or a save."""
+        """Excludes the time up to now, such as that of a validation or a save, from the speed."""
         self._start = time.monotonic()
 
 

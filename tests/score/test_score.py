@@ -251,7 +251,7 @@ def test_other_formats_are_listed_and_masks_are_not_scored(images, tmp_path):
 @pytest.mark.parametrize("name", ["._x.npz", "._x.png", "Thumbs.db", ".x.nii.gz"])
 def test_a_hidden_file_is_not_scored(tmp_path, name):
     (tmp_path / name).write_bytes(b"x")
-    with pytest.raises(UserError, match="is a hidden file, such as systems leave beside others"):
+    with pytest.raises(UserError, match="is a hidden file, probably made by the operating system"):
         score_files(detector(), tmp_path / name, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

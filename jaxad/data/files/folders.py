@@ -66,7 +66,7 @@ def read_folder(root: Path, kind: Kind, splitting: Splitting) -> dict[str, list[
 
 
 def _read_flat(root: Path, splitting: Splitting) -> dict[str, list[Item]]:
-    """Lists scans that lie directly in the root by split; those with a mask are tested."""
+    """Draws splits from scans that lie directly in the root; scans with a mask go to test."""
     scans = [path for path in _find_data(root, "nifti") if path.parent == root]
     if not scans:
         return {}
@@ -78,9 +78,9 @@ def _read_flat(root: Path, splitting: Splitting) -> dict[str, list[Item]]:
 
 
 def read_any_folder(root: Path, kind: Kind, splitting: Splitting) -> list[Item]:
-    """Lists every file below a folder to score, also those in formats that are not read.
+    """Lists every file to score below a folder, even in formats that jaxad does not read.
 
-    Masks are left out, which is logged.
+    Masks are left out, and a message is logged for them.
 
     Raises:
         UserError: there are no files.

@@ -28,8 +28,8 @@ class Formats:
     """The formats of one kind of data.
 
     Attributes:
-        name: of the data, for messages.
-        suffixes: of files that are read, in lower case.
+        name: the name of the data, for messages.
+        suffixes: the suffixes of files that are read, in lower case.
         others: suffixes of files that hold such data in a format that is not read.
         target: the format to convert those to.
     """

@@ -53,8 +53,8 @@ def mask_beside(path: Path, kind: Kind) -> Path | None:
     """Returns the mask beside a single normal scan; None if there is none.
 
     Args:
-        path: of the image or scan.
-        kind: of the file.
+        path: the path of the image or scan.
+        kind: the kind of the file.
 
     Raises:
         UserError: an image has a mask, a scan has two, or a file may be the scan's by its name.
@@ -88,8 +88,8 @@ def with_masks(items: Sequence[Item], kind: Kind, test: Path, truth: Path | None
     """Returns the items of a test split with their masks, from `ground_truth/` or beside scans.
 
     Args:
-        items: in one folder per class.
-        kind: of their files.
+        items: the items, in one folder per class.
+        kind: the kind of their files.
         test: the folder that holds the folders of classes.
         truth: the folder `ground_truth`, with the same folders in it; None if there is none.
 
@@ -136,9 +136,9 @@ def _masks_by_key(
 
     Args:
         truth: the folder.
-        kind: of the images.
-        keys: of the images. A mask marks the image of its own name if there is one, otherwise the
-            image of its name without the ending of a mask.
+        kind: the kind of the images.
+        keys: the keys of the images. A mask marks the image with the same name if there is one,
+            otherwise the image whose name is the mask's without an ending such as `_mask`.
     """
     masks: dict[tuple[Path, str], list[Path]] = collections.defaultdict(list)
     for path in find_files(truth, FORMATS["image" if kind == "image" else "nifti"].suffixes):

@@ -76,7 +76,7 @@ def find_masks(paths: Sequence[Path], kind: Kind, root: Path) -> dict[Path, str]
 
     Args:
         paths: all files of a data set; for DICOM series, their folders.
-        kind: of the files.
+        kind: the kind of the files.
         root: the folder that they were gathered in; only names of folders below it count.
 
     Returns:
@@ -179,7 +179,7 @@ class _Candidate:
     """A file whose content decides whether it is a mask.
 
     Attributes:
-        path: of the file.
+        path: the path of the file.
         key: the same for files of a folder that are named alike.
         reason: why its content is looked at, for messages.
         beside: images of nearly the same name; empty if the name has a word for masks.

@@ -32,8 +32,8 @@ def check_labels(
     """Raises a DataError if masks contradict labels.
 
     Args:
-        source: of the masks, for the message.
-        ids: of the images.
+        source: where the masks come from, for the message.
+        ids: the ids of the images.
         labels: 1 = anomalous.
         is_marked: whether the mask of each image marks a pixel.
     """
@@ -64,7 +64,7 @@ class _Coverage:
     """What one mask covers of its image.
 
     Attributes:
-        share: of the image.
+        share: the share of the image that is marked.
         is_whole: whether it covers the whole image.
         is_inverted: whether it covers the rim and most of the inside, but not all.
         is_background: whether it covers the pixels that are 0 and no others.
@@ -85,7 +85,7 @@ def check_coverage(split: Split, source: str) -> str:
 
     Args:
         split: its images lie in a frame of 0 if they were padded to squares.
-        source: for messages.
+        source: where the data come from, for messages.
 
     Raises:
         UserError: at least half of the masks cover the background.

@@ -167,7 +167,7 @@ def spelling_of(
     Args:
         given: the names, in any letter case.
         known: the names that may occur, in lower case.
-        source: for messages.
+        source: where the data come from, for messages.
         noun: `column` or `array`, for messages.
 
     Raises:

@@ -98,7 +98,7 @@ def refuse_named_masks(masks: Sequence[Path], name: str) -> None:
 
     Args:
         masks: files that are named as masks.
-        name: of the data set.
+        name: the name of the data set.
 
     Raises:
         UserError: there is a mask.

@@ -71,7 +71,7 @@ def read_npz(path: Path, needed: Sequence[str], *, is_labelled: bool = True) -> 
     """Reads the split in a file; see `npz_readers`.
 
     Args:
-        path: of the file.
+        path: the path of the file.
         needed: arrays that the file must have beside `image`.
         is_labelled: whether labels and masks are used; otherwise all images are normal.
 
@@ -131,7 +131,7 @@ def _load(path: Path) -> dict[str, np.ndarray]:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
     except FileNotFoundError as error:
-        raise UserError(f"{path}: no such file.") from error
+        raise UserError(f"{path}: no such file; name an existing one.") from error
     # TypeError: a single array under the name of an archive.
     except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile, zlib.error) as error:
         if "allow_pickle" in str(error):

@@ -21,8 +21,8 @@ def find_places(root: Path, suffixes: Sequence[str], layout: str) -> dict[str, P
     `GroundTruth` mean `ground_truth`. Other folders are logged if there is a folder `train`.
 
     Args:
-        root: of the data set.
-        suffixes: of its files.
+        root: the root of the data set.
+        suffixes: the suffixes of its files.
         layout: the expected layout, for messages.
 
     Raises:

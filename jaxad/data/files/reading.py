@@ -137,9 +137,9 @@ def read_split(items: Sequence[Item], reading: Reading, name: str) -> Split:
     """Reads items as a split.
 
     Args:
-        items: in the order of the split.
+        items: the items, in the order of the split.
         reading: how to read them.
-        name: of the split, for messages.
+        name: the name of the split, for messages.
 
     Raises:
         DataError: a file cannot be used, and `on_error` is `raise`.

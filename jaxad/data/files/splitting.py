@@ -25,7 +25,7 @@ class Splitting:
     Attributes:
         val_share: share of the patients in `train` that moves to `val`.
         test_share: share of the patients without an anomaly that moves to `test`.
-        seed: of the draw.
+        seed: the seed of the draw.
         group_pattern: a regular expression that finds the patient in a file's path below the root
             (its first group, if it has one); "": every file is its own patient.
         normal_classes: names of folders or labels that are normal; empty: `NORMAL_WORDS`.
@@ -101,7 +101,7 @@ def pick(keys: Iterable[str], shares: Sequence[float], seed: int) -> list[set[st
     Args:
         keys: names.
         shares: size of each subset as a share of all names.
-        seed: of the draw.
+        seed: the seed of the draw.
 
     Returns:
         A set per share, with at least one name if the share is above 0 and names are left, and

@@ -38,15 +38,15 @@ def read_table(table: Path, kind: Kind, splitting: Splitting) -> dict[str, list[
 
 
 def read_rows(table: Path, kind: Kind, splitting: Splitting) -> list[tuple[str, Item]]:
-    """Lists the items of a CSV file, each with its split; "" if there is no such column.
+    """Lists the items of a CSV file, each with its split, or "" if the file has no column `split`.
 
-    Columns: `path` and `label` (0 normal, 1 anomalous, or names of classes with
-    `config.data.normal_classes`; empty if the mask of a scan labels its slices); optional `group`
-    (the patient), `mask`, `id` and `split`. Paths are relative to the folder of the table and stay
-    in it.
+    Columns: `path` and `label` (0 for normal, 1 for anomalous, or names of classes with
+    `config.data.normal_classes`; empty if the mask of a scan labels its slices); optionally `group`
+    (the patient), `mask`, `id` and `split`. Paths are relative to the folder of the table and must
+    not lead out of it.
 
     Raises:
-        UserError: the file cannot be read, or a row, named by its line, is wrong.
+        UserError: the file cannot be read, or a row is wrong; the message gives its line.
     """
     rows = _read(table)
     without_group = [line for line, row in rows if not row.get("group")]
@@ -179,12 +179,12 @@ def _resolve(table: Path, where: str, text: str) -> tuple[Path, str]:
     path = Path(os.path.normpath(root / text))
     if not path.is_relative_to(root):
         raise UserError(
-            f"{where}: '{text}' is outside of the table's folder; move the table or the file."
+            f"{where}: '{text}' is outside the table's folder; move the table or the file."
         )
     place = path.relative_to(root)
     if any(map(is_hidden, place.parts)):
         raise UserError(
-            f"{where}: '{text}' is hidden, as files are that systems leave beside others; name "
+            f"{where}: '{text}' is a hidden file, probably made by the operating system; name "
             "another file, or rename it."
         )
     return path, place.as_posix()

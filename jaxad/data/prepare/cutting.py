@@ -170,10 +170,10 @@ def place_back(
 
     Args:
         maps: one per slice.
-        positions: of the slices; see `Slices`.
-        grid: of the scan.
-        settings: with which the scan was cut.
-        cutting: with which the scan was cut.
+        positions: the positions of the slices; see `Slices`.
+        grid: the grid of the scan.
+        settings: the settings with which the scan was cut.
+        cutting: how the scan was cut.
 
     Returns:
         The maps, linearly interpolated; the largest of several values that fall on one voxel, and

@@ -39,7 +39,7 @@ class Frame:
         Args:
             shape: rows and columns.
             settings: how a plane becomes square, and the size of the square.
-            spacing: of rows and of columns, in mm.
+            spacing: the spacing of rows and of columns, in mm.
             field_of_view: side of the square in mm, around the middle of the plane; 0: the longer
                 or the shorter side of the plane, as `settings.square` says.
         """

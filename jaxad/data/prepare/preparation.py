@@ -29,14 +29,14 @@ class Preparation:
 
     Attributes:
         image_size: pixels per side.
-        channels: of the image; grey and colour are converted to each other.
+        channels: the number of channels; grey and colour are converted to each other.
         intensity: `range` keeps the range of uint8, of uint16, or [0, 1] of floats; `zscore`
             subtracts the mean of the foreground, divides by its standard deviation, clips to
             +-`clip` and maps to [0, 1]; `percentile` maps `percentiles` of the foreground to 0
             and 1 and clips. `auto` is `range` for images and `zscore` for volumes. `zscore` and
             `percentile` set the background to 0.
         foreground: `nonzero` pixels, `all`, or those above the threshold of `otsu`.
-        clip: in standard deviations.
+        clip: the limit of intensities, in standard deviations.
         percentiles: the lower and the upper one, in [0, 100].
         square: `pad` with 0, `crop` to the middle, or `stretch`.
     """
@@ -142,9 +142,9 @@ def normalise(
     """Maps intensities to [0, 1] with background 0, using the statistics of all pixels together.
 
     Args:
-        pixels: of any shape, finite, of more than one value.
+        pixels: an array of any shape, finite, of more than one value.
         settings: `intensity` is not `auto`.
-        name: for messages.
+        name: the name to use in messages.
 
     Returns:
         uint8 or uint16 pixels unchanged if their range is kept, else float32 in [0, 1].

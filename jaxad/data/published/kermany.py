@@ -82,9 +82,9 @@ class _Kermany(ManualBuilder, skip_registration=True):  # type: ignore[call-arg]
         if choices.regroup:
             return [item for item in train if item.group not in shared]
         logger.warning(
-            f"warning: {cls.name}: {count:,} training images are of {len(shared):,} patients that "
-            "are also tested: the published split leaks. --config.data.regroup=True leaves these "
-            "images out."
+            f"warning: {cls.name}: {count:,} training images belong to {len(shared):,} patients "
+            "who are also in the test split: the published split leaks. "
+            "--config.data.regroup=True leaves these images out."
         )
         return train
 

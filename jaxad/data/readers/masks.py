@@ -39,7 +39,7 @@ def read_mask(path: Path, shape: tuple[int, int]) -> Bool[np.ndarray, "h w"]:
     """Reads which pixels a mask file marks; see `marked_pixels`. Black marks nothing.
 
     Args:
-        path: of the mask.
+        path: the path of the mask.
         shape: (H, W) of its image.
 
     Raises:
@@ -111,7 +111,7 @@ def marked_pixels(
 
     Args:
         values: [H, W] or [X, Y, Z].
-        name: for messages.
+        name: the name to use in messages.
         is_lossy: whether the file format changes values.
         is_colour: whether each value stands for a colour, so that it is no class number.
 

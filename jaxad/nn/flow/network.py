@@ -1,4 +1,4 @@
-"""Normalizing flow over the channels of a feature map, built from distrax bijectors.
+"""Normalising flow over the channels of a feature map, built from distrax bijectors.
 
 One block is FrEIA's `AllInOneBlock` with affine_clamping=2 and a SOFTPLUS global affine (AE-FLOW,
 Section 2):

@@ -54,7 +54,7 @@ def _take_channels(
 
 
 class ChannelPermutation(distrax.Bijector):
-    """y = x[..., order].
+    """Permutes the channels: y = x[..., order].
 
     Args:
         order: int32 [C], every channel once.
@@ -73,7 +73,7 @@ class ChannelPermutation(distrax.Bijector):
 
 
 class ChannelReversal(distrax.Bijector):
-    """y = x[..., ::-1]."""
+    """Reverses the order of the channels: y = x[..., ::-1]."""
 
     def __init__(self) -> None:
         super().__init__(event_ndims_in=1, is_constant_jacobian=True)
@@ -86,7 +86,7 @@ class ChannelReversal(distrax.Bijector):
 
 
 class ChannelRotation(distrax.Bijector):
-    """y = W x at every place, W orthogonal of determinant 1.
+    """Rotates the channels at every position: y = W x, where W is orthogonal with determinant 1.
 
     Args:
         matrix: W, float32 [C, C].

@@ -72,7 +72,7 @@ def test_scans_with_masks_need_no_label(tmp_path):
 @pytest.mark.parametrize(
     ("head", "row", "message"),
     [
-        ("path,label", "../x.png,0", r"line 2: '../x.png' is outside of the table's folder"),
+        ("path,label", "../x.png,0", r"line 2: '../x.png' is outside the table's folder"),
         ("path,label", "/etc/passwd,0", r"line 2: '/etc/passwd' is outside"),
         ("path,label", ",0", r"line 2: has no path"),
         ("path,label", "images/0.png,ill", r"line 2: label 'ill' is neither 0 .* nor 1"),
