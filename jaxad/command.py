@@ -273,7 +273,7 @@ def run(arguments: Sequence[str], program: str) -> int:
 def _check_flags(mode: str, workdir: str | None, options: Mapping[str, str]) -> str:
     """The workdir, after checking that no flag that the mode needs is missing."""
     if not workdir:
-        raise UserError("--workdir: missing; name the run's folder, as --workdir=runs/demo.")
+        raise UserError("--workdir: missing; name the run's folder, such as --workdir=runs/demo.")
     if "://" in workdir:
         raise UserError(f"--workdir={workdir}: not a local folder; name one on this machine.")
     for name in MODES[mode].required:
@@ -290,7 +290,7 @@ def _config_of(mode: str, config: ConfigDict | None, workdir: str) -> ConfigDict
         saved = run_config.read(folder)
         config = saved if config is None else config
     if config is None:
-        raise UserError("--config: missing; name one, as --config=pchvae:demo.")
+        raise UserError("--config: missing; name one, such as --config=pchvae:demo.")
     if config_lib.is_study(config) and mode != "study":
         raise UserError(f"--mode={mode}: this config is a study of many runs; use --mode=study.")
     if mode == "study" and not config_lib.is_study(config):

@@ -64,7 +64,9 @@ def check_name(path: str, config: ConfigDict) -> None:
     if path in known:
         return
     if any(name.startswith(f"{path}.") for name in known):
-        raise UserError(f"--{path}: is a group of fields; set one of them, as --{path}.FIELD=.")
+        raise UserError(
+            f"--{path}: is a group of fields; set one of them with --{path}.FIELD=VALUE."
+        )
     group = fields.open_group(path)
     if group in fields.FIELDS:  # its names are those of networks; in a study, of experiments
         raise UserError(

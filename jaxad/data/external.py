@@ -117,10 +117,10 @@ def check_columns(split: object, source: str) -> Split:
             if not isinstance(text, str) or not text:
                 raise UserError(f"{source}: {name} holds {text!r}; give non-empty strings.")
     if not np.isin(split.labels, (0, 1)).all():
-        raise UserError(f"{source}: labels hold other values than 0 (normal) and 1 (anomalous).")
+        raise UserError(f"{source}: labels hold values other than 0 (normal) and 1 (anomalous).")
     if split.positions is not None and split.positions.dtype.kind not in "ui":
         raise UserError(
-            f"{source}: positions are {split.positions.dtype}; give slice indices, integers."
+            f"{source}: positions are {split.positions.dtype}; give slice indices as integers."
         )
     if split.masks is not None:
         _check_masks(split, split.masks, source)
@@ -143,7 +143,7 @@ def _check_masks(split: Split, masks: np.ndarray, source: str) -> None:
             "give one mask [H, W] for each image."
         )
     if not np.isin(masks, (0, 1)).all():
-        raise UserError(f"{source}: masks hold other values than 0 and 1 (anomalous pixel).")
+        raise UserError(f"{source}: masks hold values other than 0 and 1 (anomalous pixel).")
     check_labels(f"{source}: masks", split.ids, split.labels, np.asarray(masks.any(axis=(1, 2))))
 
 

@@ -66,8 +66,8 @@ def check_spelling(name: str, splits: Mapping[str, Split]) -> None:
         for patient, other in spelt_alike(patients[first], patients[second]):
             raise UserError(
                 f"{name}: patient '{patient}' of '{first}' and patient '{other}' of '{second}' "
-                "differ in capital letters, zeros or spaces alone; if they are one, keep it in "
-                "one split, if they are two, rename one."
+                "differ only in case, zeros or spaces; if they are the same patient, keep it in "
+                "one split; otherwise rename one."
             )
 
 

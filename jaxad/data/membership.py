@@ -39,8 +39,8 @@ def check(run: Workdir, data_set: DataSet) -> None:
         now, then = _members(data_set.split(name)), before[name]
         if now != then:
             raise UserError(
-                f"workdir '{run.path}': split '{name}' is no longer what the run began with: "
-                f"{_difference(now, then)}. Restore the data, or train anew in another --workdir."
+                f"workdir '{run.path}': split '{name}' is not what it was when the run began: "
+                f"{_difference(now, then)}. Restore the data, or train again in another --workdir."
             )
 
 
@@ -64,8 +64,9 @@ def warn_of_names(run: Workdir, normals: Split, source: str) -> None:
     shared = patients & {patient for split in members for patient in split["patients"]}
     if shared:
         logger.warning(
-            f"warning: {source}: {len(shared):,} of {len(patients):,} patients have names of "
-            f"patients that the run was trained on, such as '{min(shared)}'. If they are the same "
+            f"warning: {source}: {len(shared):,} of {len(patients):,} patients have the same names "
+            f"as patients that the run was trained on, such as '{min(shared)}'. If they are the "
+            "same "
             "patients, leave them out: they make the false-positive rate larger than promised."
         )
 

@@ -162,8 +162,8 @@ def find_items(path: Path, data: ConfigDict, *, normal: bool = False) -> list[It
         raise UserError(f"{path}: {error}") from error
     if "," in data.modality:
         raise UserError(
-            f"{path}: a run on the modalities {data.modality} reads no other files; join them to "
-            "[X, Y, Z, modality] and use detector.preprocess."
+            f"{path}: a run on the modalities {data.modality} cannot read files; stack the "
+            "modalities of a scan to [X, Y, Z, modality] and use detector.preprocess."
         )
     if not path.exists():
         raise UserError(f"{path}: no such file or folder; name an existing one.")
@@ -184,7 +184,7 @@ def find_items(path: Path, data: ConfigDict, *, normal: bool = False) -> list[It
         unread = find_unread(path, file_format, files)
         tell_unread(unread, is_strict=normal and data.on_error == "raise")
     elif file_format == "dicom":
-        raise UserError(f"{path}: is one file; name the folder of its series.")
+        raise UserError(f"{path}: is a single file; name the folder of its series.")
     else:
         refuse_masks([path], file_format, path.parent, "name what it marks")
         mask = mask_beside(path, file_format) if normal else None

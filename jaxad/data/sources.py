@@ -208,13 +208,14 @@ def _render_into(readers: Readers, source: str, data: ConfigDict) -> Readers:
         )
     if not source.startswith("test"):
         raise UserError(
-            f"config.data.natural_objects: split '{source}' is learnt from; name a test split of "
+            f"config.data.natural_objects: split '{source}' is used for training; name a test "
+            "split of "
             "other normal images."
         )
     if "test_objects" in readers and source != "test_objects":
         raise UserError(
-            f"config.data.natural_objects: '{source}' would become 'test_objects', which "
-            f"{data.name} has already; rename or remove that one."
+            f"config.data.natural_objects: '{source}' would become 'test_objects', a split that "
+            f"{data.name} already has; rename or remove that one."
         )
     others = {name: read for name, read in readers.items() if name != source}
     return {
@@ -341,8 +342,8 @@ def check_split(
     if constant := [split.ids[place] for place in np.flatnonzero(are_constant(split.images))]:
         verb = "is" if len(constant) == 1 else "are"
         raise UserError(
-            f"{source}: {list_ids(constant)} {verb} constant, every pixel has one value; leave "
-            "out what shows nothing."
+            f"{source}: {list_ids(constant)} {verb} constant: every pixel has the same value; "
+            "leave out such images."
         )
     if len(set(split.ids)) != len(split):
         first = next(i for n, i in enumerate(split.ids) if i in split.ids[:n])
@@ -350,6 +351,6 @@ def check_split(
     if normal and split.labels.any():
         first = split.ids[int(np.argmax(split.labels))]
         raise UserError(
-            f"{source}: image '{first}' is labelled anomalous; only normal images are learnt "
-            "from and calibrated on, move it to a test split or leave it out."
+            f"{source}: image '{first}' is labelled anomalous; only normal images are used for "
+            "training and calibration; move it to a test split or leave it out."
         )

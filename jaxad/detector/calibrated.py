@@ -146,13 +146,11 @@ def load_calibrated(
     if normals is None:
         reason = "there is no calibration"
     elif normals.checkpoint_step != detector.step:
-        reason = (
-            f"the calibration is of checkpoint {normals.checkpoint_step}, not of {detector.step}"
-        )
+        reason = f"the calibration was made with checkpoint {normals.checkpoint_step}, not {detector.step}"
         normals = None
     if reason:
         logger.warning(
-            f"{reason}: scores have no p-values and decisions; run --mode=evaluate or "
+            f"{reason}: scores have no p-values or decisions; run --mode=evaluate or "
             "--mode=calibrate, which calibrate the last checkpoint."
         )
     if rate is None:

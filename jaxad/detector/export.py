@@ -44,8 +44,8 @@ def export(run: Workdir) -> Path:
     normals = read_calibration_set(run)
     if normals is not None and normals.checkpoint_step != detector.step:
         raise UserError(
-            f"workdir '{run.path}': its calibration is of checkpoint {normals.checkpoint_step}, "
-            f"not of {detector.step}; run --mode=evaluate first."
+            f"workdir '{run.path}': its calibration was made with checkpoint "
+            f"{normals.checkpoint_step}, not {detector.step}; run --mode=evaluate first."
         )
     members = pack(detector, _card(run, detector, normals), normals)
     with (

@@ -122,8 +122,8 @@ def _calibrate_or_keep(
             _print_calibration(stored, detector)
             return stored
         logger.info(
-            f"calibration on '{stored.source}' was of checkpoint {stored.checkpoint_step}: "
-            "dropped; run --mode=calibrate again."
+            f"the calibration on '{stored.source}' was made with checkpoint "
+            f"{stored.checkpoint_step} and is dropped; run --mode=calibrate again."
         )
     split = data_set.split(OWN_SPLIT)
     columns, maxima = _score(detector, split, f"score {OWN_SPLIT}", _maxima)
@@ -158,8 +158,8 @@ def _check_finite(name: str, what: str, split: Split, scores: Scalars) -> None:
     if bad.any():
         first = int(np.argmax(bad))
         raise RunError(
-            f"{name}: the {what} of image '{split.ids[first]}' is not finite "
-            f"({int(bad.sum())} such images); look at it, or train with a smaller "
+            f"{name}: the {what} of image '{split.ids[first]}' is not finite ({int(bad.sum())} "
+            "such images); check it, or train with a smaller "
             "config.optim.learning_rate."
         )
 

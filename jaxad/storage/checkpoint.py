@@ -155,8 +155,8 @@ class Checkpoints:
                 metrics = self._read_digests(step)["metrics"]
             except _Damaged as damage:
                 logger.warning(
-                    f"warning: checkpoint '{self._path(step)}' is damaged ({damage}): it is no "
-                    "candidate for the best."
+                    f"warning: checkpoint '{self._path(step)}' is damaged ({damage}) and cannot "
+                    "become the best."
                 )
                 continue
             if metrics and VALIDATION_LOSS in metrics:
@@ -250,7 +250,7 @@ class Checkpoints:
         return RunError(
             f"a checkpoint could not be saved in '{self._folder}': the folder was deleted, moved "
             "or renamed while the run was writing. Put it back under its name, and the same "
-            "command resumes from what it holds; without it, the same command begins again."
+            "command resumes from what it holds; otherwise, it starts from the beginning."
         )
 
     def restore_variables(self, step: int, like: Tree) -> Tree:
@@ -267,8 +267,8 @@ class Checkpoints:
             return self._restore(step, {"variables": like})["variables"]
         except _Damaged as damage:
             raise UserError(
-                f"checkpoint '{self._path(step)}' is damaged ({damage}); there are steps "
-                f"{self.steps}: use another."
+                f"checkpoint '{self._path(step)}' is damaged ({damage}); choose another of the "
+                f"steps {self.steps}."
             ) from damage
 
     def restore_newest(self, variables: Tree, training: Tree = None) -> tuple[int, Tree, Tree]:

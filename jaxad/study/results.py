@@ -185,7 +185,7 @@ def _read(run: PlannedRun, name: str, split: Split) -> ScoredSplit:
         raise UserError(f"'{path}' cannot be read ({error!r}); {remedy}") from error
     images = list(zip(table.ids, table.groups, table.labels.tolist(), strict=True))
     if images != list(zip(split.ids, split.groups, split.labels.tolist(), strict=True)):
-        raise UserError(f"'{path}' is of other images than '{name}' has now; {remedy}")
+        raise UserError(f"'{path}' belongs to other images than '{name}' holds now; {remedy}")
     return table.scored()
 
 

@@ -63,7 +63,7 @@ def _shapes(config: ConfigDict, model: Model) -> Mapping[str, Any]:
         return jax.eval_shape(model.init_variables, jax.random.key(0))
     except (ValueError, TypeError, ZeroDivisionError) as error:
         raise UserError(
-            f"config.model: no model '{config.model.name}' can be built of these sizes "
+            f"config.model: the model '{config.model.name}' cannot be built with these sizes "
             f"({first_line(error)}); compare them with its config file."
         ) from error
 

@@ -129,8 +129,8 @@ def _state(config: ConfigDict, before: TrainState, fitted: dict[str, Tree]) -> T
     for path, leaf in jax.tree_util.tree_leaves_with_path(fitted):
         if jnp.issubdtype(leaf.dtype, jnp.floating) and np.isnan(leaf).any():
             raise RunError(
-                f"fit of '{name}': {jax.tree_util.keystr(path)} has NaN (seed {config.seed}), the "
-                "run stops. Look at the training images with --mode=inspect."
+                f"fit of '{name}': {jax.tree_util.keystr(path)} has NaN (seed {config.seed}); the "
+                "run stops. Check the training images with --mode=inspect."
             )
     return dataclasses.replace(
         before,

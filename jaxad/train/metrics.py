@@ -100,7 +100,7 @@ def check_finite(
                     else f"the last good checkpoint is step {last_saved}"
                 )
                 raise RunError(
-                    f"step {step}: {name} is {float(row[name])} (seed {seed}), the run stops; "
+                    f"step {step}: {name} is {float(row[name])} (seed {seed}); the run stops; "
                     f"{good}. Try a smaller config.optim.learning_rate or a "
                     "config.optim.clip_norm."
                 )

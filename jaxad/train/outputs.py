@@ -87,7 +87,7 @@ class Outputs:
         if len(newest) > 1:
             folders = ", ".join(f"'{workdir.path}'" for workdir in self._workdirs)
             raise UserError(
-                f"{folders}: the last checkpoints of these runs are of different steps; train them "
+                f"{folders}: the last checkpoints of these runs are at different steps; train them "
                 "one by one, or with config.seeds_per_program=1."
             )
         if newest == {None}:
@@ -156,7 +156,7 @@ class Outputs:
         folders = ", ".join(f"'{workdir.checkpoints}'" for workdir in self._workdirs)
         logger.info(
             f"{interrupts.signal_name() or 'SIGTERM'}: saved step {step} of {num_steps} in "
-            f"{folders}; the same command goes on from there."
+            f"{folders}; the same command resumes from there."
         )
         interrupts.acknowledge()
 

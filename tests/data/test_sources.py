@@ -147,9 +147,9 @@ def test_the_config_reaches_the_icbm_synth_builder(monkeypatch):
         ),
         ({"group": np.array("ann")}, r"test_x\.npz: 'group' has no rows, 'image' has 3"),
         ({"label": np.zeros((3, 1))}, r"'label' has shape \(3, 1\); give \[N\]"),
-        ({"label": np.array([0, 1, 2])}, r"'label' holds other values than 0 .* and 1"),
-        ({"label": np.array([0, 1, np.nan])}, r"'label' holds other values than 0 .* and 1"),
-        ({"label": np.array(["a", "b", "c"])}, r"'label' holds other values than 0 .* and 1"),
+        ({"label": np.array([0, 1, 2])}, r"'label' holds values other than 0 .* and 1"),
+        ({"label": np.array([0, 1, np.nan])}, r"'label' holds values other than 0 .* and 1"),
+        ({"label": np.array(["a", "b", "c"])}, r"'label' holds values other than 0 .* and 1"),
         ({"mask": np.zeros((3, 4, 5))}, r"'mask' has shape \(3, 4, 5\), .*want \(3, 4, 4\)"),
         ({"mask": np.zeros((3, 4, 4, 1))}, r"'mask' has shape \(3, 4, 4, 1\), .*want \(3, 4, 4\)"),
         ({"position": np.zeros(3)}, r"'position' is float64; give slice indices"),
@@ -306,5 +306,5 @@ def test_a_file_that_is_not_a_split_is_named(tmp_path):
         np.savez(tmp_path / f"{name}.npz", image=np.zeros((1, 16, 16), np.uint8))
     data = config_lib.base().data
     data.name, data.root, data.image_size = "npz", str(tmp_path), 16
-    with pytest.raises(UserError, match=r"notes\.npz is no split; name it test_notes\.npz"):
+    with pytest.raises(UserError, match=r"notes\.npz is not a split; name it test_notes\.npz"):
         DataSet(data)

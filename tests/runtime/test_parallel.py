@@ -117,7 +117,7 @@ def test_a_late_result_is_reported_once_and_so_is_its_arrival(clock, capsys):
         clock[0] += 100
         dog.check()
         assert capsys.readouterr().err == ""
-    assert capsys.readouterr().err == "warning: the devices went on after 141 s.\n"
+    assert capsys.readouterr().err == "warning: the devices resumed after 141 s.\n"
     wait(dog, clock, 2)
     assert capsys.readouterr().err == ""
 

@@ -192,8 +192,11 @@ def test_an_npz_file_needs_images_only_and_constant_ones_are_listed(tmp_path):
 @pytest.mark.parametrize(
     ("stored", "line"),
     [
-        (None, "there is no calibration: scores have no p-values and decisions"),
-        (dataclasses.replace(normals(), checkpoint_step=3), "is of checkpoint 3, not of 7: scores"),
+        (None, "there is no calibration: scores have no p-values or decisions"),
+        (
+            dataclasses.replace(normals(), checkpoint_step=3),
+            "was made with checkpoint 3, not 7: scores",
+        ),
         (normals(9), "9 normal patients do not support a false-positive rate of 0.05; using 0.1"),
         (normals(), ""),
     ],

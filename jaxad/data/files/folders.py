@@ -104,7 +104,8 @@ def read_normal_folder(root: Path, kind: Kind, splitting: Splitting) -> list[Ite
     truth = next((path for path in find_folders(root) if is_ground_truth(path.name)), None)
     if truth is not None:
         raise UserError(
-            f"{root}: holds {truth.name}/, so not all in it is normal; name a folder in it."
+            f"{root}: holds {truth.name}/, so it does not hold only normal images; name a folder "
+            "inside it."
         )
     paths = _find_data(root, kind)
     if not paths:
@@ -150,8 +151,8 @@ def _normal_items(root: Path, split: Path, kind: Kind, splitting: Splitting) -> 
     for folder in find_folders(split):
         if not splitting.is_normal(folder.name):
             raise UserError(
-                f"{split}: holds '{folder.name}', but only normal images are learnt from; move it "
-                f"to test/, or rename it to {splitting.normal_words[0]}."
+                f"{split}: holds '{folder.name}', but only normal images are used for training; "
+                f"move it to test/, or rename it to {splitting.normal_words[0]}."
             )
     paths = _find_data(split, kind)
     if not paths:

@@ -165,7 +165,7 @@ def _read_image_item(item: Item, reading: Reading) -> Rows:
             )
     if are_constant(image[None])[0]:
         raise DataError(
-            f"{path}: has one value only after config.data.preprocess.square={settings.square} and "
+            f"{path}: has only one value after config.data.preprocess.square={settings.square} and "
             "resizing; choose another value, or leave the image out."
         )
     return Rows(

@@ -17,7 +17,7 @@ NO_MASKS = "move masks away"
 
 
 def separate_masks(scans: Sequence[Path]) -> tuple[list[Path], list[Path]]:
-    """Separates scans from files that are named as masks; if all are, all of them are scans."""
+    """Separates scans from files that are named like masks; if all are, all of them are scans."""
     masks = [path for path in scans if names.is_named_as_mask(path)]
     if len(masks) == len(scans) > 1:
         return list(scans), []
@@ -153,19 +153,19 @@ def _has_no_scan(mask: Path, scan: Path | None) -> UserError:
     if scan is not None:
         remedy = f"name it {names.stem(scan)}_mask{names.suffix(mask)} if it marks '{scan.name}'"
     return UserError(
-        f"{mask}: is named as a mask, and there is no scan '{names.marked_by(mask)}' beside it; "
+        f"{mask}: is named like a mask, and there is no scan '{names.marked_by(mask)}' beside it; "
         f"{remedy}, or move it away."
     )
 
 
 def _marks_two(mask: Path, first: Path, second: Path) -> UserError:
     return UserError(
-        f"{mask}: marks '{first.name}' and '{second.name}' by its name; rename one of them, so "
-        "that each has its own mask."
+        f"{mask}: has a name that fits both '{first.name}' and '{second.name}'; rename one of them "
+        "so that each has its own mask."
     )
 
 
 def _is_second(mask: Path, image: str, first: str) -> UserError:
     return UserError(
-        f"{mask}: '{image}' has a mask already, '{first}'; join them into one, or move one away."
+        f"{mask}: '{image}' already has a mask, '{first}'; merge them, or move one away."
     )

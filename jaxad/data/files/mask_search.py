@@ -280,7 +280,7 @@ def _warn_of_label_maps(paths: Sequence[Path], look: _Look) -> None:
     label_maps = [path for path in sample if look(path) == "labels"]
     if label_maps:
         logger.warning(
-            f"warning: {label_maps[0]}: holds a label map and is named as a mask, as all files "
-            f"are; they are read as images ({len(sample):,} of {len(paths):,} files were looked "
+            f"warning: {label_maps[0]}: holds a label map and is named like a mask, but so are all "
+            f"files; they are read as images ({len(sample):,} of {len(paths):,} files were looked "
             f"at, {len(label_maps):,} of them hold label maps)."
         )

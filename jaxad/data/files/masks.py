@@ -106,8 +106,9 @@ def check_coverage(split: Split, source: str) -> str:
     if sum(is_wrong) >= half:
         first = split.ids[int(chosen[is_wrong.index(True)])]
         raise UserError(
-            f"{source}: {sum(is_wrong):,} {of} cover the background, such as that of '{first}', as "
-            "inverted ones do; a mask is not 0 where its image is anomalous: invert them, or "
+            f"{source}: {sum(is_wrong):,} {of} cover the background, such as that of '{first}', so "
+            "they seem to be inverted; a mask must not be 0 where its image is anomalous: invert "
+            "them, or "
             "remove all masks."
         )
     num_foreground = sum(coverage.is_foreground for coverage in coverages)

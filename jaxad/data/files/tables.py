@@ -65,12 +65,12 @@ def read_rows(table: Path, kind: Kind, splitting: Splitting) -> list[tuple[str, 
         path = item.paths[0]
         if item.id in line_of_id:
             raise UserError(
-                f"{where}: '{item.id}' is in line {line_of_id[item.id]} already; give every image "
+                f"{where}: '{item.id}' is already on line {line_of_id[item.id]}; give every image "
                 "its own id and one row."
             )
         if path in line_of_file:
             raise UserError(
-                f"{where}: '{path}' is in line {line_of_file[path]} already; give every file one "
+                f"{where}: '{path}' is already on line {line_of_file[path]}; give every file one "
                 "row."
             )
         line_of_id[item.id] = line_of_file[path] = line
@@ -135,8 +135,8 @@ def _check_spellings(table: Path, rows: Sequence[tuple[int, _Row]], splitting: S
             # `config.data.normal_classes` may list both spellings.
             if other != text and not {other, text} <= set(splitting.normal_classes):
                 raise UserError(
-                    f"{table} line {line}: {column} '{text}' is '{other}' in line {other_line}; "
-                    "write one word in one way."
+                    f"{table} line {line}: {column} '{text}' is spelt '{other}' on line "
+                    f"{other_line}; use one spelling."
                 )
 
 
@@ -217,7 +217,5 @@ def _split(where: str, row: _Row) -> str:
     if not name:
         suggested = split_suggested(text)
         hint = f" Write '{suggested}' for it." if suggested else ""
-        raise UserError(
-            f"{where}: split '{text}' is none of train, val, test and test_<name>.{hint}"
-        )
+        raise UserError(f"{where}: split '{text}' is not train, val, test or test_<name>.{hint}")
     return name

@@ -143,7 +143,7 @@ def describe_content(folder: Path, kind: Kind) -> str:
     parts = []
     if masks:
         first = masks[0].relative_to(folder).as_posix()
-        are = "is named as a mask" if len(masks) == 1 else "are named as masks"
+        are = "is named like a mask" if len(masks) == 1 else "are named like masks"
         parts.append(f"{len(masks):,} that {are}: '{first}'{', ...' if len(masks) > 1 else ''}")
     if unread:
         parts.append(f"{unread.listed}{f' ({unread.remedy})' if unread.remedy else ''}")

@@ -31,7 +31,7 @@ def local_rows(batch_size: int, process_index: int, process_count: int) -> np.nd
     """
     if batch_size % process_count:
         raise UserError(
-            f"batch size {batch_size} cannot be shared by {process_count} processes; "
+            f"batch size {batch_size} cannot be split evenly over {process_count} processes; "
             f"choose a multiple of {process_count}."
         )
     size = batch_size // process_count

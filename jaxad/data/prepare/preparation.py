@@ -121,7 +121,7 @@ def foreground_of(
         # In CT, 0 is water and air is about -1000.
         if pixels.min() < 0 and inside.mean() > 1 - _MIN_BACKGROUND:
             raise DataError(
-                f"{name}: has negative values and hardly any 0, so that 0 is not its background; "
+                f"{name}: has negative values and hardly any zeros, so 0 is not its background; "
                 "set config.data.preprocess.foreground to otsu or all."
             )
         return inside

@@ -296,7 +296,7 @@ class ManualBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  #
         if not number:
             reason = f"; the first: {files.skipped[0]}" if files.skipped else ""
             raise UserError(
-                f"{self.name} {split}: none of {len(items)} files gives an image{reason}"
+                f"{self.name} {split}: none of {len(items)} files gave a usable image{reason}"
             )
         self.info.metadata["files"][split] = dataclasses.asdict(files)
 

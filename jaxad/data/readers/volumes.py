@@ -144,7 +144,8 @@ def to_right_anterior_superior(image: nib.Nifti1Image, path: Path, max_bytes: in
     num_bytes = num_voxels * stored.itemsize
     if num_bytes > max_bytes:
         raise DataError(
-            f"{path}: its header promises {num_bytes:,} bytes of voxels, the file holds at most "
+            f"{path}: its header promises {num_bytes:,} bytes of voxels, but the file holds at "
+            "most "
             f"{max_bytes:,}; copy it again or leave it out."
         )
     # Scaling makes them float64.

@@ -78,7 +78,8 @@ def raise_if_full(folder: str, error: Exception, remedy: str) -> None:
     number = io_errors.find_error_number(error)
     if number in NO_ROOM:
         raise RunError(
-            f"data folder '{folder}' takes no more ({os.strerror(number)}); make room, or choose "
+            f"data folder '{folder}' cannot take more files ({os.strerror(number)}); free disk "
+            "space, or choose "
             f"another with {remedy}."
         ) from error
 

@@ -150,7 +150,9 @@ def _read(
             "config.data.normal_classes."
         )
     if split == "train":
-        logger.warning(f"note: {builder.name} has no patients; every image counts as one.")
+        logger.warning(
+            f"note: {builder.name} has no patient ids; every image counts as a patient of its own."
+        )
     return Split(
         images=np.stack(images),
         labels=np.array(labels, np.int32),

@@ -52,7 +52,9 @@ def test_skipped_files_are_counted_and_reported(two_bad, capsys):
 def test_a_split_of_bad_files_alone_is_refused(two_bad):
     for path in (two_bad / "train/good").iterdir():
         path.write_bytes(b"")
-    with pytest.raises(UserError, match="none of 9 files gives an image; the first: .*is empty"):
+    with pytest.raises(
+        UserError, match="none of 9 files gave a usable image; the first: .*is empty"
+    ):
         DataSet(data_config(two_bad, on_error="skip")).split("train")
 
 

@@ -31,7 +31,7 @@ def test_the_mask_of_a_scan_is_not_learnt_from(tmp_path, root, ending):
         write_scan(tmp_path / root / f"p{number}-t2f.nii.gz", number)
     mask = write_label_map(tmp_path / root / f"p0{ending}.nii.gz")
     with pytest.raises(
-        UserError, match=r"is named as a mask, and there is no scan 'p0' beside it"
+        UserError, match=r"is named like a mask, and there is no scan 'p0' beside it"
     ) as e:
         DataSet(data_config(tmp_path, "nifti"))
     assert "name it p0-t2f_mask.nii.gz if it marks 'p0-t2f.nii.gz', or move it" in str(e.value)
@@ -57,7 +57,7 @@ def test_a_mask_of_no_scan_is_refused(tmp_path, name, layout):
     for number in range(4):
         write_scan(tmp_path / layout / f"scan{number}.nii.gz", number)
     write_scan(tmp_path / layout / name)
-    with pytest.raises(UserError, match=f"{name}: is named as a mask, and there is no scan '"):
+    with pytest.raises(UserError, match=f"{name}: is named like a mask, and there is no scan '"):
         DataSet(data_config(tmp_path, "nifti"))
 
 
@@ -119,7 +119,7 @@ def test_the_mask_of_one_scan_is_looked_for_beside_it(tmp_path):
     data = data_config("", "nifti")
     with pytest.raises(UserError, match="p0_mask.nii.gz: marks anomalous pixels of 'p0.nii.gz'"):
         read_normals(tmp_path / "p0.nii.gz", data)
-    with pytest.raises(UserError, match="p0_mask.nii.gz: is named as a mask, but a run on hcp"):
+    with pytest.raises(UserError, match="p0_mask.nii.gz: is named like a mask, but a run on hcp"):
         read_normals(tmp_path / "p0.nii.gz", data_config("", "hcp"))
     assert len(read_normals(tmp_path / "p1.nii.gz", data)) == 12  # slices; the mask belongs to p0
     assert len(read_files(tmp_path / "p0.nii.gz", data)) == 12  # accepted for scoring

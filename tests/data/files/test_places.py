@@ -76,7 +76,7 @@ def test_scans_in_folders_in_any_letter_case(tmp_path):
 def test_a_folder_that_seems_normal_is_not_anomalous_in_silence(mvtec, name):  # noqa: F811
     shutil.rmtree(mvtec / "ground_truth")
     _rename(mvtec, "test/good", name)
-    with pytest.raises(UserError, match=f"test/{name}: is named as normal images are") as raised:
+    with pytest.raises(UserError, match=f"test/{name}: is named like normal images") as raised:
         DataSet(data_config(mvtec))
     assert f"config.data.normal_classes=('good', 'normal', '{name}')" in str(raised.value)
     # All remedies work.
@@ -94,7 +94,7 @@ def test_a_folder_that_seems_normal_is_not_anomalous_in_silence(mvtec, name):  #
 def test_the_remedy_for_an_anomaly_that_sounds_normal(mvtec, name):  # noqa: F811 - a fixture
     shutil.rmtree(mvtec / "ground_truth")
     _rename(mvtec, "test/crack", name)
-    with pytest.raises(UserError, match=f"test/{name}: is named as normal") as raised:
+    with pytest.raises(UserError, match=f"test/{name}: is named like normal") as raised:
         DataSet(data_config(mvtec))
     remedy = "or, if it is anomalous, set config.data.normal_classes=('good', 'normal')."
     assert remedy in str(raised.value)

@@ -151,7 +151,7 @@ def test_tiff_of_several_pages_is_refused(tmp_path):
     [
         (np.zeros((6, 8), np.complex64), "minisblack", "holds MINISBLACK of complex64; save it as"),
         (np.zeros((6, 8, 4), np.uint16), "separated", "holds SEPARATED of uint16; save it as grey"),
-        (np.zeros((6, 8), np.float32), "miniswhite", "its white is float32 0; save it with a bl"),
+        (np.zeros((6, 8), np.float32), "miniswhite", "it is float32 with 0 as white; save it"),
         (np.zeros((6, 8, 5), np.uint8), "minisblack", "has 5 channels; give grey or colour"),
     ],
     ids=["complex", "deep cmyk", "white float", "five channels"],

@@ -155,7 +155,7 @@ def test_the_remedy_for_a_lossy_mask_works(tmp_path):
 @pytest.mark.parametrize(
     ("image", "expected"),
     [
-        (_palette(MARKED, (120, 120, 99), (200, 0, 0)), "palette whose number 0 is not its black"),
+        (_palette(MARKED, (120, 120, 99), (200, 0, 0)), "palette whose entry 0 is not its black"),
         (
             Image.merge("LA", (Image.new("L", DRAWN.size), DRAWN)),
             "transparent pixels that are not its black ones",

@@ -369,8 +369,8 @@ def test_source_may_be_called_test_objects_itself(tmp_path):
     ("source", "names", "expected"),
     [
         ("test_b", {"test_a": NORMAL}, "npz has no split 'test_b', only test_a, train, val\\."),
-        ("val", {}, "split 'val' is learnt from; name a test split"),
-        ("train", {}, "split 'train' is learnt from; name a test split"),
+        ("val", {}, "split 'val' is used for training; name a test split"),
+        ("train", {}, "split 'train' is used for training; name a test split"),
         (
             "test_a",
             {"test_a": NORMAL, "test_objects": ANOMALOUS},
