@@ -25,7 +25,7 @@ from jaxad.storage.workdir import Workdir
 
 @dataclasses.dataclass(frozen=True)
 class Mode:
-    """What `--mode` can be; `jaxad.run.MODES` holds the functions.
+    """A value of `--mode`; `jaxad.run.MODES` holds the function that each one calls.
 
     Attributes:
         help: what the mode does.
@@ -312,7 +312,7 @@ def _check_workdir(mode: Mode, config: ConfigDict, workdir: Workdir) -> None:
 
 
 def _import_run() -> Any:
-    """The module `jaxad.run`, whose import takes seconds."""
+    """Imports `jaxad.run`, which takes seconds, and returns it."""
     relocate_library_caches()
     from jaxad import run
 

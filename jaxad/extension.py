@@ -9,7 +9,7 @@ from jaxad.errors import UserError, first_line
 
 
 def is_external(name: str) -> bool:
-    """Whether a name is of an object outside jaxad: `module:attribute`."""
+    """Whether a name refers to an object outside jaxad: `module:attribute`."""
     return ":" in name
 
 

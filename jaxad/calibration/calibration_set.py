@@ -1,7 +1,7 @@
 """`calibration.json`: the scores of the normal images that a run's decisions are calibrated on.
 
 By default these are the images of `val`, which training does not use. `--mode=calibrate` replaces
-them by another site's normal images, until the run trains on.
+them with another site's normal images, until the run continues training.
 """
 
 import dataclasses
@@ -55,7 +55,7 @@ class CalibrationSet:
 
     @property
     def name(self) -> str:
-        """The source, for people."""
+        """A description of the source that people can read."""
         return self.source if self.is_own else Path(self.source).name
 
     @property
@@ -189,7 +189,7 @@ def write_calibration_set(
 
 
 def read_calibration_set(workdir: Workdir) -> CalibrationSet | None:
-    """Reads the run's calibration, of whichever checkpoint; None without one.
+    """Reads the run's calibration, whichever checkpoint it was made with; None if there is none.
 
     Raises:
         UserError: the file cannot be read.

@@ -43,9 +43,9 @@ class PValueSteps:
     """A p-value as a decreasing step function of a score.
 
     Attributes:
-        scores: where it steps down, ascending.
-        p_values: for scores up to and including each of `scores` (the first of equal ones), then
-            for scores above all of them.
+        scores: the scores at which it steps down, ascending.
+        p_values: the p-values of scores up to and including each of `scores` (the first of equal
+            ones), then that of scores above all of them.
     """
 
     scores: Scalars
@@ -73,7 +73,7 @@ class Calibration:
     Attributes:
         scores: the scores of the slices, ascending.
         weights: 1 / (number of slices of the patient) of each slice.
-        patient_scores: ascending.
+        patient_scores: the score of each patient, ascending.
     """
 
     scores: Scalars

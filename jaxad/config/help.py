@@ -16,7 +16,7 @@ def field_lines(config: ConfigDict, width: int) -> list[str]:
 
     Args:
         config: the config of a run or a study.
-        width: the width of a line, in characters; longer texts continue below their beginning.
+        width: the width of a line, in characters; longer texts are wrapped.
     """
     lines = []
     for path, value in flatten(config).items():

@@ -49,7 +49,7 @@ def check(workdir: Workdir, config: ConfigDict) -> None:
     """Checks that a folder can be written and holds no run of another config.
 
     Raises:
-        UserError: the folder cannot be written, its name is not possible for checkpoints, or it
+        UserError: the folder cannot be written, its name cannot be used for checkpoints, or it
             holds a study or a run of another config.
     """
     workdir.check_writable(for_checkpoints=True)

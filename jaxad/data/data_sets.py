@@ -55,7 +55,7 @@ class DataSetInfo:
 
     @property
     def is_users_own(self) -> bool:
-        """Whether the user made the splits, as opposed to a publication."""
+        """Whether the user made the splits; those of published data sets come with the data."""
         return self.kind in ("npz", "files", "external")
 
     @property
@@ -149,7 +149,7 @@ def users_of(kinds: Collection[str]) -> list[str]:
 
 
 def data_set_info(name: str, field: str = "config.data.name") -> DataSetInfo:
-    """Returns the record of a data set. Of an external one, the module is not imported.
+    """Returns the record of a data set, without importing the module of an external one.
 
     Args:
         name: name of the data set.

@@ -41,7 +41,7 @@ def open_external(data: ConfigDict, splitting: Splitting, *, test_only: bool) ->
         test_only: whether `train` and `val` are left out and may be missing.
 
     Raises:
-        UserError: there is no such function, or it returns something else than splits.
+        UserError: there is no such function, or it returns something other than splits.
     """
     function = load_object(data.name, "config.data.name")
     if not callable(function):

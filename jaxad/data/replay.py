@@ -228,7 +228,7 @@ def _unlabelled(items: Sequence[Item]) -> list[Item]:
 def _to_depth(
     images: Shaped[np.ndarray, "n s s c"], data: ConfigDict, reading: Reading
 ) -> Shaped[np.ndarray, "n s s c"]:
-    """Converts images to the one type that a published data set has; others keep their files'."""
+    """Converts images to the type of a published data set; others keep the type of their files."""
     builder = _published_builder(data)
     return images if builder is None else to_depth(images, builder.depth(reading.preparation))
 

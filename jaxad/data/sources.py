@@ -34,11 +34,11 @@ logger = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class ReadOptions:
-    """How a data set is opened, beside what `config.data` says.
+    """Options for opening a data set that are not part of `config.data`.
 
     Attributes:
         measure: whether to find the range of values in all files, which takes time.
-        test_only: whether all patients are tested if jaxad draws the test split.
+        test_only: whether all patients go to the test split if jaxad draws it.
         on_unread: called with the files of a folder that are not read.
     """
 

@@ -34,7 +34,7 @@ class CalibratedDetector:
 
     Attributes:
         detector: scores images.
-        normals: the calibration set; None: there are no p-values and decisions.
+        normals: the calibration set; if None, there are no p-values or decisions.
         rate: false-positive rate among normal patients.
 
     Raises:
@@ -146,7 +146,10 @@ def load_calibrated(
     if normals is None:
         reason = "there is no calibration"
     elif normals.checkpoint_step != detector.step:
-        reason = f"the calibration was made with checkpoint {normals.checkpoint_step}, not {detector.step}"
+        reason = (
+            f"the calibration was made with checkpoint {normals.checkpoint_step}, "
+            f"not {detector.step}"
+        )
         normals = None
     if reason:
         logger.warning(
@@ -178,8 +181,8 @@ def explain(
         scores: the scores of N images, by its detector.
         rate: false-positive rate among normal patients; by default the run's own, or the smallest
             that its normal images support.
-        checkpoint: that gave the scores, as in `jaxad.load`. If the calibration belongs to another
-            one, there are no p-values and decisions, and a warning says so.
+        checkpoint: the checkpoint that gave the scores, as in `jaxad.load`. If the calibration
+            belongs to another one, there are no p-values and decisions, and a warning says so.
 
     Returns:
         Columns by name, each [N], as `--mode=score` writes them: `score`, `p_value`, `anomalous`,

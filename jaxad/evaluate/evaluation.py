@@ -37,7 +37,7 @@ Scalars = Float[np.ndarray, " n"]
 TrainScalars = Float[np.ndarray, " m"]
 Maps = Float[np.ndarray, "n height width"]
 
-#: Metrics that the terminal shows, beside those of `config.evaluate.metrics`.
+#: Metrics that the terminal shows, besides those of `config.evaluate.metrics`.
 _PRINTED = (
     metrics.AUROC, metrics.AUROC_CORRECTED, metrics.AVERAGE_PRECISION, metrics.PIXEL_AUROC,
 )  # fmt: skip
@@ -54,7 +54,7 @@ def evaluate_splits(
         trivial: trivial scores of the same data, to share between runs.
 
     Raises:
-        UserError: `config.evaluate.metrics` names no usable metric.
+        UserError: `config.evaluate.metrics` does not name a usable metric.
         RunError: a score is not finite, a metric fails, or processes see different checkpoints.
     """
     detector = restore(workdir.path)

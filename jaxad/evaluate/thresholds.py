@@ -58,7 +58,7 @@ _FIGURES: Mapping[str, Callable[..., Any]] = {
 
 
 def _counts(labels: Labels, scores: Scalars, threshold: float) -> Bool[np.ndarray, "n 4"]:
-    """Marks each row as true positive, false positive, anomalous, normal."""
+    """Marks true positives, false positives, anomalous rows and normal rows."""
     called, anomalous = scores > threshold, labels == 1
     return np.stack([called & anomalous, called & ~anomalous, anomalous, ~anomalous], axis=1)
 

@@ -49,10 +49,10 @@ SYSTEMS: Mapping[str, System] = {
 
 
 def title(name: str) -> str:
-    """Returns the name of a system for people.
+    """Returns the readable name of a system.
 
     Args:
-        name: `config.model.name` or an experiment of a study. Of a class of another package the
+        name: `config.model.name` or an experiment of a study. For a class of another package, the
             class name is shown; any other name is shown with spaces for underscores.
     """
     if name in SYSTEMS:

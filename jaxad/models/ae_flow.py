@@ -40,7 +40,7 @@ PixelMap = Float[Array, "batch height width"]
 
 
 class Decoder(nn.Module):
-    """Maps z' [B, H / 16, W / 16, C] to images [B, H, W, image_channels], linear at its end.
+    """Maps z' [B, H / 16, W / 16, C] to images [B, H, W, image_channels], with a linear output.
 
     Attributes:
         widths: channels after the first three doublings.
@@ -67,7 +67,7 @@ class Decoder(nn.Module):
 
 @dataclasses.dataclass(frozen=True)
 class _Outputs:
-    """Outputs of flow and decoder: z', each place's share of the log-det, the reconstruction."""
+    """Outputs of flow and decoder: z', each position's part of the log-det, the reconstruction."""
 
     z_prime: FeatureMap
     log_det: PlaceMap

@@ -96,7 +96,7 @@ class DifferNet(PretrainedSystem):
 
     @property
     def encoder_description(self) -> str:
-        """Everything that features depend on beside the encoder's variables and the image."""
+        """Everything that features depend on besides the encoder's variables and the image."""
         return f"{self._encoder.description}, means at {self.scales} of {self.views} rotations"
 
     def features(self, variables: Variables, images: Images) -> Views:
@@ -127,7 +127,7 @@ class DifferNet(PretrainedSystem):
     def _likelihood_terms(
         self, variables: Variables, y: Views, *, train: bool
     ) -> tuple[dict[str, Float[Array, "batch views"]], Variables]:
-        """Returns likelihood terms of every view, in nats per dimension; and updated variables."""
+        """Returns the likelihood terms of every view (nats per dimension) and updated variables."""
         maps = y.reshape(-1, 1, 1, self.num_latents)
         (z_prime, log_det), variables = networks.apply(
             variables, "flow", self.flow(train=train), maps, train=train
@@ -161,7 +161,7 @@ class DifferNet(PretrainedSystem):
         return {"model": terms["feature_nll"]}, LossAux(terms, networks.state_of(variables))
 
     def score(self, variables: Variables, images: Images) -> Scores:
-        """Scores images by the mean over views; the map is of the views' smoothed gradients."""
+        """Scores images by the mean over views; maps average the views' smoothed gradients."""
 
         def terms_of(view: Images) -> dict[str, PerExample]:
             y = self._encode(variables, view)[:, None]
@@ -198,7 +198,7 @@ def _rotate_all(images: Images, angle: Float[Array, ""]) -> Images:
 
 
 def _smooth(maps: Images) -> Images:
-    """Smooths maps with G, whose deviation is at least one pixel."""
+    """Smooths maps with a Gaussian whose standard deviation is at least one pixel."""
     deviation = max(1.0, maps.shape[1] * _SMOOTHING)
     size = 2 * math.ceil(3 * deviation) + 1
     return dm_pix.gaussian_blur(maps, deviation, size, padding="SAME")

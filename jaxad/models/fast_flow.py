@@ -95,7 +95,7 @@ class FastFlow(PyramidSystem):
     def _transform(
         self, variables: Variables, features: Flat, *, train: bool
     ) -> tuple[list[tuple[FeatureMap, PlaceMap]], Variables]:
-        """Returns z' and each place's share of the log-det by level, and updated variables."""
+        """Returns z' and each position's part of the log-det by level, and updated variables."""
         transformed = []
         levels = zip(self.flows(train=train), self._levels(features), strict=True)
         for level, (flow, z) in enumerate(levels):

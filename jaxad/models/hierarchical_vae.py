@@ -286,7 +286,7 @@ class HierarchicalVAE:
         levels = parts.levels
 
         def energy(difference: Images) -> Float[Array, "batch height width"]:
-            """Returns each pixel's share of a Gaussian likelihood, without its constant."""
+            """Returns each pixel's term of a Gaussian NLL, without its constant."""
             return jnp.mean(difference**2, axis=-1) / (2 * self.variance)
 
         residual = energy(images - levels.x_hat)

@@ -56,7 +56,7 @@ class PretrainedSystem(abc.ABC):
 
     @property
     def encoder_description(self) -> str:
-        """Everything that features depend on beside the encoder's variables and the image."""
+        """Everything that features depend on besides the encoder's variables and the image."""
         return self._encoder.description
 
     def pretrained_variables(self, key: Key[Array, ""]) -> Variables:
@@ -68,7 +68,7 @@ class PretrainedSystem(abc.ABC):
         """Returns the features of images, float32."""
 
     def _batch_features(self, variables: Variables, batch: Batch) -> Features:
-        """Returns the features that come with a batch, else those of its images; constants."""
+        """Returns the features that come with a batch, else computes them; without gradients."""
         if "features" in batch:
             features = batch["features"]
         else:
@@ -102,7 +102,7 @@ class PyramidSystem(PretrainedSystem):
 
     @property
     def encoder_description(self) -> str:
-        """Everything that features depend on beside the encoder's variables and the image."""
+        """Everything that features depend on besides the encoder's variables and the image."""
         return f"{self._encoder.description}, pyramid of {self.strides}"
 
     @property

@@ -197,7 +197,7 @@ class VQVAE2:
 
 
 def _as_batch(images: Images) -> tuple[Images, Bool[Array, " batch"], Int[Array, " batch"]]:
-    """Returns images with validity and place, which only training uses."""
+    """Returns images as a batch with `_valid` and `_index`, which only training uses."""
     batch = images.shape[0]  # not `len`: exported programs take any number
     return images, jnp.ones(batch, bool), jnp.arange(batch, dtype=jnp.int32)
 

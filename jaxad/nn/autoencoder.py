@@ -26,7 +26,7 @@ class _Network(nn.Module):
 
     Attributes:
         widths: channels after each halving of height and width.
-        depth: residual 3x3 convolutions at each resolution but those next to the image.
+        depth: residual 3x3 convolutions at each resolution except those next to the image.
         norm: kind of normalisation, one of `jaxad.nn.blocks.NORMS`.
         train: whether batch norm uses the batch's statistics.
         axis_name: axis that batch norm averages over in training.

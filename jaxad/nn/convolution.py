@@ -1,8 +1,8 @@
 """Two-dimensional convolutions that are fast on a CPU: a hook for `flax.linen.Conv`.
 
 XLA compiles five kinds of convolutions to slow programs for CPUs (`benchmarks/convolutions.py`).
-They are written otherwise here, for every backend: updates of pchVAE and VQ-VAE-2 take no longer on
-a GPU with them (`docs/performance.md`). Every other convolution is XLA's.
+This module writes them differently, for every backend: updates of pchVAE and VQ-VAE-2 take no
+longer on a GPU with them (`docs/performance.md`). Every other convolution is XLA's.
 
 - A 1x1 convolution is a matrix product of every place's channels.
 - The weight gradient of a wide 3x3 convolution is a matrix product for each of the nine taps: x at
@@ -191,7 +191,7 @@ def _depthwise_backward(
     saved: tuple[FeatureMap, DepthwiseKernel],
     gradient: DepthwiseOutput,
 ) -> tuple[FeatureMap, DepthwiseKernel]:
-    """Is a sum over taps as well; XLA's gradient adds a padded image for each of them."""
+    """Returns the gradient as a sum over taps; XLA's own adds a padded image for each tap."""
     x, kernel = saved
     around = []
     for axis in range(2):

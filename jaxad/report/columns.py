@@ -124,7 +124,7 @@ def sheet_columns(
     Args:
         images: the inputs, in [0, 1].
         outputs: what a system made of them.
-        masks: outlined on residuals and maps, and shown in an extra column.
+        masks: the true masks, outlined on residuals and maps, and shown in an extra column.
     """
     columns = {"input": image_column("input", images)}
     columns.update(reconstruction_columns(outputs))

@@ -170,7 +170,7 @@ def notice() -> bool:
 def stop_requested() -> bool:
     """Tells whether a signal asks this run to save and stop.
 
-    Each of several processes must call it equally often; see `notice`.
+    All processes must call it the same number of times; see `notice`.
     """
     # JAX handles SIGTERM itself in every run that was joined, even as the only process.
     return notice() if are_several() else interrupts.requested()
@@ -179,7 +179,7 @@ def stop_requested() -> bool:
 def check_signals() -> None:
     """Raises KeyboardInterrupt if a signal is to end this process, or all of several.
 
-    Each of several processes must call it equally often; see `notice`.
+    All processes must call it the same number of times; see `notice`.
     """
     import jax
 

@@ -66,7 +66,7 @@ class Checkpoints:
 
         Args:
             folder: the folder of the checkpoints.
-            keep_last: how many of the newest to keep beside the best.
+            keep_last: how many of the newest to keep besides the best.
             read_only: never create, clean, rename, or delete anything.
 
         Raises:
@@ -147,7 +147,7 @@ class Checkpoints:
     def best_step(self) -> int | None:
         """The step with the least validation loss among those kept; None if there is none.
 
-        A checkpoint whose metrics are damaged is no candidate; a warning says so.
+        A checkpoint whose metrics are damaged is not considered; a warning says so.
         """
         losses: dict[int, float] = {}
         for step in self.steps:
@@ -327,7 +327,7 @@ class Checkpoints:
 
         Raises:
             _Damaged: they are not what was saved.
-            UserError: they cannot be read, or have other shapes or dtypes than `likes`.
+            UserError: they cannot be read, or have shapes or dtypes other than those of `likes`.
         """
         digests = self._read_digests(step)
         for name, like in likes.items():

@@ -133,7 +133,7 @@ def find_error_number(error: Exception) -> int | None:
 
 
 def remedy(number: int | None) -> str:
-    """Returns how a run can go on whose files could not be written; the sentence has no full stop.
+    """Returns a sentence, without a full stop, on what to do about files that cannot be written.
 
     Args:
         number: the errno; None if it is unknown.

@@ -88,7 +88,7 @@ def read_scores(
     """The scores of every finished run on a test split, and of `BASELINES` as if they were runs.
 
     Raises:
-        UserError: the scores of a run cannot be read, or are of other images.
+        UserError: the scores of a run cannot be read, or belong to other images.
     """
     rows = data_set.split(split)
     scored = {name: [_read(run, split, rows) for run in seeds] for name, seeds in runs.items()}

@@ -3,8 +3,8 @@
 The result is one checkpoint, of step 1, so that everything that reads a run reads a fitted one. A
 fit that was interrupted begins again; features of a frozen encoder stay in their cache.
 
-Every process fits on all images and the first one saves: all then poll signals equally often, and
-none waits in a barrier for as long as a fit takes.
+Every process fits on all images and the first one saves: all then poll signals the same number of
+times, and none waits in a barrier for as long as a fit takes.
 """
 
 import dataclasses

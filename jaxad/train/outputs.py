@@ -28,7 +28,7 @@ def open_outputs(workdirs: Sequence[Workdir], keep_last: int) -> Iterator["Outpu
 
     Args:
         workdirs: the folder of each run.
-        keep_last: how many of the newest checkpoints each run keeps beside its best one.
+        keep_last: how many of the newest checkpoints each run keeps besides its best one.
     """
     with contextlib.ExitStack() as stack:
         checkpoints = [
@@ -107,11 +107,11 @@ class Outputs:
     ) -> None:
         """Makes the folders those of these configs and opens their metrics.
 
-        Call it when nothing in the configs can be wrong any more.
+        Call it after all checks of the configs have passed.
 
         Args:
             configs: the config of each run.
-            data_set: the data that the runs learn from.
+            data_set: the data that the runs train on.
             last_saved: the step that the runs resume from; None for new runs.
         """
         for workdir, config in zip(self._workdirs, configs, strict=True):
@@ -162,7 +162,7 @@ class Outputs:
 
 
 def _training_item(state: TrainState) -> dict[str, Tree]:
-    """What a checkpoint keeps of a state beside its variables."""
+    """Returns what a checkpoint keeps of a state besides its variables."""
     return {"step": state.step, "seed": state.seed, "opt_state": state.opt_state}
 
 

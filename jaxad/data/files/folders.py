@@ -123,7 +123,7 @@ def candidates(folder: Path, kind: Kind) -> list[Path]:
 
 
 def _find_data(folder: Path, kind: Kind) -> list[Path]:
-    """Returns the candidates that are not named as masks of scans."""
+    """Returns the candidates whose names are not those of masks of scans."""
     paths = candidates(folder, kind)
     return separate_masks(paths)[0] if kind == "nifti" else paths
 

@@ -59,5 +59,5 @@ FORMATS: Mapping[Kind | Literal["npz"], Formats] = {
 
 
 def is_other_format(path: Path, kind: Kind | Literal["npz"]) -> bool:
-    """Tells whether a file is named as one that holds such data in a format that is not read."""
+    """Tells whether a file's name suggests that it holds such data in a format that is not read."""
     return path.name.lower().endswith(FORMATS[kind].others)

@@ -57,7 +57,8 @@ def mask_beside(path: Path, kind: Kind) -> Path | None:
         kind: the kind of the file.
 
     Raises:
-        UserError: an image has a mask, a scan has two, or a file may be the scan's by its name.
+        UserError: an image has a mask, a scan has two, or a file may be the scan's mask, judging by
+            its name.
     """
     others = [
         file for file in files_in(path.parent, FORMATS[kind].suffixes) if file.name != path.name

@@ -52,7 +52,7 @@ def refuse_masks(paths: Sequence[Path], kind: Kind, root: Path, remedy: str) -> 
 
 
 def leave_out_masks(paths: Sequence[Path], kind: Kind, root: Path) -> list[Path]:
-    """Returns the files that are no masks; logs how many are. For arguments see `find_masks`."""
+    """Returns the files that are not masks; logs how many are. For arguments see `find_masks`."""
     reasons = find_masks(paths, kind, root)
     if reasons:
         first, reason = next(iter(reasons.items()))
@@ -256,7 +256,7 @@ def _sample(items: Sequence[_T]) -> list[_T]:
 
 
 def _reasons_by_content(group: Sequence[_Candidate], look: _Look) -> dict[Path, str]:
-    """Returns why files that are named alike are masks; files that are none are left out."""
+    """Returns why files with similar names are masks; files that are not masks are left out."""
     sample = _sample(group)
     contents = {_content_beside(candidate, look) for candidate in sample}
     is_mixed = {"labels", "image"} <= contents

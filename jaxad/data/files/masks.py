@@ -81,7 +81,7 @@ class _Coverage:
 def check_coverage(split: Split, source: str) -> str:
     """Returns a note on what the masks of a split have in common that no lesions have; "" if none.
 
-    A single lesion may be large; what most masks of a split share is no lesion.
+    A single lesion may be large, but an area that most masks of a split share is not a lesion.
 
     Args:
         split: its images lie in a frame of 0 if they were padded to squares.

@@ -72,7 +72,7 @@ def read_npz(path: Path, needed: Sequence[str], *, is_labelled: bool = True) -> 
 
     Args:
         path: the path of the file.
-        needed: arrays that the file must have beside `image`.
+        needed: arrays that the file must have besides `image`.
         is_labelled: whether labels and masks are used; otherwise all images are normal.
 
     Raises:

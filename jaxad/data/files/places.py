@@ -80,7 +80,7 @@ def check_flat(root: Path, suffixes: Sequence[str], layout: str) -> None:
         layout: see `find_places`.
 
     Raises:
-        UserError: a folder that holds files is named as a split or as masks.
+        UserError: a folder that holds files has the name of a split or of masks.
     """
     folders = find_folders(root)
     for folder in folders:
@@ -106,8 +106,8 @@ def check_spellings(folder: Path, words: Sequence[str]) -> None:
     """Raises a UserError if two folders are spellings of one word, such as `Good` and `good`.
 
     Args:
-        folder: whose folders are checked.
-        words: that have a meaning; spellings that are listed may lie side by side.
+        folder: the folder whose subfolders are checked.
+        words: the words that have a meaning; spellings that are listed may exist side by side.
     """
     folded_words = set(map(names.folded, words))
     first: dict[str, str] = {}

@@ -144,7 +144,7 @@ def with_val(splits: Mapping[str, list[Item]], splitting: Splitting) -> dict[str
 
 
 def draw_splits(items: Sequence[Item], splitting: Splitting) -> dict[str, list[Item]]:
-    """Draws splits: patients with an anomaly are tested, the others are drawn by shares.
+    """Draws splits: patients with an anomaly go to `test`, the others are drawn by shares.
 
     Raises:
         UserError: there are too few normal patients.

@@ -21,7 +21,7 @@ def read_table(table: Path, kind: Kind, splitting: Splitting) -> dict[str, list[
     """Lists the items of a CSV file by split; see `read_rows`.
 
     The column `split` has `train`, `val`, `test` or `test_<name>`. Without it, patients with an
-    anomaly are tested and the others drawn.
+    anomaly go to `test`, and the others are drawn at random.
 
     Raises:
         UserError: see `read_rows`; or no row has the split `train`.

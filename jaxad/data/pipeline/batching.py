@@ -27,7 +27,7 @@ def local_rows(batch_size: int, process_index: int, process_count: int) -> np.nd
     """Returns the rows [b] of a global batch that belong to this process.
 
     Raises:
-        UserError: the batch size is no multiple of the number of processes.
+        UserError: the batch size is not a multiple of the number of processes.
     """
     if batch_size % process_count:
         raise UserError(

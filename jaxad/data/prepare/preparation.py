@@ -82,7 +82,7 @@ def check_pixels(pixels: Shaped[np.ndarray, "..."], name: str) -> None:
 def to_channels(
     pixels: Shaped[np.ndarray, "h w c"], channels: int, name: str
 ) -> Shaped[np.ndarray, "h w k"]:
-    """Repeats grey, or weights colour to grey (ITU-R BT.601), if the channels differ.
+    """Converts grey to colour or colour to grey (ITU-R BT.601) if the channels differ.
 
     Raises:
         DataError: the pixels are neither grey nor colour.
@@ -112,7 +112,7 @@ def foreground_of(
     """Tells which pixels show something; see `Preparation.foreground`.
 
     Raises:
-        DataError: 0 is not the background, or `otsu` finds one value only.
+        DataError: 0 is not the background, or `otsu` finds only one value.
     """
     if foreground == "all":
         return np.ones(pixels.shape, bool)

@@ -53,7 +53,7 @@ _LARGEST_EXPANSION = 4
 
 
 class _Refused(Exception):
-    """The file holds something else than tensors."""
+    """The file holds something other than tensors."""
 
 
 class _Mark:

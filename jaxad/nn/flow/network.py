@@ -106,7 +106,7 @@ class _Subnet(nn.Module):
 
 
 class ConvSubnet(_Subnet):
-    """3x3, ReLU, 1x1, as wide inside as its input: FastFlow's, and AE-FLOW's first kind."""
+    """A 3x3 convolution, ReLU and a 1x1 convolution: FastFlow's subnet, and AE-FLOW's first."""
 
     @nn.compact
     def __call__(self, x: AnyMap) -> AnyMap:
@@ -114,7 +114,7 @@ class ConvSubnet(_Subnet):
 
 
 class ResNetSubnet(_Subnet):
-    """3x3, batch norm, ReLU, plus a 1x1 shortcut: AE-FLOW's second kind."""
+    """A 3x3 convolution, batch norm and ReLU, plus a 1x1 shortcut: AE-FLOW's second subnet."""
 
     @nn.compact
     def __call__(self, x: AnyMap) -> AnyMap:
@@ -129,7 +129,7 @@ class ResNetSubnet(_Subnet):
 
 
 class DenseSubnet(_Subnet):
-    """Three 1x1 with ReLU between, of each place alone: DifferNet's fully connected subnet."""
+    """Three 1x1 convolutions with ReLU between them: DifferNet's fully connected subnet."""
 
     @nn.compact
     def __call__(self, x: AnyMap) -> AnyMap:
@@ -238,11 +238,11 @@ class Flow(nn.Module):
         return distrax.Chain(steps[::-1])  # the last one is applied first
 
     def __call__(self, z: FeatureMap) -> tuple[FeatureMap, LogDet]:
-        """Returns z' and the share of every place in log |det dz'/dz|."""
+        """Returns z' and the contribution of every position to log |det dz'/dz|."""
         return self.bijector().forward_and_log_det(z)
 
     def inverse(self, z_prime: FeatureMap) -> tuple[FeatureMap, LogDet]:
-        """Returns z and the share of every place in log |det dz/dz'|."""
+        """Returns z and the contribution of every position to log |det dz/dz'|."""
         return self.bijector().inverse_and_log_det(z_prime)
 
 

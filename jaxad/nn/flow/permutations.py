@@ -39,7 +39,7 @@ gather_channels.defvjp(_forward, _backward)
 def multiply_channels(x: FeatureMap, order: Int[Array, " features"]) -> FeatureMap:
     """Returns x[..., order], computed as a product with the permutation's matrix.
 
-    Exact for finite numbers; another one makes all channels of its place NaN.
+    Exact for finite numbers; any other number makes all channels at its position NaN.
     """
     matrix = jax.nn.one_hot(order, x.shape[-1], dtype=x.dtype, axis=0)
     return jnp.matmul(x, matrix, precision="highest")
