@@ -55,7 +55,7 @@ class DataSetInfo:
 
     @property
     def is_users_own(self) -> bool:
-        """Whether the user made the splits; those of published data sets come with the data."""
+        """Whether the user, rather than jaxad or a publication, decides on the splits."""
         return self.kind in ("npz", "files", "external")
 
     @property

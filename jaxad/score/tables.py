@@ -53,7 +53,9 @@ class Tables:
                 with naming(path):
                     path.write_text(_line(head), encoding="utf-8", errors="surrogateescape")
             elif not path.exists() or path.stat().st_size < sizes[name]:
-                raise UserError(f"'{path}': is shorter than before; choose another --output.")
+                raise UserError(
+                    f"'{path}': is shorter than when it was last written; choose another --output."
+                )
             else:
                 os.truncate(path, sizes[name])
         self._write_progress()

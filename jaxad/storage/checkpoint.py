@@ -214,7 +214,7 @@ class Checkpoints:
                 again._restore(step, trees)
         except _Damaged as damage:
             raise RunError(
-                f"checkpoint '{self._path(step)}' was saved and cannot be read back ({damage}); "
+                f"checkpoint '{self._path(step)}' was saved but cannot be read back ({damage}); "
                 "the run stops. Choose a --workdir on another file system."
             ) from damage
 

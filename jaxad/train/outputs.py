@@ -45,7 +45,7 @@ def open_outputs(workdirs: Sequence[Workdir], keep_last: int) -> Iterator["Outpu
 class Outputs:
     """The checkpoints and metrics of runs that train together, one for each seed.
 
-    Of several processes the first one writes.
+    Only the first of several processes writes.
     """
 
     def __init__(
@@ -62,8 +62,8 @@ class Outputs:
     def restore(self, initial: Sequence[TrainState]) -> tuple[int | None, Sequence[TrainState]]:
         """Reads the newest undamaged checkpoints.
 
-        Of several processes the first one reads them: another might find other files, or find them
-        while a damaged one is set aside.
+        Only the first of several processes reads them: another one might find other files, or find
+        them while a damaged one is set aside.
 
         Args:
             initial: the initial state of each run.

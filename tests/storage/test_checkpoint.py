@@ -76,7 +76,7 @@ def test_the_first_checkpoint_is_read_back(tmp_path, monkeypatch, patient):
 
     monkeypatch.setattr(Checkpoints, "_restore", lossy)
     with (
-        pytest.raises(RunError, match=r"checkpoint '.*a/1' was saved and cannot be read back \("),
+        pytest.raises(RunError, match=r"checkpoint '.*a/1' was saved but cannot be read back \("),
         Checkpoints(tmp_path / "a") as checkpoints,
     ):
         checkpoints.save(1, *trees(1), {})

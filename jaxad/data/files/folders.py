@@ -138,7 +138,7 @@ def _items(root: Path, paths: Iterable[Path], splitting: Splitting, label: int) 
 
 
 def _with_masks_beside(folder: Path, items: list[Item], kind: Kind) -> list[Item]:
-    """Returns items with the masks beside scans; reading refuses a normal scan that is marked."""
+    """Adds the masks beside scans; reading the items later rejects normal scans with marks."""
     if kind != "nifti":
         return items
     masks = masks_beside(folder)

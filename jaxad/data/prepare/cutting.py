@@ -177,7 +177,7 @@ def place_back(
 
     Returns:
         The maps, linearly interpolated; the largest of several values that fall on one voxel, and
-        0 where no slice shows the scan.
+        0 where no slice covers the scan.
     """
     slice_axis, row_axis, column_axis = _PLANES[cutting.plane]
     count, height, width = (grid.shape[axis] for axis in (slice_axis, row_axis, column_axis))
