@@ -156,7 +156,7 @@ _OPENERS: Mapping[str, Callable[[ConfigDict, ReadOptions], Readers]] = {
 
 
 def report_skipped(split: Split, source: str) -> Split:
-    """Returns a split, after a warning on the files that were skipped when it was read."""
+    """Returns the split after warning of the files that were skipped when it was read."""
     if split.files is not None and split.files.skipped:
         logger.warning(describe_skipped(source, split.files))
     return split

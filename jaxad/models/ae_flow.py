@@ -130,7 +130,7 @@ class AEFlow(PretrainedSystem):
 
     @property
     def num_latents(self) -> int:
-        """Dimensions of z'."""
+        """The number of dimensions of z'."""
         rows, columns, channels = self._feature_shape
         return rows * columns * channels
 
@@ -239,8 +239,8 @@ class AEFlow(PretrainedSystem):
         """Scores images by Eq. 2; its two parts are components, so that any beta follows from them.
 
         The maps are the squared error, 1 - SSIM (the nearest full window's at the border), and each
-        place's share of the negative log-likelihood, linearly interpolated; each averaged over
-        channels. Features see the whole image, so that a place's share also reflects its
+        position's share of the negative log-likelihood, linearly interpolated; each averaged over
+        channels. Features see the whole image, so that a position's share also reflects its
         surroundings.
         """
         outputs, _ = self._decode(variables, self.features(variables, images), train=False)

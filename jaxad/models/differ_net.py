@@ -2,7 +2,7 @@
 
 Rudolph, Wandt and Rosenhahn 2021, "Same Same But DifferNet: Semi-Supervised Defect Detection with
 Normalizing Flows" (WACV). The frozen encoder sees each view T(x) of an image at several scales;
-y joins the means of the features over places:
+y joins the means of the features over positions:
 
     L      = - log p(z') - log |det dz'/dy|, per dimension                            (Eq. 2)
     score  = mean over views of - log p(z'), per dimension                            (Eq. 4)
@@ -77,7 +77,7 @@ class DifferNet(PretrainedSystem):
 
     @property
     def num_latents(self) -> int:
-        """Dimensions of z'."""
+        """The number of dimensions of z'."""
         return len(self.scales) * self._encoder.channels
 
     @property
@@ -85,7 +85,7 @@ class DifferNet(PretrainedSystem):
         return Backbone(self.backbone, stride=self.stride, dtype=self.dtype)
 
     def flow(self, *, train: bool) -> Flow:
-        """Returns the flow in training or evaluation mode; a vector is a map of one place."""
+        """Returns the flow in training or evaluation mode; a vector is a map of one position."""
         settings = FlowSettings(num_blocks=self.num_blocks, subnet="dense")
         return Flow(self.num_latents, settings, train, self.axis_name, self.dtype)
 

@@ -10,7 +10,7 @@ subnets maps them to z':
 
 The paper's map is that mean itself, negative: a density, which underflows to 0 far from the normal
 images, where all anomalies then score alike. Its logarithm does not underflow. The log density is
-what is upsampled (linearly), so that the two differ between the places of a level.
+what is upsampled (linearly), so that the two differ between the positions of a level.
 
 The layer norm, without which the flow does not train, has no parameters: a trained scale before
 the flow would raise the likelihood without bound by shrinking the features to a point.
@@ -58,7 +58,7 @@ class FastFlow(PyramidSystem):
 
     @property
     def num_latents(self) -> int:
-        """Dimensions of the z' of all levels."""
+        """The number of dimensions of z', over all levels."""
         return sum(rows * columns * channels for rows, columns, channels in self._shapes)
 
     @property

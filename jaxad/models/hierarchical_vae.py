@@ -192,7 +192,7 @@ class HierarchicalVAE:
 
     @property
     def num_latents(self) -> int:
-        """Latent variables of an image, over all levels."""
+        """The number of latent variables of an image, over all levels."""
         height, width, _ = self.image_shape
         return sum(
             channels * (height >> halvings) * (width >> halvings)

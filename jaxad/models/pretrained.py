@@ -166,7 +166,7 @@ class PyramidSystem(PretrainedSystem):
         )
 
     def _draw_map(self, distances: Float[Array, "batch places"]) -> PixelMap:
-        """Upsamples the distances of the finest level's places (bilinear) and smooths them."""
+        """Upsamples the distances of the finest level's positions (bilinear) and smooths them."""
         shape = (distances.shape[0], *self.image_shape[:2])
         grid = distances.reshape(-1, *self._grid)
         return ops.gaussian_smoothing(jax.image.resize(grid, shape, "linear"), _SMOOTHING)

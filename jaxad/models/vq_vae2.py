@@ -128,7 +128,7 @@ class VQVAE2:
 
     @property
     def num_latents(self) -> int:
-        """Codes of an image, top and bottom."""
+        """The number of codes of an image, top and bottom."""
         height, width, _ = self.image_shape
         return (height // 4) * (width // 4) + (height // 8) * (width // 8)
 

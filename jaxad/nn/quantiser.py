@@ -164,8 +164,8 @@ class Quantiser(nn.Module):
     ) -> tuple[Codebook, Bool[Array, " codes"]]:
         """Draws a vector of the global batch for each code; also returns whether it is valid.
 
-        The draw depends on the number of updates and the place in the global batch, so that it is
-        the same for every layout of the batch over devices.
+        The draw depends on the number of updates and the position in the global batch, so that it
+        is the same for every layout of the batch over devices.
         """
         num_devices = 1 if self.axis_name is None else jax.lax.axis_size(self.axis_name)
         key_example, key_place = jax.random.split(jax.random.key(updates))

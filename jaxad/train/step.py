@@ -40,7 +40,7 @@ def _masked_sum(per_example: PerExample, valid: Bool[Array, " batch"]) -> Float[
 
 
 def example_keys(step_key: Key[Array, ""], index: Int[Array, " batch"]) -> ExampleKeys:
-    """Returns a key [B] for each example from its place in the global batch."""
+    """Returns a key [B] for each example from its position in the global batch."""
     return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(step_key, index)
 
 

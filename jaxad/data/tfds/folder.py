@@ -32,7 +32,7 @@ def data_folder(root: str, flag: str = "config.data.root") -> str:
         flag: config field that holds `root`, for messages.
 
     Raises:
-        UserError: the path names the home folder of an unknown user, or TFDS cannot take it.
+        UserError: the path names the home folder of an unknown user, or TFDS cannot use it.
     """
     take_folders_literally()
     named, source = root, flag

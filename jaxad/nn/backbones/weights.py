@@ -66,7 +66,8 @@ def _from_hub(name: str) -> Path:
         import huggingface_hub
     except ImportError as error:
         raise UserError(
-            f"config.model.weights: {HUB}{name} needs huggingface_hub; install jaxad[hub]."
+            f"config.model.weights: {HUB}{name} needs huggingface_hub; install it with pip install "
+            "'jaxad[hub]'."
         ) from error
     try:
         return Path(

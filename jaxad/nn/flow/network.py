@@ -8,10 +8,10 @@ Section 2):
     u    = a, b * exp(2 tanh(s)) + t                   coupling
     y    = R(global_scale * u + global_offset)         actnorm, then a fixed permutation
 
-A coupling's Jacobian is triangular: its log determinant is a sum over channels and places. All
-bijectors here have the channels alone as their event, so that log-dets keep their place, [B, H, W];
-the log-det of a feature map is their sum. The subnets see neighbouring places as well: the sum is
-exact, the share of a single place is only a map to look at.
+A coupling's Jacobian is triangular: its log determinant is a sum over channels and positions. All
+bijectors here have only the channels as their event, so that log-dets are given by position,
+[B, H, W]; the log-det of a feature map is their sum. The subnets see neighbouring positions as
+well: the sum is exact, while the part of a single position is only a map to look at.
 """
 
 import dataclasses
@@ -247,7 +247,7 @@ class Flow(nn.Module):
 
 
 def standard_normal_log_density(z: FeatureMap) -> LogDet:
-    """Returns log N(z; 0, I) at every place, summed over its channels; [B, H, W], in nats."""
+    """Returns log N(z; 0, I) at every position, summed over its channels; [B, H, W], in nats."""
     return -0.5 * (jnp.sum(z**2, axis=-1) + z.shape[-1] * math.log(2 * math.pi))
 
 
