@@ -79,7 +79,7 @@ def check_images_apart(name: str, splits: Mapping[str, Split]) -> None:
         splits: all splits.
 
     Raises:
-        UserError: an image is.
+        UserError: an image of `train` or `val` is in another split.
     """
     seen: dict[bytes, tuple[str, str]] = {}  # digest -> split and id of a training image
     digests = image_digests(splits)

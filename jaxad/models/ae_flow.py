@@ -119,7 +119,7 @@ class AEFlow(PretrainedSystem):
         if min(self.image_shape[:2]) < ops.SSIM_WINDOW:
             raise UserError(
                 f"config.data.image_size: {self.image_shape[0]} is less than SSIM's window "
-                f"({ops.SSIM_WINDOW})."
+                f"({ops.SSIM_WINDOW}); choose a larger one."
             )
         self._flow_settings  # noqa: B018 - checks its fields
         if self.decoder_widths and (len(self.decoder_widths) != 3 or min(self.decoder_widths) < 1):

@@ -49,7 +49,7 @@ _REMEDIES = {
 
 
 class InFlight:
-    """The programs that the devices have queued, at most `most`. Thread-safe.
+    """The programs that the devices have queued, limited to `most`. Thread-safe.
 
     Args:
         most: the limit.

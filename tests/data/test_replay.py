@@ -127,7 +127,7 @@ def test_a_run_on_two_modalities_takes_both(tmp_path):
     assert images.shape == (12, SIZE, SIZE, 2) and (images[..., 0] != images[..., 1]).any()
     with pytest.raises(UserError, match=r"scan: has shape .*; give \[X, Y, Z, 2\], t1,t2"):
         prepare_pixels(both[..., 0], data, None)
-    with pytest.raises(UserError, match="a run on the modalities t1,t2 reads no other files"):
+    with pytest.raises(UserError, match="a run on the modalities t1,t2 cannot read files"):
         read_files(tmp_path, data)
 
 

@@ -38,7 +38,8 @@ def npz_readers(root: Path) -> Mapping[str, Callable[[], Split]]:
     not count in their names; other arrays are refused.
 
     Raises:
-        UserError: `train.npz` or `val.npz` is missing, or a file is no split or a second one.
+        UserError: `train.npz` or `val.npz` is missing, or a file is not a split, or a split has two
+            files.
     """
     paths: dict[str, Path] = {}
     for path in files_in(root, ".npz") if root.is_dir() else ():

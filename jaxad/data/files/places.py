@@ -38,7 +38,7 @@ def find_places(root: Path, suffixes: Sequence[str], layout: str) -> dict[str, P
         elif meaning in places:
             raise UserError(
                 f"config.data.root '{root}': '{places[meaning].name}' and '{folder.name}' are both "
-                f"{meaning}; join them, or move one away."
+                f"{meaning}; merge them, or move one away."
             )
         else:
             places[meaning] = folder
@@ -116,6 +116,6 @@ def check_spellings(folder: Path, words: Sequence[str]) -> None:
         other = first.setdefault(word, entry.name)
         if word in folded_words and other != entry.name and not {other, entry.name} <= set(words):
             raise UserError(
-                f"{folder}: '{other}' and '{entry.name}' are two spellings of one word; join "
-                "them in one folder."
+                f"{folder}: '{other}' and '{entry.name}' are two spellings of one word; merge them "
+                "into one folder."
             )

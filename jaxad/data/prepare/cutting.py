@@ -121,7 +121,7 @@ def cut(
     if not len(numbers):
         raise DataError(
             f"{first.path}: has {len(foreground)} slices, none in config.data.volume.slices="
-            f"{cutting.slices}; widen them or leave out the scan."
+            f"{cutting.slices}; widen that range or leave out the scan."
         )
     kept = numbers[foreground[numbers].mean(axis=(1, 2)) >= max(cutting.min_foreground, 1e-9)]
     height, width = foreground.shape[1:]

@@ -77,7 +77,7 @@ class Frame:
         return self._pad(np.stack([np.asarray(channel) for channel in resized], axis=-1))
 
     def resize_plain(self, image: Image.Image) -> UInt8[np.ndarray, "s s c"]:
-        """Resizes the frame's part of an image of mode L or RGB to the square, with antialiasing."""
+        """Resizes the frame's part of an image of mode L or RGB to the square image."""
         resized = np.asarray(self._resize(image))
         return self._pad(resized.reshape(*self.size, len(image.getbands())))
 

@@ -37,7 +37,7 @@ class Preparation:
             `percentile` set the background to 0.
         foreground: `nonzero` pixels, `all`, or those above the threshold of `otsu`.
         clip: the limit of intensities, in standard deviations.
-        percentiles: the lower and the upper one, in [0, 100].
+        percentiles: the lower and the upper percentile, in [0, 100].
         square: `pad` with 0, `crop` to the middle, or `stretch`.
     """
 

@@ -151,7 +151,7 @@ def _read_deep_tiff(page: tifffile.TiffPage, path: Path) -> Shaped[np.ndarray, "
     pixels = page.asarray()
     if pixels.dtype.kind not in "uif" or not (is_known or is_inverted):
         raise DataError(
-            f"{path}: holds {photometric.name} of {pixels.dtype}; save it as grey or RGB."
+            f"{path}: holds {pixels.dtype} in {photometric.name} colours; save it as grey or RGB."
         )
     if pixels.ndim == 2:
         pixels = pixels[..., None]

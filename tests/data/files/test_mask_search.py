@@ -81,7 +81,7 @@ def test_the_layout_of_busi(tmp_path):
     (tmp_path / "ground_truth/benign").mkdir(parents=True)
     for path in (tmp_path / "test/benign").glob("*mask*"):
         path.rename(tmp_path / "ground_truth/benign" / path.name)
-    with pytest.raises(UserError, match="has a mask already, .*join them into one"):
+    with pytest.raises(UserError, match="already has a mask, .*merge them into one"):
         DataSet(data_config(tmp_path))
     (tmp_path / "ground_truth/benign/benign (1)_mask_1.png").unlink()
     assert DataSet(data_config(tmp_path)).split("test").masks.any(axis=(1, 2)).tolist() == [
@@ -117,7 +117,7 @@ def test_a_word_that_every_name_has_says_nothing(tmp_path, word, write, capsys):
     message = capsys.readouterr().err
     is_reported = write is not write_grey
     assert (
-        "holds a label map and is named like a mask, as all files are" in message
+        "holds a label map and is named like a mask, but so are all files" in message
     ) == is_reported
 
 

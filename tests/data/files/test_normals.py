@@ -178,7 +178,10 @@ def test_patients_of_the_names_of_the_run_s_are_reported(tmp_path, capsys):
     membership.warn_of_names(run, split, "--normals=site")
     text = capsys.readouterr().err
     assert text.count("\n") == 1
-    assert "warning: --normals=site: 1 of 3 patients have names of patients that the run" in text
+    assert (
+        "warning: --normals=site: 1 of 3 patients have the same names as patients that the run"
+        in text
+    )
     kept["train"]["patients"] = ["P10"]
     run.splits.write_text(json.dumps(kept))
     membership.warn_of_names(run, split, "--normals=site")

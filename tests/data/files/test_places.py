@@ -121,7 +121,9 @@ def test_two_spellings_of_a_class_are_refused(mvtec, place, other):  # noqa: F81
     path = write_image((mvtec / place).with_name(other) / "y.png", 161)
     if len(list((mvtec / place).parent.glob("[gGnN]*"))) < 2:
         pytest.skip("the file system knows no letter case")
-    with pytest.raises(UserError, match="are two spellings of one word; join them in one folder"):
+    with pytest.raises(
+        UserError, match="are two spellings of one word; merge them into one folder"
+    ):
         DataSet(data_config(mvtec))
     path.rename(mvtec / place / "y.png")
     path.parent.rmdir()
@@ -141,7 +143,7 @@ def test_two_spellings_of_a_class_are_refused(mvtec, place, other):  # noqa: F81
 def test_two_folders_of_one_meaning_are_refused(mvtec, first, second, meaning):  # noqa: F811
     for name in (first, second):
         write_image(mvtec / name / "good/x.png", 160)
-    message = f"'({first}|{second})' and '({first}|{second})' are both {meaning}; join them"
+    message = f"'({first}|{second})' and '({first}|{second})' are both {meaning}; merge them"
     with pytest.raises(UserError, match=message):
         DataSet(data_config(mvtec))
 

@@ -106,7 +106,7 @@ def test_scans_with_masks_need_no_label(tmp_path):
             "images/0.png,0,a\nimages/1.png,0,",
             r"line 3: has no group, while",
         ),
-        ("path,label,split", "images/0.png,0,test_a/../../x", r"line 2: split '.*' is none of"),
+        ("path,label,split", "images/0.png,0,test_a/../../x", r"line 2: split '.*' is not train"),
         ("path,label", "", r"has no rows"),
         ("path,label", '"images/0.png,0', r"not a readable CSV file"),
     ],
@@ -154,15 +154,15 @@ def test_columns_and_splits_in_any_letter_case(images, head):
     [
         ("path,label,Label", ["images/0.png,0,1"], "columns 'label' and 'Label' have the same"),
         ("path,PATH,label", ["images/0.png,x,1"], "columns 'path' and 'PATH' have the same name"),
-        ("path,label,split", ["images/0.png,0,Training"], "'Training' is none .*Write 'train'"),
+        ("path,label,split", ["images/0.png,0,Training"], "'Training' is not train.*Write 'train'"),
         ("path,label,split", ["images/0.png,0,testing"], r"line 2: split 'testing' .*Write 'test'"),
         ("path,label,split", ["images/0.png,0,train", "images/1.png,0,Train"],
          "line 3: split 'Train' is spelt 'train' on line 2; use one spelling"),
         ("path,label,split", ["images/0.png,0,test_a", "images/1.png,0,test_A"],
          "line 3: split 'test_A' is spelt 'test_a' on line 2"),
         ("path,label", ["images/0.png,Normal"], "line 2: label 'Normal' is neither 0"),
-        ("path,label", ["images/._0.png,0"], r"line 2: 'images/._0.png' is hidden"),
-        ("path,label", [".ipynb_checkpoints/0.png,0"], r"2: '.ipynb_checkpoints/0.png' is hid"),
+        ("path,label", ["images/._0.png,0"], r"line 2: 'images/._0.png' is a hidden"),
+        ("path,label", [".ipynb_checkpoints/0.png,0"], r"2: '.ipynb_checkpoints/0.png' is a hid"),
     ],
 )  # fmt: skip
 def test_words_of_a_table_that_are_not_clear(images, head, rows, message):

@@ -374,7 +374,7 @@ def test_source_may_be_called_test_objects_itself(tmp_path):
         (
             "test_a",
             {"test_a": NORMAL, "test_objects": ANOMALOUS},
-            "'test_a' would become 'test_objects', which npz has already; rename",
+            "'test_a' would become 'test_objects', a split that npz already has; rename",
         ),
     ],
 )
