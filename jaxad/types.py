@@ -190,7 +190,7 @@ class FilesRead:
     """The files that a split was read from.
 
     Attributes:
-        count: number of files, with the skipped ones.
+        count: number of files, including the skipped ones.
         skipped: for each skipped file, the reason.
         slices_left_out: number of slices in range with too little foreground or an uncertain label.
         sizes: size, such as `512x512` -> number of files.

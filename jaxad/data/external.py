@@ -117,7 +117,9 @@ def check_columns(split: object, source: str) -> Split:
             if not isinstance(text, str) or not text:
                 raise UserError(f"{source}: {name} holds {text!r}; give non-empty strings.")
     if not np.isin(split.labels, (0, 1)).all():
-        raise UserError(f"{source}: labels hold values other than 0 (normal) and 1 (anomalous).")
+        raise UserError(
+            f"{source}: labels hold values other than 0 and 1; write 0 for normal, 1 for anomalous."
+        )
     if split.positions is not None and split.positions.dtype.kind not in "ui":
         raise UserError(
             f"{source}: positions are {split.positions.dtype}; give slice indices as integers."
@@ -143,7 +145,10 @@ def _check_masks(split: Split, masks: np.ndarray, source: str) -> None:
             "give one mask [H, W] for each image."
         )
     if not np.isin(masks, (0, 1)).all():
-        raise UserError(f"{source}: masks hold values other than 0 and 1 (anomalous pixel).")
+        raise UserError(
+            f"{source}: masks hold values other than 0 and 1; write 1 for anomalous pixels, 0 "
+            "elsewhere."
+        )
     check_labels(f"{source}: masks", split.ids, split.labels, np.asarray(masks.any(axis=(1, 2))))
 
 

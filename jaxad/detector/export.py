@@ -38,7 +38,8 @@ def export(run: Workdir) -> Path:
     """Writes `detector.jaxad` from the last checkpoint of a run.
 
     Raises:
-        UserError: there is no run or checkpoint, or its calibration is of another checkpoint.
+        UserError: there is no run or checkpoint, or its calibration was made with another
+            checkpoint.
     """
     detector = restore(run.path)
     normals = read_calibration_set(run)

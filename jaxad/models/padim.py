@@ -52,7 +52,7 @@ class PaDiM(PyramidSystem):
         if self.num_channels > self._total_channels:
             raise UserError(
                 f"config.model.num_channels: {self.num_channels} is more than the "
-                f"{self._total_channels} channels of config.model.strides."
+                f"{self._total_channels} channels of config.model.strides; choose a smaller number."
             )
 
     @property

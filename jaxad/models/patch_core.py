@@ -63,7 +63,7 @@ class PatchCore(PyramidSystem):
         if self.neighbours > self.memory_size:
             raise UserError(
                 f"config.model.neighbours: {self.neighbours} is more than config.model.memory_size "
-                f"({self.memory_size})."
+                f"({self.memory_size}); choose a smaller number."
             )
 
     @property

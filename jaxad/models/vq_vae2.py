@@ -1,4 +1,4 @@
-"""VQ-VAE-2 with two levels, as the pchVAE paper compares it.
+"""VQ-VAE-2 with two levels, as the pchVAE paper uses it for comparison.
 
 Razavi, van den Oord and Vinyals 2019, "Generating Diverse High-Fidelity Images with VQ-VAE-2",
 without its second stage (the prior over codes): the pchVAE paper reconstructs and scores with the

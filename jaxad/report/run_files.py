@@ -30,7 +30,7 @@ class SplitFiles:
         table: `scores.csv` without the rows whose score is not finite.
         num_not_finite: the number of those rows.
         examples: `examples.npz`.
-        stored: the run's calibration; None if it is of another checkpoint than the scores.
+        stored: the run's calibration; None if it was made with another checkpoint than the scores.
     """
 
     name: str

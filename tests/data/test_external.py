@@ -216,7 +216,7 @@ def _masks(marked):
         ({"labels": [0, 1, 0]}, "labels is a list; give a NumPy array"),
         ({"labels": np.zeros(2)}, r"labels has shape \(2,\), images have shape \(3, 4, 4, 1\)"),
         ({"labels": np.zeros((3, 1))}, r"labels has shape \(3, 1\)"),
-        ({"labels": np.array([0, 2, 0])}, "labels hold values other than 0 .normal. and 1"),
+        ({"labels": np.array([0, 2, 0])}, "labels hold values other than 0 and 1"),
         ({"ids": ("a", "b")}, r"ids has shape \(2,\)"),
         ({"ids": ("a", 2, "c")}, "ids holds 2; give non-empty strings"),
         ({"groups": ("p", "", "q")}, "groups holds ''; give non-empty strings"),

@@ -137,7 +137,7 @@ def test_its_thread_reports_while_the_waiting_one_is_stuck(monkeypatch, capsys):
         time.sleep(0.5)
     printed = capsys.readouterr().err
     assert "no result from the devices for 0 s. Try this." in printed
-    assert "went on after" in printed
+    assert "resumed after" in printed
 
 
 def test_its_thread_ends_with_it(monkeypatch):

@@ -67,12 +67,13 @@ def find_masks(paths: Sequence[Path], kind: Kind, root: Path) -> dict[Path, str]
     """Finds the masks among files that were gathered as images, scans or DICOM series.
 
     A file is a mask by its name alone if it lies in `ground_truth/`, or if its name has a word for
-    masks and it lies beside the image that the rest of the name names. It is a mask if it holds a
-    label map and its name or that of a folder has a word for masks, or if it holds a label map and
-    an image beside it, which holds none, has the same name without some words.
+    masks and the rest of the name is that of an image beside it. It is a mask if it holds a label
+    map and its name or that of a folder has a word for masks, or if it holds a label map and an
+    image beside it, which is not a label map, has the same name without some words.
 
-    A word that all remaining files have says nothing; if they hold label maps, a warning says so.
-    Of many files with similar names a sample is read, and all of them if the sample is mixed.
+    A word that occurs in the names of all remaining files is ignored; if they hold label maps, a
+    warning says so. Of many files with similar names a sample is read, and all of them if the
+    sample is mixed.
 
     Args:
         paths: all files of a data set; for DICOM series, their folders.

@@ -109,7 +109,9 @@ def read_npz(path: Path, needed: Sequence[str], *, is_labelled: bool = True) -> 
             raise UserError(f"{path}: has no array '{name}' ({_MEANINGS[name]}); add it.")
     labels = arrays.get("label", np.zeros(count))
     if labels.dtype.kind not in "buif" or not np.isin(labels, (0, 1)).all():
-        raise UserError(f"{path}: 'label' holds values other than 0 (normal) and 1 (anomalous).")
+        raise UserError(
+            f"{path}: 'label' holds values other than 0 and 1; write 0 for normal, 1 for anomalous."
+        )
     positions = arrays.get("position")
     if positions is not None and not np.issubdtype(positions.dtype, np.integer):
         raise UserError(f"{path}: 'position' is {positions.dtype}; give slice indices as integers.")
