@@ -22,7 +22,9 @@ def read(workdir: Workdir) -> ConfigDict:
             "folder of a run."
         ) from error
     except (OSError, ValueError) as error:
-        raise UserError(f"'{workdir.config}' cannot be read ({error}).") from error
+        raise UserError(
+            f"'{workdir.config}' cannot be read ({error}); restore it, or choose another --workdir."
+        ) from error
 
 
 def write(workdir: Workdir, config: ConfigDict) -> None:

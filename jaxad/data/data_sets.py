@@ -80,7 +80,7 @@ class DataSetInfo:
 
     @property
     def kinds(self) -> frozenset[str]:
-        """The name, the kind, and `images` or `volumes` for files: what config fields apply to."""
+        """Name, kind, and `images` or `volumes` for files; config fields name what they apply to."""
         contents = "volumes" if self.holds_scans else "images"
         return frozenset({self.name, self.kind} | ({contents} if self.file_format else set()))
 

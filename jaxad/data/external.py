@@ -109,7 +109,7 @@ def check_columns(split: object, source: str) -> Split:
         column = getattr(split, name)
         if column is not None and np.shape(column) != count:
             raise UserError(
-                f"{source}: {name} has shape {np.shape(column)}, images have shape "
+                f"{source}: {name} has shape {np.shape(column)}, but images have shape "
                 f"{split.images.shape}; give one value for each image."
             )
     for name in ("ids", "groups"):
@@ -141,7 +141,8 @@ def check_columns(split: object, source: str) -> Split:
 def _check_masks(split: Split, masks: np.ndarray, source: str) -> None:
     if masks.shape != split.images.shape[:3]:
         raise UserError(
-            f"{source}: masks have shape {masks.shape}, images have shape {split.images.shape}; "
+            f"{source}: masks have shape {masks.shape}, but images have shape "
+            f"{split.images.shape}; "
             "give one mask [H, W] for each image."
         )
     if not np.isin(masks, (0, 1)).all():

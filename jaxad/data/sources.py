@@ -184,7 +184,7 @@ def _open_tests(data: ConfigDict, options: ReadOptions) -> Readers:
         if name.startswith("test")
     }
     if not tests:
-        raise UserError(f"config.data.test: {test.name} has no test split.")
+        raise UserError(f"config.data.test: {test.name} has no test split; name another data set.")
     return tests
 
 
@@ -337,7 +337,7 @@ def check_split(
             appears twice; or an image is anomalous that must not be.
     """
     if not len(split):
-        raise UserError(f"{source}: holds no images.")
+        raise UserError(f"{source}: holds no images; add some.")
     check_images(split.images, split.ids, image_shape, source)
     if constant := [split.ids[place] for place in np.flatnonzero(are_constant(split.images))]:
         verb = "is" if len(constant) == 1 else "are"

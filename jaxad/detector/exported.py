@@ -174,7 +174,7 @@ def _members(path: Path) -> dict[str, bytes]:
             manifest = json.loads(archive.read(MANIFEST))
             if manifest["format"] != FORMAT:
                 raise UserError(
-                    f"'{path}': has format {manifest['format']}, this version of jaxad reads "
+                    f"'{path}': has format {manifest['format']}, but this version of jaxad reads "
                     f"{FORMAT}; export it again."
                 )
             members = {name: archive.read(name) for name in manifest["digests"] if name in names}

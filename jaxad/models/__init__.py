@@ -120,7 +120,9 @@ def _find_class(name: str) -> Any:
 def _check_interface(name: str, model: object) -> None:
     """Raises a UserError if a system lacks attributes or methods of its protocol."""
     if missing := _missing(Model, model):
-        raise UserError(f"{_FIELD}: '{name}' has no {', '.join(missing)}; see jaxad.types.Model.")
+        raise UserError(
+            f"{_FIELD}: '{name}' has no {', '.join(missing)}; add what jaxad.types.Model describes."
+        )
     trained, fitted = _missing(TrainedModel, model), _missing(FittedModel, model)
     if trained and fitted:
         raise UserError(

@@ -70,7 +70,8 @@ class DifferNet(PretrainedSystem):
         for scale in self.scales:
             if height % scale or width % scale:
                 raise UserError(
-                    f"config.model.scales: {scale} does not divide the image size {height}."
+                    f"config.model.scales: {scale} does not divide the image size {height}; choose "
+                    "a divisor."
                 )
             self._encoder.check_images((height // scale, width // scale, channels))
         self.flow(train=False)  # checks its fields

@@ -109,8 +109,8 @@ class PaDiM(PyramidSystem):
 class _Moments:
     """Sums of vectors and of their outer products at every position, in float64.
 
-    Vectors are taken relative to the mean of the first part, so that the covariance keeps its
-    digits where means are large.
+    Vectors are taken relative to the mean of the first part, so that the covariance stays precise
+    where means are large.
     """
 
     def __init__(self, num_places: int, num_channels: int):

@@ -148,7 +148,7 @@ class Parallel:
         return len(self._local_devices) == len(self.devices)
 
     def local(self) -> "Parallel":
-        """Returns the same for the devices of this process only."""
+        """Returns the same placement, restricted to the devices of this process."""
         return Parallel(self.mode, tuple(self._local_devices))
 
     @property

@@ -62,7 +62,7 @@ _late_errors = _LateErrors()
 
 
 def drop_late_errors() -> None:
-    """Reports an error of a failed save or read only once, from now on; for the command line.
+    """From now on, reports an error of a failed save or read only once; for the command line.
 
     Some late errors come when the process ends.
     """

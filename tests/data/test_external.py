@@ -214,7 +214,7 @@ def _masks(marked):
     [
         ({"images": [[0]]}, "images is a list; give a NumPy array"),
         ({"labels": [0, 1, 0]}, "labels is a list; give a NumPy array"),
-        ({"labels": np.zeros(2)}, r"labels has shape \(2,\), images have shape \(3, 4, 4, 1\)"),
+        ({"labels": np.zeros(2)}, r"labels has shape \(2,\), but images have shape \(3, 4, 4, 1\)"),
         ({"labels": np.zeros((3, 1))}, r"labels has shape \(3, 1\)"),
         ({"labels": np.array([0, 2, 0])}, "labels hold values other than 0 and 1"),
         ({"ids": ("a", "b")}, r"ids has shape \(2,\)"),

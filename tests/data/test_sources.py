@@ -139,13 +139,13 @@ def test_the_config_reaches_the_icbm_synth_builder(monkeypatch):
     [
         ({"image": None}, r"test_x\.npz: has no array 'image', only \['label'\]"),
         ({"label": None}, r"test_x\.npz: has no array 'label' \(0 normal, 1 anomalous\)"),
-        ({"label": np.zeros(2)}, r"test_x\.npz: 'label' has 2 rows, 'image' has 3"),
-        ({"group": np.zeros(4)}, r"test_x\.npz: 'group' has 4 rows, 'image' has 3"),
+        ({"label": np.zeros(2)}, r"test_x\.npz: 'label' has 2 rows, but 'image' has 3"),
+        ({"group": np.zeros(4)}, r"test_x\.npz: 'group' has 4 rows, but 'image' has 3"),
         (
             {"group": np.array([1.0, np.nan, 2.0])},
             r"'group' has nan in row 1; name the patient of every",
         ),
-        ({"group": np.array("ann")}, r"test_x\.npz: 'group' has no rows, 'image' has 3"),
+        ({"group": np.array("ann")}, r"test_x\.npz: 'group' has no rows, but 'image' has 3"),
         ({"label": np.zeros((3, 1))}, r"'label' has shape \(3, 1\); give \[N\]"),
         ({"label": np.array([0, 1, 2])}, r"'label' holds values other than 0 and 1"),
         ({"label": np.array([0, 1, np.nan])}, r"'label' holds values other than 0 and 1"),

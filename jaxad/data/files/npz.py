@@ -100,7 +100,8 @@ def read_npz(path: Path, needed: Sequence[str], *, is_labelled: bool = True) -> 
         if array.shape[:1] != (count,):
             rows = len(array) if array.ndim else "no"
             raise UserError(
-                f"{path}: '{name}' has {rows} rows, 'image' has {count}; give one row per image."
+                f"{path}: '{name}' has {rows} rows, but 'image' has {count}; give one row per "
+                "image."
             )
         if name not in ("image", "mask") and array.ndim != 1:
             raise UserError(f"{path}: '{name}' has shape {array.shape}; give [N], one per image.")
@@ -191,7 +192,8 @@ def _check_masks(
     source = f"{path}: 'mask'"
     if masks.shape != shape:
         raise UserError(
-            f"{source} has shape {masks.shape}, the images need {shape}; give a mask of its size "
+            f"{source} has shape {masks.shape}, but the images need {shape}; give a mask of its "
+            "size "
             "for every image."
         )
     masks = native(masks, source)

@@ -101,7 +101,8 @@ def to_channels(
             grey = np.rint(grey).astype(pixels.dtype)
         return grey[..., None]
     raise DataError(
-        f"{name}: has {num_channels} channels, config.data.channels is {channels}; only grey and "
+        f"{name}: has {num_channels} channels, but config.data.channels is {channels}; only grey "
+        "and "
         "colour are converted to each other."
     )
 

@@ -56,7 +56,7 @@ def check_images(
     if shape[1:] != tuple(image_shape):
         first = f" (first image: '{ids[0]}')" if len(ids) else ""
         raise UserError(
-            f"{source}: images are {shape[1:]}{first}, the config needs {tuple(image_shape)}; "
+            f"{source}: images are {shape[1:]}{first}, but the config needs {tuple(image_shape)}; "
             "resize them or, before training, change config.data.image_size."
         )
     if images.dtype.newbyteorder("=") in LARGEST:

@@ -171,7 +171,7 @@ class Backbone:
         if height % self.stride or width % self.stride:
             raise UserError(
                 f"config.data.image_size: {height} is not a multiple of {self.stride}, the stride "
-                "of the encoder's features."
+                "of the encoder's features; choose a multiple."
             )
         if channels not in (1, 3):
             raise UserError(

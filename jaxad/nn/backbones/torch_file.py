@@ -343,7 +343,7 @@ def read_torch_file(path: Path) -> dict[str, np.ndarray]:
             "`model.state_dict()` again, or use a .safetensors file."
         ) from refused
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}).") from error
+        raise UserError(f"{path}: cannot be read ({error.strerror}); make it readable.") from error
     # Errors of damaged pickles and archives. zipfile raises RuntimeError for an encrypted archive,
     # NotImplementedError for an unknown version or compression.
     except (

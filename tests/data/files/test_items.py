@@ -68,7 +68,9 @@ def test_only_the_first_skipped_files_are_listed():
 
 def test_a_mask_of_another_size_is_named(mvtec):  # noqa: F811 - a fixture
     write_mask(mvtec / "ground_truth/crack/0_mask.png", shape=(20, 21))
-    with pytest.raises(DataError, match=r"0_mask.png: the mask has shape \(20, 21\), its image"):
+    with pytest.raises(
+        DataError, match=r"0_mask.png: the mask has shape \(20, 21\), but its image"
+    ):
         DataSet(data_config(mvtec)).split("test")
 
 

@@ -189,9 +189,12 @@ def _soft():
         (_soft(), "of 'test_x-2': the mask has 2 values beside 0, from 100 to 255"),
         (_masks().astype(np.complex64), "'mask': holds complex64; give real numbers"),
         (_masks().astype(str), "'mask': holds <U3; give real numbers"),
-        (_masks()[:, :8], r"'mask' has shape \(4, 8, 16\), the images need \(4, 16, 16\); give a"),
-        (_masks()[:3], "'mask' has 3 rows, 'image' has 4"),
-        (_masks()[0], "'mask' has 16 rows, 'image' has 4"),
+        (
+            _masks()[:, :8],
+            r"'mask' has shape \(4, 8, 16\), but the images need \(4, 16, 16\); give a",
+        ),
+        (_masks()[:3], "'mask' has 3 rows, but 'image' has 4"),
+        (_masks()[0], "'mask' has 16 rows, but 'image' has 4"),
     ],
 )
 def test_what_is_no_mask_is_refused_by_its_image(tmp_path, masks, expected):

@@ -230,7 +230,7 @@ def test_grey_and_colour_become_each_other():
     np.testing.assert_array_equal(to_channels(colour, 1, "bob"), grey)
     pure = np.array([[[200, 0, 0], [0, 200, 0], [0, 0, 200]]], np.uint8)
     assert to_channels(pure, 1, "bob").ravel().tolist() == [60, 117, 23]  # 59.8, 117.4, 22.8
-    with pytest.raises(DataError, match="bob: has 2 channels, config.data.channels is 3; only"):
+    with pytest.raises(DataError, match="bob: has 2 channels, but config.data.channels is 3; only"):
         to_channels(np.zeros((2, 2, 2)), 3, "bob")
 
 
