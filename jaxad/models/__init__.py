@@ -97,7 +97,7 @@ def build(name: str, fields: Mapping[str, Any], **common: Any) -> Model:
         if field.default is field.default_factory is dataclasses.MISSING
         and field.name not in {*fields, *common}
     ]:
-        raise UserError(f"config.model.{missing[0]}: not set; model '{name}' needs it.")
+        raise UserError(f"config.model.{missing[0]}: missing, but model '{name}' needs it; set it.")
     model: Any = model_class(**fields, **common)
     _check_interface(name, model)
     return model

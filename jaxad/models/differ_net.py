@@ -113,7 +113,7 @@ class DifferNet(PretrainedSystem):
         return 2 * math.pi / self.views * jnp.arange(self.views)
 
     def _encode(self, variables: Variables, images: Images) -> Float[Array, "batch features"]:
-        """Returns y of images as they are."""
+        """Returns y of the given images, without rotating them."""
         batch, height, width, channels = images.shape
         parts = []
         for scale in self.scales:
