@@ -165,7 +165,7 @@ def write_calibration_set(
         source: path of another site's images; None for the run's own `OWN_SPLIT`.
         checkpoint_step: the step of the checkpoint that scored them.
         split: the images.
-        scores: [N].
+        scores: the scores of the images, [N].
         components: the components of the scores, by name, [N].
         pixel_maxima: largest value of each anomaly map, [N].
 

@@ -80,7 +80,7 @@ class DataSetInfo:
 
     @property
     def kinds(self) -> frozenset[str]:
-        """Name, kind, and `images` or `volumes` for files; config fields name what they apply to."""
+        """Name, kind, and `images` or `volumes` for files: words that config fields apply to."""
         contents = "volumes" if self.holds_scans else "images"
         return frozenset({self.name, self.kind} | ({contents} if self.file_format else set()))
 

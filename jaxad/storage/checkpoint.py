@@ -198,8 +198,8 @@ class Checkpoints:
             )
         if not saved:  # Orbax does not save a step before its newest one
             raise RunError(
-                f"checkpoint {step} was not saved in '{self._folder}', which holds step "
-                f"{self.last_step}."
+                f"checkpoint {step} was not saved in '{self._folder}', which already holds step "
+                f"{self.last_step}; choose another --workdir."
             )
         if is_first:
             self.wait()

@@ -105,7 +105,7 @@ class Outputs:
     def begin(
         self, configs: Sequence[ConfigDict], data_set: DataSet, last_saved: int | None
     ) -> None:
-        """Makes the folders those of these configs and opens their metrics.
+        """Claims the folders for these configs and opens their metrics.
 
         Call it after all checks of the configs have passed.
 

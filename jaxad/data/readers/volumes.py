@@ -138,7 +138,7 @@ def to_right_anterior_superior(image: nib.Nifti1Image, path: Path, max_bytes: in
             "own file."
         )
     if min(shape) < 1:
-        raise DataError(f"{path}: has shape {shape}, no voxels; leave it out.")
+        raise DataError(f"{path}: has shape {shape} and so no voxels; leave it out.")
     if stored.kind not in "uif" or stored.itemsize > 8:
         raise DataError(f"{path}: holds {stored}; save it as integers or floats.")
     num_voxels = int(np.prod(shape, dtype=object))
