@@ -163,7 +163,7 @@ def find_items(path: Path, data: ConfigDict, *, normal: bool = False) -> list[It
     if "," in data.modality:
         raise UserError(
             f"{path}: a run on the modalities {data.modality} cannot read files; stack the "
-            "modalities of a scan to [X, Y, Z, modality] and use detector.preprocess."
+            "modalities of a scan into an array [X, Y, Z, modality] and use detector.preprocess."
         )
     if not path.exists():
         raise UserError(f"{path}: no such file or folder; name an existing one.")

@@ -319,4 +319,6 @@ def _print_summary(
     logger.info(f"{name}: {', '.join(f'{metric.name} {text(metric)}' for metric in printed)}")
     for metric in external:
         if metric.name not in results:
-            logger.warning(f"{name}: has no '{metric.column}', so no metric '{metric.name}'.")
+            logger.warning(
+                f"{name}: has no '{metric.column}', so metric '{metric.name}' is left out."
+            )

@@ -40,7 +40,7 @@ def network_settings(optim: ConfigDict, network: str) -> OptimSettings:
     if unknown:
         raise UserError(
             f"config.optim.networks.{network}.{unknown[0]}: config.optim has no such field for a "
-            "network."
+            "network; remove it."
         )
     return OptimSettings(**{**fields, **changes})
 

@@ -17,7 +17,7 @@ NO_MASKS = "move masks away"
 
 
 def separate_masks(scans: Sequence[Path]) -> tuple[list[Path], list[Path]]:
-    """Separates scans from files that are named like masks; if all are, all of them are scans."""
+    """Separates scans from files that are named like masks; if all are, they all count as scans."""
     masks = [path for path in scans if names.is_named_as_mask(path)]
     if len(masks) == len(scans) > 1:
         return list(scans), []
