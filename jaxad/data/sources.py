@@ -203,7 +203,7 @@ def _render_into(readers: Readers, source: str, data: ConfigDict) -> Readers:
     """Replaces the split `source` by `test_objects`, the same with natural objects."""
     if source not in readers:
         raise UserError(
-            f"config.data.natural_objects: {data.name} has no split '{source}', only "
+            f"config.data.natural_objects: {data.name} has no split '{source}'; choose from "
             f"{', '.join(readers)}."
         )
     if not source.startswith("test"):
