@@ -122,7 +122,7 @@ class CalibrationSet:
         """Reads what `as_json` returned.
 
         Raises:
-            ValueError, TypeError, KeyError: it is something else.
+            ValueError, TypeError, KeyError: the values do not have that form.
         """
         normals = cls(
             source=str(fields["source"]),

@@ -141,7 +141,7 @@ class Workdir:
                 ) from error
             if not held:
                 raise UserError(
-                    f"workdir '{self.path}': another process is at work there; wait for it or "
+                    f"workdir '{self.path}': another process is using it; wait for it or "
                     "choose another --workdir."
                 )
             for pattern in _LEFTOVERS:

@@ -59,8 +59,8 @@ def npz_readers(root: Path) -> Mapping[str, Callable[[], Split]]:
     missing = [f"{name}.npz" for name in ("train", "val") if name not in paths]
     if missing:
         raise UserError(
-            f"config.data.root '{root}': has no {' and no '.join(missing)}; an npz data set is "
-            "train.npz, val.npz and any number of test_<name>.npz."
+            f"config.data.root '{root}': has no {' and no '.join(missing)}; an npz data set "
+            "consists of train.npz, val.npz and any number of test_<name>.npz."
         )
     return {
         name: functools.partial(read_npz, path, () if name in ("train", "val") else ("label",))

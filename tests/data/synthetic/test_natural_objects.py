@@ -368,7 +368,11 @@ def test_source_may_be_called_test_objects_itself(tmp_path):
 @pytest.mark.parametrize(
     ("source", "names", "expected"),
     [
-        ("test_b", {"test_a": NORMAL}, "npz has no split 'test_b', only test_a, train, val\\."),
+        (
+            "test_b",
+            {"test_a": NORMAL},
+            "npz has no split 'test_b'; choose from test_a, train, val\\.",
+        ),
         ("val", {}, "split 'val' is used for training; name a test split"),
         ("train", {}, "split 'train' is used for training; name a test split"),
         (
