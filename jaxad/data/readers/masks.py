@@ -49,7 +49,8 @@ def read_mask(path: Path, shape: tuple[int, int]) -> Bool[np.ndarray, "h w"]:
     pixels = read_image(path)
     if pixels.shape[:2] != shape:
         raise DataError(
-            f"{path}: the mask has shape {pixels.shape[:2]}, but its image {shape}; give a mask of "
+            f"{path}: the mask has shape {pixels.shape[:2]}, but its image has {shape}; give a "
+            "mask of "
             "the "
             "image's size, or leave the image out."
         )

@@ -182,7 +182,7 @@ def check_same_grid(first: Volume, second: Volume, what: str) -> None:
     if first.voxels.shape != second.voxels.shape:
         raise DataError(
             f"{second.path}: the {what} has shape {second.voxels.shape}, but the scan "
-            f"'{first.path}' {first.voxels.shape}; resample it onto the scan's grid."
+            f"'{first.path}' has {first.voxels.shape}; resample it onto the scan's grid."
         )
     corners = np.array([[*corner, 1] for corner in np.ndindex(2, 2, 2)], np.float64) * np.array(
         [*(length - 1 for length in first.voxels.shape), 1]

@@ -240,7 +240,7 @@ def test_mask_is_what_is_not_black(tmp_path):
 def test_mask_of_another_shape_is_refused(tmp_path):
     (tmp_path / "m.png").write_bytes(png(_random(np.uint8, 1)))
     expected = (
-        r"m\.png: the mask has shape \(6, 8\), but its image \(8, 6\); give a mask of the image"
+        r"m\.png: the mask has shape \(6, 8\), but its image has \(8, 6\); give a mask of the image"
     )
     with pytest.raises(DataError, match=expected):
         read_mask(tmp_path / "m.png", (WIDTH, HEIGHT))

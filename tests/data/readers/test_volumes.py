@@ -193,7 +193,7 @@ def test_a_mask_must_lie_on_the_grid_of_its_scan(tmp_path):
         check_same_grid(scan, mask(_scan(), wider), "mask")
 
     message = (
-        r"mask\.nii: the mask has shape \(5, 6, 8\), but the scan '.*' \(5, 6, 7\); resample it"
+        r"mask\.nii: the mask has shape \(5, 6, 8\), but the scan '.*' has \(5, 6, 7\); resample it"
     )
     with pytest.raises(DataError, match=message):
         check_same_grid(scan, mask(np.ones((5, 6, 8), np.uint8), RAS), "mask")
