@@ -109,7 +109,7 @@ def _with_features(
 
 
 def _checked(batches: Iterator[HostBatch], bar: Any) -> Iterator[HostBatch]:
-    """Passes batches on; moves the progress bar, and raises KeyboardInterrupt if a signal has arrived."""
+    """Passes batches on; moves the progress bar and checks for signals."""
     for batch in batches:
         processes.check_signals()
         yield batch

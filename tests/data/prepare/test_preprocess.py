@@ -65,7 +65,7 @@ def test_good_images_pass(images):
 
 
 def test_wrong_size_is_reported_even_without_a_first_image():
-    with pytest.raises(UserError, match=r"images are \(5, 4, 1\), the config needs"):
+    with pytest.raises(UserError, match=r"images are \(5, 4, 1\), but the config needs"):
         check_images(np.zeros((0, 5, 4, 1), np.uint8), (), SHAPE, "my scans")
 
 

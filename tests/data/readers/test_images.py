@@ -149,8 +149,8 @@ def test_tiff_of_several_pages_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("pixels", "photometric", "expected"),
     [
-        (np.zeros((6, 8), np.complex64), "minisblack", "holds MINISBLACK of complex64; save it as"),
-        (np.zeros((6, 8, 4), np.uint16), "separated", "holds SEPARATED of uint16; save it as grey"),
+        (np.zeros((6, 8), np.complex64), "minisblack", "holds complex64 in MINISBLACK colours;"),
+        (np.zeros((6, 8, 4), np.uint16), "separated", "holds uint16 in SEPARATED colours;"),
         (np.zeros((6, 8), np.float32), "miniswhite", "it is float32 with 0 as white; save it"),
         (np.zeros((6, 8, 5), np.uint8), "minisblack", "has 5 channels; give grey or colour"),
     ],
