@@ -44,5 +44,5 @@ def load_object(name: str, field: str) -> Any:
         if added:
             sys.path.remove(folder)
     if not hasattr(module, attribute):
-        raise UserError(f"{field}: module '{module_name}' has no '{attribute}'.")
+        raise UserError(f"{field}: module '{module_name}' has no '{attribute}'; correct the name.")
     return getattr(module, attribute)

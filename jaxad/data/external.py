@@ -73,7 +73,9 @@ def open_external(data: ConfigDict, splitting: Splitting, *, test_only: bool) ->
     if test_only:
         return {name: read for name, read in readers.items() if name.startswith("test")}
     if "train" not in readers:
-        raise UserError(f"{data.name}: returned no split 'train', only {sorted(readers)}.")
+        raise UserError(
+            f"{data.name}: returned no split 'train', only {sorted(readers)}; return it, too."
+        )
     if "val" in readers:
         return readers
     return _draw_val(readers, splitting, data.name)

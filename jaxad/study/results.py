@@ -190,7 +190,7 @@ def _read(run: PlannedRun, name: str, split: Split) -> ScoredSplit:
 
 
 def _baseline(data_set: DataSet, trivial: TrivialScores, name: str, score: str) -> ScoredSplit:
-    """A trivial score as if it were a run; the linear baseline's score is also its MSE."""
+    """Presents a trivial score like the scores of a run; the linear baseline's is also its MSE."""
     split, train = data_set.split(name), data_set.split("train")
     scores = trivial.of(name)[score].astype(np.float64)
     columns = {"score": scores}

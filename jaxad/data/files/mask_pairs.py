@@ -168,5 +168,5 @@ def _marks_two(mask: Path, first: Path, second: Path) -> UserError:
 
 def _is_second(mask: Path, image: str, first: str) -> UserError:
     return UserError(
-        f"{mask}: '{image}' already has a mask, '{first}'; merge them, or move one away."
+        f"{mask}: '{image}' already has a mask, '{first}'; merge them into one, or move one away."
     )
