@@ -72,7 +72,8 @@ def load_calibration(
         )
     if normals.checkpoint_step != step:
         raise UserError(
-            f"workdir '{workdir.path}': its calibration is of checkpoint {normals.checkpoint_step},"
-            f" not of {step}; --mode=evaluate and --mode=calibrate use the last one."
+            f"workdir '{workdir.path}': its calibration was made with checkpoint "
+            f"{normals.checkpoint_step}, not {step}; --mode=evaluate and --mode=calibrate use the "
+            "last one."
         )
     return normals.calibration

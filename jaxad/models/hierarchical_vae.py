@@ -259,9 +259,9 @@ class HierarchicalVAE:
         """Scores images by the approximate negative ELBO: nll + kl_high + kl_low.
 
         The pixel map is each pixel's share of the likelihood term without its constant,
-        (x - x_hat)^2 / 2c averaged over channels. Systems with both levels have the same map of
-        terms 1 and 3, `high` (x - x_high) and `zero` (x_zero), and of what the low level alone
-        explains, `low` (x_low). Terms 1 and 3 are components without weight.
+        (x - x_hat)^2 / 2c averaged over channels. Systems with both levels also have such maps
+        for terms 1 and 3, `high` (x - x_high) and `zero` (x_zero), and for what the low level
+        alone explains, `low` (x_low). Terms 1 and 3 are components without weight.
 
         The expectation over the posteriors (Eq. 8) is taken at their means, or as the mean over
         `score_samples` draws; components, maps and reconstructions are then means over the draws.
