@@ -123,7 +123,7 @@ def load(path: Path) -> ExportedDetector:
     """Loads the detector of an exported file and checks it on the golden images.
 
     Raises:
-        UserError: the file is damaged or something else, or it scores differently on this machine.
+        UserError: the file is damaged or not a detector, or it scores differently on this machine.
     """
     members = _members(path)
     try:
