@@ -104,7 +104,7 @@ def test_every_experiment_runs_with_every_seed_on_the_same_data(npz_root, tmp_pa
     ("change", "words"),
     [
         ({"seeds": ()}, "config.seeds"),
-        ({"seeds": (1, 1)}, "each once"),
+        ({"seeds": (1, 1)}, "each seed once"),
         ({"seeds": (0, -1)}, "each in .0, 4294967295."),
         ({"reference": "big"}, "unknown experiment 'big'; choose from large, small, pca_64"),
         ({"seeds_per_program": 0}, "0 is not in .1, inf."),
