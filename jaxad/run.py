@@ -87,6 +87,7 @@ def evaluate(config: ConfigDict, workdir: str | os.PathLike[str]) -> None:
     run = _open_run(config, workdir)
     data_set = DataSet(config.data)
     data_set.check()
+    membership.check_processes(data_set)
     with run.lock():
         _evaluate(run, data_set)
 
@@ -118,6 +119,7 @@ def _open_to_train(config: ConfigDict) -> DataSet:
     load_metrics(config)
     data_set = DataSet(config.data)
     data_set.check()
+    membership.check_processes(data_set)
     warn_of_crowded_cpu()
     interrupts.check()
     return data_set
