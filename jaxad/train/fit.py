@@ -29,6 +29,7 @@ from jaxad.storage.workdir import Workdir
 from jaxad.train.feature_cache import Encoder, cached_features
 from jaxad.train.outputs import open_outputs
 from jaxad.train.state import TrainState, create_state, initial_variables
+from jaxad.train.writer import FIT_IMAGES, FIT_SECONDS
 from jaxad.types import FittedModel, Model, PretrainedModel, Split, Tree, Variables
 
 #: The step of the one checkpoint.
@@ -72,7 +73,7 @@ def fit(config: ConfigDict, workdir: Workdir, data_set: DataSet) -> bool:
         state = _state(config, initial, jax.device_get(dict(fitted)))
         seconds = time.monotonic() - start
         with interrupts.deferred(sets_handlers=not processes.are_several()):
-            row = {"fit/images": float(len(split)), "fit/seconds": seconds}
+            row = {FIT_IMAGES: float(len(split)), FIT_SECONDS: seconds}
             outputs.write(FITTED_STEP, [row])
             outputs.save(FITTED_STEP, [state], [{}])
             outputs.wait()
