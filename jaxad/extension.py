@@ -29,6 +29,7 @@ def load_object(name: str, field: str) -> Any:
     if not module_name or not attribute.isidentifier():
         raise UserError(f"{field}: '{name}' is not of the form package.module:Name.")
     folder = str(Path.cwd())
+    importlib.invalidate_caches()  # a notebook may have written the module just now
     added = folder not in sys.path
     if added:
         sys.path.append(folder)

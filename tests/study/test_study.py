@@ -110,6 +110,10 @@ def test_every_experiment_runs_with_every_seed_on_the_same_data(npz_root, tmp_pa
         ({"seeds": (0, -1)}, "each in .0, 4294967295."),
         ({"reference": "big"}, "unknown experiment 'big'; choose from large, small, pca_64"),
         ({"seeds_per_program": 0}, "0 is not in .1, inf."),
+        (
+            {"experiments": {"small": {"evaluate": {"false_positive_rate": 0.2}}}},
+            "evaluate.false_positive_rate differs",
+        ),
     ],
 )
 def test_studies_that_cannot_be_are_refused(npz_root, tmp_path, change, words):

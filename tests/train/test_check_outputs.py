@@ -87,7 +87,11 @@ def test_a_sound_class_passes(config, name):
         ("Fitted", "raises", "score of 'mine:Fitted' fails on 2 images .ValueError: no such thing"),
         ("Fitted", "kind", "TypeError: returned DynamicJaxprTracer, not jaxad.types.Scores"),
         ("Fitted", "image", r"returns image of shape \(\) for 2 images, not \(2,\)"),
-        ("Fitted", "pixel", r"returns pixel of shape \(2, 16, 16, 1\) for 2 images, not \(2, 16, 16"),
+        (
+            "Fitted",
+            "pixel",
+            r"returns pixel of shape \(2, 16, 16, 1\) for 2 images, not \(2, 16, 16",
+        ),
         ("Fitted", "component", "returns no component 'std', which its score_weights name"),
         ("Trained", "term", r"losses of 'mine:Trained' returns terms\['mean'\] of shape \(\)"),
         ("Trained", "network", "returns losses of other, its networks are model"),
