@@ -10,7 +10,9 @@ from jaxad import config as config_lib
 from jaxad.config.fields import FIELDS
 from jaxad.config.model import make_model
 from jaxad.errors import UserError, first_line
+from jaxad.extension import is_external
 from jaxad.runtime.parallel import Parallel, make_parallel, on_host
+from jaxad.train import trial
 from jaxad.train.optim import make_optimisers
 from jaxad.train.phases import make_phases
 from jaxad.types import Model, PretrainedModel, TrainedModel
@@ -35,6 +37,8 @@ def check(config: ConfigDict) -> None:
             f"config.train.accumulate_steps: '{config.model.name}' updates its codebooks from the "
             "whole batch; leave it at 1."
         )
+    if is_external(config.model.name):
+        trial.check_methods(config.model.name, model, variables)
     if isinstance(model, TrainedModel):
         phases = make_phases(config.train.updates, model.networks, _ANY_NUMBER_OF_STEPS)
         make_optimisers(config.optim, model.networks, variables["params"], phases)
@@ -59,6 +63,8 @@ def _check_batch(config: ConfigDict, parallel: Parallel) -> None:
 
 def _shapes(config: ConfigDict, model: Model) -> Mapping[str, Any]:
     """Shapes of the model's variables; raises a UserError where its sizes do not fit together."""
+    if is_external(config.model.name):
+        return trial.check_variables(config.model.name, model)
     try:
         return jax.eval_shape(model.init_variables, jax.random.key(0))
     except (ValueError, TypeError, ZeroDivisionError) as error:
