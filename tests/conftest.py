@@ -25,7 +25,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxad.runtime import messages
+from jaxad.runtime import interrupts, messages
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
@@ -35,6 +35,12 @@ def printed_messages() -> Iterator[None]:
     """Messages are printed as on the command line, so that tests read them with `capsys`."""
     with messages.printed():
         yield
+
+
+@pytest.fixture(autouse=True)
+def long_grace_period(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets signals in this process be answered late: a busy machine would end the session."""
+    monkeypatch.setattr(interrupts, "_GRACE_SECONDS", 600.0)
 
 
 _LONGEST_FILES = (

@@ -17,6 +17,9 @@ from jaxad.runtime import interrupts
 ROOT = Path(__file__).parent.parent.parent
 ENDING = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 
+#: Of the processes that are started here; conftest.py changes it in this one.
+GRACE_SECONDS = interrupts._GRACE_SECONDS
+
 
 @contextlib.contextmanager
 def script(body: str, *, before: str = "", **options):
@@ -131,7 +134,7 @@ def test_code_that_does_not_poll_is_ended(number, body):
         code, _, err, seconds = ended(process)
     assert code == interrupts.EXIT_CODE
     assert err.strip() == interrupts.MESSAGE
-    assert seconds > interrupts._GRACE_SECONDS - 0.5
+    assert seconds > GRACE_SECONDS - 0.5
 
 
 SAVES = """
@@ -148,11 +151,11 @@ interrupts.finish(0)
 
 @pytest.mark.parametrize("number", ENDING)
 def test_a_deferred_block_is_left_to_save(number):
-    with script(SAVES.format(seconds=interrupts._GRACE_SECONDS + 1)) as process:
+    with script(SAVES.format(seconds=GRACE_SECONDS + 1)) as process:
         process.send_signal(number)
         code, out, err, seconds = ended(process)
     assert (code, out) == (0, "saved\n")
-    assert seconds > interrupts._GRACE_SECONDS
+    assert seconds > GRACE_SECONDS
     assert f"{number.name}: stops and saves after the current update; Ctrl-C or SIGTERM" in err
 
 

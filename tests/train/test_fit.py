@@ -153,7 +153,6 @@ def test_a_fitted_run_is_evaluated_and_exported_like_others(config, tmp_path, ca
 
 def test_an_interrupted_fit_begins_again(config, tmp_path, monkeypatch):
     config.model.mistake = "signal"
-    monkeypatch.setattr(interrupts, "_GRACE_SECONDS", 600.0)  # the machine may be busy
     with interrupts.handled(), pytest.raises(KeyboardInterrupt):
         fit(config, tmp_path)
     assert not list((tmp_path / "checkpoints").iterdir())
