@@ -9,7 +9,7 @@ none waits in a barrier for as long as a fit takes.
 
 import dataclasses
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -70,6 +70,11 @@ def fit(config: ConfigDict, workdir: Workdir, data_set: DataSet) -> bool:
         key = jax.random.fold_in(jax.random.key(config.seed), 0)
         with _progress_bar(config, len(split)) as bar:
             fitted = model.fit(initial.variables, _checked(batches, bar), key)
+        if not isinstance(fitted, Mapping):
+            raise UserError(
+                f"config.model: fit of '{config.model.name}' returned a {type(fitted).__name__}; "
+                "return variables like those of init_variables."
+            )
         state = _state(config, initial, jax.device_get(dict(fitted)))
         seconds = time.monotonic() - start
         with interrupts.deferred(sets_handlers=not processes.are_several()):
