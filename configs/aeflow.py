@@ -1,4 +1,4 @@
-"""AE-FLOW: frozen ImageNet encoder, normalizing flow and decoder (Zhao, Ding and Zhang 2023).
+"""AE-FLOW: frozen ImageNet encoder, normalising flow and decoder (Zhao, Ding and Zhang 2023).
 
     python launch.py --config=aeflow:demo --workdir=runs/aeflow
 

@@ -1,4 +1,4 @@
-"""jaxad: anomaly detection in medical images, learnt from normal images only.
+"""jaxad: anomaly detection in medical images, trained on normal images only.
 
     import jaxad
 

@@ -25,7 +25,7 @@ from jaxad.storage.workdir import Workdir
 
 @dataclasses.dataclass(frozen=True)
 class Mode:
-    """What `--mode` can be; the function of `jaxad.run` of the same name does it.
+    """A value of `--mode`; the function of `jaxad.run` of the same name does what it says.
 
     Attributes:
         help: what the mode does.
@@ -235,7 +235,7 @@ def run(arguments: Sequence[str], program: str) -> int:
     """Runs a command line.
 
     Args:
-        arguments: without the program's name.
+        arguments: the arguments, without the program's name.
         program: how the user calls it, for `--help`.
 
     Returns:
@@ -273,7 +273,7 @@ def run(arguments: Sequence[str], program: str) -> int:
 def _check_flags(mode: str, workdir: str | None, options: Mapping[str, str]) -> str:
     """The workdir, after checking that no flag that the mode needs is missing."""
     if not workdir:
-        raise UserError("--workdir: missing; name the run's folder, as --workdir=runs/demo.")
+        raise UserError("--workdir: missing; name the run's folder, such as --workdir=runs/demo.")
     if "://" in workdir:
         raise UserError(f"--workdir={workdir}: not a local folder; name one on this machine.")
     for name in MODES[mode].required:
@@ -290,12 +290,12 @@ def _config_of(mode: str, config: ConfigDict | None, workdir: str) -> ConfigDict
         saved = run_config.read(folder)
         config = saved if config is None else config
     if config is None:
-        raise UserError("--config: missing; name one, as --config=pchvae:demo.")
+        raise UserError("--config: missing; name one, such as --config=pchvae:demo.")
     if config_lib.is_study(config) and mode != "study":
         raise UserError(f"--mode={mode}: this config is a study of many runs; use --mode=study.")
     if mode == "study" and not config_lib.is_study(config):
         raise UserError(
-            "--mode=study: this config is of one run; name a study, as "
+            "--mode=study: this config describes a single run; name a study, such as "
             "--config=studies/pchvae_table1:demo."
         )
     return config
@@ -312,7 +312,7 @@ def _check_workdir(mode: Mode, config: ConfigDict, workdir: Workdir) -> None:
 
 
 def _import_run() -> Any:
-    """The module `jaxad.run`, whose import takes seconds."""
+    """Imports `jaxad.run`, which takes seconds, and returns it."""
     relocate_library_caches()
     from jaxad import run
 

@@ -12,7 +12,7 @@ from jaxad.errors import NO_ROOM, RunError, UserError, first_line
 
 
 def is_external(name: str) -> bool:
-    """Whether a name is of an object outside jaxad: `module:attribute`."""
+    """Whether a name refers to an object outside jaxad: `module:attribute`."""
     return ":" in name
 
 
@@ -48,7 +48,7 @@ def load_object(name: str, field: str) -> Any:
         if added:
             sys.path.remove(folder)
     if not hasattr(module, attribute):
-        raise UserError(f"{field}: module '{module_name}' has no '{attribute}'.")
+        raise UserError(f"{field}: module '{module_name}' has no '{attribute}'; correct the name.")
     return getattr(module, attribute)
 
 

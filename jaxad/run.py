@@ -102,7 +102,7 @@ def fit(config: ConfigDict, workdir: str | os.PathLike[str]) -> None:
 
 
 def _open_run(config: ConfigDict, workdir: str | os.PathLike[str]) -> Workdir:
-    """Opens the folder of a run, in every one of several processes."""
+    """Opens the folder of a run; every process must call it."""
     run = Workdir(workdir)
     run_config.check(run, config)
     split_cpu(config.cpu_devices)

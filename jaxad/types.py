@@ -1,4 +1,4 @@
-"""Types shared by all rooms: batches, variables, scores, splits, and the protocols of models."""
+"""Types that all of jaxad uses: batches, variables, scores, splits, and the protocols of models."""
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
@@ -32,7 +32,7 @@ Groups = Int[np.ndarray, " n"]
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class LossAux:
-    """What a model returns beside its losses.
+    """What a model returns besides its losses.
 
     Attributes:
         terms: unweighted loss terms and other metrics by name, each [B]; they are logged and must
@@ -160,7 +160,7 @@ class PretrainedModel(Model, Protocol):
     Attributes:
         frozen_collections: the names of the encoder's collections in the variables.
         encoder_description: text that changes with everything else that the features depend on
-            beside these collections and the image.
+            besides these collections and the image.
     """
 
     @property
@@ -190,7 +190,7 @@ class FilesRead:
     """The files that a split was read from.
 
     Attributes:
-        count: number of files, with the skipped ones.
+        count: number of files, including the skipped ones.
         skipped: for each skipped file, the reason.
         slices_left_out: number of slices in range with too little foreground or an uncertain label.
         sizes: size, such as `512x512` -> number of files.

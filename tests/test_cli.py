@@ -145,7 +145,7 @@ def test_studies_and_runs_are_not_mixed_up(fail, tmp_path):
     line = fail(study, f"--workdir={tmp_path}")
     assert "--mode=fit: this config is a study of many runs; use --mode=study" in line
     line = fail(SMOKE, f"--workdir={tmp_path}", "--mode=study")
-    assert "--mode=study: this config is of one run; name a study" in line
+    assert "--mode=study: this config describes a single run; name a study" in line
     (tmp_path / "config.json").write_text(config_lib.to_json(config_lib.get_config("pchvae:smoke")))
     line = fail(study, f"--workdir={tmp_path}", "--mode=study")
     assert "holds a single run; choose another --workdir for a study" in line

@@ -82,6 +82,6 @@ def test_a_fit_and_what_it_makes_of_other_files(kind, tmp_path, capsys):
     first = next((root / "train/good").iterdir())
     first.rename(first.with_name(f"new99_{first.name}"))  # another patient
     assert cli.main(["--mode=evaluate", f"--workdir={workdir}"]) == 2
-    assert "split 'train' is no longer what the run began with" in capsys.readouterr().err
+    assert "split 'train' is not what it was when the run began" in capsys.readouterr().err
     with pytest.raises(UserError, match="no such file or folder"):
         detector.read(tmp_path / "nowhere")

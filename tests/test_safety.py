@@ -155,10 +155,10 @@ def objects(exploit):
 def test_an_npz_file_with_objects_is_refused(name, exploit, tmp_path):
     arrays = {"image": np.zeros((1, 4, 4), np.uint8), name: objects(exploit)}
     np.savez(tmp_path / "a.npz", **arrays)
-    with pytest.raises(UserError, match=r"a\.npz: is no \.npz file, or has an array of Python"):
+    with pytest.raises(UserError, match=r"a\.npz: is not an \.npz file, or has an array of Python"):
         read_npz(tmp_path / "a.npz", ())
     (tmp_path / "b.npz").write_bytes(pickle.dumps(exploit))
-    with pytest.raises(UserError, match=r"b\.npz: is no \.npz file"):
+    with pytest.raises(UserError, match=r"b\.npz: is not an \.npz file"):
         read_npz(tmp_path / "b.npz", ())
 
 

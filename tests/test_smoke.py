@@ -238,7 +238,7 @@ def test_another_checkpoint_s_scores_are_not_judged_by_the_last_one(smoke_run, c
     detector = jaxad.load(smoke_run, earlier)
     scores = detector.score(np.zeros((2, *detector.image_shape), np.float32))
     told = jaxad.explain(smoke_run, scores, rate=0.4, checkpoint=earlier)
-    assert f"is of checkpoint {max(steps)}, not of {earlier}" in capsys.readouterr().err
+    assert f"was made with checkpoint {max(steps)}, not {earlier}" in capsys.readouterr().err
     assert "score" in told and not {"p_value", "anomalous"} & set(told)
 
 

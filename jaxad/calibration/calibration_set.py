@@ -1,7 +1,7 @@
 """`calibration.json`: the scores of the normal images that a run's decisions are calibrated on.
 
 By default these are the images of `val`, which training does not use. `--mode=calibrate` replaces
-them by another site's normal images, until the run trains on.
+them with another site's normal images, until the run continues training.
 """
 
 import dataclasses
@@ -35,8 +35,9 @@ class CalibrationSet:
     Attributes:
         source: `OWN_SPLIT`, or the path of another site's images as the user gave it.
         is_own: whether the images are the run's own `OWN_SPLIT`.
-        checkpoint_step: of the checkpoint that scored them; other checkpoints score differently.
-        ids: of the images.
+        checkpoint_step: the step of the checkpoint that scored them; other checkpoints score
+            differently.
+        ids: the ids of the images.
         groups: the patient of each image.
         scores: float64 [N].
         components: components of the score by name, float64 [N].
@@ -54,7 +55,7 @@ class CalibrationSet:
 
     @property
     def name(self) -> str:
-        """The source, for people."""
+        """A description of the source that people can read."""
         return self.source if self.is_own else Path(self.source).name
 
     @property
@@ -77,7 +78,7 @@ class CalibrationSet:
         patients; contributions add up to the score minus the mean score of normal patients.
 
         Args:
-            components: of N images to explain, each [N].
+            components: the components of N images to explain, each [N].
             weights: `Detector.score_weights`.
 
         Returns:
@@ -121,7 +122,7 @@ class CalibrationSet:
         """Reads what `as_json` returned.
 
         Raises:
-            ValueError, TypeError, KeyError: it is something else.
+            ValueError, TypeError, KeyError: the values do not have that form.
         """
         normals = cls(
             source=str(fields["source"]),
@@ -162,10 +163,10 @@ def write_calibration_set(
     Args:
         workdir: the run.
         source: path of another site's images; None for the run's own `OWN_SPLIT`.
-        checkpoint_step: of the checkpoint that scored them.
+        checkpoint_step: the step of the checkpoint that scored them.
         split: the images.
-        scores: [N].
-        components: of the scores, by name, [N].
+        scores: the scores of the images, [N].
+        components: the components of the scores, by name, [N].
         pixel_maxima: largest value of each anomaly map, [N].
 
     Raises:
@@ -188,7 +189,7 @@ def write_calibration_set(
 
 
 def read_calibration_set(workdir: Workdir) -> CalibrationSet | None:
-    """Reads the run's calibration, of whichever checkpoint; None without one.
+    """Reads the run's calibration, whichever checkpoint it was made with; None if there is none.
 
     Raises:
         UserError: the file cannot be read.

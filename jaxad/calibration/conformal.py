@@ -43,9 +43,9 @@ class PValueSteps:
     """A p-value as a decreasing step function of a score.
 
     Attributes:
-        scores: where it steps down, ascending.
-        p_values: for scores up to and including each of `scores` (the first of equal ones), then
-            for scores above all of them.
+        scores: the scores at which it steps down, ascending.
+        p_values: the p-values of scores up to and including each of `scores` (the first of equal
+            ones), then that of scores above all of them.
     """
 
     scores: Scalars
@@ -71,9 +71,9 @@ class Calibration:
     """Scores of normal images by patient, with p-values and thresholds for new images.
 
     Attributes:
-        scores: of the slices, ascending.
+        scores: the scores of the slices, ascending.
         weights: 1 / (number of slices of the patient) of each slice.
-        patient_scores: ascending.
+        patient_scores: the score of each patient, ascending.
     """
 
     scores: Scalars
@@ -170,7 +170,7 @@ def calibrate(scores: Scalars, groups: GroupNumbers) -> Calibration:
     """Builds a calibration from scores of normal images.
 
     Args:
-        scores: of the images, [N].
+        scores: the scores of the images, [N].
         groups: number of each image's patient, 0, 1, ....
 
     Raises:
@@ -190,4 +190,4 @@ def calibrate(scores: Scalars, groups: GroupNumbers) -> Calibration:
 
 def _check_finite(scores: Scalars) -> None:
     if not np.isfinite(scores).all():
-        raise UserError("calibration: a score is not finite; train again or look at the images.")
+        raise UserError("calibration: a score is not finite; train again or check the images.")

@@ -14,7 +14,7 @@ def check(config: ConfigDict, prefix: str = "config") -> None:
     """Checks every value against the range or the choices of its field.
 
     Args:
-        config: of a run or a study, or one of its groups.
+        config: the config of a run or a study, or one of its groups.
         prefix: path of the group, such as `config.data`.
 
     Raises:
@@ -30,7 +30,7 @@ def check_tuples(config: ConfigDict, defaults: ConfigDict) -> None:
     """Checks that the items of every tuple have the type of the default's items.
 
     Args:
-        config: with overrides from the command line.
+        config: the config, with overrides from the command line.
         defaults: the same config without them.
 
     Raises:
@@ -64,7 +64,9 @@ def check_name(path: str, config: ConfigDict) -> None:
     if path in known:
         return
     if any(name.startswith(f"{path}.") for name in known):
-        raise UserError(f"--{path}: is a group of fields; set one of them, as --{path}.FIELD=.")
+        raise UserError(
+            f"--{path}: is a group of fields; set one of them with --{path}.FIELD=VALUE."
+        )
     group = fields.open_group(path)
     if group in fields.FIELDS:  # its names are those of networks; in a study, of experiments
         raise UserError(
@@ -75,6 +77,6 @@ def check_name(path: str, config: ConfigDict) -> None:
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
-    """` did you mean ...?` with the name that is nearest; empty where none is near."""
+    """Returns ` did you mean '...'?` with the most similar name; "" if none is similar."""
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
     return f" did you mean '{close[0]}'?" if close else ""

@@ -33,7 +33,7 @@ def smoke(config: ConfigDict, *, is_trained: bool = True) -> ConfigDict:
     """Shrinks a run to seconds, for tests; model sizes stay.
 
     Args:
-        config: of the run; changed in place.
+        config: the config of the run; changed in place.
         is_trained: whether the system is trained; `config.train` has no effect on others.
     """
     config.data.num_subjects = (4, 2, 3, 4)
@@ -51,7 +51,7 @@ def check_variant(name: str, variant: str, more: Sequence[str] = ()) -> None:
     """Checks that a config has a variant.
 
     Args:
-        name: of the config.
+        name: the name of the config.
         variant: what the user asked for.
         more: variants that this config has besides `VARIANTS`.
 

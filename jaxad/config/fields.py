@@ -65,7 +65,7 @@ class Field:
 
         Args:
             path: full path of the field, for the message.
-            value: of the field's type.
+            value: a value of the field's type.
 
         Raises:
             UserError: the value is outside the interval or not among the choices.
@@ -329,7 +329,7 @@ FIELDS = (
     *_EVALUATE,
 )
 
-#: The fields of a study's config beside the shared `data` and the fields of its experiments.
+#: The fields of a study's config besides the shared `data` and the fields of its experiments.
 STUDY_FIELDS = (
     Field("seeds", (0,), "Seeds that every experiment is trained with.", _SEED),
     Field("seeds_per_program", 1, "Seeds trained together as one program (vmap).", "[1, inf)"),
@@ -371,6 +371,6 @@ def open_group(path: str) -> Field | None:
 
 
 def _in_run(path: str) -> str:
-    """A path of a config or of an experiment in a study as a path of the records."""
+    """Converts a path in a config, or in an experiment of a study, to a path in the records."""
     parts = path.removeprefix("config.").split(".")
     return ".".join(parts[2:] if parts[0] == "experiments" else parts)

@@ -15,8 +15,8 @@ def field_lines(config: ConfigDict, width: int) -> list[str]:
     """One line per field: its flag with the value, then what it means and what is allowed.
 
     Args:
-        config: of a run or a study.
-        width: of a line, in characters; longer texts continue below their beginning.
+        config: the config of a run or a study.
+        width: the width of a line, in characters; longer texts are wrapped.
     """
     lines = []
     for path, value in flatten(config).items():

@@ -31,8 +31,8 @@ def make_model(config: ConfigDict, axis_name: str | None = None) -> Model:
     """The system that `config.model` names, computing in `config.precision`.
 
     Args:
-        config: of a run; see `jaxad.config.check`.
-        axis_name: of the devices that batch statistics are summed over; None for one device.
+        config: the config of a run; see `jaxad.config.check`.
+        axis_name: the device axis that batch statistics are summed over; None for one device.
 
     Raises:
         UserError: unknown model, or a field or image size that the model cannot take.

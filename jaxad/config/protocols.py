@@ -53,7 +53,7 @@ def aeflow_data(variant: str) -> ConfigDict:
 
 
 def aeflow_protocol(variant: str) -> ConfigDict:
-    """Data and training of AE-FLOW; config files of other systems say what they train differently.
+    """Data and training of AE-FLOW; config files of other systems override what differs.
 
     The caller sets `config.model`.
     """

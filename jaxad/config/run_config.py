@@ -23,13 +23,15 @@ def read(workdir: Workdir) -> ConfigDict:
             "folder of a run."
         ) from error
     except (OSError, ValueError) as error:
-        raise UserError(f"'{workdir.config}' cannot be read ({error}).") from error
+        raise UserError(
+            f"'{workdir.config}' cannot be read ({error}); restore it, or choose another --workdir."
+        ) from error
     known = flatten(config)
     missing = [f"config.{field.path}" for field in FIELDS if not field.is_open_group]
     if missing := [path for path in missing if path not in known]:
         raise UserError(
-            f"'{workdir.config}': has no {missing[0]}; another version of jaxad wrote it, use that "
-            "version or train anew in another --workdir."
+            f"'{workdir.config}': has no {missing[0]}, because another version of jaxad wrote it; use "
+            "that version, or train in another --workdir."
         )
     return config
 
@@ -58,7 +60,7 @@ def check(workdir: Workdir, config: ConfigDict) -> None:
     """Checks that a folder can be written and holds no run of another config.
 
     Raises:
-        UserError: the folder cannot be written, its name is not possible for checkpoints, or it
+        UserError: the folder cannot be written, its name cannot be used for checkpoints, or it
             holds a study or a run of another config.
     """
     workdir.check_writable(for_checkpoints=True)

@@ -17,7 +17,7 @@ def study(experiments: Mapping[str, ConfigDict], seeds: Sequence[int]) -> Config
 
     Args:
         experiments: name -> config of its runs.
-        seeds: of the runs.
+        seeds: the seeds of the runs.
 
     Raises:
         UserError: the experiments differ in a field that they share.
@@ -33,8 +33,8 @@ def study(experiments: Mapping[str, ConfigDict], seeds: Sequence[int]) -> Config
             shared = data, num_epochs
         elif shared != (data, num_epochs):
             raise UserError(
-                f"study: experiment '{name}' has other data or another number of epochs than the "
-                "first one; set them for the whole study."
+                f"study: experiment '{name}' has different data or a different number of epochs "
+                "from the first one; set them for the whole study."
             )
     if shared is not None:
         config.data, config.num_epochs = shared

@@ -55,7 +55,7 @@ class DataSetInfo:
 
     @property
     def is_users_own(self) -> bool:
-        """Whether the user made the splits, as opposed to a publication."""
+        """Whether the user, rather than jaxad or a publication, decides on the splits."""
         return self.kind in ("npz", "files", "external")
 
     @property
@@ -80,7 +80,7 @@ class DataSetInfo:
 
     @property
     def kinds(self) -> frozenset[str]:
-        """The name, the kind, and `images` or `volumes` for files: what config fields apply to."""
+        """Name, kind, and `images` or `volumes` for files: words that config fields apply to."""
         contents = "volumes" if self.holds_scans else "images"
         return frozenset({self.name, self.kind} | ({contents} if self.file_format else set()))
 
@@ -149,7 +149,7 @@ def users_of(kinds: Collection[str]) -> list[str]:
 
 
 def data_set_info(name: str, field: str = "config.data.name") -> DataSetInfo:
-    """Returns the record of a data set. Of an external one, the module is not imported.
+    """Returns the record of a data set, without importing the module of an external one.
 
     Args:
         name: name of the data set.

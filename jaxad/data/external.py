@@ -41,7 +41,7 @@ def open_external(data: ConfigDict, splitting: Splitting, *, test_only: bool) ->
         test_only: whether `train` and `val` are left out and may be missing.
 
     Raises:
-        UserError: there is no such function, or it fails or returns something else than splits.
+        UserError: there is no such function, it fails, or it returns something other than splits.
     """
     function = load_object(data.name, "config.data.name")
     if not callable(function):
@@ -74,7 +74,9 @@ def open_external(data: ConfigDict, splitting: Splitting, *, test_only: bool) ->
     if test_only:
         return {name: read for name, read in readers.items() if name.startswith("test")}
     if "train" not in readers:
-        raise UserError(f"{data.name}: returned no split 'train', only {sorted(readers)}.")
+        raise UserError(
+            f"{data.name}: returned no split 'train', only {sorted(readers)}; return it, too."
+        )
     if "val" in readers:
         return readers
     return _draw_val(readers, splitting, data.name)
@@ -113,7 +115,7 @@ def check_columns(split: object, source: str) -> Split:
         column = getattr(split, name)
         if column is not None and np.shape(column) != count:
             raise UserError(
-                f"{source}: {name} has shape {np.shape(column)}, images have shape "
+                f"{source}: {name} has shape {np.shape(column)}, but images have shape "
                 f"{split.images.shape}; give one value for each image."
             )
     for name in ("ids", "groups"):
@@ -121,10 +123,12 @@ def check_columns(split: object, source: str) -> Split:
             if not isinstance(text, str) or not text:
                 raise UserError(f"{source}: {name} holds {text!r}; give non-empty strings.")
     if not np.isin(split.labels, (0, 1)).all():
-        raise UserError(f"{source}: labels hold other values than 0 (normal) and 1 (anomalous).")
+        raise UserError(
+            f"{source}: labels hold values other than 0 and 1; write 0 for normal, 1 for anomalous."
+        )
     if split.positions is not None and split.positions.dtype.kind not in "ui":
         raise UserError(
-            f"{source}: positions are {split.positions.dtype}; give slice indices, integers."
+            f"{source}: positions are {split.positions.dtype}; give slice indices as integers."
         )
     if split.masks is not None:
         _check_masks(split, split.masks, source)
@@ -143,11 +147,15 @@ def check_columns(split: object, source: str) -> Split:
 def _check_masks(split: Split, masks: np.ndarray, source: str) -> None:
     if masks.shape != split.images.shape[:3]:
         raise UserError(
-            f"{source}: masks have shape {masks.shape}, images have shape {split.images.shape}; "
+            f"{source}: masks have shape {masks.shape}, but images have shape "
+            f"{split.images.shape}; "
             "give one mask [H, W] for each image."
         )
     if not np.isin(masks, (0, 1)).all():
-        raise UserError(f"{source}: masks hold other values than 0 and 1 (anomalous pixel).")
+        raise UserError(
+            f"{source}: masks hold values other than 0 and 1; write 1 for anomalous pixels, 0 "
+            "elsewhere."
+        )
     check_labels(f"{source}: masks", split.ids, split.labels, np.asarray(masks.any(axis=(1, 2))))
 
 

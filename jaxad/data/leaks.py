@@ -29,7 +29,7 @@ def image_digests(splits: Mapping[str, Split]) -> dict[str, list[bytes]]:
 
 
 def plain_name(name: str) -> str:
-    """Removes from a patient's name what spellings differ in: `P07`, `p7` and `p 7.0` are equal."""
+    """Removes differences in spelling from a patient's name: `P07`, `p7` and `p 7.0` are equal."""
     letters = unicodedata.normalize("NFKC", name).casefold().strip()
     letters = re.sub(r"(?<!\d)\s+|\s+(?!\d)", "", letters)
     return re.sub(r"(?<![\d.])0+(?=\d)", "", re.sub(r"(?<=\d)\.0+$", "", letters))
@@ -44,7 +44,7 @@ def named_patients(split: Split) -> set[str]:
 
 
 def spelt_alike(first: Collection[str], second: Iterable[str]) -> list[tuple[str, str]]:
-    """Finds pairs of patients of two splits whose names differ in spelling alone."""
+    """Finds pairs of patients of two splits whose names differ only in spelling."""
     by_plain_name = {plain_name(name): name for name in first}
     others = sorted(set(second) - set(first))
     pairs = ((by_plain_name.get(plain_name(name)), name) for name in others)
@@ -52,7 +52,7 @@ def spelt_alike(first: Collection[str], second: Iterable[str]) -> list[tuple[str
 
 
 def check_spelling(name: str, splits: Mapping[str, Split]) -> None:
-    """Checks that no patients of two splits differ in spelling alone.
+    """Checks that no patients of two splits differ only in spelling.
 
     Args:
         name: name of the data set, for the message.
@@ -66,8 +66,8 @@ def check_spelling(name: str, splits: Mapping[str, Split]) -> None:
         for patient, other in spelt_alike(patients[first], patients[second]):
             raise UserError(
                 f"{name}: patient '{patient}' of '{first}' and patient '{other}' of '{second}' "
-                "differ in capital letters, zeros or spaces alone; if they are one, keep it in "
-                "one split, if they are two, rename one."
+                "differ only in case, zeros or spaces; if they are the same patient, keep it in "
+                "one split; otherwise rename one."
             )
 
 
@@ -79,7 +79,7 @@ def check_images_apart(name: str, splits: Mapping[str, Split]) -> None:
         splits: all splits.
 
     Raises:
-        UserError: an image is.
+        UserError: an image of `train` or `val` is in another split.
     """
     seen: dict[bytes, tuple[str, str]] = {}  # digest -> split and id of a training image
     digests = image_digests(splits)

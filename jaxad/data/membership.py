@@ -1,7 +1,7 @@
 """The members of a run's training splits, kept beside the run so that changes are noticed.
 
-`train` and `val` may be drawn from a folder, and folders grow. A run that goes on, or is evaluated,
-with other splits than it began with might be tested on patients that it was trained on.
+`train` and `val` may be drawn from a folder, and folders grow. A run that resumes, or is evaluated,
+with splits other than those it began with might be tested on patients that it was trained on.
 """
 
 import hashlib
@@ -29,7 +29,7 @@ def remember(run: Workdir, data_set: DataSet) -> None:
 def check(run: Workdir, data_set: DataSet) -> None:
     """Checks that the training splits are those that the run began with, by names, not pixels.
 
-    Test splits may grow. A run that has no members written passes.
+    Test splits may grow. A run whose members were not stored passes.
 
     Raises:
         UserError: a patient or an image is new, gone or in another split.
@@ -41,8 +41,8 @@ def check(run: Workdir, data_set: DataSet) -> None:
         now, then = _members(data_set.split(name)), before[name]
         if now != then:
             raise UserError(
-                f"workdir '{run.path}': split '{name}' is no longer what the run began with: "
-                f"{_difference(now, then)}. Restore the data, or train anew in another --workdir."
+                f"workdir '{run.path}': split '{name}' is not what it was when the run began: "
+                f"{_difference(now, then)}. Restore the data, or train again in another --workdir."
             )
 
 
@@ -70,12 +70,12 @@ def check_processes(data_set: DataSet) -> None:
 
 
 def warn_of_names(run: Workdir, normals: Split, source: str) -> None:
-    """Warns if patients of another site have the names of training patients.
+    """Warns if patients of another site have the same names as training patients.
 
-    It is no error: names such as `1` occur at many sites.
+    This is not an error: names such as `1` occur at many sites.
 
     Args:
-        run: workdir; nothing is compared if it has no members written.
+        run: workdir; nothing is compared if its members were not stored.
         normals: images of the other site.
         source: name of the site's data, for the message.
 
@@ -89,8 +89,9 @@ def warn_of_names(run: Workdir, normals: Split, source: str) -> None:
     shared = patients & {patient for split in members for patient in split["patients"]}
     if shared:
         logger.warning(
-            f"warning: {source}: {len(shared):,} of {len(patients):,} patients have names of "
-            f"patients that the run was trained on, such as '{min(shared)}'. If they are the same "
+            f"warning: {source}: {len(shared):,} of {len(patients):,} patients have the same names "
+            f"as patients that the run was trained on, such as '{min(shared)}'. If they are the "
+            "same "
             "patients, leave them out: they make the false-positive rate larger than promised."
         )
 

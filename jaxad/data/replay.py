@@ -162,11 +162,11 @@ def find_items(path: Path, data: ConfigDict, *, normal: bool = False) -> list[It
         raise UserError(f"{path}: {error}") from error
     if "," in data.modality:
         raise UserError(
-            f"{path}: a run on the modalities {data.modality} reads no other files; join them to "
-            "[X, Y, Z, modality] and use detector.preprocess."
+            f"{path}: a run on the modalities {data.modality} cannot read files; stack the "
+            "modalities of a scan into an array [X, Y, Z, modality] and use detector.preprocess."
         )
     if not path.exists():
-        raise UserError(f"{path}: no such file or folder; name one that is there.")
+        raise UserError(f"{path}: no such file or folder; name an existing one.")
     check_not_hidden(path)
     splitting, builder = settings.splitting(data), _published_builder(data)
     if is_table(path):
@@ -184,7 +184,7 @@ def find_items(path: Path, data: ConfigDict, *, normal: bool = False) -> list[It
         unread = find_unread(path, file_format, files)
         tell_unread(unread, is_strict=normal and data.on_error == "raise")
     elif file_format == "dicom":
-        raise UserError(f"{path}: is one file; name the folder of its series.")
+        raise UserError(f"{path}: is a single file; name the folder of its series.")
     else:
         refuse_masks([path], file_format, path.parent, "name what it marks")
         mask = mask_beside(path, file_format) if normal else None
@@ -228,7 +228,7 @@ def _unlabelled(items: Sequence[Item]) -> list[Item]:
 def _to_depth(
     images: Shaped[np.ndarray, "n s s c"], data: ConfigDict, reading: Reading
 ) -> Shaped[np.ndarray, "n s s c"]:
-    """Converts images to the one type that a published data set has; others keep their files'."""
+    """Converts images to the type of a published data set; others keep the type of their files."""
     builder = _published_builder(data)
     return images if builder is None else to_depth(images, builder.depth(reading.preparation))
 

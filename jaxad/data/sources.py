@@ -34,11 +34,11 @@ logger = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class ReadOptions:
-    """How a data set is opened, beside what `config.data` says.
+    """Options for opening a data set that are not part of `config.data`.
 
     Attributes:
         measure: whether to find the range of values in all files, which takes time.
-        test_only: whether all patients are tested if jaxad draws the test split.
+        test_only: whether all patients go to the test split if jaxad draws it.
         on_unread: called with the files of a folder that are not read.
     """
 
@@ -156,7 +156,7 @@ _OPENERS: Mapping[str, Callable[[ConfigDict, ReadOptions], Readers]] = {
 
 
 def report_skipped(split: Split, source: str) -> Split:
-    """Returns a split, after a warning on the files that were skipped when it was read."""
+    """Returns the split after warning of the files that were skipped when it was read."""
     if split.files is not None and split.files.skipped:
         logger.warning(describe_skipped(source, split.files))
     return split
@@ -184,7 +184,7 @@ def _open_tests(data: ConfigDict, options: ReadOptions) -> Readers:
         if name.startswith("test")
     }
     if not tests:
-        raise UserError(f"config.data.test: {test.name} has no test split.")
+        raise UserError(f"config.data.test: {test.name} has no test split; name another data set.")
     return tests
 
 
@@ -203,18 +203,19 @@ def _render_into(readers: Readers, source: str, data: ConfigDict) -> Readers:
     """Replaces the split `source` by `test_objects`, the same with natural objects."""
     if source not in readers:
         raise UserError(
-            f"config.data.natural_objects: {data.name} has no split '{source}', only "
+            f"config.data.natural_objects: {data.name} has no split '{source}'; choose from "
             f"{', '.join(readers)}."
         )
     if not source.startswith("test"):
         raise UserError(
-            f"config.data.natural_objects: split '{source}' is learnt from; name a test split of "
+            f"config.data.natural_objects: split '{source}' is used for training; name a test "
+            "split of "
             "other normal images."
         )
     if "test_objects" in readers and source != "test_objects":
         raise UserError(
-            f"config.data.natural_objects: '{source}' would become 'test_objects', which "
-            f"{data.name} has already; rename or remove that one."
+            f"config.data.natural_objects: '{source}' would become 'test_objects', a split that "
+            f"{data.name} already has; rename or remove that one."
         )
     others = {name: read for name, read in readers.items() if name != source}
     return {
@@ -336,13 +337,13 @@ def check_split(
             appears twice; or an image is anomalous that must not be.
     """
     if not len(split):
-        raise UserError(f"{source}: holds no images.")
+        raise UserError(f"{source}: holds no images; add some.")
     check_images(split.images, split.ids, image_shape, source)
     if constant := [split.ids[place] for place in np.flatnonzero(are_constant(split.images))]:
         verb = "is" if len(constant) == 1 else "are"
         raise UserError(
-            f"{source}: {list_ids(constant)} {verb} constant, every pixel has one value; leave "
-            "out what shows nothing."
+            f"{source}: {list_ids(constant)} {verb} constant: every pixel has the same value; "
+            "leave out such images."
         )
     if len(set(split.ids)) != len(split):
         first = next(i for n, i in enumerate(split.ids) if i in split.ids[:n])
@@ -350,6 +351,6 @@ def check_split(
     if normal and split.labels.any():
         first = split.ids[int(np.argmax(split.labels))]
         raise UserError(
-            f"{source}: image '{first}' is labelled anomalous; only normal images are learnt "
-            "from and calibrated on, move it to a test split or leave it out."
+            f"{source}: image '{first}' is labelled anomalous; only normal images are used for "
+            "training and calibration; move it to a test split or leave it out."
         )

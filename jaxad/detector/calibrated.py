@@ -34,7 +34,7 @@ class CalibratedDetector:
 
     Attributes:
         detector: scores images.
-        normals: the calibration set; None: there are no p-values and decisions.
+        normals: the calibration set; if None, there are no p-values or decisions.
         rate: false-positive rate among normal patients.
 
     Raises:
@@ -147,12 +147,13 @@ def load_calibrated(
         reason = "there is no calibration"
     elif normals.checkpoint_step != detector.step:
         reason = (
-            f"the calibration is of checkpoint {normals.checkpoint_step}, not of {detector.step}"
+            f"the calibration was made with checkpoint {normals.checkpoint_step}, "
+            f"not {detector.step}"
         )
         normals = None
     if reason:
         logger.warning(
-            f"{reason}: scores have no p-values and decisions; run --mode=evaluate or "
+            f"{reason}: scores have no p-values or decisions; run --mode=evaluate or "
             "--mode=calibrate, which calibrate the last checkpoint."
         )
     if rate is None:
@@ -177,11 +178,11 @@ def explain(
 
     Args:
         path: a run's folder or an exported file.
-        scores: of N images, by its detector.
+        scores: the scores of N images, by its detector.
         rate: false-positive rate among normal patients; by default the run's own, or the smallest
             that its normal images support.
-        checkpoint: that gave the scores, as in `jaxad.load`. If the calibration belongs to another
-            one, there are no p-values and decisions, and a warning says so.
+        checkpoint: the checkpoint that gave the scores, as in `jaxad.load`. If the calibration
+            belongs to another one, there are no p-values and decisions, and a warning says so.
 
     Returns:
         Columns by name, each [N], as `--mode=score` writes them: `score`, `p_value`, `anomalous`,

@@ -60,9 +60,9 @@ class Detector(abc.ABC):
             pixels: one image [H, W] (grey) or [H, W, 3], or images [N, H, W] (grey) or
                 [N, H, W, C]. For a run on prepared images (`npz`, `icbm_synth`): of its size, and
                 uint8 (divided by 255), uint16 (by 65535) or float in [0, 1]. For a run on image
-                files: of any size. For a run on scans: one scan [X, Y, Z].
-            affine: of a scan, from indices to mm, RAS+; by default X points to the right, Y to
-                anterior and Z to superior, at 1 mm.
+                files, they may have any size. For a run on scans: one scan [X, Y, Z].
+            affine: the affine of a scan, from indices to mm, RAS+; by default, X points to the
+                right, Y to anterior and Z to superior, at 1 mm.
 
         Raises:
             UserError: wrong rank, size, type or range, or a pixel that is not finite.

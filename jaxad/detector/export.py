@@ -38,14 +38,15 @@ def export(run: Workdir) -> Path:
     """Writes `detector.jaxad` from the last checkpoint of a run.
 
     Raises:
-        UserError: there is no run or checkpoint, or its calibration is of another checkpoint.
+        UserError: there is no run or checkpoint, or its calibration was made with another
+            checkpoint.
     """
     detector = restore(run.path)
     normals = read_calibration_set(run)
     if normals is not None and normals.checkpoint_step != detector.step:
         raise UserError(
-            f"workdir '{run.path}': its calibration is of checkpoint {normals.checkpoint_step}, "
-            f"not of {detector.step}; run --mode=evaluate first."
+            f"workdir '{run.path}': its calibration was made with checkpoint "
+            f"{normals.checkpoint_step}, not {detector.step}; run --mode=evaluate first."
         )
     members = pack(detector, _card(run, detector, normals), normals)
     with (
@@ -63,7 +64,7 @@ def pack(
     """Returns the members of a detector's file by name, the manifest first.
 
     Args:
-        detector: to export.
+        detector: the detector to export.
         card: facts for users; see `ExportedDetector.card`.
         normals: its calibration set, if any.
     """

@@ -123,7 +123,7 @@ def load(path: Path) -> ExportedDetector:
     """Loads the detector of an exported file and checks it on the golden images.
 
     Raises:
-        UserError: the file is damaged or something else, or it scores differently on this machine.
+        UserError: the file is damaged or not a detector, or it scores differently on this machine.
     """
     members = _members(path)
     try:
@@ -157,9 +157,8 @@ def check_calls(program: str) -> None:
             continue
         name = re.search(r'custom_call(?:"\(.*call_target_name = "| *@"?)([\w.$-]+)', line)
         if name is None or name[1] not in CUSTOM_CALLS:
-            raise ValueError(
-                f"its program calls '{line.strip()[:60] if name is None else name[1]}'"
-            )
+            call = line.strip()[:60] if name is None else name[1]
+            raise ValueError(f"its program calls '{call}'")
 
 
 def digest(content: bytes) -> str:
@@ -175,7 +174,7 @@ def _members(path: Path) -> dict[str, bytes]:
             manifest = json.loads(archive.read(MANIFEST))
             if manifest["format"] != FORMAT:
                 raise UserError(
-                    f"'{path}': has format {manifest['format']}, this version of jaxad reads "
+                    f"'{path}': has format {manifest['format']}, but this version of jaxad reads "
                     f"{FORMAT}; export it again."
                 )
             members = {name: archive.read(name) for name in manifest["digests"] if name in names}

@@ -21,8 +21,9 @@ def load(
 
     Args:
         path: the run's folder, or the file.
-        checkpoint: of a run: `last`, `best` (smallest validation loss) or a step whose checkpoint
-            still exists; a damaged last checkpoint is skipped with a warning. A file holds one.
+        checkpoint: the checkpoint of a run: `last`, `best` (smallest validation loss) or a step
+            whose checkpoint still exists; if the last one is damaged, the one before it is loaded,
+            with a warning. An exported file holds only one.
 
     Raises:
         UserError: there is no run or file, no such checkpoint, or it is damaged.
@@ -71,7 +72,8 @@ def load_calibration(
         )
     if normals.checkpoint_step != step:
         raise UserError(
-            f"workdir '{workdir.path}': its calibration is of checkpoint {normals.checkpoint_step},"
-            f" not of {step}; --mode=evaluate and --mode=calibrate use the last one."
+            f"workdir '{workdir.path}': its calibration was made with checkpoint "
+            f"{normals.checkpoint_step}, not {step}; --mode=evaluate and --mode=calibrate use the "
+            "last one."
         )
     return normals.calibration

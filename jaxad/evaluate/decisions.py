@@ -1,4 +1,4 @@
-"""The decisions of a run: thresholds from normal images or from labels, and their figures."""
+"""The decisions of a run: thresholds from normal images or from labels, and how good they are."""
 
 import math
 from typing import Any

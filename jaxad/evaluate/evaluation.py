@@ -37,7 +37,7 @@ Scalars = Float[np.ndarray, " n"]
 TrainScalars = Float[np.ndarray, " m"]
 Maps = Float[np.ndarray, "n height width"]
 
-#: Metrics that the terminal shows, beside those of `config.evaluate.metrics`.
+#: Metrics that the terminal shows, besides those of `config.evaluate.metrics`.
 _PRINTED = (
     metrics.AUROC, metrics.AUROC_CORRECTED, metrics.AVERAGE_PRECISION, metrics.PIXEL_AUROC,
 )  # fmt: skip
@@ -54,7 +54,7 @@ def evaluate_splits(
         trivial: trivial scores of the same data, to share between runs.
 
     Raises:
-        UserError: `config.evaluate.metrics` names no usable metric.
+        UserError: `config.evaluate.metrics` does not name a usable metric.
         RunError: a score is not finite, a metric fails, or processes see different checkpoints.
     """
     detector = restore(workdir.path)
@@ -122,8 +122,8 @@ def _calibrate_or_keep(
             _print_calibration(stored, detector)
             return stored
         logger.info(
-            f"calibration on '{stored.source}' was of checkpoint {stored.checkpoint_step}: "
-            "dropped; run --mode=calibrate again."
+            f"the calibration on '{stored.source}' was made with checkpoint "
+            f"{stored.checkpoint_step} and is dropped; run --mode=calibrate again."
         )
     split = data_set.split(OWN_SPLIT)
     columns, maxima = _score(detector, split, f"score {OWN_SPLIT}", _maxima)
@@ -158,8 +158,8 @@ def _check_finite(name: str, what: str, split: Split, scores: Scalars) -> None:
     if bad.any():
         first = int(np.argmax(bad))
         raise RunError(
-            f"{name}: the {what} of image '{split.ids[first]}' is not finite "
-            f"({int(bad.sum())} such images); look at it, or train with a smaller "
+            f"{name}: the {what} of image '{split.ids[first]}' is not finite ({int(bad.sum())} "
+            "such images); check it, or train with a smaller "
             "config.optim.learning_rate."
         )
 
@@ -319,4 +319,6 @@ def _print_summary(
     logger.info(f"{name}: {', '.join(f'{metric.name} {text(metric)}' for metric in printed)}")
     for metric in external:
         if metric.name not in results:
-            logger.warning(f"{name}: has no '{metric.column}', so no metric '{metric.name}'.")
+            logger.warning(
+                f"{name}: has no '{metric.column}', so metric '{metric.name}' is left out."
+            )

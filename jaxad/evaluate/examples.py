@@ -23,12 +23,12 @@ class Examples:
     """M slices of a test split, each stored once.
 
     Attributes:
-        ids: of the slices.
+        ids: the ids of the slices.
         labels: 1 = anomalous, 0 = normal.
         scores: higher = more anomalous.
         images: in [0, 1].
         pixel: anomaly maps.
-        reconstructions: by name.
+        reconstructions: the reconstructions, by name.
         maps: anomaly maps by name, where a system has several.
         masks: 1 = anomalous; None where the data have none.
         kinds: marks the slices of each of `KINDS`; a slice can be of several.
@@ -91,8 +91,8 @@ def write_examples(
         path: the file.
         split: the test split.
         kinds: rows of the split, from `choose`.
-        images: of `rows_of(kinds)`, in [0, 1].
-        scores: of these images.
+        images: the images of `rows_of(kinds)`, in [0, 1].
+        scores: the scores of these images.
     """
     rows = rows_of(kinds)
     arrays = {

@@ -30,7 +30,7 @@ Labels = Int[np.ndarray, " n"]
 PIXELS = "pixels"
 
 _FIELD = "config.evaluate.metrics"
-#: Keys of `metrics.json` that hold something else than a metric, beside `num_*`.
+#: Keys of `metrics.json` that hold something other than a metric, besides `num_*`.
 _OTHER_KEYS = ("checkpoint_step", "score_weights", "decisions", "trivial")
 
 
@@ -155,7 +155,7 @@ def load_metrics(config: ConfigDict) -> tuple[Metric, ...]:
     """Returns the metrics of a run: `METRICS`, then those of `config.evaluate.metrics`.
 
     Raises:
-        UserError: an object that the config names cannot be imported or is no usable metric.
+        UserError: an object that the config names cannot be imported or is not a usable metric.
     """
     return union([METRICS, [_external(name) for name in config.evaluate.metrics]])
 
@@ -232,7 +232,7 @@ def estimate(
         labels: 1 = anomalous, [N].
         values: the metric's column, [N].
         groups: number of each image's patient, [N].
-        resamples: of the bootstrap.
+        resamples: the number of bootstrap resamples.
 
     Raises:
         RunError: see `Metric.value`.

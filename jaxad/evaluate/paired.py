@@ -57,14 +57,14 @@ def comparable(metrics: Sequence[Metric], runs: Sequence[ScoredSplit]) -> tuple[
 
 
 def errors_first(metrics: Iterable[Metric]) -> tuple[Metric, ...]:
-    """Sorts metrics as tables show them: those of which less is better come first."""
+    """Sorts metrics as tables show them: those where less is better come first."""
     return tuple(sorted(metrics, key=lambda metric: metric.higher_is_better))
 
 
 def under_counts(
     metric: Metric, run: ScoredSplit, counts: Counts
 ) -> Float[np.ndarray, " resamples"]:
-    """Returns the metric with each patient counted that often; NaN where a class is missing."""
+    """Returns the metric with each patient counted `counts` times; NaN where a class is missing."""
     values = run.columns[metric.column]
     return resampled(metric, run.labels, values, run.groups, counts.shape[1])(counts)
 
@@ -99,8 +99,9 @@ def difference(
 ) -> Difference:
     """Returns the mean over our runs minus the mean over theirs.
 
-    With `resample_runs` the interval covers the spread over training seeds: not at all with one run
-    on a side, roughly with two or three. Without, it is over patients alone, for these very runs.
+    With `resample_runs`, the interval covers the spread over training seeds: not at all if one side
+    has a single run, roughly if it has two or three. Without it, the interval covers only the
+    spread over patients, for the given runs.
     """
     rng = np.random.default_rng(0)
     size = int(ours[0].groups.max()) + 1

@@ -32,7 +32,7 @@ def estimate_pixels(
         masks: 1 = anomalous.
         maps: anomaly maps, higher = more anomalous.
         groups: number of each image's patient, [N].
-        resamples: of the bootstrap.
+        resamples: the number of bootstrap resamples.
     """
     curves = {
         metric.name: (metric.curve, metric.by_region)

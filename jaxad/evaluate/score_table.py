@@ -24,7 +24,7 @@ class ScoreTable:
     """The rows of a `scores.csv`.
 
     Attributes:
-        ids: of the images.
+        ids: the ids of the images.
         groups: the patient of each image.
         positions: slice index of each image; None without positions.
         labels: 1 = anomalous, 0 = normal.

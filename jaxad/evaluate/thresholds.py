@@ -33,7 +33,7 @@ class Decision:
 
     Attributes:
         threshold: a score above it is called anomalous.
-        f1: of the anomalous class; 0 where nothing is called anomalous.
+        f1: the F1 score of the anomalous class; 0 where nothing is called anomalous.
         accuracy: share of correct calls.
         sensitivity: share of the anomalous rows that are called anomalous.
         specificity: share of the normal rows that are called normal.
@@ -58,7 +58,7 @@ _FIGURES: Mapping[str, Callable[..., Any]] = {
 
 
 def _counts(labels: Labels, scores: Scalars, threshold: float) -> Bool[np.ndarray, "n 4"]:
-    """Marks each row as true positive, false positive, anomalous, normal."""
+    """Marks true positives, false positives, anomalous rows and normal rows."""
     called, anomalous = scores > threshold, labels == 1
     return np.stack([called & anomalous, called & ~anomalous, anomalous, ~anomalous], axis=1)
 

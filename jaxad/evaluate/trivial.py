@@ -35,26 +35,26 @@ def _standard_deviation(images: Images) -> Scalars:
 
 
 def _area(images: Images) -> Scalars:
-    """Share of foreground pixels."""
+    """Returns the share of foreground pixels."""
     return (images > 0).any(axis=-1).mean(axis=(1, 2)).astype(images.dtype)
 
 
 def _total_variation(images: Images) -> Scalars:
-    """Mean absolute difference of neighbouring pixels, summed over both directions."""
+    """Returns the mean absolute difference of neighbouring pixels, summed over both directions."""
     down = np.abs(np.diff(images, axis=1)).mean(axis=(1, 2, 3))
     across = np.abs(np.diff(images, axis=2)).mean(axis=(1, 2, 3))
     return down + across
 
 
 def _pixel_gaussian(train: Images) -> Callable[[Images], Scalars]:
-    """Mean squared z-score, by each pixel's training mean and standard deviation."""
+    """Returns the mean squared z-score, by each pixel's mean and deviation in training."""
     center = train.mean(axis=0)
     spread = np.maximum(train.std(axis=0), _LEAST_DEVIATION)
     return lambda images: (((images - center) / spread) ** 2).mean(axis=(1, 2, 3))
 
 
 def _pca(train: Images) -> Callable[[Images], Scalars]:
-    """Mean squared residual of a projection onto the leading principal components."""
+    """Returns the mean squared residual of a projection onto the leading principal components."""
     flat = train.reshape(len(train), -1)
     components = min(PCA_COMPONENTS, *flat.shape)
     model = sklearn.decomposition.PCA(components, svd_solver="randomized", random_state=0)

@@ -49,10 +49,10 @@ SYSTEMS: Mapping[str, System] = {
 
 
 def title(name: str) -> str:
-    """Returns the name of a system for people.
+    """Returns the readable name of a system.
 
     Args:
-        name: `config.model.name` or an experiment of a study. Of a class of another package the
+        name: `config.model.name` or an experiment of a study. For a class of another package, the
             class name is shown; any other name is shown with spaces for underscores.
     """
     if name in SYSTEMS:
@@ -97,7 +97,7 @@ def build(name: str, fields: Mapping[str, Any], **common: Any) -> Model:
         if field.default is field.default_factory is dataclasses.MISSING
         and field.name not in {*fields, *common}
     ]:
-        raise UserError(f"config.model.{missing[0]}: not set; model '{name}' needs it.")
+        raise UserError(f"config.model.{missing[0]}: missing, but model '{name}' needs it; set it.")
     model: Any = model_class(**fields, **common)
     _check_interface(name, model)
     return model
@@ -120,7 +120,9 @@ def _find_class(name: str) -> Any:
 def _check_interface(name: str, model: object) -> None:
     """Raises a UserError if a system lacks attributes or methods of its protocol."""
     if missing := _missing(Model, model):
-        raise UserError(f"{_FIELD}: '{name}' has no {', '.join(missing)}; see jaxad.types.Model.")
+        raise UserError(
+            f"{_FIELD}: '{name}' has no {', '.join(missing)}; add what jaxad.types.Model describes."
+        )
     trained, fitted = _missing(TrainedModel, model), _missing(FittedModel, model)
     if trained and fitted:
         raise UserError(

@@ -1,4 +1,4 @@
-"""AE-FLOW: a frozen encoder, a normalizing flow on its features, and a decoder behind the flow.
+"""AE-FLOW: a frozen encoder, a normalising flow on its features, and a decoder behind the flow.
 
 Zhao et al. 2023, "AE-FLOW: Autoencoders with Normalizing Flows for Medical Images Anomaly
 Detection". Of an image x:
@@ -40,7 +40,7 @@ PixelMap = Float[Array, "batch height width"]
 
 
 class Decoder(nn.Module):
-    """Maps z' [B, H / 16, W / 16, C] to images [B, H, W, image_channels], linear at its end.
+    """Maps z' [B, H / 16, W / 16, C] to images [B, H, W, image_channels], with a linear output.
 
     Attributes:
         widths: channels after the first three doublings.
@@ -67,7 +67,7 @@ class Decoder(nn.Module):
 
 @dataclasses.dataclass(frozen=True)
 class _Outputs:
-    """Outputs of flow and decoder: z', each place's share of the log-det, the reconstruction."""
+    """Outputs of flow and decoder: z', each position's part of the log-det, the reconstruction."""
 
     z_prime: FeatureMap
     log_det: PlaceMap
@@ -119,7 +119,7 @@ class AEFlow(PretrainedSystem):
         if min(self.image_shape[:2]) < ops.SSIM_WINDOW:
             raise UserError(
                 f"config.data.image_size: {self.image_shape[0]} is less than SSIM's window "
-                f"({ops.SSIM_WINDOW})."
+                f"({ops.SSIM_WINDOW}); choose a larger one."
             )
         self._flow_settings  # noqa: B018 - checks its fields
         if self.decoder_widths and (len(self.decoder_widths) != 3 or min(self.decoder_widths) < 1):
@@ -130,7 +130,7 @@ class AEFlow(PretrainedSystem):
 
     @property
     def num_latents(self) -> int:
-        """Dimensions of z'."""
+        """The number of dimensions of z'."""
         rows, columns, channels = self._feature_shape
         return rows * columns * channels
 
@@ -239,8 +239,8 @@ class AEFlow(PretrainedSystem):
         """Scores images by Eq. 2; its two parts are components, so that any beta follows from them.
 
         The maps are the squared error, 1 - SSIM (the nearest full window's at the border), and each
-        place's share of the negative log-likelihood, linearly interpolated; each averaged over
-        channels. Features see the whole image, so that a place's share also reflects its
+        position's share of the negative log-likelihood, linearly interpolated; each averaged over
+        channels. Features see the whole image, so that a position's share also reflects its
         surroundings.
         """
         outputs, _ = self._decode(variables, self.features(variables, images), train=False)

@@ -169,10 +169,10 @@ def decompose(branches: Branches, x: Pixels, keys: ExampleKeys | None) -> Decomp
 
 
 def loss_terms(parts: Decomposition, x: Pixels, variance: float) -> dict[str, PerExample]:
-    """Returns the unweighted terms of Eq. 9 by name, in the order of `Parts.terms`; nats, each [B].
+    """Returns the unweighted terms of Eq. 9 by name, each [B], in nats, in order of `Parts.terms`.
 
-    The norms are Gaussian negative log-likelihoods with the constant variance c (Eq. 8), the
-    third that of a zero image.
+    The three norms are Gaussian negative log-likelihoods with the constant variance c (Eq. 8); the
+    third one compares x_zero with a zero image.
     """
     nll, levels = ops.gaussian_negative_log_likelihood, parts.levels
     terms: dict[str, PerExample] = {}

@@ -2,7 +2,7 @@
 
 Rudolph, Wandt and Rosenhahn 2021, "Same Same But DifferNet: Semi-Supervised Defect Detection with
 Normalizing Flows" (WACV). The frozen encoder sees each view T(x) of an image at several scales;
-y joins the means of the features over places:
+y joins the means of the features over positions:
 
     L      = - log p(z') - log |det dz'/dy|, per dimension                            (Eq. 2)
     score  = mean over views of - log p(z'), per dimension                            (Eq. 4)
@@ -70,14 +70,15 @@ class DifferNet(PretrainedSystem):
         for scale in self.scales:
             if height % scale or width % scale:
                 raise UserError(
-                    f"config.model.scales: {scale} does not divide the image size {height}."
+                    f"config.model.scales: {scale} does not divide the image size {height}; choose "
+                    "a divisor."
                 )
             self._encoder.check_images((height // scale, width // scale, channels))
         self.flow(train=False)  # checks its fields
 
     @property
     def num_latents(self) -> int:
-        """Dimensions of z'."""
+        """The number of dimensions of z'."""
         return len(self.scales) * self._encoder.channels
 
     @property
@@ -85,7 +86,7 @@ class DifferNet(PretrainedSystem):
         return Backbone(self.backbone, stride=self.stride, dtype=self.dtype)
 
     def flow(self, *, train: bool) -> Flow:
-        """Returns the flow in training or evaluation mode; a vector is a map of one place."""
+        """Returns the flow in training or evaluation mode; a vector is a map of one position."""
         settings = FlowSettings(num_blocks=self.num_blocks, subnet="dense")
         return Flow(self.num_latents, settings, train, self.axis_name, self.dtype)
 
@@ -96,7 +97,7 @@ class DifferNet(PretrainedSystem):
 
     @property
     def encoder_description(self) -> str:
-        """Everything that features depend on beside the encoder's variables and the image."""
+        """Everything that features depend on besides the encoder's variables and the image."""
         return f"{self._encoder.description}, means at {self.scales} of {self.views} rotations"
 
     def features(self, variables: Variables, images: Images) -> Views:
@@ -112,7 +113,7 @@ class DifferNet(PretrainedSystem):
         return 2 * math.pi / self.views * jnp.arange(self.views)
 
     def _encode(self, variables: Variables, images: Images) -> Float[Array, "batch features"]:
-        """Returns y of images as they are."""
+        """Returns y of the given images, without rotating them."""
         batch, height, width, channels = images.shape
         parts = []
         for scale in self.scales:
@@ -127,7 +128,7 @@ class DifferNet(PretrainedSystem):
     def _likelihood_terms(
         self, variables: Variables, y: Views, *, train: bool
     ) -> tuple[dict[str, Float[Array, "batch views"]], Variables]:
-        """Returns likelihood terms of every view, in nats per dimension; and updated variables."""
+        """Returns the likelihood terms of every view (nats per dimension) and updated variables."""
         maps = y.reshape(-1, 1, 1, self.num_latents)
         (z_prime, log_det), variables = networks.apply(
             variables, "flow", self.flow(train=train), maps, train=train
@@ -161,7 +162,7 @@ class DifferNet(PretrainedSystem):
         return {"model": terms["feature_nll"]}, LossAux(terms, networks.state_of(variables))
 
     def score(self, variables: Variables, images: Images) -> Scores:
-        """Scores images by the mean over views; the map is of the views' smoothed gradients."""
+        """Scores images by the mean over views; maps average the views' smoothed gradients."""
 
         def terms_of(view: Images) -> dict[str, PerExample]:
             y = self._encode(variables, view)[:, None]
@@ -198,7 +199,7 @@ def _rotate_all(images: Images, angle: Float[Array, ""]) -> Images:
 
 
 def _smooth(maps: Images) -> Images:
-    """Smooths maps with G, whose deviation is at least one pixel."""
+    """Smooths maps with a Gaussian whose standard deviation is at least one pixel."""
     deviation = max(1.0, maps.shape[1] * _SMOOTHING)
     size = 2 * math.ceil(3 * deviation) + 1
     return dm_pix.gaussian_blur(maps, deviation, size, padding="SAME")

@@ -34,8 +34,8 @@ _EPSILON = 1e-12
 class FAnoGAN(LatentSystem):
     """f-AnoGAN as a `jaxad.types.TrainedModel`.
 
-    `norm` is that of generator and encoder. The critic has group norm or none, since its penalty is
-    that of each image alone.
+    `norm` applies to the generator and the encoder. The critic has group norm or none, because its
+    gradient penalty is computed for each image on its own.
 
     Attributes:
         gradient_penalty: lambda, the weight of the critic's gradient penalty.

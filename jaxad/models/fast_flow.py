@@ -10,7 +10,7 @@ subnets maps them to z':
 
 The paper's map is that mean itself, negative: a density, which underflows to 0 far from the normal
 images, where all anomalies then score alike. Its logarithm does not underflow. The log density is
-what is upsampled (linearly), so that the two differ between the places of a level.
+what is upsampled (linearly), so that the two differ between the positions of a level.
 
 The layer norm, without which the flow does not train, has no parameters: a trained scale before
 the flow would raise the likelihood without bound by shrinking the features to a point.
@@ -58,7 +58,7 @@ class FastFlow(PyramidSystem):
 
     @property
     def num_latents(self) -> int:
-        """Dimensions of the z' of all levels."""
+        """The number of dimensions of z', over all levels."""
         return sum(rows * columns * channels for rows, columns, channels in self._shapes)
 
     @property
@@ -87,7 +87,7 @@ class FastFlow(PyramidSystem):
         return {**networks.join(flows), "encoder": self._encoder.unread_variables}
 
     def _normalise(self, level: FeatureMap, stride: int) -> FeatureMap:
-        """Normalises all numbers of an image's level to mean 0 and variance 1 (layer norm)."""
+        """Normalises each image's features of one level to mean 0 and variance 1 (layer norm)."""
         mean = jnp.mean(level, axis=(1, 2, 3), keepdims=True)
         variance = jnp.mean((level - mean) ** 2, axis=(1, 2, 3), keepdims=True)
         return (level - mean) * jax.lax.rsqrt(variance + _EPSILON)
@@ -95,7 +95,7 @@ class FastFlow(PyramidSystem):
     def _transform(
         self, variables: Variables, features: Flat, *, train: bool
     ) -> tuple[list[tuple[FeatureMap, PlaceMap]], Variables]:
-        """Returns z' and each place's share of the log-det by level, and updated variables."""
+        """Returns z' and each position's part of the log-det by level, and updated variables."""
         transformed = []
         levels = zip(self.flows(train=train), self._levels(features), strict=True)
         for level, (flow, z) in enumerate(levels):

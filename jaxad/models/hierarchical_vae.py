@@ -187,12 +187,12 @@ class HierarchicalVAE:
 
     @property
     def _halvings(self) -> list[int]:
-        """How often the image is halved on the way to z1 and z2, for those in `parts`."""
+        """How many times the image size is halved to get to z1 and z2, for those in `parts`."""
         return [4] * self.parts.z1 + [2] * self.parts.z2
 
     @property
     def num_latents(self) -> int:
-        """Latent variables of an image, over all levels."""
+        """The number of latent variables of an image, over all levels."""
         height, width, _ = self.image_shape
         return sum(
             channels * (height >> halvings) * (width >> halvings)
@@ -259,9 +259,9 @@ class HierarchicalVAE:
         """Scores images by the approximate negative ELBO: nll + kl_high + kl_low.
 
         The pixel map is each pixel's share of the likelihood term without its constant,
-        (x - x_hat)^2 / 2c averaged over channels. Systems with both levels have the same map of
-        terms 1 and 3, `high` (x - x_high) and `zero` (x_zero), and of what the low level alone
-        explains, `low` (x_low). Terms 1 and 3 are components without weight.
+        (x - x_hat)^2 / 2c averaged over channels. Systems with both levels also have such maps
+        for terms 1 and 3, `high` (x - x_high) and `zero` (x_zero), and for what the low level
+        alone explains, `low` (x_low). Terms 1 and 3 are components without weight.
 
         The expectation over the posteriors (Eq. 8) is taken at their means, or as the mean over
         `score_samples` draws; components, maps and reconstructions are then means over the draws.
@@ -286,7 +286,7 @@ class HierarchicalVAE:
         levels = parts.levels
 
         def energy(difference: Images) -> Float[Array, "batch height width"]:
-            """Returns each pixel's share of a Gaussian likelihood, without its constant."""
+            """Returns each pixel's term of a Gaussian NLL, without its constant."""
             return jnp.mean(difference**2, axis=-1) / (2 * self.variance)
 
         residual = energy(images - levels.x_hat)

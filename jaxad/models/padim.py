@@ -1,14 +1,14 @@
-"""PaDiM: a Gaussian of the encoder's features at every place of the image.
+"""PaDiM: a Gaussian of the encoder's features at every position of the image.
 
 Defard et al. 2021, "PaDiM: a Patch Distribution Modeling Framework for Anomaly Detection and
 Localization". The frozen encoder's features of several strides are concatenated at the resolution
-of the finest one (each place of a coarser level stands for the places that it covers) and reduced
-to a fixed random choice of channels x. Over the training images, at each place:
+of the finest one (each position of a coarser level stands for the positions that it covers) and
+reduced to a fixed random choice of channels x. Over the training images, at each position:
 
     mu, Sigma = mean of x, covariance of x + 0.01 I                                     (Eq. 1)
     M         = sqrt((x - mu)^T Sigma^-1 (x - mu))                                      (Eq. 2)
     map       = M, upsampled, smoothed with a Gaussian of 4 pixels
-    score     = max over places of M
+    score     = max over positions of M
 """
 
 import dataclasses
@@ -40,7 +40,7 @@ class PaDiM(PyramidSystem):
 
     Attributes:
         num_channels: channels in the random choice, at most those of all levels together. Memory
-            and file size grow with its square times the number of places.
+            and file size grow with its square times the number of positions.
     """
 
     score_weights: ClassVar[Mapping[str, float]] = {"distance": 1.0}
@@ -52,12 +52,12 @@ class PaDiM(PyramidSystem):
         if self.num_channels > self._total_channels:
             raise UserError(
                 f"config.model.num_channels: {self.num_channels} is more than the "
-                f"{self._total_channels} channels of config.model.strides."
+                f"{self._total_channels} channels of config.model.strides; choose a smaller number."
             )
 
     @property
     def num_latents(self) -> int:
-        """Numbers in the vectors of an image."""
+        """The count of numbers in an image's feature vectors."""
         return self._num_places * self.num_channels
 
     def init_variables(self, key: Key[Array, ""]) -> Variables:
@@ -74,7 +74,7 @@ class PaDiM(PyramidSystem):
         }
 
     def vectors(self, features: Flat, chosen: Int[Array, " channels"]) -> Vectors:
-        """Returns the chosen channels at every place, row by row."""
+        """Returns the chosen channels at every position, row by row."""
         joined = self._join(self._levels(features.astype(jnp.float32)), "nearest")
         kept = jnp.take(joined, chosen, axis=-1, mode="clip")
         return kept.reshape(features.shape[0], self._num_places, self.num_channels)
@@ -107,10 +107,10 @@ class PaDiM(PyramidSystem):
 
 
 class _Moments:
-    """Sums of vectors and of their outer products at every place, in float64.
+    """Sums of vectors and of their outer products at every position, in float64.
 
-    Vectors are taken relative to the mean of the first part, so that the covariance keeps its
-    digits where means are large.
+    Vectors are taken relative to the mean of the first part, so that the covariance stays precise
+    where means are large.
     """
 
     def __init__(self, num_places: int, num_channels: int):
@@ -134,7 +134,7 @@ class _Moments:
     def whiten(
         self,
     ) -> tuple[Float[np.ndarray, "places channels"], Float[np.ndarray, "places channels channels"]]:
-        """Returns mu and L^-1 of every place (Eq. 1, Sigma = L L^T), float32."""
+        """Returns mu and L^-1 of every position (Eq. 1, Sigma = L L^T), float32."""
         mean = self._sum / self._count
         whitening = np.empty(self._products.shape, np.float32)
         ridge = RIDGE * np.eye(mean.shape[1])

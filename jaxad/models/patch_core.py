@@ -1,7 +1,7 @@
 """PatchCore: distances of an image's patches from a memory of normal patches.
 
 Roth et al. 2022, "Towards Total Recall in Industrial Anomaly Detection" (CVPR). A patch is the
-mean of the frozen encoder's features over 3x3 places, at several strides: coarser levels are
+mean of the frozen encoder's features over 3x3 positions, at several strides: coarser levels are
 upsampled (bilinear) and concatenated with the finest one. The memory is a coreset of the training
 patches: starting at random, each step adds the patch that is farthest from all chosen ones
 (greedy k-centre, its Algorithm 1; distances in a random projection).
@@ -63,12 +63,12 @@ class PatchCore(PyramidSystem):
         if self.neighbours > self.memory_size:
             raise UserError(
                 f"config.model.neighbours: {self.neighbours} is more than config.model.memory_size "
-                f"({self.memory_size})."
+                f"({self.memory_size}); choose a smaller number."
             )
 
     @property
     def num_latents(self) -> int:
-        """Numbers in the patches of an image."""
+        """The count of numbers in an image's patch features."""
         return self._num_places * self._total_channels
 
     def init_variables(self, key: Key[Array, ""]) -> Variables:
@@ -81,7 +81,7 @@ class PatchCore(PyramidSystem):
         }
 
     def patches(self, features: Flat) -> FeatureMap:
-        """Returns the locally aware patch features at the places of the finest level."""
+        """Returns the locally aware patch features at the positions of the finest level."""
         # Places outside of the map do not count.
         means = [
             nn.avg_pool(level, (3, 3), padding="SAME", count_include_pad=False)
@@ -158,7 +158,7 @@ class _Sample:
         return self._rows
 
     def add(self, rows: HostPatches) -> None:
-        """Offers rows to the sample."""
+        """Adds rows; once the sample is full, each replaces a random row or is dropped."""
         room = self._size - len(self._rows)
         numbers = self._num_seen + np.arange(len(rows))
         self._num_seen += len(rows)

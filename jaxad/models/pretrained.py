@@ -56,7 +56,7 @@ class PretrainedSystem(abc.ABC):
 
     @property
     def encoder_description(self) -> str:
-        """Everything that features depend on beside the encoder's variables and the image."""
+        """Everything that features depend on besides the encoder's variables and the image."""
         return self._encoder.description
 
     def pretrained_variables(self, key: Key[Array, ""]) -> Variables:
@@ -68,7 +68,7 @@ class PretrainedSystem(abc.ABC):
         """Returns the features of images, float32."""
 
     def _batch_features(self, variables: Variables, batch: Batch) -> Features:
-        """Returns the features that come with a batch, else those of its images; constants."""
+        """Returns the features that come with a batch, else computes them; without gradients."""
         if "features" in batch:
             features = batch["features"]
         else:
@@ -102,7 +102,7 @@ class PyramidSystem(PretrainedSystem):
 
     @property
     def encoder_description(self) -> str:
-        """Everything that features depend on beside the encoder's variables and the image."""
+        """Everything that features depend on besides the encoder's variables and the image."""
         return f"{self._encoder.description}, pyramid of {self.strides}"
 
     @property
@@ -166,7 +166,7 @@ class PyramidSystem(PretrainedSystem):
         )
 
     def _draw_map(self, distances: Float[Array, "batch places"]) -> PixelMap:
-        """Upsamples the distances of the finest level's places (bilinear) and smooths them."""
+        """Upsamples the distances of the finest level's positions (bilinear) and smooths them."""
         shape = (distances.shape[0], *self.image_shape[:2])
         grid = distances.reshape(-1, *self._grid)
         return ops.gaussian_smoothing(jax.image.resize(grid, shape, "linear"), _SMOOTHING)

@@ -1,4 +1,4 @@
-"""VQ-VAE-2 with two levels, as the pchVAE paper compares it.
+"""VQ-VAE-2 with two levels, as the pchVAE paper uses it for comparison.
 
 Razavi, van den Oord and Vinyals 2019, "Generating Diverse High-Fidelity Images with VQ-VAE-2",
 without its second stage (the prior over codes): the pchVAE paper reconstructs and scores with the
@@ -128,7 +128,7 @@ class VQVAE2:
 
     @property
     def num_latents(self) -> int:
-        """Codes of an image, top and bottom."""
+        """The number of codes of an image, top and bottom."""
         height, width, _ = self.image_shape
         return (height // 4) * (width // 4) + (height // 8) * (width // 8)
 
@@ -197,7 +197,7 @@ class VQVAE2:
 
 
 def _as_batch(images: Images) -> tuple[Images, Bool[Array, " batch"], Int[Array, " batch"]]:
-    """Returns images with validity and place, which only training uses."""
+    """Returns images as a batch with `_valid` and `_index`, which only training uses."""
     batch = images.shape[0]  # not `len`: exported programs take any number
     return images, jnp.ones(batch, bool), jnp.arange(batch, dtype=jnp.int32)
 

@@ -26,7 +26,7 @@ class _Network(nn.Module):
 
     Attributes:
         widths: channels after each halving of height and width.
-        depth: residual 3x3 convolutions at each resolution but those next to the image.
+        depth: residual 3x3 convolutions at each resolution except those next to the image.
         norm: kind of normalisation, one of `jaxad.nn.blocks.NORMS`.
         train: whether batch norm uses the batch's statistics.
         axis_name: axis that batch norm averages over in training.
@@ -103,9 +103,9 @@ class LatentSystem:
     """Base of systems of convolutional encoders and generators that share their sizes.
 
     Attributes:
-        image_shape: (H, W, C); H and W are multiples of 2 to the number of `widths`.
+        image_shape: (H, W, C); H and W are multiples of 2 ** len(widths).
         widths: channels after each halving of height and width.
-        depth: residual 3x3 convolutions at each resolution but the image's.
+        depth: residual 3x3 convolutions at each resolution except the image's.
         latents: length of the vector between encoder and generator.
         norm: kind of normalisation, one of `jaxad.nn.blocks.NORMS`.
         dtype: dtype of the convolutions; parameters stay float32.

@@ -1,9 +1,9 @@
 """Convolutional blocks that change the resolution by two.
 
 Down is a 2x2 convolution of stride 2, Up a 2x2 transposed convolution of stride 2. Their windows do
-not overlap, so that both are a dense layer per pixel and a rearrangement between channels and
-pixels. Written so, they are fast on every backend; on a CPU the weight gradient of a strided
-transposed convolution takes a hundred times as long.
+not overlap, so each is computed as a dense layer per pixel and a rearrangement between channels and
+pixels. This is fast on every backend; on a CPU, the weight gradient of a strided transposed
+convolution would take a hundred times as long.
 """
 
 from collections.abc import Callable

@@ -1,16 +1,16 @@
 """Two-dimensional convolutions that are fast on a CPU: a hook for `flax.linen.Conv`.
 
 XLA compiles five kinds of convolutions to slow programs for CPUs (`benchmarks/convolutions.py`).
-They are written otherwise here, for every backend: updates of pchVAE and VQ-VAE-2 take no longer on
-a GPU with them (`docs/performance.md`). Every other convolution is XLA's.
+This module writes them differently, for every backend: updates of pchVAE and VQ-VAE-2 take no
+longer on a GPU with them (`docs/performance.md`). Every other convolution is XLA's.
 
-- A 1x1 convolution is a matrix product of every place's channels.
+- A 1x1 convolution is a matrix product of every position's channels.
 - The weight gradient of a wide 3x3 convolution is a matrix product for each of the nine taps: x at
-  every place times the output's gradient at the place beside it. XLA computes one convolution with
-  a window as large as the image. Here it is three products, one for the taps of each column: the
-  image is laid out once with its channels outermost, so that the taps copy whole rows of it. The
-  copies take about three times the image's memory.
-- A 3x3 convolution to less than 16 features is one matrix product to three times as many, of which
+  every position times the output's gradient at the position beside it. XLA computes one convolution
+  with a window as large as the image. Here it is three products, one for the taps of each column:
+  the image is laid out once with its channels outermost, so that the taps copy whole rows of it.
+  The copies take about three times the image's memory.
+- A 3x3 convolution to fewer than 16 features is one matrix product to three times as many, of which
   three shifted thirds are added up.
 - A convolution whose features are not a multiple of 16 is padded to one and cropped: XLA's takes up
   to twice as long for 60 features as for 64.
@@ -74,7 +74,7 @@ def _convolve(x: FeatureMap, kernel: Kernel, precision: jax.lax.PrecisionLike) -
 
 
 def _narrow(x: FeatureMap, kernel: Kernel, precision: jax.lax.PrecisionLike) -> SameOutput:
-    """Multiplies each place's row of three by the taps of all rows, then adds up the rows."""
+    """Multiplies each position's row of three by the taps of all rows, then adds up the rows."""
     height, width, channels = x.shape[1:]
     padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
     beside = jnp.concatenate([padded[:, :, tap : tap + width] for tap in range(3)], axis=-1)
@@ -130,7 +130,7 @@ def _pointwise(
     strides: Sequence[int],
     precision: jax.lax.PrecisionLike,
 ) -> Output:
-    """Returns the matrix product of every place that the strides reach."""
+    """Returns the matrix product of every position that the strides reach."""
     reached = x[:, :: strides[0], :: strides[1]]
     product = jnp.matmul(reached.reshape(-1, x.shape[-1]), kernel[0, 0], precision=precision)
     return product.reshape(*reached.shape[:3], -1)
@@ -191,7 +191,7 @@ def _depthwise_backward(
     saved: tuple[FeatureMap, DepthwiseKernel],
     gradient: DepthwiseOutput,
 ) -> tuple[FeatureMap, DepthwiseKernel]:
-    """Is a sum over taps as well; XLA's gradient adds a padded image for each of them."""
+    """Returns the gradient as a sum over taps; XLA's own adds a padded image for each tap."""
     x, kernel = saved
     around = []
     for axis in range(2):

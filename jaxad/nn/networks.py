@@ -27,7 +27,7 @@ def apply(
     """Applies one network to its own part of the variables.
 
     Returns:
-        The network's output; and all variables, with the network's part of every collection but
+        The network's output; and all variables, with the network's part of every collection except
         the parameters updated if `train`.
     """
     inner = {name: tree[network] for name, tree in variables.items() if network in tree}
@@ -38,5 +38,5 @@ def apply(
 
 
 def state_of(variables: Variables) -> Variables:
-    """Returns all collections but the parameters."""
+    """Returns all collections except the parameters."""
     return {name: tree for name, tree in variables.items() if name != "params"}

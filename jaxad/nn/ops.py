@@ -109,7 +109,7 @@ SSIM_WINDOW, SSIM_DEVIATION = 11, 1.5
 
 
 def structural_similarity(x: Images, y: Images) -> Float[Array, "batch rows columns channels"]:
-    """Returns SSIM at every place where the window lies inside of the image.
+    """Returns SSIM at every position where the window lies inside the image.
 
     Wang et al. 2004 with a Gaussian window, K1 = .01, K2 = .03 and a data range of 1, the range of
     images in this package: a range taken from the data would make a score depend on other images.
@@ -121,7 +121,7 @@ def structural_similarity(x: Images, y: Images) -> Float[Array, "batch rows colu
 
 
 def _blurred(images: Images) -> Float[Array, "batch rows columns channels"]:
-    """Returns the Gaussian window's mean at every place where it lies inside of the image.
+    """Returns the Gaussian window's mean at every position where it lies inside the image.
 
     Products with banded matrices: on a CPU convolutions of a single channel take five to eight
     times as long (`benchmarks/similarity.py`).
@@ -132,7 +132,7 @@ def _blurred(images: Images) -> Float[Array, "batch rows columns channels"]:
 
 
 def _window_means(side: int, dtype: DTypeLike) -> Float[Array, "places side"]:
-    """Returns the matrix that maps a line of pixels to the window's means inside of it."""
+    """Returns the matrix that maps a line of pixels to the means of windows inside it."""
     distance = np.arange(SSIM_WINDOW) - SSIM_WINDOW // 2
     window = np.exp(-0.5 * (distance / SSIM_DEVIATION) ** 2)
     places = side - SSIM_WINDOW + 1

@@ -30,7 +30,7 @@ DEAD_SHARE = 0.03
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Quantised:
-    """Vectors replaced by codes.
+    """Vectors that were replaced with codes.
 
     Attributes:
         vectors: the codes; their gradient passes to the vectors unchanged (straight-through).
@@ -72,7 +72,7 @@ def moving_average(old: Array, new: Array, decay: float) -> Array:
 
 
 class Quantiser(nn.Module):
-    """Replaces vectors by the nearest of K codes.
+    """Replaces vectors with the nearest of K codes.
 
     The collection `codebook` holds `count` [K] and `total` [K, D], moving averages of each code's
     visits and of the sum of its vectors (the code is their quotient); `visits` [K], the moving
@@ -101,7 +101,7 @@ class Quantiser(nn.Module):
         Args:
             vectors: float32 [B, ..., D].
             valid: False for padding, which does not move the codebook.
-            index: place of each example in the global batch.
+            index: position of each example in the global batch.
         """
         count = self.variable("codebook", "count", jnp.ones, (self.num_codes,))
         total = self.variable("codebook", "total", self._initial_codebook)
@@ -164,8 +164,8 @@ class Quantiser(nn.Module):
     ) -> tuple[Codebook, Bool[Array, " codes"]]:
         """Draws a vector of the global batch for each code; also returns whether it is valid.
 
-        The draw depends on the number of updates and the place in the global batch, so that it is
-        the same for every layout of the batch over devices.
+        The draw depends on the number of updates and the position in the global batch, so that it
+        is the same for every layout of the batch over devices.
         """
         num_devices = 1 if self.axis_name is None else jax.lax.axis_size(self.axis_name)
         key_example, key_place = jax.random.split(jax.random.key(updates))

@@ -169,7 +169,7 @@ def profile_training(config: ConfigDict, split: Split, folder: Path, steps: int)
 
 
 def _dispatches(steps: int) -> int:
-    """Counts the dispatches in the profile of a phase, with the batch that is only compiled for."""
+    """Counts the dispatches in a phase's profile, including the one that is only compiled."""
     return 1 + WARM_STEPS + 2 * steps + TRACED_STEPS
 
 

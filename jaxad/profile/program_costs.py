@@ -54,7 +54,7 @@ class ProgramCosts:
 
 
 def program_costs(compiled: jax.stages.Compiled) -> ProgramCosts:
-    """Returns the costs of the result of `jax.jit(f).lower(...).compile()`, or of `jax.pmap`."""
+    """Returns the costs of a program that `lower(...).compile()` of `jax.jit(f)` or pmap gave."""
     analysis = _analysis(compiled)
     text = compiled.as_text() or ""
     return ProgramCosts(

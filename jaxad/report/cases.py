@@ -49,7 +49,7 @@ def cases_view(files: SplitFiles) -> dict[str, Any] | None:
 
 
 def images_view(examples: Examples, row: int, columns: list[Column]) -> dict[str, Any]:
-    """The images of one case, its label and the outline of its mask."""
+    """Returns the images of one case, its label and the outline of its mask."""
     return {
         "id": examples.ids[row],
         "label": int(examples.labels[row]),

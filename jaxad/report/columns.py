@@ -23,7 +23,7 @@ MAPS = {
     "low": "map: low level",
     "zero": "map: x_zero",
 }
-#: Reconstructions that are differences: their scale is centered at zero.
+#: Reconstructions that are differences: their scale is centred at zero.
 SIGNED = ("low", "zero")
 
 Images = Float[np.ndarray, "m h w channels"]
@@ -36,8 +36,8 @@ class Column:
     """One column of a contact sheet.
 
     Attributes:
-        title: its heading; "" for none, and no color bar.
-        images: one image per row: gray values [M, H, W], or RGB [M, H, W, 3], shown from 0 to
+        title: its heading; "" for none, and no colour bar.
+        images: one image per row: grey values [M, H, W], or RGB [M, H, W, 3], shown from 0 to
             `high`. NaN is shown as empty.
         low: the value shown darkest.
         high: the value shown brightest.
@@ -82,7 +82,7 @@ def reconstruction_columns(outputs: Examples | Scores) -> dict[str, Column]:
         if name in SIGNED and column.images.ndim == 3:
             column = dataclasses.replace(column, low=-limit, high=limit)
         elif name in SIGNED:
-            # RGB starts at 0: shift the scale so that a difference of zero is mid-gray.
+            # RGB starts at 0: shift the scale so that a difference of zero is mid-grey.
             column = dataclasses.replace(column, images=column.images / (2 * limit) + 0.5)
         columns[name] = column
     return columns
@@ -124,7 +124,7 @@ def sheet_columns(
     Args:
         images: the inputs, in [0, 1].
         outputs: what a system made of them.
-        masks: outlined on residuals and maps, and shown in an extra column.
+        masks: the true masks, outlined on residuals and maps, and shown in an extra column.
     """
     columns = {"input": image_column("input", images)}
     columns.update(reconstruction_columns(outputs))

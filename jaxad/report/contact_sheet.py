@@ -33,7 +33,7 @@ _DATA_SET_COLUMNS = 8
 def draw_sheet(columns: Sequence[Column], row_labels: Sequence[str]) -> Figure:
     """Draws columns of images side by side, each column on one scale.
 
-    Axes of images have the label `cell`, color bars the label `scale`. Each pixel of an image
+    Axes of images have the label `cell`, colour bars the label `scale`. Each pixel of an image
     covers a whole number of the figure's pixels if the image has at most 256 pixels a side.
 
     Args:

@@ -18,10 +18,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from sklearn import metrics
 
-# The palette of Okabe and Ito, distinguishable with any form of color vision.
+# The palette of Okabe and Ito, distinguishable with any form of colour vision.
 BLUE, VERMILLION, SKY, GRAY = "#0072B2", "#D55E00", "#56B4E9", "#6b6b6b"
 
-#: Class -> its color; in the order of labels, 0 = normal and 1 = anomalous.
+#: Class -> its colour; in the order of labels, 0 = normal and 1 = anomalous.
 CLASSES = {"normal": BLUE, "anomalous": VERMILLION}
 
 CSS_PIXELS_PER_INCH = 96
@@ -248,8 +248,8 @@ class ComparedScore:
     Attributes:
         name: the text beside the row.
         is_model: whether it is the score of the model; otherwise a trivial one.
-        raw: of the score itself.
-        corrected: of the score minus the mean of training slices at the same slice position.
+        raw: the AUROC of the score itself.
+        corrected: the AUROC of the score minus its mean over training slices at the same position.
     """
 
     name: str

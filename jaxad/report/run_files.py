@@ -25,12 +25,12 @@ class SplitFiles:
     """The evaluation of a run on one test split; None or empty where a file does not exist.
 
     Attributes:
-        name: of the split.
+        name: the name of the split.
         metrics: `metrics.json`.
         table: `scores.csv` without the rows whose score is not finite.
         num_not_finite: the number of those rows.
         examples: `examples.npz`.
-        stored: the run's calibration; None if it is of another checkpoint than the scores.
+        stored: the run's calibration; None if it was made with another checkpoint than the scores.
     """
 
     name: str

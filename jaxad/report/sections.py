@@ -153,7 +153,7 @@ def decision_rows(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
         name = "Best F1 on one fifth of the patients, tested on the others"
         folds = decisions["five_fold"]
         if folds:
-            note = f"needs labeled anomalies; mean of 5 folds, F1 ± {folds['deviation']['f1']:.3f}"
+            note = f"needs labelled anomalies; mean of 5 folds, F1 ± {folds['deviation']['f1']:.3f}"
             means = {figure: _exact(folds["mean"][figure]) for figure in FIGURES}
             rows.append(_decision_row(name, note, means))
         else:

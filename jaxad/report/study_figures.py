@@ -22,7 +22,7 @@ from jaxad.report.figures import (
     unit_square,
 )
 
-# The palette of Okabe and Ito, ordered so that neighbors differ; black is for baselines.
+# The palette of Okabe and Ito, ordered so that neighbours differ; black is for baselines.
 _COLORS = (BLUE, VERMILLION, "#009E73", "#CC79A7", "#E69F00", SKY)
 _STYLES = ("-", "--", "-.")
 _RATES = np.linspace(0.0, 1.0, 201)
@@ -142,7 +142,7 @@ def heat_map(
         rows: the values of the first setting, from bottom to top.
         columns: the values of the second setting.
         names: the names of both settings.
-        title: of the figure.
+        title: the title of the figure.
     """
     figure = new_figure(90 + 52 * len(columns), 110 + 34 * len(rows))
     axes = figure.add_subplot()

@@ -232,7 +232,8 @@ def _reset() -> None:
 def _handlers(numbers: Sequence[int]) -> Iterator[None]:
     """Makes signals set the flag inside the block.
 
-    Ignored signals stay ignored, and handlers in C stay: Python could not restore them.
+    Ignored signals stay ignored, and handlers of C code stay in place: Python could not restore
+    them.
     """
 
     def note(number: int, frame: FrameType | None) -> None:

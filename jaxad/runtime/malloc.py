@@ -29,7 +29,7 @@ def keep_freed_memory(pixels: int | None) -> bool:
     `GLIBC_TUNABLES` take precedence.
 
     Args:
-        pixels: pixels that a device learns from at once; if they are few, nothing is changed. None
+        pixels: pixels that a device trains on at once; if they are few, nothing is changed. None
             if unknown.
 
     Returns:

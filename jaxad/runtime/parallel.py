@@ -49,7 +49,7 @@ _REMEDIES = {
 
 
 class InFlight:
-    """The programs that the devices have queued, at most `most`. Thread-safe.
+    """The programs that the devices have queued, limited to `most`. Thread-safe.
 
     Args:
         most: the limit.
@@ -148,7 +148,7 @@ class Parallel:
         return len(self._local_devices) == len(self.devices)
 
     def local(self) -> "Parallel":
-        """Returns the same for the devices of this process only."""
+        """Returns the same placement, restricted to the devices of this process."""
         return Parallel(self.mode, tuple(self._local_devices))
 
     @property
@@ -166,7 +166,8 @@ class Parallel:
         """Raises a UserError if the devices cannot share a batch evenly."""
         if batch_size < 1 or batch_size % len(self.devices):
             raise UserError(
-                f"{field}: {batch_size} images cannot be shared by {len(self.devices)} devices; "
+                f"{field}: {batch_size} images cannot be split evenly over {len(self.devices)} "
+                "devices; "
                 f"choose a multiple of {len(self.devices)}."
             )
 
@@ -308,8 +309,8 @@ def warn_of_crowded_cpu() -> None:
     cores = num_cores()
     if devices[0].platform == "cpu" and len(devices) > cores:
         logger.warning(
-            f"warning: {len(devices)} CPU devices share {cores} core{'s' * (cores > 1)}, which "
-            f"takes longer; use at most {cores} (config.cpu_devices)."
+            f"warning: {len(devices)} CPU devices share {cores} core{'s' * (cores > 1)}, which is "
+            f"slower; use at most {cores} (config.cpu_devices)."
         )
 
 

@@ -135,7 +135,7 @@ def is_first() -> bool:
 
 
 def barrier(where: str) -> None:
-    """Waits for all processes; afterwards all find what the first one has written.
+    """Waits until all processes get here; afterwards, all see what the first one has written.
 
     Args:
         where: a name for this barrier, the same in all processes.
@@ -149,11 +149,11 @@ def barrier(where: str) -> None:
 
 
 def notice() -> bool:
-    """Tells whether a signal to any of several processes asks all of them to end.
+    """Tells whether one of several processes received a signal, so that all of them should end.
 
-    False for a single process. Every process must call it equally often: JAX carries the preemption
-    notice to all processes and returns True from the same call in each. JAX takes SIGTERM for a
-    notice; other signals are passed on as SIGTERM.
+    Always False for a single process. All processes must call it the same number of times: JAX
+    broadcasts the notice to all processes, and returns True from the same call in each. JAX reacts
+    only to SIGTERM, so other signals are passed on as SIGTERM.
     """
     import jax
 
@@ -170,7 +170,7 @@ def notice() -> bool:
 def stop_requested() -> bool:
     """Tells whether a signal asks this run to save and stop.
 
-    Each of several processes must call it equally often; see `notice`.
+    All processes must call it the same number of times; see `notice`.
     """
     # JAX handles SIGTERM itself in every run that was joined, even as the only process.
     return notice() if are_several() else interrupts.requested()
@@ -179,7 +179,7 @@ def stop_requested() -> bool:
 def check_signals() -> None:
     """Raises KeyboardInterrupt if a signal is to end this process, or all of several.
 
-    Each of several processes must call it equally often; see `notice`.
+    All processes must call it the same number of times; see `notice`.
     """
     import jax
 

@@ -53,7 +53,7 @@ class Watchdog:
             self._since = None
             seconds = time.monotonic() - start
             if self._reported == start:
-                logger.warning(f"warning: the devices went on after {seconds:.0f} s.")
+                logger.warning(f"warning: the devices resumed after {seconds:.0f} s.")
             self._waits.append(seconds)
 
     def _patience(self) -> float:

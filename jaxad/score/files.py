@@ -44,7 +44,7 @@ class _Source:
     """Images or scans to score.
 
     Attributes:
-        items: in a fixed order.
+        items: the items, in a fixed order.
         read: reads items, in their order.
         reading: how files are read; None for an `.npz` file.
     """

@@ -29,7 +29,7 @@ _LONGEST = 120
 
 
 class Places:
-    """Assigns each item a file inside one folder."""
+    """Assigns each item a file name inside one folder."""
 
     def __init__(self, folder: Path, names: Sequence[str]):
         """Takes the ids of all items, so that no two share a file."""
@@ -38,7 +38,10 @@ class Places:
         self._shared = {short for short, count in counts.items() if count > 1}
 
     def of(self, name: str, suffix: str) -> Path:
-        """Returns an item's file: its id without a known suffix, with a digest if it is shared."""
+        """Returns the path of an item's file, named after the item's id.
+
+        A known suffix of the id is removed; a digest is added if several items would share a name.
+        """
         short = _short(name)
         if short in self._shared:
             digest = hashlib.blake2b(name.encode(errors="surrogateescape"), digest_size=4)
@@ -73,7 +76,7 @@ def write_overlay(
     Args:
         path: the PNG file.
         image: in [0, 1].
-        anomaly_map: of the image.
+        anomaly_map: the anomaly map of the image.
         brightest: the map value that is shown brightest; with one value for all images, colours are
             comparable.
     """
@@ -101,7 +104,7 @@ def write_volume(
     Args:
         path: the `.nii.gz` file.
         rows: the scan.
-        maps: of its slices.
+        maps: the maps of its slices.
         reading: how the scan was read.
     """
     assert rows.grid is not None

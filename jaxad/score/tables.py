@@ -32,8 +32,8 @@ class Tables:
         """Creates the tables, or opens those of an interrupted call.
 
         Args:
-            folder: where they are.
-            columns: of `scores.csv`.
+            folder: the folder they are in.
+            columns: the columns of `scores.csv`.
             task: identifies detector, input and options; tables of another task are rejected.
 
         Raises:
@@ -53,7 +53,9 @@ class Tables:
                 with naming(path):
                     path.write_text(_line(head), encoding="utf-8", errors="surrogateescape")
             elif not path.exists() or path.stat().st_size < sizes[name]:
-                raise UserError(f"'{path}': is shorter than before; choose another --output.")
+                raise UserError(
+                    f"'{path}': is shorter than when it was last written; choose another --output."
+                )
             else:
                 os.truncate(path, sizes[name])
         self._write_progress()

@@ -32,7 +32,7 @@ def kind_difference(kinds: Mapping[str, str], expected: Mapping[str, str]) -> st
     for path in sorted({**kinds, **expected}):
         kind, wanted = kinds.get(path, "missing"), expected.get(path, "none")
         if kind != wanted:
-            return f"{path} is {kind}, the config wants {wanted}"
+            return f"{path} is {kind}, the config needs {wanted}"
     return ""
 
 

@@ -66,7 +66,7 @@ class Checkpoints:
 
         Args:
             folder: the folder of the checkpoints.
-            keep_last: how many of the newest to keep beside the best.
+            keep_last: how many of the newest to keep besides the best.
             read_only: never create, clean, rename, or delete anything.
 
         Raises:
@@ -147,7 +147,7 @@ class Checkpoints:
     def best_step(self) -> int | None:
         """The step with the least validation loss among those kept; None if there is none.
 
-        A checkpoint whose metrics are damaged is no candidate; a warning says so.
+        A checkpoint whose metrics are damaged is not considered; a warning says so.
         """
         losses: dict[int, float] = {}
         for step in self.steps:
@@ -155,8 +155,8 @@ class Checkpoints:
                 metrics = self._read_digests(step)["metrics"]
             except _Damaged as damage:
                 logger.warning(
-                    f"warning: checkpoint '{self._path(step)}' is damaged ({damage}): it is no "
-                    "candidate for the best."
+                    f"warning: checkpoint '{self._path(step)}' is damaged ({damage}) and cannot "
+                    "become the best."
                 )
                 continue
             if metrics and VALIDATION_LOSS in metrics:
@@ -198,8 +198,8 @@ class Checkpoints:
             )
         if not saved:  # Orbax does not save a step before its newest one
             raise RunError(
-                f"checkpoint {step} was not saved in '{self._folder}', which holds step "
-                f"{self.last_step}."
+                f"checkpoint {step} was not saved in '{self._folder}', which already holds step "
+                f"{self.last_step}; choose another --workdir."
             )
         if is_first:
             self.wait()
@@ -214,7 +214,7 @@ class Checkpoints:
                 again._restore(step, trees)
         except _Damaged as damage:
             raise RunError(
-                f"checkpoint '{self._path(step)}' was saved and cannot be read back ({damage}); "
+                f"checkpoint '{self._path(step)}' was saved but cannot be read back ({damage}); "
                 "the run stops. Choose a --workdir on another file system."
             ) from damage
 
@@ -250,7 +250,7 @@ class Checkpoints:
         return RunError(
             f"a checkpoint could not be saved in '{self._folder}': the folder was deleted, moved "
             "or renamed while the run was writing. Put it back under its name, and the same "
-            "command resumes from what it holds; without it, the same command begins again."
+            "command resumes from what it holds; otherwise, it starts from the beginning."
         )
 
     def restore_variables(self, step: int, like: Tree) -> Tree:
@@ -267,8 +267,8 @@ class Checkpoints:
             return self._restore(step, {"variables": like})["variables"]
         except _Damaged as damage:
             raise UserError(
-                f"checkpoint '{self._path(step)}' is damaged ({damage}); there are steps "
-                f"{self.steps}: use another."
+                f"checkpoint '{self._path(step)}' is damaged ({damage}); choose another of the "
+                f"steps {self.steps}."
             ) from damage
 
     def restore_newest(self, variables: Tree, training: Tree = None) -> tuple[int, Tree, Tree]:
@@ -327,7 +327,7 @@ class Checkpoints:
 
         Raises:
             _Damaged: they are not what was saved.
-            UserError: they cannot be read, or have other shapes or dtypes than `likes`.
+            UserError: they cannot be read, or have shapes or dtypes other than those of `likes`.
         """
         digests = self._read_digests(step)
         for name, like in likes.items():

@@ -62,7 +62,7 @@ _late_errors = _LateErrors()
 
 
 def drop_late_errors() -> None:
-    """Reports an error of a failed save or read only once, from now on; for the command line.
+    """From now on, reports an error of a failed save or read only once; for the command line.
 
     Some late errors come when the process ends.
     """
@@ -133,7 +133,7 @@ def find_error_number(error: Exception) -> int | None:
 
 
 def remedy(number: int | None) -> str:
-    """Returns how a run can go on whose files could not be written; the sentence has no full stop.
+    """Returns a sentence, without a full stop, on what to do about files that cannot be written.
 
     Args:
         number: the errno; None if it is unknown.

@@ -24,12 +24,12 @@ _LEFTOVERS = (
 def atomic_write(path: Path, mode: str = "w", *, by_all: bool = False) -> Iterator[IO[Any]]:
     """Opens a temporary file beside `path` and renames it to `path` when the block succeeds.
 
-    Of several processes the first one writes; the others write the same to nowhere.
+    Only the first of several processes writes; what the others write is discarded.
 
     Args:
         path: the file; its folder is created.
         mode: `w` for UTF-8 text, `wb` for bytes.
-        by_all: every process writes, because each has a file of its own.
+        by_all: let every process write, because each has a file of its own.
     """
     if not by_all and not processes.is_first():
         with io.BytesIO() if "b" in mode else io.StringIO() as nowhere:
@@ -123,7 +123,7 @@ class Workdir:
     def lock(self) -> Iterator[None]:
         """Locks the folder inside the block and deletes what a killed process left half-written.
 
-        Of several processes the first one holds the lock.
+        Only the first of several processes holds the lock.
 
         Raises:
             UserError: another process holds it, or the file system has no locks.
@@ -141,7 +141,7 @@ class Workdir:
                 ) from error
             if not held:
                 raise UserError(
-                    f"workdir '{self.path}': another process is at work there; wait for it or "
+                    f"workdir '{self.path}': another process is using it; wait for it or "
                     "choose another --workdir."
                 )
             for pattern in _LEFTOVERS:

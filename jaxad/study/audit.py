@@ -33,7 +33,7 @@ class AuditRow:
     """One experiment, or baseline, on one test split.
 
     Attributes:
-        name: of the experiment or baseline.
+        name: the name of the experiment or baseline.
         auroc: its spread over runs.
         figures: one of `THRESHOLDS` -> one of `FIGURES` -> its spread over runs, where each run
             with five folds counts with their mean. Undefined thresholds are missing.

@@ -42,8 +42,8 @@ def write_results(
     """Writes `table.md`, `table.csv`, `audit.csv`, and figures and their data.
 
     Args:
-        config: of the study.
-        folder: of the study.
+        config: the config of the study.
+        folder: the folder of the study.
         runs: the finished runs.
         data_set: the data of all runs.
         trivial: its trivial scores.

@@ -32,10 +32,10 @@ class HeatMap:
 
 
 def make_heat_map(config: ConfigDict, scored: Scored) -> HeatMap | None:
-    """The heat map that `config.heat_map` describes, with a row per experiment that has runs.
+    """Makes the heat map that `config.heat_map` describes, with a row per experiment that has runs.
 
     Args:
-        config: of the study.
+        config: the config of the study.
         scored: experiment -> scores of its finished runs on one test split.
 
     Returns:

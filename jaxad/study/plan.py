@@ -15,7 +15,7 @@ from jaxad.evaluate.trivial import LINEAR_BASELINE, PIXEL_STATISTICS
 from jaxad.storage.checkpoint import Checkpoints
 from jaxad.storage.workdir import Workdir
 
-#: Trivial scores that every table lists beside the experiments.
+#: Trivial scores that every table lists besides the experiments.
 BASELINES = (PIXEL_STATISTICS, LINEAR_BASELINE)
 
 

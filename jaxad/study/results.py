@@ -48,7 +48,7 @@ class Row:
         experiment: its name in the study, or `LINEAR_BASELINE`.
         metrics: metric -> its spread over runs.
         differences: metric -> its difference from the reference; the reference itself has none.
-        size: of its system; None for the baseline.
+        size: the size of its system; None for the baseline.
         seconds: training time, the mean over runs; NaN for the baseline.
     """
 
@@ -88,7 +88,7 @@ def read_scores(
     """The scores of every finished run on a test split, and of `BASELINES` as if they were runs.
 
     Raises:
-        UserError: the scores of a run cannot be read, or are of other images.
+        UserError: the scores of a run cannot be read, or belong to other images.
     """
     rows = data_set.split(split)
     scored = {name: [_read(run, split, rows) for run in seeds] for name, seeds in runs.items()}
@@ -185,12 +185,12 @@ def _read(run: PlannedRun, name: str, split: Split) -> ScoredSplit:
         raise UserError(f"'{path}' cannot be read ({error!r}); {remedy}") from error
     images = list(zip(table.ids, table.groups, table.labels.tolist(), strict=True))
     if images != list(zip(split.ids, split.groups, split.labels.tolist(), strict=True)):
-        raise UserError(f"'{path}' is of other images than '{name}' has now; {remedy}")
+        raise UserError(f"'{path}' belongs to other images than '{name}' holds now; {remedy}")
     return table.scored()
 
 
 def _baseline(data_set: DataSet, trivial: TrivialScores, name: str, score: str) -> ScoredSplit:
-    """A trivial score as if it were a run; the linear baseline's score is also its MSE."""
+    """Presents a trivial score like the scores of a run; the linear baseline's is also its MSE."""
     split, train = data_set.split(name), data_set.split("train")
     scores = trivial.of(name)[score].astype(np.float64)
     columns = {"score": scores}

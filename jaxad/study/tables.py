@@ -141,7 +141,7 @@ def _audit(audit: Audit) -> list[str]:
         "threshold of one fifth of the patients, on the others; the mean of five. *Normals only*: "
         f"at the threshold that guarantees at most {100 * audit.rate:.3g} % false positives by "
         f"image, from {audit.patients} normal patients; the only one of these that needs no "
-        "labeled anomalies. Flagging everything has an F1 of "
+        "labelled anomalies. Flagging everything has an F1 of "
         f"{audit.all_positive_f1:.3f}. Specificity counts all normal slices, including those of "
         "patients with anomalies elsewhere, whom the guarantee does not cover.",
         "",
@@ -158,9 +158,9 @@ def markdown(
     """The text of `table.md`.
 
     Args:
-        config: of the study.
+        config: the config of the study.
         tables: one per test split.
-        audits: of the test splits with both classes.
+        audits: the audits of the test splits with both classes.
         pictures: test split -> its figures and contact sheets.
     """
     data, published = config.data, config.published.to_dict()

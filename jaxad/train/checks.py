@@ -19,7 +19,6 @@ from jaxad.types import Model, PretrainedModel, TrainedModel
 
 #: Updates of a run whose length is unknown until its data are read.
 _ANY_NUMBER_OF_STEPS = 1000
-#: Images that a class of another package is traced on.
 
 
 def check(config: ConfigDict, *, is_of_study: bool = False) -> None:
@@ -75,7 +74,7 @@ def _shapes(config: ConfigDict, model: Model) -> Mapping[str, Any]:
         return jax.eval_shape(model.init_variables, jax.random.key(0))
     except (ValueError, TypeError, ZeroDivisionError) as error:
         raise UserError(
-            f"config.model: no model '{config.model.name}' can be built of these sizes "
+            f"config.model: the model '{config.model.name}' cannot be built with these sizes "
             f"({first_line(error)}); compare them with its config file."
         ) from error
 

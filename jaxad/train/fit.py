@@ -3,8 +3,8 @@
 The result is one checkpoint, of step 1, so that everything that reads a run reads a fitted one. A
 fit that was interrupted begins again; features of a frozen encoder stay in their cache.
 
-Every process fits on all images and the first one saves: all then poll signals equally often, and
-none waits in a barrier for as long as a fit takes.
+Every process fits on all images and the first one saves: all then poll signals the same number of
+times, and none waits in a barrier for as long as a fit takes.
 """
 
 import dataclasses
@@ -115,7 +115,7 @@ def _with_features(
 
 
 def _checked(batches: Iterator[HostBatch], bar: Any) -> Iterator[HostBatch]:
-    """Passes batches on; moves the bar, and raises KeyboardInterrupt if a signal has arrived."""
+    """Passes batches on; moves the progress bar and checks for signals."""
     for batch in batches:
         processes.check_signals()
         yield batch
@@ -135,8 +135,8 @@ def _state(config: ConfigDict, before: TrainState, fitted: dict[str, Tree]) -> T
     for path, leaf in jax.tree_util.tree_leaves_with_path(fitted):
         if jnp.issubdtype(leaf.dtype, jnp.floating) and np.isnan(leaf).any():
             raise RunError(
-                f"fit of '{name}': {jax.tree_util.keystr(path)} has NaN (seed {config.seed}), the "
-                "run stops. Look at the training images with --mode=inspect."
+                f"fit of '{name}': {jax.tree_util.keystr(path)} has NaN (seed {config.seed}); the "
+                "run stops. Check the training images with --mode=inspect."
             )
     return dataclasses.replace(
         before,

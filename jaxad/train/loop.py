@@ -57,11 +57,11 @@ def train_seeds(
 
     Args:
         configs: the configs of the runs.
-        workdirs: the folders of the runs, whose newest checkpoints are of the same step.
+        workdirs: the folders of the runs, whose newest checkpoints are at the same step.
         data_set: has splits `train` and `val`.
 
     Raises:
-        UserError: see `train`; or the newest checkpoints are of different steps.
+        UserError: see `train`; or the newest checkpoints are at different steps.
         RunError: see `train`.
     """
     for workdir in workdirs:

@@ -66,11 +66,11 @@ class StepMetrics:
         ]
 
     def exclude(self, seconds: float) -> None:
-        """Excludes time from the speed: that of a compilation."""
+        """Excludes time, such as that of a compilation, from the reported speed."""
         self._start += seconds
 
     def restart_clock(self) -> None:
-        """Excludes the time until now from the speed: that of a validation or a save."""
+        """Excludes the time up to now, such as that of a validation or a save, from the speed."""
         self._start = time.monotonic()
 
 
@@ -100,7 +100,7 @@ def check_finite(
                     else f"the last good checkpoint is step {last_saved}"
                 )
                 raise RunError(
-                    f"step {step}: {name} is {float(row[name])} (seed {seed}), the run stops; "
+                    f"step {step}: {name} is {float(row[name])} (seed {seed}); the run stops; "
                     f"{good}. Try a smaller config.optim.learning_rate or a "
                     "config.optim.clip_norm."
                 )

@@ -40,7 +40,7 @@ def network_settings(optim: ConfigDict, network: str) -> OptimSettings:
     if unknown:
         raise UserError(
             f"config.optim.networks.{network}.{unknown[0]}: config.optim has no such field for a "
-            "network."
+            "network; remove it."
         )
     return OptimSettings(**{**fields, **changes})
 
@@ -52,7 +52,7 @@ def make_optimisers(
 
     Args:
         optim: `config.optim`.
-        networks: of the system; see `jaxad.types.TrainedModel.networks`.
+        networks: the networks of the system; see `jaxad.types.TrainedModel.networks`.
         params: parameters of the whole system.
         phases: schedule of the run, which gives the number of updates of each network.
 
@@ -110,7 +110,7 @@ def make_optimiser(
     """The optimiser of one network.
 
     Args:
-        settings: of the network.
+        settings: the settings of the network.
         params: parameters of the whole system; `frozen` and `owned` match their paths.
         num_steps: updates of the network in the run, for the schedule.
         owned: regular expression over the paths of its parameters; all others stay fixed.

@@ -28,7 +28,7 @@ def open_outputs(workdirs: Sequence[Workdir], keep_last: int) -> Iterator["Outpu
 
     Args:
         workdirs: the folder of each run.
-        keep_last: how many of the newest checkpoints each run keeps beside its best one.
+        keep_last: how many of the newest checkpoints each run keeps besides its best one.
     """
     with contextlib.ExitStack() as stack:
         checkpoints = [
@@ -45,7 +45,7 @@ def open_outputs(workdirs: Sequence[Workdir], keep_last: int) -> Iterator["Outpu
 class Outputs:
     """The checkpoints and metrics of runs that train together, one for each seed.
 
-    Of several processes the first one writes.
+    Only the first of several processes writes.
     """
 
     def __init__(
@@ -62,8 +62,8 @@ class Outputs:
     def restore(self, initial: Sequence[TrainState]) -> tuple[int | None, Sequence[TrainState]]:
         """Reads the newest undamaged checkpoints.
 
-        Of several processes the first one reads them: another might find other files, or find them
-        while a damaged one is set aside.
+        Only the first of several processes reads them: another one might find other files, or find
+        them while a damaged one is set aside.
 
         Args:
             initial: the initial state of each run.
@@ -87,7 +87,7 @@ class Outputs:
         if len(newest) > 1:
             folders = ", ".join(f"'{workdir.path}'" for workdir in self._workdirs)
             raise UserError(
-                f"{folders}: the last checkpoints of these runs are of different steps; train them "
+                f"{folders}: the last checkpoints of these runs are at different steps; train them "
                 "one by one, or with config.seeds_per_program=1."
             )
         if newest == {None}:
@@ -105,13 +105,13 @@ class Outputs:
     def begin(
         self, configs: Sequence[ConfigDict], data_set: DataSet, last_saved: int | None
     ) -> None:
-        """Makes the folders those of these configs and opens their metrics.
+        """Claims the folders for these configs and opens their metrics.
 
-        Call it when nothing in the configs can be wrong any more.
+        Call it after all checks of the configs have passed.
 
         Args:
             configs: the config of each run.
-            data_set: the data that the runs learn from.
+            data_set: the data that the runs train on.
             last_saved: the step that the runs resume from; None for new runs.
         """
         for workdir, config in zip(self._workdirs, configs, strict=True):
@@ -156,13 +156,13 @@ class Outputs:
         folders = ", ".join(f"'{workdir.checkpoints}'" for workdir in self._workdirs)
         logger.info(
             f"{interrupts.signal_name() or 'SIGTERM'}: saved step {step} of {num_steps} in "
-            f"{folders}; the same command goes on from there."
+            f"{folders}; the same command resumes from there."
         )
         interrupts.acknowledge()
 
 
 def _training_item(state: TrainState) -> dict[str, Tree]:
-    """What a checkpoint keeps of a state beside its variables."""
+    """Returns what a checkpoint keeps of a state besides its variables."""
     return {"step": state.step, "seed": state.seed, "opt_state": state.opt_state}
 
 

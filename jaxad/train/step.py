@@ -40,7 +40,7 @@ def _masked_sum(per_example: PerExample, valid: Bool[Array, " batch"]) -> Float[
 
 
 def example_keys(step_key: Key[Array, ""], index: Int[Array, " batch"]) -> ExampleKeys:
-    """Returns a key [B] for each example from its place in the global batch."""
+    """Returns a key [B] for each example from its position in the global batch."""
     return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(step_key, index)
 
 
@@ -114,7 +114,11 @@ def _part_sums(
     networks: Sequence[str],
     rematerialise: bool,
 ) -> tuple[Tree, _Sums]:
-    """Sums over a part of a batch; returns the mutable collections after it and the sums."""
+    """Sums gradients, losses and terms over a part of a batch.
+
+    Returns:
+        The updated mutable collections, and the sums.
+    """
     keys, valid = example_keys(step_key, part["_index"]), part["_valid"]
 
     def network_loss(params: Tree, network: str) -> tuple[Float[Array, ""], LossAux]:
@@ -155,7 +159,11 @@ def _part_sums(
 def _accumulate(
     add_up: Callable[[Tree, Batch], tuple[Tree, _Sums]], mutable: Tree, batch: Batch, count: int
 ) -> tuple[Tree, _Sums]:
-    """Sums over a batch in `count` parts; returns the mutable collections after it and the sums."""
+    """Sums gradients, losses and terms over a batch that is processed in `count` parts.
+
+    Returns:
+        The updated mutable collections, and the sums.
+    """
     if count == 1:
         return add_up(mutable, batch)
     parts = jax.tree.map(lambda x: x.reshape(count, -1, *x.shape[1:]), batch)
@@ -170,7 +178,7 @@ def _accumulate(
 
 
 def _is_term_of(term: str, network: str) -> bool:
-    """Tells whether a network's update logs a term: one named `<other network>/...` is not."""
+    """Tells whether a network's update logs a term: any but those named `<other network>/...`."""
     owner, slash, _ = term.partition("/")
     return not slash or owner == network
 

@@ -45,7 +45,7 @@ class MetricsWriter:
     """Appends metrics of increasing steps; a context manager.
 
     A run that resumes at `start_step` repeats the later steps: their rows are dropped first, so
-    that each step appears once. Of several processes the first one writes.
+    that each step appears once. Only the first of several processes writes.
     """
 
     def __init__(self, workdir: Workdir, start_step: int):

@@ -33,7 +33,9 @@ def test_members_of_training_splits_are_written(run, mvtec):  # noqa: F811
 
 def test_an_added_file_is_refused(run, mvtec):  # noqa: F811
     write_image(mvtec / "train/good/99.png", 77)
-    with pytest.raises(UserError, match=r"split '(train|val)' is no longer.*train anew") as raised:
+    with pytest.raises(
+        UserError, match=r"split '(train|val)' is not what it was.*train again"
+    ) as raised:
         membership.check(run, DataSet(data_config(mvtec)))
     assert "\n" not in str(raised.value)
 

@@ -127,7 +127,7 @@ def test_a_run_on_two_modalities_takes_both(tmp_path):
     assert images.shape == (12, SIZE, SIZE, 2) and (images[..., 0] != images[..., 1]).any()
     with pytest.raises(UserError, match=r"scan: has shape .*; give \[X, Y, Z, 2\], t1,t2"):
         prepare_pixels(both[..., 0], data, None)
-    with pytest.raises(UserError, match="a run on the modalities t1,t2 reads no other files"):
+    with pytest.raises(UserError, match="a run on the modalities t1,t2 cannot read files"):
         read_files(tmp_path, data)
 
 
@@ -149,7 +149,7 @@ def test_normals_that_hold_masks_are_refused(tmp_path):
     data = data_config(tmp_path / "mine")
     write_image(tmp_path / "site/good/0.png")
     (tmp_path / "site/ground_truth").mkdir()
-    with pytest.raises(UserError, match="holds ground_truth/, so not all in it is normal"):
+    with pytest.raises(UserError, match="holds ground_truth/, so it does not hold only normal"):
         read_normals(tmp_path / "site", data)
     scans = tmp_path / "scans"
     for number in range(3):
@@ -173,11 +173,11 @@ def test_an_image_that_is_constant_once_it_is_prepared(mvtec, intensity, dtype):
     pixels[:, :4] = 200  # outside of the middle
     Image.fromarray(pixels).save(mvtec / "test/good/wide.png")
     changes = {"preprocess__square": "crop", "preprocess__intensity": intensity}
-    with pytest.raises(DataError, match=r"test/good/wide.png: has one value only .*square=crop"):
+    with pytest.raises(DataError, match=r"test/good/wide.png: has only one value .*square=crop"):
         DataSet(data_config(mvtec, **changes)).split("test")
     data = data_config(mvtec, **changes, on_error="skip")
     assert "test/good/wide.png" not in DataSet(data).split("test").ids
-    with pytest.raises(DataError, match="wide.png: has one value only after"):
+    with pytest.raises(DataError, match="wide.png: has only one value after"):
         read_files(mvtec / "test/good/wide.png", data_config("", **changes))
     # The suggested remedy works.
     changes["preprocess__square"] = "pad"

@@ -104,7 +104,7 @@ def test_native_arrays_are_not_copied():
 
 def test_lists_are_converted_to_arrays():
     np.testing.assert_array_equal(native([[1, 2], [3, 4]], "x"), [[1, 2], [3, 4]])
-    with pytest.raises(UserError, match="x: is no array .*; give one of real numbers"):
+    with pytest.raises(UserError, match="x: is not an array .*; give one of real numbers"):
         native([[1, 2], [3]], "x")
 
 

@@ -166,7 +166,7 @@ def test_other_files_are_rejected_in_one_line(members, tmp_path):
         jaxad.load(tmp_path / "text")
     manifest = {**json.loads(members[exported.MANIFEST]), "format": 99}
     newer = {**members, exported.MANIFEST: json.dumps(manifest).encode()}
-    with pytest.raises(UserError, match="has format 99, this version of jaxad reads 1"):
+    with pytest.raises(UserError, match="has format 99, but this version of jaxad reads 1"):
         jaxad.load(write(tmp_path / "newer", newer))
     garbage = with_digests({**members, exported.PROGRAM: b"garbage"})
     with pytest.raises(UserError, match="cannot be loaded") as raised:

@@ -69,7 +69,7 @@ def test_a_calibration_is_of_the_checkpoint_that_scored_it(workdir, monkeypatch)
     found = load_calibration(workdir.path)
     assert found.image_threshold(0.1) == stored.calibration.image_threshold(0.1)
     step = 8
-    with pytest.raises(UserError, match="is of checkpoint 7, not of 8; --mode=evaluate"):
+    with pytest.raises(UserError, match="was made with checkpoint 7, not 8; --mode=evaluate"):
         load_calibration(workdir.path)
 
 

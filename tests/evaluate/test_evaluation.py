@@ -38,4 +38,4 @@ def test_the_summary_shows_external_metrics_and_warns_of_missing_columns(capsys)
     _print_summary("test", metrics, results)
     printed = capsys.readouterr()
     assert printed.out == "test: auroc undefined (one class only), own 0.8 [0.5, 1.0]\n"
-    assert printed.err == "test: has no 'flow', so no metric 'other'.\n"
+    assert printed.err == "test: has no 'flow', so metric 'other' is left out.\n"

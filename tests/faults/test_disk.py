@@ -64,7 +64,7 @@ def test_a_disk_that_is_full_when_data_are_generated(forker, tmp_path):
     # Small JSON files fit, 40 images of 2 kB do not.
     line = forker.run(*arguments, largest_file=20_000).only_line(1)
     assert line.startswith(f"failed: data folder '{root / 'icbm_synth'}")
-    assert "takes no more (File too large); make room, or choose another" in line
+    assert "cannot take more files (File too large); free disk space, or choose another" in line
     ended = forker.run(*arguments)
     assert ended.code == 0, ended.printed
     assert not list(root.rglob("incomplete.*"))

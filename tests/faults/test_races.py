@@ -52,7 +52,7 @@ def test_of_two_processes_one_is_refused(mode, forker, tiny, trained, tmp_path):
     first, second = sorted((forker.finish(child) for child in children), key=lambda one: one.code)
     assert first.code == 0, first.printed
     line = second.only_line(2)
-    assert f"workdir '{folder}': another process is at work there" in line
+    assert f"workdir '{folder}': another process is using it" in line
 
 
 def test_one_of_two_processes_generates_the_data(forker, tmp_path):

@@ -101,11 +101,11 @@ def test_classes_of_other_packages_are_built():
 @pytest.mark.parametrize(
     ("name", "fields", "message"),
     [
-        ("Fitted", {}, "config.model.factor: not set; model 'my_models:Fitted' needs it"),
+        ("Fitted", {}, "config.model.factor: missing, but model 'my_models:Fitted' needs it"),
         ("Fitted", {"other": 1}, "config.model.other: model .* has no such field; it has factor"),
         ("OnlyScores", {}, "it needs networks, losses .*TrainedModel.* or fit .*FittedModel"),
         ("Both", {}, "has losses and fit, so it is not clear how it learns"),
-        ("Blind", {}, "has no score_weights, init_variables, score; see jaxad.types.Model"),
+        ("Blind", {}, "has no score_weights, init_variables, score; add what jaxad.types.Model"),
         ("NoAxis", {}, "has no field axis_name; every system has the fields image_shape, dtype"),
         ("NotADataclass", {}, "is not a dataclass"),
         ("COMMON", {}, "is not a dataclass"),

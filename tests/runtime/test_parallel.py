@@ -117,7 +117,7 @@ def test_a_late_result_is_reported_once_and_so_is_its_arrival(clock, capsys):
         clock[0] += 100
         dog.check()
         assert capsys.readouterr().err == ""
-    assert capsys.readouterr().err == "warning: the devices went on after 141 s.\n"
+    assert capsys.readouterr().err == "warning: the devices resumed after 141 s.\n"
     wait(dog, clock, 2)
     assert capsys.readouterr().err == ""
 
@@ -137,7 +137,7 @@ def test_its_thread_reports_while_the_waiting_one_is_stuck(monkeypatch, capsys):
         time.sleep(0.5)
     printed = capsys.readouterr().err
     assert "no result from the devices for 0 s. Try this." in printed
-    assert "went on after" in printed
+    assert "resumed after" in printed
 
 
 def test_its_thread_ends_with_it(monkeypatch):

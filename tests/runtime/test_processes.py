@@ -296,7 +296,7 @@ def test_a_second_run_of_two_processes_is_refused_the_folder(
     with Cluster(launch_environment, 2, 1, *command) as first:
         wait_for_step(first, tmp_path, 1)
         found = Cluster(launch_environment, 2, 1, *command).end()
-    assert found[0][0] == 2 and "another process is at work there" in found[0][2]
+    assert found[0][0] == 2 and "another process is using it" in found[0][2]
     assert found[1][0] != 0
 
 

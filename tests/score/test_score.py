@@ -192,8 +192,11 @@ def test_an_npz_file_needs_images_only_and_constant_ones_are_listed(tmp_path):
 @pytest.mark.parametrize(
     ("stored", "line"),
     [
-        (None, "there is no calibration: scores have no p-values and decisions"),
-        (dataclasses.replace(normals(), checkpoint_step=3), "is of checkpoint 3, not of 7: scores"),
+        (None, "there is no calibration: scores have no p-values or decisions"),
+        (
+            dataclasses.replace(normals(), checkpoint_step=3),
+            "was made with checkpoint 3, not 7: scores",
+        ),
         (normals(9), "9 normal patients do not support a false-positive rate of 0.05; using 0.1"),
         (normals(), ""),
     ],
@@ -251,7 +254,7 @@ def test_other_formats_are_listed_and_masks_are_not_scored(images, tmp_path):
 @pytest.mark.parametrize("name", ["._x.npz", "._x.png", "Thumbs.db", ".x.nii.gz"])
 def test_a_hidden_file_is_not_scored(tmp_path, name):
     (tmp_path / name).write_bytes(b"x")
-    with pytest.raises(UserError, match="is a hidden file, such as systems leave beside others"):
+    with pytest.raises(UserError, match="is a hidden file, probably made by the operating system"):
         score_files(detector(), tmp_path / name, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

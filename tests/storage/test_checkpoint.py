@@ -76,7 +76,7 @@ def test_the_first_checkpoint_is_read_back(tmp_path, monkeypatch, patient):
 
     monkeypatch.setattr(Checkpoints, "_restore", lossy)
     with (
-        pytest.raises(RunError, match=r"checkpoint '.*a/1' was saved and cannot be read back \("),
+        pytest.raises(RunError, match=r"checkpoint '.*a/1' was saved but cannot be read back \("),
         Checkpoints(tmp_path / "a") as checkpoints,
     ):
         checkpoints.save(1, *trees(1), {})
@@ -218,7 +218,9 @@ def test_a_flipped_bit_in_an_array_is_found(tmp_path, patient, capsys):
         assert "variables['params']['w'] is not what was saved" in capsys.readouterr().err
         assert step == 1
         np.testing.assert_array_equal(variables["params"]["w"], weights)
-        with pytest.raises(UserError, match=r"checkpoint '.*2' is damaged \(.*there are steps"):
+        with pytest.raises(
+            UserError, match=r"checkpoint '.*2' is damaged \(.*choose another of the steps"
+        ):
             checkpoints.restore_variables(2, tree)
 
 

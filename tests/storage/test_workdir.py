@@ -202,7 +202,7 @@ def test_a_damaged_config_is_named(tmp_path, config, content):
 def test_a_second_process_is_refused(tmp_path):
     """flock belongs to the open file, so a second one in this process stands for another."""
     first, second = Workdir(tmp_path), Workdir(tmp_path)
-    with first.lock(), pytest.raises(UserError, match="another process is at work"), second.lock():
+    with first.lock(), pytest.raises(UserError, match="another process is using it"), second.lock():
         raise AssertionError("both hold the folder")
     with second.lock():
         pass

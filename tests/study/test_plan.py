@@ -41,5 +41,5 @@ def test_one_experiment_s_weights_are_its_own():
 def test_experiments_that_do_not_share_their_data_are_refused():
     one, two = config_lib.get_config("pchvae:smoke"), config_lib.get_config("highvae:smoke")
     two.data.image_size = 128
-    with pytest.raises(UserError, match="experiment 'b' has other data"):
+    with pytest.raises(UserError, match="experiment 'b' has different data"):
         config_lib.study({"a": one, "b": two}, seeds=(0,))

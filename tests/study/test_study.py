@@ -190,7 +190,7 @@ def test_the_audit_of_another_checkpoint_s_calibration_is_refused(finished, npz_
     kept = path.read_text()
     try:
         for change, words in (
-            ({"checkpoint_step": 1}, "its calibration is of checkpoint 1, not of"),
+            ({"checkpoint_step": 1}, "its calibration was made with checkpoint 1, not"),
             ({"source": "site.npz", "is_own": False}, "calibrated on 'site.npz', but an audit"),
         ):
             path.write_text(json.dumps(json.loads(kept) | change))
@@ -330,7 +330,9 @@ def test_scores_of_other_images_are_not_compared(finished, npz_root, monkeypatch
     ids = (*split.ids[:-1], "another")
     renamed = dataclasses.replace(split, ids=ids)
     monkeypatch.setattr(data_set, "split", lambda name: renamed)
-    with pytest.raises(UserError, match="is of other images than 'test_squares' has now; remove"):
+    with pytest.raises(
+        UserError, match="belongs to other images than 'test_squares' holds now; remove"
+    ):
         read_scores(planned, data_set, TrivialScores(data_set), "test_squares")
 
 

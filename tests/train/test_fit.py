@@ -183,7 +183,7 @@ def test_a_signal_during_the_save_waits_for_it(config, tmp_path, monkeypatch, ca
         (
             "shape",
             UserError,
-            r"\['mean'\] is float32\[1, 16, 1\], the config wants float32\[16,",
+            r"\['mean'\] is float32\[1, 16, 1\], the config needs float32\[16,",
         ),
         ("nan", RunError, r"\['var'\] has NaN \(seed 0\)"),
     ],

@@ -276,7 +276,7 @@ def test_seeds_trained_as_one_program_are_the_seeds_trained_alone(config, tmp_pa
         )
         np.testing.assert_allclose(losses, expected, rtol=1e-4)
     shutil.rmtree(together[1] / "checkpoints" / str(STEPS))  # killed between their saves
-    with pytest.raises(UserError, match="are of different steps; train them one by one"):
+    with pytest.raises(UserError, match="are at different steps; train them one by one"):
         train_seeds(configs, folders, DataSet(config.data))
 
 

@@ -66,7 +66,7 @@ def read_folder(root: Path, kind: Kind, splitting: Splitting) -> dict[str, list[
 
 
 def _read_flat(root: Path, splitting: Splitting) -> dict[str, list[Item]]:
-    """Lists scans that lie directly in the root by split; those with a mask are tested."""
+    """Draws splits from scans that lie directly in the root; scans with a mask go to test."""
     scans = [path for path in _find_data(root, "nifti") if path.parent == root]
     if not scans:
         return {}
@@ -78,9 +78,9 @@ def _read_flat(root: Path, splitting: Splitting) -> dict[str, list[Item]]:
 
 
 def read_any_folder(root: Path, kind: Kind, splitting: Splitting) -> list[Item]:
-    """Lists every file below a folder to score, also those in formats that are not read.
+    """Lists every file to score below a folder, even in formats that jaxad does not read.
 
-    Masks are left out, which is logged.
+    Masks are left out, and a message is logged for them.
 
     Raises:
         UserError: there are no files.
@@ -104,7 +104,8 @@ def read_normal_folder(root: Path, kind: Kind, splitting: Splitting) -> list[Ite
     truth = next((path for path in find_folders(root) if is_ground_truth(path.name)), None)
     if truth is not None:
         raise UserError(
-            f"{root}: holds {truth.name}/, so not all in it is normal; name a folder in it."
+            f"{root}: holds {truth.name}/, so it does not hold only normal images; name a folder "
+            "inside it."
         )
     paths = _find_data(root, kind)
     if not paths:
@@ -122,7 +123,7 @@ def candidates(folder: Path, kind: Kind) -> list[Path]:
 
 
 def _find_data(folder: Path, kind: Kind) -> list[Path]:
-    """Returns the candidates that are not named as masks of scans."""
+    """Returns the candidates whose names are not those of masks of scans."""
     paths = candidates(folder, kind)
     return separate_masks(paths)[0] if kind == "nifti" else paths
 
@@ -137,7 +138,7 @@ def _items(root: Path, paths: Iterable[Path], splitting: Splitting, label: int) 
 
 
 def _with_masks_beside(folder: Path, items: list[Item], kind: Kind) -> list[Item]:
-    """Returns items with the masks beside scans; reading refuses a normal scan that is marked."""
+    """Adds the masks beside scans; reading the items later rejects normal scans with marks."""
     if kind != "nifti":
         return items
     masks = masks_beside(folder)
@@ -150,8 +151,8 @@ def _normal_items(root: Path, split: Path, kind: Kind, splitting: Splitting) -> 
     for folder in find_folders(split):
         if not splitting.is_normal(folder.name):
             raise UserError(
-                f"{split}: holds '{folder.name}', but only normal images are learnt from; move it "
-                f"to test/, or rename it to {splitting.normal_words[0]}."
+                f"{split}: holds '{folder.name}', but only normal images are used for training; "
+                f"move it to test/, or rename it to {splitting.normal_words[0]}."
             )
     paths = _find_data(split, kind)
     if not paths:

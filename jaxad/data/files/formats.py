@@ -28,8 +28,8 @@ class Formats:
     """The formats of one kind of data.
 
     Attributes:
-        name: of the data, for messages.
-        suffixes: of files that are read, in lower case.
+        name: the name of the data, for messages.
+        suffixes: the suffixes of files that are read, in lower case.
         others: suffixes of files that hold such data in a format that is not read.
         target: the format to convert those to.
     """
@@ -59,5 +59,5 @@ FORMATS: Mapping[Kind | Literal["npz"], Formats] = {
 
 
 def is_other_format(path: Path, kind: Kind | Literal["npz"]) -> bool:
-    """Tells whether a file is named as one that holds such data in a format that is not read."""
+    """Tells whether a file's name suggests that it holds such data in a format that is not read."""
     return path.name.lower().endswith(FORMATS[kind].others)

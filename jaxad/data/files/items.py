@@ -61,9 +61,9 @@ class Reading:
     """How items are read.
 
     Attributes:
-        kind: of the files.
-        preparation: of pixels.
-        cutting: of volumes.
+        kind: the kind of the files.
+        preparation: how pixels become an image.
+        cutting: how volumes are cut.
         on_error: `raise` an error for a bad file, or `skip` bad files and count them.
         measure: whether to measure the range of values of images, which takes time; for scans it
             is always measured.
@@ -86,12 +86,12 @@ class Rows:
         labels: 1 = anomalous.
         positions: slice numbers; None for images.
         masks: 1 = anomalous; None if there is no mask.
-        size: of the file, such as `512x512`.
+        size: the size of the file, such as `512x512`.
         lowest: smallest value in the file; None if it was not measured.
         highest: largest value in the file; None if it was not measured.
         num_left_out: number of slices that were left out.
         error: why the item was skipped; "" if it was not.
-        grid: of a scan.
+        grid: the grid of a scan.
     """
 
     item: Item
@@ -165,7 +165,7 @@ def _read_image_item(item: Item, reading: Reading) -> Rows:
             )
     if are_constant(image[None])[0]:
         raise DataError(
-            f"{path}: has one value only after config.data.preprocess.square={settings.square} and "
+            f"{path}: has only one value after config.data.preprocess.square={settings.square} and "
             "resizing; choose another value, or leave the image out."
         )
     return Rows(

@@ -17,7 +17,7 @@ NO_MASKS = "move masks away"
 
 
 def separate_masks(scans: Sequence[Path]) -> tuple[list[Path], list[Path]]:
-    """Separates scans from files that are named as masks; if all are, all of them are scans."""
+    """Separates scans from files that are named like masks; if all are, they all count as scans."""
     masks = [path for path in scans if names.is_named_as_mask(path)]
     if len(masks) == len(scans) > 1:
         return list(scans), []
@@ -53,11 +53,12 @@ def mask_beside(path: Path, kind: Kind) -> Path | None:
     """Returns the mask beside a single normal scan; None if there is none.
 
     Args:
-        path: of the image or scan.
-        kind: of the file.
+        path: the path of the image or scan.
+        kind: the kind of the file.
 
     Raises:
-        UserError: an image has a mask, a scan has two, or a file may be the scan's by its name.
+        UserError: an image has a mask, a scan has two, or a file may be the scan's mask, judging by
+            its name.
     """
     others = [
         file for file in files_in(path.parent, FORMATS[kind].suffixes) if file.name != path.name
@@ -88,8 +89,8 @@ def with_masks(items: Sequence[Item], kind: Kind, test: Path, truth: Path | None
     """Returns the items of a test split with their masks, from `ground_truth/` or beside scans.
 
     Args:
-        items: in one folder per class.
-        kind: of their files.
+        items: the items, in one folder per class.
+        kind: the kind of their files.
         test: the folder that holds the folders of classes.
         truth: the folder `ground_truth`, with the same folders in it; None if there is none.
 
@@ -136,9 +137,9 @@ def _masks_by_key(
 
     Args:
         truth: the folder.
-        kind: of the images.
-        keys: of the images. A mask marks the image of its own name if there is one, otherwise the
-            image of its name without the ending of a mask.
+        kind: the kind of the images.
+        keys: the keys of the images. A mask marks the image with the same name if there is one,
+            otherwise the image whose name is the mask's without an ending such as `_mask`.
     """
     masks: dict[tuple[Path, str], list[Path]] = collections.defaultdict(list)
     for path in find_files(truth, FORMATS["image" if kind == "image" else "nifti"].suffixes):
@@ -153,19 +154,19 @@ def _has_no_scan(mask: Path, scan: Path | None) -> UserError:
     if scan is not None:
         remedy = f"name it {names.stem(scan)}_mask{names.suffix(mask)} if it marks '{scan.name}'"
     return UserError(
-        f"{mask}: is named as a mask, and there is no scan '{names.marked_by(mask)}' beside it; "
+        f"{mask}: is named like a mask, and there is no scan '{names.marked_by(mask)}' beside it; "
         f"{remedy}, or move it away."
     )
 
 
 def _marks_two(mask: Path, first: Path, second: Path) -> UserError:
     return UserError(
-        f"{mask}: marks '{first.name}' and '{second.name}' by its name; rename one of them, so "
-        "that each has its own mask."
+        f"{mask}: has a name that fits both '{first.name}' and '{second.name}'; rename one of them "
+        "so that each has its own mask."
     )
 
 
 def _is_second(mask: Path, image: str, first: str) -> UserError:
     return UserError(
-        f"{mask}: '{image}' has a mask already, '{first}'; join them into one, or move one away."
+        f"{mask}: '{image}' already has a mask, '{first}'; merge them into one, or move one away."
     )

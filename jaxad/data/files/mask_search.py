@@ -52,7 +52,7 @@ def refuse_masks(paths: Sequence[Path], kind: Kind, root: Path, remedy: str) -> 
 
 
 def leave_out_masks(paths: Sequence[Path], kind: Kind, root: Path) -> list[Path]:
-    """Returns the files that are no masks; logs how many are. For arguments see `find_masks`."""
+    """Returns the files that are not masks; logs how many are. For arguments see `find_masks`."""
     reasons = find_masks(paths, kind, root)
     if reasons:
         first, reason = next(iter(reasons.items()))
@@ -67,16 +67,17 @@ def find_masks(paths: Sequence[Path], kind: Kind, root: Path) -> dict[Path, str]
     """Finds the masks among files that were gathered as images, scans or DICOM series.
 
     A file is a mask by its name alone if it lies in `ground_truth/`, or if its name has a word for
-    masks and it lies beside the image that the rest of the name names. It is a mask if it holds a
-    label map and its name or that of a folder has a word for masks, or if it holds a label map and
-    an image beside it, which holds none, has the same name without some words.
+    masks and the rest of the name is that of an image beside it. It is a mask if it holds a label
+    map and its name or that of a folder has a word for masks, or if it holds a label map and an
+    image beside it, which is not a label map, has the same name without some words.
 
-    A word that all remaining files have says nothing; if they hold label maps, a warning says so.
-    Of many files with similar names a sample is read, and all of them if the sample is mixed.
+    A word that occurs in the names of all remaining files is ignored; if they hold label maps, a
+    warning says so. Of many files with similar names a sample is read, and all of them if the
+    sample is mixed.
 
     Args:
         paths: all files of a data set; for DICOM series, their folders.
-        kind: of the files.
+        kind: the kind of the files.
         root: the folder that they were gathered in; only names of folders below it count.
 
     Returns:
@@ -179,7 +180,7 @@ class _Candidate:
     """A file whose content decides whether it is a mask.
 
     Attributes:
-        path: of the file.
+        path: the path of the file.
         key: the same for files of a folder that are named alike.
         reason: why its content is looked at, for messages.
         beside: images of nearly the same name; empty if the name has a word for masks.
@@ -256,7 +257,7 @@ def _sample(items: Sequence[_T]) -> list[_T]:
 
 
 def _reasons_by_content(group: Sequence[_Candidate], look: _Look) -> dict[Path, str]:
-    """Returns why files that are named alike are masks; files that are none are left out."""
+    """Returns why files with similar names are masks; files that are not masks are left out."""
     sample = _sample(group)
     contents = {_content_beside(candidate, look) for candidate in sample}
     is_mixed = {"labels", "image"} <= contents
@@ -280,7 +281,7 @@ def _warn_of_label_maps(paths: Sequence[Path], look: _Look) -> None:
     label_maps = [path for path in sample if look(path) == "labels"]
     if label_maps:
         logger.warning(
-            f"warning: {label_maps[0]}: holds a label map and is named as a mask, as all files "
-            f"are; they are read as images ({len(sample):,} of {len(paths):,} files were looked "
+            f"warning: {label_maps[0]}: holds a label map and is named like a mask, but so are all "
+            f"files; they are read as images ({len(sample):,} of {len(paths):,} files were looked "
             f"at, {len(label_maps):,} of them hold label maps)."
         )

@@ -32,8 +32,8 @@ def check_labels(
     """Raises a DataError if masks contradict labels.
 
     Args:
-        source: of the masks, for the message.
-        ids: of the images.
+        source: where the masks come from, for the message.
+        ids: the ids of the images.
         labels: 1 = anomalous.
         is_marked: whether the mask of each image marks a pixel.
     """
@@ -64,7 +64,7 @@ class _Coverage:
     """What one mask covers of its image.
 
     Attributes:
-        share: of the image.
+        share: the share of the image that is marked.
         is_whole: whether it covers the whole image.
         is_inverted: whether it covers the rim and most of the inside, but not all.
         is_background: whether it covers the pixels that are 0 and no others.
@@ -81,11 +81,11 @@ class _Coverage:
 def check_coverage(split: Split, source: str) -> str:
     """Returns a note on what the masks of a split have in common that no lesions have; "" if none.
 
-    A single lesion may be large; what most masks of a split share is no lesion.
+    A single lesion may be large, but an area that most masks of a split share is not a lesion.
 
     Args:
         split: its images lie in a frame of 0 if they were padded to squares.
-        source: for messages.
+        source: where the data come from, for messages.
 
     Raises:
         UserError: at least half of the masks cover the background.
@@ -106,8 +106,9 @@ def check_coverage(split: Split, source: str) -> str:
     if sum(is_wrong) >= half:
         first = split.ids[int(chosen[is_wrong.index(True)])]
         raise UserError(
-            f"{source}: {sum(is_wrong):,} {of} cover the background, such as that of '{first}', as "
-            "inverted ones do; a mask is not 0 where its image is anomalous: invert them, or "
+            f"{source}: {sum(is_wrong):,} {of} cover the background, such as that of '{first}', so "
+            "they seem to be inverted; a mask must not be 0 where its image is anomalous: invert "
+            "them, or "
             "remove all masks."
         )
     num_foreground = sum(coverage.is_foreground for coverage in coverages)

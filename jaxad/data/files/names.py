@@ -138,12 +138,12 @@ def suffix(path: Path) -> str:
 
 
 def is_table(path: Path) -> bool:
-    """Tells whether a path is named as a CSV file and is no folder."""
+    """Tells whether a path is named like a CSV file and is not a folder."""
     return path.name.lower().endswith(".csv") and not path.is_dir()
 
 
 def is_archive(path: Path) -> bool:
-    """Tells whether a path is named as an `.npz` file and is no folder."""
+    """Tells whether a path is named like an `.npz` file and is not a folder."""
     return path.name.lower().endswith(".npz") and not path.is_dir()
 
 
@@ -167,7 +167,7 @@ def spelling_of(
     Args:
         given: the names, in any letter case.
         known: the names that may occur, in lower case.
-        source: for messages.
+        source: where the data come from, for messages.
         noun: `column` or `array`, for messages.
 
     Raises:
@@ -269,7 +269,7 @@ def mask_words(name: str) -> list[str]:
 
 
 def images_of_mask(name: str) -> frozenset[tuple[str, ...]]:
-    """Returns the words that an image may have whose mask has this name without its suffix.
+    """Returns the words that an image's name may have, given the name of its mask without suffix.
 
     Those are the name's words without all of its mask words, without the last, and without the
     first. `mask_2` may mark image `2`, and `mask` any image: its other words are `()`.
@@ -295,5 +295,5 @@ def is_named_as_mask(path: Path) -> bool:
 
 
 def marked_by(path: Path) -> str:
-    """Returns the stem of the image that a mask marks: its own without the ending of a mask."""
+    """Returns the stem of the image that a mask marks: its own, without `_mask` or the like."""
     return plain(_MASK_ENDING.sub("", stem(path)))

@@ -65,7 +65,7 @@ def check_one_class(root: Path, paths: Sequence[Path], splitting: Splitting) -> 
         splitting: says which names are normal.
 
     Raises:
-        UserError: some files lie in a folder that is named as normal, and some do not.
+        UserError: some files lie in a folder whose name says that they are normal, and some do not.
     """
     folders = {path if path.is_dir() else path.parent for path in paths}
     below = sorted(folder.relative_to(root) for folder in folders if folder != root)
@@ -97,8 +97,8 @@ def refuse_named_masks(masks: Sequence[Path], name: str) -> None:
     """Refuses masks of scans for a data set whose names do not tell which scan a mask marks.
 
     Args:
-        masks: files that are named as masks.
-        name: of the data set.
+        masks: files that are named like masks.
+        name: the name of the data set.
 
     Raises:
         UserError: there is a mask.
@@ -106,6 +106,7 @@ def refuse_named_masks(masks: Sequence[Path], name: str) -> None:
     if masks:
         more = f" (and {len(masks) - 1:,} more)" if len(masks) > 1 else ""
         raise UserError(
-            f"{masks[0]}: is named as a mask{more}, but a run on {name} calibrates on scans that "
-            f"are normal throughout; {NO_MASKS}, and the scans of which they mark anything."
+            f"{masks[0]}: is named like a mask{more}, but a run on {name} calibrates on scans that "
+            f"are normal throughout; {NO_MASKS}, together with the scans in which they mark "
+            "anything."
         )

@@ -38,7 +38,8 @@ def npz_readers(root: Path) -> Mapping[str, Callable[[], Split]]:
     not count in their names; other arrays are refused.
 
     Raises:
-        UserError: `train.npz` or `val.npz` is missing, or a file is no split or a second one.
+        UserError: `train.npz` or `val.npz` is missing, or a file is not a split, or a split has two
+            files.
     """
     paths: dict[str, Path] = {}
     for path in files_in(root, ".npz") if root.is_dir() else ():
@@ -52,14 +53,14 @@ def npz_readers(root: Path) -> Mapping[str, Callable[[], Split]]:
     strays = [name for name in paths if name not in ("train", "val") and name[:5] != "test_"]
     if strays:
         raise UserError(
-            f"config.data.root '{root}': {strays[0]}.npz is no split; name it "
+            f"config.data.root '{root}': {strays[0]}.npz is not a split; name it "
             f"test_{strays[0]}.npz or move it away."
         )
     missing = [f"{name}.npz" for name in ("train", "val") if name not in paths]
     if missing:
         raise UserError(
-            f"config.data.root '{root}': has no {' and no '.join(missing)}; an npz data set is "
-            "train.npz, val.npz and any number of test_<name>.npz."
+            f"config.data.root '{root}': has no {' and no '.join(missing)}; an npz data set "
+            "consists of train.npz, val.npz and any number of test_<name>.npz."
         )
     return {
         name: functools.partial(read_npz, path, () if name in ("train", "val") else ("label",))
@@ -71,8 +72,8 @@ def read_npz(path: Path, needed: Sequence[str], *, is_labelled: bool = True) -> 
     """Reads the split in a file; see `npz_readers`.
 
     Args:
-        path: of the file.
-        needed: arrays that the file must have beside `image`.
+        path: the path of the file.
+        needed: arrays that the file must have besides `image`.
         is_labelled: whether labels and masks are used; otherwise all images are normal.
 
     Raises:
@@ -85,7 +86,9 @@ def read_npz(path: Path, needed: Sequence[str], *, is_labelled: bool = True) -> 
     if not is_labelled:
         arrays = {name: array for name, array in arrays.items() if name not in ("label", "mask")}
     if "image" not in arrays:
-        raise UserError(f"{path}: has no array 'image', only {sorted(arrays)}.")
+        raise UserError(
+            f"{path}: has no array 'image', only {sorted(arrays)}; save the images under that name."
+        )
     images = native(arrays["image"], f"{path}: 'image'")
     if images.ndim not in (3, 4):
         raise UserError(
@@ -96,18 +99,23 @@ def read_npz(path: Path, needed: Sequence[str], *, is_labelled: bool = True) -> 
     for name, array in arrays.items():
         if array.shape[:1] != (count,):
             rows = len(array) if array.ndim else "no"
-            raise UserError(f"{path}: '{name}' has {rows} rows, 'image' has {count}.")
+            raise UserError(
+                f"{path}: '{name}' has {rows} rows, but 'image' has {count}; give one row per "
+                "image."
+            )
         if name not in ("image", "mask") and array.ndim != 1:
             raise UserError(f"{path}: '{name}' has shape {array.shape}; give [N], one per image.")
     for name in needed:
         if name not in arrays:
-            raise UserError(f"{path}: has no array '{name}' ({_MEANINGS[name]}).")
+            raise UserError(f"{path}: has no array '{name}' ({_MEANINGS[name]}); add it.")
     labels = arrays.get("label", np.zeros(count))
     if labels.dtype.kind not in "buif" or not np.isin(labels, (0, 1)).all():
-        raise UserError(f"{path}: 'label' holds other values than 0 (normal) and 1 (anomalous).")
+        raise UserError(
+            f"{path}: 'label' holds values other than 0 and 1; write 0 for normal, 1 for anomalous."
+        )
     positions = arrays.get("position")
     if positions is not None and not np.issubdtype(positions.dtype, np.integer):
-        raise UserError(f"{path}: 'position' is {positions.dtype}; give slice indices, integers.")
+        raise UserError(f"{path}: 'position' is {positions.dtype}; give slice indices as integers.")
     ids = tuple(f"{names.stem(path)}-{index}" for index in range(count))
     if "id" in arrays:
         ids = _to_names(arrays["id"], "id", path)
@@ -131,12 +139,12 @@ def _load(path: Path) -> dict[str, np.ndarray]:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
     except FileNotFoundError as error:
-        raise UserError(f"{path}: no such file.") from error
+        raise UserError(f"{path}: no such file; name an existing one.") from error
     # TypeError: a single array under the name of an archive.
     except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile, zlib.error) as error:
         if "allow_pickle" in str(error):
             raise UserError(
-                f"{path}: is no .npz file, or has an array of Python objects; write it with "
+                f"{path}: is not an .npz file, or has an array of Python objects; write it with "
                 "numpy.savez, text as arrays of str (`.astype(str)`)."
             ) from error
         raise UserError(
@@ -184,7 +192,8 @@ def _check_masks(
     source = f"{path}: 'mask'"
     if masks.shape != shape:
         raise UserError(
-            f"{source} has shape {masks.shape}, the images want {shape}; give a mask of its size "
+            f"{source} has shape {masks.shape}, but the images need {shape}; give a mask of its "
+            "size "
             "for every image."
         )
     masks = native(masks, source)

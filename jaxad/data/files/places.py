@@ -21,8 +21,8 @@ def find_places(root: Path, suffixes: Sequence[str], layout: str) -> dict[str, P
     `GroundTruth` mean `ground_truth`. Other folders are logged if there is a folder `train`.
 
     Args:
-        root: of the data set.
-        suffixes: of its files.
+        root: the root of the data set.
+        suffixes: the suffixes of its files.
         layout: the expected layout, for messages.
 
     Raises:
@@ -38,7 +38,7 @@ def find_places(root: Path, suffixes: Sequence[str], layout: str) -> dict[str, P
         elif meaning in places:
             raise UserError(
                 f"config.data.root '{root}': '{places[meaning].name}' and '{folder.name}' are both "
-                f"{meaning}; join them, or move one away."
+                f"{meaning}; merge them, or move one away."
             )
         else:
             places[meaning] = folder
@@ -80,7 +80,7 @@ def check_flat(root: Path, suffixes: Sequence[str], layout: str) -> None:
         layout: see `find_places`.
 
     Raises:
-        UserError: a folder that holds files is named as a split or as masks.
+        UserError: a folder that holds files has the name of a split or of masks.
     """
     folders = find_folders(root)
     for folder in folders:
@@ -106,8 +106,8 @@ def check_spellings(folder: Path, words: Sequence[str]) -> None:
     """Raises a UserError if two folders are spellings of one word, such as `Good` and `good`.
 
     Args:
-        folder: whose folders are checked.
-        words: that have a meaning; spellings that are listed may lie side by side.
+        folder: the folder whose subfolders are checked.
+        words: the words that have a meaning; spellings that are listed may exist side by side.
     """
     folded_words = set(map(names.folded, words))
     first: dict[str, str] = {}
@@ -116,6 +116,6 @@ def check_spellings(folder: Path, words: Sequence[str]) -> None:
         other = first.setdefault(word, entry.name)
         if word in folded_words and other != entry.name and not {other, entry.name} <= set(words):
             raise UserError(
-                f"{folder}: '{other}' and '{entry.name}' are two spellings of one word; join "
-                "them in one folder."
+                f"{folder}: '{other}' and '{entry.name}' are two spellings of one word; merge them "
+                "into one folder."
             )

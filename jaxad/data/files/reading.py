@@ -137,13 +137,13 @@ def read_split(items: Sequence[Item], reading: Reading, name: str) -> Split:
     """Reads items as a split.
 
     Args:
-        items: in the order of the split.
+        items: the items, in the order of the split.
         reading: how to read them.
-        name: of the split, for messages.
+        name: the name of the split, for messages.
 
     Raises:
         DataError: a file cannot be used, and `on_error` is `raise`.
-        UserError: none of the files gives an image.
+        UserError: none of the files gave a usable image.
     """
     side, channels = reading.preparation.image_size, reading.preparation.channels
     with contextlib.ExitStack() as stack:
@@ -165,7 +165,7 @@ def _join(results: Iterable[Rows], count: int, name: str, shared: np.memmap | No
     files = summary.finish()
     if not parts:
         first = f"; the first: {files.skipped[0]}" if files.skipped else ""
-        raise UserError(f"{name}: none of {count} files gives an image{first}")
+        raise UserError(f"{name}: none of {count} files gave a usable image{first}")
     is_shared = shared is not None and all(np.may_share_memory(r.images, shared) for r in parts)
     if shared is not None and is_shared and len(parts) == count:
         images = np.asarray(shared)

@@ -25,7 +25,7 @@ class Splitting:
     Attributes:
         val_share: share of the patients in `train` that moves to `val`.
         test_share: share of the patients without an anomaly that moves to `test`.
-        seed: of the draw.
+        seed: the seed of the draw.
         group_pattern: a regular expression that finds the patient in a file's path below the root
             (its first group, if it has one); "": every file is its own patient.
         normal_classes: names of folders or labels that are normal; empty: `NORMAL_WORDS`.
@@ -42,7 +42,8 @@ class Splitting:
             re.compile(self.group_pattern)
         except re.error as error:
             raise UserError(
-                f"config.data.group_pattern: '{self.group_pattern}' is no regular expression "
+                f"config.data.group_pattern: '{self.group_pattern}' is not a valid regular "
+                "expression "
                 f"({error})."
             ) from error
 
@@ -89,7 +90,7 @@ class Splitting:
             return
         classes = (*NORMAL_WORDS, folder.name)
         raise UserError(
-            f"{folder}: is named as normal images are, but would be read as anomalous; rename it "
+            f"{folder}: is named like normal images, but would be read as anomalous; rename it "
             f"to {NORMAL_WORDS[0]}, or list what is normal, config.data.normal_classes={classes}; "
             f"or, if it is anomalous, set config.data.normal_classes={NORMAL_WORDS}."
         )
@@ -101,7 +102,7 @@ def pick(keys: Iterable[str], shares: Sequence[float], seed: int) -> list[set[st
     Args:
         keys: names.
         shares: size of each subset as a share of all names.
-        seed: of the draw.
+        seed: the seed of the draw.
 
     Returns:
         A set per share, with at least one name if the share is above 0 and names are left, and
@@ -129,21 +130,21 @@ def with_val(splits: Mapping[str, list[Item]], splitting: Splitting) -> dict[str
     groups = {item.group for item in splits["train"]}
     if len(groups) < 2:
         raise UserError(
-            "split 'train' has one patient only; give at least two, so that one can move to 'val'. "
+            "split 'train' has only one patient; give at least two, so that one can move to 'val'. "
             f"{SEVERAL_UNDER_ONE_NAME}"
         )
     val, train = pick(groups, (splitting.val_share,), splitting.seed)
     if not train:
         raise UserError(
             f"config.data.val_share: {splitting.val_share} of {len(groups)} patients leaves none "
-            "to learn from; make it smaller."
+            "to train on; make it smaller."
         )
     parts = _by_group(splits["train"], {"train": train, "val": val})
     return {**parts, **{name: items for name, items in splits.items() if name != "train"}}
 
 
 def draw_splits(items: Sequence[Item], splitting: Splitting) -> dict[str, list[Item]]:
-    """Draws splits: patients with an anomaly are tested, the others are drawn by shares.
+    """Draws splits: patients with an anomaly go to `test`, the others are drawn by shares.
 
     Raises:
         UserError: there are too few normal patients.
@@ -154,15 +155,15 @@ def draw_splits(items: Sequence[Item], splitting: Splitting) -> dict[str, list[I
     hint = f" (config.data.normal_classes={classes})" if classes else ""
     if len(normal) < 3:
         raise UserError(
-            f"{len(normal)} patients are normal{hint}; at least three are needed, to train, to "
-            "validate and to test. Add some, or give the split of each file. "
+            f"{len(normal)} patients are normal{hint}; at least three are needed, one each to "
+            "train, validate and test. Add some, or give the split of each file. "
             f"{SEVERAL_UNDER_ONE_NAME}"
         )
     test, val, train = pick(normal, (splitting.test_share, splitting.val_share), splitting.seed)
     if not train:
         raise UserError(
             f"config.data.val_share and test_share: {splitting.val_share} and "
-            f"{splitting.test_share} of {len(normal)} patients leave none to learn from; make them "
+            f"{splitting.test_share} of {len(normal)} patients leave none to train on; make them "
             "smaller."
         )
     return _by_group(items, {"train": train, "val": val, "test": anomalous | test})

@@ -21,7 +21,7 @@ def read_table(table: Path, kind: Kind, splitting: Splitting) -> dict[str, list[
     """Lists the items of a CSV file by split; see `read_rows`.
 
     The column `split` has `train`, `val`, `test` or `test_<name>`. Without it, patients with an
-    anomaly are tested and the others drawn.
+    anomaly go to `test`, and the others are drawn at random.
 
     Raises:
         UserError: see `read_rows`; or no row has the split `train`.
@@ -38,15 +38,15 @@ def read_table(table: Path, kind: Kind, splitting: Splitting) -> dict[str, list[
 
 
 def read_rows(table: Path, kind: Kind, splitting: Splitting) -> list[tuple[str, Item]]:
-    """Lists the items of a CSV file, each with its split; "" if there is no such column.
+    """Lists the items of a CSV file, each with its split, or "" if the file has no column `split`.
 
-    Columns: `path` and `label` (0 normal, 1 anomalous, or names of classes with
-    `config.data.normal_classes`; empty if the mask of a scan labels its slices); optional `group`
-    (the patient), `mask`, `id` and `split`. Paths are relative to the folder of the table and stay
-    in it.
+    Columns: `path` and `label` (0 for normal, 1 for anomalous, or names of classes with
+    `config.data.normal_classes`; empty if the mask of a scan labels its slices); optionally `group`
+    (the patient), `mask`, `id` and `split`. Paths are relative to the folder of the table and must
+    not lead out of it.
 
     Raises:
-        UserError: the file cannot be read, or a row, named by its line, is wrong.
+        UserError: the file cannot be read, or a row is wrong; the message gives its line.
     """
     rows = _read(table)
     without_group = [line for line, row in rows if not row.get("group")]
@@ -65,12 +65,12 @@ def read_rows(table: Path, kind: Kind, splitting: Splitting) -> list[tuple[str, 
         path = item.paths[0]
         if item.id in line_of_id:
             raise UserError(
-                f"{where}: '{item.id}' is in line {line_of_id[item.id]} already; give every image "
+                f"{where}: '{item.id}' is already on line {line_of_id[item.id]}; give every image "
                 "its own id and one row."
             )
         if path in line_of_file:
             raise UserError(
-                f"{where}: '{path}' is in line {line_of_file[path]} already; give every file one "
+                f"{where}: '{path}' is already on line {line_of_file[path]}; give every file one "
                 "row."
             )
         line_of_id[item.id] = line_of_file[path] = line
@@ -135,8 +135,8 @@ def _check_spellings(table: Path, rows: Sequence[tuple[int, _Row]], splitting: S
             # `config.data.normal_classes` may list both spellings.
             if other != text and not {other, text} <= set(splitting.normal_classes):
                 raise UserError(
-                    f"{table} line {line}: {column} '{text}' is '{other}' in line {other_line}; "
-                    "write one word in one way."
+                    f"{table} line {line}: {column} '{text}' is spelt '{other}' on line "
+                    f"{other_line}; use one spelling."
                 )
 
 
@@ -179,12 +179,12 @@ def _resolve(table: Path, where: str, text: str) -> tuple[Path, str]:
     path = Path(os.path.normpath(root / text))
     if not path.is_relative_to(root):
         raise UserError(
-            f"{where}: '{text}' is outside of the table's folder; move the table or the file."
+            f"{where}: '{text}' is outside the table's folder; move the table or the file."
         )
     place = path.relative_to(root)
     if any(map(is_hidden, place.parts)):
         raise UserError(
-            f"{where}: '{text}' is hidden, as files are that systems leave beside others; name "
+            f"{where}: '{text}' is a hidden file, probably made by the operating system; name "
             "another file, or rename it."
         )
     return path, place.as_posix()
@@ -217,7 +217,5 @@ def _split(where: str, row: _Row) -> str:
     if not name:
         suggested = split_suggested(text)
         hint = f" Write '{suggested}' for it." if suggested else ""
-        raise UserError(
-            f"{where}: split '{text}' is none of train, val, test and test_<name>.{hint}"
-        )
+        raise UserError(f"{where}: split '{text}' is not train, val, test or test_<name>.{hint}")
     return name

@@ -12,11 +12,11 @@ from jaxad.errors import UserError
 
 
 def check_not_hidden(path: Path) -> None:
-    """Raises a UserError for a hidden file, such as operating systems leave beside others."""
+    """Raises a UserError for a hidden file; operating systems leave such files beside others."""
     if is_hidden(path.name) and path.is_file():
         raise UserError(
-            f"{path}: is a hidden file, such as systems leave beside others; name the file that it "
-            "lies beside, or rename it."
+            f"{path}: is a hidden file, probably made by the operating system; name the file "
+            "beside it, or rename it."
         )
 
 

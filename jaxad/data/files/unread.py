@@ -31,9 +31,10 @@ class Unread:
     """The files of a folder that are not read.
 
     Attributes:
-        folder: that holds them.
-        counts: by suffix; suffixes in `others` first, and the most frequent ones first.
-        first: path of one of them below the folder, in another format if there is one.
+        folder: the folder that holds them.
+        counts: the number of files by suffix: suffixes in `others` first, then by frequency.
+        first: the path of one of them below the folder, in one of the formats of `others` if there
+            is such a file.
         others: suffixes of formats that hold such data but are not read.
         target: the format to convert those to.
     """
@@ -79,7 +80,7 @@ def find_unread(
 
     Args:
         folder: where to look.
-        kind: of the files that are read.
+        kind: the kind of the files that are read.
         used: files that are read, and folders whose DICOM files are.
         passed_over: folders directly below whose files are not counted, as they are reported as a
             whole.
@@ -142,7 +143,7 @@ def describe_content(folder: Path, kind: Kind) -> str:
     parts = []
     if masks:
         first = masks[0].relative_to(folder).as_posix()
-        are = "is named as a mask" if len(masks) == 1 else "are named as masks"
+        are = "is named like a mask" if len(masks) == 1 else "are named like masks"
         parts.append(f"{len(masks):,} that {are}: '{first}'{', ...' if len(masks) > 1 else ''}")
     if unread:
         parts.append(f"{unread.listed}{f' ({unread.remedy})' if unread.remedy else ''}")

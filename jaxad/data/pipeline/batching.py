@@ -27,11 +27,11 @@ def local_rows(batch_size: int, process_index: int, process_count: int) -> np.nd
     """Returns the rows [b] of a global batch that belong to this process.
 
     Raises:
-        UserError: the batch size is no multiple of the number of processes.
+        UserError: the batch size is not a multiple of the number of processes.
     """
     if batch_size % process_count:
         raise UserError(
-            f"batch size {batch_size} cannot be shared by {process_count} processes; "
+            f"batch size {batch_size} cannot be split evenly over {process_count} processes; "
             f"choose a multiple of {process_count}."
         )
     size = batch_size // process_count

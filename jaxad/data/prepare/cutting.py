@@ -121,7 +121,7 @@ def cut(
     if not len(numbers):
         raise DataError(
             f"{first.path}: has {len(foreground)} slices, none in config.data.volume.slices="
-            f"{cutting.slices}; widen them or leave out the scan."
+            f"{cutting.slices}; widen that range or leave out the scan."
         )
     kept = numbers[foreground[numbers].mean(axis=(1, 2)) >= max(cutting.min_foreground, 1e-9)]
     height, width = foreground.shape[1:]
@@ -170,14 +170,14 @@ def place_back(
 
     Args:
         maps: one per slice.
-        positions: of the slices; see `Slices`.
-        grid: of the scan.
-        settings: with which the scan was cut.
-        cutting: with which the scan was cut.
+        positions: the positions of the slices; see `Slices`.
+        grid: the grid of the scan.
+        settings: the settings with which the scan was cut.
+        cutting: how the scan was cut.
 
     Returns:
         The maps, linearly interpolated; the largest of several values that fall on one voxel, and
-        0 where no slice shows the scan.
+        0 where no slice covers the scan.
     """
     slice_axis, row_axis, column_axis = _PLANES[cutting.plane]
     count, height, width = (grid.shape[axis] for axis in (slice_axis, row_axis, column_axis))

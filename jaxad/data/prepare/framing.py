@@ -39,7 +39,7 @@ class Frame:
         Args:
             shape: rows and columns.
             settings: how a plane becomes square, and the size of the square.
-            spacing: of rows and of columns, in mm.
+            spacing: the spacing of rows and of columns, in mm.
             field_of_view: side of the square in mm, around the middle of the plane; 0: the longer
                 or the shorter side of the plane, as `settings.square` says.
         """
@@ -64,9 +64,9 @@ class Frame:
         return planes[:, first_row:end_row, first_column:end_column]
 
     def resize(self, plane: Shaped[np.ndarray, "h w c"]) -> Shaped[np.ndarray, "s s c"]:
-        """Returns the antialiased square: uint8 for uint8 with 1 or 3 channels, else float32.
+        """Resizes the frame's part of a plane to the square image, with antialiasing.
 
-        Integers become float32 in [0, 1].
+        uint8 with 1 or 3 channels stays uint8; anything else becomes float32, integers in [0, 1].
         """
         channels = plane.shape[-1]
         if plane.dtype == np.uint8 and channels in (1, 3):
@@ -77,7 +77,7 @@ class Frame:
         return self._pad(np.stack([np.asarray(channel) for channel in resized], axis=-1))
 
     def resize_plain(self, image: Image.Image) -> UInt8[np.ndarray, "s s c"]:
-        """Returns the antialiased square of an image of mode L or RGB."""
+        """Resizes the frame's part of an image of mode L or RGB to the square image."""
         resized = np.asarray(self._resize(image))
         return self._pad(resized.reshape(*self.size, len(image.getbands())))
 
@@ -98,7 +98,7 @@ class Frame:
         return square
 
     def resize_mask(self, mask: Bool[np.ndarray, "h w"]) -> UInt8[np.ndarray, "s s"]:
-        """Returns 1 where at least half of a pixel is marked; if there is none, at the fullest.
+        """Resizes a mask: 1 where at least half of a pixel is marked, else at the fullest pixels.
 
         An anomaly smaller than a pixel stays marked, so that label and mask agree.
         """
@@ -118,7 +118,7 @@ class Frame:
             shape: rows and columns of the plane.
 
         Returns:
-            0 where the square does not see the plane.
+            0 where the square does not cover the plane.
         """
         positions, inside, windows = [], [], []
         starts, ends = self.box[:2], self.box[2:]

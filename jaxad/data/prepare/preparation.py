@@ -29,15 +29,15 @@ class Preparation:
 
     Attributes:
         image_size: pixels per side.
-        channels: of the image; grey and colour are converted to each other.
+        channels: the number of channels; grey and colour are converted to each other.
         intensity: `range` keeps the range of uint8, of uint16, or [0, 1] of floats; `zscore`
             subtracts the mean of the foreground, divides by its standard deviation, clips to
             +-`clip` and maps to [0, 1]; `percentile` maps `percentiles` of the foreground to 0
             and 1 and clips. `auto` is `range` for images and `zscore` for volumes. `zscore` and
             `percentile` set the background to 0.
         foreground: `nonzero` pixels, `all`, or those above the threshold of `otsu`.
-        clip: in standard deviations.
-        percentiles: the lower and the upper one, in [0, 100].
+        clip: the limit of intensities, in standard deviations.
+        percentiles: the lower and the upper percentile, in [0, 100].
         square: `pad` with 0, `crop` to the middle, or `stretch`.
     """
 
@@ -82,7 +82,7 @@ def check_pixels(pixels: Shaped[np.ndarray, "..."], name: str) -> None:
 def to_channels(
     pixels: Shaped[np.ndarray, "h w c"], channels: int, name: str
 ) -> Shaped[np.ndarray, "h w k"]:
-    """Repeats grey, or weights colour to grey (ITU-R BT.601), if the channels differ.
+    """Converts grey to colour or colour to grey (ITU-R BT.601) if the channels differ.
 
     Raises:
         DataError: the pixels are neither grey nor colour.
@@ -101,7 +101,8 @@ def to_channels(
             grey = np.rint(grey).astype(pixels.dtype)
         return grey[..., None]
     raise DataError(
-        f"{name}: has {num_channels} channels, config.data.channels is {channels}; only grey and "
+        f"{name}: has {num_channels} channels, but config.data.channels is {channels}; only grey "
+        "and "
         "colour are converted to each other."
     )
 
@@ -112,7 +113,7 @@ def foreground_of(
     """Tells which pixels show something; see `Preparation.foreground`.
 
     Raises:
-        DataError: 0 is not the background, or `otsu` finds one value only.
+        DataError: 0 is not the background, or `otsu` finds only one value.
     """
     if foreground == "all":
         return np.ones(pixels.shape, bool)
@@ -121,7 +122,7 @@ def foreground_of(
         # In CT, 0 is water and air is about -1000.
         if pixels.min() < 0 and inside.mean() > 1 - _MIN_BACKGROUND:
             raise DataError(
-                f"{name}: has negative values and hardly any 0, so that 0 is not its background; "
+                f"{name}: has negative values and hardly any zeros, so 0 is not its background; "
                 "set config.data.preprocess.foreground to otsu or all."
             )
         return inside
@@ -142,9 +143,9 @@ def normalise(
     """Maps intensities to [0, 1] with background 0, using the statistics of all pixels together.
 
     Args:
-        pixels: of any shape, finite, of more than one value.
+        pixels: an array of any shape, finite, of more than one value.
         settings: `intensity` is not `auto`.
-        name: for messages.
+        name: the name to use in messages.
 
     Returns:
         uint8 or uint16 pixels unchanged if their range is kept, else float32 in [0, 1].

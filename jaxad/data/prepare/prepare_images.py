@@ -23,7 +23,7 @@ def prepare_image(
     Args:
         pixels: grey, colour, or of `settings.channels` channels.
         settings: how to prepare them; `auto` means what it means for images.
-        name: for messages.
+        name: the name to use in messages.
 
     Returns:
         [S, S, settings.channels]; uint8 if the pixels are uint8 and keep their range, else uint16.
@@ -50,9 +50,9 @@ def prepare_plain(
     Resizing Pillow's own image is faster than NumPy arrays.
 
     Args:
-        image: of mode L or RGB.
+        image: an image of mode L or RGB.
         settings: with 1 or 3 channels and the intensity `range`.
-        name: for messages.
+        name: the name to use in messages.
 
     Raises:
         DataError: all pixels have the same colour.

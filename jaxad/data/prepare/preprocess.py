@@ -19,7 +19,7 @@ def native(array: object, source: str) -> np.ndarray:
         source: where the array comes from, for the message.
 
     Raises:
-        UserError: it is no array, holds no real numbers, or some of its values are masked.
+        UserError: it is not an array, holds no real numbers, or some of its values are masked.
     """
     if isinstance(array, np.ma.MaskedArray) and np.ma.is_masked(array):
         raise UserError(
@@ -28,7 +28,9 @@ def native(array: object, source: str) -> np.ndarray:
     try:
         numbers = np.asarray(array)
     except (ValueError, TypeError) as error:  # lists of different lengths
-        raise UserError(f"{source}: is no array ({error}); give one of real numbers.") from error
+        raise UserError(
+            f"{source}: is not an array ({error}); give one of real numbers."
+        ) from error
     if numbers.dtype.kind not in "buif":
         raise UserError(f"{source}: holds {numbers.dtype}; give real numbers.")
     return numbers.astype(numbers.dtype.newbyteorder("="), copy=False)
@@ -54,7 +56,7 @@ def check_images(
     if shape[1:] != tuple(image_shape):
         first = f" (first image: '{ids[0]}')" if len(ids) else ""
         raise UserError(
-            f"{source}: images are {shape[1:]}{first}, the config wants {tuple(image_shape)}; "
+            f"{source}: images are {shape[1:]}{first}, but the config needs {tuple(image_shape)}; "
             "resize them or, before training, change config.data.image_size."
         )
     if images.dtype.newbyteorder("=") in LARGEST:

@@ -30,7 +30,7 @@ class _Brats(ManualBuilder, skip_registration=True):  # type: ignore[call-arg]  
 
     @classmethod
     def of_site(cls, items: list[Item], modality: str) -> list[Item]:
-        """Selects one modality of each patient if files are named as those of BraTS are."""
+        """Selects one modality of each patient if files are named like those of BraTS."""
         ending = f"_{modality or cls.DEFAULT_MODALITY}"
         named = [item for item in items if stem(item.paths[0]).endswith(ending)]
         return [

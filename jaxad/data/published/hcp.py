@@ -51,7 +51,7 @@ class Hcp(ManualBuilder):
 
     @classmethod
     def of_site(cls, items: list[Item], modality: str) -> list[Item]:
-        """Selects one modality of each subject if files are in folders as those of HCP are."""
+        """Selects one modality of each subject if files lie in folders like those of HCP."""
         file = _FILES[modality or "t2"]
         named = [item for item in items if item.paths[0].as_posix().endswith(file)]
         return [dataclasses.replace(item, group=item.paths[0].parts[-3]) for item in named] or items

@@ -19,7 +19,7 @@ class _Kermany(ManualBuilder, skip_registration=True):  # type: ignore[call-arg]
 
     Attributes:
         FOLDER: folder that the archive unpacks to; Kaggle's archives add a space.
-        ANOMALIES: folders of `test` beside NORMAL.
+        ANOMALIES: folders of `test` besides NORMAL.
         TRAINING: folders whose NORMAL images are trained on.
         PATIENT: regular expression whose first group finds the patient in the name of a file.
     """
@@ -62,7 +62,7 @@ class _Kermany(ManualBuilder, skip_registration=True):  # type: ignore[call-arg]
 
     @classmethod
     def patient(cls, path: Path) -> str:
-        """Returns the patient that a file's name tells, or the name itself."""
+        """Returns the patient that a file's name contains, or the name itself."""
         match = re.match(cls.PATIENT, path.stem)
         return match[1] if match else path.stem
 
@@ -82,9 +82,9 @@ class _Kermany(ManualBuilder, skip_registration=True):  # type: ignore[call-arg]
         if choices.regroup:
             return [item for item in train if item.group not in shared]
         logger.warning(
-            f"warning: {cls.name}: {count:,} training images are of {len(shared):,} patients that "
-            "are also tested: the published split leaks. --config.data.regroup=True leaves these "
-            "images out."
+            f"warning: {cls.name}: {count:,} training images belong to {len(shared):,} patients "
+            "who are also in the test split: the published split leaks. "
+            "--config.data.regroup=True leaves these images out."
         )
         return train
 

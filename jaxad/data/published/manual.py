@@ -137,14 +137,14 @@ class ManualBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  #
 
     @classmethod
     def of_site(cls, items: list[Item], modality: str) -> list[Item]:
-        """Selects and groups files of another site that are named as this data set's files are.
+        """Selects and groups files of another site that are named like this data set's files.
 
         Args:
             items: all files, each with a patient of its own.
             modality: modality that the run was trained on; "" for the data set's default.
 
         Returns:
-            Items with the patients that their names tell; all items if no name fits.
+            Items with the patients that their names contain; all items if no name fits.
         """
         del modality
         return items
@@ -296,7 +296,7 @@ class ManualBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  #
         if not number:
             reason = f"; the first: {files.skipped[0]}" if files.skipped else ""
             raise UserError(
-                f"{self.name} {split}: none of {len(items)} files gives an image{reason}"
+                f"{self.name} {split}: none of {len(items)} files gave a usable image{reason}"
             )
         self.info.metadata["files"][split] = dataclasses.asdict(files)
 

@@ -34,6 +34,6 @@ class Miic(ManualBuilder):
         if without_mask:
             raise UserError(
                 f"{without_mask[0].paths[0]}: has no mask; the data set has one for every "
-                "anomalous image, put them into ground_truth/anomalous/ under the same names."
+                "anomalous image; put them into ground_truth/anomalous/ under the same names."
             )
         return {"train": [*splits["train"], *splits["val"]], "test": test}

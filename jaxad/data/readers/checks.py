@@ -55,7 +55,7 @@ def check_memory(path: Path, num_bytes: int) -> None:
     """Raises a DataError if a header promises no bytes or more than `MAX_BYTES`."""
     if not 0 < num_bytes <= MAX_BYTES:
         raise DataError(
-            f"{path}: its header promises {num_bytes:,} bytes, the limit is {MAX_BYTES:,}; "
+            f"{path}: its header promises {num_bytes:,} bytes, but the limit is {MAX_BYTES:,}; "
             "repair it, save it smaller or leave it out."
         )
 

@@ -125,7 +125,7 @@ def _read_tiff(path: Path) -> Shaped[np.ndarray, "h w c"]:
             raise DataError(f"{path}: has {len(file.pages)} pages; save one image per file.")
         page = file.pages[0]
         if not isinstance(page, tifffile.TiffPage) or page.dtype is None:
-            raise ValueError("its first page is no image")
+            raise ValueError("its first page is not an image")
         if page.imagedepth != 1:
             raise DataError(f"{path}: has {page.imagedepth} layers; save one image per file.")
         if page.samplesperpixel > 4:
@@ -151,7 +151,7 @@ def _read_deep_tiff(page: tifffile.TiffPage, path: Path) -> Shaped[np.ndarray, "
     pixels = page.asarray()
     if pixels.dtype.kind not in "uif" or not (is_known or is_inverted):
         raise DataError(
-            f"{path}: holds {photometric.name} of {pixels.dtype}; save it as grey or RGB."
+            f"{path}: holds {pixels.dtype} in {photometric.name} colours; save it as grey or RGB."
         )
     if pixels.ndim == 2:
         pixels = pixels[..., None]
@@ -159,7 +159,9 @@ def _read_deep_tiff(page: tifffile.TiffPage, path: Path) -> Shaped[np.ndarray, "
         pixels = np.moveaxis(pixels, 0, -1)
     if is_inverted:
         if pixels.dtype.kind != "u":
-            raise DataError(f"{path}: its white is {pixels.dtype} 0; save it with a black of 0.")
+            raise DataError(
+                f"{path}: it is {pixels.dtype} with 0 as white; save it with 0 as black."
+            )
         pixels = np.iinfo(pixels.dtype).max - pixels
     orientation = page.tags.valueof(ORIENTATION, 1)
     if orientation in (5, 6, 7, 8):

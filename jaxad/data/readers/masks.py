@@ -39,17 +39,19 @@ def read_mask(path: Path, shape: tuple[int, int]) -> Bool[np.ndarray, "h w"]:
     """Reads which pixels a mask file marks; see `marked_pixels`. Black marks nothing.
 
     Args:
-        path: of the mask.
+        path: the path of the mask.
         shape: (H, W) of its image.
 
     Raises:
         DataError: the mask cannot be read, has another shape, or is ambiguous: soft edges,
-            transparency that contradicts the colours, or a palette whose number 0 is not black.
+            transparency that contradicts the colours, or a palette whose entry 0 is not black.
     """
     pixels = read_image(path)
     if pixels.shape[:2] != shape:
         raise DataError(
-            f"{path}: the mask has shape {pixels.shape[:2]}, its image {shape}; give a mask of the "
+            f"{path}: the mask has shape {pixels.shape[:2]}, but its image has {shape}; give a "
+            "mask of "
+            "the "
             "image's size, or leave the image out."
         )
     with readable(path, "image"), path.open("rb") as file:
@@ -58,20 +60,18 @@ def read_mask(path: Path, shape: tuple[int, int]) -> Bool[np.ndarray, "h w"]:
     is_black = (pixels == 0).all(axis=-1)
     is_grey = bool((pixels[..., 1:] == pixels[..., :-1]).all())
     if numbers is not None and not is_grey and ((numbers == 0) != is_black).any():
-        raise DataError(
-            f"{path}: the mask has a palette whose number 0 is not its black; {_REMEDY}"
-        )
+        raise DataError(f"{path}: the mask has a palette whose entry 0 is not black; {_REMEDY}")
     # An alpha channel that is opaque everywhere says nothing.
     if opacity is not None and (opacity != 255).any() and ((opacity == 0) != is_black).any():
         raise DataError(
-            f"{path}: the mask has transparent pixels that are not its black ones; {_REMEDY}"
+            f"{path}: the mask is transparent at other pixels than its black ones; {_REMEDY}"
         )
     is_colour = not is_grey and numbers is None
     if is_grey:
         numbers = pixels[..., 0]
     elif numbers is None:
         if pixels.dtype.kind != "u" or pixels.itemsize > 2:
-            raise DataError(f"{path}: the mask has colours of {pixels.dtype}; {_REMEDY}")
+            raise DataError(f"{path}: the mask has {pixels.dtype} colours; {_REMEDY}")
         numbers = pixels.astype(np.int64) @ np.array([2**32, 2**16, 1])
     return marked_pixels(numbers, str(path), is_lossy=is_lossy, is_colour=is_colour)
 
@@ -111,7 +111,7 @@ def marked_pixels(
 
     Args:
         values: [H, W] or [X, Y, Z].
-        name: for messages.
+        name: the name to use in messages.
         is_lossy: whether the file format changes values.
         is_colour: whether each value stands for a colour, so that it is no class number.
 
@@ -149,8 +149,9 @@ def marked_pixels(
         if not is_colour:
             counted += f", from {levels[0]:g} to {levels[-1]:g}"
         raise DataError(
-            f"{name}: the mask has {counted}, as JPEG or resizing leaves them, so that its edge is "
-            "uncertain; save it without loss (PNG, not JPEG) and with two values, 0 and 1 or 255."
+            f"{name}: the mask has {counted}, probably from JPEG compression or resizing, so its "
+            "edge is uncertain; save it in a lossless format (PNG, not JPEG) with two values, 0 "
+            "and 1 or 255."
         )
     return values != 0
 

@@ -133,18 +133,20 @@ def to_right_anterior_superior(image: nib.Nifti1Image, path: Path, max_bytes: in
         shape = shape[:3]
     if len(shape) != 3:
         raise DataError(
-            f"{path}: has {len(shape)} dimensions {shape}, a scan has 3; save each volume in its "
+            f"{path}: has {len(shape)} dimensions {shape}, but a scan has 3; save each volume in "
+            "its "
             "own file."
         )
     if min(shape) < 1:
-        raise DataError(f"{path}: has shape {shape}, no voxels; leave it out.")
+        raise DataError(f"{path}: has shape {shape} and so no voxels; leave it out.")
     if stored.kind not in "uif" or stored.itemsize > 8:
         raise DataError(f"{path}: holds {stored}; save it as integers or floats.")
     num_voxels = int(np.prod(shape, dtype=object))
     num_bytes = num_voxels * stored.itemsize
     if num_bytes > max_bytes:
         raise DataError(
-            f"{path}: its header promises {num_bytes:,} bytes of voxels, the file holds at most "
+            f"{path}: its header promises {num_bytes:,} bytes of voxels, but the file holds at "
+            "most "
             f"{max_bytes:,}; copy it again or leave it out."
         )
     # Scaling makes them float64.
@@ -179,8 +181,8 @@ def check_same_grid(first: Volume, second: Volume, what: str) -> None:
     """
     if first.voxels.shape != second.voxels.shape:
         raise DataError(
-            f"{second.path}: the {what} has shape {second.voxels.shape}, the scan '{first.path}' "
-            f"{first.voxels.shape}; resample it onto the scan's grid."
+            f"{second.path}: the {what} has shape {second.voxels.shape}, but the scan "
+            f"'{first.path}' has {first.voxels.shape}; resample it onto the scan's grid."
         )
     corners = np.array([[*corner, 1] for corner in np.ndindex(2, 2, 2)], np.float64) * np.array(
         [*(length - 1 for length in first.voxels.shape), 1]

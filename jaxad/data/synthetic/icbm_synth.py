@@ -61,13 +61,15 @@ def make_config(
     """
     counts = tuple(int(count) for count in num_subjects)
     if image_size < 16 or image_size % 16:
-        raise UserError(f"icbm_synth: image_size is {image_size}; use a multiple of 16, such as 64")
+        raise UserError(
+            f"icbm_synth: image_size is {image_size}; use a multiple of 16, such as 64."
+        )
     if seed < 0:
-        raise UserError(f"icbm_synth: seed is {seed}; use 0 or more")
+        raise UserError(f"icbm_synth: seed is {seed}; use 0 or more.")
     if len(counts) != len(SPLITS) or min(counts) < 1:
         raise UserError(
             f"icbm_synth: num_subjects is {counts}; give four counts of at least 1, "
-            f"for {', '.join(SPLITS)}"
+            f"for {', '.join(SPLITS)}."
         )
     name = f"{image_size}px_seed{seed}"
     if counts != DEFAULT_NUM_SUBJECTS:

@@ -45,7 +45,7 @@ def make_slices(seed: int, split: str, number: int, image_size: int) -> SubjectS
         ValueError: there is no such split.
     """
     if split not in SPLITS:
-        raise ValueError(f"no split {split!r}: one of {', '.join(SPLITS)}")
+        raise ValueError(f"no split {split!r}; choose from {', '.join(SPLITS)}")
     key = SubjectKey(seed, SPLITS.index(split), number)
     subject = make_subject(key, image_size)
     signal, mask = subject.signal, np.zeros_like(subject.brain)

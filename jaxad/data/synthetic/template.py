@@ -149,7 +149,7 @@ def _bounding_box(brain: np.ndarray) -> tuple[tuple[slice, ...], tuple[float, fl
 def _ventricle_pull(
     brain: np.ndarray, tissue: Float[np.ndarray, "x y z"], top: int
 ) -> Float[np.ndarray, "3 x2 y2 z2"]:
-    """Returns the gradient of the blurred deep CSF below `top`, of length 1 at most."""
+    """Returns vectors, at most 1 long, toward the ventricles (the deep CSF below slice `top`)."""
     step = (slice(None, None, _COARSE_STEP),) * 3
     depth = ndimage.distance_transform_edt(brain[step]) * _COARSE_STEP
     csf = np.clip(1 - tissue[step], 0, 1) * (depth > _DEEP_MM)

@@ -32,7 +32,7 @@ def data_folder(root: str, flag: str = "config.data.root") -> str:
         flag: config field that holds `root`, for messages.
 
     Raises:
-        UserError: the path names the home folder of an unknown user, or TFDS cannot take it.
+        UserError: the path names the home folder of an unknown user, or TFDS cannot use it.
     """
     take_folders_literally()
     named, source = root, flag
@@ -78,7 +78,8 @@ def raise_if_full(folder: str, error: Exception, remedy: str) -> None:
     number = io_errors.find_error_number(error)
     if number in NO_ROOM:
         raise RunError(
-            f"data folder '{folder}' takes no more ({os.strerror(number)}); make room, or choose "
+            f"data folder '{folder}' cannot take more files ({os.strerror(number)}); free disk "
+            "space, or choose "
             f"another with {remedy}."
         ) from error
 

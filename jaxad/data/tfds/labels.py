@@ -36,7 +36,7 @@ def open_labelled(
         normal_classes: names of the normal classes; empty if the anomalous ones are named.
         anomalous_classes: names of the anomalous classes; empty if the normal ones are named.
         preparation: how pixels become an image.
-        splitting: share of `val`. Images are drawn one by one, because TFDS has no patients.
+        splitting: share of `val`. Images are drawn one by one, because TFDS does not know patients.
 
     Raises:
         UserError: there is no such data set, it cannot be downloaded, its examples do not have one
@@ -150,7 +150,9 @@ def _read(
             "config.data.normal_classes."
         )
     if split == "train":
-        logger.warning(f"note: {builder.name} has no patients; every image counts as one.")
+        logger.warning(
+            f"note: {builder.name} has no patient ids; every image counts as a patient of its own."
+        )
     return Split(
         images=np.stack(images),
         labels=np.array(labels, np.int32),

@@ -29,7 +29,7 @@ class Architecture:
     Attributes:
         module: (stride, dtype) -> Linen module of the features of a stride.
         layers: stride -> layers up to its features, and their places in a state dict.
-        unused: stride -> prefixes of tensors behind its features.
+        unused: stride -> prefixes of the tensors of later layers, which are not used.
         channels: channels of the features, by stride.
         deviations: standard deviation of the features of photographs, by stride. `Backbone` divides
             features by it, so that models see the scale of a standard normal.
@@ -112,7 +112,7 @@ class Backbone:
 
     @property
     def description(self) -> str:
-        """Everything that features depend on beside the variables and the image."""
+        """Everything that features depend on besides the variables and the image."""
         about = self._architecture
         normalisation = f"{about.mean} {about.standard_deviation}"
         return f"{self.name}, stride {self.stride}, {jnp.dtype(self.dtype).name}, {normalisation}"
@@ -166,12 +166,12 @@ class Backbone:
         return jax.eval_shape(self._module.init, jax.random.key(0), images)["params"]
 
     def check_images(self, image_shape: tuple[int, int, int]) -> None:
-        """Raises a UserError if images (H, W, C) do not fit."""
+        """Raises a UserError if the encoder cannot take images of this shape (H, W, C)."""
         height, width, channels = image_shape
         if height % self.stride or width % self.stride:
             raise UserError(
                 f"config.data.image_size: {height} is not a multiple of {self.stride}, the stride "
-                "of the encoder's features."
+                "of the encoder's features; choose a multiple."
             )
         if channels not in (1, 3):
             raise UserError(
@@ -225,7 +225,7 @@ class Backbone:
 
         Args:
             variables: `layers`, and `scale`, the factor of the features.
-            images: in [0, 1], grey [B, H, W, 1] or in colour [B, H, W, 3].
+            images: in [0, 1], grey [B, H, W, 1] or colour [B, H, W, 3].
         """
         features: Any = self._apply(self._module, variables, images)
         return features * variables["scale"].astype(features.dtype)

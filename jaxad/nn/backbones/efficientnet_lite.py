@@ -65,7 +65,7 @@ def layers(stride: int | None) -> list[Layer]:
 
 
 def unused(stride: int | None) -> tuple[str, ...]:
-    """Returns prefixes of the tensors behind the features of a stride."""
+    """Returns prefixes of the tensors of layers that come after the features of a stride."""
     if stride is None:
         return ()
     behind = range(_LAST_BLOCK[stride] + 1, len(BLOCKS))

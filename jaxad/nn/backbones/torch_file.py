@@ -53,7 +53,7 @@ _LARGEST_EXPANSION = 4
 
 
 class _Refused(Exception):
-    """The file holds something else than tensors."""
+    """The file holds something other than tensors."""
 
 
 class _Mark:
@@ -343,7 +343,7 @@ def read_torch_file(path: Path) -> dict[str, np.ndarray]:
             "`model.state_dict()` again, or use a .safetensors file."
         ) from refused
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}).") from error
+        raise UserError(f"{path}: cannot be read ({error.strerror}); make it readable.") from error
     # Errors of damaged pickles and archives. zipfile raises RuntimeError for an encrypted archive,
     # NotImplementedError for an unknown version or compression.
     except (

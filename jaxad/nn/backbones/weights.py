@@ -21,7 +21,9 @@ def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
         return load_file(path)
     # KeyError: a dtype that NumPy lacks.
     except (OSError, ValueError, KeyError, safetensors.SafetensorError) as error:
-        raise UserError(f"{path}: not a readable safetensors file ({error}).") from error
+        raise UserError(
+            f"{path}: not a readable safetensors file ({error}); download it again."
+        ) from error
 
 
 _READERS: Mapping[str, Callable[[Path], dict[str, np.ndarray]]] = {
@@ -55,7 +57,7 @@ def read_weights(where: str) -> dict[str, np.ndarray]:
             f"file or {HUB}<owner>/<repository>."
         )
     if not path.is_file():
-        raise UserError(f"config.model.weights: no file '{where}'.")
+        raise UserError(f"config.model.weights: no file '{where}'; check the path.")
     return _READERS[path.suffix](path)
 
 
@@ -66,7 +68,8 @@ def _from_hub(name: str) -> Path:
         import huggingface_hub
     except ImportError as error:
         raise UserError(
-            f"config.model.weights: {HUB}{name} needs huggingface_hub; install jaxad[hub]."
+            f"config.model.weights: {HUB}{name} needs huggingface_hub; install it with pip install "
+            "'jaxad[hub]'."
         ) from error
     try:
         return Path(

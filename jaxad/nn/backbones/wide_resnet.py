@@ -1,4 +1,4 @@
-"""Wide-ResNet-50-2, cut behind its third stage.
+"""Wide-ResNet-50-2, cut off after its third stage.
 
 He et al. 2016, "Deep Residual Learning"; Zagoruyko and Komodakis 2016, "Wide Residual Networks":
 ResNet-50 with 3x3 convolutions of twice the width. Layout and names of tensors are torchvision's
@@ -50,7 +50,7 @@ def layers(stride: int) -> list[Layer]:
 
 
 def unused(stride: int) -> tuple[str, ...]:
-    """Returns prefixes of the tensors behind the features of a stride."""
+    """Returns prefixes of the tensors of layers that come after the features of a stride."""
     return ("fc.", *(f"layer{number}." for number in range(_NUM_STAGES[stride] + 1, 5)))
 
 

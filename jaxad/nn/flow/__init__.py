@@ -1,4 +1,4 @@
-"""Normalizing flow of distrax bijectors over the channels of a feature map."""
+"""Normalising flow of distrax bijectors over the channels of a feature map."""
 
 import jaxad.nn.flow._distrax  # noqa: F401 - must run before distrax is imported
 from jaxad.nn.flow.network import (

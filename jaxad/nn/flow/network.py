@@ -1,4 +1,4 @@
-"""Normalizing flow over the channels of a feature map, built from distrax bijectors.
+"""Normalising flow over the channels of a feature map, built from distrax bijectors.
 
 One block is FrEIA's `AllInOneBlock` with affine_clamping=2 and a SOFTPLUS global affine (AE-FLOW,
 Section 2):
@@ -8,10 +8,10 @@ Section 2):
     u    = a, b * exp(2 tanh(s)) + t                   coupling
     y    = R(global_scale * u + global_offset)         actnorm, then a fixed permutation
 
-A coupling's Jacobian is triangular: its log determinant is a sum over channels and places. All
-bijectors here have the channels alone as their event, so that log-dets keep their place, [B, H, W];
-the log-det of a feature map is their sum. The subnets see neighbouring places as well: the sum is
-exact, the share of a single place is only a map to look at.
+A coupling's Jacobian is triangular: its log determinant is a sum over channels and positions. All
+bijectors here have only the channels as their event, so that log-dets are given by position,
+[B, H, W]; the log-det of a feature map is their sum. The subnets see neighbouring positions as
+well: the sum is exact, while the part of a single position is only a map to look at.
 """
 
 import dataclasses
@@ -106,7 +106,7 @@ class _Subnet(nn.Module):
 
 
 class ConvSubnet(_Subnet):
-    """3x3, ReLU, 1x1, as wide inside as its input: FastFlow's, and AE-FLOW's first kind."""
+    """A 3x3 convolution, ReLU and a 1x1 convolution: FastFlow's subnet, and AE-FLOW's first."""
 
     @nn.compact
     def __call__(self, x: AnyMap) -> AnyMap:
@@ -114,7 +114,7 @@ class ConvSubnet(_Subnet):
 
 
 class ResNetSubnet(_Subnet):
-    """3x3, batch norm, ReLU, plus a 1x1 shortcut: AE-FLOW's second kind."""
+    """A 3x3 convolution, batch norm and ReLU, plus a 1x1 shortcut: AE-FLOW's second subnet."""
 
     @nn.compact
     def __call__(self, x: AnyMap) -> AnyMap:
@@ -129,7 +129,7 @@ class ResNetSubnet(_Subnet):
 
 
 class DenseSubnet(_Subnet):
-    """Three 1x1 with ReLU between, of each place alone: DifferNet's fully connected subnet."""
+    """Three 1x1 convolutions with ReLU between them: DifferNet's fully connected subnet."""
 
     @nn.compact
     def __call__(self, x: AnyMap) -> AnyMap:
@@ -238,16 +238,16 @@ class Flow(nn.Module):
         return distrax.Chain(steps[::-1])  # the last one is applied first
 
     def __call__(self, z: FeatureMap) -> tuple[FeatureMap, LogDet]:
-        """Returns z' and the share of every place in log |det dz'/dz|."""
+        """Returns z' and the contribution of every position to log |det dz'/dz|."""
         return self.bijector().forward_and_log_det(z)
 
     def inverse(self, z_prime: FeatureMap) -> tuple[FeatureMap, LogDet]:
-        """Returns z and the share of every place in log |det dz/dz'|."""
+        """Returns z and the contribution of every position to log |det dz/dz'|."""
         return self.bijector().inverse_and_log_det(z_prime)
 
 
 def standard_normal_log_density(z: FeatureMap) -> LogDet:
-    """Returns log N(z; 0, I) at every place, summed over its channels; [B, H, W], in nats."""
+    """Returns log N(z; 0, I) at every position, summed over its channels; [B, H, W], in nats."""
     return -0.5 * (jnp.sum(z**2, axis=-1) + z.shape[-1] * math.log(2 * math.pi))
 
 

@@ -39,7 +39,7 @@ gather_channels.defvjp(_forward, _backward)
 def multiply_channels(x: FeatureMap, order: Int[Array, " features"]) -> FeatureMap:
     """Returns x[..., order], computed as a product with the permutation's matrix.
 
-    Exact for finite numbers; another one makes all channels of its place NaN.
+    Exact for finite numbers; any other number makes all channels at its position NaN.
     """
     matrix = jax.nn.one_hot(order, x.shape[-1], dtype=x.dtype, axis=0)
     return jnp.matmul(x, matrix, precision="highest")
@@ -54,7 +54,7 @@ def _take_channels(
 
 
 class ChannelPermutation(distrax.Bijector):
-    """y = x[..., order].
+    """Permutes the channels: y = x[..., order].
 
     Args:
         order: int32 [C], every channel once.
@@ -73,7 +73,7 @@ class ChannelPermutation(distrax.Bijector):
 
 
 class ChannelReversal(distrax.Bijector):
-    """y = x[..., ::-1]."""
+    """Reverses the order of the channels: y = x[..., ::-1]."""
 
     def __init__(self) -> None:
         super().__init__(event_ndims_in=1, is_constant_jacobian=True)
@@ -86,7 +86,7 @@ class ChannelReversal(distrax.Bijector):
 
 
 class ChannelRotation(distrax.Bijector):
-    """y = W x at every place, W orthogonal of determinant 1.
+    """Rotates the channels at every position: y = W x, where W is orthogonal with determinant 1.
 
     Args:
         matrix: W, float32 [C, C].

@@ -108,7 +108,7 @@ def test_a_val_folder_is_taken_as_it_is(mvtec):
 def test_normal_means_good_or_normal_or_what_is_listed(mvtec):
     (mvtec / "test/good").rename(mvtec / "test/normal")
     np.testing.assert_array_equal(DataSet(data_config(mvtec)).split("test").labels, [1, 1, 0, 0])
-    with pytest.raises(UserError, match="holds 'good', but only normal images are learnt from"):
+    with pytest.raises(UserError, match="holds 'good', but only normal images are used for"):
         DataSet(data_config(mvtec, normal_classes=("crack",)))
     (mvtec / "train/good").rename(mvtec / "train/crack")
     shutil.rmtree(mvtec / "ground_truth")
@@ -251,10 +251,10 @@ def link_loop(root):
         (lone_train, r"has no folder train; expected train/good/, test/good/ and test/<any other"),
         (empty_class, r"test/scratch: holds no images \(.png, .*\); add some or remove the folder"),
         (empty_train, r"train: holds no images .*expected train/good"),
-        (anomalies_to_learn_from, r"train: holds 'crack', but only normal images are learnt from"),
+        (anomalies_to_learn_from, r"train: holds 'crack', but only normal images are used for"),
         (loose_test, r"test/0.png: lies in test/ itself; put it into test/good/"),
         (missing_mask, r"test/crack/1.png: has no mask in .*ground_truth/crack.* add '1_mask.png'"),
-        (one_patient, r"'train' has one patient only; give at least two"),
+        (one_patient, r"'train' has only one patient; give at least two"),
         (link_loop, r"train/good/again: a symbolic link that leads back to itself; remove it"),
     ],
 )
@@ -281,7 +281,10 @@ def test_masks_and_labels_that_disagree(mvtec, marked, folder, message):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"group_pattern": "("}, "config.data.group_pattern: '.' is no regular expression"),
+        (
+            {"group_pattern": "("},
+            "config.data.group_pattern: '.' is not a valid regular expression",
+        ),
         ({"val_share": 1.0}, "config.data.val_share: 1.0 is not in .0, 1."),
         ({"on_error": "ignore"}, "config.data.on_error: unknown 'ignore'; known: raise, skip"),
         ({"preprocess__square": "squash"}, "preprocess.square: unknown 'squash'; known: pad, crop"),

@@ -55,7 +55,7 @@ def test_a_hidden_file_that_is_named_itself_is_refused(mvtec, name):  # noqa: F8
     (mvtec / "test/crack" / name).write_bytes(b"x")
     data = data_config(mvtec)
     for use in (find_items, read_normals):
-        with pytest.raises(UserError, match="is a hidden file, such as systems leave beside"):
+        with pytest.raises(UserError, match="is a hidden file, probably made by the operating"):
             use(mvtec / "test/crack" / name, data if use is find_items else data_config("no"))
 
 

@@ -52,7 +52,9 @@ def test_skipped_files_are_counted_and_reported(two_bad, capsys):
 def test_a_split_of_bad_files_alone_is_refused(two_bad):
     for path in (two_bad / "train/good").iterdir():
         path.write_bytes(b"")
-    with pytest.raises(UserError, match="none of 9 files gives an image; the first: .*is empty"):
+    with pytest.raises(
+        UserError, match="none of 9 files gave a usable image; the first: .*is empty"
+    ):
         DataSet(data_config(two_bad, on_error="skip")).split("train")
 
 
@@ -66,7 +68,9 @@ def test_only_the_first_skipped_files_are_listed():
 
 def test_a_mask_of_another_size_is_named(mvtec):  # noqa: F811 - a fixture
     write_mask(mvtec / "ground_truth/crack/0_mask.png", shape=(20, 21))
-    with pytest.raises(DataError, match=r"0_mask.png: the mask has shape \(20, 21\), its image"):
+    with pytest.raises(
+        DataError, match=r"0_mask.png: the mask has shape \(20, 21\), but its image"
+    ):
         DataSet(data_config(mvtec)).split("test")
 
 

@@ -81,7 +81,7 @@ def test_the_layout_of_busi(tmp_path):
     (tmp_path / "ground_truth/benign").mkdir(parents=True)
     for path in (tmp_path / "test/benign").glob("*mask*"):
         path.rename(tmp_path / "ground_truth/benign" / path.name)
-    with pytest.raises(UserError, match="has a mask already, .*join them into one"):
+    with pytest.raises(UserError, match="already has a mask, .*merge them into one"):
         DataSet(data_config(tmp_path))
     (tmp_path / "ground_truth/benign/benign (1)_mask_1.png").unlink()
     assert DataSet(data_config(tmp_path)).split("test").masks.any(axis=(1, 2)).tolist() == [
@@ -116,7 +116,9 @@ def test_a_word_that_every_name_has_says_nothing(tmp_path, word, write, capsys):
     assert find_masks(paths, "image", tmp_path) == {}
     message = capsys.readouterr().err
     is_reported = write is not write_grey
-    assert ("holds a label map and is named as a mask, as all files are" in message) == is_reported
+    assert (
+        "holds a label map and is named like a mask, but so are all files" in message
+    ) == is_reported
 
 
 def test_masks_are_found_whatever_every_other_name_says(tmp_path):
@@ -228,7 +230,7 @@ def test_normal_images_of_another_site_hold_no_mask(mvtec, tmp_path_factory):  #
         read_normals(site, data_config(mvtec))
     (site / "0_gt.png").unlink()
     write_mask(site / "Ground Truth/0.png")
-    with pytest.raises(UserError, match="holds Ground Truth/, so not all in it is normal"):
+    with pytest.raises(UserError, match="holds Ground Truth/, so it does not hold only normal"):
         read_normals(site, data_config(mvtec))
 
 

@@ -21,7 +21,7 @@ from jaxad.storage.workdir import Workdir
 @pytest.mark.parametrize("mask", ["x_seg.nii.gz", "x_t2_mask.nii.gz", "y_label.nii"])
 def test_masks_of_scans_are_not_dropped_by_runs_on_published_sets(tmp_path, name, mask):
     write_scans(tmp_path / "site", ("x_flair", "x_t2", "y"), mask.removesuffix(".gz") + ".gz")
-    with pytest.raises(UserError, match=f"{mask}.*: is named as a mask, but a run on {name} cal"):
+    with pytest.raises(UserError, match=f"{mask}.*: is named like a mask, but a run on {name} cal"):
         read_normals(tmp_path / "site", data_config("", name))
     # The remedy: without the mask and the scan that it marks.
     for path in (tmp_path / "site").glob("[xy]_[sml]*"):
@@ -178,7 +178,10 @@ def test_patients_of_the_names_of_the_run_s_are_reported(tmp_path, capsys):
     membership.warn_of_names(run, split, "--normals=site")
     text = capsys.readouterr().err
     assert text.count("\n") == 1
-    assert "warning: --normals=site: 1 of 3 patients have names of patients that the run" in text
+    assert (
+        "warning: --normals=site: 1 of 3 patients have the same names as patients that the run"
+        in text
+    )
     kept["train"]["patients"] = ["P10"]
     run.splits.write_text(json.dumps(kept))
     membership.warn_of_names(run, split, "--normals=site")

@@ -189,9 +189,12 @@ def _soft():
         (_soft(), "of 'test_x-2': the mask has 2 values beside 0, from 100 to 255"),
         (_masks().astype(np.complex64), "'mask': holds complex64; give real numbers"),
         (_masks().astype(str), "'mask': holds <U3; give real numbers"),
-        (_masks()[:, :8], r"'mask' has shape \(4, 8, 16\), the images want \(4, 16, 16\); give a"),
-        (_masks()[:3], "'mask' has 3 rows, 'image' has 4"),
-        (_masks()[0], "'mask' has 16 rows, 'image' has 4"),
+        (
+            _masks()[:, :8],
+            r"'mask' has shape \(4, 8, 16\), but the images need \(4, 16, 16\); give a",
+        ),
+        (_masks()[:3], "'mask' has 3 rows, but 'image' has 4"),
+        (_masks()[0], "'mask' has 16 rows, but 'image' has 4"),
     ],
 )
 def test_what_is_no_mask_is_refused_by_its_image(tmp_path, masks, expected):
@@ -278,7 +281,7 @@ def test_what_is_no_image_is_refused(tmp_path, dtype, expected):
 def test_labels_are_0_and_1(tmp_path):
     for labels in (LABELS + 0j, LABELS.astype(str), LABELS * 2, LABELS - 0.5):
         _write(tmp_path, test_x={"label": labels})
-        with pytest.raises(UserError, match="'label' holds other values than 0"):
+        with pytest.raises(UserError, match="'label' holds values other than 0"):
             _data_set(tmp_path).split("test_x")
     for dtype in (bool, ">i4", ">f8", np.int8):
         _write(tmp_path, test_x={"label": LABELS.astype(dtype)})

@@ -76,7 +76,7 @@ def test_scans_in_folders_in_any_letter_case(tmp_path):
 def test_a_folder_that_seems_normal_is_not_anomalous_in_silence(mvtec, name):  # noqa: F811
     shutil.rmtree(mvtec / "ground_truth")
     _rename(mvtec, "test/good", name)
-    with pytest.raises(UserError, match=f"test/{name}: is named as normal images are") as raised:
+    with pytest.raises(UserError, match=f"test/{name}: is named like normal images") as raised:
         DataSet(data_config(mvtec))
     assert f"config.data.normal_classes=('good', 'normal', '{name}')" in str(raised.value)
     # All remedies work.
@@ -94,7 +94,7 @@ def test_a_folder_that_seems_normal_is_not_anomalous_in_silence(mvtec, name):  #
 def test_the_remedy_for_an_anomaly_that_sounds_normal(mvtec, name):  # noqa: F811 - a fixture
     shutil.rmtree(mvtec / "ground_truth")
     _rename(mvtec, "test/crack", name)
-    with pytest.raises(UserError, match=f"test/{name}: is named as normal") as raised:
+    with pytest.raises(UserError, match=f"test/{name}: is named like normal") as raised:
         DataSet(data_config(mvtec))
     remedy = "or, if it is anomalous, set config.data.normal_classes=('good', 'normal')."
     assert remedy in str(raised.value)
@@ -121,7 +121,9 @@ def test_two_spellings_of_a_class_are_refused(mvtec, place, other):  # noqa: F81
     path = write_image((mvtec / place).with_name(other) / "y.png", 161)
     if len(list((mvtec / place).parent.glob("[gGnN]*"))) < 2:
         pytest.skip("the file system knows no letter case")
-    with pytest.raises(UserError, match="are two spellings of one word; join them in one folder"):
+    with pytest.raises(
+        UserError, match="are two spellings of one word; merge them into one folder"
+    ):
         DataSet(data_config(mvtec))
     path.rename(mvtec / place / "y.png")
     path.parent.rmdir()
@@ -141,7 +143,7 @@ def test_two_spellings_of_a_class_are_refused(mvtec, place, other):  # noqa: F81
 def test_two_folders_of_one_meaning_are_refused(mvtec, first, second, meaning):  # noqa: F811
     for name in (first, second):
         write_image(mvtec / name / "good/x.png", 160)
-    message = f"'({first}|{second})' and '({first}|{second})' are both {meaning}; join them"
+    message = f"'({first}|{second})' and '({first}|{second})' are both {meaning}; merge them"
     with pytest.raises(UserError, match=message):
         DataSet(data_config(mvtec))
 

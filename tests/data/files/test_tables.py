@@ -72,7 +72,7 @@ def test_scans_with_masks_need_no_label(tmp_path):
 @pytest.mark.parametrize(
     ("head", "row", "message"),
     [
-        ("path,label", "../x.png,0", r"line 2: '../x.png' is outside of the table's folder"),
+        ("path,label", "../x.png,0", r"line 2: '../x.png' is outside the table's folder"),
         ("path,label", "/etc/passwd,0", r"line 2: '/etc/passwd' is outside"),
         ("path,label", ",0", r"line 2: has no path"),
         ("path,label", "images/0.png,ill", r"line 2: label 'ill' is neither 0 .* nor 1"),
@@ -85,16 +85,28 @@ def test_scans_with_masks_need_no_label(tmp_path):
             "images/0.png,0,1",
             r"column .patient. is none of path, .*rename it to .group.",
         ),
-        ("path,label,split", "images/0.png,0,trian", r"line 2: split 'trian' is none of train"),
-        ("path,label,id", "images/0.png,0,a\nimages/1.png,0,a", r"line 3: 'a' is in line 2 alre"),
-        ("path,label", "images/0.png,0\nimages/0.png,0", r"line 3: 'images/0.png' is in line 2"),
-        ("path,label,id", "images/0.png,0,a\nimages/0.png,0,b", r"line 3: '.*0.png' is in line 2"),
+        ("path,label,split", "images/0.png,0,trian", r"line 2: split 'trian' is not train"),
+        (
+            "path,label,id",
+            "images/0.png,0,a\nimages/1.png,0,a",
+            r"line 3: 'a' is already on line 2",
+        ),
+        (
+            "path,label",
+            "images/0.png,0\nimages/0.png,0",
+            r"line 3: 'images/0.png' is already on line 2",
+        ),
+        (
+            "path,label,id",
+            "images/0.png,0,a\nimages/0.png,0,b",
+            r"line 3: '.*0.png' is already on line 2",
+        ),
         (
             "path,label,group",
             "images/0.png,0,a\nimages/1.png,0,",
             r"line 3: has no group, while",
         ),
-        ("path,label,split", "images/0.png,0,test_a/../../x", r"line 2: split '.*' is none of"),
+        ("path,label,split", "images/0.png,0,test_a/../../x", r"line 2: split '.*' is not train"),
         ("path,label", "", r"has no rows"),
         ("path,label", '"images/0.png,0', r"not a readable CSV file"),
     ],
@@ -142,15 +154,15 @@ def test_columns_and_splits_in_any_letter_case(images, head):
     [
         ("path,label,Label", ["images/0.png,0,1"], "columns 'label' and 'Label' have the same"),
         ("path,PATH,label", ["images/0.png,x,1"], "columns 'path' and 'PATH' have the same name"),
-        ("path,label,split", ["images/0.png,0,Training"], "'Training' is none .*Write 'train'"),
+        ("path,label,split", ["images/0.png,0,Training"], "'Training' is not train.*Write 'train'"),
         ("path,label,split", ["images/0.png,0,testing"], r"line 2: split 'testing' .*Write 'test'"),
         ("path,label,split", ["images/0.png,0,train", "images/1.png,0,Train"],
-         "line 3: split 'Train' is 'train' in line 2; write one word in one way"),
+         "line 3: split 'Train' is spelt 'train' on line 2; use one spelling"),
         ("path,label,split", ["images/0.png,0,test_a", "images/1.png,0,test_A"],
-         "line 3: split 'test_A' is 'test_a' in line 2"),
+         "line 3: split 'test_A' is spelt 'test_a' on line 2"),
         ("path,label", ["images/0.png,Normal"], "line 2: label 'Normal' is neither 0"),
-        ("path,label", ["images/._0.png,0"], r"line 2: 'images/._0.png' is hidden"),
-        ("path,label", [".ipynb_checkpoints/0.png,0"], r"2: '.ipynb_checkpoints/0.png' is hid"),
+        ("path,label", ["images/._0.png,0"], r"line 2: 'images/._0.png' is a hidden"),
+        ("path,label", [".ipynb_checkpoints/0.png,0"], r"2: '.ipynb_checkpoints/0.png' is a hid"),
     ],
 )  # fmt: skip
 def test_words_of_a_table_that_are_not_clear(images, head, rows, message):
@@ -170,7 +182,9 @@ def test_labels_in_any_letter_case(images):
 
     assert tested(write(lambda _: "Normal"), "normal") == ["images/8.png", "images/9.png"]
     mixed = write(lambda n: "Normal" if n % 2 else "normal")
-    with pytest.raises(UserError, match="line 3: label 'Normal' is 'normal' in line 2; write one"):
+    with pytest.raises(
+        UserError, match="line 3: label 'Normal' is spelt 'normal' on line 2; use one"
+    ):
         tested(mixed, "normal")
     # Listing both spellings accepts both.
     assert tested(mixed, "normal", "Normal") == ["images/8.png", "images/9.png"]

@@ -183,8 +183,8 @@ def test_where_nothing_is_read_other_formats_are_named(mvtec, tmp_path_factory):
 @pytest.mark.parametrize(
     ("names", "listed"),
     [
-        (["x_seg.nii.gz"], "but 1 that is named as a mask: 'x_seg.nii.gz'; add some or remove"),
-        (["x_LABELS.nii"], "but 1 that is named as a mask: 'x_LABELS.nii'; add some or"),
+        (["x_seg.nii.gz"], "but 1 that is named like a mask: 'x_seg.nii.gz'; add some or remove"),
+        (["x_LABELS.nii"], "but 1 that is named like a mask: 'x_LABELS.nii'; add some or"),
         (
             ["x_seg.nii", "a.mha", "b.txt"],
             r"but 1 that .*: 'x_seg.nii' and 1 .mha, 1 .txt \(convert .mha to NIfTI .*\); add some",

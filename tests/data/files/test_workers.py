@@ -107,7 +107,7 @@ def test_the_array_outlives_its_file():
 
 
 def test_a_folder_that_is_full_after_all_is_passed_over(tmp_path, monkeypatch):
-    """Without a folder that can be written, there is no array, and images are sent."""
+    """Without a folder that can be written, there is not an array, and images are sent."""
     (tmp_path / "file").touch()
     monkeypatch.setattr(workers, "_folders", lambda: [tmp_path / "file", tmp_path])
     with shared_array((2, 3), np.dtype(np.uint8)) as array:

@@ -230,7 +230,7 @@ def test_grey_and_colour_become_each_other():
     np.testing.assert_array_equal(to_channels(colour, 1, "bob"), grey)
     pure = np.array([[[200, 0, 0], [0, 200, 0], [0, 0, 200]]], np.uint8)
     assert to_channels(pure, 1, "bob").ravel().tolist() == [60, 117, 23]  # 59.8, 117.4, 22.8
-    with pytest.raises(DataError, match="bob: has 2 channels, config.data.channels is 3; only"):
+    with pytest.raises(DataError, match="bob: has 2 channels, but config.data.channels is 3; only"):
         to_channels(np.zeros((2, 2, 2)), 3, "bob")
 
 
@@ -290,7 +290,9 @@ def test_ct_has_another_background_than_0():
     rng = np.random.default_rng(0)
     ct = np.full((20, 20), -1000, np.int16)
     ct[5:15, 5:15] = rng.integers(-20, 60, (10, 10))
-    with pytest.raises(DataError, match="has negative values and hardly any 0.*foreground to otsu"):
+    with pytest.raises(
+        DataError, match="has negative values and hardly any zeros.*foreground to otsu"
+    ):
         normalise(ct, Preparation(20, 1, "zscore"), "ct")
     inside = normalise(ct, Preparation(20, 1, "zscore", "otsu"), "ct") > 0
     assert inside[5:15, 5:15].all() and inside.sum() == 100

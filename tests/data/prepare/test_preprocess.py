@@ -28,8 +28,8 @@ def _with_pixel(value, dtype=np.float32):
     [
         (_images()[..., 0], r"my scans: .*rank 3 \(shape \(3, 4, 4\)\); .*\[N, 4, 4, 1\]"),
         (_images()[0, ..., 0], r"my scans: .*rank 2 \(shape \(4, 4\)\)"),
-        (_images()[:, :3], r"\(3, 4, 1\) \(first image: 'ann'\), .*wants \(4, 4, 1\).*image_size"),
-        (np.concatenate([_images()] * 3, axis=-1), r"are \(4, 4, 3\) .*wants \(4, 4, 1\)"),
+        (_images()[:, :3], r"\(3, 4, 1\) \(first image: 'ann'\), .*needs \(4, 4, 1\).*image_size"),
+        (np.concatenate([_images()] * 3, axis=-1), r"are \(4, 4, 3\) .*needs \(4, 4, 1\)"),
         (_images(np.int32, 1), r"int32; give uint8, uint16 or float"),
         (_images(bool, True), r"bool; give uint8, uint16 or float"),
         (_images(np.complex64), r"complex64; give uint8, uint16 or float"),
@@ -65,7 +65,7 @@ def test_good_images_pass(images):
 
 
 def test_wrong_size_is_reported_even_without_a_first_image():
-    with pytest.raises(UserError, match=r"images are \(5, 4, 1\), the config wants"):
+    with pytest.raises(UserError, match=r"images are \(5, 4, 1\), but the config needs"):
         check_images(np.zeros((0, 5, 4, 1), np.uint8), (), SHAPE, "my scans")
 
 

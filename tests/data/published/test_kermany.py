@@ -101,8 +101,8 @@ def test_patients_in_train_and_test_are_a_warning(oct_root, capsys):
     """Two images of 1038998 and one of 1083159; one eye may be normal and the other not."""
     assert len(Oct2017.layout(oct_root, Choices())["train"]) == 8
     assert capsys.readouterr().err == (
-        "warning: oct2017: 3 training images are of 2 patients that are also tested: the "
-        "published split leaks. --config.data.regroup=True leaves these images out.\n"
+        "warning: oct2017: 3 training images belong to 2 patients who are also in the test split: "
+        "the published split leaks. --config.data.regroup=True leaves these images out.\n"
     )
 
 

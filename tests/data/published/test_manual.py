@@ -209,7 +209,9 @@ def test_a_split_without_a_usable_file_is_an_error(data_config, tmp_path):
     root = trees.miic(tmp_path / "miic")
     for path in (root / "test").rglob("*.png"):
         path.write_bytes(b"no image")
-    with pytest.raises(UserError, match="^miic test: none of 4 files gives an image; the first: "):
+    with pytest.raises(
+        UserError, match="^miic test: none of 4 files gave a usable image; the first: "
+    ):
         DataSet(data_config("miic", root, image_size=32, on_error="skip"))
 
 
@@ -221,7 +223,7 @@ def test_one_patient_is_too_few_to_train_on(tmp_path, monkeypatch):
         def layout(cls, root, choices):
             return {"train": [Item("a", "ann", (root / "a.png",), 0)], "test": []}
 
-    with pytest.raises(UserError, match="split 'train' has one patient only; give at least two"):
+    with pytest.raises(UserError, match="split 'train' has only one patient; give at least two"):
         One.splits(tmp_path, Choices())
 
 

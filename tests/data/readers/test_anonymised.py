@@ -33,7 +33,7 @@ def write_data(root, patients):
 
 def test_all_series_name_the_same_patient(tmp_path):
     root = write_data(tmp_path, ["ANON"] * 5)
-    with pytest.raises(UserError, match=f"'train' has one patient only; .*{REMEDY}"):
+    with pytest.raises(UserError, match=f"'train' has only one patient; .*{REMEDY}"):
         read_folder(root, "dicom", Splitting())
     splits = read_folder(root, "dicom", Splitting(group_pattern=PATTERN))  # the remedy
     assert {item.group for items in splits.values() for item in items} == set("abcde")

@@ -149,9 +149,9 @@ def test_tiff_of_several_pages_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("pixels", "photometric", "expected"),
     [
-        (np.zeros((6, 8), np.complex64), "minisblack", "holds MINISBLACK of complex64; save it as"),
-        (np.zeros((6, 8, 4), np.uint16), "separated", "holds SEPARATED of uint16; save it as grey"),
-        (np.zeros((6, 8), np.float32), "miniswhite", "its white is float32 0; save it with a bl"),
+        (np.zeros((6, 8), np.complex64), "minisblack", "holds complex64 in MINISBLACK colours;"),
+        (np.zeros((6, 8, 4), np.uint16), "separated", "holds uint16 in SEPARATED colours;"),
+        (np.zeros((6, 8), np.float32), "miniswhite", "it is float32 with 0 as white; save it"),
         (np.zeros((6, 8, 5), np.uint8), "minisblack", "has 5 channels; give grey or colour"),
     ],
     ids=["complex", "deep cmyk", "white float", "five channels"],
@@ -239,6 +239,8 @@ def test_mask_is_what_is_not_black(tmp_path):
 
 def test_mask_of_another_shape_is_refused(tmp_path):
     (tmp_path / "m.png").write_bytes(png(_random(np.uint8, 1)))
-    expected = r"m\.png: the mask has shape \(6, 8\), its image \(8, 6\); give a mask of the image"
+    expected = (
+        r"m\.png: the mask has shape \(6, 8\), but its image has \(8, 6\); give a mask of the image"
+    )
     with pytest.raises(DataError, match=expected):
         read_mask(tmp_path / "m.png", (WIDTH, HEIGHT))

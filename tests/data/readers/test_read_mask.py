@@ -107,7 +107,7 @@ def test_jpeg_that_keeps_two_values_is_read(tmp_path):
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_an_edge_that_is_uncertain_is_refused(tmp_path, name, image):
-    with pytest.raises(DataError, match=r"beside (0|black).*edge is uncertain; save it without"):
+    with pytest.raises(DataError, match=r"beside (0|black).*edge is uncertain; save it in"):
         _read(image, tmp_path / name)
 
 
@@ -121,7 +121,7 @@ def _soft(scale=1):
 def test_the_colours_of_a_soft_mask_are_counted_without_numbers(tmp_path, channel):
     pixels = np.zeros((SIDE, SIDE, 3), np.uint8)
     pixels[..., channel] = _soft()
-    with pytest.raises(DataError, match=r"mask has \d+ colours beside black, as JPEG"):
+    with pytest.raises(DataError, match=r"mask has \d+ colours beside black, probably from JPEG"):
         _read(Image.fromarray(pixels), tmp_path / "a.png")
     pixels[...] = 9 * (pixels.max(axis=-1, keepdims=True) > 0)
     pixels[..., channel] += 1  # of two colours, none of them black
@@ -155,14 +155,14 @@ def test_the_remedy_for_a_lossy_mask_works(tmp_path):
 @pytest.mark.parametrize(
     ("image", "expected"),
     [
-        (_palette(MARKED, (120, 120, 99), (200, 0, 0)), "palette whose number 0 is not its black"),
+        (_palette(MARKED, (120, 120, 99), (200, 0, 0)), "palette whose entry 0 is not black"),
         (
             Image.merge("LA", (Image.new("L", DRAWN.size), DRAWN)),
-            "transparent pixels that are not its black ones",
+            "transparent at other pixels than its black ones",
         ),
         (
             Image.merge("LA", (Image.new("L", DRAWN.size, 255), DRAWN)),
-            "transparent pixels that are not its black ones",
+            "transparent at other pixels than its black ones",
         ),
     ],
 )

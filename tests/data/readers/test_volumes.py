@@ -118,7 +118,7 @@ def test_a_fourth_dimension_of_one_is_none(tmp_path):
 @pytest.mark.parametrize(
     ("shape", "expected"),
     [
-        ((5, 6, 7, 2), r"has 4 dimensions \(5, 6, 7, 2\), a scan has 3; save each volume in"),
+        ((5, 6, 7, 2), r"has 4 dimensions \(5, 6, 7, 2\), but a scan has 3; save each volume in"),
         ((5, 6, 7, 1, 3), "has 5 dimensions"),
         ((5, 6), "has 2 dimensions"),
     ],
@@ -192,6 +192,8 @@ def test_a_mask_must_lie_on_the_grid_of_its_scan(tmp_path):
     with pytest.raises(DataError, match=r"lies up to 0\.8 mm away"):
         check_same_grid(scan, mask(_scan(), wider), "mask")
 
-    message = r"mask\.nii: the mask has shape \(5, 6, 8\), the scan '.*' \(5, 6, 7\); resample it"
+    message = (
+        r"mask\.nii: the mask has shape \(5, 6, 8\), but the scan '.*' has \(5, 6, 7\); resample it"
+    )
     with pytest.raises(DataError, match=message):
         check_same_grid(scan, mask(np.ones((5, 6, 8), np.uint8), RAS), "mask")

@@ -368,13 +368,17 @@ def test_source_may_be_called_test_objects_itself(tmp_path):
 @pytest.mark.parametrize(
     ("source", "names", "expected"),
     [
-        ("test_b", {"test_a": NORMAL}, "npz has no split 'test_b', only test_a, train, val\\."),
-        ("val", {}, "split 'val' is learnt from; name a test split"),
-        ("train", {}, "split 'train' is learnt from; name a test split"),
+        (
+            "test_b",
+            {"test_a": NORMAL},
+            "npz has no split 'test_b'; choose from test_a, train, val\\.",
+        ),
+        ("val", {}, "split 'val' is used for training; name a test split"),
+        ("train", {}, "split 'train' is used for training; name a test split"),
         (
             "test_a",
             {"test_a": NORMAL, "test_objects": ANOMALOUS},
-            "'test_a' would become 'test_objects', which npz has already; rename",
+            "'test_a' would become 'test_objects', a split that npz already has; rename",
         ),
     ],
 )
