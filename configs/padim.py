@@ -17,7 +17,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.model.name = "padim"
     config.model.backbone = "efficientnet_lite0"
     config.model.weights = ""  # installed ones; or a file, hub:<owner>/<repository>, "random"
-    config.model.strides = (4, 8, 16)  # of the features, at the resolution of the first
+    config.model.strides = (4, 8, 16)  # of the features, at the resolution of the finest
     config.model.num_channels = 100  # random choice of the features' channels
     if variant == "demo":
         config.model.num_channels = 50

@@ -25,7 +25,7 @@ from jaxad.storage.workdir import Workdir
 
 @dataclasses.dataclass(frozen=True)
 class Mode:
-    """A value of `--mode`; `jaxad.run.MODES` holds the function that each one calls.
+    """A value of `--mode`; the function of `jaxad.run` of the same name does what it says.
 
     Attributes:
         help: what the mode does.
@@ -264,7 +264,7 @@ def run(arguments: Sequence[str], program: str) -> int:
         options = {}
     run.configure_process(name, config)
     try:
-        run.MODES[name](config, workdir, **options)
+        getattr(run, name)(config, workdir, **options)
     except interrupts.Stopped:
         return interrupts.EXIT_CODE if interrupts.signal_name() == "SIGINT" else 0
     return 0

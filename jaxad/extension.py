@@ -1,11 +1,14 @@
 """Objects of other people's packages, named in a config as `my_package.my_module:MyClass`."""
 
+import contextlib
 import importlib
 import sys
+import traceback
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from jaxad.errors import UserError, first_line
+from jaxad.errors import NO_ROOM, RunError, UserError, first_line
 
 
 def is_external(name: str) -> bool:
@@ -29,6 +32,7 @@ def load_object(name: str, field: str) -> Any:
     if not module_name or not attribute.isidentifier():
         raise UserError(f"{field}: '{name}' is not of the form package.module:Name.")
     folder = str(Path.cwd())
+    importlib.invalidate_caches()  # a notebook may have written the module just now
     added = folder not in sys.path
     if added:
         sys.path.append(folder)
@@ -46,3 +50,32 @@ def load_object(name: str, field: str) -> Any:
     if not hasattr(module, attribute):
         raise UserError(f"{field}: module '{module_name}' has no '{attribute}'; correct the name.")
     return getattr(module, attribute)
+
+
+@contextlib.contextmanager
+def errors_named(source: str, name: str) -> Iterator[None]:
+    """Turns an error of other people's code inside the block into a UserError of one line.
+
+    Args:
+        source: what raised it, for the message.
+        name: `package.module:attribute`; the message names the last line of that module that ran.
+    """
+    try:
+        yield
+    except (UserError, RunError):
+        raise
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in NO_ROOM:
+            raise  # the run failed, and its user made no mistake
+        raise UserError(
+            f"{source}: raised {type(error).__name__}: {first_line(error)}{_place(error, name)}."
+        ) from error
+
+
+def _place(error: Exception, name: str) -> str:
+    """Returns the last line of a module that an error came through; empty if there is none."""
+    module = sys.modules.get(name.partition(":")[0])
+    file = getattr(module, "__file__", None)
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if frame.filename == file]
+    return f" ({Path(str(file)).name}, line {lines[-1]})" if lines else ""

@@ -1,9 +1,12 @@
-"""The modes, as functions that the command line and `jaxad.api` call."""
+"""The modes, each as a function of its name, that the command line and `jaxad.api` call.
+
+`jaxad.command.MODES` describes them.
+"""
 
 import dataclasses
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 
 from ml_collections import ConfigDict
 
@@ -44,7 +47,7 @@ def configure_process(mode: str, config: ConfigDict | None) -> None:
     Call it before any computation.
 
     Args:
-        mode: one of `MODES`.
+        mode: one of `jaxad.command.MODES`.
         config: the config of the run or study; None if an exported file is scored.
     """
     configs, seeds_per_program = [], 1
@@ -84,6 +87,7 @@ def evaluate(config: ConfigDict, workdir: str | os.PathLike[str]) -> None:
     run = _open_run(config, workdir)
     data_set = DataSet(config.data)
     data_set.check()
+    membership.check_processes(data_set)
     with run.lock():
         _evaluate(run, data_set)
 
@@ -115,6 +119,7 @@ def _open_to_train(config: ConfigDict) -> DataSet:
     load_metrics(config)
     data_set = DataSet(config.data)
     data_set.check()
+    membership.check_processes(data_set)
     warn_of_crowded_cpu()
     interrupts.check()
     return data_set
@@ -299,17 +304,3 @@ def profile(config: ConfigDict, workdir: str | os.PathLike[str], *, steps: str |
         with atomic_write(folder / "profile.txt") as file:
             file.write("\n".join(text) + "\n")
     logger.info("\n".join([*text, "", f"profile: {run.profile}"]))
-
-
-MODES: Mapping[str, Callable[..., None]] = {
-    "fit": fit,
-    "train": train,
-    "evaluate": evaluate,
-    "report": report,
-    "calibrate": calibrate,
-    "study": study,
-    "inspect": inspect,
-    "export": export,
-    "score": score,
-    "profile": profile,
-}

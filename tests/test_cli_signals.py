@@ -48,7 +48,7 @@ def test_a_training_that_a_signal_ended_and_saved(monkeypatch, tmp_path, number,
             interrupts.acknowledge()
         raise interrupts.Stopped
 
-    run = SimpleNamespace(MODES={"train": train}, configure_process=lambda *_: None)
+    run = SimpleNamespace(train=train, configure_process=lambda *_: None)
     monkeypatch.setattr(command, "_import_run", lambda: run)
     assert cli.main([SMOKE, f"--workdir={tmp_path}", "--mode=train"]) == code
 

@@ -211,19 +211,19 @@ _DATA = (
     ),
     Field(
         "data.augment.rotation", 0.0, "Standard deviation of the rotation, degrees.", "[0, 180]",
-        per_experiment=True,
+        per_experiment=True, trained_only=True,
     ),
     Field(
         "data.augment.scale", 0.0, "Standard deviation of the logarithm of the magnification.",
-        "[0, 1]", per_experiment=True,
+        "[0, 1]", per_experiment=True, trained_only=True,
     ),
     Field(
         "data.augment.brightness", 0.0, "Standard deviation of the logarithm of the brightness.",
-        "[0, 1]", per_experiment=True,
+        "[0, 1]", per_experiment=True, trained_only=True,
     ),
     Field(
         "data.augment.noise", 0.0, "Standard deviation of noise added inside the foreground.",
-        "[0, 1]", per_experiment=True,
+        "[0, 1]", per_experiment=True, trained_only=True,
     ),
 )  # fmt: skip
 

@@ -2,7 +2,8 @@
 
 from ml_collections import ConfigDict
 
-from jaxad.config.text import difference, from_json, to_json
+from jaxad.config.fields import FIELDS
+from jaxad.config.text import difference, flatten, from_json, to_json
 from jaxad.errors import UserError
 from jaxad.storage.paths import expand
 from jaxad.storage.workdir import Workdir, atomic_write
@@ -12,10 +13,10 @@ def read(workdir: Workdir) -> ConfigDict:
     """The config of the run in a folder.
 
     Raises:
-        UserError: the folder holds no run, or its config is damaged.
+        UserError: the folder holds no run, or its config is damaged or of another version.
     """
     try:
-        return from_json(workdir.config.read_text(encoding="utf-8"))
+        config = from_json(workdir.config.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise UserError(
             f"workdir '{workdir.path}': holds no config.json; train there first, or name the "
@@ -25,6 +26,14 @@ def read(workdir: Workdir) -> ConfigDict:
         raise UserError(
             f"'{workdir.config}' cannot be read ({error}); restore it, or choose another --workdir."
         ) from error
+    known = flatten(config)
+    missing = [f"config.{field.path}" for field in FIELDS if not field.is_open_group]
+    if missing := [path for path in missing if path not in known]:
+        raise UserError(
+            f"'{workdir.config}': has no {missing[0]}, because another version of jaxad wrote it; use "
+            "that version, or train in another --workdir."
+        )
+    return config
 
 
 def write(workdir: Workdir, config: ConfigDict) -> None:

@@ -26,7 +26,7 @@ from jaxad.data.data_sets import Readers
 from jaxad.data.files.masks import check_labels
 from jaxad.data.files.splitting import Splitting, pick
 from jaxad.errors import UserError
-from jaxad.extension import load_object
+from jaxad.extension import errors_named, load_object
 from jaxad.types import Split
 
 _SPLIT_NAME = re.compile(r"train|val|test(_[\w.-]+)?")
@@ -41,7 +41,7 @@ def open_external(data: ConfigDict, splitting: Splitting, *, test_only: bool) ->
         test_only: whether `train` and `val` are left out and may be missing.
 
     Raises:
-        UserError: there is no such function, or it returns something other than splits.
+        UserError: there is no such function, it fails, or it returns something other than splits.
     """
     function = load_object(data.name, "config.data.name")
     if not callable(function):
@@ -49,7 +49,8 @@ def open_external(data: ConfigDict, splitting: Splitting, *, test_only: bool) ->
             f"config.data.name: '{data.name}' is a {type(function).__name__}; name a function that "
             "takes config.data and returns a mapping from names to jaxad.types.Split."
         )
-    splits = function(data)
+    with errors_named(data.name, data.name):
+        splits = function(data)
     if not isinstance(splits, Mapping):
         raise UserError(
             f"{data.name}: returned a {type(splits).__name__}; return a mapping from the names of "
@@ -67,7 +68,7 @@ def open_external(data: ConfigDict, splitting: Splitting, *, test_only: bool) ->
                 "jaxad.types.Split, or a function without arguments that returns one."
             )
     readers = {
-        name: functools.partial(_read, split, f"{data.name} split '{name}'")
+        name: functools.partial(_read, split, data.name, f"{data.name} split '{name}'")
         for name, split in splits.items()
     }
     if test_only:
@@ -81,8 +82,11 @@ def open_external(data: ConfigDict, splitting: Splitting, *, test_only: bool) ->
     return _draw_val(readers, splitting, data.name)
 
 
-def _read(split: Split | Callable[[], Split], source: str) -> Split:
-    return check_columns(split if isinstance(split, Split) else split(), source)
+def _read(split: Split | Callable[[], Split], function: str, source: str) -> Split:
+    if not isinstance(split, Split):
+        with errors_named(source, function):
+            split = split()
+    return check_columns(split, source)
 
 
 def check_columns(split: object, source: str) -> Split:

@@ -7,11 +7,13 @@ with splits other than those it began with might be tested on patients that it w
 import hashlib
 import json
 import logging
+import zlib
 from typing import Any
 
 from jaxad.data.leaks import TRAINING_SPLITS
 from jaxad.data.sources import DataSet
 from jaxad.errors import UserError
+from jaxad.runtime import processes
 from jaxad.storage.workdir import Workdir, write_json
 from jaxad.types import Split
 
@@ -42,6 +44,29 @@ def check(run: Workdir, data_set: DataSet) -> None:
                 f"workdir '{run.path}': split '{name}' is not what it was when the run began: "
                 f"{_difference(now, then)}. Restore the data, or train again in another --workdir."
             )
+
+
+def check_processes(data_set: DataSet) -> None:
+    """Checks that all of several processes read the same splits: ids, patients and labels.
+
+    Each trains on its part of every batch, and two that order the images differently would learn
+    from some images twice. Every process must call it.
+
+    Raises:
+        UserError: they do not.
+    """
+    if not processes.are_several():
+        return
+    digest = 0
+    for name in data_set.split_names:
+        split = data_set.split(name)
+        facts = [name, split.images.shape, _members(split), split.groups, split.labels.tolist()]
+        digest = zlib.crc32(repr(facts).encode(errors="surrogateescape"), digest)
+    if len(set(processes.of_all(digest & 0x7FFFFFFF))) > 1:
+        raise UserError(
+            f"{data_set.info.name}: the processes read different images, or in different orders; "
+            "give all hosts the same data, in splits that depend on the config alone."
+        )
 
 
 def warn_of_names(run: Workdir, normals: Split, source: str) -> None:

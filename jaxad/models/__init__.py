@@ -129,6 +129,11 @@ def _check_interface(name: str, model: object) -> None:
             f"{_FIELD}: '{name}' cannot be trained: it needs {', '.join(trained)} (see "
             f"jaxad.types.TrainedModel) or {', '.join(fitted)} (see jaxad.types.FittedModel)."
         )
+    if not trained and not fitted:
+        raise UserError(
+            f"{_FIELD}: '{name}' has losses and fit, so it is not clear how it learns; rename "
+            "fit of a model that is trained by its losses, or leave losses and networks out."
+        )
 
 
 def _missing(protocol: type, model: object) -> list[str]:

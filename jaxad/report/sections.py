@@ -12,7 +12,7 @@ from jaxad.report.figures import ComparedScore, Curve
 from jaxad.report.pictures import figure_view, save_figure
 from jaxad.report.run_files import SplitFiles
 from jaxad.storage.workdir import Workdir
-from jaxad.train.writer import read_metrics
+from jaxad.train.writer import FIT_IMAGES, FIT_SECONDS, read_metrics
 
 #: Names of the trivial scores.
 TRIVIAL = {
@@ -39,8 +39,11 @@ def training_view(workdir: Workdir) -> dict[str, Any]:
     speed = curves.pop("images_per_second", {}).get("train")
     names = sorted(curves, key=lambda name: (not name.startswith("loss/"), name[:5] != "term/"))
     losses = [(row["validation_loss"], row["step"]) for row in rows if "validation_loss" in row]
+    fits = [{"images": row[FIT_IMAGES], "seconds": row[FIT_SECONDS]}
+            for row in rows if FIT_IMAGES in row]  # fmt: skip
     return {
-        "steps": max((row["step"] for row in rows), default=0),
+        "fit": fits[-1] if fits else None,
+        "steps": 0 if fits else max((row["step"] for row in rows), default=0),
         "best": min(losses, default=None),
         "images_per_second": None if speed is None else float(np.median(speed.values)),
         "names": names,

@@ -36,22 +36,18 @@ def printed() -> Iterator[None]:
         _LOGGER.propagate = propagates
 
 
-@contextlib.contextmanager
-def root_logger_kept() -> Iterator[None]:
-    """Keeps absl from adding a handler to the root logger inside the block.
+def root_logger_kept() -> contextlib.ExitStack:
+    """Keeps absl from adding a handler to the root logger until the returned block ends.
 
     absl adds one at the first record of a library if the root logger has none. Inside, the handler
-    that Python uses by default stands in.
+    that Python uses by default stands in. A block that is still open when the process ends stays
+    open: a generator would be ended after the modules that it needs.
     """
-    root, handler = logging.getLogger(), logging.lastResort
-    if root.handlers or handler is None:
-        yield
-        return
-    root.addHandler(handler)
-    try:
-        yield
-    finally:
-        root.removeHandler(handler)
+    root, handler, block = logging.getLogger(), logging.lastResort, contextlib.ExitStack()
+    if not root.handlers and handler is not None:
+        root.addHandler(handler)
+        block.callback(root.removeHandler, handler)
+    return block
 
 
 def print_warnings_only() -> None:

@@ -63,7 +63,8 @@ def plan(config: ConfigDict, folder: Workdir) -> dict[str, list[PlannedRun]]:
 
     Raises:
         UserError: a value is not allowed, a seed is listed twice, the reference is unknown, or the
-            experiments have invalid names or differ in `cpu_devices`.
+            experiments have invalid names or differ in `cpu_devices` or in
+            `evaluate.false_positive_rate`.
     """
     config_lib.check(config)
     seeds = [int(seed) for seed in config.seeds]
@@ -80,6 +81,12 @@ def plan(config: ConfigDict, folder: Workdir) -> dict[str, list[PlannedRun]]:
         raise UserError(
             f"config.experiments: cpu_devices differ ({sorted(cpu_devices)}); use the same number "
             "for all, because they run in one process."
+        )
+    rates = {float(one.evaluate.false_positive_rate) for one in config.experiments.values()}
+    if len(rates) != 1:
+        raise UserError(
+            f"config.experiments: evaluate.false_positive_rate differs ({sorted(rates)}); use the "
+            "same rate for all, because the audit compares them."
         )
     for name in config.experiments:
         if not re.fullmatch(r"[A-Za-z0-9_-]+", name) or name in BASELINES:

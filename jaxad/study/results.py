@@ -22,7 +22,7 @@ from jaxad.evaluate.positions import CORRECTED_SCORE, position_corrected
 from jaxad.evaluate.score_table import read_score_table
 from jaxad.evaluate.trivial import LINEAR_BASELINE, TrivialScores
 from jaxad.study.plan import BASELINES, PlannedRun, Runs, Size, sizes
-from jaxad.train.writer import read_metrics
+from jaxad.train.writer import FIT_SECONDS, read_metrics
 from jaxad.types import Split, group_numbers
 
 _RATE = "train/images_per_second"
@@ -205,13 +205,14 @@ def _baseline(data_set: DataSet, trivial: TrivialScores, name: str, score: str) 
 
 
 def training_seconds(run: PlannedRun) -> float:
-    """The seconds that the updates of a run take at its median rate.
+    """The seconds that the updates of a run take at its median rate, or that its fit took.
 
     The median ignores single slow intervals between logs, in which data were read or a checkpoint
     was saved. A run that trained with others as one program gets its share of the time.
     """
-    lines = [line for line in read_metrics(run.workdir.metrics) if _RATE in line]
+    every = read_metrics(run.workdir.metrics)
+    lines = [line for line in every if _RATE in line]
     if not lines:
-        return 0.0
+        return next((float(line[FIT_SECONDS]) for line in every if FIT_SECONDS in line), 0.0)
     images = max(int(line["step"]) for line in lines) * run.config.data.batch_size
     return images / float(np.median([line[_RATE] for line in lines]))

@@ -14,7 +14,7 @@ from jaxad.data import membership
 from jaxad.data.sources import DataSet
 from jaxad.errors import RunError, UserError
 from jaxad.evaluate.evaluation import evaluate_splits
-from jaxad.evaluate.metrics import load_metrics
+from jaxad.evaluate.metrics import load_metrics, union
 from jaxad.evaluate.trivial import TrivialScores
 from jaxad.report.page import write_report
 from jaxad.runtime import interrupts
@@ -65,9 +65,10 @@ def run_study(
         if run.workdir.config.exists():
             _check_resumes(run, folder)
     split_cpu(runs[0].config.cpu_devices)
-    for first, *_ in planned.values():
-        checks.check(first.config)  # other runs differ in their seed alone
-        load_metrics(first.config)
+    firsts = [first for first, *_ in planned.values()]  # other runs differ in their seed alone
+    for first in firsts:
+        checks.check(first.config, is_of_study=True)
+    union(load_metrics(first.config) for first in firsts)
     with folder.lock():
         with atomic_write(folder.study) as file:
             file.write(config_lib.to_json(config.copy_and_resolve_references()))

@@ -1,6 +1,6 @@
 """Checks of a run's config that need its model, before any data are generated or read."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import jax
@@ -10,7 +10,9 @@ from jaxad import config as config_lib
 from jaxad.config.fields import FIELDS
 from jaxad.config.model import make_model
 from jaxad.errors import UserError, first_line
+from jaxad.extension import is_external
 from jaxad.runtime.parallel import Parallel, make_parallel, on_host
+from jaxad.train import trial
 from jaxad.train.optim import make_optimisers
 from jaxad.train.phases import make_phases
 from jaxad.types import Model, PretrainedModel, TrainedModel
@@ -19,8 +21,13 @@ from jaxad.types import Model, PretrainedModel, TrainedModel
 _ANY_NUMBER_OF_STEPS = 1000
 
 
-def check(config: ConfigDict) -> None:
+def check(config: ConfigDict, *, is_of_study: bool = False) -> None:
     """Checks the config of a run to train.
+
+    Args:
+        config: of the run.
+        is_of_study: whether all experiments of a study have the same `config.train.num_epochs`,
+            so that it may be set although a system does not use it.
 
     Raises:
         UserError: a value is not allowed, the devices cannot share the batch, or the model, its
@@ -35,11 +42,13 @@ def check(config: ConfigDict) -> None:
             f"config.train.accumulate_steps: '{config.model.name}' updates its codebooks from the "
             "whole batch; leave it at 1."
         )
+    if is_external(config.model.name):
+        trial.check_methods(config.model.name, model, variables)
     if isinstance(model, TrainedModel):
         phases = make_phases(config.train.updates, model.networks, _ANY_NUMBER_OF_STEPS)
         make_optimisers(config.optim, model.networks, variables["params"], phases)
     else:
-        _check_has_effect(config)
+        _check_has_effect(config, shared=("train.num_epochs",) if is_of_study else ())
     if isinstance(model, PretrainedModel):
         with on_host():
             model.pretrained_variables(jax.random.key(0))  # raises if the weights cannot be read
@@ -59,6 +68,8 @@ def _check_batch(config: ConfigDict, parallel: Parallel) -> None:
 
 def _shapes(config: ConfigDict, model: Model) -> Mapping[str, Any]:
     """Shapes of the model's variables; raises a UserError where its sizes do not fit together."""
+    if is_external(config.model.name):
+        return trial.check_variables(config.model.name, model)
     try:
         return jax.eval_shape(model.init_variables, jax.random.key(0))
     except (ValueError, TypeError, ZeroDivisionError) as error:
@@ -68,15 +79,20 @@ def _shapes(config: ConfigDict, model: Model) -> Mapping[str, Any]:
         ) from error
 
 
-def _check_has_effect(config: ConfigDict) -> None:
-    """Raises a UserError for a changed field that a model fitted in one pass does not use."""
+def _check_has_effect(config: ConfigDict, shared: Collection[str]) -> None:
+    """Raises a UserError for a changed field that a model fitted in one pass does not use.
+
+    Args:
+        config: of the run.
+        shared: paths of fields that may be changed for the sake of other systems.
+    """
     values = config_lib.flatten(config)
     for field in FIELDS:
         path = f"config.{field.path}"
         changed = path in values and values[path] != field.default
         if field.is_open_group:
             changed = any(name.startswith(f"{path}.") for name in values)
-        if field.trained_only and changed:
+        if field.trained_only and changed and field.path not in shared:
             raise UserError(
                 f"{path}: has no effect on '{config.model.name}', which is fitted in one pass; "
                 "leave it at its default."

@@ -9,7 +9,7 @@ times, and none waits in a barrier for as long as a fit takes.
 
 import dataclasses
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -29,6 +29,7 @@ from jaxad.storage.workdir import Workdir
 from jaxad.train.feature_cache import Encoder, cached_features
 from jaxad.train.outputs import open_outputs
 from jaxad.train.state import TrainState, create_state, initial_variables
+from jaxad.train.writer import FIT_IMAGES, FIT_SECONDS
 from jaxad.types import FittedModel, Model, PretrainedModel, Split, Tree, Variables
 
 #: The step of the one checkpoint.
@@ -69,10 +70,15 @@ def fit(config: ConfigDict, workdir: Workdir, data_set: DataSet) -> bool:
         key = jax.random.fold_in(jax.random.key(config.seed), 0)
         with _progress_bar(config, len(split)) as bar:
             fitted = model.fit(initial.variables, _checked(batches, bar), key)
+        if not isinstance(fitted, Mapping):
+            raise UserError(
+                f"config.model: fit of '{config.model.name}' returned a {type(fitted).__name__}; "
+                "return variables like those of init_variables."
+            )
         state = _state(config, initial, jax.device_get(dict(fitted)))
         seconds = time.monotonic() - start
         with interrupts.deferred(sets_handlers=not processes.are_several()):
-            row = {"fit/images": float(len(split)), "fit/seconds": seconds}
+            row = {FIT_IMAGES: float(len(split)), FIT_SECONDS: seconds}
             outputs.write(FITTED_STEP, [row])
             outputs.save(FITTED_STEP, [state], [{}])
             outputs.wait()

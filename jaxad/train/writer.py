@@ -15,6 +15,9 @@ from jaxad.storage.workdir import Workdir, atomic_write, naming
 
 logger = logging.getLogger(__name__)
 
+#: Metrics of a system that is fitted in one pass: number of images, and duration.
+FIT_IMAGES, FIT_SECONDS = "fit/images", "fit/seconds"
+
 
 def read_metrics(path: Path) -> list[dict[str, int | float]]:
     """Reads the rows of a `metrics.jsonl`, oldest first; [] if there is no file.

@@ -49,6 +49,17 @@ def open_splits(data):
     }
 
 
+def open_and_fail(data):
+    raise KeyError("subject_7")
+
+
+def open_with_late_failure(data):
+    def read():
+        raise OSError("no such disk")
+
+    return {"train": read}
+
+
 def open_eagerly(data):
     return {name: make(name, 4, data.image_size) for name in ("train", "val")}
 
@@ -152,6 +163,14 @@ def test_natural_objects_are_rendered_into_a_test_split(module):
         ("number", "'my_data:number' is a int; name a function"),
         ("open_list", "returned a list; return a mapping from the names of splits"),
         ("open_strange_name", "'../test' is not the name of a split; use 'train', 'val', 'test'"),
+        (
+            "open_and_fail",
+            r"my_data:open_and_fail: raised KeyError: 'subject_7' \(my_data.py, line ",
+        ),
+        (
+            "open_with_late_failure",
+            r"split 'train': raised OSError: no such disk \(my_data.py, line",
+        ),
         ("open_array", "split 'train' is a ndarray; return a jaxad.types.Split, or a function"),
         ("open_lazy_array", "split 'train': is a ndarray; return a jaxad.types.Split."),
         ("open_without_train", r"returned no split 'train', only \['test'\]"),

@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 from test_folders import data_config, mvtec, write_image  # noqa: F401
 
@@ -58,6 +59,23 @@ def test_other_images_of_the_same_patients_are_refused(mvtec, tmp_path):  # noqa
 def test_a_test_split_may_grow(run, mvtec):  # noqa: F811
     write_image(mvtec / "test/good/99.png", 77)
     membership.check(run, DataSet(data_config(mvtec)))
+
+
+def test_processes_that_read_other_images_are_refused(mvtec, monkeypatch):  # noqa: F811
+    digests = []
+
+    def of_all(digest):
+        digests.append(digest)
+        return digests
+
+    monkeypatch.setattr(membership.processes, "are_several", lambda: True)
+    monkeypatch.setattr(membership.processes, "of_all", of_all)
+    membership.check_processes(DataSet(data_config(mvtec)))
+    membership.check_processes(DataSet(data_config(mvtec)))
+    assert np.array(digests, np.int32).tolist() == digests  # what processes exchange
+    write_image(mvtec / "test/good/99.png", 77)
+    with pytest.raises(UserError, match="the processes read different images"):
+        membership.check_processes(DataSet(data_config(mvtec)))
 
 
 def test_a_run_without_a_list_passes_and_a_damaged_list_is_named(mvtec, tmp_path):  # noqa: F811

@@ -21,7 +21,7 @@ def run_into(monkeypatch, tmp_path, capsys):
         def work(config, workdir):
             raise OSError(number, os.strerror(number), *name)
 
-        run = SimpleNamespace(MODES={"evaluate": work}, configure_process=lambda *_: None)
+        run = SimpleNamespace(evaluate=work, configure_process=lambda *_: None)
         monkeypatch.setattr(command, "_import_run", lambda: run)  # what takes seconds
         code = cli.main([f"--workdir={tmp_path}", "--mode=evaluate"])
         return code, capsys.readouterr().err

@@ -54,6 +54,12 @@ class Trained(_Scoring):
 
 
 @dataclasses.dataclass(frozen=True)
+class Both(Trained):
+    def fit(self, variables: Any, batches: Any, key: Any) -> Any:
+        return variables
+
+
+@dataclasses.dataclass(frozen=True)
 class OnlyScores(_Scoring):
     image_shape: tuple[int, int, int]
     dtype: Any
@@ -98,6 +104,7 @@ def test_classes_of_other_packages_are_built():
         ("Fitted", {}, "config.model.factor: missing, but model 'my_models:Fitted' needs it"),
         ("Fitted", {"other": 1}, "config.model.other: model .* has no such field; it has factor"),
         ("OnlyScores", {}, "it needs networks, losses .*TrainedModel.* or fit .*FittedModel"),
+        ("Both", {}, "has losses and fit, so it is not clear how it learns"),
         ("Blind", {}, "has no score_weights, init_variables, score; add what jaxad.types.Model"),
         ("NoAxis", {}, "has no field axis_name; every system has the fields image_shape, dtype"),
         ("NotADataclass", {}, "is not a dataclass"),

@@ -185,6 +185,14 @@ def test_a_run_that_was_only_trained(tmp_path):
     assert (workdir.figures / "training_loss_critic.png").exists()
 
 
+def test_a_run_that_was_fitted_in_one_pass(tmp_path):
+    workdir = make_workdir(tmp_path, "padim", "folder")
+    workdir.metrics.write_text('{"step": 1, "fit/images": 1234.0, "fit/seconds": 5.5}\n')
+    page = read(workdir)
+    assert "Fitted in one pass over 1,234 training images, in 5.5 s." in page
+    assert "No training metrics" not in page and "training steps" not in page
+
+
 def test_a_config_alone(tmp_path):
     page = read(make_workdir(tmp_path, name="one of my own"))
     assert "No training metrics were recorded" in page and "one of my own" in page

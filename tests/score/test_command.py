@@ -23,7 +23,7 @@ def test_flags_of_score(tmp_path, monkeypatch, capsys):
     assert line == "error: --config: an exported file has its own; leave it out."
     seen = []
     monkeypatch.setattr(
-        run, "MODES", {"score": lambda config, path, **options: seen.append((config, options))}
+        run, "score", lambda config, path, **options: seen.append((config, options))
     )
     assert cli.main([f"--workdir={file}", score, "--input=x", "--output=y"]) == 0
     assert seen == [(None, {"input": "x", "output": "y", "rate": "", "maps": ""})]

@@ -225,3 +225,12 @@ def test_a_folder_on_a_full_disk_is_a_failed_run(tmp_path, monkeypatch, number):
         RunError, match=rf"workdir '.*' cannot take more files \({os.strerror(number)}\); "
     ):
         Workdir(tmp_path).check_writable()
+
+
+def test_a_config_of_another_version_is_one_line(tmp_path, config):
+    run = Workdir(tmp_path)
+    with config.unlocked():
+        del config.evaluate["metrics"]
+    run.config.write_text(config_lib.to_json(config))
+    with pytest.raises(UserError, match=r"has no config\.evaluate\.metrics; another version of"):
+        run_config.read(run)

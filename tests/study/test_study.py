@@ -5,6 +5,8 @@ import dataclasses
 import json
 import math
 import shutil
+import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -104,10 +106,14 @@ def test_every_experiment_runs_with_every_seed_on_the_same_data(npz_root, tmp_pa
     ("change", "words"),
     [
         ({"seeds": ()}, "config.seeds"),
-        ({"seeds": (1, 1)}, "each seed once"),
+        ({"seeds": (1, 1)}, "list each seed once"),
         ({"seeds": (0, -1)}, "each in .0, 4294967295."),
         ({"reference": "big"}, "unknown experiment 'big'; choose from large, small, pca_64"),
         ({"seeds_per_program": 0}, "0 is not in .1, inf."),
+        (
+            {"experiments": {"small": {"evaluate": {"false_positive_rate": 0.2}}}},
+            "evaluate.false_positive_rate differs",
+        ),
     ],
 )
 def test_studies_that_cannot_be_are_refused(npz_root, tmp_path, change, words):
@@ -222,6 +228,19 @@ def test_the_table_is_made_of_the_runs_own_files(finished):
     )
 
 
+def test_metrics_of_one_name_are_refused_before_anything_is_trained(
+    npz_root, tmp_path, monkeypatch
+):
+    config = make_config(npz_root)
+    for name, function in (("small", lambda labels, scores: 0.0), ("large", lambda *_: 1.0)):
+        function.__name__ = "mine"
+        monkeypatch.setitem(sys.modules, f"metrics_{name}", SimpleNamespace(mine=function))
+        config.experiments[name].evaluate.metrics = (f"metrics_{name}:mine",)
+    with pytest.raises(UserError, match="two metrics are named 'mine'; rename yours"):
+        run_study(config, tmp_path)
+    assert not (tmp_path / "runs").exists()
+
+
 def test_seconds_are_of_the_median_rate(finished, npz_root):
     """The median of 100, 10 and 50 images/s is 50; the last step is 9: 9 x 8 images / 50."""
     run = plan(make_config(npz_root), Workdir(finished))["small"][0]
@@ -234,6 +253,8 @@ def test_seconds_are_of_the_median_rate(finished, npz_root):
             )
         )
         assert results.training_seconds(run) == pytest.approx(9 * 8 / 50)
+        run.workdir.metrics.write_text('{"step": 1, "fit/images": 24, "fit/seconds": 2.5}\n')
+        assert results.training_seconds(run) == 2.5  # a system that is fitted in one pass
     finally:
         run.workdir.metrics.write_text(kept)
 

@@ -91,7 +91,12 @@ class Fitted:
 
 @pytest.mark.parametrize(
     ("path", "value"),
-    [("optim.b1", 0.5), ("train.num_epochs", 3.0), ("train.updates.model", (0.0, 1.0, 2))],
+    [
+        ("optim.b1", 0.5),
+        ("train.num_epochs", 3.0),
+        ("train.updates.model", (0.0, 1.0, 2)),
+        ("data.augment.rotation", 5.0),
+    ],
 )
 def test_fields_of_training_are_refused_for_a_fitted_model(monkeypatch, path, value):
     monkeypatch.setattr(checks, "make_model", lambda config: Fitted())
@@ -102,6 +107,8 @@ def test_fields_of_training_are_refused_for_a_fitted_model(monkeypatch, path, va
     field = path.removesuffix(".model").replace(".", r"\.")
     with pytest.raises(UserError, match=rf"config\.{field}: has no effect on .* one pass"):
         checks.check(config)
+    if path == "train.num_epochs":  # the experiments of a study share it
+        checks.check(config, is_of_study=True)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,156 @@
+"""A trial of a model of another package before a run: what its methods return, by shape alone.
+
+Nothing is computed: JAX traces the methods with the shapes of a small batch.
+"""
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxad.errors import UserError
+from jaxad.extension import errors_named
+from jaxad.train.optim import matches
+from jaxad.types import LossAux, Model, Scores, TrainedModel, Variables
+
+#: Images of the batch; hardly the number of channels, which a wrong mean would leave.
+_NUM_IMAGES = 5
+
+
+def check_variables(name: str, model: Model) -> Variables:
+    """Returns the shapes of a model's initial variables.
+
+    Args:
+        name: `config.model.name`, `package.module:Class`.
+        model: the model.
+
+    Raises:
+        UserError: `init_variables` fails or returns something else than variables.
+    """
+    method = f"{name}.init_variables"
+    with errors_named(method, name):
+        variables = jax.eval_shape(model.init_variables, jax.random.key(0))
+    if not isinstance(variables, Mapping) or "params" not in variables:
+        raise UserError(f"{method}: returned {_kind(variables)}; return a mapping with 'params'.")
+    return variables
+
+
+def check_methods(name: str, model: Model, variables: Variables) -> None:
+    """Checks what `networks`, `losses` and `score` of a model return; `fit` is not called.
+
+    Args:
+        name: `config.model.name`, `package.module:Class`.
+        model: the model.
+        variables: shapes of its variables.
+
+    Raises:
+        UserError: a method fails, or returns something else than `jaxad.types` describes; names the
+            method.
+    """
+    if isinstance(model, TrainedModel):
+        _check_networks(name, model, variables)
+        _check_losses(name, model, variables)
+    _check_scores(name, model, variables)
+
+
+def _check_networks(name: str, model: TrainedModel, variables: Variables) -> None:
+    with errors_named(f"{name}.networks", name):
+        networks = model.networks
+    if not isinstance(networks, Mapping) or not networks:
+        raise UserError(
+            f"{name}.networks: is {_kind(networks)}; give a mapping from the names of networks to "
+            "regular expressions, as {'model': '.*'}."
+        )
+    for network, pattern in networks.items():
+        with errors_named(f"{name}.networks['{network}']", name):
+            owned = jax.tree.leaves(matches(variables["params"], [pattern]))
+        if not any(owned):
+            raise UserError(
+                f"{name}.networks['{network}']: {pattern!r} matches no parameter; it must match "
+                "whole paths, as 'encoder/.*'."
+            )
+
+
+def _check_losses(name: str, model: TrainedModel, variables: Variables) -> None:
+    method = f"{name}.losses"
+    batch = {
+        "image": jax.ShapeDtypeStruct((_NUM_IMAGES, *model.image_shape), jnp.float32),
+        "label": jax.ShapeDtypeStruct((_NUM_IMAGES,), jnp.int32),
+        "_valid": jax.ShapeDtypeStruct((_NUM_IMAGES,), jnp.bool_),
+        "_index": jax.ShapeDtypeStruct((_NUM_IMAGES,), jnp.int32),
+    }
+    with errors_named(method, name):
+        keys = jax.eval_shape(lambda key: jax.random.split(key, _NUM_IMAGES), jax.random.key(0))
+        returned = _traced(functools.partial(model.losses, train=True), variables, batch, keys)
+    if not (isinstance(returned, tuple) and len(returned) == 2):
+        raise UserError(f"{method}: returned {_kind(returned)}; return losses and a LossAux.")
+    losses, aux = returned
+    if not isinstance(losses, Mapping) or losses.keys() != model.networks.keys():
+        given = sorted(losses) if isinstance(losses, Mapping) else _kind(losses)
+        raise UserError(
+            f"{method}: returned losses of {given}; return one for each of networks, "
+            f"{sorted(model.networks)}."
+        )
+    if not isinstance(aux, LossAux):
+        raise UserError(f"{method}: returned {_kind(aux)} beside the losses; return a LossAux.")
+    for network, loss in losses.items():
+        _check_array(f"{method}: loss '{network}'", loss, "[B]", ())
+    for term, values in aux.terms.items():
+        _check_array(f"{method}: term '{term}'", values, "[B]", ())
+    collections = sorted(variables.keys() - {"params"})
+    if missing := [key for key in collections if key not in aux.mutable]:
+        raise UserError(
+            f"{method}: LossAux.mutable has no '{missing[0]}'; return every collection of "
+            f"init_variables but 'params': {collections}."
+        )
+
+
+def _check_scores(name: str, model: Model, variables: Variables) -> None:
+    method, image_shape = f"{name}.score", tuple(model.image_shape)
+    images = jax.ShapeDtypeStruct((_NUM_IMAGES, *image_shape), jnp.float32)
+    with errors_named(method, name):
+        scores = _traced(model.score, variables, images)
+    if not isinstance(scores, Scores):
+        raise UserError(f"{method}: returned {_kind(scores)}; return a jaxad.types.Scores.")
+    _check_array(f"{method}: image", scores.image, "[B]", ())
+    _check_array(f"{method}: pixel", scores.pixel, "[B, H, W]", image_shape[:2])
+    for field, form, shape in (
+        ("components", "[B]", ()),
+        ("reconstructions", "[B, H, W, C]", image_shape),
+        ("maps", "[B, H, W]", image_shape[:2]),
+    ):
+        values = getattr(scores, field)
+        if not isinstance(values, Mapping):
+            raise UserError(f"{method}: {field} is {_kind(values)}; give a mapping, {{}} if none.")
+        for key, array in values.items():
+            _check_array(f"{method}: {field}['{key}']", array, form, shape)
+    if missing := sorted(model.score_weights.keys() - scores.components.keys()):
+        raise UserError(
+            f"{method}: components has no '{missing[0]}', which score_weights names; it has "
+            f"{sorted(scores.components)}."
+        )
+
+
+def _traced(method: Callable[..., Any], *arguments: Any) -> Any:
+    """Returns what a method returns while it is traced, of which only types and shapes are used."""
+    returned: list[Any] = []
+    jax.eval_shape(lambda *traced: returned.append(method(*traced)), *arguments)
+    return returned[0]
+
+
+def _check_array(source: str, array: Any, form: str, shape: Sequence[int]) -> None:
+    """Raises a UserError unless an array holds floating-point numbers of a shape per image."""
+    expected = (_NUM_IMAGES, *shape)
+    if getattr(array, "shape", None) != expected:
+        raise UserError(f"{source} is {_kind(array)} for {_NUM_IMAGES} images; give {form}.")
+    if not jnp.issubdtype(array.dtype, jnp.floating):
+        raise UserError(f"{source} is {_kind(array)}; give floating-point numbers.")
+
+
+def _kind(value: Any) -> str:
+    """Describes a value: type and shape of an array, or the type of anything else."""
+    if hasattr(value, "shape") and hasattr(value, "dtype"):
+        return f"{value.dtype}{list(value.shape)}"
+    return "None" if value is None else f"a {type(value).__name__}"
