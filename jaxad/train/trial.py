@@ -27,7 +27,7 @@ def check_variables(name: str, model: Model) -> Variables:
         model: the model.
 
     Raises:
-        UserError: `init_variables` fails or returns something else than variables.
+        UserError: `init_variables` fails or returns something other than variables.
     """
     method = f"{name}.init_variables"
     with errors_named(method, name):
@@ -46,7 +46,7 @@ def check_methods(name: str, model: Model, variables: Variables) -> None:
         variables: shapes of its variables.
 
     Raises:
-        UserError: a method fails, or returns something else than `jaxad.types` describes; names the
+        UserError: a method fails, or returns something other than `jaxad.types` describes; names the
             method.
     """
     if isinstance(model, TrainedModel):
@@ -94,7 +94,7 @@ def _check_losses(name: str, model: TrainedModel, variables: Variables) -> None:
             f"{sorted(model.networks)}."
         )
     if not isinstance(aux, LossAux):
-        raise UserError(f"{method}: returned {_kind(aux)} beside the losses; return a LossAux.")
+        raise UserError(f"{method}: returned {_kind(aux)} besides the losses; return a LossAux.")
     for network, loss in losses.items():
         _check_array(f"{method}: loss '{network}'", loss, "[B]", ())
     for term, values in aux.terms.items():
