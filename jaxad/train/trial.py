@@ -46,8 +46,8 @@ def check_methods(name: str, model: Model, variables: Variables) -> None:
         variables: shapes of its variables.
 
     Raises:
-        UserError: a method fails, or returns something other than `jaxad.types` describes; names the
-            method.
+        UserError: a method fails, or returns something other than what `jaxad.types` describes;
+            names the method.
     """
     if isinstance(model, TrainedModel):
         _check_networks(name, model, variables)
