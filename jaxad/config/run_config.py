@@ -30,8 +30,8 @@ def read(workdir: Workdir) -> ConfigDict:
     missing = [f"config.{field.path}" for field in FIELDS if not field.is_open_group]
     if missing := [path for path in missing if path not in known]:
         raise UserError(
-            f"'{workdir.config}': has no {missing[0]}, because another version of jaxad wrote it; use "
-            "that version, or train in another --workdir."
+            f"'{workdir.config}': has no {missing[0]}, because another version of jaxad wrote it; "
+            "use that version, or train in another --workdir."
         )
     return config
 
