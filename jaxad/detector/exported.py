@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from jaxad.calibration.calibration_set import CalibrationSet
 
 #: Version of the archive's layout; files of other versions are rejected.
-FORMAT = 2
+FORMAT = 1
 
 MANIFEST = "manifest.json"
 PROGRAM = "program.bin"

@@ -32,6 +32,8 @@ from jaxad.nn.flow import Flow, FlowSettings, likelihood_terms, standard_normal_
 from jaxad.types import Batch, ExampleKeys, Images, LossAux, PerExample, Scores, Variables
 
 PlaceMap = Float[Array, "batch _ _"]
+#: z' and each position's part of the log-det of every level, which differ in size.
+Transformed = list[tuple[Float[Array, "batch _ _ _"], PlaceMap]]
 
 _EPSILON = 1e-5
 
@@ -94,7 +96,7 @@ class FastFlow(PyramidSystem):
 
     def _transform(
         self, variables: Variables, features: Flat, *, train: bool
-    ) -> tuple[list[tuple[FeatureMap, PlaceMap]], Variables]:
+    ) -> tuple[Transformed, Variables]:
         """Returns z' and each position's part of the log-det by level, and updated variables."""
         transformed = []
         levels = zip(self.flows(train=train), self._levels(features), strict=True)
@@ -103,9 +105,7 @@ class FastFlow(PyramidSystem):
             transformed.append(output)
         return transformed, variables
 
-    def _likelihood_terms(
-        self, transformed: list[tuple[FeatureMap, PlaceMap]]
-    ) -> dict[str, PerExample]:
+    def _likelihood_terms(self, transformed: Transformed) -> dict[str, PerExample]:
         """Returns the likelihood terms of all levels together."""
         densities = [jnp.sum(standard_normal_log_density(z), axis=(1, 2)) for z, _ in transformed]
         shares = [jnp.sum(share, axis=(1, 2)) for _, share in transformed]

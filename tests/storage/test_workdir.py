@@ -232,5 +232,7 @@ def test_a_config_of_another_version_is_one_line(tmp_path, config):
     with config.unlocked():
         del config.evaluate["metrics"]
     run.config.write_text(config_lib.to_json(config))
-    with pytest.raises(UserError, match=r"has no config\.evaluate\.metrics; another version of"):
+    with pytest.raises(
+        UserError, match=r"has no config\.evaluate\.metrics, because another version of"
+    ):
         run_config.read(run)
