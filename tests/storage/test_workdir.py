@@ -233,6 +233,6 @@ def test_a_config_of_another_version_is_one_line(tmp_path, config):
         del config.evaluate["metrics"]
     run.config.write_text(config_lib.to_json(config))
     with pytest.raises(
-        UserError, match=r"has no config\.evaluate\.metrics, because another version of"
+        UserError, match=r"has no config\.evaluate\.metrics, because another version"
     ):
         run_config.read(run)
