@@ -31,7 +31,7 @@ SMALL = {
 EXPECTED = (
     re.compile(r".+: +\d+%\|.*\| \S+/\S+ \[.*\]"),
     re.compile(
-        r"(WARNING:[\w.]+:)?\d+ normal patients? cannot support a false-positive rate of .*"
+        r"(WARNING:[\w.]+:)?\d+ normal patients? do(es)? not support a false-positive rate of .*"
     ),
 )
 
