@@ -60,7 +60,9 @@ def tiny(system, npz_root):
     config = jaxad.get_config(f"{system}:smoke").unlock()
     config.data.name, config.data.root, config.data.image_size = "npz", str(npz_root), 32
     config.data.batch_size, config.cpu_devices = 8, 8  # the session's CPU devices
-    config.train.num_epochs, config.train.feature_cache = 5.0, "off"
+    config.train.feature_cache = "off"
+    if system not in FITTED:
+        config.train.num_epochs = 5.0
     config.evaluate.num_examples, config.evaluate.batch_size = 1, 16
     if system in ("ae", "fanogan", "ganomaly"):
         config.model.widths, config.model.depth = (8, 8), 0
@@ -104,7 +106,7 @@ def test_a_fit_keeps_the_contract_and_another_site_recalibrates_it(system, npz_r
         assert set(metrics[name]) == {"value", "low", "high"}
     assert ("mse" in metrics) == ("mse" in components)
     report = (tmp_path / "report.html").read_text()
-    assert title(system) in report and "Best F1 on the test split itself" in report
+    assert title(system) in report and "Best F1 on the test split" in report
     detector = jaxad.load(tmp_path)
     with np.load(npz_root / "test_squares.npz") as arrays:
         scores = detector.score(detector.preprocess(arrays["image"]))
