@@ -38,7 +38,7 @@ def load_object(name: str, field: str) -> Any:
         sys.path.append(folder)
     try:
         module = importlib.import_module(module_name)
-    except Exception as error:
+    except Exception as error:  # a module of another package may raise anything
         raise UserError(
             f"{field}: module '{module_name}' cannot be imported "
             f"({type(error).__name__}: {first_line(error)}); install its package or run from the "
@@ -64,7 +64,7 @@ def errors_named(source: str, name: str) -> Iterator[None]:
         yield
     except (UserError, RunError):
         raise
-    except Exception as error:
+    except Exception as error:  # code of another package may raise anything
         if isinstance(error, OSError) and error.errno in NO_ROOM:
             raise  # the run failed, and its user made no mistake
         raise UserError(

@@ -1,4 +1,4 @@
-"""The whole way on files of one's own: a fit, then the same files scored from outside it."""
+"""A fit on a user's own files, and scores of the same files outside of their data set."""
 
 import csv
 

@@ -88,7 +88,7 @@ class Metric:
             return math.nan
         try:
             return float(self.function(labels, values))
-        except Exception as error:
+        except Exception as error:  # the function may be of another package
             line = f"{type(error).__name__}: {first_line(error)}"
             raise RunError(f"metric '{self.name}': its function failed ({line}).") from error
 
@@ -197,7 +197,7 @@ def _external(name: str) -> Metric:
         raise UserError(f"{_FIELD}: '{name}' has no function; a metric of images needs one.")
     try:
         _try(metric)
-    except Exception as error:
+    except Exception as error:  # a function of another package may raise anything
         raise UserError(
             f"{_FIELD}: '{name}' fails on labels and scores of 20 images ({type(error).__name__}: "
             f"{first_line(error)}); it takes two arrays [N] and returns a number."

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import scipy.ndimage
 import skimage.transform
+from fitted_inputs import batches_of, images_of
 from scipy.spatial.distance import mahalanobis
 
 from jaxad import models
@@ -30,26 +31,12 @@ def build(**changes):
     return models.build("padim", {**FIELDS, **changes}, **common)
 
 
-def images_of(count, seed=0):
-    rng = np.random.default_rng(seed)
-    return jnp.asarray(rng.uniform(size=(count, SIZE, SIZE, 1)), jnp.float32)
-
-
-def batches_of(features, size=4):
-    """Yields batches of a constant size, the last one padded with NaN."""
-    for start in range(0, len(features), size):
-        part = features[start : start + size]
-        padded = np.full((size, features.shape[1]), np.nan, features.dtype)
-        padded[: len(part)] = part
-        yield {"features": padded, "_valid": np.arange(size) < len(part)}
-
-
 @functools.cache
 def ready():
     """Returns a model, its variables after a fit to ten images, and the images' features."""
     model = build()
     variables = initial_variables(model, 0)
-    features = np.asarray(jax.jit(model.features)(variables, images_of(10)))
+    features = np.asarray(jax.jit(model.features)(variables, images_of(10, SIZE)))
     return model, model.fit(variables, batches_of(features), jax.random.key(1)), features
 
 
@@ -77,7 +64,7 @@ def test_scores_and_maps_are_mahalanobis_distances():
     model, variables, features = ready()
     chosen = variables["channels"]["chosen"]
     normal = vectors_by_hand(features, chosen)
-    images = images_of(4, seed=5)
+    images = images_of(4, SIZE, seed=5)
     unseen = vectors_by_hand(np.asarray(model.features(variables, images)), chosen)
     actual = jax.jit(model.score)(variables, images)
     distances = np.empty((4, PLACES))
@@ -108,7 +95,7 @@ def test_batches_and_padding_play_no_part():
     again = model.fit(variables, batches_of(features, size=7), jax.random.key(2))
     for name, leaf in variables["params"].items():
         np.testing.assert_allclose(again["params"][name], leaf, rtol=1e-5, atol=1e-6)
-    images, score = images_of(4, seed=5), jax.jit(model.score)
+    images, score = images_of(4, SIZE, seed=5), jax.jit(model.score)
     alone = score(variables, images[2:3])
     np.testing.assert_allclose(alone.image, score(variables, images).image[2:3], rtol=1e-5)
 

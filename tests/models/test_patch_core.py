@@ -9,6 +9,7 @@ import pytest
 import scipy.ndimage
 import scipy.special
 import skimage.transform
+from fitted_inputs import batches_of, images_of
 
 from jaxad import models
 from jaxad.errors import UserError
@@ -34,27 +35,13 @@ def build(**changes):
     return models.build("patchcore", {**FIELDS, **changes}, **common)
 
 
-def images_of(count, seed=0):
-    rng = np.random.default_rng(seed)
-    return jnp.asarray(rng.uniform(size=(count, SIZE, SIZE, 1)), jnp.float32)
-
-
 @functools.cache
 def ready():
     """Returns a model, its variables after a fit to ten images, and the images' features."""
     model = build()
     variables = initial_variables(model, 0)
-    features = np.asarray(jax.jit(model.features)(variables, images_of(10)))
+    features = np.asarray(jax.jit(model.features)(variables, images_of(10, SIZE)))
     return model, model.fit(variables, batches_of(features), jax.random.key(1)), features
-
-
-def batches_of(features, size=4):
-    """Yields batches of a constant size, the last one padded with NaN."""
-    for start in range(0, len(features), size):
-        part = features[start : start + size]
-        padded = np.full((size, features.shape[1]), np.nan, features.dtype)
-        padded[: len(part)] = part
-        yield {"features": padded, "_valid": np.arange(size) < len(part)}
 
 
 def patches_by_hand(features):
@@ -157,7 +144,7 @@ def scores_by_hand(model, variables, images, neighbours):
 
 def test_scores_and_maps_are_those_of_numpy():
     model, variables, _ = ready()
-    images = images_of(4, seed=5)
+    images = images_of(4, SIZE, seed=5)
     actual = jax.jit(model.score)(variables, images)
     scores, maps = scores_by_hand(model, variables, images, 3)
     np.testing.assert_allclose(actual.image, scores, rtol=1e-4)
@@ -184,7 +171,7 @@ def test_unused_slots_never_count():
     variables, features = ready()[1:]
     fitted = model.fit(variables, batches_of(features[:2]), jax.random.key(1))
     assert int(fitted["params"]["count"]) == 32
-    score, images = jax.jit(model.score), images_of(3, seed=5)
+    score, images = jax.jit(model.score), images_of(3, SIZE, seed=5)
     actual = score(fitted, images)
     expected, _ = scores_by_hand(model, fitted, images, 40)  # 32 there are
     np.testing.assert_allclose(actual.image, expected, rtol=1e-4)
@@ -200,10 +187,10 @@ def test_normal_images_are_next_to_the_memory_and_a_batch_plays_no_part():
     variables, features = ready()[1:]
     fitted = model.fit(variables, batches_of(features), jax.random.key(1))  # all 160 patches
     score = jax.jit(model.score)
-    seen, unseen = score(fitted, images_of(10)), score(fitted, images_of(4, seed=5))
+    seen, unseen = score(fitted, images_of(10, SIZE)), score(fitted, images_of(4, SIZE, seed=5))
     # Rounding of squared differences of numbers around 1: sqrt(1e-6).
     assert np.max(seen.components["distance"]) < 1e-2 < np.min(unseen.components["distance"])
-    alone = score(fitted, images_of(4, seed=5)[2:3])
+    alone = score(fitted, images_of(4, SIZE, seed=5)[2:3])
     np.testing.assert_allclose(alone.image, unseen.image[2:3], rtol=1e-5)
 
 

@@ -20,11 +20,9 @@ from jaxad.evaluate.trivial import LINEAR_BASELINE, PIXEL_STATISTICS, TrivialSco
 from jaxad.storage.workdir import Workdir
 from jaxad.study import results, runner
 from jaxad.study.audit import make_audit
-from jaxad.study.files import choose_slices
 from jaxad.study.plan import plan
 from jaxad.study.results import make_table, read_scores
 from jaxad.study.runner import run_study
-from jaxad.types import Split
 
 PATIENTS, SLICES = 6, 4
 
@@ -378,23 +376,6 @@ def test_sigterm_ends_a_study_and_the_rest_waits(npz_root, tmp_path, monkeypatch
     monkeypatch.setattr(runner, "train_seeds", lambda *arguments: False)
     assert not run_study(make_config(npz_root), tmp_path)
     assert not (tmp_path / "table.md").exists()
-
-
-# --- The contact sheet's slices.
-
-
-def test_slices_are_of_different_patients_and_both_kinds():
-    labels = np.tile([0, 1, 1, 0], 5).astype(np.int32)
-    split = Split(
-        images=np.zeros((20, 4, 4, 1), np.uint8),
-        labels=labels,
-        ids=tuple(map(str, range(20))),
-        groups=tuple(str(row // 4) for row in range(20)),
-    )
-    rows = choose_slices(split, 4)
-    assert len({split.groups[row] for row in rows}) == 4
-    assert labels[rows].tolist() == [1, 0, 1, 0]
-    assert len(choose_slices(split, 99)) == 5
 
 
 def test_one_run_has_no_deviation(finished, npz_root):
