@@ -41,7 +41,7 @@ def _make_step(
 ) -> tuple[Callable[[Tree, Tree], Any], Tree]:
     """Returns the compiled update and the initial state on the devices."""
     phases = make_phases(config.train.updates, model.networks, num_steps=10_000)
-    optimisers = make_optimisers(config.optim, model.networks, variables["params"], phases)
+    optimisers = make_optimisers(config.optim, model, variables["params"], phases)
     step = functools.partial(train_step, model=model, optimisers=optimisers)
     state = parallel.put_replicated(create_state(variables, optimisers, config.seed))
     return parallel.compile_reduce(step, donate_state=True), state

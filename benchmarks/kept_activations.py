@@ -78,7 +78,7 @@ def main() -> None:
         print(f"| {name} | {size} | {plain:.0f} | {rematerialised:.0f} |", flush=True)
         if options.parts:
             phases = make_phases(config.train.updates, model.networks, num_steps=1)
-            optimisers = make_optimisers(config.optim, model.networks, params, phases)
+            optimisers = make_optimisers(config.optim, model, params, phases)
             state = jax.eval_shape(
                 lambda params, rest, optimisers=optimisers: create_state(
                     {"params": params, **rest}, optimisers, 0

@@ -36,7 +36,7 @@ def main() -> None:
     model = make_model(config, parallel.axis_name)
     variables = initial_variables(model, config.seed)
     phases = make_phases(config.train.updates, model.networks, num_steps=1000)
-    optimisers = make_optimisers(config.optim, model.networks, variables["params"], phases)
+    optimisers = make_optimisers(config.optim, model, variables["params"], phases)
     state = parallel.put_replicated(create_state(variables, optimisers, config.seed))
     step = parallel.compile_reduce(
         functools.partial(train_step, model=model, optimisers=optimisers),

@@ -47,10 +47,6 @@ class Detector(abc.ABC):
     def score_batches(self, images: np.ndarray) -> Iterator[Scores]:
         """Yields the scores of checked images batch by batch, in order, without padding."""
 
-    @abc.abstractmethod
-    def image_score_batches(self, images: np.ndarray) -> Iterator[Float[np.ndarray, " batch"]]:
-        """Yields `Scores.image` of checked images batch by batch; computes nothing else."""
-
     def preprocess(
         self, pixels: np.ndarray, affine: np.ndarray | None = None
     ) -> Float[np.ndarray, "n height width channels"]:

@@ -82,10 +82,6 @@ class ExportedDetector(Detector):
         program = jax.export.deserialize(bytearray(members[PROGRAM]))
         check_calls(program.mlir_module())
         self._compiled = jax.jit(lambda weights, images: program.call(weights, images))
-        # The compiler drops the work that only maps and reconstructions need.
-        self._compiled_image_only = jax.jit(
-            lambda weights, images: program.call(weights, images)["image"]
-        )
 
     @functools.cached_property
     def config(self) -> "ConfigDict":
@@ -104,19 +100,12 @@ class ExportedDetector(Detector):
 
     def score_batches(self, images: np.ndarray) -> Iterator[Scores]:
         """See `Detector.score_batches`."""
-        for outputs in self._batches(images, self._compiled):
-            yield Scores(**outputs)
-
-    def image_score_batches(self, images: np.ndarray) -> Iterator[Float[np.ndarray, " batch"]]:
-        """See `Detector.image_score_batches`."""
-        return self._batches(images, self._compiled_image_only)
-
-    def _batches(self, images: np.ndarray, compiled: Any) -> Iterator[Any]:
         for batch in eval_batches(images, {}, batch_size=self._batch_size):
             interrupts.check()
-            outputs = compiled(self._weights, jnp.asarray(batch["image"]))
+            outputs = self._compiled(self._weights, jnp.asarray(batch["image"]))
             valid = int(batch["_valid"].sum())
-            yield jax.tree.map(lambda array, count=valid: np.asarray(array)[:count], outputs)
+            rows = jax.tree.map(lambda array, count=valid: np.asarray(array)[:count], outputs)
+            yield Scores(**rows)
 
 
 def load(path: Path) -> ExportedDetector:

@@ -49,10 +49,6 @@ class RestoredDetector(Detector):
         self._compiled = self._parallel.compile_per_example(
             lambda variables, batch: score_batch(model, variables, batch["image"])
         )
-        # The compiler drops the work that only maps and reconstructions need.
-        self._compiled_image_only = self._parallel.compile_per_example(
-            lambda variables, batch: score_batch(model, variables, batch["image"]).image
-        )
 
     @property
     def config(self) -> ConfigDict:
@@ -66,13 +62,6 @@ class RestoredDetector(Detector):
 
     def score_batches(self, images: np.ndarray) -> Iterator[Scores]:
         """See `Detector.score_batches`."""
-        return self._batches(images, self._compiled)
-
-    def image_score_batches(self, images: np.ndarray) -> Iterator[Float[np.ndarray, " batch"]]:
-        """See `Detector.image_score_batches`."""
-        return self._batches(images, self._compiled_image_only)
-
-    def _batches(self, images: np.ndarray, compiled: Callable[[Tree, Tree], Tree]) -> Any:
         batches = eval_batches(
             images,
             {},
@@ -83,7 +72,7 @@ class RestoredDetector(Detector):
         done = 0
         for batch in self._parallel.prefetch(batches):
             processes.check_signals()
-            scores = self._parallel.get_per_example(compiled(self._variables, batch))
+            scores = self._parallel.get_per_example(self._compiled(self._variables, batch))
             valid = min(self._batch_size, len(images) - done)
             done += valid
             yield jax.tree.map(lambda array, count=valid: array[:count], scores)

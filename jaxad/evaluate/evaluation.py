@@ -1,5 +1,6 @@
 """Evaluates a run: scores every test split and writes `eval/<split>/`."""
 
+import dataclasses
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -22,11 +23,11 @@ from jaxad.data.sources import DataSet
 from jaxad.detector.detector import SCORE, score_columns
 from jaxad.detector.restored import RestoredDetector, restore
 from jaxad.errors import RunError
-from jaxad.evaluate import decisions, examples, metrics
+from jaxad.evaluate import decisions, examples, metrics, paired
 from jaxad.evaluate.pixel_metrics import estimate_pixels
 from jaxad.evaluate.positions import CORRECTED_SCORE, position_corrected
 from jaxad.evaluate.score_table import write_score_table
-from jaxad.evaluate.trivial import PIXEL_STATISTICS, TrivialScores
+from jaxad.evaluate.references import PIXEL_STATISTICS, ReferenceScores
 from jaxad.runtime import interrupts, processes
 from jaxad.storage.workdir import Workdir, write_json
 from jaxad.types import Scores, Split, group_numbers
@@ -34,7 +35,7 @@ from jaxad.types import Scores, Split, group_numbers
 logger = logging.getLogger(__name__)
 
 Scalars = Float[np.ndarray, " n"]
-TrainScalars = Float[np.ndarray, " m"]
+ValScalars = Float[np.ndarray, " m"]
 Maps = Float[np.ndarray, "n height width"]
 
 #: Metrics that the terminal shows, besides those of `config.evaluate.metrics`.
@@ -44,14 +45,14 @@ _PRINTED = (
 
 
 def evaluate_splits(
-    workdir: Workdir, data_set: DataSet, trivial: TrivialScores | None = None
+    workdir: Workdir, data_set: DataSet, references: ReferenceScores | None = None
 ) -> None:
     """Scores every test split with the last checkpoint and writes scores, metrics and examples.
 
     Args:
         workdir: a run with a checkpoint.
         data_set: the run's data.
-        trivial: trivial scores of the same data, to share between runs.
+        references: reference scores of the same data, to share between runs.
 
     Raises:
         UserError: `config.evaluate.metrics` does not name a usable metric.
@@ -66,10 +67,12 @@ def evaluate_splits(
             "evaluate again once the file system shows all of them the same files."
         )
     membership.check(workdir, data_set)
-    trivial = TrivialScores(data_set) if trivial is None else trivial
-    train = data_set.split("train")
-    train_scores = _image_scores(detector, train, "score train")
-    normals = _calibrate_or_keep(workdir, detector, data_set)
+    references = ReferenceScores(data_set) if references is None else references
+    val = data_set.split(OWN_SPLIT)
+    val_columns, val_maxima = _score(detector, val, f"score {OWN_SPLIT}", _maxima)
+    # With the run's own images this is a failed run; with another site's, a mistake of the user.
+    _check_finite(OWN_SPLIT, "score", val, val_columns[SCORE])
+    normals = _calibrate_or_keep(workdir, detector, val, val_columns, val_maxima)
     for name in data_set.test_split_names:
         interrupts.check()
         split = data_set.split(name)
@@ -78,8 +81,8 @@ def evaluate_splits(
         if processes.is_first():
             (folder / "metrics.json").unlink(missing_ok=True)
         columns, maps = _score(detector, split, f"score {name}", np.asarray)
-        evaluation = _SplitEvaluation(detector.config, all_metrics, train, split)
-        all_columns = evaluation.with_corrected(columns, train_scores)
+        evaluation = _SplitEvaluation(detector.config, all_metrics, data_set, split)
+        all_columns = evaluation.with_corrected(columns, val_columns[SCORE])
         write_score_table(folder / "scores.csv", split, all_columns)
         _check_finite(name, "score", split, columns[SCORE])
         _check_finite(name, "anomaly map", split, maps.sum(axis=(1, 2)))
@@ -90,13 +93,15 @@ def evaluate_splits(
         results["num_parameters"] = detector.num_parameters
         results["num_latents"] = detector.num_latents
         results["score_weights"] = dict(detector.score_weights)
-        pixel_statistics = trivial.of(name)[PIXEL_STATISTICS]
-        results["decisions"] = evaluation.decisions(columns[SCORE], normals, pixel_statistics)
-        train_trivial = trivial.of("train")
+        scores = references.of(name, detector.config)
+        of_val = references.of(OWN_SPLIT, detector.config)
+        results["decisions"] = evaluation.decisions(
+            columns[SCORE], normals, scores[PIXEL_STATISTICS]
+        )
+        results["best_reference"] = evaluation.best_reference(columns[SCORE], scores)
         results["trivial"] = {
-            key: evaluation.of_trivial(scores, train_trivial[key])
-            for key, scores in trivial.of(name).items()
-        }
+            key: evaluation.of_reference(scores[key], of_val[key]) for key in scores
+        } | {key: {"undefined": why} for key, why in references.undefined(detector.config).items()}
         write_json(folder / "metrics.json", results)
         _print_summary(name, all_metrics, results)
 
@@ -113,7 +118,11 @@ def calibrate(workdir: Workdir, source: str, normals: Split) -> None:
 
 
 def _calibrate_or_keep(
-    workdir: Workdir, detector: RestoredDetector, data_set: DataSet
+    workdir: Workdir,
+    detector: RestoredDetector,
+    val: Split,
+    columns: Mapping[str, Scalars],
+    maxima: Scalars,
 ) -> CalibrationSet:
     """Returns another site's calibration of this checkpoint; without one, calibrates on `val`."""
     stored = read_calibration_set(workdir)
@@ -125,11 +134,7 @@ def _calibrate_or_keep(
             f"the calibration on '{stored.source}' was made with checkpoint "
             f"{stored.checkpoint_step} and is dropped; run --mode=calibrate again."
         )
-    split = data_set.split(OWN_SPLIT)
-    columns, maxima = _score(detector, split, f"score {OWN_SPLIT}", _maxima)
-    # With the run's own images this is a failed run; with another site's, a mistake of the user.
-    _check_finite(OWN_SPLIT, "score", split, columns[SCORE])
-    return _calibrate(workdir, detector, None, split, columns, maxima)
+    return _calibrate(workdir, detector, None, val, columns, maxima)
 
 
 def _calibrate(
@@ -178,10 +183,14 @@ class _SplitEvaluation:
     """The evaluation of one test split: labels, groups, metrics and resamples."""
 
     def __init__(
-        self, config: ConfigDict, all_metrics: Sequence[metrics.Metric], train: Split, split: Split
+        self,
+        config: ConfigDict,
+        all_metrics: Sequence[metrics.Metric],
+        data_set: DataSet,
+        split: Split,
     ):
         self._metrics = all_metrics
-        self._train = train
+        self._train, self._val = data_set.split("train"), data_set.split(OWN_SPLIT)
         self._split = split
         self._labels = split.labels.astype(np.int64)
         self._groups = group_numbers(split.groups)
@@ -189,19 +198,39 @@ class _SplitEvaluation:
         self._resamples = int(config.evaluate.bootstrap_resamples)
 
     def with_corrected(
-        self, columns: Mapping[str, Scalars], train_scores: TrainScalars
+        self, columns: Mapping[str, Scalars], val_scores: ValScalars
     ) -> dict[str, Scalars]:
         """Adds `CORRECTED_SCORE` to columns where slices have positions."""
-        positions, train_positions = self._split.positions, self._train.positions
-        if positions is None or train_positions is None:
+        positions, val_positions = self._split.positions, self._val.positions
+        if positions is None or val_positions is None:
             return dict(columns)
-        corrected = position_corrected(columns[SCORE], positions, train_scores, train_positions)
+        corrected = position_corrected(columns[SCORE], positions, val_scores, val_positions)
         return {**columns, CORRECTED_SCORE: corrected}
 
-    def of_trivial(self, scores: Scalars, train_scores: TrainScalars) -> dict[str, Any]:
-        """Returns the AUROC of a trivial score, raw and (with positions) corrected."""
-        columns = self.with_corrected({SCORE: scores}, train_scores)
+    def of_reference(self, scores: Scalars, val_scores: ValScalars) -> dict[str, Any]:
+        """Returns the AUROC of a reference score, raw and (with positions) corrected."""
+        columns = self.with_corrected({SCORE: scores}, val_scores)
         return self._estimates((metrics.AUROC, metrics.AUROC_CORRECTED), columns)
+
+    def best_reference(
+        self, scores: Scalars, references: Mapping[str, Scalars]
+    ) -> dict[str, Any] | None:
+        """Compares the system with the reference of the highest AUROC on these images.
+
+        Returns:
+            Its `name`, and the `difference` in AUROC (system minus reference) over the same
+            resamples of patients; None where only one class is present.
+        """
+        if self._labels.min() == self._labels.max():
+            return None
+        split = {
+            key: paired.ScoredSplit(self._labels, self._groups, {SCORE: values.astype(np.float64)})
+            for key, values in references.items()
+        }
+        name = max(split, key=lambda key: paired.value(metrics.AUROC, split[key]))
+        ours = paired.ScoredSplit(self._labels, self._groups, {SCORE: scores.astype(np.float64)})
+        difference = paired.difference(metrics.AUROC, [ours], [split[name]], self._resamples)
+        return {"name": name, "difference": dataclasses.asdict(difference)}
 
     def of_model(self, columns: Mapping[str, Scalars], maps: Maps) -> dict[str, Any]:
         """Returns every metric of a system, and the sizes of the split."""
@@ -253,16 +282,6 @@ def _bar(split: Split, description: str) -> Any:
         total=len(split), desc=description, unit="image", dynamic_ncols=True,
         disable=not processes.is_first(),
     )  # fmt: skip
-
-
-def _image_scores(detector: RestoredDetector, split: Split, description: str) -> Scalars:
-    """Returns the image scores of a split [N], without the work for maps."""
-    parts: list[np.ndarray] = []
-    with _bar(split, description) as bar:
-        for scores in detector.image_score_batches(split.images):
-            parts.append(scores)
-            bar.update(len(scores))
-    return np.concatenate(parts)
 
 
 def _score(

@@ -15,15 +15,16 @@ CORRECTED_SCORE = "score_position_corrected"
 def position_corrected(
     scores: Float[np.ndarray, " n"],
     positions: Int[np.ndarray, " n"],
-    train_scores: Float[np.ndarray, " m"],
-    train_positions: Int[np.ndarray, " m"],
+    val_scores: Float[np.ndarray, " m"],
+    val_positions: Int[np.ndarray, " m"],
 ) -> Float[np.ndarray, " n"]:
-    """Subtracts the mean training score at each image's slice position.
+    """Subtracts the mean score of validation images at each image's slice position.
 
-    At a position that training never saw, the mean over all training scores is subtracted.
+    Means of training images would favour models that fit these closely. At a position that
+    validation lacks, the mean over all validation scores is subtracted.
     """
-    known, numbers = np.unique(train_positions, return_inverse=True)
-    means = np.bincount(numbers, train_scores) / np.bincount(numbers)
+    known, numbers = np.unique(val_positions, return_inverse=True)
+    means = np.bincount(numbers, val_scores) / np.bincount(numbers)
     places = np.clip(np.searchsorted(known, positions), 0, len(known) - 1)
-    expected = np.where(known[places] == positions, means[places], np.mean(train_scores))
+    expected = np.where(known[places] == positions, means[places], np.mean(val_scores))
     return scores - expected

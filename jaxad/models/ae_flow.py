@@ -168,6 +168,11 @@ class AEFlow(PretrainedSystem):
         """Weights of Eq. 2."""
         return {"flow_score": self.beta, "reconstruction_score": 1 - self.beta}
 
+    @property
+    def decay_factors(self) -> Mapping[str, float]:
+        """Scales the flow's weight decay as its loss; see `jaxad.types.TrainedModel`."""
+        return {"flow/.*": 1 / self.num_latents} if self.flow_loss == "per_dimension" else {}
+
     def init_variables(self, key: Key[Array, ""]) -> Variables:
         """Returns a fresh flow and decoder; the encoder's variables are NaN until they are read."""
         z = jnp.zeros((1, *self._feature_shape))

@@ -79,6 +79,11 @@ class FastFlow(PyramidSystem):
         """The statistic of the map that is the score."""
         return {f"map_{self.image_score}": 1.0}
 
+    @property
+    def decay_factors(self) -> Mapping[str, float]:
+        """Scales the weight decay as the loss; see `jaxad.types.TrainedModel`."""
+        return {".*": 1 / self.num_latents}
+
     def init_variables(self, key: Key[Array, ""]) -> Variables:
         """Returns fresh flows; the encoder's variables are NaN until they are read."""
         keys = jax.random.split(key, len(self.strides))

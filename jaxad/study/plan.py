@@ -11,12 +11,14 @@ from ml_collections import ConfigDict
 from jaxad import config as config_lib
 from jaxad.config.model import make_model
 from jaxad.errors import UserError
-from jaxad.evaluate.trivial import LINEAR_BASELINE, PIXEL_STATISTICS
+from jaxad.evaluate.references import FEATURE_SCORES, LINEAR_BASELINE, PIXEL_STATISTICS
 from jaxad.storage.checkpoint import Checkpoints
 from jaxad.storage.workdir import Workdir
 
-#: Trivial scores that every table lists besides the experiments.
-BASELINES = (PIXEL_STATISTICS, LINEAR_BASELINE)
+#: Reference scores that tables list besides the experiments, where they are defined.
+BASELINES = (LINEAR_BASELINE, *FEATURE_SCORES)
+#: Those of the audit.
+AUDITED = (PIXEL_STATISTICS, *BASELINES)
 
 
 @dataclasses.dataclass(frozen=True)

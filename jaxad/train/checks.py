@@ -46,7 +46,7 @@ def check(config: ConfigDict, *, is_of_study: bool = False) -> None:
         trial.check_methods(config.model.name, model, variables)
     if isinstance(model, TrainedModel):
         phases = make_phases(config.train.updates, model.networks, _ANY_NUMBER_OF_STEPS)
-        make_optimisers(config.optim, model.networks, variables["params"], phases)
+        make_optimisers(config.optim, model, variables["params"], phases)
     else:
         _check_has_effect(config, shared=("train.num_epochs",) if is_of_study else ())
     if isinstance(model, PretrainedModel):

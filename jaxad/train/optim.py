@@ -3,6 +3,7 @@
 import dataclasses
 import re
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import jax
 import optax
@@ -10,7 +11,7 @@ from ml_collections import ConfigDict
 
 from jaxad.errors import UserError
 from jaxad.train.phases import Phases
-from jaxad.types import Tree
+from jaxad.types import TrainedModel, Tree
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,13 +47,13 @@ def network_settings(optim: ConfigDict, network: str) -> OptimSettings:
 
 
 def make_optimisers(
-    optim: ConfigDict, networks: Mapping[str, str], params: Tree, phases: Phases
+    optim: ConfigDict, model: TrainedModel, params: Tree, phases: Phases
 ) -> dict[str, optax.GradientTransformation]:
     """The optimiser of each network.
 
     Args:
         optim: `config.optim`.
-        networks: the networks of the system; see `jaxad.types.TrainedModel.networks`.
+        model: the system; its `networks` and `decay_factors` are used.
         params: parameters of the whole system.
         phases: schedule of the run, which gives the number of updates of each network.
 
@@ -61,17 +62,18 @@ def make_optimisers(
             network that the system does not have.
     """
     for name in optim.networks:
-        if name not in networks:
+        if name not in model.networks:
             raise UserError(
                 f"config.optim.networks.{name}: this system has no such network; it has "
-                f"{', '.join(networks)}."
+                f"{', '.join(model.networks)}."
             )
+    factors = getattr(model, "decay_factors", {})
     return {
         # At least 1: `check_phases` refuses a run that never trains a network.
         name: make_optimiser(
-            network_settings(optim, name), params, max(1, phases.count(name)), owned
+            network_settings(optim, name), params, max(1, phases.count(name)), owned, factors
         )
-        for name, owned in networks.items()
+        for name, owned in model.networks.items()
     }
 
 
@@ -105,7 +107,11 @@ def learning_rate_schedule(settings: OptimSettings, num_steps: int) -> optax.Sch
 
 
 def make_optimiser(
-    settings: OptimSettings, params: Tree, num_steps: int, owned: str = ".*"
+    settings: OptimSettings,
+    params: Tree,
+    num_steps: int,
+    owned: str = ".*",
+    decay_factors: Mapping[str, float] = MappingProxyType({}),
 ) -> optax.GradientTransformation:
     """The optimiser of one network.
 
@@ -114,6 +120,7 @@ def make_optimiser(
         params: parameters of the whole system; `frozen` and `owned` match their paths.
         num_steps: updates of the network in the run, for the schedule.
         owned: regular expression over the paths of its parameters; all others stay fixed.
+        decay_factors: see `jaxad.types.TrainedModel`.
 
     Raises:
         UserError: a `frozen` pattern is not a regular expression, matches no parameter, or all
@@ -123,14 +130,12 @@ def make_optimiser(
     parts = []
     if settings.clip_norm:
         parts.append(optax.clip_by_global_norm(settings.clip_norm))
+    if settings.name != "adamw" and settings.weight_decay:
+        # L2 in the gradient, as in torch's Adam; adamw decouples it.
+        parts.append(_l2(settings.weight_decay, params, decay_factors))
     if settings.name == "sgd":
-        if settings.weight_decay:
-            parts.append(optax.add_decayed_weights(settings.weight_decay))
         parts.append(optax.sgd(rate, momentum=settings.b1 or None))
     else:
-        if settings.name == "adam" and settings.weight_decay:
-            # L2 in the gradient, as in torch's Adam; adamw decouples it.
-            parts.append(optax.add_decayed_weights(settings.weight_decay))
         parts.append(optax.scale_by_adam(b1=settings.b1, b2=settings.b2))
         if settings.name == "adamw" and settings.weight_decay:
             parts.append(optax.add_decayed_weights(settings.weight_decay))
@@ -145,6 +150,21 @@ def make_optimiser(
     return optax.partition(
         {"trained": trainable, "still": optax.set_to_zero()},
         jax.tree.map(lambda moves: "trained" if moves else "still", trains),
+    )
+
+
+def _l2(
+    weight_decay: float, params: Tree, factors: Mapping[str, float]
+) -> optax.GradientTransformation:
+    """Adds the gradient of L2 penalties, each parameter's scaled by its factor (by default 1)."""
+    scaled = [matches(params, [pattern]) for pattern in factors]
+    rest = jax.tree.map(lambda *matched: not any(matched), *scaled) if scaled else None
+    return optax.chain(
+        optax.add_decayed_weights(weight_decay, rest),
+        *(
+            optax.add_decayed_weights(weight_decay * factor, mask)
+            for mask, factor in zip(scaled, factors.values(), strict=True)
+        ),
     )
 
 

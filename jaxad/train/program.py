@@ -112,7 +112,7 @@ def make_program(config: ConfigDict, seeds: Sequence[int], num_examples: int) ->
     phases = make_phases(config.train.updates, model.networks, num_steps)
     check_phases(phases)
     variables = [initial_variables(model, seed) for seed in seeds]
-    optimisers = make_optimisers(config.optim, model.networks, variables[0]["params"], phases)
+    optimisers = make_optimisers(config.optim, model, variables[0]["params"], phases)
 
     def update(phase: Phase, count: int) -> Dispatched:
         step = functools.partial(

@@ -34,9 +34,6 @@ class MeanDetector(Detector):
             reconstructions={},
         )
 
-    def image_score_batches(self, images):
-        raise NotImplementedError
-
 
 PIXELS = np.random.default_rng(0).integers(0, 65535, (COUNT, SIDE, SIDE, 1), np.uint16)
 UNIT = PIXELS / 65535

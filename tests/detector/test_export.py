@@ -82,8 +82,6 @@ def test_it_scores_as_the_run_does(system, tmp_path):
     for expected, found in leaves:  # squares of small differences in maps are near 0
         largest = float(np.abs(expected).max())
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5 * largest)
-    image_only = np.concatenate(list(loaded.image_score_batches(images)))
-    np.testing.assert_allclose(image_only, ours.image, rtol=1e-5)
     for name in ("step", "image_shape", "num_parameters", "num_latents", "score_weights"):
         assert getattr(loaded, name) == getattr(detector, name)
     # The score is the weighted sum of its components.

@@ -48,10 +48,6 @@ class Brightness(Detector):
             parts = {"mean": pixel.mean(axis=(1, 2)), "largest": pixel.max(axis=(1, 2))}
             yield Scores(parts["mean"] + 2 * parts["largest"], pixel, parts, {})
 
-    def image_score_batches(self, images):
-        for scores in self.score_batches(images):
-            yield scores.image
-
 
 def normals(count=39):
     """Returns normal images with means 0 to .38 and largest values .1: scores .2 to .58."""

@@ -1,7 +1,6 @@
-"""Trivial scores, which need no network: baselines that every model should beat.
+"""Reference scores of pixels.
 
-All are fitted to the training images; by convention, higher = more anomalous. A score below chance
-means that anomalies lower it.
+A score below chance means that anomalies lower it.
 """
 
 import functools
@@ -18,7 +17,7 @@ Images = Float[np.ndarray, "n height width channels"]
 Scalars = Float[np.ndarray, " n"]
 
 PCA_COMPONENTS = 64
-#: The strongest trivial score, which a network has to beat.
+#: The strongest of them.
 LINEAR_BASELINE = f"pca_{PCA_COMPONENTS}"
 #: A Gaussian for each pixel.
 PIXEL_STATISTICS = "pixel_gaussian"
@@ -67,8 +66,8 @@ def _pca(train: Images) -> Callable[[Images], Scalars]:
     return residual
 
 
-def fit_trivial_scores(train: Images) -> dict[str, Callable[[Images], Scalars]]:
-    """Returns the trivial scores by name: functions of images [N, H, W, C] in [0, 1] to [N]."""
+def fit_pixel_scores(train: Images) -> dict[str, Callable[[Images], Scalars]]:
+    """Returns the scores by name: functions of images [N, H, W, C] in [0, 1] to [N]."""
     return {
         "mean": _mean,
         "standard_deviation": _standard_deviation,
@@ -79,11 +78,8 @@ def fit_trivial_scores(train: Images) -> dict[str, Callable[[Images], Scalars]]:
     }
 
 
-class TrivialScores:
-    """The trivial scores of a data set's splits, computed on first use.
-
-    Runs that are evaluated on the same data share one instance.
-    """
+class PixelScores:
+    """The scores of a data set's splits, computed on first use."""
 
     def __init__(self, data_set: DataSet):
         self._data_set = data_set
@@ -91,10 +87,10 @@ class TrivialScores:
 
     @functools.cached_property
     def _fitted(self) -> dict[str, Callable[[Images], Scalars]]:
-        return fit_trivial_scores(to_unit_interval(self._data_set.split("train").images))
+        return fit_pixel_scores(to_unit_interval(self._data_set.split("train").images))
 
     def of(self, split: str) -> Mapping[str, Scalars]:
-        """Returns the trivial scores of a split's images by name, each [N]."""
+        """Returns the scores of a split's images by name, each [N]."""
         if split not in self._scores:
             images = to_unit_interval(self._data_set.split(split).images)
             self._scores[split] = {name: score(images) for name, score in self._fitted.items()}

@@ -1,0 +1,53 @@
+"""Reference scores: what costs next to nothing, and what every system has to beat.
+
+Of pixels (`pixels`) and of the features of a frozen encoder (`features`). All are fitted to the
+training images; by convention, higher = more anomalous. In `metrics.json` they are under `trivial`.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+from jaxtyping import Float
+from ml_collections import ConfigDict
+
+from jaxad.data.sources import DataSet
+from jaxad.evaluate.references.features import FEATURE_SCORES, FeatureScores
+from jaxad.evaluate.references.pixels import LINEAR_BASELINE, PIXEL_STATISTICS, PixelScores
+
+__all__ = ["FEATURE_SCORES", "LINEAR_BASELINE", "PIXEL_STATISTICS", "ReferenceScores"]
+
+Scalars = Float[np.ndarray, " n"]
+
+
+class ReferenceScores:
+    """The reference scores of a data set's splits, computed on first use.
+
+    Runs that are evaluated on the same data share one instance.
+    """
+
+    def __init__(self, data_set: DataSet):
+        self._data_set = data_set
+        self._pixels = PixelScores(data_set)
+        self._features: dict[tuple[object, ...], FeatureScores] = {}
+
+    def of(self, split: str, config: ConfigDict) -> Mapping[str, Scalars]:
+        """Returns the reference scores of a split's images by name, each [N].
+
+        Args:
+            split: the name of the split.
+            config: the config of a run, whose encoder the references use if it has one.
+        """
+        return {**self._pixels.of(split), **self._of_encoder(config).of(split)}
+
+    def undefined(self, config: ConfigDict) -> Mapping[str, str]:
+        """Returns for every undefined score the reason, once `of` was called."""
+        return self._of_encoder(config).reasons
+
+    def _of_encoder(self, config: ConfigDict) -> FeatureScores:
+        model = config.model
+        key = (model.get("backbone"), model.get("weights"), bool(config.evaluate.references))
+        if model.get("weights") == "random":
+            key = (*key, config.seed)
+        if key not in self._features:
+            self._features[key] = FeatureScores(self._data_set, config)
+        return self._features[key]

@@ -1,0 +1,239 @@
+"""Reference scores on the features of a frozen encoder: fitted in seconds, without gradients.
+
+Every system has to be compared with them, the ones on the same encoder in particular. f are the
+features of an image at the encoder's coarsest stride, of the places p; all statistics are those of
+the training images:
+
+    feature_pca_64      mean squared residual of f after a projection onto 64 principal components
+    feature_gaussian    mean over p of (f_p - mu_p)^T Sigma_p^-1 (f_p - mu_p), the distance of PaDiM
+                        (Defard et al. 2021, Eq. 2); Sigma_p + .01 mean variance I
+    feature_neighbours  mean distance of mean_p f from those of the 5 nearest training images
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator, Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import sklearn.decomposition
+import sklearn.neighbors
+from jaxtyping import Float
+from ml_collections import ConfigDict
+
+from jaxad.config.model import image_shape
+from jaxad.data.pipeline.batching import eval_batches
+from jaxad.data.sources import DataSet
+from jaxad.errors import UserError, first_line
+from jaxad.models.pretrained import FeatureMap, PretrainedSystem
+from jaxad.nn import ops
+from jaxad.nn.backbones import Backbone
+from jaxad.runtime.parallel import make_parallel
+from jaxad.train.feature_cache import Encoder, cached_features
+from jaxad.types import Images, Variables
+
+Features = Float[np.ndarray, "n rows columns channels"]
+Scalars = Float[np.ndarray, " n"]
+Score = Callable[[Features], Scalars]
+
+PCA_COMPONENTS = 64
+_NEIGHBOURS = 5
+#: Added to the diagonal of a covariance, in units of its mean variance: PaDiM's epsilon for
+#: features of variance 1.
+_RIDGE = 0.01
+#: Training images that the scores are fitted to, at most; bounds memory and time.
+_MOST_IMAGES = 10_000
+#: Images below this size are enlarged for the encoder, so that there are several places.
+_LEAST_SIZE = 64
+#: Images that are scored at once.
+_BATCH = 256
+#: Encoder of references for systems that have none; its weights are installed with jaxad.
+_DEFAULT_BACKBONE = "efficientnet_lite0"
+
+
+class Undefined(Exception):
+    """The reason why a reference score is not defined."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ReferenceEncoder(PretrainedSystem):
+    """The encoder of the reference scores, as a `jaxad.types.PretrainedModel` for the cache."""
+
+    @property
+    def _encoder(self) -> Backbone:
+        coarsest = max(Backbone(self.backbone).strides)
+        return Backbone(self.backbone, stride=coarsest, dtype=self.dtype)
+
+    @property
+    def _size(self) -> tuple[int, int]:
+        """Height and width that the encoder sees: multiples of its stride."""
+        stride = self._encoder.stride
+        height, width, _ = self.image_shape
+        return _round_up(height, stride), _round_up(width, stride)
+
+    def features(self, variables: Variables, images: Images) -> FeatureMap:
+        """Returns the features of the coarsest stride, float32."""
+        shape = (images.shape[0], *self._size, images.shape[-1])
+        if shape != images.shape:
+            images = jax.image.resize(images, shape, "linear")
+        with jax.default_matmul_precision("highest"):
+            return ops.full_precision(self._encoder.features(variables["encoder"], images))
+
+
+def _round_up(size: int, stride: int) -> int:
+    return -(-max(size, _LEAST_SIZE) // stride) * stride
+
+
+def reference_encoder(config: ConfigDict) -> ReferenceEncoder:
+    """Returns the encoder of a run's references: the system's own, or the default one.
+
+    Raises:
+        Undefined: no encoder takes the images.
+    """
+    shape = image_shape(config)
+    if shape[-1] not in (1, 3):
+        raise Undefined(f"images have {shape[-1]} channels; the encoder takes 1 or 3")
+    return ReferenceEncoder(
+        image_shape=shape,
+        backbone=config.model.get("backbone", _DEFAULT_BACKBONE),
+        weights=config.model.get("weights", ""),
+    )
+
+
+def _pca(train: Features) -> Score:
+    flat = train.reshape(len(train), -1)
+    components = min(PCA_COMPONENTS, len(flat) - 1, flat.shape[1])
+    model = sklearn.decomposition.PCA(components, svd_solver="randomized", random_state=0)
+    model.fit(flat)
+
+    def residual(features: Features) -> Scalars:
+        rows = features.reshape(len(features), -1)
+        return ((rows - model.inverse_transform(model.transform(rows))) ** 2).mean(axis=1)
+
+    return residual
+
+
+def _gaussian(train: Features) -> Score:
+    places = _by_place(train)
+    means = places.mean(axis=1)
+    inverses = np.empty((len(places), train.shape[-1], train.shape[-1]), np.float32)
+    for number, (place, mean) in enumerate(zip(places, means, strict=True)):
+        covariance = (place - mean).T @ (place - mean) / len(place)
+        ridge = _RIDGE * float(np.trace(covariance)) / len(covariance)
+        if not ridge:
+            raise Undefined("at one place, the features of all training images are equal")
+        inverses[number] = np.linalg.inv(covariance + ridge * np.eye(len(covariance)))
+
+    def distance(features: Features) -> Scalars:
+        total = np.zeros(len(features), np.float32)
+        for place, mean, inverse in zip(_by_place(features), means, inverses, strict=True):
+            total += ((place - mean) @ inverse * (place - mean)).sum(axis=1)
+        return total / len(means)
+
+    return distance
+
+
+def _by_place(features: Features) -> Float[np.ndarray, "places n channels"]:
+    return features.reshape(len(features), -1, features.shape[-1]).swapaxes(0, 1)
+
+
+def _neighbours(train: Features) -> Score:
+    index = sklearn.neighbors.NearestNeighbors(n_neighbors=min(_NEIGHBOURS, len(train)))
+    index.fit(train.mean(axis=(1, 2)))
+    return lambda features: index.kneighbors(features.mean(axis=(1, 2)))[0].mean(axis=1)
+
+
+FEATURE_GAUSSIAN = "feature_gaussian"
+#: Name of each score -> the function that fits it to training features.
+FEATURE_SCORES: Mapping[str, Callable[[Features], Score]] = {
+    f"feature_pca_{PCA_COMPONENTS}": _pca,
+    FEATURE_GAUSSIAN: _gaussian,
+    "feature_neighbours": _neighbours,
+}
+
+
+def fit_feature_scores(train: Features) -> tuple[dict[str, Score], dict[str, str]]:
+    """Fits the reference scores to the features of training images.
+
+    Returns:
+        The scores by name, functions of features [N, h, w, C] to [N], higher = more anomalous; and
+        for those that are undefined, the reason.
+    """
+    scores, reasons = {}, {}
+    for name, fit in FEATURE_SCORES.items():
+        try:
+            if len(train) < 2:
+                raise Undefined("it takes at least 2 training images")
+            if (train == train[0]).all():
+                raise Undefined("the features of all training images are equal")
+            scores[name] = fit(train)
+        except Undefined as error:
+            reasons[name] = str(error)
+    return scores, reasons
+
+
+class FeatureScores:
+    """The reference scores of a data set's splits on one encoder, computed on first use.
+
+    Attributes:
+        reasons: for every score that is undefined, why.
+    """
+
+    def __init__(self, data_set: DataSet, config: ConfigDict):
+        self._data_set, self._config = data_set, config
+        self._scores: dict[str, Mapping[str, Scalars]] = {}
+        self._fitted: dict[str, Score] | None = None
+        self.reasons: Mapping[str, str] = {}
+
+    def of(self, split: str) -> Mapping[str, Scalars]:
+        """Returns the scores of a split's images by name, each [N]."""
+        if self._fitted is None:
+            try:
+                self._fitted, self.reasons = fit_feature_scores(self._training_features())
+            except (Undefined, UserError) as error:
+                self._fitted, self.reasons = {}, dict.fromkeys(FEATURE_SCORES, first_line(error))
+        if not self._fitted:
+            return {}
+        if split not in self._scores:
+            parts: dict[str, list[Scalars]] = {name: [] for name in self._fitted}
+            for features in self._batches(split):
+                for name, score in self._fitted.items():
+                    parts[name].append(score(features))
+            self._scores[split] = {name: np.concatenate(part) for name, part in parts.items()}
+        return self._scores[split]
+
+    def _training_features(self) -> Features:
+        """Returns the features of the training images, or of `_MOST_IMAGES` at equal distances."""
+        count = len(self._data_set.split("train"))
+        chosen = np.zeros(count, bool)
+        chosen[np.linspace(0, count - 1, min(count, _MOST_IMAGES)).astype(int)] = True
+        parts, start = [], 0
+        for features in self._batches("train"):
+            parts.append(features[chosen[start : start + len(features)]])
+            start += len(features)
+        return np.concatenate(parts)
+
+    @functools.cached_property
+    def _model(self) -> tuple[ReferenceEncoder, Variables]:
+        encoder = reference_encoder(self._config)
+        return encoder, encoder.pretrained_variables(jax.random.key(self._config.seed))
+
+    def _batches(self, name: str) -> Iterator[Features]:
+        """Yields the features of a split, float32, from the cache where they can be cached."""
+        encoder, variables = self._model
+        split = self._data_set.split(name)
+        parallel = make_parallel(self._config.parallel)
+        cached = cached_features(
+            self._config, encoder, parallel, [variables], {name: split}, images_change=False
+        )
+        if name in cached:
+            for start in range(0, len(split), _BATCH):
+                yield cached[name][start : start + _BATCH].astype(np.float32)
+            return
+        local = parallel.local()
+        batches = eval_batches(split.images, {}, batch_size=local.round_up(_BATCH))
+        left = len(split)
+        for features in Encoder(encoder, variables, local).features(batches):
+            yield np.asarray(features[:left], np.float32)
+            left -= len(features)
