@@ -26,7 +26,7 @@ from jaxad_tasks import as_batch
 from ml_collections import ConfigDict
 
 from jaxad.config import get_config
-from jaxad.config.model import make_model
+from jaxad.config.model import image_shape, make_model
 from jaxad.detector.restored import score_batch
 from jaxad.models import ae_flow
 from jaxad.nn import blocks, convolution
@@ -71,7 +71,7 @@ SETTINGS = {
 
 def smooth_images(config: ConfigDict, count: int) -> np.ndarray:
     """Returns images of blurred noise, float32 [B, H, W, C] in [0, 1]."""
-    size, channels = config.data.image_size, config.data.channels
+    size, _, channels = image_shape(config)
     noise = np.random.default_rng(0).normal(size=(count, size, size, channels))
     blurred = scipy.ndimage.gaussian_filter(noise, (0, 3, 3, 0))
     return np.clip(0.5 + 2 * blurred, 0, 1).astype(np.float32)

@@ -7,6 +7,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from jaxad.config import get_config
+from jaxad.config.model import image_shape
 from jaxad.data.pipeline.augment import Augmentation
 from jaxad.profile.program_costs import program_costs
 from jaxad.train.program import Program, make_program
@@ -27,7 +28,7 @@ def shape_of(tree: Tree) -> Tree:
 
 def batch_shapes(config: ConfigDict, program: Program, count: int) -> dict[str, Any]:
     """Returns the shapes of a batch, with features where training has them from its cache."""
-    side, channels = config.data.image_size, config.data.channels
+    side, _, channels = image_shape(config)
     shapes: dict[str, Any] = {
         "image": jax.ShapeDtypeStruct((count, side, side, channels), np.float32),
         "label": jax.ShapeDtypeStruct((count,), np.int32),

@@ -21,7 +21,9 @@ def get_config(variant: str = "") -> ConfigDict:
     config.model.stride = 16
     config.model.scales = (1, 2, 4)  # factors by which the image is made smaller
     config.model.views = 4  # rotations of the image, evenly spaced
+    config.model.update_views = 1  # of each image in an update
     config.model.num_blocks = 8
+    config.model.hidden_widths = ()  # of subnets; (): two layers, four times as wide as their input
     config.cpu_devices = 1  # two are slower on two cores: docs/performance.md
     config.data.batch_size, config.train.num_epochs = 96, 60.0
     if variant == "demo":
@@ -32,6 +34,8 @@ def get_config(variant: str = "") -> ConfigDict:
         config.model.num_blocks, config.model.views = 2, 2
     elif variant == "paper":
         config.model.backbone = "wide_resnet50_2"  # AE-FLOW's; the paper's is AlexNet
-        config.model.views = 64
-        config.train.num_epochs = 192.0
+        config.model.views, config.model.update_views = 64, 4
+        config.model.hidden_widths = (2048, 2048, 2048)
+        config.data.batch_size, config.train.num_epochs = 24, 192.0
+        config.optim.b1, config.optim.b2, config.optim.epsilon = 0.8, 0.8, 1e-4
     return config

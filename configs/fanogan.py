@@ -17,6 +17,8 @@ def get_config(variant: str = "") -> ConfigDict:
     config = aeflow_protocol(variant)
     config.model.name = "fanogan"
     autoencoder_sizes(config, variant)
+    config.model.critic_norm = "group"  # or "layer", "none"
+    config.model.bounded_code = False  # True: tanh at the end of the encoder
     config.model.gradient_penalty = 10.0
     config.model.kappa = 1.0  # weight of the critic's features in loss and score
     # The GAN as in Gulrajani et al. 2017.
@@ -29,6 +31,8 @@ def get_config(variant: str = "") -> ConfigDict:
     if variant == "demo":
         config.train.num_epochs = 4.0
         config.optim.learning_rate = 5e-4
+        config.model.critic_norm = "none"
     elif variant == "paper":
+        config.model.critic_norm, config.model.bounded_code = "layer", True  # its authors' code
         config.optim.networks.encoder.learning_rate = 5e-5
     return config

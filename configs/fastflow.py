@@ -32,5 +32,5 @@ def get_config(variant: str = "") -> ConfigDict:
         config.model.strides, config.model.num_blocks = (8, 16), 2
     elif variant == "paper":
         config.model.backbone = "wide_resnet50_2"
-        config.train.num_epochs = 500.0
+        config.data.batch_size, config.train.num_epochs = 32, 500.0
     return config

@@ -20,10 +20,13 @@ def get_config(variant: str = "") -> ConfigDict:
     config.model.adversarial = 1.0  # weights of the generator's losses
     config.model.contextual = 50.0
     config.model.encoding = 1.0
+    config.model.code_distance = "absolute"  # the paper's; or "squared", its authors' code
     config.optim.learning_rate, config.optim.b1, config.optim.weight_decay = 2e-4, 0.5, 0.0
     if variant == "demo":
         config.train.num_epochs = 2.0
     elif variant == "paper":
         config.train.num_epochs = 15.0
         config.model.latents = 100
+        # As its authors' code: channels double down to 4 x 4, without further convolutions.
+        config.model.widths, config.model.depth = (64, 128, 256, 512, 1024, 2048), 0
     return config

@@ -40,6 +40,7 @@ def smoke(config: ConfigDict, *, is_trained: bool = True) -> ConfigDict:
     config.data.batch_size = 16
     config.evaluate.bootstrap_resamples = 50
     config.evaluate.num_examples = 2
+    config.evaluate.feature_references = False
     if is_trained:
         config.train.num_epochs = 2.0
         config.train.log_every_steps = 2

@@ -104,7 +104,7 @@ _DATA = (
         role="path",
     ),
     Field("data.image_size", 64, "Height and width of images, in pixels.", "[4, 16384]"),
-    Field("data.channels", 1, "Channels of images.", "[1, 1024]"),
+    Field("data.channels", 0, "Channels of images; 0: 3 for isic2018, else 1.", "[0, 1024]"),
     Field(
         "data.batch_size", 64, "Images per update, over all devices and processes.",
         "[1, 1048576]", per_experiment=True,
@@ -237,6 +237,10 @@ _OPTIM = (
     ),
     Field("optim.b2", 0.999, "Decay of the gradients' variance.", "[0, 1]", trained_only=True),
     Field(
+        "optim.epsilon", 1e-8, "Adam: added to the root of the gradients' variance.", "(0, inf)",
+        trained_only=True,
+    ),
+    Field(
         "optim.schedule", "constant", "Learning rate after warm-up; cosine ends at zero.",
         ("constant", "cosine"), trained_only=True,
     ),
@@ -310,6 +314,10 @@ _EVALUATE = (
     Field(
         "evaluate.false_positive_rate", 0.05, "False-positive rate of decisions, by patient.",
         "(0, 1)",
+    ),
+    Field(
+        "evaluate.feature_references", True,
+        "Compare with reference scores on the features of a frozen encoder.",
     ),
     Field(
         "evaluate.num_examples", 6, "Slices of each kind kept for the report.", "[0, 1000]"

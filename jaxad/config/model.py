@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from jaxad import models
+from jaxad.config.shape import data_shape
 from jaxad.types import Model
 
 #: `config.precision` -> dtype of convolutions and matrix products.
@@ -15,7 +16,7 @@ PRECISIONS = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 def image_shape(config: ConfigDict) -> tuple[int, int, int]:
     """(H, W, C) of the images that the config's system takes."""
-    return (config.data.image_size, config.data.image_size, config.data.channels)
+    return data_shape(config.data)
 
 
 def pixels_per_device(config: ConfigDict) -> int:

@@ -46,9 +46,10 @@ def aeflow_data(variant: str) -> ConfigDict:
         smoke(config, is_trained=False)
         config.data.image_size = 32
     elif variant in ("paper", "chest"):
-        # The paper's other data: isic2018 (with config.data.channels=3), brats2021, miic.
+        # The paper's other data: isic2018, brats2021, miic.
         config.data.name = "chestxray" if variant == "chest" else "oct2017"
         config.data.image_size, config.data.batch_size = 256, 64
+        config.data.preprocess.square = "stretch"  # the paper resizes; bars would be anomalies
     return config
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Shaped
 from ml_collections import ConfigDict
 
+from jaxad.config.shape import data_shape
 from jaxad.data import settings
 from jaxad.data.data_sets import data_set_info
 from jaxad.data.files.folders import candidates, read_any_folder, read_normal_folder
@@ -255,6 +256,6 @@ def read_normals(path: Path, data: ConfigDict) -> Split:
         split = read_npz(path, needed=("group",))
     else:
         split = read_files(path, data, with_labels=True)
-    shape = (int(data.image_size), int(data.image_size), int(data.channels))
+    shape = data_shape(data)
     check_split(split, f"'{path}'", shape, normal=True)
     return split

@@ -6,6 +6,7 @@ from ml_collections import ConfigDict
 
 from jaxad import config as config_lib
 from jaxad.config.fields import FIELDS
+from jaxad.config.shape import data_shape
 from jaxad.data.data_sets import DataSetInfo, data_set_info, users_of
 from jaxad.data.files.formats import Kind
 from jaxad.data.files.items import Reading
@@ -22,7 +23,8 @@ def preparation(data: ConfigDict) -> Preparation:
         UserError: the percentiles are not a lower and an upper one.
     """
     fields = data.preprocess.to_dict()
-    return Preparation(image_size=data.image_size, channels=data.channels, **fields)
+    size, _, channels = data_shape(data)
+    return Preparation(image_size=size, channels=channels, **fields)
 
 
 def cutting(data: ConfigDict) -> Cutting:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from ml_collections import ConfigDict
 
+from jaxad.config.shape import data_shape
 from jaxad.data import settings
 from jaxad.data.data_sets import TFDS, Readers, data_set_info
 from jaxad.data.external import open_external
@@ -270,7 +271,7 @@ class DataSet:
         for unread in self.unread:
             tell_unread(unread, is_strict=data.on_error == "raise")
         self._splits: dict[str, Split] = {}
-        self._image_shape = (int(data.image_size), int(data.image_size), int(data.channels))
+        self._image_shape = data_shape(data)
         self.split_names = tuple(self._readers)
 
     @property

@@ -28,7 +28,6 @@ import jax
 import jax.export
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
 
 from jaxad.data.pipeline.batching import eval_batches
 from jaxad.detector.detector import Detector

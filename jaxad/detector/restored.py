@@ -1,12 +1,11 @@
 """The detector of a run, restored from a checkpoint."""
 
 import os
-from collections.abc import Callable, Iterator
-from typing import Any, Literal
+from collections.abc import Iterator
+from typing import Literal
 
 import jax
 import numpy as np
-from jaxtyping import Float
 from ml_collections import ConfigDict
 
 from jaxad.config import run_config

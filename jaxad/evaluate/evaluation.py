@@ -26,8 +26,8 @@ from jaxad.errors import RunError
 from jaxad.evaluate import decisions, examples, metrics, paired
 from jaxad.evaluate.pixel_metrics import estimate_pixels
 from jaxad.evaluate.positions import CORRECTED_SCORE, position_corrected
-from jaxad.evaluate.score_table import write_score_table
 from jaxad.evaluate.references import PIXEL_STATISTICS, ReferenceScores
+from jaxad.evaluate.score_table import write_score_table
 from jaxad.runtime import interrupts, processes
 from jaxad.storage.workdir import Workdir, write_json
 from jaxad.types import Scores, Split, group_numbers

@@ -147,7 +147,8 @@ class AEFlow(PretrainedSystem):
     @property
     def _flow_settings(self) -> FlowSettings:
         names = [field.name for field in dataclasses.fields(FlowSettings)]
-        return FlowSettings(**{name: getattr(self, name) for name in names})
+        # `hidden_widths` is of a subnet that AE-FLOW does not have.
+        return FlowSettings(**{name: getattr(self, name) for name in names if hasattr(self, name)})
 
     def flow(self, *, train: bool) -> Flow:
         """Returns the flow in training or evaluation mode."""

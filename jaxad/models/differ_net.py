@@ -10,8 +10,8 @@ y joins the means of the features over positions:
                                                                              (its Section 3.4)
 
 The paper trains on views of random angles and scores fixed ones. Here both use the same equally
-spaced angles, and each update draws one per image: the features of an image are then the same in
-every epoch and can be cached.
+spaced angles, of which each update draws some: the features of an image are then the same in every
+epoch and can be cached.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ from typing import Annotated, ClassVar
 import dm_pix
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Int, Key
 
 from jaxad.errors import UserError
 from jaxad.models.pretrained import PretrainedSystem
@@ -48,7 +48,9 @@ class DifferNet(PretrainedSystem):
         stride: stride of the encoder's features.
         scales: factors by which the image is shrunk for each part of y.
         views: number of rotations, by multiples of a full turn over `views`.
+        update_views: views of each image in an update, drawn without replacement.
         num_blocks: blocks of the flow.
+        hidden_widths: see `jaxad.nn.flow.FlowSettings`.
     """
 
     networks: ClassVar[Mapping[str, str]] = networks.ONE_LOSS
@@ -57,7 +59,9 @@ class DifferNet(PretrainedSystem):
     stride: int
     scales: Annotated[tuple[int, ...], Interval("[1, inf)")]
     views: Annotated[int, Interval("[1, inf)")]
+    update_views: Annotated[int, Interval("[1, inf)")]
     num_blocks: int
+    hidden_widths: tuple[int, ...]
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -74,6 +78,11 @@ class DifferNet(PretrainedSystem):
                     "a divisor."
                 )
             self._encoder.check_images((height // scale, width // scale, channels))
+        if self.update_views > self.views:
+            raise UserError(
+                f"config.model.update_views: {self.update_views} is more than config.model.views "
+                f"({self.views}); choose a smaller number."
+            )
         self.flow(train=False)  # checks its fields
 
     @property
@@ -87,7 +96,9 @@ class DifferNet(PretrainedSystem):
 
     def flow(self, *, train: bool) -> Flow:
         """Returns the flow in training or evaluation mode; a vector is a map of one position."""
-        settings = FlowSettings(num_blocks=self.num_blocks, subnet="dense")
+        settings = FlowSettings(
+            num_blocks=self.num_blocks, subnet="dense", hidden_widths=self.hidden_widths
+        )
         return Flow(self.num_latents, settings, train, self.axis_name, self.dtype)
 
     def init_variables(self, key: Key[Array, ""]) -> Variables:
@@ -144,22 +155,31 @@ class DifferNet(PretrainedSystem):
     ) -> tuple[dict[str, PerExample], LossAux]:
         """Returns the negative log-likelihood per dimension.
 
-        In training it is that of one view per image, drawn by the image's key; else the mean over
-        all views.
+        It is the mean over views: in training over `update_views`, drawn by the image's key; else
+        over all.
         """
         x = batch["image"]
-        drawn = jax.vmap(lambda key: jax.random.randint(key, (), 0, self.views))(keys)
+        drawn = jax.vmap(self._draw)(keys)
         if "features" in batch:
             y = batch["features"]
-            y = jnp.take_along_axis(y, drawn[:, None, None], axis=1) if train else y
+            y = jnp.take_along_axis(y, drawn[:, :, None], axis=1) if train else y
         elif train:
-            y = self._encode(variables, jax.vmap(_rotate)(x, self._angles[drawn]))[:, None]
+            angles = self._angles[drawn]
+            views = [
+                self._encode(variables, jax.vmap(_rotate)(x, angles[:, view]))
+                for view in range(self.update_views)
+            ]
+            y = jnp.stack(views, axis=1)
         else:
             y = self.features(variables, x)
         y = jax.lax.stop_gradient(ops.full_precision(y))
         by_view, variables = self._likelihood_terms(variables, y, train=train)
         terms = {name: jnp.mean(term, axis=1) for name, term in by_view.items()}
         return {"model": terms["feature_nll"]}, LossAux(terms, networks.state_of(variables))
+
+    def _draw(self, key: Key[Array, ""]) -> Int[Array, " views"]:
+        """Draws the numbers of the views of one image in an update."""
+        return jax.random.permutation(key, self.views)[: self.update_views]
 
     def score(self, variables: Variables, images: Images) -> Scores:
         """Scores images by the mean over views; maps average the views' smoothed gradients."""

@@ -21,9 +21,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from jaxad.nn import networks
+from jaxad.nn import blocks, networks
 from jaxad.nn.autoencoder import Encoder, FeatureMap, LatentSystem, Vectors
-from jaxad.nn.fields import Interval
+from jaxad.nn.fields import Interval, OneOf
 from jaxad.types import Batch, ExampleKeys, Images, LossAux, PerExample, Scores, Variables
 
 #: Added under the root of the slope's square, whose derivative at 0 is infinite.
@@ -34,10 +34,12 @@ _EPSILON = 1e-12
 class FAnoGAN(LatentSystem):
     """f-AnoGAN as a `jaxad.types.TrainedModel`.
 
-    `norm` applies to the generator and the encoder. The critic has group norm or none, because its
-    gradient penalty is computed for each image on its own.
+    `norm` applies to the generator and the encoder.
 
     Attributes:
+        critic_norm: kind of normalisation in the critic; not batch norm, because its gradient
+            penalty is computed for each image on its own.
+        bounded_code: whether a tanh keeps the encoder's output in (-1, 1), as in its authors' code.
         gradient_penalty: lambda, the weight of the critic's gradient penalty.
         kappa: weight of the critic's features in the encoder's loss and in the score.
     """
@@ -47,6 +49,8 @@ class FAnoGAN(LatentSystem):
         name: f"{name}/.*" for name in ("encoder", "generator", "critic")
     }
 
+    critic_norm: Annotated[str, OneOf(blocks.PER_EXAMPLE_NORMS)]
+    bounded_code: bool
     gradient_penalty: Annotated[float, Interval("[0, inf)")]
     kappa: Annotated[float, Interval("[0, inf)")]
 
@@ -69,8 +73,14 @@ class FAnoGAN(LatentSystem):
 
     @property
     def _critic(self) -> Encoder:
-        norm = "group" if self.norm == "group" else "none"
-        return self.encoder(train=False, latents=1, norm=norm)
+        return self.encoder(train=False, latents=1, norm=self.critic_norm)
+
+    def _encode(
+        self, variables: Variables, images: Images, *, train: bool
+    ) -> tuple[Vectors, Variables]:
+        module = self.encoder(train=train)
+        (code, _), variables = networks.apply(variables, "encoder", module, images, train=train)
+        return jnp.tanh(code) if self.bounded_code else code, variables
 
     def _judge(self, variables: Variables, images: Images) -> tuple[PerExample, FeatureMap]:
         """Returns D(x) and the features that it is computed from."""
@@ -112,9 +122,7 @@ class FAnoGAN(LatentSystem):
         slope = self._slope(variables, mix * x + (1 - mix) * jax.lax.stop_gradient(fake))
         penalty = (slope - 1) ** 2
 
-        (code, _), of_encoder = networks.apply(
-            variables, "encoder", self.encoder(train=train), x, train=train
-        )
+        code, of_encoder = self._encode(variables, x, train=train)
         reconstruction, _ = self._generate(variables, code, train=False)
         distances = self._distances(variables, x, reconstruction)
         losses = {
@@ -136,7 +144,7 @@ class FAnoGAN(LatentSystem):
 
     def score(self, variables: Variables, images: Images) -> Scores:
         """Scores images by A(x); the map is the squared error, averaged over channels."""
-        (code, _), _ = networks.apply(variables, "encoder", self.encoder(train=False), images)
+        code, _ = self._encode(variables, images, train=False)
         reconstruction, _ = self._generate(variables, code, train=False)
         distances = self._distances(variables, images, reconstruction)
         return Scores(

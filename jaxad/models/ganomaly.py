@@ -7,7 +7,8 @@ Adversarial Training" (ACCV). Of an image x and the discriminator's features f:
     generator       w_adv mean (f(x) - f(x^))^2 + w_con mean |x - x^| + w_enc mean (z - z^)^2
                                                                                     (Eq. 1 to 4)
     discriminator   cross-entropy of real and reconstructed images
-    score           A(x) = |z - z^|_1, here a mean over dimensions                  (Eq. 5)
+    score           A(x) = |z - z^|_1, here a mean over dimensions                  (Eq. 5);
+                    its authors' code has mean (z - z^)^2
 
 The paper then scales A to [0, 1] over the test set, which would make a score depend on other
 images and changes no ranking.
@@ -24,7 +25,7 @@ from jaxtyping import Array, Key
 
 from jaxad.nn import networks
 from jaxad.nn.autoencoder import Encoder, LatentSystem, Vectors
-from jaxad.nn.fields import Interval
+from jaxad.nn.fields import Interval, OneOf
 from jaxad.types import Batch, ExampleKeys, Images, LossAux, PerExample, Scores, Variables
 
 
@@ -45,6 +46,7 @@ class GANomaly(LatentSystem):
         adversarial: w_adv.
         contextual: w_con.
         encoding: w_enc.
+        code_distance: A(x), `absolute` as in the paper or `squared` as in its authors' code.
     """
 
     #: Encoder, decoder and second encoder are one network, the generator.
@@ -57,6 +59,7 @@ class GANomaly(LatentSystem):
     adversarial: Annotated[float, Interval("[0, inf)")]
     contextual: Annotated[float, Interval("[0, inf)")]
     encoding: Annotated[float, Interval("[0, inf)")]
+    code_distance: Annotated[str, OneOf(("absolute", "squared"))]
 
     def init_variables(self, key: Key[Array, ""]) -> Variables:
         """Returns fresh variables of the four networks."""
@@ -118,7 +121,9 @@ class GANomaly(LatentSystem):
         """Scores images by A(x); the map is the squared error, averaged over channels."""
         outputs, _ = self._generate(variables, images, train=False)
         pixel = jnp.mean((images - outputs.reconstruction) ** 2, axis=-1)
-        distance = jnp.mean(jnp.abs(outputs.z - outputs.z_hat), axis=1)
+        difference = outputs.z - outputs.z_hat
+        is_squared = self.code_distance == "squared"
+        distance = jnp.mean(difference**2 if is_squared else jnp.abs(difference), axis=1)
         return Scores(
             image=distance,
             pixel=pixel,

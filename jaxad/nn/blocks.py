@@ -14,7 +14,9 @@ from jaxtyping import Array, Float
 
 from jaxad.nn.convolution import conv_general_dilated
 
-NORMS = ("none", "group", "batch")
+NORMS = ("none", "group", "layer", "batch")
+#: Those that use one example alone.
+PER_EXAMPLE_NORMS = ("none", "group", "layer")
 
 FeatureMap = Float[Array, "batch height width channels"]
 Activation = Callable[[Array], Array]
@@ -43,10 +45,11 @@ def conv3x3(features: int, dtype: DTypeLike) -> nn.Conv:
 
 
 class Norm(nn.Module):
-    """Normalisation of a kind that the config names: `none`, `group` or `batch`.
+    """Normalisation of a kind that the config names, one of `NORMS`.
 
     Batch norm averages over the axis `axis_name`, if it is mapped, so that its statistics are those
-    of the global batch in both parallel modes. Group norm uses one example alone.
+    of the global batch in both parallel modes. Layer norm averages over positions and channels
+    (Gulrajani et al. 2017 have it in the critic), group norm over positions and 8 channels.
     """
 
     kind: str
@@ -65,6 +68,8 @@ class Norm(nn.Module):
             )(x)
         if self.kind == "group":
             return nn.GroupNorm(num_groups=None, group_size=8, dtype=self.dtype)(x)
+        if self.kind == "layer":
+            return nn.LayerNorm(reduction_axes=(-3, -2, -1), feature_axes=-1, dtype=self.dtype)(x)
         return x
 
 

@@ -22,6 +22,7 @@ class OptimSettings:
     learning_rate: float
     b1: float
     b2: float
+    epsilon: float
     schedule: str
     warmup_steps: int
     clip_norm: float
@@ -136,7 +137,7 @@ def make_optimiser(
     if settings.name == "sgd":
         parts.append(optax.sgd(rate, momentum=settings.b1 or None))
     else:
-        parts.append(optax.scale_by_adam(b1=settings.b1, b2=settings.b2))
+        parts.append(optax.scale_by_adam(settings.b1, settings.b2, settings.epsilon))
         if settings.name == "adamw" and settings.weight_decay:
             parts.append(optax.add_decayed_weights(settings.weight_decay))
         parts.append(optax.scale_by_learning_rate(rate))

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-
 from jaxad.evaluate.trivial import PCA_COMPONENTS, fit_trivial_scores
 
 NAMES = {"mean", "standard_deviation", "area", "total_variation", "pixel_gaussian", "pca_64"}

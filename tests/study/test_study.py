@@ -10,13 +10,13 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from jaxad.evaluate.trivial import LINEAR_BASELINE, PIXEL_STATISTICS, TrivialScores
 
 from jaxad import config as config_lib
 from jaxad.data.sources import DataSet
 from jaxad.errors import RunError, UserError
 from jaxad.evaluate import evaluation
 from jaxad.evaluate.positions import CORRECTED_SCORE
-from jaxad.evaluate.trivial import LINEAR_BASELINE, PIXEL_STATISTICS, TrivialScores
 from jaxad.storage.workdir import Workdir
 from jaxad.study import results, runner
 from jaxad.study.audit import make_audit

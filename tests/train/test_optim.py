@@ -21,6 +21,7 @@ SETTINGS = OptimSettings(
     learning_rate=0.1,
     b1=0.9,
     b2=0.999,
+    epsilon=1e-8,
     schedule="constant",
     warmup_steps=0,
     clip_norm=0.0,

@@ -124,3 +124,4 @@ class Chestxray(_Kermany):
     # IM-0115-0001, NORMAL2-IM-0027-0001-0002 and person1_virus_6: patient, then image.
     PATIENT = r"((?:NORMAL2-)?IM-\d+|person\d+)"
     PUBLISHED = {("train", 0): 1_349, ("test", 0): 234, ("test", 1): 390}
+    WIDESPREAD = {("train", 0): 1_341}  # Kaggle's archive without its `val`

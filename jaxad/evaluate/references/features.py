@@ -15,7 +15,6 @@ import functools
 from collections.abc import Callable, Iterator, Mapping
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import sklearn.decomposition
 import sklearn.neighbors

@@ -15,6 +15,7 @@ well: the sum is exact, while the part of a single position is only a map to loo
 """
 
 import dataclasses
+import functools
 import math
 from typing import Annotated
 
@@ -53,14 +54,15 @@ class FlowSettings:
     Attributes:
         num_blocks: blocks of the flow.
         subnet: `conv` (3x3, ReLU, 1x1; as wide inside as its input), `resnet` (3x3, batch norm,
-            ReLU, plus a 1x1 shortcut) or `dense` (three 1x1 with ReLU between; four times as wide
-            inside as its input).
+            ReLU, plus a 1x1 shortcut) or `dense` (1x1 with ReLU between).
         permutation: `random` (a fixed random order), `reverse` (AE-FLOW's text) or `orthogonal`
             (FrEIA's permute_soft: a fixed random rotation).
         moves: the half that a coupling changes given the other: `second` (FrEIA) or `first`
             (AE-FLOW's formula).
         output_scale: factor of a subnet's output: 0.1 in FrEIA, 1 in AE-FLOW's text.
         global_scale: factor of the actnorm's softplus: 0.1 in FrEIA, 1 in AE-FLOW's text.
+        hidden_widths: hidden channels of each layer of a `dense` subnet; () for two layers of four
+            times its input's.
     """
 
     num_blocks: Annotated[int, Interval("[1, inf)")] = 8
@@ -69,6 +71,7 @@ class FlowSettings:
     moves: Annotated[str, OneOf(HALVES)] = "second"
     output_scale: Annotated[float, Interval("(0, inf)")] = 0.1
     global_scale: Annotated[float, Interval("(0, inf)")] = 0.1
+    hidden_widths: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -129,14 +132,21 @@ class ResNetSubnet(_Subnet):
 
 
 class DenseSubnet(_Subnet):
-    """Three 1x1 convolutions with ReLU between them: DifferNet's fully connected subnet."""
+    """1x1 convolutions with ReLU between them: DifferNet's fully connected subnet.
+
+    Attributes:
+        hidden_widths: see `FlowSettings`.
+    """
+
+    hidden_widths: tuple[int, ...] = ()
 
     @nn.compact
     def __call__(self, x: AnyMap) -> AnyMap:
+        widths = self.hidden_widths or (4 * x.shape[-1],) * 2
         y = x
-        for layer in range(2):
-            y = nn.relu(self._dense(f"dense_{layer}", y, 4 * x.shape[-1]))
-        return self._dense("dense_2", y)
+        for layer, width in enumerate(widths):
+            y = nn.relu(self._dense(f"dense_{layer}", y, width))
+        return self._dense(f"dense_{len(widths)}", y)
 
 
 def _softplus(x: Array) -> Array:
@@ -171,7 +181,8 @@ class Flow(nn.Module):
         # FrEIA's split: the first half has the odd channel.
         self._split = channels - channels // 2
         moved = channels // 2 if settings.moves == "second" else self._split
-        kinds = {"conv": ConvSubnet, "resnet": ResNetSubnet, "dense": DenseSubnet}
+        dense = functools.partial(DenseSubnet, hidden_widths=settings.hidden_widths)
+        kinds = {"conv": ConvSubnet, "resnet": ResNetSubnet, "dense": dense}
         subnet = kinds[settings.subnet]
         precision = None if self.train else "highest"
         self._subnets = [
