@@ -264,7 +264,8 @@ class HierarchicalVAE:
         alone explains, `low` (x_low). Terms 1 and 3 are components without weight.
 
         The expectation over the posteriors (Eq. 8) is taken at their means, or as the mean over
-        `score_samples` draws; components, maps and reconstructions are then means over the draws.
+        `score_samples` draws; components, maps and reconstructions are then means over the draws,
+        and `mse` is the error of the mean reconstruction.
         All images get the same noise, so that a score depends on no other image. Draws matter if a
         posterior has collapsed to the prior: the decoder has then seen unit noise only, and its
         output at the mean, zero, is biased.
@@ -277,7 +278,9 @@ class HierarchicalVAE:
             return tuple(getattr(scores, field.name) for field in dataclasses.fields(scores))
 
         draws = jax.lax.map(draw, jax.random.split(jax.random.key(0), self.score_samples))
-        return Scores(*jax.tree.map(lambda values: jnp.mean(values, axis=0), draws))
+        scores = Scores(*jax.tree.map(lambda values: jnp.mean(values, axis=0), draws))
+        mse = _mean_squared_error(images, scores.reconstructions["reconstruction"])
+        return dataclasses.replace(scores, components={**scores.components, "mse": mse})
 
     def _score(self, variables: Variables, images: Images, keys: ExampleKeys | None) -> Scores:
         """Scores images with latents drawn by the given keys, or at their means."""
@@ -304,10 +307,14 @@ class HierarchicalVAE:
         return Scores(
             image=negative_elbo(terms),
             pixel=residual,
-            components={**terms, "mse": jnp.mean((images - levels.x_hat) ** 2, axis=(1, 2, 3))},
+            components={**terms, "mse": _mean_squared_error(images, levels.x_hat)},
             reconstructions={**shown, "reconstruction": levels.x_hat},
             maps=maps,
         )
+
+
+def _mean_squared_error(images: Images, reconstruction: Images) -> PerExample:
+    return jnp.mean((images - reconstruction) ** 2, axis=(1, 2, 3))
 
 
 class ConditionalHierarchicalVAE(HierarchicalVAE):
