@@ -1,8 +1,9 @@
-"""Trivial scores, against independent expressions for single images and pixels."""
+"""Reference scores of pixels, against independent expressions for single images and pixels."""
 
 import numpy as np
 import pytest
-from jaxad.evaluate.trivial import PCA_COMPONENTS, fit_trivial_scores
+
+from jaxad.evaluate.references.pixels import PCA_COMPONENTS, fit_pixel_scores
 
 NAMES = {"mean", "standard_deviation", "area", "total_variation", "pixel_gaussian", "pca_64"}
 
@@ -36,8 +37,8 @@ EXPECTED = {
 }
 
 
-def test_names_of_trivial_scores(rng):
-    assert set(fit_trivial_scores(_images(rng, 3))) == NAMES
+def test_names(rng):
+    assert set(fit_pixel_scores(_images(rng, 3))) == NAMES
     assert PCA_COMPONENTS == 64
 
 
@@ -46,7 +47,7 @@ def test_score_equals_its_expression(rng, name):
     train, images = _images(rng, 20), _images(rng, 5)
     images[0] = 0.0
     images[1, :, :2] = 0.3  # where training has background alone
-    actual = fit_trivial_scores(train)[name](images)
+    actual = fit_pixel_scores(train)[name](images)
     flat_train = [image[..., 0].astype(np.float64) for image in train]
     expected = [EXPECTED[name](image[..., 0].astype(np.float64), flat_train) for image in images]
     np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-7)
@@ -57,7 +58,7 @@ def test_area_counts_a_pixel_with_any_channel(rng):
     image = np.zeros((1, 2, 2, 3), np.float32)
     image[0, 0, 0] = 1.0
     image[0, 1, 1, 2] = 0.1
-    np.testing.assert_allclose(fit_trivial_scores(train)["area"](image), [0.5])
+    np.testing.assert_allclose(fit_pixel_scores(train)["area"](image), [0.5])
 
 
 def _subspace(rng, rank, count, size=12):
@@ -69,7 +70,7 @@ def _subspace(rng, rank, count, size=12):
 
 def test_pca_residual_is_zero_inside_the_training_subspace(rng):
     images, patterns = _subspace(rng, rank=64, count=210)
-    residual = fit_trivial_scores(images[:200])["pca_64"]
+    residual = fit_pixel_scores(images[:200])["pca_64"]
     variance = images.var()
     assert residual(images[200:]).max() < 1e-8 * variance
 
@@ -91,7 +92,7 @@ def test_pca_is_the_projection_onto_the_leading_64_directions(rng):
     center = train.mean(axis=0, dtype=np.float64)
     leading = np.linalg.svd(train - center, full_matrices=False)[2][:64]
     rest = (images - center) - (images - center) @ leading.T @ leading
-    residual = fit_trivial_scores(train.reshape(300, 12, 12, 1))["pca_64"]
+    residual = fit_pixel_scores(train.reshape(300, 12, 12, 1))["pca_64"]
     np.testing.assert_allclose(
         residual(images.reshape(30, 12, 12, 1)), (rest**2).mean(axis=1), rtol=0.05
     )
@@ -99,13 +100,13 @@ def test_pca_is_the_projection_onto_the_leading_64_directions(rng):
 
 def test_pca_of_fewer_images_than_components(rng):
     train = _images(rng, 3)
-    scores = fit_trivial_scores(train)["pca_64"](train)
+    scores = fit_pixel_scores(train)["pca_64"](train)
     np.testing.assert_allclose(scores, 0.0, atol=1e-10)
 
 
 def test_fits_are_deterministic_and_scores_independent_of_other_images(rng):
     train, images = _images(rng, 80, size=10), _images(rng, 5, size=10)
-    first, second = fit_trivial_scores(train), fit_trivial_scores(train)
+    first, second = fit_pixel_scores(train), fit_pixel_scores(train)
     for name in NAMES:
         together = first[name](images)
         assert together.shape == (5,)

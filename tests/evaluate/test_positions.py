@@ -7,24 +7,24 @@ import sklearn.metrics
 from jaxad.evaluate.positions import position_corrected
 
 
-def test_each_score_loses_the_training_mean_of_its_position():
-    # Training means: 2 at position 10, 7 at position 20.
+def test_each_score_loses_the_validation_mean_of_its_position():
+    # Validation means: 2 at position 10, 7 at position 20.
     corrected = position_corrected(
         scores=np.array([5.0, 5.0, 1.0]),
         positions=np.array([20, 10, 20]),
-        train_scores=np.array([1.0, 3.0, 7.0]),
-        train_positions=np.array([10, 10, 20]),
+        val_scores=np.array([1.0, 3.0, 7.0]),
+        val_positions=np.array([10, 10, 20]),
     )
     np.testing.assert_allclose(corrected, [-2.0, 3.0, -6.0])
 
 
 @pytest.mark.parametrize("position", [-1, 0, 15, 99], ids=["least", "below", "between", "above"])
-def test_a_position_that_training_never_saw_takes_the_mean_of_all_training_scores(position):
+def test_a_position_that_validation_lacks_takes_the_mean_of_all_its_scores(position):
     corrected = position_corrected(
         scores=np.array([5.0, 5.0]),
         positions=np.array([position, 20]),
-        train_scores=np.array([1.0, 3.0, 8.0]),  # mean 4
-        train_positions=np.array([10, 10, 20]),
+        val_scores=np.array([1.0, 3.0, 8.0]),  # mean 4
+        val_positions=np.array([10, 10, 20]),
     )
     np.testing.assert_allclose(corrected, [1.0, -3.0])
 
@@ -34,9 +34,9 @@ def test_a_score_that_only_depends_on_position_becomes_chance(rng):
     positions = rng.integers(0, 20, 2000)
     labels = rng.uniform(size=2000) < positions / 20
     scores = 3.0 * positions
-    train_positions = np.arange(20)
+    val_positions = np.arange(20)
     assert sklearn.metrics.roc_auc_score(labels, scores) > 0.75
-    corrected = position_corrected(scores, positions, 3.0 * train_positions, train_positions)
+    corrected = position_corrected(scores, positions, 3.0 * val_positions, val_positions)
     assert sklearn.metrics.roc_auc_score(labels, corrected) == 0.5
 
 
@@ -50,11 +50,11 @@ def test_the_effect_of_anomalies_stays(rng):
     assert sklearn.metrics.roc_auc_score(labels, corrected) == 1.0
 
 
-def test_the_correction_is_learnt_from_training_scores_alone():
+def test_the_correction_is_learnt_from_validation_scores_alone():
     arguments = {
         "positions": np.array([1, 1]),
-        "train_scores": np.array([2.0]),
-        "train_positions": np.array([1]),
+        "val_scores": np.array([2.0]),
+        "val_positions": np.array([1]),
     }
     alone = position_corrected(scores=np.array([5.0, 6.0]), **arguments)
     with_outlier = position_corrected(scores=np.array([5.0, 600.0]), **arguments)

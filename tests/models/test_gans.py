@@ -12,6 +12,7 @@ from jaxad import models
 from jaxad.config import get_config
 from jaxad.config.model import make_model
 from jaxad.errors import UserError
+from jaxad.nn import blocks
 from jaxad.nn.autoencoder import Encoder, Generator
 from jaxad.train.optim import network_settings
 from jaxad.train.phases import make_phases
@@ -22,9 +23,13 @@ SIZE, BATCH = 16, 4
 SIZES = {"widths": (8, 8), "depth": 0, "latents": 3, "norm": "batch"}
 FIELDS = {
     "ae": SIZES,
-    "fanogan": {**SIZES, "gradient_penalty": 10.0, "kappa": 0.5},
-    "ganomaly": {**SIZES, "adversarial": 2.0, "contextual": 50.0, "encoding": 3.0},
-}
+    "fanogan": {
+        **SIZES, "critic_norm": "none", "bounded_code": False, "gradient_penalty": 10.0,
+        "kappa": 0.5,
+    },
+    "ganomaly": {**SIZES, "adversarial": 2.0, "contextual": 50.0, "encoding": 3.0,
+                 "code_distance": "absolute"},
+}  # fmt: skip
 
 
 def build(name, **changes):
@@ -154,6 +159,30 @@ def test_the_gan_s_losses_are_wasserstein_s_with_the_penalty_of_every_pair(anoga
         expected = judge(fake) - judge(real) + 10 * (slope - 1) ** 2
         np.testing.assert_allclose(losses["critic"][row], expected, rtol=1e-4, atol=1e-5)
         np.testing.assert_allclose(losses["generator"][row], -judge(fake), rtol=1e-4, atol=1e-6)
+
+
+def test_the_critic_s_layer_norm_is_of_each_image_alone_and_a_bounded_code_stays_in_the_unit_cube():
+    model = build("fanogan", critic_norm="layer", bounded_code=True)
+    variables = jax.tree.map(lambda leaf: 20 * leaf, initial_variables(model, 0))
+    x = images_of()
+    code, _ = model._encode(variables, x, train=False)
+    unbounded, _ = dataclasses.replace(model, bounded_code=False)._encode(variables, x, train=False)
+    np.testing.assert_allclose(code, np.tanh(unbounded), rtol=1e-5)
+    assert np.abs(unbounded).max() > 1 > np.abs(code).max() - 1e-6
+    verdict, features = model._judge(variables, x)
+    alone, _ = model._judge(variables, x[1:2])
+    np.testing.assert_allclose(alone[0], verdict[1], rtol=1e-4)
+    norms = [key for key in variables["params"]["critic"] if key.startswith("Norm")]
+    assert norms, "the critic has normalisations with a scale and an offset per channel"
+    assert features.shape[0] == BATCH
+
+
+def test_layer_norm_is_over_positions_and_channels():
+    x = np.random.default_rng(0).normal(3.0, 2.0, (2, 4, 5, 8)).astype(np.float32)
+    module = blocks.Norm("layer", True, None, jnp.float32)
+    y = module.apply(module.init(jax.random.key(0), x), x)
+    mean, variance = x.mean((1, 2, 3), keepdims=True), x.var((1, 2, 3), keepdims=True)
+    np.testing.assert_allclose(y, (x - mean) / np.sqrt(variance + 1e-6), rtol=1e-4, atol=1e-5)
 
 
 def test_the_slope_is_the_critic_s_by_finite_differences(anogan):

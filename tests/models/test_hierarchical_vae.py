@@ -246,6 +246,8 @@ def test_score_over_draws_is_the_mean_over_them_and_ignores_the_batch(trained):
         [dc.negative_elbo(dc.loss_terms(part, images, 0.05)) for part in parts], axis=0
     )
     np.testing.assert_allclose(scores.image, expected, rtol=1e-5)
+    error = (images - scores.reconstructions["reconstruction"]) ** 2
+    np.testing.assert_allclose(scores.components["mse"], error.mean(axis=(1, 2, 3)), rtol=1e-4)
     alone = score(drawn, variables, images[2:3])
     np.testing.assert_allclose(alone.image, scores.image[2:3], rtol=1e-5)
     np.testing.assert_array_equal(score(drawn, variables, images).image, scores.image)

@@ -21,7 +21,7 @@ SIZE, BATCH = 32, 3
 FIELDS = {
     "differnet": {
         "backbone": "efficientnet_lite0", "weights": "random", "stride": 8, "scales": (1, 2),
-        "views": 4, "num_blocks": 2,
+        "views": 4, "update_views": 1, "num_blocks": 2, "hidden_widths": (),
     },
     "fastflow": {
         "backbone": "efficientnet_lite0", "weights": "random", "strides": (8, 16),
@@ -219,6 +219,25 @@ def test_differ_net_trains_on_one_view_and_scores_the_mean():
     np.testing.assert_allclose(nearest, 0, atol=1e-5)
 
 
+def test_differ_net_trains_on_different_views_of_an_image_in_one_update():
+    """With as many as there are, the training loss is the mean over all views."""
+    _, variables, features = _ready("differnet")
+    model = build("differnet", update_views=4)
+    keys = example_keys(jax.random.key(1), jnp.arange(BATCH))
+    batch = {**batch_of(), "features": features}
+    every, drawn = (model.losses(variables, batch, keys, train=t)[0] for t in (False, True))
+    np.testing.assert_allclose(drawn["model"], every["model"], rtol=1e-5)
+    without_cache, _ = model.losses(variables, batch_of(), keys, train=True)
+    np.testing.assert_allclose(without_cache["model"], every["model"], rtol=1e-3)
+
+
+def test_differ_net_s_subnets_can_have_its_authors_widths():
+    model = build("differnet", hidden_widths=(5, 6, 7))
+    shapes = jax.eval_shape(model.init_variables, jax.random.key(0))["params"]["flow"]["subnet_0"]
+    kernels = [shapes[f"dense_{layer}"]["kernel"].shape for layer in range(4)]
+    assert kernels == [(40, 5), (5, 6), (6, 7), (7, 80)]  # half of 2 x 40 channels in, twice out
+
+
 def test_differ_net_s_map_is_the_mean_of_its_views_gradients():
     """Each view's gradient is rotated back and smoothed; the map is its magnitude (Section 3.4)."""
     model, variables, _ = _ready("differnet")
@@ -276,6 +295,7 @@ def test_differ_net_s_score_takes_the_memory_of_one_view():
         ("differnet", {"scales": (8,)}, "4 is not a multiple of 8"),
         ("differnet", {"scales": ()}, "config.model.scales"),
         ("differnet", {"views": 0}, "config.model.views"),
+        ("differnet", {"update_views": 5}, r"config.model.update_views: 5 is more than .* \(4\)"),
         ("differnet", {"num_blocks": 0}, "config.model.num_blocks"),
         ("differnet", {"backbone": "vgg"}, "unknown backbone 'vgg'"),
     ],

@@ -31,8 +31,8 @@ SETTINGS = OptimSettings(
 PARAMS = {"stem": {"kernel": jnp.array([1.0, -2.0])}, "tail": {"bias": jnp.array([3.0])}}
 
 
-def updates(settings, gradients, steps=1, params=PARAMS):
-    optimiser = make_optimiser(settings, params, num_steps=10)
+def updates(settings, gradients, steps=1, params=PARAMS, **arguments):
+    optimiser = make_optimiser(settings, params, num_steps=10, **arguments)
     state = optimiser.init(params)
     for _ in range(steps):
         changes, state = optimiser.update(gradients, state, params)
@@ -74,6 +74,19 @@ def test_adam_and_its_two_weight_decays(changes, kind):
                 **kind,
             )
             np.testing.assert_allclose(found[name][key], expected, rtol=1e-4)
+
+
+def test_a_decay_factor_undoes_the_division_of_a_loss_by_its_dimensions():
+    """Adam moves alike for a sum over D dimensions with decay d, and a mean with decay d / D."""
+    settings = dataclasses.replace(SETTINGS, weight_decay=0.3, epsilon=1e-30)
+    gradients = {**GRADIENTS, "stem": {"kernel": GRADIENTS["stem"]["kernel"] * 50}}
+    expected = updates(settings, gradients, steps=4)
+    found = updates(settings, GRADIENTS, steps=4, decay_factors={"stem/.*": 1 / 50})
+    for name in ("stem", "tail"):
+        for key in PARAMS[name]:
+            np.testing.assert_allclose(found[name][key], expected[name][key], rtol=1e-5)
+    assert not np.allclose(updates(settings, GRADIENTS, steps=4)["stem"]["kernel"],
+                           expected["stem"]["kernel"], rtol=1e-3)  # fmt: skip
 
 
 def test_clipping_scales_the_whole_gradient_to_the_norm():
@@ -119,6 +132,14 @@ def test_paths_and_whole_path_matching():
 def test_mistakes_are_named(changes, words):
     with pytest.raises(UserError, match=words):
         make_optimiser(dataclasses.replace(SETTINGS, **changes), PARAMS, 10)
+
+
+def test_a_decay_factor_holds_beside_frozen_parameters():
+    settings = dataclasses.replace(SETTINGS, frozen=("stem/.*",), weight_decay=0.5)
+    found = updates(settings, GRADIENTS, decay_factors={"tail/.*": 0.0})
+    plain = updates(dataclasses.replace(SETTINGS, frozen=("stem/.*",)), GRADIENTS)
+    np.testing.assert_array_equal(found["stem"]["kernel"], PARAMS["stem"]["kernel"])
+    np.testing.assert_allclose(found["tail"]["bias"], plain["tail"]["bias"], rtol=1e-6)
 
 
 def test_an_optimiser_moves_only_the_parameters_of_its_network():

@@ -37,17 +37,22 @@ class ReferenceScores:
             split: the name of the split.
             config: the config of a run, whose encoder the references use if it has one.
         """
-        return {**self._pixels.of(split), **self._of_encoder(config).of(split)}
+        features = self._of_encoder(config).of(split) if _wanted(config) else {}
+        return {**self._pixels.of(split), **features}
 
     def undefined(self, config: ConfigDict) -> Mapping[str, str]:
         """Returns for every undefined score the reason, once `of` was called."""
-        return self._of_encoder(config).reasons
+        return self._of_encoder(config).reasons if _wanted(config) else {}
 
     def _of_encoder(self, config: ConfigDict) -> FeatureScores:
         model = config.model
-        key = (model.get("backbone"), model.get("weights"), bool(config.evaluate.references))
+        key = (model.get("backbone"), model.get("weights"))
         if model.get("weights") == "random":
             key = (*key, config.seed)
         if key not in self._features:
             self._features[key] = FeatureScores(self._data_set, config)
         return self._features[key]
+
+
+def _wanted(config: ConfigDict) -> bool:
+    return bool(config.evaluate.feature_references)

@@ -188,6 +188,13 @@ def test_published_sizes():
     assert Chestxray.PUBLISHED == {("train", 0): 1_349, ("test", 0): 234, ("test", 1): 390}
 
 
+def test_the_copy_of_chest_x_rays_without_its_val_is_taken_for_the_published_one():
+    counts = {("train", 0): 1_341, ("test", 0): 234, ("test", 1): 390}
+    Chestxray.check_sizes(counts, Choices())
+    with pytest.raises(UserError, match=r"1,342 normal images in train \(paper: 1,349\)"):
+        Chestxray.check_sizes({**counts, ("train", 0): 1_342}, Choices())
+
+
 def test_all_data_of_another_size_are_refused(oct_root, monkeypatch):
     _splits_of_sizes(oct_root, monkeypatch, {})
     with pytest.raises(UserError) as raised:
