@@ -183,7 +183,7 @@ def test_there_is_nothing_to_evaluate_in_a_folder_without_a_run(
     [
         (UserError("the user's."), 2, "error: the user's."),
         (RunError("the run's."), 1, "failed: the run's."),
-        (KeyboardInterrupt(), 1, "interrupted; the same command goes on from what is saved."),
+        (KeyboardInterrupt(), 1, "interrupted; run the same command to resume from what is saved."),
         (None, 0, ""),
     ],
     ids=["user", "run", "interrupt", "success"],

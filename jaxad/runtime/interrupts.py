@@ -28,7 +28,7 @@ from pathlib import Path
 from types import FrameType
 
 #: The line that the command line prints when a signal has ended it.
-MESSAGE = "interrupted; the same command goes on from what is saved."
+MESSAGE = "interrupted; run the same command to resume from what is saved."
 #: The exit code of an interrupted command.
 EXIT_CODE = 1
 
@@ -317,7 +317,7 @@ def _end_now(state: _State, text: str) -> None:
 
 
 def _leave(code: int) -> None:
-    """Ends this process and its children, which would otherwise go on for a while.
+    """Ends this process and its children, which would otherwise keep running for a while.
 
     Python's resource tracker ignores SIGTERM and ends after this process.
     """
@@ -325,7 +325,7 @@ def _leave(code: int) -> None:
     for listing in Path("/proc/self/task").glob("*/children"):  # Linux only
         with contextlib.suppress(OSError):
             children += [int(child) for child in listing.read_text().split()]
-    # Exit right after: the main thread may wait for a child, and would go on once it has ended.
+    # Exit right after: the main thread may wait for a child, and would continue once it has ended.
     for child in children:
         with contextlib.suppress(OSError):
             os.kill(child, signal.SIGTERM)

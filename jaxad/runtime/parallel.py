@@ -38,12 +38,12 @@ _MOST_ON_CPU, _MOST_ON_ACCELERATORS = 2, 16
 
 _REMEDIES = {
     "cpu": (
-        "If it does not go on, press Ctrl-C twice and start the same command again with "
+        "If it does not resume, press Ctrl-C twice and run the same command again with "
         "XLA_FLAGS=--xla_force_host_platform_device_count=1 before it."
     ),
     "": (
-        "Look at the devices and at the other processes of this run; if it does not go on, press "
-        "Ctrl-C twice and start the same command again."
+        "Check the devices and the other processes of this run. If it does not resume, press "
+        "Ctrl-C twice and run the same command again."
     ),
 }
 

@@ -239,8 +239,8 @@ class Checkpoints:
                 raise self._missing_folder() from error
             raise RunError(
                 f"a checkpoint could not be saved in '{self._folder}' "
-                f"({io_errors.reason(error)}); what was saved before is whole. "
-                f"{io_errors.remedy(io_errors.error_number(error))} from there."
+                f"({io_errors.reason(error)}); what was saved before is intact. "
+                f"{io_errors.remedy(io_errors.error_number(error))}."
             ) from error
 
     def _path(self, step: int) -> Path:

@@ -21,7 +21,7 @@ from jaxad.runtime.messages import root_logger_kept
 #: open files) do not tell whether the file is damaged.
 LOST = (errno.ENOENT, errno.EIO, errno.EISDIR, errno.ENOTDIR)
 
-#: Seconds for which Orbax's other tasks go on after one of them failed.
+#: Seconds for which Orbax's other tasks continue after one of them failed.
 _LATE_SECONDS = 0.5
 
 
@@ -139,8 +139,8 @@ def remedy(number: int | None) -> str:
         number: the errno; None if it is unknown.
     """
     if number in NOT_ALLOWED:
-        return "Make the folder writable, and the same command goes on"
-    return "Once the disk takes more, the same command goes on"
+        return "Make the folder writable, then run the same command to resume"
+    return "Once the disk accepts more data, run the same command to resume"
 
 
 def reason(error: Exception) -> str:

@@ -158,10 +158,10 @@ class FeatureCache:
             with locks.wait_for_lock(target / ".lock", message):
                 return self._open(_Files(target, DTYPES[self.dtype], shape), split, name)
         except _NoCache as error:
-            _log(f"{name}: {error}; training goes on without the cache.")
+            _log(f"{name}: {error}; training continues without the cache.")
         except OSError as error:
             _log(
-                f"{name}: '{target}' cannot be used ({error.strerror}); training goes on without "
+                f"{name}: '{target}' cannot be used ({error.strerror}); training continues without "
                 "the cache."
             )
         return None

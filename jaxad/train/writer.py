@@ -111,6 +111,6 @@ class MetricsWriter:
             reason = str(error.message).partition("; ")[2].splitlines() or ["it failed"]
             remedy = io_errors.remedy(io_errors.find_error_number(error))
             raise RunError(
-                f"'{self._folder}' cannot be written ({reason[0]}); what was saved is whole. "
+                f"'{self._folder}' cannot be written ({reason[0]}); what was saved is intact. "
                 f"{remedy}."
             ) from error

@@ -169,7 +169,7 @@ def test_a_full_disk_is_one_line_and_training_goes_on(cache, monkeypatch, capsys
     monkeypatch.setattr(os, "posix_fallocate", full)
     assert cache.features(split_of(), "train") is None
     told = capsys.readouterr().out
-    assert "No space left on device" in told and "goes on without the cache" in told
+    assert "No space left on device" in told and "continues without the cache" in told
     assert told.count("\n") == 1
     assert not (only_folder(cache) / "features.bin").exists()
 
