@@ -55,7 +55,7 @@ def fit(config: ConfigDict, workdir: str | os.PathLike[str]) -> Detector:
         The trained detector.
 
     Raises:
-        UserError: the config or the data have a mistake, or the folder holds something else.
+        UserError: the config or the data have a mistake, or the folder holds another run.
         RunError: training failed.
         KeyboardInterrupt: a signal ended training early; a checkpoint was saved.
     """

@@ -239,7 +239,7 @@ def run(arguments: Sequence[str], program: str) -> int:
         program: how the user calls it, for `--help`.
 
     Returns:
-        The exit code: 1 where Ctrl-C ended a training that was saved, 0 otherwise.
+        The exit code: 1 if Ctrl-C ended training after a save, 0 otherwise.
 
     Raises:
         UserError: the command line has a mistake.
@@ -271,7 +271,7 @@ def run(arguments: Sequence[str], program: str) -> int:
 
 
 def _check_flags(mode: str, workdir: str | None, options: Mapping[str, str]) -> str:
-    """The workdir, after checking that no flag that the mode needs is missing."""
+    """Checks that no flag that the mode needs is missing; returns the workdir."""
     if not workdir:
         raise UserError("--workdir: missing; name the run's folder, such as --workdir=runs/demo.")
     if "://" in workdir:

@@ -97,7 +97,9 @@ def _open_published(data: ConfigDict, options: ReadOptions) -> Readers:
     builder = data_set_info(data.name).load_builder()
     instructions = " ".join((builder.MANUAL_DOWNLOAD_INSTRUCTIONS or "").split())
     if not data.root:
-        raise UserError(f"config.data.root: {data.name} needs files of your own. {instructions}")
+        raise UserError(
+            f"config.data.root: {data.name} needs files that you download. {instructions}"
+        )
     root = expand(data.root, "config.data.root")
     if not root.is_dir():
         raise UserError(f"config.data.root '{root}': no such folder. {instructions}")
@@ -310,7 +312,9 @@ class DataSet:
                 are inverted.
         """
         if name not in self._readers:
-            raise UserError(f"split '{name}': {self.info.name} has {', '.join(self.split_names)}.")
+            raise UserError(
+                f"{self.info.name} has no split '{name}'; it has {', '.join(self.split_names)}."
+            )
         if name not in self._splits:
             source = f"{self.info.name} split '{name}'"
             split = report_skipped(self._readers[name](), f"{self.info.name} {name}")

@@ -57,7 +57,7 @@ def comparable(metrics: Sequence[Metric], runs: Sequence[ScoredSplit]) -> tuple[
 
 
 def errors_first(metrics: Iterable[Metric]) -> tuple[Metric, ...]:
-    """Sorts metrics as tables show them: those where less is better come first."""
+    """Sorts metrics as tables show them: those for which lower is better come first."""
     return tuple(sorted(metrics, key=lambda metric: metric.higher_is_better))
 
 

@@ -317,12 +317,12 @@ class ConditionalHierarchicalVAE(HierarchicalVAE):
 
 
 class HighVAE(HierarchicalVAE):
-    """High VAE: "the green and blue parts in Fig. 1", 4 up-sampling operations."""
+    """High VAE: the high-level part alone, "the green and blue parts in Fig. 1"; 4 up-samplings."""
 
     parts = Parts(z2=False)
 
 
 class LowVAE(HierarchicalVAE):
-    """Low VAE: the low-level part alone, 2 up-sampling operations."""
+    """Low VAE: the low-level part alone; 2 up-samplings."""
 
     parts = Parts(z1=False, x_high=False)

@@ -54,7 +54,7 @@ class _Network(nn.Module):
 class Encoder(_Network):
     """Maps images to vectors [B, latents]; also returns the last features [B, h, w, c].
 
-    It is also a GAN's discriminator, with its verdict as the only latent.
+    It is also a GAN's discriminator, whose output is the only latent.
 
     Attributes:
         latents: length of the vector.

@@ -115,7 +115,7 @@ def contact_sheet(
     titles: Sequence[str] | None = None,
     columns: Sequence[str] | None = None,
 ) -> Figure:
-    """Draws scored images, one per row, with what the detector makes of them side by side.
+    """Draws scored images, one per row, beside their reconstructions, residuals and maps.
 
     Each column has one scale, so that its images can be compared. Masks are outlined on residuals
     and maps. Notebooks display the figure without pyplot.

@@ -177,7 +177,7 @@ def stop_requested() -> bool:
 
 
 def check_signals() -> None:
-    """Raises KeyboardInterrupt if a signal is to end this process, or all of several.
+    """Raises KeyboardInterrupt if a signal is to end this process, or all processes of its run.
 
     All processes must call it the same number of times; see `notice`.
     """

@@ -107,7 +107,7 @@ class Checkpoints:
             self._quiet.close()
             raise UserError(
                 f"checkpoints in '{folder}' cannot be opened ({io_errors.reason(error)}); "
-                "make it a folder that can be read"
+                "make the folder readable."
                 + ("." if read_only else " and written, or choose another --workdir.")
             ) from error
 

@@ -103,7 +103,7 @@ def _calibration(run: PlannedRun) -> Calibration:
         raise UserError(
             f"workdir '{run.workdir.path}': is calibrated on '{stored.source}', but an audit needs "
             f"the calibration on '{OWN_SPLIT}'; remove its "
-            f"{run.workdir.calibration.name} and start again."
+            f"{run.workdir.calibration.name} and start the study again."
         )
     return load_calibration(run.workdir.path)
 

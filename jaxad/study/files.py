@@ -138,9 +138,9 @@ def _sheets(config: ConfigDict, runs: Runs, split: Split, name: str) -> Iterator
 
 
 def choose_slices(split: Split, count: int) -> Int[np.ndarray, " rows"]:
-    """Rows of one slice each of up to `count` patients, alternately anomalous and normal.
+    """Returns the rows of up to `count` slices, one per patient, alternately anomalous and normal.
 
-    No score plays a role: patients are spread evenly over the split, and the middle one of a
+    Scores are not used: patients are spread evenly over the split, and the middle one of a
     patient's slices of the wanted kind is taken, or of all slices if there is none of that kind.
     """
     groups = np.asarray(split.groups)

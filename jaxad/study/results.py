@@ -178,14 +178,14 @@ def spread_of(values: Sequence[float]) -> Spread:
 def _read(run: PlannedRun, name: str, split: Split) -> ScoredSplit:
     """The scores that a run wrote for a test split."""
     path = run.workdir.evaluation(name) / "scores.csv"
-    remedy = f"remove '{run.workdir.report}' and start again to evaluate the run again."
+    remedy = f"to evaluate the run again, remove '{run.workdir.report}' and start the study again."
     try:
         table = read_score_table(path)
     except (OSError, ValueError, KeyError, csv.Error) as error:
         raise UserError(f"'{path}' cannot be read ({error!r}); {remedy}") from error
     images = list(zip(table.ids, table.groups, table.labels.tolist(), strict=True))
     if images != list(zip(split.ids, split.groups, split.labels.tolist(), strict=True)):
-        raise UserError(f"'{path}' belongs to other images than '{name}' holds now; {remedy}")
+        raise UserError(f"'{path}' was made from other images than those of '{name}' now; {remedy}")
     return table.scored()
 
 
@@ -205,7 +205,7 @@ def _baseline(data_set: DataSet, trivial: TrivialScores, name: str, score: str) 
 
 
 def training_seconds(run: PlannedRun) -> float:
-    """The seconds that the updates of a run take at its median rate, or that its fit took.
+    """Returns the training time of a run, in seconds: at the median rate, or of its fit.
 
     The median ignores single slow intervals between logs, in which data were read or a checkpoint
     was saved. A run that trained with others as one program gets its share of the time.

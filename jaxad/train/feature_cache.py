@@ -189,10 +189,12 @@ class FeatureCache:
         bad = [start for start in starts if not files.is_good(start, checksums)]
         damaged = [start for start in bad if start in checksums]
         if damaged:
-            _log(f"{name}: {len(damaged)} of {len(starts)} parts are damaged, computed again.")
+            _log(
+                f"{name}: {len(damaged)} of {len(starts)} parts are damaged and are computed again."
+            )
         if bad or not files.complete.exists():
             num_good = len(starts) - len(bad)
-            resumed = f", {num_good} parts are there" if num_good else ""
+            resumed = f", {num_good} parts are already there" if num_good else ""
             files.start()
             _log(f"{name}: {_size_text(files.size)} to '{files.folder}'{resumed}.")
             try:
@@ -272,7 +274,7 @@ class _Files:
         except FileNotFoundError:
             return {}
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            _log(f"{name}: '{self._index}' is damaged, everything is computed again.")
+            _log(f"{name}: '{self._index}' is damaged; all features are computed again.")
             return {}
         if version != VERSION:
             _log(

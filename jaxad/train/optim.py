@@ -83,7 +83,7 @@ def parameter_paths(params: Tree) -> Tree:
 
 
 def matches(params: Tree, patterns: Sequence[str]) -> Tree:
-    """A tree of bools: whether any regular expression matches the whole path of a parameter."""
+    """Returns a tree of bools: whether any regular expression matches a parameter's whole path."""
     compiled = [re.compile(pattern) for pattern in patterns]
     return jax.tree.map(
         lambda path: any(pattern.fullmatch(path) for pattern in compiled), parameter_paths(params)

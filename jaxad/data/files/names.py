@@ -269,10 +269,13 @@ def mask_words(name: str) -> list[str]:
 
 
 def images_of_mask(name: str) -> frozenset[tuple[str, ...]]:
-    """Returns the words that an image's name may have, given the name of its mask without suffix.
+    """Returns the possible names of a mask's image, as words; `()` for an image of any name.
 
-    Those are the name's words without all of its mask words, without the last, and without the
-    first. `mask_2` may mark image `2`, and `mask` any image: its other words are `()`.
+    They are the mask's name without all its mask words, without the last one, and without the first
+    one: `mask_2` may mark image `2`, and `mask` any image.
+
+    Args:
+        name: name of the mask, without suffix.
     """
     words = words_of(name)
     strong = [index for index, word in enumerate(words) if _is_mask_word(word)]

@@ -64,7 +64,7 @@ def read_mask(path: Path, shape: tuple[int, int]) -> Bool[np.ndarray, "h w"]:
     # An alpha channel that is opaque everywhere says nothing.
     if opacity is not None and (opacity != 255).any() and ((opacity == 0) != is_black).any():
         raise DataError(
-            f"{path}: the mask is transparent at other pixels than its black ones; {_REMEDY}"
+            f"{path}: the transparent pixels of the mask are not its black ones; {_REMEDY}"
         )
     is_colour = not is_grey and numbers is None
     if is_grey:

@@ -47,7 +47,7 @@ def load_photograph(name: str) -> Float[np.ndarray, "h w"]:
     package, file_name = PHOTOGRAPHS[name]
     path = package_folder(package).joinpath(file_name)
     if not path.is_file():
-        raise UserError(f"the photograph {path} is missing: reinstall the package {package}")
+        raise UserError(f"photograph '{path}' is missing; reinstall {package}.")
     with Image.open(path) as image:
         scale = _SHORT_SIDE / min(image.size)
         width, height = (round(side * scale) for side in image.size)
