@@ -138,7 +138,7 @@ def run_study(config: ConfigDict, workdir: str | os.PathLike[str]) -> Path:
         The path of the table, `table.md`.
 
     Raises:
-        UserError: the config has a mistake, or the folder holds something else.
+        UserError: the config has a mistake, or the folder holds another study or a run.
         RunError: runs failed; the tables are written without them.
         KeyboardInterrupt: a signal ended the study early.
     """

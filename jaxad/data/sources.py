@@ -313,7 +313,8 @@ class DataSet:
         """
         if name not in self._readers:
             raise UserError(
-                f"{self.info.name} has no split '{name}'; it has {', '.join(self.split_names)}."
+                f"{self.info.name} has no split '{name}'; choose from "
+                f"{', '.join(self.split_names)}."
             )
         if name not in self._splits:
             source = f"{self.info.name} split '{name}'"

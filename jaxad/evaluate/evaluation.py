@@ -123,7 +123,8 @@ def _calibrate_or_keep(
             return stored
         logger.info(
             f"the calibration on '{stored.source}' was made with checkpoint "
-            f"{stored.checkpoint_step}, not {detector.step}, and is dropped; run --mode=calibrate again."
+            f"{stored.checkpoint_step}, not {detector.step}, and is dropped; run --mode=calibrate "
+            "again."
         )
     split = data_set.split(OWN_SPLIT)
     columns, maxima = _score(detector, split, f"score {OWN_SPLIT}", _maxima)

@@ -87,14 +87,15 @@ class AEFlow(PretrainedSystem):
         output_scale: factor of a subnet's output.
         global_scale: factor of the actnorm's softplus.
         decoder_widths: channels after the decoder's first three doublings; () for 1/2, 1/4 and
-            1/16 of the features', rounded up to multiples of 16: the paper's 512, 256, 64 of 1024.
+            1/16 of the features' channels, rounded up to multiples of 16, as in the paper: 512, 256
+            and 64 of 1024.
         alpha: weight of the flow in the loss.
         beta: weight of the flow in the score.
         reconstruction_loss: `mse`, or `ssim` for 1 - SSIM.
-        flow_loss: `per_dimension`, or `sum` over the dimensions (the paper's text, which leaves
-            nothing of the mean squared error).
+        flow_loss: `per_dimension`, or `sum` over the dimensions (the paper's text; the mean squared
+            error is then negligible).
         flow_score: S_flow: `exp_mean`, `nll_mean` or `literal`.
-        pixel_map: the anomaly map among the system's maps.
+        pixel_map: name of the map that is the anomaly map.
     """
 
     networks: ClassVar[Mapping[str, str]] = networks.ONE_LOSS

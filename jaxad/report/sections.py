@@ -124,7 +124,7 @@ def trivial_rows(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
 def lead(scores: Sequence[ComparedScore]) -> dict[str, Any] | None:
     """The AUROC of the model, `scores[0]`, and of the best trivial score; None if undefined.
 
-    Both are position-corrected where the model's is.
+    Both are position-corrected if the model's is.
     """
     kind = "corrected" if scores[0].corrected else "raw"
     model, *trivial = [(getattr(score, kind), score.name) for score in scores]

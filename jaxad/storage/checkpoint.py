@@ -145,7 +145,7 @@ class Checkpoints:
 
     @property
     def best_step(self) -> int | None:
-        """The step with the least validation loss among those kept; None if there is none.
+        """The step with the smallest validation loss among those kept; None if there is none.
 
         A checkpoint whose metrics are damaged is not considered; a warning says so.
         """

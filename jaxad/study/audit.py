@@ -1,4 +1,4 @@
-"""The audit of a study: the figures that papers report, and those that a user would get.
+"""The audit of a study: the figures that papers report, and those that can be reached in use.
 
 Per system: figures at the threshold that is best on the test split (as papers report), at one
 chosen on a validation fold, and at one from normal images alone. For comparison, the same for

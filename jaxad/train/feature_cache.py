@@ -279,7 +279,7 @@ class _Files:
         if version != VERSION:
             _log(
                 f"{name}: '{self.folder}' was written by another version ({version}, this is "
-                f"{VERSION}), everything is computed again."
+                f"{VERSION}); all features are computed again."
             )
             return {}
         return sums

@@ -56,7 +56,7 @@ def train_step(
 ) -> tuple[TrainState, Metrics]:
     """Does one update. Pure; the caller compiles it and donates the state.
 
-    All gradients are taken before any network moves.
+    All gradients are computed before any network is updated.
 
     Args:
         state: the state before the update.

@@ -106,7 +106,7 @@ def _keep_freed_memory() -> None:
 
 
 class FilesSummary:
-    """Collects what is reported of the files of a split, item by item."""
+    """Collects the facts about the files of a split, item by item."""
 
     def __init__(self) -> None:
         self._errors: list[str] = []

@@ -230,7 +230,9 @@ class ManualBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  #
             for split, label in wrong
         )
         if cls.UNIT == "slices":
-            logger.warning(f"warning: {cls.name}: {sizes}; the paper does not give its rule.")
+            logger.warning(
+                f"warning: {cls.name}: {sizes}; the paper does not describe how it selects slices."
+            )
             return
         raise UserError(
             f"{cls.name}: {sizes}; fetch the version that the instructions name, or set "

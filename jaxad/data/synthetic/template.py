@@ -80,8 +80,8 @@ def template_path(kind: str) -> pathlib.Path:
     path = package_folder("nilearn") / "datasets" / "data" / name
     if not path.is_file():
         raise UserError(
-            f"nilearn's template file {name} is missing from {path.parent}: "
-            "reinstall it with `pip install --force-reinstall nilearn`"
+            f"nilearn's template file {name} is missing from '{path.parent}'; "
+            "reinstall it with pip install --force-reinstall nilearn."
         )
     return path
 
@@ -95,7 +95,7 @@ def package_folder(name: str) -> pathlib.Path:
     spec = importlib.util.find_spec(name)
     if spec is None or not spec.submodule_search_locations:
         raise UserError(
-            f"the embedded data needs the package `{name}`, which is not installed: pip install it"
+            f"the embedded data need the package '{name}'; install it with pip install {name}."
         )
     return pathlib.Path(spec.submodule_search_locations[0])
 

@@ -307,7 +307,7 @@ def _arrays(
     for storage in {tensor.storage for tensor in tensors.values()}:
         size = storage.dtype.itemsize
         if len(storages[storage.key]) < storage.count * size:
-            raise EOFError(f"storage {storage.key} is cut short")
+            raise EOFError(f"storage {storage.key} is truncated")
         # NumPy cannot swap the bytes of bfloat16: they are swapped as an integer's.
         integers = np.frombuffer(storages[storage.key], np.dtype(f"{byte_order}u{size}"))
         flat[storage] = integers.astype(f"=u{size}", copy=False).view(storage.dtype)
@@ -328,7 +328,7 @@ def read_torch_file(path: Path) -> dict[str, np.ndarray]:
         Tensors by name.
 
     Raises:
-        UserError: the file cannot be read, is cut short, or holds anything but tensors. The message
+        UserError: the file cannot be read, is truncated, or holds anything but tensors. The message
             names what it holds; none of it has run.
     """
     try:
@@ -339,7 +339,7 @@ def read_torch_file(path: Path) -> dict[str, np.ndarray]:
         return dict(_arrays(_tensors_of(saved), storages, byte_order))
     except _Refused as refused:
         raise UserError(
-            f"{path}: refused, it holds {refused}; only the tensors of a state dict are read. Save "
+            f"{path}: holds {refused}, but only the tensors of a state dict are read. Save "
             "`model.state_dict()` again, or use a .safetensors file."
         ) from refused
     except OSError as error:
@@ -351,5 +351,5 @@ def read_torch_file(path: Path) -> dict[str, np.ndarray]:
         OverflowError, NotImplementedError, RuntimeError, zipfile.BadZipFile, struct.error,
     ) as error:  # fmt: skip
         raise UserError(
-            f"{path}: not a PyTorch checkpoint, or cut short ({error}); download it again."
+            f"{path}: not a PyTorch checkpoint, or truncated ({error}); download it again."
         ) from error
