@@ -11,8 +11,8 @@ Detection". Of an image x:
     S  = beta S_flow + (1 - beta) S_recon,  S_flow = -p(z'),  S_recon = -SSIM      (Eq. 2)
 
 p(z') of thousands of dimensions underflows to 0, so that the literal S_flow is the same for every
-image; `exp_mean` is the density's geometric mean over the dimensions, -p(z')^(1/D), and `nll_mean`
-its negative logarithm.
+image; `exp_mean` is minus the density's geometric mean over the dimensions, -p(z')^(1/D), and
+`nll_mean` the negative logarithm of that mean.
 """
 
 import dataclasses

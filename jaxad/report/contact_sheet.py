@@ -1,4 +1,4 @@
-"""Contact sheets as figures: rows of images, and what a system makes of each side by side."""
+"""Contact sheets as figures: rows of images beside the outputs of a system for them."""
 
 import functools
 import textwrap

@@ -324,7 +324,7 @@ def _counts(splits: Layout, unit: str) -> dict[tuple[str, int], int]:
 
 
 def _encode_png(image: Shaped[np.ndarray, "h w c"]) -> bytes:
-    """Encodes 8 or 16 bits."""
+    """Encodes an image of 8 or 16 bits as PNG."""
     return tensorflow().io.encode_png(image, compression=1).numpy()
 
 
