@@ -190,7 +190,7 @@ class FeatureCache:
         damaged = [start for start in bad if start in checksums]
         if damaged:
             _log(
-                f"{name}: {len(damaged)} of {len(starts)} parts are damaged and are computed again."
+                f"{name}: damaged parts: {len(damaged)} of {len(starts)}; they are computed again."
             )
         if bad or not files.complete.exists():
             num_good = len(starts) - len(bad)

@@ -135,7 +135,7 @@ def test_a_damaged_part_is_computed_again(cache, monkeypatch, capsys):
     calls = Calls(monkeypatch)
     np.testing.assert_array_equal(cache.features(split, "train"), good)
     assert calls.count == 4
-    assert "1 of 3 parts are damaged; they are computed again" in capsys.readouterr().out
+    assert "damaged parts: 1 of 3; they are computed again" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("content", ["", "{}", "[1]", '{"version": 1, "sums": {"a": 1}}'])
