@@ -148,8 +148,7 @@ def _check_masks(split: Split, masks: np.ndarray, source: str) -> None:
     if masks.shape != split.images.shape[:3]:
         raise UserError(
             f"{source}: masks have shape {masks.shape}, but images have shape "
-            f"{split.images.shape}; "
-            "give one mask [H, W] for each image."
+            f"{split.images.shape}; give one mask [H, W] for each image."
         )
     if not np.isin(masks, (0, 1)).all():
         raise UserError(

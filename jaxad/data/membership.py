@@ -91,8 +91,7 @@ def warn_of_names(run: Workdir, normals: Split, source: str) -> None:
         logger.warning(
             f"warning: {source}: {len(shared):,} of {len(patients):,} patients have the same names "
             f"as patients that the run was trained on, such as '{min(shared)}'. If they are the "
-            "same "
-            "patients, leave them out: they make the false-positive rate larger than promised."
+            "same patients, leave them out: they make the false-positive rate larger than promised."
         )
 
 

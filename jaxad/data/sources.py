@@ -209,8 +209,7 @@ def _render_into(readers: Readers, source: str, data: ConfigDict) -> Readers:
     if not source.startswith("test"):
         raise UserError(
             f"config.data.natural_objects: split '{source}' is used for training; name a test "
-            "split of "
-            "other normal images."
+            "split of other normal images."
         )
     if "test_objects" in readers and source != "test_objects":
         raise UserError(

@@ -167,8 +167,7 @@ class Parallel:
         if batch_size < 1 or batch_size % len(self.devices):
             raise UserError(
                 f"{field}: {batch_size} images cannot be split evenly over {len(self.devices)} "
-                "devices; "
-                f"choose a multiple of {len(self.devices)}."
+                f"devices; choose a multiple of {len(self.devices)}."
             )
 
     @property

@@ -108,8 +108,7 @@ def check_coverage(split: Split, source: str) -> str:
         raise UserError(
             f"{source}: {sum(is_wrong):,} {of} cover the background, such as that of '{first}', so "
             "they seem to be inverted; a mask must not be 0 where its image is anomalous: invert "
-            "them, or "
-            "remove all masks."
+            "them, or remove all masks."
         )
     num_foreground = sum(coverage.is_foreground for coverage in coverages)
     if num_foreground >= half:

@@ -193,8 +193,7 @@ def _check_masks(
     if masks.shape != shape:
         raise UserError(
             f"{source} has shape {masks.shape}, but the images need {shape}; give a mask of its "
-            "size "
-            "for every image."
+            "size for every image."
         )
     masks = native(masks, source)
     try:

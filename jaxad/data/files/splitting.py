@@ -43,8 +43,7 @@ class Splitting:
         except re.error as error:
             raise UserError(
                 f"config.data.group_pattern: '{self.group_pattern}' is not a valid regular "
-                "expression "
-                f"({error})."
+                f"expression ({error})."
             ) from error
 
     def group_of(self, place: str) -> str:

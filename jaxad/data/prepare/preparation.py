@@ -102,8 +102,7 @@ def to_channels(
         return grey[..., None]
     raise DataError(
         f"{name}: has {num_channels} channels, but config.data.channels is {channels}; only grey "
-        "and "
-        "colour are converted to each other."
+        "and colour are converted to each other."
     )
 
 

@@ -50,9 +50,7 @@ def read_mask(path: Path, shape: tuple[int, int]) -> Bool[np.ndarray, "h w"]:
     if pixels.shape[:2] != shape:
         raise DataError(
             f"{path}: the mask has shape {pixels.shape[:2]}, but its image has {shape}; give a "
-            "mask of "
-            "the "
-            "image's size, or leave the image out."
+            "mask of the image's size, or leave the image out."
         )
     with readable(path, "image"), path.open("rb") as file:
         is_lossy = file.read(3) == _JPEG_MAGIC

@@ -134,8 +134,7 @@ def to_right_anterior_superior(image: nib.Nifti1Image, path: Path, max_bytes: in
     if len(shape) != 3:
         raise DataError(
             f"{path}: has {len(shape)} dimensions {shape}, but a scan has 3; save each volume in "
-            "its "
-            "own file."
+            "its own file."
         )
     if min(shape) < 1:
         raise DataError(f"{path}: has shape {shape} and so no voxels; leave it out.")
@@ -146,8 +145,7 @@ def to_right_anterior_superior(image: nib.Nifti1Image, path: Path, max_bytes: in
     if num_bytes > max_bytes:
         raise DataError(
             f"{path}: its header promises {num_bytes:,} bytes of voxels, but the file holds at "
-            "most "
-            f"{max_bytes:,}; copy it again or leave it out."
+            f"most {max_bytes:,}; copy it again or leave it out."
         )
     # Scaling makes them float64.
     check_memory(path, num_voxels * 8)

@@ -79,8 +79,7 @@ def raise_if_full(folder: str, error: Exception, remedy: str) -> None:
     if number in NO_ROOM:
         raise RunError(
             f"data folder '{folder}' cannot take more files ({os.strerror(number)}); free disk "
-            "space, or choose "
-            f"another with {remedy}."
+            f"space, or choose another with {remedy}."
         ) from error
 
 
