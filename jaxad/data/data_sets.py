@@ -151,12 +151,8 @@ def users_of(kinds: Collection[str]) -> list[str]:
 def data_set_info(name: str, field: str = "config.data.name") -> DataSetInfo:
     """Returns the record of a data set, without importing the module of an external one.
 
-    Args:
-        name: name of the data set.
-        field: config field that holds the name, for messages.
-
     Raises:
-        UserError: no data set has this name.
+        UserError: no data set has this name; the message begins with `field`.
     """
     if name.startswith(TFDS):
         return DataSetInfo(name, name, "tfds")

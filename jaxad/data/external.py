@@ -33,12 +33,9 @@ _SPLIT_NAME = re.compile(r"train|val|test(_[\w.-]+)?")
 
 
 def open_external(data: ConfigDict, splitting: Splitting, *, test_only: bool) -> Readers:
-    """Calls the function that `config.data.name` names.
+    """Calls the function that `config.data.name` names, and returns a reader for each split.
 
-    Args:
-        data: `config.data`, which the function gets.
-        splitting: share of `val` and seed of the draw.
-        test_only: whether `train` and `val` are left out and may be missing.
+    With `test_only`, `train` and `val` are left out and may be missing.
 
     Raises:
         UserError: there is no such function, it fails, or it returns something other than splits.
@@ -90,14 +87,9 @@ def _read(split: Split | Callable[[], Split], function: str, source: str) -> Spl
 
 
 def check_columns(split: object, source: str) -> Split:
-    """Checks the types and lengths of a split's fields; its images are checked elsewhere.
+    """Returns a split with int32 labels and positions, uint8 masks, and tuples of ids and groups.
 
-    Args:
-        split: what a function returned.
-        source: name of the split, for messages.
-
-    Returns:
-        The split with int32 labels and positions, uint8 masks, and tuples of ids and groups.
+    Types and lengths are checked here, images elsewhere.
 
     Raises:
         UserError: it is not a `Split`, or a field is not as `Split` describes it.

@@ -72,12 +72,8 @@ def check_processes(data_set: DataSet) -> None:
 def warn_of_names(run: Workdir, normals: Split, source: str) -> None:
     """Warns if patients of another site have the same names as training patients.
 
-    This is not an error: names such as `1` occur at many sites.
-
-    Args:
-        run: workdir; nothing is compared if its members were not stored.
-        normals: images of the other site.
-        source: name of the site's data, for the message.
+    This is not an error: names such as `1` occur at many sites. Nothing is compared if the members
+    of the run were not stored.
 
     Raises:
         UserError: the members cannot be read.

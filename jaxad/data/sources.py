@@ -235,9 +235,7 @@ class DataSet:
     def __init__(self, data: ConfigDict, *, measure: bool = False):
         """Opens (and if needed generates) the data set that `config.data` names.
 
-        Args:
-            data: `config.data`.
-            measure: whether to find the range of values in all files.
+        With `measure`, the range of values in all files is found.
 
         Raises:
             UserError: there is no such data set, it is not where the config says, or objects
@@ -323,13 +321,7 @@ class DataSet:
 def check_split(
     split: Split, source: str, image_shape: tuple[int, int, int], *, normal: bool
 ) -> None:
-    """Checks the images, the ids and the labels of a split.
-
-    Args:
-        split: split of any data set.
-        source: name of the split, for messages.
-        image_shape: expected (H, W, C).
-        normal: whether all images must be normal.
+    """Checks the images, the ids and the labels of a split, which may have to be all `normal`.
 
     Raises:
         UserError: the split is empty; an image is constant, of another shape or out of range; an id

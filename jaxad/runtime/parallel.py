@@ -63,15 +63,10 @@ class InFlight:
         self._watchdog = Watchdog(_REMEDIES.get(platform, _REMEDIES[""]))
 
     def send(self, program: Callable[[], Any], is_donated: bool) -> Any:
-        """Dispatches a program once there is room for one more.
+        """Dispatches a program once there is room for one more; its results may not be ready.
 
-        Args:
-            program: dispatches the program and returns its results, which may not be ready.
-            is_donated: whether the first result is donated to another program: it cannot be waited
-                for, but the others can.
-
-        Returns:
-            The results.
+        If `is_donated`, the first result is donated to another program and cannot be waited for,
+        but the others can.
         """
         with self._lock:
             self._wait_for(self._most - 1)
@@ -223,9 +218,7 @@ class Parallel:
     ) -> Dispatched:
         """Compiles f(state, batch) whose results are the same on every device.
 
-        Args:
-            function: the function.
-            donate_state: donate the state; f then returns (new state, other results).
+        If the state is donated, f returns (new state, other results).
         """
         donate = (0,) if donate_state else ()
         if self.mode == "pmap":
@@ -270,12 +263,7 @@ def _mesh(devices: Sequence[jax.Device]) -> Mesh:
 
 
 def make_parallel(mode: str, devices: Sequence[jax.Device] | None = None) -> Parallel:
-    """Returns the parallelism that `config.parallel` names.
-
-    Args:
-        mode: `jit` or `pmap`.
-        devices: the devices; by default all devices of all processes.
-    """
+    """Returns the parallelism `jit` or `pmap`, by default over all devices of all processes."""
     devices = jax.devices() if devices is None else devices
     # Ordered by process, so that a process's part of a batch is one slice of it.
     return Parallel(mode, tuple(sorted(devices, key=lambda device: device.process_index)))

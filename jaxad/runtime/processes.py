@@ -135,11 +135,7 @@ def is_first() -> bool:
 
 
 def barrier(where: str) -> None:
-    """Waits until all processes get here; afterwards, all see what the first one has written.
-
-    Args:
-        where: a name for this barrier, the same in all processes.
-    """
+    """Waits until all processes get here; afterwards, all see what the first one has written."""
     import jax
 
     if jax.distributed.is_initialized():
@@ -192,8 +188,7 @@ def check_signals() -> None:
 def broadcast_from_first(tree: Any) -> Any:
     """Returns the first process's tree of NumPy arrays in all processes.
 
-    Args:
-        tree: the arrays; in the other processes arrays of the same shapes and dtypes.
+    The others pass arrays of the same shapes and dtypes.
     """
     import jax
 

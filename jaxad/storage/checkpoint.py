@@ -254,11 +254,7 @@ class Checkpoints:
         )
 
     def restore_variables(self, step: int, like: Tree) -> Tree:
-        """Reads the variables of a step as NumPy arrays.
-
-        Args:
-            step: the step.
-            like: arrays of the expected shapes and dtypes.
+        """Reads the variables of a step as NumPy arrays of the shapes and dtypes of `like`.
 
         Raises:
             UserError: the checkpoint is damaged, cannot be read, or has other arrays.
@@ -272,18 +268,14 @@ class Checkpoints:
             ) from damage
 
     def restore_newest(self, variables: Tree, training: Tree = None) -> tuple[int, Tree, Tree]:
-        """Reads the newest undamaged step, its variables, and its training state.
+        """Reads the newest undamaged step, its variables, and, if wanted, its training state.
 
-        Newer ones, which are damaged, are reported in warnings and, unless the folder is read-only,
-        set aside: renamed so that they no longer count.
-
-        Args:
-            variables: arrays of the expected shapes and dtypes.
-            training: arrays of the expected shapes and dtypes; None not to read the training state,
-                which is then None in the result.
+        The arguments have the expected shapes and dtypes; without `training`, that state is not
+        read. Newer, damaged checkpoints are reported in warnings and, unless the folder is
+        read-only, renamed so that they no longer count.
 
         Raises:
-            UserError: all are damaged (none is set aside then), or one cannot be read or has other
+            UserError: all are damaged (none is renamed then), or one cannot be read or has other
                 arrays.
         """
         likes = {"variables": variables}

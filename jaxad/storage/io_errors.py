@@ -133,11 +133,7 @@ def find_error_number(error: Exception) -> int | None:
 
 
 def remedy(number: int | None) -> str:
-    """Returns a sentence, without a full stop, on what to do about files that cannot be written.
-
-    Args:
-        number: the errno; None if it is unknown.
-    """
+    """Returns a sentence, without a full stop, on what to do about files that cannot be written."""
     if number in NOT_ALLOWED:
         return "Make the folder writable, and the same command goes on"
     return "Once the disk takes more, the same command goes on"

@@ -33,14 +33,7 @@ _T = TypeVar("_T")
 
 
 def refuse_masks(paths: Sequence[Path], kind: Kind, root: Path, remedy: str) -> None:
-    """Raises a UserError that names the first mask among files that should be images.
-
-    Args:
-        paths: see `find_masks`.
-        kind: see `find_masks`.
-        root: see `find_masks`.
-        remedy: what to do with a mask, for the message.
-    """
+    """Raises a UserError that names the first mask that `find_masks` finds, and a remedy."""
     reasons = find_masks(paths, kind, root)
     if reasons:
         (first, reason), count = next(iter(reasons.items())), len(reasons) - 1
@@ -52,7 +45,7 @@ def refuse_masks(paths: Sequence[Path], kind: Kind, root: Path, remedy: str) -> 
 
 
 def leave_out_masks(paths: Sequence[Path], kind: Kind, root: Path) -> list[Path]:
-    """Returns the files that are not masks; logs how many are. For arguments see `find_masks`."""
+    """Returns the files that are not masks by `find_masks`; logs how many are."""
     reasons = find_masks(paths, kind, root)
     if reasons:
         first, reason = next(iter(reasons.items()))
@@ -64,21 +57,16 @@ def leave_out_masks(paths: Sequence[Path], kind: Kind, root: Path) -> list[Path]
 
 
 def find_masks(paths: Sequence[Path], kind: Kind, root: Path) -> dict[Path, str]:
-    """Finds the masks among files that were gathered as images, scans or DICOM series.
+    """Finds the masks among files that were gathered as images, scans or DICOM series (folders).
 
     A file is a mask by its name alone if it lies in `ground_truth/`, or if its name has a word for
     masks and the rest of the name is that of an image beside it. It is a mask if it holds a label
-    map and its name or that of a folder has a word for masks, or if it holds a label map and an
-    image beside it, which is not a label map, has the same name without some words.
+    map and its name or that of a folder below `root` has a word for masks, or if it holds a label
+    map and an image beside it, which is not a label map, has the same name without some words.
 
     A word that occurs in the names of all remaining files is ignored; if they hold label maps, a
     warning says so. Of many files with similar names a sample is read, and all of them if the
     sample is mixed.
-
-    Args:
-        paths: all files of a data set; for DICOM series, their folders.
-        kind: the kind of the files.
-        root: the folder that they were gathered in; only names of folders below it count.
 
     Returns:
         The masks in the order of `paths`, each with the reason, such as `it lies in masks/`.

@@ -29,14 +29,7 @@ def check_labels(
     labels: Shaped[np.ndarray, " n"],
     is_marked: Bool[np.ndarray, " n"],
 ) -> None:
-    """Raises a DataError if masks contradict labels.
-
-    Args:
-        source: where the masks come from, for the message.
-        ids: the ids of the images.
-        labels: 1 = anomalous.
-        is_marked: whether the mask of each image marks a pixel.
-    """
+    """Raises a DataError if masks contradict labels: 1 = anomalous, so that a pixel must be marked."""
     normal = [*itertools.compress(ids, (labels == 0) & is_marked)]
     empty = [*itertools.compress(ids, (labels == 1) & ~is_marked)]
     parts = []
@@ -82,10 +75,7 @@ def check_coverage(split: Split, source: str) -> str:
     """Returns a note on what the masks of a split have in common that no lesions have; "" if none.
 
     A single lesion may be large, but an area that most masks of a split share is not a lesion.
-
-    Args:
-        split: its images lie in a frame of 0 if they were padded to squares.
-        source: where the data come from, for messages.
+    Pixels that are 0 count as background: images that were padded to squares have a frame of them.
 
     Raises:
         UserError: at least half of the masks cover the background.

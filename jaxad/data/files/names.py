@@ -162,13 +162,9 @@ def words_of(name: str) -> tuple[str, ...]:
 def spelling_of(
     given: Iterable[str], known: Sequence[str], source: str, noun: str
 ) -> dict[str, str]:
-    """Returns how known names are spelt among the names of a table's columns or a file's arrays.
+    """Returns how `known` names, in lower case, are spelt in a table's columns or a file's arrays.
 
-    Args:
-        given: the names, in any letter case.
-        known: the names that may occur, in lower case.
-        source: where the data come from, for messages.
-        noun: `column` or `array`, for messages.
+    `noun`, `column` or `array`, is for messages.
 
     Raises:
         UserError: a name is not known, or two are the same.

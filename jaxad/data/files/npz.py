@@ -72,13 +72,12 @@ def read_npz(path: Path, needed: Sequence[str], *, is_labelled: bool = True) -> 
     """Reads the split in a file; see `npz_readers`.
 
     Args:
-        path: the path of the file.
+        path: the file.
         needed: arrays that the file must have besides `image`.
         is_labelled: whether labels and masks are used; otherwise all images are normal.
 
     Raises:
-        UserError: the file cannot be read, an array is missing, unknown or of the wrong kind, or
-            masks contradict labels.
+        UserError: it cannot be read, lacks an array, has a wrong one, or masks contradict labels.
     """
     loaded = _load(path)
     spelling = names.spelling_of(loaded, _ARRAYS, str(path), "array")

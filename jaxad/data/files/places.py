@@ -20,14 +20,9 @@ def find_places(root: Path, suffixes: Sequence[str], layout: str) -> dict[str, P
     Letter case does not count; `valid` and `validation` mean `val`, and `ground truth` and
     `GroundTruth` mean `ground_truth`. Other folders are logged if there is a folder `train`.
 
-    Args:
-        root: the root of the data set.
-        suffixes: the suffixes of its files.
-        layout: the expected layout, for messages.
-
     Raises:
         UserError: two folders have one meaning, or a folder that holds files is named similarly to
-            a folder that is missing.
+            a folder that is missing; the message tells the expected layout.
     """
     places: dict[str, Path] = {}
     others = []
@@ -72,12 +67,7 @@ def _suggested_meaning(name: str) -> str:
 
 
 def check_flat(root: Path, suffixes: Sequence[str], layout: str) -> None:
-    """Checks the folders of a root that holds scans itself: none of the folders is read.
-
-    Args:
-        root: see `find_places`.
-        suffixes: see `find_places`.
-        layout: see `find_places`.
+    """Logs the folders of a root that holds scans itself: none of the folders is read.
 
     Raises:
         UserError: a folder that holds files has the name of a split or of masks.
@@ -103,11 +93,9 @@ def _report(root: Path, ignored: Sequence[Path], layout: str) -> None:
 
 
 def check_spellings(folder: Path, words: Sequence[str]) -> None:
-    """Raises a UserError if two folders are spellings of one word, such as `Good` and `good`.
+    """Raises a UserError if two folders are spellings of one of the words: `Good` and `good`.
 
-    Args:
-        folder: the folder whose subfolders are checked.
-        words: the words that have a meaning; spellings that are listed may exist side by side.
+    Spellings that are both among the words may exist side by side.
     """
     folded_words = set(map(names.folded, words))
     first: dict[str, str] = {}

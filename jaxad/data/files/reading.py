@@ -34,14 +34,10 @@ def read_items(
 ) -> Iterator[Rows]:
     """Yields what each item becomes, in order, read in parallel.
 
-    With `reading.on_error="skip"`, a bad item has no images and an `error`.
-
-    Args:
-        items: what to read.
-        reading: how to read it.
-        progress: label of the progress bar; "": no bar.
-        shared: [N, S, S, C], an array that processes share; the image of an item, if it is of the
-            array's type, is written to its row, and the item's `images` are a view of that row.
+    The progress bar has the label `progress`; "" for no bar. With `reading.on_error="skip"`, a bad
+    item has no images and an `error`. With `shared`, [N, S, S, C], an array that processes share,
+    the image of an item, if it is of the array's type, is written to its row, and the item's
+    `images` are a view of that row.
 
     Raises:
         DataError: a file cannot be used, and `on_error` is `raise`.
@@ -134,12 +130,7 @@ class FilesSummary:
 
 
 def read_split(items: Sequence[Item], reading: Reading, name: str) -> Split:
-    """Reads items as a split.
-
-    Args:
-        items: the items, in the order of the split.
-        reading: how to read them.
-        name: the name of the split, for messages.
+    """Reads items as a split, in their order.
 
     Raises:
         DataError: a file cannot be used, and `on_error` is `raise`.

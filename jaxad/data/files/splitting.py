@@ -96,12 +96,9 @@ class Splitting:
 
 
 def pick(keys: Iterable[str], shares: Sequence[float], seed: int) -> list[set[str]]:
-    """Draws disjoint subsets of names that depend on the names and the seed, not on their order.
+    """Draws disjoint subsets of names, whose sizes are shares of all names.
 
-    Args:
-        keys: names.
-        shares: size of each subset as a share of all names.
-        seed: the seed of the draw.
+    The draw depends on the names and the seed, not on their order.
 
     Returns:
         A set per share, with at least one name if the share is above 0 and names are left, and

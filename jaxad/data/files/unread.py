@@ -76,14 +76,8 @@ def find_unread(
 ) -> Unread:
     """Finds the files below a folder (for `npz`, directly in it) that are not read.
 
-    Hidden files do not count.
-
-    Args:
-        folder: where to look.
-        kind: the kind of the files that are read.
-        used: files that are read, and folders whose DICOM files are.
-        passed_over: folders directly below whose files are not counted, as they are reported as a
-            whole.
+    Hidden files do not count, nor DICOM files in a folder that is `used`. Folders in `passed_over`,
+    directly below, are left out, as they are reported as a whole.
 
     Raises:
         UserError: the folder cannot be read.
@@ -111,15 +105,7 @@ def find_unread(
 
 
 def tell_unread(unread: Unread, *, is_strict: bool) -> None:
-    """Logs which files are not read.
-
-    Args:
-        unread: the files.
-        is_strict: whether data in other formats are an error.
-
-    Raises:
-        DataError: `is_strict`, and some files hold data in another format.
-    """
+    """Logs which files are not read; if `is_strict`, refuses data in other formats by a DataError."""
     if unread.others and is_strict:
         raise DataError(
             f"{unread}; {unread.remedy} and remove the originals, or leave them out with "

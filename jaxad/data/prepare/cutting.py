@@ -80,14 +80,10 @@ class Slices:
 def cut(
     volumes: list[Volume], mask: Volume | None, settings: Preparation, cutting: Cutting
 ) -> Slices:
-    """Cuts a scan into slices.
+    """Cuts a scan into slices; `auto` in the settings means what it means for volumes.
 
-    Args:
-        volumes: the modalities of the scan, one per channel. Each is normalised as a whole, so
-            that a slice that is darker than others stays so.
-        mask: not 0 = anomalous.
-        settings: how to prepare slices; `auto` means what it means for volumes.
-        cutting: which slices to cut.
+    The volumes are the modalities of the scan, one per channel. Each is normalised as a whole, so
+    that a slice that is darker than others stays so. In the mask, not 0 = anomalous.
 
     Raises:
         DataError: modalities or mask do not lie on the same grid, a modality is constant, no

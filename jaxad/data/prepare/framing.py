@@ -111,14 +111,9 @@ class Frame:
     def place_back(
         self, square: Float[np.ndarray, "s s"], shape: tuple[int, int]
     ) -> Float[np.ndarray, "h w"]:
-        """Maps a square, such as an anomaly map, back onto the plane, linearly interpolated.
+        """Maps a square, such as an anomaly map, back onto a plane, linearly interpolated.
 
-        Args:
-            square: the map.
-            shape: rows and columns of the plane.
-
-        Returns:
-            0 where the square does not cover the plane.
+        The result, of `shape` rows and columns, is 0 where the square does not cover the plane.
         """
         positions, inside, windows = [], [], []
         starts, ends = self.box[:2], self.box[2:]

@@ -141,10 +141,7 @@ def normalise(
 ) -> Shaped[np.ndarray, "..."]:
     """Maps intensities to [0, 1] with background 0, using the statistics of all pixels together.
 
-    Args:
-        pixels: an array of any shape, finite, of more than one value.
-        settings: `intensity` is not `auto`.
-        name: the name to use in messages.
+    The pixels are finite and of more than one value, and `settings.intensity` is not `auto`.
 
     Returns:
         uint8 or uint16 pixels unchanged if their range is kept, else float32 in [0, 1].

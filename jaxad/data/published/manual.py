@@ -84,9 +84,7 @@ class ManualConfig(tfds.core.BuilderConfig):
 def make_config(choices: Choices, files: str = "") -> ManualConfig:
     """Makes a config whose name changes with everything that changes the data.
 
-    Args:
-        choices: settings.
-        files: text that identifies the files and their labels.
+    `files` is a text that identifies the files and their labels.
     """
     size = choices.preparation.image_size
     # These two settings do not change what is cached: skipped files are kept by name, and a cache
@@ -139,12 +137,8 @@ class ManualBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  #
     def of_site(cls, items: list[Item], modality: str) -> list[Item]:
         """Selects and groups files of another site that are named like this data set's files.
 
-        Args:
-            items: all files, each with a patient of its own.
-            modality: modality that the run was trained on; "" for the data set's default.
-
-        Returns:
-            Items with the patients that their names contain; all items if no name fits.
+        Each item comes with a patient of its own and gets the patient that its name contains. If no
+        name fits, all items are returned. `modality` is the run's; "" for the data set's default.
         """
         del modality
         return items
@@ -301,11 +295,7 @@ class ManualBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  #
         self.info.metadata["files"][split] = dataclasses.asdict(files)
 
     def download_and_prepare(self, **kwargs: Any) -> None:
-        """Reads the files, unless the cache has them.
-
-        Args:
-            **kwargs: see `tfds.core.DatasetBuilder.download_and_prepare`.
-        """
+        """Reads the files, unless the cache has them; see `tfds.core.DatasetBuilder`."""
         with silent_tfds():
             super().download_and_prepare(**kwargs)
         if self.UNIT == "slices" and self._slices:

@@ -36,11 +36,9 @@ _ROUNDING = 1e-3
 
 
 def read_mask(path: Path, shape: tuple[int, int]) -> Bool[np.ndarray, "h w"]:
-    """Reads which pixels a mask file marks; see `marked_pixels`. Black marks nothing.
+    """Reads which pixels a mask of an image of this shape marks; see `marked_pixels`.
 
-    Args:
-        path: the path of the mask.
-        shape: (H, W) of its image.
+    Black marks nothing.
 
     Raises:
         DataError: the mask cannot be read, has another shape, or is ambiguous: soft edges,
@@ -178,13 +176,8 @@ def _num_areas(values: Shaped[np.ndarray, "..."], levels: Shaped[np.ndarray, " n
 def check_orientation(image: Path, mask: Path, shape: tuple[int, int]) -> None:
     """Raises a DataError if it is uncertain which way up a mask lies on its image.
 
-    An image is rotated as its tag Orientation says. A mask without that tag may have been drawn
-    on the stored pixels or on the rotated ones, unless its shape allows only one of the two.
-
-    Args:
-        image: file of the image.
-        mask: file of its mask.
-        shape: (H, W) of the rotated image.
+    An image is rotated, to `shape`, as its tag Orientation says. A mask without that tag may have
+    been drawn on the stored pixels or on the rotated ones, unless `shape` allows only one of them.
     """
     tags = {image: orientation_of(image), mask: orientation_of(mask)}
     if tags[image] == tags[mask]:

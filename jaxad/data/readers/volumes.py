@@ -92,11 +92,9 @@ def _open(raw: io.BufferedIOBase) -> tuple[nib.Nifti1Image, io.BufferedIOBase]:
 
 
 def like_file(path: Path, voxels: Float[np.ndarray, "x y z"]) -> nib.Nifti1Image:
-    """Returns voxels as an image with the axes, the grid and the header of another file.
+    """Returns voxels [X, Y, Z], RAS+, as an image with the axes and the header of a NIfTI file.
 
-    Args:
-        path: the other file, which `read_nifti` can read.
-        voxels: [X, Y, Z], RAS+, of the shape of the file's scan.
+    The voxels have the shape of that file's scan.
 
     Raises:
         DataError: the file cannot be read.
@@ -121,10 +119,7 @@ def like_file(path: Path, voxels: Float[np.ndarray, "x y z"]) -> nib.Nifti1Image
 def to_right_anterior_superior(image: nib.Nifti1Image, path: Path, max_bytes: int) -> Volume:
     """Reads the voxels of an opened image and rotates them to RAS+; see `read_nifti`.
 
-    Args:
-        image: the opened image.
-        path: its file or folder, for messages.
-        max_bytes: the largest number of bytes of voxels that the file can hold.
+    The file or folder at `path` holds at most `max_bytes` bytes of voxels.
     """
     with readable(path, "NIfTI header"):
         shape = tuple(int(length) for length in image.shape)
@@ -170,13 +165,7 @@ def _is_regular(affine: Float[np.ndarray, "4 4"]) -> bool:
 
 
 def check_same_grid(first: Volume, second: Volume, what: str) -> None:
-    """Raises a DataError if two volumes do not lie on the same grid.
-
-    Args:
-        first: the scan.
-        second: its mask or another modality.
-        what: `mask` or `modality`, for the message.
-    """
+    """Raises a DataError if a scan and its mask or another modality do not lie on the same grid."""
     if first.voxels.shape != second.voxels.shape:
         raise DataError(
             f"{second.path}: the {what} has shape {second.voxels.shape}, but the scan "

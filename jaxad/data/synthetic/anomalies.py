@@ -51,11 +51,6 @@ def draw_objects(
 
     The object of a slice depends only on the key and the index of the slice.
 
-    Args:
-        subject: normal subject; not changed.
-        key: key of the subject.
-        slices: indices of the slices that get an object.
-
     Returns:
         The signal with objects, and a mask of the pixels where an object outweighs the brain.
     """
@@ -98,12 +93,7 @@ class _Lesion:
 def draw_lesions(
     subject: Subject, key: SubjectKey, runs: Iterable[Run]
 ) -> tuple[Float[np.ndarray, "20 s s"], Bool[np.ndarray, "20 s s"]]:
-    """Draws one lesion for each run of slices.
-
-    Args:
-        subject: normal subject; not changed.
-        key: key of the subject.
-        runs: slices of each lesion; other slices do not change.
+    """Draws one lesion for each run of slices; other slices do not change.
 
     Returns:
         The signal with lesions, and a mask of the lesions with their rims, without the oedema.

@@ -39,14 +39,10 @@ class SubjectKey:
     number: int
 
     def generator(self, purpose: Purpose, item: int = 0) -> np.random.Generator:
-        """Returns the random generator of one purpose.
+        """Returns the random generator of a purpose, or of one of its items, such as slices.
 
         Generators of different keys, purposes and items are independent: none depends on the order
         or the number of subjects.
-
-        Args:
-            purpose: use of the random numbers.
-            item: index among several uses of that purpose, such as a slice index.
         """
         key = (self.split, self.number, int(purpose), item)
         return np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=key))

@@ -34,11 +34,7 @@ class SubjectSlices:
 def make_slices(seed: int, split: str, number: int, image_size: int) -> SubjectSlices:
     """Makes a subject's slices; the same arguments give the same bytes in any process.
 
-    Args:
-        seed: seed of the data set, not negative.
-        split: one of `SPLITS`.
-        number: number of the subject in its split, from 0.
-        image_size: pixels per side.
+    `number` is that of the subject in its split, one of `SPLITS`, from 0.
 
     Raises:
         UserError: the files of the template or of the photographs are missing.

@@ -111,15 +111,11 @@ def make_subject(key: SubjectKey, image_size: int) -> Subject:
 def render(
     subject: Subject, signal: Float[np.ndarray, "20 s s"] | None = None
 ) -> UInt8[np.ndarray, "20 s s"]:
-    """Renders a subject's images.
+    """Renders a subject's images, from its normal signal or from a signal with anomalies.
 
     Noise is added. The intensity is standardised with the mean and standard deviation of the
     subject WITHOUT anomalies, clipped to +-3 standard deviations and mapped to 1..255; v stands for
     v / 255. The background is 0.
-
-    Args:
-        subject: subject to render.
-        signal: the subject's signal with anomalies; None for its normal signal.
     """
     noisy = _add_noise(subject.signal if signal is None else signal, subject.noise)
     standardised = np.clip((noisy - subject.mean) / subject.std, -_CLIP, _CLIP)

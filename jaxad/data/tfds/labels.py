@@ -28,15 +28,8 @@ def open_labelled(
 ) -> dict[str, Callable[[], Split]]:
     """Downloads a data set unless it is cached, and returns a reader for each split.
 
-    `train` and `val` hold its normal training images, `test` its test images.
-
-    Args:
-        name: name in TFDS, such as `mnist` or `cifar10:3.0.2`.
-        root: TFDS data folder; "" for the default.
-        normal_classes: names of the normal classes; empty if the anomalous ones are named.
-        anomalous_classes: names of the anomalous classes; empty if the normal ones are named.
-        preparation: how pixels become an image.
-        splitting: share of `val`. Images are drawn one by one, because TFDS does not know patients.
+    `train` and `val` hold its normal training images, `test` its test images. Images are drawn one
+    by one, because TFDS does not know patients. Either the normal classes are named or all others.
 
     Raises:
         UserError: there is no such data set, it cannot be downloaded, its examples do not have one
