@@ -8,7 +8,7 @@ import operator
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal
 
 import numpy as np
 from tqdm import tqdm
@@ -29,7 +29,6 @@ _SAMPLE_SIZE = 20
 _Content = Literal["labels", "image", "blank", "unreadable"]
 
 _Look = Callable[[Path], _Content]
-_T = TypeVar("_T")
 
 
 def refuse_masks(paths: Sequence[Path], kind: Kind, root: Path, remedy: str) -> None:
@@ -108,19 +107,12 @@ _Images = Mapping[tuple[str, ...], Sequence[Path]]
 
 @dataclasses.dataclass(frozen=True)
 class _Folder:
-    """What the search needs to know of a folder.
+    """What the search needs to know of a folder."""
 
-    Attributes:
-        truth: name of the `ground_truth` folder that it is or lies in; "" if there is none.
-        words: words for masks in the names of the folders from the root down to it.
-        pattern: its path below the root without numbers: the same for folders of many patients.
-        images: files in it that may be images.
-    """
-
-    truth: str
-    words: _Words
-    pattern: tuple[str, ...]
-    images: _Images
+    truth: str  # name of the `ground_truth` folder that it is or lies in; "" if there is none
+    words: _Words  # words for masks in the names of the folders from the root down to it
+    pattern: tuple[str, ...]  # path below the root without numbers: alike for many patients
+    images: _Images  # files in it that may be images
 
 
 def _describe(folder: Path, kind: Kind, root: Path) -> _Folder:
@@ -165,19 +157,12 @@ def _reason_by_name(path: Path, folder: _Folder) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class _Candidate:
-    """A file whose content decides whether it is a mask.
-
-    Attributes:
-        path: the path of the file.
-        key: the same for files of a folder that are named alike.
-        reason: why its content is looked at, for messages.
-        beside: images of nearly the same name; empty if the name has a word for masks.
-    """
+    """A file whose content decides whether it is a mask."""
 
     path: Path
-    key: tuple[str, ...]
-    reason: str
-    beside: tuple[Path, ...] = ()
+    key: tuple[str, ...]  # the same for files of a folder that are named alike
+    reason: str  # why its content is looked at, for messages
+    beside: tuple[Path, ...] = ()  # images of nearly the same name, if names have no word for masks
 
 
 def _candidate(path: Path, mask_words: _Words, folder: _Folder) -> _Candidate | None:
@@ -238,7 +223,7 @@ def _content_beside(candidate: _Candidate, look: _Look) -> _Content:
     return "labels" if any(look(image) == "image" for image in candidate.beside) else "image"
 
 
-def _sample(items: Sequence[_T]) -> list[_T]:
+def _sample(items: Sequence[Any]) -> list[Any]:
     """Returns items at even distances, all of them if they are few."""
     indices = np.linspace(0, len(items) - 1, min(_SAMPLE_SIZE, len(items))).astype(int)
     return [items[index] for index in indices]

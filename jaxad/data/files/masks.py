@@ -29,7 +29,7 @@ def check_labels(
     labels: Shaped[np.ndarray, " n"],
     is_marked: Bool[np.ndarray, " n"],
 ) -> None:
-    """Raises a DataError if masks contradict labels: 1 = anomalous, so that a pixel must be marked."""
+    """Raises a DataError unless masks mark pixels of exactly those images whose label is 1."""
     normal = [*itertools.compress(ids, (labels == 0) & is_marked)]
     empty = [*itertools.compress(ids, (labels == 1) & ~is_marked)]
     parts = []
@@ -54,21 +54,13 @@ def list_ids(ids: Sequence[str]) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class _Coverage:
-    """What one mask covers of its image.
+    """What one mask covers of its image."""
 
-    Attributes:
-        share: the share of the image that is marked.
-        is_whole: whether it covers the whole image.
-        is_inverted: whether it covers the rim and most of the inside, but not all.
-        is_background: whether it covers the pixels that are 0 and no others.
-        is_foreground: whether it covers the pixels that are not 0 and no others.
-    """
-
-    share: float
+    share: float  # of the image
     is_whole: bool
-    is_inverted: bool
-    is_background: bool
-    is_foreground: bool
+    is_inverted: bool  # it covers the rim and most of the inside, but not all
+    is_background: bool  # it covers the pixels that are 0 and no others
+    is_foreground: bool  # it covers the pixels that are not 0 and no others
 
 
 def check_coverage(split: Split, source: str) -> str:

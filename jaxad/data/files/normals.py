@@ -86,7 +86,7 @@ def _shortest(folder: Path, others: Sequence[Path]) -> str:
 
 
 def refuse_named_masks(masks: Sequence[Path], name: str) -> None:
-    """Raises a UserError for masks of a data set whose names do not tell which scan a mask marks."""
+    """Raises a UserError for masks of scans: names in this data set do not tell what they mark."""
     if masks:
         more = f" (and {len(masks) - 1:,} more)" if len(masks) > 1 else ""
         raise UserError(

@@ -46,14 +46,16 @@ class Splitting:
                 f"expression ({error})."
             ) from error
 
-    def group_of(self, place: str) -> str:
-        """Returns the patient of a file by its path below the root.
+    def patient_of(self, path: Path, place: str) -> str:
+        """Returns the patient of a file, or of a DICOM series whose files name one.
+
+        Without a pattern or a name, a file at `place` below the root is its own patient.
 
         Raises:
-            UserError: the pattern does not match the path.
+            UserError: the pattern does not match the place.
         """
         if not self.group_pattern:
-            return place
+            return (dicom.patient_of(path) if path.is_dir() else "") or place
         match = re.search(self.group_pattern, place)
         if match is None:
             raise UserError(
@@ -61,15 +63,6 @@ class Splitting:
                 "change it so that every file has one."
             )
         return match[1] if match.re.groups and match[1] is not None else match[0]
-
-    def patient_of(self, path: Path, place: str) -> str:
-        """Returns the patient of a file, or of a DICOM series whose files name one.
-
-        Raises:
-            UserError: see `group_of`.
-        """
-        patient_id = dicom.patient_of(path) if path.is_dir() and not self.group_pattern else ""
-        return patient_id or self.group_of(place)
 
     @property
     def normal_words(self) -> tuple[str, ...]:

@@ -105,7 +105,7 @@ def find_unread(
 
 
 def tell_unread(unread: Unread, *, is_strict: bool) -> None:
-    """Logs which files are not read; if `is_strict`, refuses data in other formats by a DataError."""
+    """Logs which files are not read; if `is_strict`, data in other formats are a DataError."""
     if unread.others and is_strict:
         raise DataError(
             f"{unread}; {unread.remedy} and remove the originals, or leave them out with "
