@@ -34,16 +34,11 @@ logger = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class ReadOptions:
-    """Options for opening a data set that are not part of `config.data`.
+    """Options for opening a data set that are not part of `config.data`."""
 
-    Attributes:
-        measure: whether to find the range of values in all files, which takes time.
-        test_only: whether all patients go to the test split if jaxad draws it.
-        on_unread: called with the files of a folder that are not read.
-    """
-
-    measure: bool = False
-    test_only: bool = False
+    measure: bool = False  # whether to find the range of values in all files, which takes time
+    test_only: bool = False  # whether all patients go to the test split if jaxad draws it
+    #: called with the files of a folder that are not read
     on_unread: Callable[[Unread], None] = lambda _: None
 
 

@@ -55,25 +55,15 @@ class Stopped(KeyboardInterrupt):
 
 
 class _State:
-    """The state of signal handling.
+    """The state of signal handling; times are on the monotonic clock."""
 
-    Attributes:
-        name: name of the first signal that arrived, "" before.
-        arrived: time of its arrival, on the monotonic clock.
-        since: time when the grace period began.
-        deferring: number of open `deferred` blocks.
-        acknowledged: whether the work is saved and the process is about to end by itself.
-        finished: whether the command is done and only the interpreter has to end.
-        code: exit code when the process is ended from here.
-    """
-
-    def __init__(self) -> None:
-        self.name = ""
-        self.arrived = self.since = 0.0
-        self.deferring = 0
-        self.acknowledged = False
-        self.finished = False
-        self.code = EXIT_CODE
+    name = ""  # of the first signal that arrived
+    arrived = 0.0  # time of its arrival
+    since = 0.0  # time when the grace period began
+    deferring = 0  # number of open `deferred` blocks
+    acknowledged = False  # the work is saved and the process is about to end by itself
+    finished = False  # the command is done and only the interpreter has to end
+    code = EXIT_CODE  # when the process is ended from here
 
     def note(self, number: int) -> None:
         if not self.name:

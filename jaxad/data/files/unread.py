@@ -28,22 +28,16 @@ _DOUBLE = tuple(
 
 @dataclasses.dataclass(frozen=True)
 class Unread:
-    """The files of a folder that are not read.
+    """The files of a folder that are not read."""
 
-    Attributes:
-        folder: the folder that holds them.
-        counts: the number of files by suffix: suffixes in `others` first, then by frequency.
-        first: the path of one of them below the folder, in one of the formats of `others` if there
-            is such a file.
-        others: suffixes of formats that hold such data but are not read.
-        target: the format to convert those to.
-    """
-
-    folder: Path
+    folder: Path  # the folder that holds them
+    #: the number of files by suffix: suffixes in `others` first, then by frequency
     counts: Mapping[str, int]
+    #: the path of one of them below the folder, in one of the formats of `others` if there is such
+    #: a file
     first: str
-    others: tuple[str, ...]
-    target: str
+    others: tuple[str, ...]  # suffixes of formats that hold such data but are not read
+    target: str  # the format to convert those to
 
     def __bool__(self) -> bool:
         return bool(self.counts)

@@ -60,21 +60,13 @@ class Cutting:
 
 @dataclasses.dataclass(frozen=True)
 class Slices:
-    """The slices of one scan, ordered by position.
+    """The slices of one scan, ordered by position."""
 
-    Attributes:
-        images: [N, S, S, C].
-        positions: slice numbers in the (resampled) scan, int32 [N].
-        labels: 1 = anomalous, int32 [N]; None without a mask.
-        masks: 1 = anomalous; None without a mask.
-        num_left_out: slices in range with too little foreground or too small an anomaly.
-    """
-
-    images: UInt16[np.ndarray, "n s s c"] | UInt8[np.ndarray, "n s s c"]
-    positions: Int[np.ndarray, " n"]
-    labels: Int[np.ndarray, " n"] | None
-    masks: UInt8[np.ndarray, "n s s"] | None
-    num_left_out: int
+    images: UInt16[np.ndarray, "n s s c"] | UInt8[np.ndarray, "n s s c"]  # [N, S, S, C]
+    positions: Int[np.ndarray, " n"]  # slice numbers in the (resampled) scan, int32 [N]
+    labels: Int[np.ndarray, " n"] | None  # 1 = anomalous, int32 [N]; None without a mask
+    masks: UInt8[np.ndarray, "n s s"] | None  # 1 = anomalous; None without a mask
+    num_left_out: int  # slices in range with too little foreground or too small an anomaly
 
 
 def cut(

@@ -14,17 +14,12 @@ from jaxad.data.prepare.preprocess import to_unit_interval
 
 @dataclasses.dataclass(frozen=True)
 class Frame:
-    """The part of a plane that is seen, and its place in the square image.
+    """The part of a plane that is seen, and its place in the square image."""
 
-    Attributes:
-        box: first row, first column, end row and end column of the part, in (fractional) pixels.
-        size: rows and columns that the part becomes.
-        side: rows and columns of the square; it is padded with 0 evenly around the part.
-    """
-
+    #: first row, first column, end row and end column of the part, in (fractional) pixels
     box: tuple[float, float, float, float]
-    size: tuple[int, int]
-    side: int
+    size: tuple[int, int]  # rows and columns that the part becomes
+    side: int  # rows and columns of the square; it is padded with 0 evenly around the part
 
     @classmethod
     def of(

@@ -45,39 +45,25 @@ Layout = Mapping[str, list[Item]]
 
 @dataclasses.dataclass(frozen=True)
 class Choices:
-    """The settings in `config.data` that a published data set depends on.
+    """The settings in `config.data` that a published data set depends on."""
 
-    Attributes:
-        preparation: how pixels become an image.
-        cutting: how volumes are cut; fields that are 0 or empty take the data set's `DEFAULTS`.
-        splitting: how patients are drawn into splits.
-        on_error: `raise`, or `skip` bad files.
-        modality: names of modalities, separated by commas; "" for the data set's default.
-        regroup: whether to leave training images of tested patients out.
-        check_sizes: whether to compare the numbers of images with the published ones.
-        test_only: whether all patients are tested.
-    """
-
-    preparation: Preparation = Preparation(64, 1)
+    preparation: Preparation = Preparation(64, 1)  # how pixels become an image
+    #: how volumes are cut; fields that are 0 or empty take the data set's `DEFAULTS`
     cutting: Cutting = Cutting()
-    splitting: Splitting = Splitting()
-    on_error: str = "raise"
-    modality: str = ""
-    regroup: bool = False
-    check_sizes: bool = True
-    test_only: bool = False
+    splitting: Splitting = Splitting()  # how patients are drawn into splits
+    on_error: str = "raise"  # `raise`, or `skip` bad files
+    modality: str = ""  # names of modalities, separated by commas; "" for the data set's default
+    regroup: bool = False  # whether to leave training images of tested patients out
+    check_sizes: bool = True  # whether to compare the numbers of images with the published ones
+    test_only: bool = False  # whether all patients are tested
 
 
 @dataclasses.dataclass(kw_only=True)
 class ManualConfig(tfds.core.BuilderConfig):
-    """One version of a data set; `make_config` names it.
-
-    Attributes:
-        choices: settings.
-        splits: items of each split; None if they are still to be found.
-    """
+    """One version of a data set; `make_config` names it."""
 
     choices: Choices = dataclasses.field(default_factory=Choices)
+    #: items of each split; None if they are still to be found
     splits: Layout | None = dataclasses.field(default=None, repr=False, compare=False)
 
 
@@ -99,30 +85,20 @@ def make_config(choices: Choices, files: str = "") -> ManualConfig:
 
 
 class ManualBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]  # TFDS has no types
-    """Base class of data sets whose files the user fetches.
-
-    Attributes:
-        DEFAULTS: replaces fields of `config.data.volume` that are 0 or empty.
-        PUBLISHED: (split, label) -> published number of what `UNIT` names.
-        UNIT: `images`, `patients` or `slices`.
-        HAS_MASKS: whether the data set has masks.
-    """
+    """Base class of data sets whose files the user fetches."""
 
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES: ClassVar[dict[str, str]] = {"1.0.0": "Initial release."}
     BUILDER_CONFIGS: ClassVar[list[ManualConfig]] = [make_config(Choices())]
 
+    #: replaces fields of `config.data.volume` that are 0 or empty
     DEFAULTS: ClassVar[Cutting] = Cutting()
+    #: (split, label) -> published number of what `UNIT` names
     PUBLISHED: ClassVar[Mapping[tuple[str, int], int]] = {}
-    UNIT: ClassVar[str] = "images"
-    HAS_MASKS: ClassVar[bool] = False
+    UNIT: ClassVar[str] = "images"  # `images`, `patients` or `slices`
+    HAS_MASKS: ClassVar[bool] = False  # whether the data set has masks
     HOMEPAGE: ClassVar[str] = ""
     CITATION: ClassVar[str] = ""
-
-    def __init__(self, **kwargs: Any):
-        """See `tfds.core.DatasetBuilder`."""
-        super().__init__(**kwargs)
-        self._slices: collections.Counter[tuple[str, int]] = collections.Counter()
 
     @classmethod
     @abc.abstractmethod
@@ -296,6 +272,7 @@ class ManualBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  #
 
     def download_and_prepare(self, **kwargs: Any) -> None:
         """Reads the files, unless the cache has them; see `tfds.core.DatasetBuilder`."""
+        self._slices: collections.Counter[tuple[str, int]] = collections.Counter()
         with silent_tfds():
             super().download_and_prepare(**kwargs)
         if self.UNIT == "slices" and self._slices:

@@ -25,15 +25,10 @@ _NIFTI2_STARTS = ((540).to_bytes(4, "little"), (540).to_bytes(4, "big"))
 
 @dataclasses.dataclass(frozen=True)
 class Grid:
-    """Positions of voxels.
+    """Positions of voxels."""
 
-    Attributes:
-        shape: number of voxels along X (right), Y (anterior) and Z (superior).
-        affine: maps voxel indices to mm, RAS+.
-    """
-
-    shape: tuple[int, int, int]
-    affine: Float[np.ndarray, "4 4"]
+    shape: tuple[int, int, int]  # number of voxels along X (right), Y (anterior) and Z (superior)
+    affine: Float[np.ndarray, "4 4"]  # maps voxel indices to mm, RAS+
 
     @property
     def spacing(self) -> tuple[float, float, float]:
@@ -43,17 +38,11 @@ class Grid:
 
 @dataclasses.dataclass(frozen=True)
 class Volume:
-    """A scan with axes to the patient's right, anterior and superior.
+    """A scan with axes to the patient's right, anterior and superior."""
 
-    Attributes:
-        voxels: [X, Y, Z].
-        affine: maps voxel indices to mm, RAS+.
-        path: the file or folder that it was read from, for messages.
-    """
-
-    voxels: Shaped[np.ndarray, "x y z"]
-    affine: Float[np.ndarray, "4 4"]
-    path: Path
+    voxels: Shaped[np.ndarray, "x y z"]  # [X, Y, Z]
+    affine: Float[np.ndarray, "4 4"]  # maps voxel indices to mm, RAS+
+    path: Path  # the file or folder that it was read from, for messages
 
     @property
     def grid(self) -> Grid:

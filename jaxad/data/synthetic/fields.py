@@ -26,17 +26,11 @@ class Purpose(enum.IntEnum):
 
 @dataclasses.dataclass(frozen=True)
 class SubjectKey:
-    """Identifies a subject; everything random about it follows from its key.
+    """Identifies a subject; everything random about it follows from its key."""
 
-    Attributes:
-        seed: seed of the data set, not negative.
-        split: number of the split.
-        number: number of the subject in its split.
-    """
-
-    seed: int
-    split: int
-    number: int
+    seed: int  # seed of the data set, not negative
+    split: int  # number of the split
+    number: int  # number of the subject in its split
 
     def generator(self, purpose: Purpose, item: int = 0) -> np.random.Generator:
         """Returns the random generator of a purpose, or of one of its items, such as slices.

@@ -16,18 +16,12 @@ SPLITS = ("train", "val", "test_objects", "test_lesions")
 
 @dataclasses.dataclass(frozen=True)
 class SubjectSlices:
-    """All slices of a subject, from the lowest to the highest.
+    """All slices of a subject, from the lowest to the highest."""
 
-    Attributes:
-        group: name of the subject, such as `test_objects-0007`.
-        images: images; v stands for v / 255, and the background is 0.
-        masks: 1 = anomalous pixel.
-        labels: whether a slice holds an anomaly, that is, whether its mask is not empty.
-    """
-
-    group: str
-    images: UInt8[np.ndarray, "20 s s"]
-    masks: UInt8[np.ndarray, "20 s s"]
+    group: str  # name of the subject, such as `test_objects-0007`
+    images: UInt8[np.ndarray, "20 s s"]  # images; v stands for v / 255, and the background is 0
+    masks: UInt8[np.ndarray, "20 s s"]  # 1 = anomalous pixel
+    #: whether a slice holds an anomaly, that is, whether its mask is not empty
     labels: Bool[np.ndarray, "20"]
 
 

@@ -46,23 +46,16 @@ _CLIP = 3.0  # standard deviations
 
 @dataclasses.dataclass(frozen=True)
 class Subject:
-    """A subject's slices before they become images.
+    """A subject's slices before they become images."""
 
-    Attributes:
-        signal: noiseless intensity, float32, about 0.86 in white matter, 0 outside the brain.
-        brain: foreground.
-        white: white-matter probability in [0, 1], 0 outside the brain.
-        noise: real and imaginary part of the scanner's noise, on the scale of `signal`.
-        mean: mean of the noisy intensity in the brain, over all slices.
-        std: standard deviation of the noisy intensity in the brain.
-    """
-
+    #: noiseless intensity, float32, about 0.86 in white matter, 0 outside the brain
     signal: Float[np.ndarray, "20 s s"]
-    brain: Bool[np.ndarray, "20 s s"]
-    white: Float[np.ndarray, "20 s s"]
+    brain: Bool[np.ndarray, "20 s s"]  # foreground
+    white: Float[np.ndarray, "20 s s"]  # white-matter probability in [0, 1], 0 outside the brain
+    #: real and imaginary part of the scanner's noise, on the scale of `signal`
     noise: Float[np.ndarray, "2 20 s s"]
-    mean: float
-    std: float
+    mean: float  # mean of the noisy intensity in the brain, over all slices
+    std: float  # standard deviation of the noisy intensity in the brain
 
 
 def grid_axes_mm(
@@ -125,16 +118,11 @@ def render(
 
 @dataclasses.dataclass(frozen=True)
 class _Shape:
-    """A map from a subject's space to the template's, without the ventricles.
+    """A map from a subject's space to the template's, without the ventricles."""
 
-    Attributes:
-        matrix: linear part.
-        shift: translation, mm.
-        displacements: standard deviation in mm and field, in turn for x, y and z.
-    """
-
-    matrix: Float[np.ndarray, "3 3"]
-    shift: Float[np.ndarray, "3"]
+    matrix: Float[np.ndarray, "3 3"]  # linear part
+    shift: Float[np.ndarray, "3"]  # translation, mm
+    #: standard deviation in mm and field, in turn for x, y and z
     displacements: tuple[tuple[float, SplineField], ...]
 
     def template_points(
