@@ -45,11 +45,7 @@ def splitting(data: ConfigDict) -> Splitting:
 
 
 def reading(data: ConfigDict, kind: Kind) -> Reading:
-    """How files of a kind are read.
-
-    Raises:
-        UserError: see `preparation` and `cutting`.
-    """
+    """How files of a kind are read; see `preparation` and `cutting` for errors."""
     return Reading(kind, preparation(data), cutting(data), data.on_error)
 
 

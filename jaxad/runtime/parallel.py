@@ -150,12 +150,8 @@ class Parallel:
     def _local_devices(self) -> list[jax.Device]:
         return [d for d in self.devices if d.process_index == jax.process_index()]
 
-    @property
-    def _mesh(self) -> Mesh:
-        return _mesh(self.devices)
-
     def _sharding(self, *axes: str) -> NamedSharding:
-        return NamedSharding(self._mesh, PartitionSpec(*axes))
+        return NamedSharding(_mesh(self.devices), PartitionSpec(*axes))
 
     def check_batch_size(self, field: str, batch_size: int) -> None:
         """Raises a UserError if the devices cannot share a batch evenly."""
@@ -220,32 +216,31 @@ class Parallel:
 
         If the state is donated, f returns (new state, other results).
         """
+        return self._compile(function, PartitionSpec(), donate_state)
+
+    def compile_per_example(self, function: Callable[..., Any]) -> Dispatched:
+        """Compiles f(state, batch) whose results have the batch as their first axis."""
+        return self._compile(function, PartitionSpec(_AXIS), donate_state=False)
+
+    def _compile(
+        self, function: Callable[..., Any], out: PartitionSpec, donate_state: bool
+    ) -> Dispatched:
         donate = (0,) if donate_state else ()
         if self.mode == "pmap":
             compiled = jax.pmap(
                 function, axis_name=_AXIS, donate_argnums=donate, devices=self.devices
             )
         else:
-            compiled = jax.jit(self._mapped(function, PartitionSpec()), donate_argnums=donate)
+            mapped = jax.shard_map(
+                function,
+                mesh=_mesh(self.devices),
+                in_specs=(PartitionSpec(), PartitionSpec(_AXIS)),
+                out_specs=out,
+                # As in pmap: a gradient belongs to one device until the function sums it.
+                check_vma=False,
+            )
+            compiled = jax.jit(mapped, donate_argnums=donate)
         return Dispatched(compiled, self.in_flight, donate_state)
-
-    def compile_per_example(self, function: Callable[..., Any]) -> Dispatched:
-        """Compiles f(state, batch) whose results have the batch as their first axis."""
-        if self.mode == "pmap":
-            compiled = jax.pmap(function, axis_name=_AXIS, devices=self.devices)
-        else:
-            compiled = jax.jit(self._mapped(function, PartitionSpec(_AXIS)))
-        return Dispatched(compiled, self.in_flight, donates_state=False)
-
-    def _mapped(self, function: Callable[..., Any], out: PartitionSpec) -> Callable[..., Any]:
-        return jax.shard_map(
-            function,
-            mesh=self._mesh,
-            in_specs=(PartitionSpec(), PartitionSpec(_AXIS)),
-            out_specs=out,
-            # As in pmap: a gradient belongs to one device until the function sums it.
-            check_vma=False,
-        )
 
     def prefetch(self, batches: Iterable[dict[str, np.ndarray]], depth: int = 2) -> Iterator[Tree]:
         """Yields batches on the devices; at most `depth` exist at once, with the one in use."""

@@ -38,11 +38,6 @@ def local_rows(batch_size: int, process_index: int, process_count: int) -> np.nd
     return np.arange(process_index * size, (process_index + 1) * size, dtype=np.int32)
 
 
-def steps_per_epoch(num_examples: int, batch_size: int) -> float:
-    """Returns the number of steps in an epoch, in general a fraction."""
-    return num_examples / batch_size
-
-
 def train_batches(
     split: Split,
     *,

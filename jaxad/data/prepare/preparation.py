@@ -112,7 +112,7 @@ def foreground_of(
     """Tells which pixels show something; see `Preparation.foreground`.
 
     Raises:
-        DataError: 0 is not the background, or `otsu` finds only one value.
+        DataError: 0 is not the background.
     """
     if foreground == "all":
         return np.ones(pixels.shape, bool)
@@ -126,12 +126,9 @@ def foreground_of(
             )
         return inside
     values = pixels.ravel()  # scikit-image might take the last axis of an image for colours
-    lowest, highest = values.min(), values.max()
-    if lowest == highest:
-        raise DataError(f"{name}: is constant, every value is {lowest:g}; leave it out.")
     if values.dtype.itemsize > 2:
         # In [0, 1]: for integers, scikit-image counts every number in between, up to 2**32.
-        low, high = float(lowest) / 2, float(highest) / 2  # halved: the difference may overflow
+        low, high = float(values.min()) / 2, float(values.max()) / 2  # the difference may overflow
         values = (values / 2 - low) / (high - low)
     return (values > threshold_otsu(values)).reshape(pixels.shape)
 

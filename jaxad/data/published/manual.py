@@ -297,9 +297,6 @@ def config_for(builder: type[ManualBuilder], root: Path, choices: Choices) -> Ma
     """Makes the config of the files that are below a root now.
 
     Its name changes with the files, and with the labels and patients that other files assign.
-
-    Raises:
-        UserError: see `ManualBuilder.splits`.
     """
     splits = builder.splits(root, choices)
     items = [(split, item) for split in splits for item in splits[split]]
