@@ -20,21 +20,15 @@ SEVERAL_UNDER_ONE_NAME = (
 
 @dataclasses.dataclass(frozen=True)
 class Splitting:
-    """How files are assigned to patients, classes and splits; see `config.data`.
+    """How files are assigned to patients, classes and splits; see `config.data`."""
 
-    Attributes:
-        val_share: share of the patients in `train` that moves to `val`.
-        test_share: share of the patients without an anomaly that moves to `test`.
-        seed: the seed of the draw.
-        group_pattern: a regular expression that finds the patient in a file's path below the root
-            (its first group, if it has one); "": every file is its own patient.
-        normal_classes: names of folders or labels that are normal; empty: `NORMAL_WORDS`.
-    """
-
-    val_share: float = 0.1
-    test_share: float = 0.2
-    seed: int = 0
+    val_share: float = 0.1  # share of the patients in `train` that moves to `val`
+    test_share: float = 0.2  # share of the patients without an anomaly that moves to `test`
+    seed: int = 0  # the seed of the draw
+    #: a regular expression that finds the patient in a file's path below the root (its first group,
+    #: if it has one); "": every file is its own patient
     group_pattern: str = ""
+    #: names of folders or labels that are normal; empty: `NORMAL_WORDS`
     normal_classes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:

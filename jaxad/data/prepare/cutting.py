@@ -26,24 +26,17 @@ _PLANES = {"axial": (2, 1, 0), "coronal": (1, 2, 0), "sagittal": (0, 2, 1)}
 
 @dataclasses.dataclass(frozen=True)
 class Cutting:
-    """How a volume is cut; see `config.data.volume`.
+    """How a volume is cut; see `config.data.volume`."""
 
-    Attributes:
-        plane: `axial`, `coronal` or `sagittal`.
-        slices: start, stop and optionally step, as in Python; empty: all.
-        spacing: distance between slices in mm; 0: that of the file.
-        field_of_view: side of a slice in mm, around the middle of the scan; 0: the whole plane,
-            made square as `config.data.preprocess.square` says.
-        min_foreground: slices with a smaller share of foreground are left out.
-        min_lesion_pixels: with a mask, a slice is anomalous if it shows more anomalous pixels than
-            this before resizing, normal if its plane has none, and left out otherwise.
-    """
-
-    plane: str = "axial"
-    slices: tuple[int, ...] = ()
-    spacing: float = 0.0
+    plane: str = "axial"  # `axial`, `coronal` or `sagittal`
+    slices: tuple[int, ...] = ()  # start, stop and optionally step, as in Python; empty: all
+    spacing: float = 0.0  # distance between slices in mm; 0: that of the file
+    #: side of a slice in mm, around the middle of the scan; 0: the whole plane, made square as
+    #: `config.data.preprocess.square` says
     field_of_view: float = 0.0
-    min_foreground: float = 0.02
+    min_foreground: float = 0.02  # slices with a smaller share of foreground are left out
+    #: with a mask, a slice is anomalous if it shows more anomalous pixels than this before
+    #: resizing, normal if its plane has none, and left out otherwise
     min_lesion_pixels: int = 10
 
     def __post_init__(self) -> None:

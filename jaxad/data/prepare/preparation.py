@@ -25,29 +25,20 @@ _MIN_BACKGROUND = 0.05
 
 @dataclasses.dataclass(frozen=True)
 class Preparation:
-    """How pixels become an image; see `config.data.preprocess`.
+    """How pixels become an image; see `config.data.preprocess`."""
 
-    Attributes:
-        image_size: pixels per side.
-        channels: the number of channels; grey and colour are converted to each other.
-        intensity: `range` keeps the range of uint8, of uint16, or [0, 1] of floats; `zscore`
-            subtracts the mean of the foreground, divides by its standard deviation, clips to
-            +-`clip` and maps to [0, 1]; `percentile` maps `percentiles` of the foreground to 0
-            and 1 and clips. `auto` is `range` for images and `zscore` for volumes. `zscore` and
-            `percentile` set the background to 0.
-        foreground: `nonzero` pixels, `all`, or those above the threshold of `otsu`.
-        clip: the limit of intensities, in standard deviations.
-        percentiles: the lower and the upper percentile, in [0, 100].
-        square: `pad` with 0, `crop` to the middle, or `stretch`.
-    """
-
-    image_size: int
-    channels: int
+    image_size: int  # pixels per side
+    channels: int  # the number of channels; grey and colour are converted to each other
+    #: `range` keeps the range of uint8, of uint16, or [0, 1] of floats; `zscore` subtracts the mean
+    #: of the foreground, divides by its standard deviation, clips to +-`clip` and maps to [0, 1];
+    #: `percentile` maps `percentiles` of the foreground to 0 and 1 and clips. `auto` is `range` for
+    #: images and `zscore` for volumes. `zscore` and `percentile` set the background to 0
     intensity: str = "auto"
-    foreground: str = "nonzero"
-    clip: float = 3.0
+    foreground: str = "nonzero"  # `nonzero` pixels, `all`, or those above the threshold of `otsu`
+    clip: float = 3.0  # the limit of intensities, in standard deviations
+    #: the lower and the upper percentile, in [0, 100]
     percentiles: tuple[float, float] = (1.0, 99.0)
-    square: str = "pad"
+    square: str = "pad"  # `pad` with 0, `crop` to the middle, or `stretch`
 
     def __post_init__(self) -> None:
         if len(self.percentiles) != 2 or not 0 <= self.percentiles[0] < self.percentiles[1] <= 100:

@@ -48,14 +48,11 @@ class SplineField:
 
     The field is a cubic B-spline with independent normal coefficients. It is a function of the
     position in mm: grids of any spacing sample the same field.
-
-    Attributes:
-        coefficients: one for each knot of a cube that covers the field of view with a margin.
-        knots_mm: knot spacing in mm, about the width of the field's features.
     """
 
+    #: one for each knot of a cube that covers the field of view with a margin
     coefficients: Float[np.ndarray, "k k k"]
-    knots_mm: float
+    knots_mm: float  # knot spacing in mm, about the width of the field's features
 
     @classmethod
     def draw(cls, generator: np.random.Generator, knots_mm: float) -> "SplineField":
