@@ -53,11 +53,7 @@ class DataSetInfo:
 
     @property
     def format_of_files(self) -> Kind:
-        """The format of the image files.
-
-        Raises:
-            UserError: the images are not in files.
-        """
+        """The format of the image files; a UserError if the images are not in files."""
         if self.file_format is None:
             names = [info.name for info in DATA_SETS.values() if info.file_format]
             raise UserError(

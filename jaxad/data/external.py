@@ -19,7 +19,6 @@ import re
 from collections.abc import Callable, Mapping
 
 import numpy as np
-from jaxtyping import Bool
 from ml_collections import ConfigDict
 
 from jaxad.data.data_sets import Readers
@@ -163,21 +162,7 @@ def _draw_val(readers: Readers, splitting: Splitting, source: str) -> Readers:
                 "leaves a split empty; return a split 'val', or change config.data.val_share."
             )
         is_val = np.array([group in chosen for group in split.groups])
-        return _rows(split, ~is_val), _rows(split, is_val)
+        return split.rows(np.flatnonzero(~is_val)), split.rows(np.flatnonzero(is_val))
 
     tests = {name: read for name, read in readers.items() if name != "train"}
     return {"train": lambda: parts()[0], "val": lambda: parts()[1], **tests}
-
-
-def _rows(split: Split, kept: Bool[np.ndarray, " n"]) -> Split:
-    """Returns the rows of a split that are kept."""
-    places = np.flatnonzero(kept).tolist()
-    return dataclasses.replace(
-        split,
-        images=split.images[kept],
-        labels=split.labels[kept],
-        ids=tuple(split.ids[place] for place in places),
-        groups=tuple(split.groups[place] for place in places),
-        masks=None if split.masks is None else split.masks[kept],
-        positions=None if split.positions is None else split.positions[kept],
-    )

@@ -47,13 +47,10 @@ def check(run: Workdir, data_set: DataSet) -> None:
 
 
 def check_processes(data_set: DataSet) -> None:
-    """Checks that all of several processes read the same splits: ids, patients and labels.
+    """Raises a UserError unless all of several processes read the same ids, patients and labels.
 
     Each trains on its part of every batch, and two that order the images differently would learn
     from some images twice. Every process must call it.
-
-    Raises:
-        UserError: they do not.
     """
     if not processes.are_several():
         return

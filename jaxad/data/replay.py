@@ -46,11 +46,7 @@ def is_prepared(data: ConfigDict) -> bool:
 
 
 def reading_of(data: ConfigDict) -> Reading:
-    """Returns how the files of the run's data set were read.
-
-    Raises:
-        UserError: the run's data set has no files.
-    """
+    """Returns how the files of the run's data set were read; a UserError if it has no files."""
     reading = settings.reading(data, data_set_info(data.name).format_of_files)
     builder = _published_builder(data)
     return reading if builder is None else builder.reading_of(reading)

@@ -200,11 +200,7 @@ def of_all(value: int) -> list[int]:
 
 
 def check_shared(folder: Path) -> None:
-    """Checks that every process sees the folder that the first one writes to.
-
-    Raises:
-        UserError: they do not.
-    """
+    """Raises a UserError unless every process sees the folder that the first one writes to."""
     if not are_several() or sys.modules["jax"].process_count() == 1:
         return
     import numpy as np

@@ -213,11 +213,7 @@ class Checkpoints:
             ) from damage
 
     def wait(self) -> None:
-        """Returns when every save is complete on disk.
-
-        Raises:
-            RunError: one failed.
-        """
+        """Returns when every save is complete on disk; raises a RunError if one failed."""
         with self._saving():
             self._manager.wait_until_finished()
 

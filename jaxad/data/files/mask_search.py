@@ -44,7 +44,7 @@ def refuse_masks(paths: Sequence[Path], kind: Kind, root: Path, remedy: str) -> 
 
 
 def leave_out_masks(paths: Sequence[Path], kind: Kind, root: Path) -> list[Path]:
-    """Returns the files that are not masks by `find_masks`; logs how many are."""
+    """Returns the files that `find_masks` does not take for masks; logs how many it does."""
     reasons = find_masks(paths, kind, root)
     if reasons:
         first, reason = next(iter(reasons.items()))

@@ -152,11 +152,7 @@ def _load(path: Path) -> dict[str, np.ndarray]:
 
 
 def _to_names(array: Shaped[np.ndarray, " n"], name: str, path: Path) -> tuple[str, ...]:
-    """Returns names as text: 7, 7.0, "7" and b"7" are the same.
-
-    Raises:
-        UserError: a name is missing, or the array holds neither text nor numbers.
-    """
+    """Returns names as text: 7, 7.0, "7" and b"7" are the same; refuses missing names."""
     if array.dtype.kind not in "biufSUMm":
         raise UserError(f"{path}: '{name}' is {array.dtype}; give text or whole numbers.")
     texts = tuple(_to_text(value) for value in array.tolist())

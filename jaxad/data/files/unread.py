@@ -72,9 +72,6 @@ def find_unread(
 
     Hidden files do not count, nor DICOM files in a folder that is `used`. Folders in `passed_over`,
     directly below, are left out, as they are reported as a whole.
-
-    Raises:
-        UserError: the folder cannot be read.
     """
     used_paths, ignored = set(used), set(passed_over)
     unread = [

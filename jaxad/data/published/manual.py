@@ -126,11 +126,7 @@ class ManualBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  #
 
     @classmethod
     def modalities(cls, choices: Choices, known: Iterable[str], default: str) -> tuple[str, ...]:
-        """Returns the modalities that `config.data.modality` names, one for each channel.
-
-        Raises:
-            UserError: one is unknown.
-        """
+        """Returns the modalities in `config.data.modality`, one per channel; all must be known."""
         names = tuple(name.strip() for name in (choices.modality or default).split(","))
         known = tuple(known)
         for name in names:

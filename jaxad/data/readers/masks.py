@@ -193,11 +193,7 @@ def check_orientation(image: Path, mask: Path, shape: tuple[int, int]) -> None:
 
 
 def orientation_of(path: Path) -> int:
-    """Returns the EXIF or TIFF tag Orientation of an image file; 1 (as stored) without a tag.
-
-    Raises:
-        DataError: the file cannot be read.
-    """
+    """Returns the EXIF or TIFF tag Orientation of an image file; 1 (as stored) without a tag."""
     allow_large_images()
     with readable(path, "image"), path.open("rb") as file:
         if file.read(4) in TIFF_MAGICS:

@@ -29,10 +29,6 @@ def make_slices(seed: int, split: str, number: int, image_size: int) -> SubjectS
     """Makes a subject's slices; the same arguments give the same bytes in any process.
 
     `number` is that of the subject in its split, one of `SPLITS`, from 0.
-
-    Raises:
-        UserError: the files of the template or of the photographs are missing.
-        ValueError: there is no such split.
     """
     if split not in SPLITS:
         raise ValueError(f"no split {split!r}; choose from {', '.join(SPLITS)}")

@@ -70,9 +70,6 @@ def make_subject(key: SubjectKey, image_size: int) -> Subject:
     """Makes a subject with slices of `image_size` pixels per side.
 
     The same key gives the same anatomy and contrast at every image size.
-
-    Raises:
-        UserError: the template's files are missing.
     """
     template = load_template(image_size)
     axes = grid_axes_mm(image_size)

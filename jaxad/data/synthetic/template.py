@@ -105,9 +105,6 @@ def load_template(image_size: int) -> Template:
     """Loads the template, smoothed for slices of `image_size` pixels; once per process.
 
     Takes about 3 s and 80 MB the first time. The arrays are read-only, because they are shared.
-
-    Raises:
-        UserError: nilearn or its files are missing.
     """
     t1, grey, white = (read_volume(kind) for kind in ("t1", "gm", "wm"))
     brain = ndimage.binary_fill_holes(t1 > 0)
