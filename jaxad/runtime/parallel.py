@@ -242,12 +242,12 @@ class Parallel:
             compiled = jax.jit(mapped, donate_argnums=donate)
         return Dispatched(compiled, self.in_flight, donate_state)
 
-    def prefetch(self, batches: Iterable[dict[str, np.ndarray]], depth: int = 2) -> Iterator[Tree]:
-        """Yields batches on the devices; at most `depth` exist at once, with the one in use."""
+    def prefetch(self, batches: Iterable[dict[str, np.ndarray]]) -> Iterator[Tree]:
+        """Yields batches on the devices; at most two exist at once, with the one in use."""
         queue: collections.deque[Tree] = collections.deque()
         for batch in batches:
             queue.append(self.put_batch(batch))
-            if len(queue) >= depth:
+            if len(queue) > 1:
                 yield queue.popleft()
         yield from queue
 

@@ -23,7 +23,7 @@ _LOCAL = ("apfs", "btrfs", "ext2", "ext3", "ext4", "f2fs", "overlay", "tmpfs", "
 _STALE_SECONDS = 86_400
 
 
-def data_folder(root: str, flag: str = "config.data.root") -> str:
+def data_folder(root: str) -> str:
     """Returns the folder that TFDS keeps data in.
 
     It is `root`, by default `$TFDS_DATA_DIR` or `tensorflow_datasets` in the home folder. A user
@@ -33,7 +33,7 @@ def data_folder(root: str, flag: str = "config.data.root") -> str:
         UserError: the path names the home folder of an unknown user, or TFDS cannot use it.
     """
     take_folders_literally()
-    named, source = root, flag
+    named, source = root, "config.data.root"
     if not root:
         named, source = os.environ.get("TFDS_DATA_DIR", ""), "$TFDS_DATA_DIR"
     if "://" in named:
