@@ -49,12 +49,7 @@ _REMEDIES = {
 
 
 class InFlight:
-    """The programs that the devices have queued, limited to `most`. Thread-safe.
-
-    Args:
-        most: the limit.
-        platform: the platform of the devices, such as `cpu`.
-    """
+    """The programs that the devices of a platform have queued, at most `most`. Thread-safe."""
 
     def __init__(self, most: int, platform: str) -> None:
         self._most = most

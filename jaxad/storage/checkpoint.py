@@ -61,12 +61,9 @@ class Checkpoints:
     """
 
     def __init__(self, folder: Path, *, keep_last: int = 1, read_only: bool = False):
-        """Opens a folder.
+        """Opens a folder, in which the newest `keep_last` checkpoints and the best one are kept.
 
-        Args:
-            folder: the folder of the checkpoints.
-            keep_last: how many of the newest to keep besides the best.
-            read_only: never create, clean, rename, or delete anything.
+        If it is `read_only`, nothing is ever created, cleaned, renamed, or deleted.
 
         Raises:
             UserError: the folder cannot be read, or cannot be written.

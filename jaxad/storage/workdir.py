@@ -76,11 +76,7 @@ def write_json(path: Path, value: Mapping[str, Any], *, by_all: bool = False) ->
 
 
 class Workdir:
-    """The folder of a run and the paths in it.
-
-    Args:
-        path: the folder; a leading `~` is expanded.
-    """
+    """The folder of a run, with a leading `~` expanded, and the paths in it."""
 
     def __init__(self, path: str | os.PathLike[str]):
         self.path = expand(path, "workdir")

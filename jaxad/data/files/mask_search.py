@@ -67,8 +67,7 @@ def find_masks(paths: Sequence[Path], kind: Kind, root: Path) -> dict[Path, str]
     warning says so. Of many files with similar names a sample is read, and all of them if the
     sample is mixed.
 
-    Returns:
-        The masks in the order of `paths`, each with the reason, such as `it lies in masks/`.
+    Returns the masks in order, each with the reason, such as `it lies in masks/`.
     """
     describe = functools.cache(lambda folder: _describe(folder, kind, root))
     look = functools.cache(lambda path: _content(path, kind))

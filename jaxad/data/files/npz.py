@@ -69,12 +69,10 @@ def npz_readers(root: Path) -> Mapping[str, Callable[[], Split]]:
 
 
 def read_npz(path: Path, needed: Sequence[str], *, is_labelled: bool = True) -> Split:
-    """Reads the split in a file; see `npz_readers`.
+    """Reads the split in a file, which must have the `needed` arrays besides `image`.
 
-    Args:
-        path: the file.
-        needed: arrays that the file must have besides `image`.
-        is_labelled: whether labels and masks are used; otherwise all images are normal.
+    For the arrays see `npz_readers`. Unless `is_labelled`, labels and masks are ignored: all images
+    are normal.
 
     Raises:
         UserError: it cannot be read, lacks an array, has a wrong one, or masks contradict labels.

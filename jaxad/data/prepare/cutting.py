@@ -147,14 +147,7 @@ def place_back(
     settings: Preparation,
     cutting: Cutting,
 ) -> Float[np.ndarray, "x y z"]:
-    """Places maps of slices on the grid of their scan; the inverse of `cut`.
-
-    Args:
-        maps: one per slice.
-        positions: the positions of the slices; see `Slices`.
-        grid: the grid of the scan.
-        settings: the settings with which the scan was cut.
-        cutting: how the scan was cut.
+    """Places maps of slices at their positions on the grid of their scan; the inverse of `cut`.
 
     Returns:
         The maps, linearly interpolated; the largest of several values that fall on one voxel, and

@@ -29,14 +29,10 @@ class Frame:
         spacing: tuple[float, float] = (1.0, 1.0),
         field_of_view: float = 0.0,
     ) -> "Frame":
-        """Returns the frame for planes of a shape.
+        """Returns the frame for planes of a shape (rows, columns) and a spacing of these in mm.
 
-        Args:
-            shape: rows and columns.
-            settings: how a plane becomes square, and the size of the square.
-            spacing: the spacing of rows and of columns, in mm.
-            field_of_view: side of the square in mm, around the middle of the plane; 0: the longer
-                or the shorter side of the plane, as `settings.square` says.
+        The field of view is the side of the square in mm, around the middle of the plane; 0: the
+        longer or the shorter side of the plane, as `settings.square` says.
         """
         extents = [length * step for length, step in zip(shape, spacing, strict=True)]
         square = settings.square

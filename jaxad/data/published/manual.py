@@ -68,10 +68,7 @@ class ManualConfig(tfds.core.BuilderConfig):
 
 
 def make_config(choices: Choices, files: str = "") -> ManualConfig:
-    """Makes a config whose name changes with everything that changes the data.
-
-    `files` is a text that identifies the files and their labels.
-    """
+    """Makes a config whose name changes with the settings and with `files`, a digest of files."""
     size = choices.preparation.image_size
     # These two settings do not change what is cached: skipped files are kept by name, and a cache
     # that was made with `skip` is refused with `raise`.

@@ -99,17 +99,12 @@ def marked_pixels(
     is_lossy: bool = False,
     is_colour: bool = False,
 ) -> Bool[np.ndarray, "..."]:
-    """Tells where a mask is not 0, if its values have a clear meaning.
+    """Tells where a mask, [H, W] or [X, Y, Z], is not 0, if its values have a clear meaning.
 
-    They do if the mask holds 0 and one other value, class numbers, or grey levels that each fill
-    an area (of more than `_FEW_CLASSES` class numbers, half must fill one). JPEG and smooth
-    resizing leave levels that occur along edges only.
-
-    Args:
-        values: [H, W] or [X, Y, Z].
-        name: the name to use in messages.
-        is_lossy: whether the file format changes values.
-        is_colour: whether each value stands for a colour, so that it is no class number.
+    They do if the mask holds 0 and one other value, class numbers, or grey levels that each fill an
+    area (of more than `_FEW_CLASSES` class numbers, half must fill one). JPEG and smooth resizing
+    leave levels that occur along edges only. A file format may be lossy, and values may stand for
+    colours, so that they are no class numbers.
 
     Raises:
         DataError: a value is negative or not a number, or the mask has a soft edge.

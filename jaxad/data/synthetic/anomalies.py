@@ -47,12 +47,10 @@ _IN_WHITE_MATTER = 0.7
 def draw_objects(
     subject: Subject, key: SubjectKey, slices: Iterable[int]
 ) -> tuple[Float[np.ndarray, "20 s s"], Bool[np.ndarray, "20 s s"]]:
-    """Draws a piece of a photograph into each of `slices`.
+    """Returns the signal with a piece of a photograph in each of `slices`, and a mask of them.
 
-    The object of a slice depends only on the key and the index of the slice.
-
-    Returns:
-        The signal with objects, and a mask of the pixels where an object outweighs the brain.
+    The object of a slice depends only on the key and the index of the slice. The mask has the
+    pixels where an object outweighs the brain.
     """
     signal, mask = subject.signal.copy(), np.zeros_like(subject.brain)
     global_mean = float(subject.signal[subject.brain].mean())
@@ -93,10 +91,9 @@ class _Lesion:
 def draw_lesions(
     subject: Subject, key: SubjectKey, runs: Iterable[Run]
 ) -> tuple[Float[np.ndarray, "20 s s"], Bool[np.ndarray, "20 s s"]]:
-    """Draws one lesion for each run of slices; other slices do not change.
+    """Returns the signal with a lesion drawn into each run of slices, and a mask of the lesions.
 
-    Returns:
-        The signal with lesions, and a mask of the lesions with their rims, without the oedema.
+    The mask has the rims of the lesions, but not the oedema.
     """
     signal, mask = subject.signal.copy(), np.zeros_like(subject.brain)
     for item, run in enumerate(runs):
