@@ -21,6 +21,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from ml_collections import ConfigDict
 
+from jaxad.data import settings
 from jaxad.data.data_sets import Readers
 from jaxad.data.files.masks import check_labels
 from jaxad.data.files.splitting import Splitting, pick
@@ -31,7 +32,7 @@ from jaxad.types import Split
 _SPLIT_NAME = re.compile(r"train|val|test(_[\w.-]+)?")
 
 
-def open_external(data: ConfigDict, splitting: Splitting, *, test_only: bool) -> Readers:
+def open_external(data: ConfigDict, *, test_only: bool) -> Readers:
     """Calls the function that `config.data.name` names, and returns a reader for each split.
 
     With `test_only`, `train` and `val` are left out and may be missing.
@@ -75,7 +76,7 @@ def open_external(data: ConfigDict, splitting: Splitting, *, test_only: bool) ->
         )
     if "val" in readers:
         return readers
-    return _draw_val(readers, splitting, data.name)
+    return _draw_val(readers, settings.splitting(data), data.name)
 
 
 def _read(split: Split | Callable[[], Split], function: str, source: str) -> Split:

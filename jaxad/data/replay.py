@@ -40,11 +40,6 @@ if TYPE_CHECKING:  # it imports TensorFlow, which takes seconds
     from jaxad.data.published.manual import ManualBuilder
 
 
-def is_prepared(data: ConfigDict) -> bool:
-    """Whether the run's images reached jaxad prepared, so that new ones must be prepared too."""
-    return data_set_info(data.name).is_prepared
-
-
 def reading_of(data: ConfigDict) -> Reading:
     """Returns how the files of the run's data set were read; a UserError if it has no files."""
     reading = settings.reading(data, data_set_info(data.name).format_of_files)

@@ -136,17 +136,13 @@ def _open_tfds(data: ConfigDict, _: ReadOptions) -> Readers:
     )
 
 
-def _open_external(data: ConfigDict, options: ReadOptions) -> Readers:
-    return open_external(data, settings.splitting(data), test_only=options.test_only)
-
-
 _OPENERS: Mapping[str, Callable[[ConfigDict, ReadOptions], Readers]] = {
     "generated": _open_generated,
     "npz": _open_npz,
     "files": _open_files,
     "published": _open_published,
     "tfds": _open_tfds,
-    "external": _open_external,
+    "external": lambda data, options: open_external(data, test_only=options.test_only),
 }
 
 

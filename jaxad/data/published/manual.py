@@ -22,7 +22,7 @@ from jaxtyping import Shaped
 
 from jaxad.data.data_sets import DATA_SETS
 from jaxad.data.files.formats import Kind
-from jaxad.data.files.items import Item, Reading
+from jaxad.data.files.items import Item, Reading, files_of
 from jaxad.data.files.mask_search import refuse_masks
 from jaxad.data.files.reading import FilesSummary, read_items
 from jaxad.data.files.splitting import Splitting, with_val
@@ -68,7 +68,7 @@ class ManualConfig(tfds.core.BuilderConfig):
 
 
 def make_config(choices: Choices, files: str = "") -> ManualConfig:
-    """Makes a config whose name changes with the settings and with `files`, a digest of files."""
+    """Makes a config whose name changes with the settings and `files`, a text on the files."""
     size = choices.preparation.image_size
     # These two settings do not change what is cached: skipped files are kept by name, and a cache
     # that was made with `skip` is refused with `raise`.
@@ -293,9 +293,6 @@ def config_for(builder: type[ManualBuilder], root: Path, choices: Choices) -> Ma
     """
     splits = builder.splits(root, choices)
     items = [(split, item) for split in splits for item in splits[split]]
-    paths = [
-        path for _, item in items for path in (*item.paths, *([item.mask] if item.mask else []))
-    ]
     rows = [(split, item.id, item.group, item.label, item.normal_only) for split, item in items]
-    config = make_config(choices, f"{fingerprint(root, paths)}{rows}")
+    config = make_config(choices, f"{fingerprint(root, files_of(splits.values()))}{rows}")
     return dataclasses.replace(config, splits=splits)
