@@ -168,10 +168,8 @@ def _leaks(
         examples = tuple(" = ".join([*ids[digest], *others[digest]]) for digest in shared)
         leaks.append(Leak("image", (first, second), count, examples))
     patients = tuple(sorted(set(splits[first].groups) & set(splits[second].groups)))
-    if by_spelling:
-        pairs = spelt_alike(named_patients(splits[first]), named_patients(splits[second]))
-    else:
-        pairs = []
+    named = (named_patients(splits[name]) for name in (first, second))
+    pairs = spelt_alike(*named) if by_spelling else []
     for examples in (patients, tuple(f"{patient} = {other}" for patient, other in pairs)):
         if examples:
             leaks.append(Leak("patient", (first, second), len(examples), examples))

@@ -41,7 +41,7 @@ if TYPE_CHECKING:  # it imports TensorFlow, which takes seconds
 
 
 def reading_of(data: ConfigDict) -> Reading:
-    """Returns how the files of the run's data set were read; a UserError if it has no files."""
+    """Returns how the files of the run's data set were read; raises a UserError if it has none."""
     reading = settings.reading(data, data_set_info(data.name).format_of_files)
     builder = _published_builder(data)
     return reading if builder is None else builder.reading_of(reading)

@@ -19,24 +19,24 @@ from jaxad.errors import UserError
 
 
 def preparation(data: ConfigDict) -> Preparation:
-    """How pixels become an image."""
+    """Returns how pixels become an image."""
     fields = data.preprocess.to_dict()
     return Preparation(image_size=data.image_size, channels=data.channels, **fields)
 
 
 def cutting(data: ConfigDict) -> Cutting:
-    """How volumes are cut into slices."""
+    """Returns how volumes are cut into slices."""
     return Cutting(**data.volume.to_dict())
 
 
 def splitting(data: ConfigDict) -> Splitting:
-    """How patients are assigned to splits."""
+    """Returns how patients are assigned to splits."""
     fields = [field.name for field in dataclasses.fields(Splitting)]
     return Splitting(**{name: data[name] for name in fields})
 
 
 def reading(data: ConfigDict, kind: Kind) -> Reading:
-    """How files of a kind are read."""
+    """Returns how files of a kind are read."""
     return Reading(kind, preparation(data), cutting(data), data.on_error)
 
 

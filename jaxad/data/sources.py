@@ -312,7 +312,7 @@ class DataSet:
 def check_split(
     split: Split, source: str, image_shape: tuple[int, int, int], *, normal: bool
 ) -> None:
-    """Checks the images, the ids and the labels of a split, which may have to be all `normal`.
+    """Checks the images, the ids and the labels of a split; with `normal`, all must be normal.
 
     Raises:
         UserError: the split is empty; an image is constant, of another shape or out of range; an id

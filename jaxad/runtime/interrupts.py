@@ -142,8 +142,8 @@ def deferred(*, sets_handlers: bool = True) -> Iterator[None]:
 
     Inside, `check` raises nothing and the watcher does not end the process on the first signal.
     Without `handled` (in a notebook or a script), SIGTERM and SIGHUP set the flag inside the block,
-    unless another library handles them (`sets_handlers`), as JAX in one of several processes;
-    Ctrl-C raises KeyboardInterrupt as usual.
+    and Ctrl-C raises KeyboardInterrupt as usual. `sets_handlers` is false if another library
+    handles these signals, as JAX in one of several processes.
     """
     is_outermost = _watcher is None and not _state.deferring
     in_main_thread = threading.current_thread() is threading.main_thread()
@@ -179,9 +179,9 @@ def acknowledge() -> None:
 def finish(code: int, *, at_once: bool = True) -> None:
     """Ends the process with this code if a signal has arrived; call it when the command is done.
 
-    From now on, signals do not change the exit code. An interrupted process ends here, `at_once`:
-    threads of libraries that were interrupted can make an ordinary exit hang or crash. But one of
-    several processes needs an ordinary exit, to disconnect from the others.
+    From now on, signals do not change the exit code. With `at_once`, an interrupted process ends
+    here: threads of libraries that were interrupted can make an ordinary exit hang or crash. But
+    one of several processes needs an ordinary exit, to disconnect from the others.
     """
     if _state.name and at_once:
         _flush()

@@ -10,6 +10,7 @@ at every read.
 import contextlib
 import errno
 import logging
+import operator
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ logger = logging.getLogger(__name__)
 
 #: The metric of the best checkpoint; lower is better.
 VALIDATION_LOSS = "validation_loss"
+_validation_loss = operator.itemgetter(VALIDATION_LOSS)
 
 _DIGESTS = "digests"
 
@@ -47,11 +49,6 @@ class _Manager(ocp.CheckpointManager):
             return super().metrics(step)
         except (OSError, ValueError):
             return None
-
-
-def _as_template(tree: Tree) -> Tree:
-    """Returns NumPy arrays of the tree's shapes and dtypes, so that Orbax restores to the host."""
-    return jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), tree)
 
 
 class Checkpoints:
@@ -318,10 +315,11 @@ class Checkpoints:
                     "the version of jaxad that wrote it, or move this one folder away to use an "
                     "older one."
                 )
-        arguments = {
-            name: ocp.args.StandardRestore(_as_template(like)) for name, like in likes.items()
-        }
-        items = self._read(step, arguments)
+        # With NumPy arrays, Orbax restores to the host.
+        templates = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), dict(likes))
+        items = self._read(
+            step, {name: ocp.args.StandardRestore(tree) for name, tree in templates.items()}
+        )
         for name in likes:
             path = array_digests.first_changed(digests[name], items[name])
             if path is not None:
@@ -373,7 +371,3 @@ def _only_this_process() -> ocp.options.MultiprocessingOptions:
     return ocp.options.MultiprocessingOptions(
         primary_host=index, active_processes={index}, barrier_sync_key_prefix=f"process-{index}"
     )
-
-
-def _validation_loss(metrics: Mapping[str, float]) -> float:
-    return metrics[VALIDATION_LOSS]

@@ -148,8 +148,8 @@ class Workdir:
         """Creates the folder if needed and checks that it can be written.
 
         Raises:
-            UserError: it cannot be written, or has a name that checkpoints cannot be written under
-                although it is `for_checkpoints`.
+            UserError: it cannot be written, or, with `for_checkpoints`, has a name under which no
+                checkpoints can be written.
             RunError: the disk is full.
         """
         if for_checkpoints:

@@ -15,7 +15,8 @@ from jaxad.storage.paths import expand
 def check_apart(path: Path, root: str, *, is_npz: bool) -> None:
     """Checks that the normal images at a path are not a run's own data.
 
-    The run's data are at `root`, as its config names it; with `is_npz`, only its `.npz` files are.
+    The run's data are at `root`, as its config names it; with `is_npz`, they are only the `.npz`
+    files there.
 
     Raises:
         UserError: the path lies in the run's data, holds them, or lists a file of theirs.
@@ -54,7 +55,7 @@ def _first_below(paths: Iterable[Path], folders: Collection[Path]) -> Path | Non
 
 
 def check_one_class(root: Path, paths: Sequence[Path], splitting: Splitting) -> None:
-    """Checks that names of folders do not separate files, or DICOM series, into normal and others.
+    """Checks that names of folders do not divide files or DICOM series into normal and other ones.
 
     Raises:
         UserError: some files lie in a folder whose name says that they are normal, and some do not.

@@ -29,7 +29,7 @@ class Frame:
         spacing: tuple[float, float] = (1.0, 1.0),
         field_of_view: float = 0.0,
     ) -> "Frame":
-        """Returns the frame for planes of a shape (rows, columns) and a spacing of these in mm.
+        """Returns the frame for planes of a shape, with the spacing of rows and of columns in mm.
 
         The field of view is the side of the square in mm, around the middle of the plane; 0: the
         longer or the shorter side of the plane, as `settings.square` says.

@@ -103,8 +103,8 @@ def marked_pixels(
 
     They do if the mask holds 0 and one other value, class numbers, or grey levels that each fill an
     area (of more than `_FEW_CLASSES` class numbers, half must fill one). JPEG and smooth resizing
-    leave levels that occur along edges only. A file format may be lossy, and values may stand for
-    colours, so that they are no class numbers.
+    leave levels that occur along edges only. With `is_lossy`, the file format changes values; with
+    `is_colour`, each value stands for a colour and is no class number.
 
     Raises:
         DataError: a value is negative or not a number, or the mask has a soft edge.

@@ -60,7 +60,7 @@ def load_photograph(name: str) -> Float[np.ndarray, "h w"]:
 def draw_patch(generator: np.random.Generator, samples: int) -> Float[np.ndarray, "n n"]:
     """Draws a random piece of a random photograph, n samples a side: rotated and perhaps mirrored.
 
-    The grey levels in [0, 1] are the first of a few crops with enough contrast, or the one with
+    Returns grey levels in [0, 1]: the first of a few crops with enough contrast, or the one with
     most.
     """
     names = list(PHOTOGRAPHS)
