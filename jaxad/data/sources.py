@@ -9,7 +9,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from jaxad.data import settings
-from jaxad.data.data_sets import TFDS, Readers, data_set_info
+from jaxad.data.data_sets import Readers, data_set_info
 from jaxad.data.external import open_external
 from jaxad.data.files.folders import read_folder
 from jaxad.data.files.items import files_of
@@ -126,14 +126,7 @@ def _read_complete(read: Callable[[], Split]) -> Split:
 def _open_tfds(data: ConfigDict, _: ReadOptions) -> Readers:
     from jaxad.data.tfds import labels
 
-    return labels.open_labelled(
-        data.name.removeprefix(TFDS),
-        data.root,
-        data.normal_classes,
-        data.anomalous_classes,
-        settings.preparation(data),
-        settings.splitting(data),
-    )
+    return labels.open_labelled(data)
 
 
 _OPENERS: Mapping[str, Callable[[ConfigDict, ReadOptions], Readers]] = {
