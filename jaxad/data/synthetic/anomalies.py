@@ -103,15 +103,7 @@ def draw_lesions(
         level = _lesion_level(generator, subject, lesion, run)
         heights, rows, columns = grid_axes_mm(subject.brain.shape[-1])
         mottle = SplineField.draw(generator, _MOTTLE[0]).at((heights[slices], rows, columns))
-        signal[slices] = _apply_lesion(
-            signal[slices],
-            subject.brain[slices],
-            subject.white[slices],
-            subject.mean,
-            lesion,
-            level,
-            mottle,
-        )
+        signal[slices] = _apply_lesion(signal[slices], subject, slices, lesion, level, mottle)
         mask[slices] = (level > 0) & subject.brain[slices]
     return signal, mask
 
@@ -175,9 +167,8 @@ def _lesion_level(
 
 def _apply_lesion(
     signal: Float[np.ndarray, "n s s"],
-    brain: Bool[np.ndarray, "n s s"],
-    white: Float[np.ndarray, "n s s"],
-    brain_mean: float,
+    subject: Subject,
+    slices: slice,
     lesion: _Lesion,
     level: Float[np.ndarray, "n s s"],
     mottle: Float[np.ndarray, "n s s"],
@@ -187,6 +178,7 @@ def _apply_lesion(
     `level` is the depth below the lesion's border in mm, `mottle` the variation inside it, a smooth
     field of standard deviation 1.
     """
+    brain = subject.brain[slices]
     core = np.clip(0.5 + level / _BORDER_MM, 0, 1)
     factor = lesion.factor * (1 + _MOTTLE[1] * mottle)
     if lesion.rim is not None:
@@ -194,7 +186,7 @@ def _apply_lesion(
         # A rim is thin or missing in places.
         factor += (lesion.rim - factor) * ring * np.clip(0.7 + 0.3 * mottle, 0, 1)
     # Oedema spreads through white matter rather than cortex.
-    falling = np.clip(1 + level / lesion.oedema_width, 0, 1) * (0.3 + 0.7 * white)
+    falling = np.clip(1 + level / lesion.oedema_width, 0, 1) * (0.3 + 0.7 * subject.white[slices])
     around = 1 - (1 - lesion.oedema) * falling
     # Inside a lesion most of the anatomy is replaced by an intensity between that of the
     # surroundings and that of the whole brain.
@@ -203,7 +195,7 @@ def _apply_lesion(
     smooth /= np.maximum(
         ndimage.gaussian_filter(brain.astype(np.float32), (0, spread, spread)), 0.1
     )
-    tissue = signal + 0.8 * core * ((smooth + brain_mean) / 2 - signal)
+    tissue = signal + 0.8 * core * ((smooth + subject.mean) / 2 - signal)
     return (brain * tissue * (core * factor + (1 - core) * around)).astype(np.float32)
 
 
