@@ -2,9 +2,9 @@
 
 import collections
 import contextlib
-import dataclasses
 import functools
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import joblib
 import numpy as np
@@ -52,11 +52,12 @@ def read_items(
     with tqdm(total=len(items), desc=progress, unit=unit, disable=is_silent) as bar:
         index = 0
         for chunk in chunks:
-            for rows in chunk:
-                if shared is not None and not rows.error and not len(rows.images):
-                    images = np.asarray(shared)[index : index + 1]
-                    rows = dataclasses.replace(rows, images=images)
-                yield rows
+            for result in chunk:
+                if isinstance(result, Rows) or shared is None:
+                    yield result
+                else:
+                    item, image = items[index], np.asarray(shared)[index : index + 1]
+                    yield Rows(item, image, np.array([item.label or 0], np.int32), **result)
                 index += 1
             bar.update(len(chunk))
             interrupts.check()
@@ -68,18 +69,21 @@ def _are_few(items: Sequence[Item], reading: Reading) -> bool:
 
 def _read_chunk(
     items: Sequence[Item], reading: Reading, shared: np.memmap | None, start: int
-) -> list[Rows]:
-    """Reads items; the rows of one whose image is put into the shared array hold no image."""
+) -> list[Any]:
+    """Returns the `Rows` of items, or, for an image in the shared array, their other fields."""
     if shared is not None:
         _keep_freed_memory()
         shared = shared if reserve(shared, start, len(items)) else None
-    results = []
+    results: list[Any] = []
     for index, item in enumerate(items, start):
         rows = read_item(item, reading)
-        if shared is not None and len(rows.images) == 1 and rows.images.dtype == shared.dtype:
+        fits = shared is not None and len(rows.images) == 1 and rows.images.dtype == shared.dtype
+        if shared is not None and fits:
             shared[index] = rows.images[0]
-            rows = dataclasses.replace(rows, images=rows.images[:0])
-        results.append(rows)
+            fields = ("masks", "size", "lowest", "highest")
+            results.append({name: getattr(rows, name) for name in fields})
+        else:
+            results.append(rows)
     return results
 
 
