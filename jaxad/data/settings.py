@@ -1,4 +1,7 @@
-"""The settings by which files are read, from `config.data`, and the checks of `config.data`."""
+"""The settings of the readers of files, from `config.data`, and its checks.
+
+Every function raises a UserError for values that are not allowed.
+"""
 
 import dataclasses
 
@@ -16,40 +19,24 @@ from jaxad.errors import UserError
 
 
 def preparation(data: ConfigDict) -> Preparation:
-    """Returns the settings by which pixels become an image.
-
-    Raises:
-        UserError: the percentiles are not a lower and an upper one.
-    """
+    """Returns how pixels become an image."""
     fields = data.preprocess.to_dict()
     return Preparation(image_size=data.image_size, channels=data.channels, **fields)
 
 
 def cutting(data: ConfigDict) -> Cutting:
-    """Returns the settings by which volumes are cut into slices.
-
-    Raises:
-        UserError: the slices are not (start, stop[, step]).
-    """
+    """Returns how volumes are cut into slices."""
     return Cutting(**data.volume.to_dict())
 
 
 def splitting(data: ConfigDict) -> Splitting:
-    """Returns the settings by which patients are assigned to splits.
-
-    Raises:
-        UserError: the pattern for patients is not a regular expression.
-    """
+    """Returns how patients are assigned to splits."""
     fields = [field.name for field in dataclasses.fields(Splitting)]
     return Splitting(**{name: data[name] for name in fields})
 
 
 def reading(data: ConfigDict, kind: Kind) -> Reading:
-    """Returns the settings by which files of a kind are read.
-
-    Raises:
-        UserError: see `preparation` and `cutting`.
-    """
+    """Returns how files of a kind are read."""
     return Reading(kind, preparation(data), cutting(data), data.on_error)
 
 

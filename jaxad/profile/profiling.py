@@ -301,7 +301,8 @@ def _times(seconds: Sequence[float], count: int) -> Times:
 
 def _sample(config: ConfigDict, program: Program, split: Split) -> tuple[Split, np.ndarray | None]:
     """Returns the images to train on, and their features if training reads them from its cache."""
-    few = _first(split, _BATCHES_OF_FEATURES * config.data.batch_size)
+    count = min(len(split), _BATCHES_OF_FEATURES * config.data.batch_size)
+    few = split.rows(np.arange(count))
     with tempfile.TemporaryDirectory() as folder:
         config = config.copy_and_resolve_references()
         if config.train.feature_cache != "off":
@@ -318,19 +319,6 @@ def _sample(config: ConfigDict, program: Program, split: Split) -> tuple[Split, 
         if features is None:
             return split, None
         return few, np.array(features)  # a copy: the file is deleted with the folder
-
-
-def _first(split: Split, count: int) -> Split:
-    """Returns the first images of a split."""
-    return dataclasses.replace(
-        split,
-        images=split.images[:count],
-        labels=split.labels[:count],
-        ids=split.ids[:count],
-        groups=split.groups[:count],
-        masks=None if split.masks is None else split.masks[:count],
-        positions=None if split.positions is None else split.positions[:count],
-    )
 
 
 def measured_peak(parallel: Parallel, precision: str) -> Peak:

@@ -24,12 +24,8 @@ _LEFTOVERS = (
 def atomic_write(path: Path, mode: str = "w", *, by_all: bool = False) -> Iterator[IO[Any]]:
     """Opens a temporary file beside `path` and renames it to `path` when the block succeeds.
 
-    Only the first of several processes writes; what the others write is discarded.
-
-    Args:
-        path: the file; its folder is created.
-        mode: `w` for UTF-8 text, `wb` for bytes.
-        by_all: let every process write, because each has a file of its own.
+    The mode is `w` for UTF-8 text or `wb` for bytes. Only the first of several processes writes,
+    and what the others write is discarded, unless `by_all`: each then has a file of its own.
     """
     if not by_all and not processes.is_first():
         with io.BytesIO() if "b" in mode else io.StringIO() as nowhere:
@@ -80,11 +76,7 @@ def write_json(path: Path, value: Mapping[str, Any], *, by_all: bool = False) ->
 
 
 class Workdir:
-    """The folder of a run and the paths in it.
-
-    Args:
-        path: the folder; a leading `~` is expanded.
-    """
+    """The folder of a run, with a leading `~` expanded, and the paths in it."""
 
     def __init__(self, path: str | os.PathLike[str]):
         self.path = expand(path, "workdir")
@@ -155,11 +147,9 @@ class Workdir:
     def check_writable(self, *, for_checkpoints: bool = False) -> None:
         """Creates the folder if needed and checks that it can be written.
 
-        Args:
-            for_checkpoints: also check that its name is one that checkpoints can be written under.
-
         Raises:
-            UserError: it cannot be written, or no checkpoint can be written under its name.
+            UserError: it cannot be written, or, with `for_checkpoints`, has a name under which no
+                checkpoints can be written.
             RunError: the disk is full.
         """
         if for_checkpoints:

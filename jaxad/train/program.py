@@ -38,7 +38,7 @@ def num_train_steps(config: ConfigDict, num_examples: int) -> int:
     """
     if isinstance(make_model(config), FittedModel):
         return FITTED_STEP
-    per_epoch = batching.steps_per_epoch(num_examples, config.data.batch_size)
+    per_epoch = num_examples / config.data.batch_size
     return max(1, round(config.train.num_epochs * per_epoch))
 
 
