@@ -56,91 +56,65 @@ class _Posterior(nn.Module):
 
 
 class Modules(nn.Module):
-    """Networks of Figure 1 that are in `parts`; implements `decomposition.Branches`."""
+    """Networks of Figure 1 that the system has; implements `decomposition.Branches`."""
 
-    parts: Parts
-    widths: tuple[int, ...]
-    depths: tuple[int, ...]
-    latent_channels: tuple[int, ...]
-    condition_z2: bool
-    image_channels: int
-    norm: str
+    system: "HierarchicalVAE"
     train: bool
-    axis_name: str | None
-    dtype: DTypeLike
+
+    @property
+    def parts(self) -> Parts:
+        return self.system.parts
 
     def setup(self) -> None:
-        common: dict[str, Any] = {
-            "norm": self.norm,
-            "activation": nn.leaky_relu,
-            "train": self.train,
-            "axis_name": self.axis_name,
-            "dtype": self.dtype,
-        }
+        system, dtype = self.system, self.system.dtype
+        axis_name = system.axis_name if self.train else None
+        common: Any = (system.norm, nn.leaky_relu, self.train, axis_name, dtype)
 
         def down(features: int, depth: int) -> blocks.Down:
-            return blocks.Down(features=features, depth=depth, **common)
+            return blocks.Down(depth, *common, features=features)
 
         def up(features: int, depth: int) -> blocks.Up:
-            return blocks.Up(features=features, depth=depth, **common)
+            return blocks.Up(depth, *common, features=features)
 
-        half, quarter = self.widths[:2]
-        depth_half, depth_quarter = self.depths[:2]
+        half, quarter = system.widths[:2]
+        depth_half, depth_quarter = system.depths[:2]
+        image_channels = system.image_shape[-1]
         self.stem = nn.Sequential(
             [down(half, depth_half), nn.leaky_relu, down(quarter, depth_quarter), nn.leaky_relu]
         )
         if self.parts.z1:
-            eighth, sixteenth = self.widths[2:]
-            depth_eighth, depth_sixteenth = self.depths[2:]
-            self.high_encoder = nn.Sequential(
-                [
-                    down(eighth, depth_eighth),
-                    nn.leaky_relu,
-                    down(sixteenth, depth_sixteenth),
-                    nn.leaky_relu,
-                ]
-            )
-            self.high_posterior = _Posterior(self.latent_channels[0])
-            self.trunk = nn.Sequential(
-                [
-                    nn.Dense(sixteenth, dtype=self.dtype),
-                    up(eighth, depth_sixteenth),
-                    up(quarter, depth_eighth),
-                ]
-            )
+            eighth, sixteenth = system.widths[2:]
+            depth_eighth, depth_sixteenth = system.depths[2:]
+            finer, coarser = down(eighth, depth_eighth), down(sixteenth, depth_sixteenth)
+            self.high_encoder = nn.Sequential([finer, nn.leaky_relu, coarser, nn.leaky_relu])
+            self.high_posterior = _Posterior(system.latent_channels[0])
+            upsampling = [up(eighth, depth_sixteenth), up(quarter, depth_eighth)]
+            self.trunk = nn.Sequential([nn.Dense(sixteenth, dtype=dtype), *upsampling])
         if self.parts.x_high:
-            self.tail = nn.Sequential(
-                [up(half, depth_quarter), up(self.image_channels, depth_half)]
-            )
+            self.tail = nn.Sequential([up(half, depth_quarter), up(image_channels, depth_half)])
         if self.parts.z2:
-            self.low_encoder = nn.Sequential(
-                [nn.Conv(quarter, (3, 3), dtype=self.dtype), nn.leaky_relu]
-            )
-            self.low_posterior = _Posterior(self.latent_channels[-1])
-            self.low_decoder = nn.Sequential(
-                [
-                    nn.Conv(quarter, (3, 3), dtype=self.dtype),
-                    up(half, depth_quarter),
-                    up(self.image_channels, depth_half),
-                ]
-            )
+            to_codes, from_codes = (nn.Conv(quarter, (3, 3), dtype=dtype) for _ in range(2))
+            self.low_encoder = nn.Sequential([to_codes, nn.leaky_relu])
+            self.low_posterior = _Posterior(system.latent_channels[-1])
+            upsampling = [up(half, depth_quarter), up(image_channels, depth_half)]
+            self.low_decoder = nn.Sequential([from_codes, *upsampling])
 
     def encode(self, x: Images) -> FeatureMap:
-        return self.stem(x.astype(self.dtype))
+        return self.stem(x.astype(self.system.dtype))
 
     def encode_high(self, features: FeatureMap) -> ops.DiagonalGaussian:
         return self.high_posterior(self.high_encoder(features))
 
     def decode_high(self, z1: Latent) -> tuple[FeatureMap, Images | None]:
-        u = self.trunk(z1.astype(self.dtype))
+        u = self.trunk(z1.astype(self.system.dtype))
         return u, ops.full_precision(self.tail(u)) if self.parts.x_high else None
 
     def encode_low(self, features: FeatureMap, u: FeatureMap | None) -> ops.DiagonalGaussian:
-        joined = _concatenate(features, u if self.condition_z2 else None)
+        joined = _concatenate(features, u if self.system.condition_z2 else None)
         return self.low_posterior(self.low_encoder(joined))
 
     def decode_low(self, z2: Latent, u: FeatureMap | None) -> Images:
-        return ops.full_precision(self.low_decoder(_concatenate(z2.astype(self.dtype), u)))
+        return ops.full_precision(self.low_decoder(_concatenate(z2.astype(self.system.dtype), u)))
 
     def __call__(self, x: Images, keys: ExampleKeys | None) -> Decomposition:
         return decompose(self, x, keys)
@@ -217,18 +191,7 @@ class HierarchicalVAE:
 
     def modules(self, *, train: bool) -> Modules:
         """Returns the networks in training or evaluation mode."""
-        return Modules(
-            parts=self.parts,
-            widths=self.widths,
-            depths=self.depths,
-            latent_channels=self.latent_channels,
-            condition_z2=self.condition_z2,
-            image_channels=self.image_shape[-1],
-            norm=self.norm,
-            train=train,
-            axis_name=self.axis_name if train else None,
-            dtype=self.dtype,
-        )
+        return Modules(self, train)
 
     def init_variables(self, key: Key[Array, ""]) -> Variables:
         """Returns fresh variables."""
@@ -291,10 +254,10 @@ class HierarchicalVAE:
 
         residual = energy(images - levels.x_hat)
         by_level = {"high": levels.x_high, "low": levels.x_low, "zero": parts.x_zero}
-        # A system of one level has no other image than its reconstruction.
-        shown, maps = {}, {}
-        if parts.x_zero is not None:
-            shown = by_level
+        maps = {}
+        if parts.x_zero is None:
+            by_level = {}  # a system of one level has no other image than its reconstruction
+        else:
             maps = {
                 "residual": residual,
                 "high": energy(images - levels.x_high),
@@ -305,7 +268,7 @@ class HierarchicalVAE:
             image=negative_elbo(terms),
             pixel=residual,
             components={**terms, "mse": jnp.mean((images - levels.x_hat) ** 2, axis=(1, 2, 3))},
-            reconstructions={**shown, "reconstruction": levels.x_hat},
+            reconstructions={**by_level, "reconstruction": levels.x_hat},
             maps=maps,
         )
 

@@ -2,6 +2,7 @@
 
 import abc
 import dataclasses
+import math
 from typing import ClassVar, Literal
 
 import jax
@@ -109,10 +110,8 @@ class PyramidSystem(PretrainedSystem):
     def _shapes(self) -> list[tuple[int, int, int]]:
         """(rows, columns, channels) of each level."""
         height, width, _ = self.image_shape
-        return [
-            (height // stride, width // stride, self._encoder.channels_at(stride))
-            for stride in self.strides
-        ]
+        channels = self._encoder.architecture.channels
+        return [(height // s, width // s, channels[s]) for s in self.strides]
 
     def features(self, variables: Variables, images: Images) -> Flat:
         """Returns the normalised features of all levels, flattened and concatenated; float32."""
@@ -126,7 +125,7 @@ class PyramidSystem(PretrainedSystem):
 
     def _normalise(self, level: FeatureMap, stride: int) -> FeatureMap:
         """Divides a level by the standard deviation that its features have on photographs."""
-        return level / self._encoder.deviation_at(stride)
+        return level / self._encoder.architecture.deviations[stride]
 
     def _levels(self, features: Flat) -> Levels:
         """Splits `features` into the maps of each level."""
@@ -152,18 +151,15 @@ class PyramidSystem(PretrainedSystem):
     @property
     def _num_places(self) -> int:
         """Places of the finest level."""
-        rows, columns = self._grid
-        return rows * columns
+        return math.prod(self._grid)
 
     def _join(self, levels: Levels, method: Literal["linear", "nearest"]) -> FeatureMap:
         """Upsamples all levels to the finest one and concatenates their channels."""
-        return jnp.concatenate(
-            [
-                jax.image.resize(level, (level.shape[0], *self._grid, level.shape[3]), method)
-                for level in levels
-            ],
-            axis=-1,
-        )
+        resized = [
+            jax.image.resize(level, (level.shape[0], *self._grid, level.shape[3]), method)
+            for level in levels
+        ]
+        return jnp.concatenate(resized, axis=-1)
 
     def _draw_map(self, distances: Float[Array, "batch places"]) -> PixelMap:
         """Upsamples the distances of the finest level's positions (bilinear) and smooths them."""

@@ -22,15 +22,9 @@ activation = partial(nn.leaky_relu, negative_slope=0.2)
 
 
 class _Network(nn.Module):
-    """Base of encoders and generators.
+    """Base of encoders and generators; see `LatentSystem` for the fields.
 
-    Attributes:
-        widths: channels after each halving of height and width.
-        depth: residual 3x3 convolutions at each resolution except those next to the image.
-        norm: kind of normalisation, one of `jaxad.nn.blocks.NORMS`.
-        train: whether batch norm uses the batch's statistics.
-        axis_name: axis that batch norm averages over in training.
-        dtype: dtype of the convolutions; outputs are float32.
+    With `train`, batch norm uses the batch's statistics. Outputs are float32.
     """
 
     widths: tuple[int, ...]
@@ -46,9 +40,8 @@ class _Network(nn.Module):
     def _resample(
         self, block: type[blocks.Down] | type[blocks.Up], x: FeatureMap, features: int, depth: int
     ) -> Float[Array, "batch _ _ _"]:
-        return block(
-            features, depth, self.norm, activation, self.train, self.axis_name, self.dtype
-        )(x)
+        common = (self.norm, activation, self.train, self.axis_name, self.dtype)
+        return block(depth, *common, features=features)(x)
 
 
 class Encoder(_Network):
