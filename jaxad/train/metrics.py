@@ -84,21 +84,15 @@ def _means(rows: Sequence[Mapping[str, Any]]) -> Row:
 
 
 def check_finite(
-    step: int,
-    seeds: Sequence[int],
-    rows: Sequence[Mapping[str, Any]],
-    last_saved: int | None,
+    step: int, seeds: Sequence[int], rows: Sequence[Mapping[str, Any]], last_saved: int | None
 ) -> None:
     """Raises a RunError if a metric of a seed is not finite; names the first such term."""
     for seed, row in zip(seeds, rows, strict=True):
         # A term comes before the loss that sums it: the message is to name the term.
         for name in sorted(row, key=lambda name: "term/" not in name):
             if not np.isfinite(row[name]):
-                good = (
-                    "there is no checkpoint yet"
-                    if last_saved is None
-                    else f"the last good checkpoint is step {last_saved}"
-                )
+                good = f"the last good checkpoint is step {last_saved}"
+                good = "there is no checkpoint yet" if last_saved is None else good
                 raise RunError(
                     f"step {step}: {name} is {float(row[name])} (seed {seed}); the run stops; "
                     f"{good}. Try a smaller config.optim.learning_rate or a "
@@ -121,9 +115,10 @@ def validate(
     Returns:
         A row for each seed; None if a signal asks to stop.
     """
+    arrays = {"label": split.labels, **({} if features is None else {"features": features})}
     batches = batching.eval_batches(
         split.images,
-        {"label": split.labels, **({} if features is None else {"features": features})},
+        arrays,
         batch_size=batch_size * len(program.parallel.devices),
         process_index=jax.process_index(),
         process_count=jax.process_count(),
