@@ -64,11 +64,7 @@ class Audit:
 
 
 def make_audit(
-    runs: Runs,
-    scored: Scored,
-    data_set: DataSet,
-    trivial: TrivialScores,
-    split: str,
+    runs: Runs, scored: Scored, data_set: DataSet, trivial: TrivialScores, split: str
 ) -> Audit | None:
     """The audit of a test split from finished runs; None if the split has only one class.
 

@@ -21,14 +21,7 @@ BASELINES = (PIXEL_STATISTICS, LINEAR_BASELINE)
 
 @dataclasses.dataclass(frozen=True)
 class PlannedRun:
-    """One run of a study.
-
-    Attributes:
-        experiment: its name in the study.
-        seed: its random seed.
-        config: its complete config.
-        workdir: `runs/<experiment>/seed_<seed>` in the study's folder.
-    """
+    """One run of a study, in `runs/<experiment>/seed_<seed>` of the study's folder."""
 
     experiment: str
     seed: int
@@ -129,10 +122,9 @@ def sizes(runs: Runs) -> dict[str, Size]:
     for name, (run, *_) in runs.items():
         model = make_model(run.config)
         variables = jax.eval_shape(model.init_variables, jax.random.key(0))
-        counts = {
-            collection: sum(leaf.size for leaf in jax.tree.leaves(tree))
-            for collection, tree in variables.items()
-        }
-        parameters = counts.pop("params")
-        result[name] = Size(parameters, sum(counts.values()), model.num_latents)
+        total, parameters = (
+            sum(leaf.size for leaf in jax.tree.leaves(tree))
+            for tree in (variables, variables["params"])
+        )
+        result[name] = Size(parameters, total - parameters, model.num_latents)
     return result
