@@ -69,13 +69,8 @@ class AEFlow(PretrainedSystem):
     """AE-FLOW as a `jaxad.types.TrainedModel` and `jaxad.types.PretrainedModel`.
 
     Attributes:
-        num_blocks: blocks of the flow; this and the next five are those of
+        num_blocks: blocks of the flow; this and the next five are documented in
             `jaxad.nn.flow.FlowSettings`.
-        subnet: kind of subnet.
-        permutation: kind of permutation between blocks.
-        moves: half that a coupling changes.
-        output_scale: factor of a subnet's output.
-        global_scale: factor of the actnorm's softplus.
         decoder_widths: channels after the decoder's first three doublings; () for 1/2, 1/4 and
             1/16 of the features', rounded up to multiples of 16: the paper's 512, 256, 64 of 1024.
         alpha: weight of the flow in the loss.

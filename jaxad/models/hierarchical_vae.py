@@ -12,7 +12,6 @@ from typing import Annotated, Any, ClassVar
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Key
 
 from jaxad.errors import UserError
@@ -29,7 +28,7 @@ from jaxad.models.decomposition import (
     weighted_sum,
 )
 from jaxad.nn import blocks, networks, ops
-from jaxad.nn.fields import Interval, OneOf, check_fields, check_halvings
+from jaxad.nn.fields import Interval, OneOf, SystemFields, check_halvings
 from jaxad.types import Batch, ExampleKeys, Images, LossAux, PerExample, Scores, Variables
 
 FeatureMap = Float[Array, "batch rows columns features"]
@@ -120,12 +119,11 @@ class Modules(nn.Module):
         return decompose(self, x, keys)
 
 
-@dataclasses.dataclass(frozen=True)
-class HierarchicalVAE:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class HierarchicalVAE(SystemFields):
     """pchVAE as a `jaxad.types.TrainedModel`; its subclasses have fewer parts.
 
     Attributes:
-        image_shape: (H, W, C); H and W are multiples of 16 (of 4 without a high level).
         widths: channels at H/2, H/4, H/8 and H/16 (the first two without a high level).
         depths: residual 3x3 convolutions per block at the same resolutions.
         latent_channels: channels of z1, at H/16, and of z2, at H/4, for the levels in `parts`.
@@ -135,14 +133,11 @@ class HierarchicalVAE:
         score_samples: draws of the latents that a score averages over; 0 takes the latents at
             their posterior means.
         norm: kind of normalisation.
-        dtype: dtype of the convolutions; parameters, posteriors and likelihoods stay float32.
-        axis_name: axis that batch statistics are averaged over; see `jaxad.types.Model`.
     """
 
     networks: ClassVar[Mapping[str, str]] = networks.ONE_LOSS
     parts: ClassVar[Parts] = Parts()
 
-    image_shape: tuple[int, int, int]
     widths: Annotated[tuple[int, ...], Interval("[1, inf)")]
     depths: Annotated[tuple[int, ...], Interval("[0, inf)")]
     latent_channels: Annotated[tuple[int, ...], Interval("[1, inf)")]
@@ -151,8 +146,6 @@ class HierarchicalVAE:
     condition_z2: bool = True
     score_samples: Annotated[int, Interval("[0, inf)")] = 0
     norm: Annotated[str, OneOf(blocks.NORMS)] = "none"
-    dtype: DTypeLike = jnp.float32
-    axis_name: str | None = None
 
     @property
     def score_weights(self) -> Mapping[str, float]:
@@ -174,7 +167,7 @@ class HierarchicalVAE:
         )
 
     def __post_init__(self) -> None:
-        check_fields(self)
+        super().__post_init__()
         levels = max(self._halvings)
         check_halvings(self.image_shape, levels)
         lengths = {

@@ -7,13 +7,12 @@ from typing import ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
-from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Key
 
 from jaxad.errors import UserError
 from jaxad.nn import ops
 from jaxad.nn.backbones import Backbone
-from jaxad.nn.fields import check_fields
+from jaxad.nn.fields import SystemFields
 from jaxad.types import Batch, Images, Variables
 
 FeatureMap = Float[Array, "batch rows columns channels"]
@@ -28,28 +27,19 @@ _SMOOTHING = 4.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PretrainedSystem(abc.ABC):
+class PretrainedSystem(SystemFields, abc.ABC):
     """Base of a `jaxad.types.PretrainedModel`; the encoder's variables are `encoder`.
 
     Attributes:
-        image_shape: (H, W, C); H and W are multiples of every stride in use, C is 1 or 3.
         backbone: one of `jaxad.nn.backbones.ARCHITECTURES`.
         weights: source of the encoder's weights: "" for the ones that need no download, "random"
             for an untrained encoder, or a file or repository (`jaxad.nn.backbones.weights`).
-        dtype: dtype of convolutions; parameters and features stay float32.
-        axis_name: axis that batch statistics are averaged over; see `jaxad.types.Model`.
     """
 
     frozen_collections: ClassVar[tuple[str, ...]] = ("encoder",)
 
-    image_shape: tuple[int, int, int]
     backbone: str
     weights: str
-    dtype: DTypeLike = jnp.float32
-    axis_name: str | None = None
-
-    def __post_init__(self) -> None:
-        check_fields(self)
 
     @property
     @abc.abstractmethod
@@ -70,11 +60,9 @@ class PretrainedSystem(abc.ABC):
 
     def _batch_features(self, variables: Variables, batch: Batch) -> Features:
         """Returns the features that come with a batch, else computes them; without gradients."""
-        if "features" in batch:
-            features = batch["features"]
-        else:
-            features = self.features(variables, batch["image"])
-        return jax.lax.stop_gradient(ops.full_precision(features))
+        is_cached = "features" in batch
+        z = batch["features"] if is_cached else self.features(variables, batch["image"])
+        return jax.lax.stop_gradient(ops.full_precision(z))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

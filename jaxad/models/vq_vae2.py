@@ -18,11 +18,10 @@ from typing import Annotated, Any, ClassVar
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from jaxad.nn import blocks, networks, ops
-from jaxad.nn.fields import Interval, check_fields, check_halvings
+from jaxad.nn.fields import Interval, SystemFields, check_halvings
 from jaxad.nn.quantiser import Quantised, Quantiser
 from jaxad.types import Batch, ExampleKeys, Images, LossAux, PerExample, Scores, Variables
 
@@ -87,12 +86,11 @@ class Modules(nn.Module):
         return ops.full_precision(y), top_codes, bottom_codes
 
 
-@dataclasses.dataclass(frozen=True)
-class VQVAE2:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class VQVAE2(SystemFields):
     """VQ-VAE-2 as a `jaxad.types.TrainedModel`.
 
     Attributes:
-        image_shape: (H, W, C); H and W are multiples of 8.
         channels: channels of the features at H/4 and H/8.
         residual_blocks: blocks in each residual stack.
         residual_channels: hidden channels of a residual block.
@@ -100,13 +98,10 @@ class VQVAE2:
         code_dimension: channels of a code.
         decay: decay of the codebooks' moving averages.
         commitment: weight beta of the commitment terms.
-        dtype: dtype of the convolutions; parameters and codebooks stay float32.
-        axis_name: axis that codebook statistics are summed over; see `jaxad.types.Model`.
     """
 
     networks: ClassVar[Mapping[str, str]] = networks.ONE_LOSS
 
-    image_shape: tuple[int, int, int]
     channels: Annotated[int, Interval("[2, inf)")]
     residual_blocks: Annotated[int, Interval("[0, inf)")]
     residual_channels: Annotated[int, Interval("[1, inf)")]
@@ -114,11 +109,9 @@ class VQVAE2:
     code_dimension: Annotated[int, Interval("[1, inf)")]
     decay: Annotated[float, Interval("[0, 1)")]
     commitment: Annotated[float, Interval("[0, inf)")]
-    dtype: DTypeLike = jnp.float32
-    axis_name: str | None = None
 
     def __post_init__(self) -> None:
-        check_fields(self)
+        super().__post_init__()
         check_halvings(self.image_shape, 3)
 
     @property

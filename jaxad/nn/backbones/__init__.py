@@ -183,11 +183,7 @@ class Backbone:
         return self.init_variables(key) if where == RANDOM else self.read_variables(where)
 
     def read_variables(self, where: str) -> Tree:
-        """Reads pretrained weights.
-
-        Args:
-            where: see `jaxad.nn.backbones.weights.read_weights`; "" for weights that need no
-                download.
+        """Reads the pretrained weights of `read_weights(where)`; "" for those of `default_weights`.
 
         Raises:
             UserError: no weights are found, or they belong to another network; the message names

@@ -76,15 +76,7 @@ class FlowSettings:
 
 
 class _Subnet(nn.Module):
-    """Base of the networks that compute a coupling's scale and shift.
-
-    Attributes:
-        features: channels of the output.
-        train: whether batch norm uses the batch's statistics.
-        axis_name: axis that batch norm averages over in training.
-        dtype: dtype of the convolutions.
-        precision: precision of the convolutions.
-    """
+    """Base of the networks that compute a coupling's scale and shift: `features` channels."""
 
     features: int
     train: bool
