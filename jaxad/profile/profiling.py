@@ -50,12 +50,7 @@ class Times:
 
 @dataclasses.dataclass(frozen=True)
 class Peak:
-    """The fastest matrix product of all devices together.
-
-    Attributes:
-        flops_per_second: FLOP/s of all devices.
-        rows: rows of the square matrices that each device multiplied.
-    """
+    """FLOP/s of all devices in their fastest product of square matrices, and the rows of these."""
 
     flops_per_second: float
     rows: int
@@ -69,7 +64,6 @@ class PhaseProfile:
         networks: the networks that these updates train.
         updates: number of updates of this phase in the run.
         at_once: updates in a usual dispatch; the other values are of one update.
-        compile_seconds: seconds to compile the program.
         step: seconds of an update whose batch is on the devices.
         input_wait: seconds to wait for the next batch of the pipeline.
         host_to_device: seconds to copy a batch to the devices.
@@ -77,8 +71,7 @@ class PhaseProfile:
         costs: costs on one device, with the batch in one part.
         achieved: FLOP/s of all devices in the median step; None if FLOPs are unknown.
         fraction_of_peak: `achieved` divided by the peak.
-        kinds: JAX primitive -> share of the time of operations; empty if unknown.
-        layers: layer -> share of the time of operations; empty if unknown.
+        kinds, layers: shares of the time of operations; see `time_shares.shares`.
     """
 
     networks: Phase
@@ -103,9 +96,7 @@ class Profile:
     Attributes:
         about: the config and the machine.
         parameters: number of parameters, without a frozen encoder's.
-        peak: the peak, measured in the same process.
-        phases: the phases in their order.
-        images_per_second: images per second of the whole run, without validation and checkpoints.
+        images_per_second: that of the whole run, without validation and checkpoints.
     """
 
     about: Mapping[str, Any]

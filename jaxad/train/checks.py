@@ -24,10 +24,8 @@ _ANY_NUMBER_OF_STEPS = 1000
 def check(config: ConfigDict, *, is_of_study: bool = False) -> None:
     """Checks the config of a run to train.
 
-    Args:
-        config: of the run.
-        is_of_study: whether all experiments of a study have the same `config.train.num_epochs`,
-            so that it may be set although a system does not use it.
+    With `is_of_study`, all experiments have the same `config.train.num_epochs`, which may be set
+    although a system does not use it.
 
     Raises:
         UserError: a value is not allowed, the devices cannot share the batch, or the model, its

@@ -81,7 +81,8 @@ def cached_features(
         _log("not used, this user has no home folder; set config.train.feature_cache to a folder.")
         return {}
     encoders = [[of_seed[name] for name in model.frozen_collections] for of_seed in variables]
-    if not all(_equal(encoders[0], other) for other in encoders[1:]):
+    equal = [jax.tree.map(np.array_equal, encoders[0], other) for other in encoders[1:]]
+    if not all(jax.tree.leaves(equal)):
         _log("not used, every seed has an encoder of its own.")
         return {}
     if images_change:
@@ -94,10 +95,6 @@ def cached_features(
     # All processes or none: cached features are rounded, and need a different program.
     in_all = {name: all(processes.of_all(x is not None)) for name, x in features.items()}
     return {name: array for name, array in features.items() if array is not None and in_all[name]}
-
-
-def _equal(one: Tree, other: Tree) -> bool:
-    return all(jax.tree.leaves(jax.tree.map(np.array_equal, one, other)))
 
 
 class Encoder:

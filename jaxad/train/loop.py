@@ -6,7 +6,7 @@ and `Outputs` writes to all their folders; the loop is that of one seed.
 
 import contextlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -112,9 +112,14 @@ class _Training:
         boundaries = (train.log_every_steps, train.checkpoint_every_steps)
         size = train.steps_per_dispatch
         plan = list(dispatches(self._program.phases, self._step, size, boundaries))
+        counts = [count for _, count in plan]
+        seeds, split, features = self._program.seeds, self._splits["train"], self._features
+        batches = self._program.parallel.prefetch(
+            train_batches(self._config, seeds, split, self._step, counts, features.get("train"))
+        )
         self._metrics.restart_clock()
         with self._progress_bar() as bar, contextlib.ExitStack() as stack:
-            for dispatch, batch in zip(plan, self._batches(plan), strict=True):
+            for dispatch, batch in zip(plan, batches, strict=True):
                 is_first = not self._called
                 self._update(dispatch, batch)
                 if is_first:  # from now on there is something to save
@@ -137,18 +142,6 @@ class _Training:
                 self._outputs.log_stop(self._step, self._program.num_steps)
                 return False
         return True
-
-    def _batches(self, plan: Sequence[tuple[Phase, int]]) -> Iterator[Tree]:
-        """Yields the batches of the dispatches, on the devices."""
-        batches = train_batches(
-            self._config,
-            self._program.seeds,
-            self._splits["train"],
-            self._step,
-            [count for _, count in plan],
-            self._features.get("train"),
-        )
-        return self._program.parallel.prefetch(batches)
 
     def _is_due(self, every: int) -> bool:
         """Tells whether something that happens every so many steps, and at the end, is due."""
@@ -176,13 +169,9 @@ class _Training:
 
     def _validate(self) -> list[Row] | None:
         """Computes the validation losses; None if a signal asks to stop."""
-        return validate(
-            self._program,
-            self._state,
-            self._splits["val"],
-            self._config.evaluate.batch_size,
-            self._features.get("val"),
-        )
+        split, features = self._splits["val"], self._features.get("val")
+        batch_size = self._config.evaluate.batch_size
+        return validate(self._program, self._state, split, batch_size, features)
 
     def _save(self, losses: list[Row] | None) -> None:
         """Saves a checkpoint; with validation losses it may become the best one."""

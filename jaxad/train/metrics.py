@@ -110,7 +110,7 @@ def validate(
         state: the state on the devices.
         split: the validation split.
         batch_size: images per device.
-        features: the features of the images, if they are cached.
+        features: those of the images, if they are cached.
 
     Returns:
         A row for each seed; None if a signal asks to stop.

@@ -50,11 +50,7 @@ def make_optimisers(
 ) -> dict[str, optax.GradientTransformation]:
     """The optimiser of each network; see `jaxad.types.TrainedModel.networks`.
 
-    Args:
-        optim: `config.optim`.
-        networks: the networks of the system.
-        params: parameters of the whole system.
-        phases: gives the number of updates of each network.
+    `params` are those of the whole system; `phases` give the number of updates of each network.
 
     Raises:
         UserError: see `make_optimiser` and `network_settings`; or `config.optim.networks` names a

@@ -20,7 +20,6 @@ class TrainState:
         step: updates done, int32 [].
         seed: seed of the training noise, uint32 []; part of the state so that one program can train
             several seeds.
-        params: the parameters.
         mutable: other collections (batch-norm statistics, codebooks), `{}` if none.
         opt_state: optimiser states by network, `{}` for a fitted model.
     """
