@@ -35,13 +35,11 @@ class Spread:
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One experiment on one test split.
+    """One experiment, or `LINEAR_BASELINE`, on one test split; by name of the metrics.
 
     Attributes:
-        experiment: its name in the study, or `LINEAR_BASELINE`.
-        metrics: metric -> its spread over runs.
-        differences: metric -> its difference from the reference; the reference itself has none.
-        size: the size of its system; None for the baseline.
+        differences: those from the reference; the reference itself has none.
+        size: the size of the system; None for the baseline.
         seconds: training time, the mean over runs; NaN for the baseline.
     """
 
@@ -57,7 +55,6 @@ class Table:
     """All experiments on one test split, best first.
 
     Attributes:
-        split: the name of the test split.
         references: metric -> the experiment that the others are compared with.
         metrics: the metrics that every experiment has.
         rows: the experiments, then the baseline.
