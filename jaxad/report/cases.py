@@ -96,9 +96,9 @@ def _contributions(files: SplitFiles, table: ScoreTable) -> dict[str, np.ndarray
 def cases_sheet(examples: Examples, kind: str) -> Figure:
     """The contact sheet of one kind of cases, the most extreme first."""
     rows = examples.ranked(kind)
+    kinds = ("normal", "anomalous")
     labels = [
-        f"{examples.ids[row]}\n{'anomalous' if examples.labels[row] else 'normal'}\n"
-        f"score {examples.scores[row]:,.5g}"
+        f"{examples.ids[row]}\n{kinds[examples.labels[row]]}\nscore {examples.scores[row]:,.5g}"
         for row in rows
     ]
     columns = sheet_columns(examples.images, examples, examples.masks)

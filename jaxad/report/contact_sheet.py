@@ -172,9 +172,9 @@ def data_set_sheet(splits: Mapping[str, Split]) -> Figure:
             rows = np.flatnonzero(split.labels == label)
             if not len(rows):
                 continue
+            labels.append(f"{name}\n{kind} ({len(rows):,})")
             spaced = np.linspace(0, len(rows) - 1, min(_DATA_SET_COLUMNS, len(rows)))
             rows = rows[spaced.round().astype(int)]
-            labels.append(f"{name}\n{kind} ({np.sum(split.labels == label):,})")
             row = np.full((_DATA_SET_COLUMNS, *split.images.shape[1:]), np.nan, np.float32)
             row[: len(rows)] = to_unit_interval(split.images[rows])
             outlined = np.zeros(row.shape[:3], np.uint8)

@@ -122,12 +122,8 @@ def heat_map(
 ) -> Figure:
     """Draws a value over two settings and writes it into each cell, the largest in bold.
 
-    Args:
-        values: the values; NaN is left empty.
-        rows: the values of the first setting, from bottom to top.
-        columns: the values of the second setting.
-        names: the names of both settings.
-        title: the title of the figure.
+    Rows and columns are the values of the two named settings; rows go from bottom to top. NaN is
+    left empty.
     """
     figure = new_figure(90 + 52 * len(columns), 110 + 34 * len(rows))
     axes = figure.add_subplot()

@@ -34,7 +34,7 @@ class Tables:
         Args:
             folder: the folder they are in.
             columns: the columns of `scores.csv`.
-            task: identifies detector, input and options; tables of another task are rejected.
+            task: identifies detector, input and options.
 
         Raises:
             UserError: the folder holds tables of another task, or damaged ones.
@@ -64,14 +64,10 @@ class Tables:
         self, rows: Iterable[Mapping[str, Any]], errors: Iterable[tuple[str, str]], items: int
     ) -> None:
         """Appends the rows and errors of the next `items` items."""
-        lines = {
-            SCORES: [[row[name] for name in self._columns] for row in rows],
-            ERRORS: [list(error) for error in errors],
-        }
-        for name, cells in lines.items():
-            path = self._folder / name
-            with naming(path), self._open(name, "a") as file:
-                file.write("".join(map(_line, cells)))
+        cells = ([row[name] for name in self._columns] for row in rows)
+        for name, lines in ((SCORES, cells), (ERRORS, errors)):
+            with naming(self._folder / name), self._open(name, "a") as file:
+                file.write("".join(map(_line, lines)))
                 file.flush()
                 os.fsync(file.fileno())
         self.num_done += items
