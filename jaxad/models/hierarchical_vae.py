@@ -123,6 +123,8 @@ class Modules(nn.Module):
 class HierarchicalVAE(SystemFields):
     """pchVAE as a `jaxad.types.TrainedModel`; its subclasses have fewer parts.
 
+    Height and width of images are multiples of 16 (of 4 without a high level).
+
     Attributes:
         widths: channels at H/2, H/4, H/8 and H/16 (the first two without a high level).
         depths: residual 3x3 convolutions per block at the same resolutions.

@@ -30,6 +30,8 @@ _SMOOTHING = 4.0
 class PretrainedSystem(SystemFields, abc.ABC):
     """Base of a `jaxad.types.PretrainedModel`; the encoder's variables are `encoder`.
 
+    Height and width are multiples of every stride in use; images have 1 or 3 channels.
+
     Attributes:
         backbone: one of `jaxad.nn.backbones.ARCHITECTURES`.
         weights: source of the encoder's weights: "" for the ones that need no download, "random"

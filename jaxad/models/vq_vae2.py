@@ -88,7 +88,7 @@ class Modules(nn.Module):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class VQVAE2(SystemFields):
-    """VQ-VAE-2 as a `jaxad.types.TrainedModel`.
+    """VQ-VAE-2 as a `jaxad.types.TrainedModel`; height and width are multiples of 8.
 
     Attributes:
         channels: channels of the features at H/4 and H/8.

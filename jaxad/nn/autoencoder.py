@@ -96,7 +96,7 @@ class LatentSystem(SystemFields):
     """Base of systems of convolutional encoders and generators that share their sizes.
 
     Attributes:
-        widths: channels after each halving of height and width.
+        widths: channels after each halving of height and width, multiples of 2 ** their number.
         depth: residual 3x3 convolutions at each resolution except the image's.
         latents: length of the vector between encoder and generator.
         norm: kind of normalisation, one of `jaxad.nn.blocks.NORMS`.

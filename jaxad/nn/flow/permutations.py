@@ -3,6 +3,8 @@
 All preserve volume. Their event is the channels alone: log-dets are [B, H, W], and zero.
 """
 
+import abc
+
 import distrax
 import jax
 import jax.numpy as jnp
@@ -54,10 +56,16 @@ def _take_channels(
 
 
 class _ChannelMap(distrax.Bijector):
-    """Base of the bijectors; subclasses have `_map` and its inverse `_map_back`."""
+    """Base of the bijectors: a subclass has the map and its inverse."""
 
     def __init__(self) -> None:
         super().__init__(event_ndims_in=1, is_constant_jacobian=True)
+
+    @abc.abstractmethod
+    def _map(self, x: FeatureMap) -> FeatureMap: ...
+
+    @abc.abstractmethod
+    def _map_back(self, y: FeatureMap) -> FeatureMap: ...
 
     def forward_and_log_det(self, x: FeatureMap) -> tuple[FeatureMap, LogDet]:
         return self._map(x), jnp.zeros(x.shape[:-1], x.dtype)
@@ -87,7 +95,8 @@ class ChannelReversal(_ChannelMap):
     def _map(self, x: FeatureMap) -> FeatureMap:
         return x[..., ::-1]
 
-    _map_back = _map
+    def _map_back(self, y: FeatureMap) -> FeatureMap:
+        return y[..., ::-1]
 
 
 class ChannelRotation(_ChannelMap):
