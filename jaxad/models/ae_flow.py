@@ -41,10 +41,7 @@ PlaceMap = Float[Array, "batch rows columns"]
 class Decoder(nn.Module):
     """Maps z' [B, H / 16, W / 16, C] to images [B, H, W, image_channels], with a linear output.
 
-    Attributes:
-        widths: channels after the first three doublings.
-        image_channels: channels of the image.
-        dtype: dtype of the convolutions.
+    `widths` are the channels after the first three doublings.
     """
 
     widths: tuple[int, ...]

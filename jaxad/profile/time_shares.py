@@ -26,10 +26,7 @@ BETWEEN_DEVICES = "(between devices)"
 
 
 def operation_seconds(folder: Path) -> dict[str, float]:
-    """Sums the seconds of each operation of the compiled program in a trace over devices.
-
-    Args:
-        folder: the folder that `jax.profiler.trace` wrote.
+    """Sums the seconds of each operation over devices, in a folder of `jax.profiler.trace`.
 
     Returns:
         HLO operation -> seconds; empty if the trace of the backend does not name operations.

@@ -231,11 +231,7 @@ class _Patient:
 
 
 def _write_patients(tables: Tables, detector: CalibratedDetector, output: Path) -> None:
-    """Writes `patients.csv` and reports where the results are.
-
-    Raises:
-        UserError: no image has a score.
-    """
+    """Writes `patients.csv` and reports the results; a UserError if no image has a score."""
     patients: dict[str, _Patient] = {}
     for row in tables.rows():
         # Back to float32: a score that ties with a normal one must still tie.

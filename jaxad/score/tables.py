@@ -22,11 +22,7 @@ _ERROR_COLUMNS = ("id", "error")
 
 
 class Tables:
-    """The tables `scores.csv` and `errors.csv` of a folder.
-
-    Attributes:
-        num_done: number of items in them.
-    """
+    """The tables `scores.csv` and `errors.csv` of a folder, which hold `num_done` items."""
 
     def __init__(self, folder: Path, columns: Sequence[str], task: Mapping[str, Any]):
         """Creates the tables, or opens those of an interrupted call.

@@ -20,12 +20,7 @@ WEIGHTS = np.linspace(0.0, 1.0, 11)
 
 @dataclasses.dataclass(frozen=True)
 class HeatMap:
-    """AUROC by training weight and score weight, the mean over the runs of an experiment.
-
-    Attributes:
-        values: AUROC, [R, C].
-        rows: the training weight of each row; columns are `WEIGHTS`.
-    """
+    """AUROC by training weight (rows) and score weight (columns, `WEIGHTS`), means over runs."""
 
     values: Float[np.ndarray, "rows columns"]
     rows: tuple[float, ...]

@@ -131,7 +131,9 @@ class FeatureCache:
         process that was killed meanwhile resumes where it was. If the disk is too small or cannot
         be written, a message says so and the result is None.
         """
-        shape = (len(split), *self._feature_shape())
+        image = jax.ShapeDtypeStruct((1, *self.model.image_shape), np.float32)
+        one = jax.eval_shape(self.model.features, self.variables, image)
+        shape = (len(split), *one.shape[1:])
         target = self.folder / self._key(split, shape)
         try:
             target.mkdir(parents=True, exist_ok=True)
@@ -144,10 +146,6 @@ class FeatureCache:
             reason = f"'{target}' cannot be used ({error.strerror})"
         _log(f"{name}: {reason}; training goes on without the cache.")
         return None
-
-    def _feature_shape(self) -> tuple[int, ...]:
-        image = jax.ShapeDtypeStruct((1, *self.model.image_shape), np.float32)
-        return jax.eval_shape(self.model.features, self.variables, image).shape[1:]
 
     def _key(self, split: Split, shape: tuple[int, ...]) -> str:
         """Digests everything that the features depend on."""
@@ -257,11 +255,7 @@ class _Files:
         return checksums[start] == _checksum(part)
 
     def start(self) -> None:
-        """Creates the partial file with the parts so far and allocates all of its space.
-
-        Raises:
-            _NoCache: it would take too much of the disk.
-        """
+        """Creates the partial file with the parts so far and allocates all of its space."""
         if self._current() == self._partial:
             return
         free = shutil.disk_usage(self.folder).free

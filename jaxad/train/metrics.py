@@ -20,9 +20,7 @@ Row = dict[str, float]
 class StepMetrics:
     """Collects the metrics of updates; they stay on the devices until they are read.
 
-    Args:
-        program: what computes the updates.
-        images_per_step: images in an update of all seeds.
+    `images_per_step` counts the images in an update of all seeds.
     """
 
     def __init__(self, program: Program, images_per_step: int) -> None:

@@ -83,11 +83,7 @@ def make_phases(
 
 
 def check_phases(phases: Phases) -> None:
-    """Checks that a schedule trains every network, and some network in every update.
-
-    Raises:
-        UserError: it does not.
-    """
+    """Raises a UserError unless every network is trained, and some network in every update."""
     num_steps = phases.num_steps
     for name, part in phases.parts.items():
         if not part.count(num_steps):
