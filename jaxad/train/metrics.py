@@ -89,8 +89,9 @@ def check_finite(
         # A term comes before the loss that sums it: the message is to name the term.
         for name in sorted(row, key=lambda name: "term/" not in name):
             if not np.isfinite(row[name]):
-                good = f"the last good checkpoint is step {last_saved}"
-                good = "there is no checkpoint yet" if last_saved is None else good
+                good = "there is no checkpoint yet"
+                if last_saved is not None:
+                    good = f"the last good checkpoint is step {last_saved}"
                 raise RunError(
                     f"step {step}: {name} is {float(row[name])} (seed {seed}); the run stops; "
                     f"{good}. Try a smaller config.optim.learning_rate or a "
