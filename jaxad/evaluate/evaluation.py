@@ -24,7 +24,7 @@ from jaxad.detector.restored import RestoredDetector, restore
 from jaxad.errors import RunError
 from jaxad.evaluate import decisions, examples, metrics
 from jaxad.evaluate.pixel_metrics import estimate_pixels
-from jaxad.evaluate.positions import CORRECTED_SCORE, position_corrected
+from jaxad.evaluate.positions import corrected_column
 from jaxad.evaluate.score_table import write_score_table
 from jaxad.evaluate.trivial import PIXEL_STATISTICS, TrivialScores
 from jaxad.runtime import interrupts, processes
@@ -78,24 +78,26 @@ def evaluate_splits(
         if processes.is_first():
             (folder / "metrics.json").unlink(missing_ok=True)
         columns, maps = _score(detector, split, f"score {name}", np.asarray)
-        evaluation = _SplitEvaluation(detector.config, all_metrics, train, split)
-        all_columns = evaluation.with_corrected(columns, train_scores)
-        write_score_table(folder / "scores.csv", split, all_columns)
+        corrected = corrected_column(columns[SCORE], split, train_scores, train)
+        write_score_table(folder / "scores.csv", split, {**columns, **corrected})
         _check_finite(name, "score", split, columns[SCORE])
         _check_finite(name, "anomaly map", split, maps.sum(axis=(1, 2)))
         _report_constants(name, columns)
         _write_examples(folder, detector, split, columns[SCORE])
-        results: dict[str, Any] = evaluation.of_model(all_columns, maps)
-        results["checkpoint_step"] = detector.step
-        results["num_parameters"] = detector.num_parameters
-        results["num_latents"] = detector.num_latents
-        results["score_weights"] = dict(detector.score_weights)
+        evaluation = _SplitEvaluation(detector.config, all_metrics, train, split)
         pixel_statistics = trivial.of(name)[PIXEL_STATISTICS]
-        results["decisions"] = evaluation.decisions(columns[SCORE], normals, pixel_statistics)
         train_trivial = trivial.of("train")
-        results["trivial"] = {
-            key: evaluation.of_trivial(scores, train_trivial[key])
-            for key, scores in trivial.of(name).items()
+        results = {
+            **evaluation.of_model({**columns, **corrected}, maps),
+            "checkpoint_step": detector.step,
+            "num_parameters": detector.num_parameters,
+            "num_latents": detector.num_latents,
+            "score_weights": dict(detector.score_weights),
+            "decisions": evaluation.decisions(columns[SCORE], normals, pixel_statistics),
+            "trivial": {
+                key: evaluation.of_trivial(scores, train_trivial[key])
+                for key, scores in trivial.of(name).items()
+            },
         }
         write_json(folder / "metrics.json", results)
         _print_summary(name, all_metrics, results)
@@ -119,7 +121,7 @@ def _calibrate_or_keep(
     stored = read_calibration_set(workdir)
     if stored is not None and not stored.is_own:
         if stored.checkpoint_step == detector.step:
-            _print_calibration(stored, detector)
+            logger.info(decisions.summary(stored, detector.config.evaluate.false_positive_rate))
             return stored
         logger.info(
             f"the calibration on '{stored.source}' was made with checkpoint "
@@ -145,12 +147,8 @@ def _calibrate(
     calibration_set = write_calibration_set(
         workdir, source, detector.step, normals, columns[SCORE], components, maxima
     )
-    _print_calibration(calibration_set, detector)
+    logger.info(decisions.summary(calibration_set, detector.config.evaluate.false_positive_rate))
     return calibration_set
-
-
-def _print_calibration(normals: CalibrationSet, detector: RestoredDetector) -> None:
-    logger.info(decisions.summary(normals, detector.config.evaluate.false_positive_rate))
 
 
 def _check_finite(name: str, what: str, split: Split, scores: Scalars) -> None:
@@ -181,36 +179,23 @@ class _SplitEvaluation:
     def __init__(
         self, config: ConfigDict, all_metrics: Sequence[metrics.Metric], train: Split, split: Split
     ):
-        self._metrics = all_metrics
-        self._train = train
-        self._split = split
+        self._metrics, self._train, self._split = all_metrics, train, split
         self._labels = split.labels.astype(np.int64)
         self._groups = group_numbers(split.groups)
         self._rate = float(config.evaluate.false_positive_rate)
         self._resamples = int(config.evaluate.bootstrap_resamples)
 
-    def with_corrected(
-        self, columns: Mapping[str, Scalars], train_scores: TrainScalars
-    ) -> dict[str, Scalars]:
-        """Adds `CORRECTED_SCORE` to columns where slices have positions."""
-        positions, train_positions = self._split.positions, self._train.positions
-        if positions is None or train_positions is None:
-            return dict(columns)
-        corrected = position_corrected(columns[SCORE], positions, train_scores, train_positions)
-        return {**columns, CORRECTED_SCORE: corrected}
-
     def of_trivial(self, scores: Scalars, train_scores: TrainScalars) -> dict[str, Any]:
         """Returns the AUROC of a trivial score, raw and (with positions) corrected."""
-        columns = self.with_corrected({SCORE: scores}, train_scores)
+        corrected = corrected_column(scores, self._split, train_scores, self._train)
+        columns = {SCORE: scores, **corrected}
         return self._estimates((metrics.AUROC, metrics.AUROC_CORRECTED), columns)
 
     def of_model(self, columns: Mapping[str, Scalars], maps: Maps) -> dict[str, Any]:
         """Returns every metric of a system, and the sizes of the split."""
         results = self._estimates(self._metrics, columns)
-        if self._split.masks is not None:
-            pixel = estimate_pixels(
-                self._metrics, self._split.masks, maps, self._groups, self._resamples
-            )
+        if (masks := self._split.masks) is not None:
+            pixel = estimate_pixels(self._metrics, masks, maps, self._groups, self._resamples)
             results.update({name: estimate.as_json() for name, estimate in pixel.items()})
         results["num_images"] = len(self._split)
         results["num_anomalous"] = int(self._labels.sum())
@@ -224,17 +209,18 @@ class _SplitEvaluation:
         self, scores: Scalars, normals: CalibrationSet, pixel_statistics: Scalars
     ) -> dict[str, Any]:
         """Evaluates thresholds from normal images and, with both classes, AE-FLOW's protocol."""
-        rate, count = self._rate, self._resamples
-        arguments = (self._labels, scores.astype(np.float64), self._groups, count)
+        labels, groups, count = self._labels, self._groups, self._resamples
+        arguments = (labels, scores.astype(np.float64), groups, count)
+        of_normals = decisions.of_normals(normals.calibration, self._rate, *arguments)
         results = {
             "calibration": normals.name,
             "images_are_patients": normals.images_are_patients,
-            "normal_images_only": decisions.of_normals(normals.calibration, rate, *arguments),
+            "normal_images_only": of_normals,
         }
-        if len(np.unique(self._labels)) == 2:
+        if len(np.unique(labels)) == 2:
             results.update(decisions.of_labels(*arguments))
-            trivial = (self._labels, pixel_statistics.astype(np.float64), self._groups, count)
-            results["pixel_statistics"] = decisions.best_on_test(*trivial)
+            trivial = pixel_statistics.astype(np.float64)
+            results["pixel_statistics"] = decisions.best_on_test(labels, trivial, groups, count)
         return results
 
     def _estimates(
@@ -269,11 +255,7 @@ def _image_scores(detector: RestoredDetector, split: Split, description: str) ->
 def _score(
     detector: RestoredDetector, split: Split, description: str, reduce: Callable[[Maps], np.ndarray]
 ) -> tuple[dict[str, Scalars], np.ndarray]:
-    """Scores a split.
-
-    Returns:
-        Columns `score` and every component, each [N]; and the reduced anomaly maps [N, ...].
-    """
+    """Returns columns `score` and every component, each [N], and reduced anomaly maps [N, ...]."""
     columns: list[dict[str, Any]] = []
     reduced: list[np.ndarray] = []
     with _bar(split, description) as bar:

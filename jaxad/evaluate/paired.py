@@ -26,10 +26,10 @@ class ScoredSplit:
     """The scores that one run gave a test split; runs to compare have the same rows.
 
     Attributes:
-        labels: 1 = anomalous, [N].
-        groups: number of each row's patient, [N].
-        columns: values [N] by name: `score`, and where available `score_position_corrected` and the
-            components of the score.
+        labels: 1 = anomalous.
+        groups: number of each row's patient.
+        columns: by name: `score`, and where available `score_position_corrected` and the components
+            of the score.
     """
 
     labels: Int[np.ndarray, " n"]
@@ -119,9 +119,8 @@ def difference(
 
     drawn = resampled_mean(ours) - resampled_mean(theirs)
     drawn = drawn[np.isfinite(drawn)]
-    point = np.mean([value(metric, run) for run in ours]) - np.mean(
-        [value(metric, run) for run in theirs]
-    )
+    our_mean, their_mean = (np.mean([value(metric, run) for run in x]) for x in (ours, theirs))
+    point = our_mean - their_mean
     if not len(drawn):
         return Difference(float(point), np.nan, np.nan, np.nan)
     low, high = np.percentile(drawn, [2.5, 97.5])

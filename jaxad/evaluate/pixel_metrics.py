@@ -27,12 +27,7 @@ def estimate_pixels(
 ) -> dict[str, Estimate]:
     """Returns the metrics of pixels among `metrics` by name, each over all pixels of the split.
 
-    Args:
-        metrics: records; those of images are ignored.
-        masks: 1 = anomalous.
-        maps: anomaly maps, higher = more anomalous.
-        groups: number of each image's patient, [N].
-        resamples: the number of bootstrap resamples.
+    In masks, 1 = anomalous; in maps, higher = more anomalous; `groups` numbers the patients.
     """
     curves = {
         metric.name: (metric.curve, metric.by_region)

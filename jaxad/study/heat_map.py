@@ -20,12 +20,7 @@ WEIGHTS = np.linspace(0.0, 1.0, 11)
 
 @dataclasses.dataclass(frozen=True)
 class HeatMap:
-    """AUROC by training weight and score weight, the mean over the runs of an experiment.
-
-    Attributes:
-        values: AUROC, [R, C].
-        rows: the training weight of each row; columns are `WEIGHTS`.
-    """
+    """AUROC by training weight (rows) and score weight (columns, `WEIGHTS`), means over runs."""
 
     values: Float[np.ndarray, "rows columns"]
     rows: tuple[float, ...]
@@ -34,13 +29,8 @@ class HeatMap:
 def make_heat_map(config: ConfigDict, scored: Scored) -> HeatMap | None:
     """Makes the heat map that `config.heat_map` describes, with a row per experiment that has runs.
 
-    Args:
-        config: the config of the study.
-        scored: experiment -> scores of its finished runs on one test split.
-
-    Returns:
-        None if the config describes no heat map, no run of it is finished, or the split has only
-        one class.
+    Returns None if the config describes no heat map, no run of it is finished, or the split has
+    only one class.
 
     Raises:
         UserError: the scores of a run lack one of the components.
@@ -58,13 +48,10 @@ def make_heat_map(config: ConfigDict, scored: Scored) -> HeatMap | None:
                 f"config.heat_map.parts: the scores of '{name}' have no component "
                 f"'{min(missing)}'; choose from {', '.join(scored[name][0].columns)}."
             )
-        first, second = config.heat_map.parts
-        aurocs = [
-            [
-                roc_auc_score(run.labels, w * run.columns[first] + (1 - w) * run.columns[second])
-                for w in WEIGHTS
-            ]
-            for run in scored[name]
-        ]
+        aurocs = []
+        for run in scored[name]:
+            first, second = (run.columns[part] for part in config.heat_map.parts)
+            mixed = [w * first + (1 - w) * second for w in WEIGHTS]
+            aurocs.append([roc_auc_score(run.labels, scores) for scores in mixed])
         values.append(np.mean(aurocs, axis=0))
     return HeatMap(np.stack(values), tuple(rows.values()))

@@ -112,12 +112,7 @@ def _check_resumes(run: PlannedRun, folder: Workdir) -> None:
 
 
 class _Work:
-    """The work on the runs of a study.
-
-    Attributes:
-        trivial: the trivial scores of the study's data.
-        failures: one line per failed run.
-    """
+    """The work on the runs of a study; `failures` has one line per failed run."""
 
     def __init__(self, data_set: DataSet):
         self.trivial = TrivialScores(data_set)

@@ -48,13 +48,9 @@ def network_settings(optim: ConfigDict, network: str) -> OptimSettings:
 def make_optimisers(
     optim: ConfigDict, networks: Mapping[str, str], params: Tree, phases: Phases
 ) -> dict[str, optax.GradientTransformation]:
-    """The optimiser of each network.
+    """The optimiser of each network; see `jaxad.types.TrainedModel.networks`.
 
-    Args:
-        optim: `config.optim`.
-        networks: the networks of the system; see `jaxad.types.TrainedModel.networks`.
-        params: parameters of the whole system.
-        phases: schedule of the run, which gives the number of updates of each network.
+    `params` are those of the whole system; `phases` give the number of updates of each network.
 
     Raises:
         UserError: see `make_optimiser` and `network_settings`; or `config.optim.networks` names a
@@ -66,13 +62,12 @@ def make_optimisers(
                 f"config.optim.networks.{name}: this system has no such network; it has "
                 f"{', '.join(networks)}."
             )
-    return {
-        # At least 1: `check_phases` refuses a run that never trains a network.
-        name: make_optimiser(
-            network_settings(optim, name), params, max(1, phases.count(name)), owned
-        )
-        for name, owned in networks.items()
-    }
+    optimisers = {}
+    for name, owned in networks.items():
+        num_steps = max(1, phases.count(name))  # `check_phases` refuses a run without any
+        settings = network_settings(optim, name)
+        optimisers[name] = make_optimiser(settings, params, num_steps, owned)
+    return optimisers
 
 
 def parameter_paths(params: Tree) -> Tree:
@@ -92,12 +87,10 @@ def matches(params: Tree, patterns: Sequence[str]) -> Tree:
 
 def learning_rate_schedule(settings: OptimSettings, num_steps: int) -> optax.Schedule:
     """Linear warm-up from zero, then constant or a cosine that reaches zero at `num_steps`."""
-    remaining = max(num_steps - settings.warmup_steps, 1)
-    after = (
-        optax.cosine_decay_schedule(settings.learning_rate, remaining)
-        if settings.schedule == "cosine"
-        else optax.constant_schedule(settings.learning_rate)
-    )
+    after = optax.constant_schedule(settings.learning_rate)
+    if settings.schedule == "cosine":
+        remaining = max(num_steps - settings.warmup_steps, 1)
+        after = optax.cosine_decay_schedule(settings.learning_rate, remaining)
     if not settings.warmup_steps:
         return after
     warmup = optax.linear_schedule(0.0, settings.learning_rate, settings.warmup_steps)
@@ -120,22 +113,16 @@ def make_optimiser(
             parameters are frozen.
     """
     rate = learning_rate_schedule(settings, num_steps)
-    parts = []
-    if settings.clip_norm:
-        parts.append(optax.clip_by_global_norm(settings.clip_norm))
-    if settings.name == "sgd":
-        if settings.weight_decay:
-            parts.append(optax.add_decayed_weights(settings.weight_decay))
-        parts.append(optax.sgd(rate, momentum=settings.b1 or None))
-    else:
-        if settings.name == "adam" and settings.weight_decay:
-            # L2 in the gradient, as in torch's Adam; adamw decouples it.
-            parts.append(optax.add_decayed_weights(settings.weight_decay))
-        parts.append(optax.scale_by_adam(b1=settings.b1, b2=settings.b2))
-        if settings.name == "adamw" and settings.weight_decay:
-            parts.append(optax.add_decayed_weights(settings.weight_decay))
-        parts.append(optax.scale_by_learning_rate(rate))
-    trainable = optax.chain(*parts)
+    clip = [optax.clip_by_global_norm(settings.clip_norm)] if settings.clip_norm else []
+    decay = [optax.add_decayed_weights(settings.weight_decay)] if settings.weight_decay else []
+    adam = optax.scale_by_adam(b1=settings.b1, b2=settings.b2)
+    step = optax.scale_by_learning_rate(rate)
+    chains = {
+        "sgd": [*clip, *decay, optax.sgd(rate, momentum=settings.b1 or None)],
+        "adam": [*clip, *decay, adam, step],  # L2 in the gradient, as in torch's Adam
+        "adamw": [*clip, adam, *decay, step],
+    }
+    trainable = optax.chain(*chains[settings.name])
     trains = matches(params, [owned])
     if settings.frozen:
         frozen = _frozen(settings.frozen, params)

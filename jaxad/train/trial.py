@@ -20,11 +20,7 @@ _NUM_IMAGES = 5
 
 
 def check_variables(name: str, model: Model) -> Variables:
-    """Returns the shapes of a model's initial variables.
-
-    Args:
-        name: `config.model.name`, `package.module:Class`.
-        model: the model.
+    """Returns the shapes of the initial variables of a model, `package.module:Class`.
 
     Raises:
         UserError: `init_variables` fails or returns something other than variables.
@@ -40,10 +36,7 @@ def check_variables(name: str, model: Model) -> Variables:
 def check_methods(name: str, model: Model, variables: Variables) -> None:
     """Checks what `networks`, `losses` and `score` of a model return; `fit` is not called.
 
-    Args:
-        name: `config.model.name`, `package.module:Class`.
-        model: the model.
-        variables: shapes of its variables.
+    `variables` are those of `check_variables`.
 
     Raises:
         UserError: a method fails, or returns something other than what `jaxad.types` describes;
@@ -75,12 +68,9 @@ def _check_networks(name: str, model: TrainedModel, variables: Variables) -> Non
 
 def _check_losses(name: str, model: TrainedModel, variables: Variables) -> None:
     method = f"{name}.losses"
-    batch = {
-        "image": jax.ShapeDtypeStruct((_NUM_IMAGES, *model.image_shape), jnp.float32),
-        "label": jax.ShapeDtypeStruct((_NUM_IMAGES,), jnp.int32),
-        "_valid": jax.ShapeDtypeStruct((_NUM_IMAGES,), jnp.bool_),
-        "_index": jax.ShapeDtypeStruct((_NUM_IMAGES,), jnp.int32),
-    }
+    dtypes = {"label": jnp.int32, "_valid": jnp.bool_, "_index": jnp.int32}
+    batch = {name: jax.ShapeDtypeStruct((_NUM_IMAGES,), dtype) for name, dtype in dtypes.items()}
+    batch["image"] = jax.ShapeDtypeStruct((_NUM_IMAGES, *model.image_shape), jnp.float32)
     with errors_named(method, name):
         keys = jax.eval_shape(lambda key: jax.random.split(key, _NUM_IMAGES), jax.random.key(0))
         returned = _traced(functools.partial(model.losses, train=True), variables, batch, keys)

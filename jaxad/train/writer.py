@@ -82,11 +82,7 @@ class MetricsWriter:
                 raise
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Writes a row and an event for each metric.
-
-        Args:
-            step: updates done.
-            metrics: values by name.
+        """Writes a row, and an event for each metric, after `step` updates.
 
         Raises:
             OSError, RunError: they cannot be written, because the disk is full for example.
