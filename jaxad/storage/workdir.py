@@ -72,6 +72,19 @@ def naming(path: Path) -> Iterator[None]:
         raise
 
 
+@contextlib.contextmanager
+def removed_if_empty(folder: Path) -> Iterator[None]:
+    """Removes a folder and those above it if the block creates them, fails, and leaves them empty."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        yield
+    except BaseException:
+        for path in missing:
+            with contextlib.suppress(OSError):  # it holds files, or never was created
+                path.rmdir()
+        raise
+
+
 def write_json(path: Path, value: Mapping[str, Any], *, by_all: bool = False) -> None:
     """Writes a JSON file; see `atomic_write`. Keys keep their order."""
     with atomic_write(path, by_all=by_all) as file:
