@@ -111,7 +111,7 @@ def test_missing_flags_are_told(fail, tmp_path, arguments, expected):
     assert not folder.exists()
 
 
-@pytest.mark.parametrize("mode", ["fit", "train"])
+@pytest.mark.parametrize("mode", ["fit", "train", "profile"])
 @pytest.mark.parametrize(
     ("override", "hint", "known"),
     [
@@ -126,10 +126,10 @@ def test_missing_flags_are_told(fail, tmp_path, arguments, expected):
 def test_unknown_data_sets_and_models_are_told_the_known_ones(
     fail, tmp_path, mode, override, hint, known
 ):
-    line = fail(SMOKE, f"--workdir={tmp_path}", f"--mode={mode}", override)
+    line = fail(SMOKE, f"--workdir={tmp_path}/runs/new", f"--mode={mode}", override)
     assert hint in line
     assert line.endswith(f" Known: {', '.join(sorted(known))}.")
-    assert list(tmp_path.iterdir()) == []
+    assert list(tmp_path.iterdir()) == []  # no empty folder stays behind
 
 
 @pytest.mark.parametrize("mode", ["fit", "train", "evaluate"])

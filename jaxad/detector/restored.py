@@ -96,8 +96,9 @@ def restore(
 
     Args:
         path: the run's workdir.
-        checkpoint: `last`, `best` (smallest validation loss; the only one of a model that is
-            fitted in one pass) or a step whose checkpoint still exists. If the last checkpoint is damaged, the one before is used, with a warning.
+        checkpoint: `last`, `best` (smallest validation loss; the only one of a model that is fitted
+            in one pass) or a step whose checkpoint still exists. If the last checkpoint is damaged,
+            the one before is used, with a warning.
 
     Raises:
         UserError: there is no run, no such checkpoint, or it is damaged.

@@ -74,7 +74,7 @@ def naming(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def removed_if_empty(folder: Path) -> Iterator[None]:
-    """Removes a folder and those above it if the block creates them, fails, and leaves them empty."""
+    """Removes folders on a path that the block creates and leaves empty, if it fails."""
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         yield

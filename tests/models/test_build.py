@@ -139,7 +139,9 @@ def test_errors_of_an_external_model_are_one_line_with_the_place():
     assert isinstance(model, Raising)
     assert model == models.build("my_models:Raising", {"factor": 1.0}, **COMMON)
     place = r" \(test_build\.py, line \d+\)\.$"
-    with pytest.raises(UserError, match=rf"^my_models:Raising\.fit: raised TypeError: .*{place}") as e:
+    with pytest.raises(
+        UserError, match=rf"^my_models:Raising\.fit: raised TypeError: .*{place}"
+    ) as e:
         model.fit({}, [], None)
     assert isinstance(e.value.__cause__, TypeError)  # the traceback is chained
     with pytest.raises(UserError, match=rf"Raising\.encoder_description: raised KeyError.*{place}"):

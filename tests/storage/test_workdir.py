@@ -9,7 +9,7 @@ import pytest
 from jaxad import config as config_lib
 from jaxad.config import run_config
 from jaxad.errors import RunError, UserError
-from jaxad.storage.workdir import Workdir, atomic_write, write_json
+from jaxad.storage.workdir import Workdir, atomic_write, removed_if_empty, write_json
 
 
 def _names(folder):
@@ -148,6 +148,20 @@ def test_write_keeps_the_config_and_check_does_not(tmp_path, config):
     run_config.write(run, config)
     assert _names(run.path) == ["config.json"]
     assert run_config.read(run).to_dict() == config.to_dict()
+
+
+@pytest.mark.parametrize("keeps", [True, False])
+def test_a_failed_block_leaves_no_empty_folder(tmp_path, keeps):
+    folder = tmp_path / "runs" / "new"
+    with pytest.raises(UserError), removed_if_empty(folder):
+        folder.mkdir(parents=True)
+        if keeps:
+            (folder / "file").touch()
+        raise UserError("a mistake.")
+    assert _names(tmp_path) == (["runs"] if keeps else [])
+    with pytest.raises(UserError), removed_if_empty(tmp_path):  # it was there before
+        raise UserError("a mistake.")
+    assert tmp_path.exists()
 
 
 def test_the_same_config_is_accepted_again(tmp_path, config):
