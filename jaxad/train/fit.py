@@ -135,8 +135,8 @@ def _state(config: ConfigDict, before: TrainState, fitted: dict[str, Tree]) -> T
     for path, leaf in jax.tree_util.tree_leaves_with_path(fitted):
         if jnp.issubdtype(leaf.dtype, jnp.floating) and not np.isfinite(leaf).all():
             raise RunError(
-                f"fit of '{name}': {jax.tree_util.keystr(path)} is not finite (seed {config.seed}); "
-                "the run stops. Check the training images with --mode=inspect."
+                f"fit of '{name}': {jax.tree_util.keystr(path)} is not finite (seed "
+                f"{config.seed}); the run stops. Check the training images with --mode=inspect."
             )
     return dataclasses.replace(
         before,

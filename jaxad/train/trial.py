@@ -132,8 +132,8 @@ def _check_scores(name: str, model: Model, variables: Variables) -> None:
             _check_array(f"{method}: {field}['{key}']", array, form, shape)
     if not isinstance(model.score_weights, Mapping) or not model.score_weights:
         raise UserError(
-            f"{name}.score_weights: is {_kind(model.score_weights)}; give a mapping from components "
-            "of the score to their weights, such as {'mse': 1.0}."
+            f"{name}.score_weights: is {_kind(model.score_weights)}; give a mapping from "
+            "components of the score to their weights, such as {'mse': 1.0}."
         )
     if missing := sorted(model.score_weights.keys() - scores.components.keys()):
         raise UserError(
