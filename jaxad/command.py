@@ -36,6 +36,7 @@ class Mode:
             exist (`saved`); or the flag, else the run in the workdir (`either`).
         folder: what the workdir is: a `run`'s, a `study`'s, any `output` folder, or only `read`.
         several_processes: whether several processes can do it as one run.
+        evaluates: whether it evaluates a run, and may change how.
     """
 
     help: str
@@ -44,17 +45,18 @@ class Mode:
     config: Literal["named", "saved", "either"] = "named"
     folder: Literal["run", "study", "output", "read"] = "run"
     several_processes: bool = False
+    evaluates: bool = False
 
 
 MODES: Mapping[str, Mode] = {
     "fit": Mode(
         "train, evaluate every test split, write the report", processes.FLAGS,
-        several_processes=True,
+        several_processes=True, evaluates=True,
     ),
     "train": Mode("train only", processes.FLAGS, several_processes=True),
     "evaluate": Mode(
         "evaluate the last checkpoint of a run, write the report", processes.FLAGS,
-        config="saved", several_processes=True,
+        config="saved", several_processes=True, evaluates=True,
     ),
     "report": Mode(
         "write a run's report again, beside other runs (--compare)",
@@ -324,7 +326,7 @@ def _check_workdir(mode: Mode, config: ConfigDict, workdir: Workdir) -> None:
     if mode.folder == "read":
         run_config.check_same(workdir, config)
     elif mode.folder == "run":
-        run_config.check(workdir, config)
+        run_config.check(workdir, config, evaluates=mode.evaluates)
     else:
         workdir.check_writable(for_checkpoints=mode.folder == "study")
 

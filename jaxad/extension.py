@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import hashlib
 import importlib
 import inspect
 import sys
@@ -54,6 +55,17 @@ def load_object(name: str, field: str) -> Any:
     if not hasattr(module, attribute):
         raise UserError(f"{field}: module '{module_name}' has no '{attribute}'; correct the name.")
     return getattr(module, attribute)
+
+
+def source_digest(name: str) -> str | None:
+    """Returns the SHA-256 of the source file of a loaded module; None if there is none.
+
+    Args:
+        name: `package.module:attribute`; any other name has no source file.
+    """
+    module = sys.modules.get(name.partition(":")[0]) if is_external(name) else None
+    file = Path(getattr(module, "__file__", None) or "")
+    return hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else None
 
 
 @functools.cache

@@ -106,6 +106,7 @@ def restore(
     workdir = Workdir(path)
     config = run_config.read(workdir)
     step, variables = _restore_variables(workdir, config, checkpoint)
+    run_config.warn_of_changed_code(workdir)
     return RestoredDetector(config, variables, step)
 
 

@@ -104,6 +104,7 @@ class Workdir:
         self.config = self.path / "config.json"
         self.study = self.path / "study.json"
         self.splits = self.path / "splits.json"
+        self.sources = self.path / "sources.json"
         self.checkpoints = self.path / "checkpoints"
         self.metrics = self.path / "metrics.jsonl"
         self.report = self.path / "report.html"

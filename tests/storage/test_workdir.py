@@ -1,8 +1,11 @@
 """The folder of a run: atomic writes, the lock, and the config that it belongs to."""
 
 import errno
+import json
 import os
 import stat
+import sys
+import types
 
 import pytest
 
@@ -186,6 +189,43 @@ def test_another_config_is_refused_with_the_difference(tmp_path, config, method)
         "the difference: config.seed: 0 -> 5."
     )
     assert run.config.read_text() == before
+
+
+def test_fields_of_the_evaluation_may_change_before_an_evaluation(tmp_path, config):
+    run = Workdir(tmp_path)
+    run_config.write(run, config)
+    metrics = run.evaluation("test") / "metrics.json"
+    metrics.parent.mkdir(parents=True)
+    metrics.touch()
+    run_config.update_evaluation(run, config)
+    assert metrics.exists()  # nothing differs
+    config.evaluate.metrics, config.parallel = ("my:metric",), "pmap"
+    with pytest.raises(UserError, match=r"evaluate\.metrics: \(\) -> \('my:metric',\)\.$"):
+        run_config.check(run, config)
+    run_config.check(run, config, evaluates=True)
+    run_config.update_evaluation(run, config)
+    stored = run_config.read(run)
+    assert (stored.evaluate.metrics, stored.parallel) == (("my:metric",), "jit")
+    assert not metrics.exists()  # of the old fields
+    config.evaluate.batch_size += 1  # also of the validation in training
+    with pytest.raises(UserError, match=r"difference: config\.evaluate\.batch_size: 64 -> 65\.$"):
+        run_config.check(run, config, evaluates=True)
+
+
+def test_changed_source_files_of_external_objects_are_a_warning(
+    tmp_path, config, monkeypatch, capsys
+):
+    file, run = tmp_path / "my_module.py", Workdir(tmp_path / "run")
+    file.write_text("version = 1")
+    monkeypatch.setitem(sys.modules, "my_module", types.SimpleNamespace(__file__=str(file)))
+    config.model.name, config.data.name = "my_module:Model", "tfds:mnist"
+    run_config.write(run, config)
+    run_config.write(run, config)
+    assert list(json.loads(run.sources.read_text())) == ["my_module:Model"]
+    assert not capsys.readouterr().err
+    file.write_text("version = 2")
+    run_config.write(run, config)
+    assert "the source file of 'my_module:Model' has changed since" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("method", ["write", "check"])

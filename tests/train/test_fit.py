@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import json
 import os
 import signal
 from pathlib import Path
@@ -149,7 +150,13 @@ def test_a_fitted_run_is_evaluated_and_exported_like_others(config, tmp_path, ca
     capsys.readouterr()
     run.train(config, tmp_path)
     assert f"'{tmp_path}' is fitted already." in capsys.readouterr().out
+    config.evaluate.false_positive_rate = 0.3
+    with pytest.raises(UserError, match="of another config"):
+        run.train(config, tmp_path)
     run.evaluate(config, tmp_path)
+    assert jaxad.load(tmp_path).config.evaluate.false_positive_rate == 0.3
+    metrics = json.loads((tmp_path / "eval/test_a/metrics.json").read_text())
+    assert metrics["decisions"]["normal_images_only"]["requested_rate"] == 0.3
 
 
 def test_an_interrupted_fit_begins_again(config, tmp_path, monkeypatch):
