@@ -287,12 +287,16 @@ def _write_examples(
 def _print_summary(
     name: str, all_metrics: Sequence[metrics.Metric], results: Mapping[str, Any]
 ) -> None:
-    """Prints one line of metrics for a split; warns of external metrics that lack their column."""
+    """Prints one line of metrics for a split; warns of external metrics that have no value."""
+    num_normal = results["num_images"] - results["num_anomalous"]
+
+    def is_defined(metric: metrics.Metric) -> bool:
+        return num_normal > 0 and (metric.normal_only or results["num_anomalous"] > 0)
 
     def text(metric: metrics.Metric) -> str:
         value, low, high = (results[metric.name][key] for key in ("value", "low", "high"))
         if value is None:
-            return "undefined (one class only)"
+            return "not finite" if is_defined(metric) else "undefined (one class only)"
         digits = metric.decimals
         interval = "" if low is None else f" [{low:.{digits}f}, {high:.{digits}f}]"
         return f"{value:.{digits}f}{interval}"
@@ -304,4 +308,9 @@ def _print_summary(
         if metric.name not in results:
             logger.warning(
                 f"{name}: has no '{metric.column}', so metric '{metric.name}' is left out."
+            )
+        elif results[metric.name]["value"] is None and is_defined(metric):
+            logger.warning(
+                f"{name}: metric '{metric.name}' is not finite and is left empty; correct it, then "
+                "evaluate again."
             )

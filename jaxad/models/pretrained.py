@@ -114,7 +114,11 @@ class PyramidSystem(PretrainedSystem):
         return jnp.concatenate([level.reshape(images.shape[0], -1) for level in normalised], axis=1)
 
     def _normalise(self, level: FeatureMap, stride: int) -> FeatureMap:
-        """Divides a level by the standard deviation that its features have on photographs."""
+        """Divides a level by the standard deviation that pretrained features have on photographs.
+
+        Features of random weights are divided by the same constants: their levels then have other
+        standard deviations, and do not weigh the same in a distance over all levels.
+        """
         return level / self._encoder.architecture.deviations[stride]
 
     def _levels(self, features: Flat) -> Levels:

@@ -52,8 +52,10 @@ def check_fields(settings: Any) -> None:
     Raises:
         UserError: a field is outside its declared limits.
     """
+    # Not `field.type`, which is text in a module with `from __future__ import annotations`.
+    types = typing.get_type_hints(type(settings), include_extras=True)
     for field in dataclasses.fields(settings):
-        for limit in typing.get_args(field.type)[1:]:
+        for limit in typing.get_args(types[field.name])[1:]:
             if isinstance(limit, OneOf | Interval) and (
                 problem := limit.find_problem(getattr(settings, field.name))
             ):

@@ -68,6 +68,19 @@ def naming(path: Path) -> Iterator[None]:
         raise
 
 
+@contextlib.contextmanager
+def removed_if_empty(folder: Path) -> Iterator[None]:
+    """Removes folders on a path that the block creates and leaves empty, if it fails."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        yield
+    except BaseException:
+        for path in missing:
+            with contextlib.suppress(OSError):  # it holds files, or never was created
+                path.rmdir()
+        raise
+
+
 def write_json(path: Path, value: Mapping[str, Any], *, by_all: bool = False) -> None:
     """Writes a JSON file; see `atomic_write`. Keys keep their order."""
     with atomic_write(path, by_all=by_all) as file:
@@ -83,6 +96,7 @@ class Workdir:
         self.config = self.path / "config.json"
         self.study = self.path / "study.json"
         self.splits = self.path / "splits.json"
+        self.sources = self.path / "sources.json"
         self.checkpoints = self.path / "checkpoints"
         self.metrics = self.path / "metrics.jsonl"
         self.report = self.path / "report.html"

@@ -5,13 +5,19 @@ scoring the images again (beta of AE-FLOW).
 """
 
 import dataclasses
+from collections.abc import Collection, Mapping
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 from ml_collections import ConfigDict
 from sklearn.metrics import roc_auc_score
 
+from jaxad.config.model import make_model
+from jaxad.detector.detector import SCORE
 from jaxad.errors import UserError
+from jaxad.evaluate.positions import CORRECTED_SCORE
 from jaxad.study.results import Scored
 
 #: The weights w of the first component.
@@ -24,6 +30,48 @@ class HeatMap:
 
     values: Float[np.ndarray, "rows columns"]
     rows: tuple[float, ...]
+
+
+def check_heat_map(config: ConfigDict, runs: Mapping[str, ConfigDict]) -> None:
+    """Checks `config.heat_map` before any run starts.
+
+    Args:
+        config: the config of the study.
+        runs: experiment -> config of one of its runs.
+
+    Raises:
+        UserError: a row is no experiment, or a part is no component of its scores; or the numbers
+            of values or parts are wrong.
+    """
+    rows, values, parts = (config.heat_map[key] for key in ("rows", "row_values", "parts"))
+    if not rows:
+        return
+    if len(values) != len(rows):
+        raise UserError(
+            f"config.heat_map.row_values: {len(values)} for {len(rows)} rows; give one each."
+        )
+    if len(parts) != 2:
+        raise UserError(f"config.heat_map.parts: {parts}; name two components of the score.")
+    for name in rows:
+        if name not in runs:
+            raise UserError(
+                f"config.heat_map.rows: unknown experiment '{name}'; choose from {', '.join(runs)}."
+            )
+        model = make_model(runs[name])
+        variables = jax.eval_shape(model.init_variables, jax.random.key(0))
+        images = jax.ShapeDtypeStruct((1, *model.image_shape), jnp.float32)
+        components = jax.eval_shape(lambda *x, m=model: m.score(*x).components, variables, images)
+        _check_parts(config, name, (SCORE, CORRECTED_SCORE, *components))
+
+
+def _check_parts(config: ConfigDict, name: str, columns: Collection[str]) -> None:
+    """Raises a UserError if the scores of an experiment lack a part of the heat map."""
+    missing = set(config.heat_map.parts) - set(columns)
+    if missing:
+        raise UserError(
+            f"config.heat_map.parts: the scores of '{name}' have no component '{min(missing)}'; "
+            f"choose from {', '.join(columns)}."
+        )
 
 
 def make_heat_map(config: ConfigDict, scored: Scored) -> HeatMap | None:
@@ -42,12 +90,7 @@ def make_heat_map(config: ConfigDict, scored: Scored) -> HeatMap | None:
         return None
     values = []
     for name in rows:
-        missing = set(config.heat_map.parts) - set(scored[name][0].columns)
-        if missing:
-            raise UserError(
-                f"config.heat_map.parts: the scores of '{name}' have no component "
-                f"'{min(missing)}'; choose from {', '.join(scored[name][0].columns)}."
-            )
+        _check_parts(config, name, scored[name][0].columns)
         aurocs = []
         for run in scored[name]:
             first, second = (run.columns[part] for part in config.heat_map.parts)

@@ -113,7 +113,7 @@ def _checked(batches: Iterator[HostBatch], bar: Any) -> Iterator[HostBatch]:
 
 
 def _state(config: ConfigDict, before: TrainState, fitted: dict[str, Tree]) -> TrainState:
-    """Returns the state to save; checks shapes, dtypes, and that nothing is NaN."""
+    """Returns the state to save; checks shapes, dtypes, and that every number is finite."""
     name = config.model.name
     difference = kind_difference(tree_kinds(fitted), tree_kinds(before.variables))
     if difference:
@@ -122,10 +122,10 @@ def _state(config: ConfigDict, before: TrainState, fitted: dict[str, Tree]) -> T
             f"{difference}."
         )
     for path, leaf in jax.tree_util.tree_leaves_with_path(fitted):
-        if jnp.issubdtype(leaf.dtype, jnp.floating) and np.isnan(leaf).any():
+        if jnp.issubdtype(leaf.dtype, jnp.floating) and not np.isfinite(leaf).all():
             raise RunError(
-                f"fit of '{name}': {jax.tree_util.keystr(path)} has NaN (seed {config.seed}); the "
-                "run stops. Check the training images with --mode=inspect."
+                f"fit of '{name}': {jax.tree_util.keystr(path)} is not finite (seed "
+                f"{config.seed}); the run stops. Check the training images with --mode=inspect."
             )
     return dataclasses.replace(
         before,
