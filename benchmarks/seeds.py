@@ -35,7 +35,7 @@ def main() -> None:
 
     def prepare(group: list[int]) -> tuple[Program, list]:
         program = make_program(config, group, len(split))
-        batch = next(train_batches(config, group, split, 0, 1))
+        batch = next(train_batches(config, group, split, 0, [1]))
         state = program.parallel.put_replicated(program.stack(program.initial_states))
         return program, [state, program.parallel.put_batch(batch)]
 

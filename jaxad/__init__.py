@@ -6,7 +6,7 @@
     detector = jaxad.fit(config, "runs/demo")
     scores = detector.score(images)
 
-Importing the package is cheap; what a function needs is imported when it is first asked for.
+Importing the package is cheap; a function imports what it needs when it is first used.
 """
 
 import importlib

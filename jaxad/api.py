@@ -16,7 +16,7 @@ from jaxad.data.sources import DataSet
 from jaxad.detector.detector import Detector
 from jaxad.detector.load import load
 from jaxad.storage.paths import expand
-from jaxad.storage.workdir import Workdir
+from jaxad.storage.workdir import Workdir, removed_if_empty
 
 
 def load_data(config: ConfigDict) -> DataSet:
@@ -41,8 +41,10 @@ def inspect_data(config: ConfigDict, workdir: str | os.PathLike[str]) -> Path:
     Raises:
         UserError: an image or a patient is in two splits, or a file cannot be read.
     """
-    run.inspect(config, workdir)
-    return Workdir(workdir).path
+    folder = Workdir(workdir).path
+    with removed_if_empty(folder):
+        run.inspect(config, workdir)
+    return folder
 
 
 def fit(config: ConfigDict, workdir: str | os.PathLike[str]) -> Detector:
@@ -55,11 +57,12 @@ def fit(config: ConfigDict, workdir: str | os.PathLike[str]) -> Detector:
         The trained detector.
 
     Raises:
-        UserError: the config or the data have a mistake, or the folder holds something else.
+        UserError: the config or the data have a mistake, or the folder holds another run.
         RunError: training failed.
         KeyboardInterrupt: a signal ended training early; a checkpoint was saved.
     """
-    run.fit(config, workdir)
+    with removed_if_empty(Workdir(workdir).path):
+        run.fit(config, workdir)
     return load(workdir)
 
 
@@ -138,9 +141,10 @@ def run_study(config: ConfigDict, workdir: str | os.PathLike[str]) -> Path:
         The path of the table, `table.md`.
 
     Raises:
-        UserError: the config has a mistake, or the folder holds something else.
+        UserError: the config has a mistake, or the folder holds another study or a run.
         RunError: runs failed; the tables are written without them.
         KeyboardInterrupt: a signal ended the study early.
     """
-    run.study(config, workdir, print_table=False)
+    with removed_if_empty(expand(workdir)):
+        run.study(config, workdir, print_table=False)
     return expand(workdir) / "table.md"

@@ -22,8 +22,11 @@ def _system_error(error: OSError) -> tuple[str, int] | None:
     where = "" if error.filename is None else f"'{error.filename}': "
     if error.errno in NO_ROOM:
         where = where or "a file, or the output of this command: "
-        remedy = "what was saved is whole; once the disk takes more, the same command goes on."
-        return f"failed: {where}{error.strerror}; {remedy}", 1
+        line = (
+            f"failed: {where}{error.strerror}; what was saved is intact; once the disk accepts "
+            "more data, run the same command to resume."
+        )
+        return line, 1
     if error.errno in NOT_ALLOWED:
         return f"error: {where}{error.strerror}; change that, or choose another folder.", 2
     return None

@@ -15,12 +15,13 @@ from ml_collections import ConfigDict, config_flags
 from jaxad import config as config_lib
 from jaxad.config import run_config
 from jaxad.config.checks import check_name, check_tuples, suggest
+from jaxad.config.fields import FIELDS
 from jaxad.config.help import field_lines
 from jaxad.errors import UserError
 from jaxad.runtime import interrupts, processes
 from jaxad.storage import paths
 from jaxad.storage.home import relocate_library_caches
-from jaxad.storage.workdir import Workdir
+from jaxad.storage.workdir import Workdir, removed_if_empty
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +36,7 @@ class Mode:
             exist (`saved`); or the flag, else the run in the workdir (`either`).
         folder: what the workdir is: a `run`'s, a `study`'s, any `output` folder, or only `read`.
         several_processes: whether several processes can do it as one run.
+        evaluates: whether it evaluates a run, and may change how.
     """
 
     help: str
@@ -43,17 +45,18 @@ class Mode:
     config: Literal["named", "saved", "either"] = "named"
     folder: Literal["run", "study", "output", "read"] = "run"
     several_processes: bool = False
+    evaluates: bool = False
 
 
 MODES: Mapping[str, Mode] = {
     "fit": Mode(
         "train, evaluate every test split, write the report", processes.FLAGS,
-        several_processes=True,
+        several_processes=True, evaluates=True,
     ),
     "train": Mode("train only", processes.FLAGS, several_processes=True),
     "evaluate": Mode(
         "evaluate the last checkpoint of a run, write the report", processes.FLAGS,
-        config="saved", several_processes=True,
+        config="saved", several_processes=True, evaluates=True,
     ),
     "report": Mode(
         "write a run's report again, beside other runs (--compare)",
@@ -145,7 +148,7 @@ def parse(arguments: Sequence[str]) -> Arguments:
     try:
         rest = values(["jaxad", *own])
     except flags.UnrecognizedFlagError as error:
-        hint = suggest(error.flagname, ["config", "workdir", "mode", "help", *names])
+        hint = suggest(error.flagname, _known_flags(error.flagname, names), "--")
         raise UserError(f"--{error.flagname}: no such flag;{hint} see --help.") from error
     except flags.Error as error:
         raise UserError(" ".join(str(error).split())) from error
@@ -163,6 +166,15 @@ def parse(arguments: Sequence[str]) -> Arguments:
         raise UserError(f"{overrides[0]}: there is no config to override; name one with --config.")
     options = _options(values.mode, {name: values[name].value for name in names})
     return Arguments(values.mode, config, values.workdir, values.help, options)
+
+
+def _known_flags(flag: str, options: Sequence[str]) -> list[str]:
+    """Returns the flags that an unknown one may mean, among them fields of a config."""
+    known = ["config", "workdir", "mode", "help", *options]
+    group, _, path = flag.partition(".")
+    if path and suggest(group, ["config"]):  # a misspelt `config`; the path may be a model's field
+        return [f"config.{path}"]
+    return [*known, *(f"config.{field.path}" for field in FIELDS)]
 
 
 def _split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -239,7 +251,7 @@ def run(arguments: Sequence[str], program: str) -> int:
         program: how the user calls it, for `--help`.
 
     Returns:
-        The exit code: 1 where Ctrl-C ended a training that was saved, 0 otherwise.
+        The exit code: 1 if Ctrl-C ended training after a save, 0 otherwise.
 
     Raises:
         UserError: the command line has a mistake.
@@ -249,8 +261,16 @@ def run(arguments: Sequence[str], program: str) -> int:
     if wants_help:
         print(_help(program, config))
         return 0
-    mode = MODES[name]
     workdir = _check_flags(name, workdir, options)
+    with removed_if_empty(paths.expand(workdir, "--workdir")):
+        return _run_mode(name, config, workdir, options)
+
+
+def _run_mode(
+    name: str, config: ConfigDict | None, workdir: str, options: Mapping[str, str]
+) -> int:
+    """Runs a mode and returns the exit code; see `run`."""
+    mode = MODES[name]
     if name == "score" and paths.expand(workdir, "--workdir").is_file():
         if config is not None:
             raise UserError("--config: an exported file has its own; leave it out.")
@@ -271,7 +291,7 @@ def run(arguments: Sequence[str], program: str) -> int:
 
 
 def _check_flags(mode: str, workdir: str | None, options: Mapping[str, str]) -> str:
-    """The workdir, after checking that no flag that the mode needs is missing."""
+    """Checks that no flag that the mode needs is missing; returns the workdir."""
     if not workdir:
         raise UserError("--workdir: missing; name the run's folder, such as --workdir=runs/demo.")
     if "://" in workdir:
@@ -306,7 +326,7 @@ def _check_workdir(mode: Mode, config: ConfigDict, workdir: Workdir) -> None:
     if mode.folder == "read":
         run_config.check_same(workdir, config)
     elif mode.folder == "run":
-        run_config.check(workdir, config)
+        run_config.check(workdir, config, evaluates=mode.evaluates)
     else:
         workdir.check_writable(for_checkpoints=mode.folder == "study")
 

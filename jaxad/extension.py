@@ -1,10 +1,13 @@
 """Objects of other people's packages, named in a config as `my_package.my_module:MyClass`."""
 
 import contextlib
+import functools
+import hashlib
 import importlib
+import inspect
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +22,8 @@ def is_external(name: str) -> bool:
 def load_object(name: str, field: str) -> Any:
     """Imports the object that a config names.
 
-    The module may be installed, or lie in the current folder.
+    The module may be installed, or lie in the current folder. In the second case the folder stays
+    at the end of `sys.path`: the module's functions may import others from it later.
 
     Args:
         name: `package.module:attribute`.
@@ -45,11 +49,51 @@ def load_object(name: str, field: str) -> Any:
             "folder that holds it."
         ) from error
     finally:
-        if added:
+        file = getattr(sys.modules.get(module_name), "__file__", None)
+        if added and not (file and Path(file).is_relative_to(folder)):
             sys.path.remove(folder)
     if not hasattr(module, attribute):
         raise UserError(f"{field}: module '{module_name}' has no '{attribute}'; correct the name.")
     return getattr(module, attribute)
+
+
+def source_digest(name: str) -> str | None:
+    """Returns the SHA-256 of the source file of a loaded module; None if there is none.
+
+    Args:
+        name: `package.module:attribute`; any other name has no source file.
+    """
+    module = sys.modules.get(name.partition(":")[0]) if is_external(name) else None
+    file = Path(getattr(module, "__file__", None) or "")
+    return hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else None
+
+
+@functools.cache
+def with_errors_named(cls: type, name: str, members: tuple[str, ...]) -> type:
+    """Returns a subclass whose methods and properties raise their errors as one line.
+
+    Args:
+        cls: a class of another package.
+        name: `package.module:Class`, for the messages; see `errors_named`.
+        members: names of methods and properties; those that the class lacks are ignored.
+    """
+
+    def wrap(member: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def call(*arguments: Any, **options: Any) -> Any:
+            with errors_named(f"{name}.{member}", name):
+                return function(*arguments, **options)
+
+        return call
+
+    wrapped: dict[str, Any] = {"__module__": cls.__module__, "__qualname__": cls.__qualname__}
+    for member in members:
+        value = inspect.getattr_static(cls, member, None)
+        if inspect.isfunction(value):
+            wrapped[member] = wrap(member, value)
+        elif isinstance(value, property) and value.fget is not None:
+            wrapped[member] = property(wrap(member, value.fget))
+    return type(cls.__name__, (cls,), wrapped)
 
 
 @contextlib.contextmanager

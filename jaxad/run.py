@@ -83,28 +83,37 @@ def train(config: ConfigDict, workdir: str | os.PathLike[str]) -> None:
 
 
 def evaluate(config: ConfigDict, workdir: str | os.PathLike[str]) -> None:
-    """Evaluates the last checkpoint of a run on every test split and writes the report."""
-    run = _open_run(config, workdir)
+    """Evaluates the last checkpoint of a run on every test split and writes the report.
+
+    The fields of `config.evaluate` that affect only an evaluation may differ from those of the run,
+    and are stored as its new ones.
+    """
+    run = _open_run(config, workdir, evaluates=True)
+    load_metrics(config)
     data_set = DataSet(config.data)
     data_set.check()
     membership.check_processes(data_set)
     with run.lock():
+        _store_evaluation(run, config)
         _evaluate(run, data_set)
 
 
 def fit(config: ConfigDict, workdir: str | os.PathLike[str]) -> None:
-    """Trains a run, evaluates it on every test split, and writes the report; see `train`."""
-    run = _open_run(config, workdir)
+    """Trains a run, evaluates it, and writes the report; see `train` and `evaluate`."""
+    run = _open_run(config, workdir, evaluates=True)
     data_set = _open_to_train(config)
     with run.lock():
+        _store_evaluation(run, config)
         _train(config, run, data_set)
         _evaluate(run, data_set)
 
 
-def _open_run(config: ConfigDict, workdir: str | os.PathLike[str]) -> Workdir:
+def _open_run(
+    config: ConfigDict, workdir: str | os.PathLike[str], *, evaluates: bool = False
+) -> Workdir:
     """Opens the folder of a run; every process must call it."""
     run = Workdir(workdir)
-    run_config.check(run, config)
+    run_config.check(run, config, evaluates=evaluates)
     split_cpu(config.cpu_devices)
     processes.check_shared(run.path)
     return run
@@ -123,6 +132,13 @@ def _open_to_train(config: ConfigDict) -> DataSet:
     warn_of_crowded_cpu()
     interrupts.check()
     return data_set
+
+
+def _store_evaluation(run: Workdir, config: ConfigDict) -> None:
+    """Stores fields of an evaluation that follows; every process must call it."""
+    if processes.is_first():
+        run_config.update_evaluation(run, config)
+    processes.barrier("config stored")
 
 
 def _train(config: ConfigDict, run: Workdir, data_set: DataSet) -> None:

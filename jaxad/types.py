@@ -238,6 +238,18 @@ class Split:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def rows(self, indices: Int[np.ndarray, " m"]) -> "Split":
+        """Returns the split with only these rows, in this order."""
+        return dataclasses.replace(
+            self,
+            images=self.images[indices],
+            labels=self.labels[indices],
+            ids=tuple(self.ids[index] for index in indices),
+            groups=tuple(self.groups[index] for index in indices),
+            masks=None if self.masks is None else self.masks[indices],
+            positions=None if self.positions is None else self.positions[indices],
+        )
+
 
 def group_numbers(groups: Sequence[str]) -> Groups:
     """Numbers the names of groups (patients) consecutively; equal names get equal numbers."""

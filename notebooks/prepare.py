@@ -25,7 +25,7 @@ _BADGE = re.compile(r"\[!\[Open in Colab\]\([^)]*\)\]\([^)]*\)")
 
 #: Code of the install cell; SOURCE stands for the project's address.
 _INSTALL = """\
-# @title Install jaxad (does nothing where it is installed already)
+# @title Install jaxad (does nothing if it is already installed)
 import importlib.metadata
 import importlib.util
 import subprocess

@@ -49,11 +49,11 @@ def fail(capsys):
         (
             ["--config.optim.learning_rat=1"],
             r"--config\.optim\.learning_rat: no such field; did you mean "
-            r"'config\.optim\.learning_rate'",
+            r"'--config\.optim\.learning_rate'",
         ),
         (["--config.optim.learning_rat", "1"], r"learning_rat: no such field; .*learning_rate'"),
-        (["--config.optm.learning_rate=1"], r"did you mean 'config\.optim\.learning_rate'"),
-        (["--noconfig.data.augment.miror"], r"did you mean 'config\.data\.augment\.mirror'"),
+        (["--config.optm.learning_rate=1"], r"did you mean '--config\.optim\.learning_rate'"),
+        (["--noconfig.data.augment.miror"], r"did you mean '--config\.data\.augment\.mirror'"),
         (["--config.optim=1"], r"--config\.optim: is a group of fields; .*--config\.optim\.FIELD="),
         (["--config.optim.learning_rate=abc"], r"--config\.optim\.learning_rate=abc: .*'abc'"),
         (["--config.seed=1.5"], r"--config\.seed=1\.5: .*int"),
@@ -71,8 +71,11 @@ def fail(capsys):
         (["--config.optim.frozen=1,2"], r"optim\.frozen=\(1, 2\): not understood; .*stem"),
         (["--config.model.widths=a,b"], r"model\.widths=\('a,b',\): not understood; .*\(8, 8"),
         # Flags.
-        (["--confg=pchvae"], r"--confg: no such flag; did you mean 'config'\? see --help"),
-        (["--work_dir=x"], r"--work_dir: no such flag; did you mean 'workdir'\?"),
+        (["--confg=pchvae"], r"--confg: no such flag; did you mean '--config'\? see --help"),
+        (["--work_dir=x"], r"--work_dir: no such flag; did you mean '--workdir'\?"),
+        (["--confg.seed=1"], r"--confg\.seed: no such flag; did you mean '--config\.seed'\?"),
+        (["--confg.model.widths=1"], r"did you mean '--config\.model\.widths'\?"),
+        (["--optim.b1=1"], r"--optim\.b1: no such flag; did you mean '--config\.optim\.b1'\?"),
         (["--zzz"], r"--zzz: no such flag; see --help"),
         (["--mode=trian"], r"--mode=trian: no such mode; did you mean 'train'\? known: fit, train"),
         (["--mode=zzz"], r"--mode=zzz: no such mode; known: fit, train, evaluate"),
@@ -108,7 +111,7 @@ def test_missing_flags_are_told(fail, tmp_path, arguments, expected):
     assert not folder.exists()
 
 
-@pytest.mark.parametrize("mode", ["fit", "train"])
+@pytest.mark.parametrize("mode", ["fit", "train", "profile"])
 @pytest.mark.parametrize(
     ("override", "hint", "known"),
     [
@@ -123,10 +126,10 @@ def test_missing_flags_are_told(fail, tmp_path, arguments, expected):
 def test_unknown_data_sets_and_models_are_told_the_known_ones(
     fail, tmp_path, mode, override, hint, known
 ):
-    line = fail(SMOKE, f"--workdir={tmp_path}", f"--mode={mode}", override)
+    line = fail(SMOKE, f"--workdir={tmp_path}/runs/new", f"--mode={mode}", override)
     assert hint in line
     assert line.endswith(f" Known: {', '.join(sorted(known))}.")
-    assert list(tmp_path.iterdir()) == []
+    assert list(tmp_path.iterdir()) == []  # no empty folder stays behind
 
 
 @pytest.mark.parametrize("mode", ["fit", "train", "evaluate"])
@@ -183,7 +186,7 @@ def test_there_is_nothing_to_evaluate_in_a_folder_without_a_run(
     [
         (UserError("the user's."), 2, "error: the user's."),
         (RunError("the run's."), 1, "failed: the run's."),
-        (KeyboardInterrupt(), 1, "interrupted; the same command goes on from what is saved."),
+        (KeyboardInterrupt(), 1, "interrupted; run the same command to resume from what is saved."),
         (None, 0, ""),
     ],
     ids=["user", "run", "interrupt", "success"],

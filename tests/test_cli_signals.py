@@ -33,7 +33,7 @@ def test_a_signal_outside_of_training_is_an_interruption(capsys, monkeypatch, nu
     monkeypatch.setattr(command, "run", work)
     before = signal.getsignal(number)
     assert cli.main([]) == 1
-    assert "interrupted; the same command" in capsys.readouterr().err
+    assert "interrupted; run the same command" in capsys.readouterr().err
     assert signal.getsignal(number) == before
 
 

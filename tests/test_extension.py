@@ -11,18 +11,30 @@ from jaxad.extension import is_external, load_object
 @pytest.fixture
 def module(tmp_path, monkeypatch):
     """A module in the current folder, which is not on the path."""
-    (tmp_path / "outside_jaxad.py").write_text("class Thing: pass\n")
+    (tmp_path / "outside_jaxad.py").write_text(
+        "class Thing:\n"
+        "    def answer(self):\n"
+        "        import sibling_outside\n"
+        "        return sibling_outside.answer\n"
+    )
     (tmp_path / "broken_outside.py").write_text("import nothing_of_this_name\n")
+    (tmp_path / "sibling_outside.py").write_text("answer = 42\n")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
     yield "outside_jaxad"
-    sys.modules.pop("outside_jaxad", None)
+    for name in ("outside_jaxad", "sibling_outside"):
+        sys.modules.pop(name, None)
 
 
-def test_an_object_of_the_current_folder_or_of_an_installed_package(module):
+def test_an_object_of_an_installed_package_leaves_the_path(module):
     before = list(sys.path)
-    assert load_object(f"{module}:Thing", "config.model.name").__name__ == "Thing"
     assert load_object("json:loads", "config.model.name")("1") == 1
     assert sys.path == before
+
+
+def test_an_object_of_the_current_folder_can_import_from_there_later(module):
+    thing = load_object(f"{module}:Thing", "config.model.name")
+    assert thing().answer() == 42
 
 
 @pytest.mark.parametrize(

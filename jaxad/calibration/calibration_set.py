@@ -55,7 +55,7 @@ class CalibrationSet:
 
     @property
     def name(self) -> str:
-        """A description of the source that people can read."""
+        """A human-readable name of the source."""
         return self.source if self.is_own else Path(self.source).name
 
     @property

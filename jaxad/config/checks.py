@@ -73,10 +73,10 @@ def check_name(path: str, config: ConfigDict) -> None:
             f"--{path}: this config does not set this field, and the command line cannot add it; "
             f"set it in Python or in your own config file, under config.{group.path}."
         )
-    raise UserError(f"--{path}: no such field;{suggest(path, known)}")
+    raise UserError(f"--{path}: no such field;{suggest(path, known, '--')}")
 
 
-def suggest(name: str, known: Iterable[str]) -> str:
-    """Returns ` did you mean '...'?` with the most similar name; "" if none is similar."""
+def suggest(name: str, known: Iterable[str], prefix: str = "") -> str:
+    """Returns ` did you mean '<prefix>...'?` with the most similar name; "" if none is similar."""
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f" did you mean '{close[0]}'?" if close else ""
+    return f" did you mean '{prefix}{close[0]}'?" if close else ""

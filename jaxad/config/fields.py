@@ -11,9 +11,10 @@ from typing import Any, Literal
 from jaxad.errors import UserError
 from jaxad.nn.fields import Interval, OneOf
 
-#: What a field sets: `setting` changes results; `path` is a place on this machine; `execution` says
-#: how a run is executed. Only settings count as differences between runs.
-Role = Literal["setting", "path", "execution"]
+#: What a field sets: `setting` changes results; `evaluation` changes only those of an evaluation;
+#: `path` is a place on this machine; `execution` says how a run is executed. Paths and execution do
+#: not count as differences between runs.
+Role = Literal["setting", "evaluation", "path", "execution"]
 
 #: Kinds of data sets that `Field.data` may name; a data set can be of several kinds.
 DATA_KINDS: Mapping[str, str] = {
@@ -309,21 +310,24 @@ _TRAIN = (
 _EVALUATE = (
     Field("evaluate.batch_size", 64, "Images per device and batch.", "[1, 1048576]"),
     Field(
-        "evaluate.bootstrap_resamples", 1000, "Resamples of patients for intervals.", "[1, 1000000]"
+        "evaluate.bootstrap_resamples", 1000, "Resamples of patients for intervals.",
+        "[1, 1000000]", role="evaluation",
     ),
     Field(
         "evaluate.false_positive_rate", 0.05, "False-positive rate of decisions, by patient.",
-        "(0, 1)",
+        "(0, 1)", role="evaluation",
     ),
     Field(
         "evaluate.feature_references", True,
-        "Compare with reference scores on the features of a frozen encoder.",
+        "Compare with reference scores on the features of a frozen encoder.", role="evaluation",
     ),
     Field(
-        "evaluate.num_examples", 6, "Slices of each kind kept for the report.", "[0, 1000]"
+        "evaluate.num_examples", 6, "Slices of each kind kept for the report.", "[0, 1000]",
+        role="evaluation",
     ),
     Field(
-        "evaluate.metrics", (), "Metrics of other packages, as my_package.my_metrics:name."
+        "evaluate.metrics", (), "Metrics of other packages, as my_package.my_metrics:name.",
+        role="evaluation",
     ),
 )  # fmt: skip
 

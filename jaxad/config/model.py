@@ -20,7 +20,7 @@ def image_shape(config: ConfigDict) -> tuple[int, int, int]:
 
 
 def pixels_per_device(config: ConfigDict) -> int:
-    """Pixels of one channel of the images that one CPU device trains on at once.
+    """Returns how many pixels (of one channel) a CPU device trains on at once.
 
     The config need not be checked yet, and JAX need not know of other processes.
     """

@@ -34,7 +34,7 @@ def pchvae_protocol(variant: str) -> ConfigDict:
 
 
 def aeflow_data(variant: str) -> ConfigDict:
-    """Data of AE-FLOW, for it and for systems that are compared with it on the same data."""
+    """Returns a config with the data of AE-FLOW, for it and the systems compared with it."""
     config = base()
     config.data.image_size = 128
     config.data.batch_size = 32

@@ -1,12 +1,18 @@
 """The config of a run, stored in the run's folder."""
 
+import json
+import logging
+
 from ml_collections import ConfigDict
 
-from jaxad.config.fields import FIELDS
+from jaxad.config.fields import FIELDS, Role
 from jaxad.config.text import difference, flatten, from_json, to_json
 from jaxad.errors import UserError
+from jaxad.extension import source_digest
 from jaxad.storage.paths import expand
-from jaxad.storage.workdir import Workdir, atomic_write
+from jaxad.storage.workdir import Workdir, atomic_write, write_json
+
+logger = logging.getLogger(__name__)
 
 
 def read(workdir: Workdir) -> ConfigDict:
@@ -40,35 +46,88 @@ def write(workdir: Workdir, config: ConfigDict) -> None:
     """Writes the config into a folder that has none; relative paths of data become absolute.
 
     Call it once every check of the config has passed: from then on the folder belongs to this run.
+    Warns if the code of external objects has changed since the run began.
 
     Raises:
         UserError: see `check`.
     """
     check(workdir, config)
     if workdir.config.exists():
+        warn_of_changed_code(workdir)
         return
     config = config.copy_and_resolve_references()
     for data in (config.data, config.data.test):
         if data.root and "://" not in data.root:
             # A command in any other folder then finds the data.
             data.root = str(expand(data.root, "config.data.root").absolute())
+    names = (config.model.name, config.data.name, config.data.test.name)
+    digests = {name: digest for name in names if (digest := source_digest(name))}
+    if digests:
+        write_json(workdir.sources, digests)
+    _write(workdir, config)
+
+
+def _write(workdir: Workdir, config: ConfigDict) -> None:
     with atomic_write(workdir.config) as file:
         file.write(to_json(config))
 
 
-def check(workdir: Workdir, config: ConfigDict) -> None:
+def warn_of_changed_code(workdir: Workdir) -> None:
+    """Warns of external objects that are loaded and whose source file changed since training."""
+    try:
+        stored = json.loads(workdir.sources.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return  # a run without external objects
+    for name, digest in stored.items():
+        if source_digest(name) not in (None, digest):
+            logger.warning(
+                f"warning: workdir '{workdir.path}': the source file of '{name}' has changed since "
+                "the run began; restore it, or train again in another --workdir."
+            )
+
+
+def update_evaluation(workdir: Workdir, config: ConfigDict) -> None:
+    """Stores fields that only change an evaluation in the config of a run, if there is one.
+
+    If any differs, evaluations of the old fields no longer count as finished. Call it with the
+    folder locked, then evaluate.
+
+    Raises:
+        UserError: see `read`.
+    """
+    if not workdir.config.exists():
+        return
+    saved = read(workdir)
+    if not difference(config, saved, ("evaluation",)):
+        return
+    for field in FIELDS:
+        if field.role == "evaluation":
+            group, name = field.path.split(".")
+            saved[group][name] = config[group][name]
+    for path in workdir.path.glob("eval/*/metrics.json"):
+        path.unlink()
+    _write(workdir, saved)
+
+
+def check(workdir: Workdir, config: ConfigDict, *, evaluates: bool = False) -> None:
     """Checks that a folder can be written and holds no run of another config.
 
     Raises:
         UserError: the folder cannot be written, its name cannot be used for checkpoints, or it
-            holds a study or a run of another config.
+            holds a study or a run of another config; see `check_same`.
     """
     workdir.check_writable(for_checkpoints=True)
-    check_same(workdir, config)
+    check_same(workdir, config, evaluates=evaluates)
 
 
-def check_same(workdir: Workdir, config: ConfigDict) -> None:
+def check_same(workdir: Workdir, config: ConfigDict, *, evaluates: bool = False) -> None:
     """Checks that a folder holds no run of another config.
+
+    Args:
+        workdir: the folder.
+        config: a config.
+        evaluates: whether the run is evaluated next, so that `update_evaluation` may store other
+            fields of the evaluation.
 
     Raises:
         UserError: it holds one, or a study.
@@ -76,7 +135,8 @@ def check_same(workdir: Workdir, config: ConfigDict) -> None:
     if workdir.study.exists():
         raise UserError(f"workdir '{workdir.path}' holds a study; choose another --workdir.")
     if workdir.config.exists():
-        differences = difference(config, read(workdir))
+        roles: tuple[Role, ...] = ("setting",) if evaluates else ("setting", "evaluation")
+        differences = difference(config, read(workdir), roles)
         if differences:
             raise UserError(
                 f"workdir '{workdir.path}' holds a run of another config; choose another "

@@ -1,12 +1,12 @@
 """Configs as text: JSON, dotted paths, and the difference between two configs."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from jaxad.config.fields import FIELDS, find
+from jaxad.config.fields import FIELDS, Role, find
 
 
 def to_json(config: ConfigDict) -> str:
@@ -59,20 +59,19 @@ def without_paths(config: ConfigDict) -> ConfigDict:
     return config.lock()
 
 
-def difference(ours: ConfigDict, theirs: ConfigDict) -> list[str]:
-    """The fields in which two runs differ, each as `path: theirs -> ours`.
-
-    Only fields with the role `setting` count; see `jaxad.config.fields.Role`.
-    """
+def difference(
+    ours: ConfigDict, theirs: ConfigDict, roles: Container[Role] = ("setting", "evaluation")
+) -> list[str]:
+    """The fields of some roles in which two runs differ, each as `path: theirs -> ours`."""
     left, right = flatten(from_json(to_json(ours))), flatten(theirs)
     absent = "(absent)"
     return [
         f"{path}: {right.get(path, absent)!r} -> {left.get(path, absent)!r}"
         for path in sorted(left.keys() | right.keys())
-        if left.get(path, absent) != right.get(path, absent) and _is_setting(path)
+        if left.get(path, absent) != right.get(path, absent) and _role(path) in roles
     ]
 
 
-def _is_setting(path: str) -> bool:
+def _role(path: str) -> Role:
     field = find(path)
-    return field is None or field.role == "setting"
+    return "setting" if field is None else field.role

@@ -25,27 +25,20 @@ _TFDS_NAME, _EXTERNAL_NAME = f"{TFDS}<name>", "<package.module>:<function>"
 
 @dataclasses.dataclass(frozen=True)
 class DataSetInfo:
-    """Facts about a data set that are known before it is opened.
+    """Facts about a data set that are known before it is opened."""
 
-    Attributes:
-        name: value of `config.data.name`.
-        title: short description.
-        kind: how the data set is opened: `generated` by jaxad, `npz` archives, `files` of the
-            user, the user's copy of a `published` data set, one of TensorFlow Datasets (`tfds`), or
-            a function of another package (`external`).
-        file_format: format of the image files; None if the images are not in files.
-        builder: `module:Class` of the TFDS builder; "" if there is none.
-        shares_patients: whether the published splits have patients in common.
-        rendered_split: test split that natural objects are rendered into unless
-            `config.data.natural_objects` names another; "" for none.
-    """
-
-    name: str
-    title: str
+    name: str  # value of `config.data.name`
+    title: str  # short description
+    #: how the data set is opened: `generated` by jaxad, `npz` archives, `files` of the user, the
+    #: user's copy of a `published` data set, one of TensorFlow Datasets (`tfds`), or a function of
+    #: another package (`external`)
     kind: Literal["generated", "npz", "files", "published", "tfds", "external"]
+    #: format of the image files; None if the images are not in files
     file_format: Kind | None = None
-    builder: str = ""
-    shares_patients: bool = False
+    builder: str = ""  # `module:Class` of the TFDS builder; "" if there is none
+    shares_patients: bool = False  # whether the published splits have patients in common
+    #: test split that natural objects are rendered into unless `config.data.natural_objects` names
+    #: another; "" for none
     rendered_split: str = ""
 
     @property
@@ -60,11 +53,7 @@ class DataSetInfo:
 
     @property
     def format_of_files(self) -> Kind:
-        """The format of the image files.
-
-        Raises:
-            UserError: the images are not in files.
-        """
+        """The format of the image files; a UserError if the images are not in files."""
         if self.file_format is None:
             names = [info.name for info in DATA_SETS.values() if info.file_format]
             raise UserError(
@@ -151,12 +140,8 @@ def users_of(kinds: Collection[str]) -> list[str]:
 def data_set_info(name: str, field: str = "config.data.name") -> DataSetInfo:
     """Returns the record of a data set, without importing the module of an external one.
 
-    Args:
-        name: name of the data set.
-        field: config field that holds the name, for messages.
-
     Raises:
-        UserError: no data set has this name.
+        UserError: no data set has this name; the message begins with `field`.
     """
     if name.startswith(TFDS):
         return DataSetInfo(name, name, "tfds")

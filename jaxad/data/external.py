@@ -19,9 +19,9 @@ import re
 from collections.abc import Callable, Mapping
 
 import numpy as np
-from jaxtyping import Bool
 from ml_collections import ConfigDict
 
+from jaxad.data import settings
 from jaxad.data.data_sets import Readers
 from jaxad.data.files.masks import check_labels
 from jaxad.data.files.splitting import Splitting, pick
@@ -32,13 +32,10 @@ from jaxad.types import Split
 _SPLIT_NAME = re.compile(r"train|val|test(_[\w.-]+)?")
 
 
-def open_external(data: ConfigDict, splitting: Splitting, *, test_only: bool) -> Readers:
-    """Calls the function that `config.data.name` names.
+def open_external(data: ConfigDict, *, test_only: bool) -> Readers:
+    """Calls the function that `config.data.name` names, and returns a reader for each split.
 
-    Args:
-        data: `config.data`, which the function gets.
-        splitting: share of `val` and seed of the draw.
-        test_only: whether `train` and `val` are left out and may be missing.
+    With `test_only`, `train` and `val` are left out and may be missing.
 
     Raises:
         UserError: there is no such function, it fails, or it returns something other than splits.
@@ -79,7 +76,7 @@ def open_external(data: ConfigDict, splitting: Splitting, *, test_only: bool) ->
         )
     if "val" in readers:
         return readers
-    return _draw_val(readers, splitting, data.name)
+    return _draw_val(readers, settings.splitting(data), data.name)
 
 
 def _read(split: Split | Callable[[], Split], function: str, source: str) -> Split:
@@ -90,14 +87,9 @@ def _read(split: Split | Callable[[], Split], function: str, source: str) -> Spl
 
 
 def check_columns(split: object, source: str) -> Split:
-    """Checks the types and lengths of a split's fields; its images are checked elsewhere.
+    """Returns a split with int32 labels and positions, uint8 masks, and tuples of ids and groups.
 
-    Args:
-        split: what a function returned.
-        source: name of the split, for messages.
-
-    Returns:
-        The split with int32 labels and positions, uint8 masks, and tuples of ids and groups.
+    Types and lengths are checked here, images elsewhere.
 
     Raises:
         UserError: it is not a `Split`, or a field is not as `Split` describes it.
@@ -148,8 +140,7 @@ def _check_masks(split: Split, masks: np.ndarray, source: str) -> None:
     if masks.shape != split.images.shape[:3]:
         raise UserError(
             f"{source}: masks have shape {masks.shape}, but images have shape "
-            f"{split.images.shape}; "
-            "give one mask [H, W] for each image."
+            f"{split.images.shape}; give one mask [H, W] for each image."
         )
     if not np.isin(masks, (0, 1)).all():
         raise UserError(
@@ -172,21 +163,7 @@ def _draw_val(readers: Readers, splitting: Splitting, source: str) -> Readers:
                 "leaves a split empty; return a split 'val', or change config.data.val_share."
             )
         is_val = np.array([group in chosen for group in split.groups])
-        return _rows(split, ~is_val), _rows(split, is_val)
+        return split.rows(np.flatnonzero(~is_val)), split.rows(np.flatnonzero(is_val))
 
     tests = {name: read for name, read in readers.items() if name != "train"}
     return {"train": lambda: parts()[0], "val": lambda: parts()[1], **tests}
-
-
-def _rows(split: Split, kept: Bool[np.ndarray, " n"]) -> Split:
-    """Returns the rows of a split that are kept."""
-    places = np.flatnonzero(kept).tolist()
-    return dataclasses.replace(
-        split,
-        images=split.images[kept],
-        labels=split.labels[kept],
-        ids=tuple(split.ids[place] for place in places),
-        groups=tuple(split.groups[place] for place in places),
-        masks=None if split.masks is None else split.masks[kept],
-        positions=None if split.positions is None else split.positions[kept],
-    )

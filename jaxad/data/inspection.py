@@ -20,19 +20,12 @@ _MAX_EXAMPLES = 3
 
 @dataclasses.dataclass(frozen=True)
 class Leak:
-    """Images or patients that two splits have in common.
+    """Images or patients that two splits have in common."""
 
-    Attributes:
-        kind: `image` or `patient`.
-        splits: names of the two splits.
-        count: number of shared patients, or of images of the second split that are in the first.
-        examples: all of them: names of patients, or `<id> = <id>`, one text for all copies of an
-            image.
-    """
-
-    kind: str
-    splits: tuple[str, str]
-    count: int
+    kind: str  # `image` or `patient`
+    splits: tuple[str, str]  # names of the two splits
+    count: int  # number of shared patients, or of images of the second split that are in the first
+    #: all of them: names of patients, or `<id> = <id>`, one text for all copies of an image
     examples: tuple[str, ...]
 
     def __str__(self) -> str:
@@ -45,46 +38,28 @@ class Leak:
 
 @dataclasses.dataclass(frozen=True)
 class SplitFacts:
-    """Facts about one split.
+    """Facts about one split."""
 
-    Attributes:
-        normal: number of normal images.
-        anomalous: number of anomalous images.
-        patients: number of groups.
-        with_mask: number of images whose mask marks a pixel.
-        repeated: number of images that repeat an earlier one of the split under another id.
-        size: shape of a prepared image, such as `64x64x1`.
-        mean: mean of the prepared images, in [0, 1].
-        standard_deviation: standard deviation of the same pixels.
-        files: facts about the files; None for data that are not in files of the user's.
-    """
-
-    normal: int
-    anomalous: int
-    patients: int
-    with_mask: int
-    repeated: int
-    size: str
-    mean: float
-    standard_deviation: float
+    normal: int  # number of normal images
+    anomalous: int  # number of anomalous images
+    patients: int  # number of groups
+    with_mask: int  # number of images whose mask marks a pixel
+    repeated: int  # number of images that repeat an earlier one of the split under another id
+    size: str  # shape of a prepared image, such as `64x64x1`
+    mean: float  # mean of the prepared images, in [0, 1]
+    standard_deviation: float  # standard deviation of the same pixels
+    #: facts about the files; None for data that are not in files of the user's
     files: FilesRead | None
 
 
 @dataclasses.dataclass(frozen=True)
 class Inspection:
-    """Facts about a data set.
-
-    Attributes:
-        name: name of the data set.
-        splits: facts by name of the split.
-        leaks: what any two splits have in common.
-        unread: one line for each folder with files that are not read.
-    """
+    """Facts about a data set."""
 
     name: str
-    splits: Mapping[str, SplitFacts]
-    leaks: tuple[Leak, ...]
-    unread: tuple[str, ...] = ()
+    splits: Mapping[str, SplitFacts]  # facts by name of the split
+    leaks: tuple[Leak, ...]  # what any two splits have in common
+    unread: tuple[str, ...] = ()  # one line for each folder with files that are not read
 
     @property
     def skipped(self) -> tuple[str, ...]:
@@ -193,10 +168,8 @@ def _leaks(
         examples = tuple(" = ".join([*ids[digest], *others[digest]]) for digest in shared)
         leaks.append(Leak("image", (first, second), count, examples))
     patients = tuple(sorted(set(splits[first].groups) & set(splits[second].groups)))
-    if by_spelling:
-        pairs = spelt_alike(named_patients(splits[first]), named_patients(splits[second]))
-    else:
-        pairs = []
+    named = (named_patients(splits[name]) for name in (first, second))
+    pairs = spelt_alike(*named) if by_spelling else []
     for examples in (patients, tuple(f"{patient} = {other}" for patient, other in pairs)):
         if examples:
             leaks.append(Leak("patient", (first, second), len(examples), examples))

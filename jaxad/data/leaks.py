@@ -52,15 +52,7 @@ def spelt_alike(first: Collection[str], second: Iterable[str]) -> list[tuple[str
 
 
 def check_spelling(name: str, splits: Mapping[str, Split]) -> None:
-    """Checks that no patients of two splits differ only in spelling.
-
-    Args:
-        name: name of the data set, for the message.
-        splits: splits that have no patient in common.
-
-    Raises:
-        UserError: two patients do.
-    """
+    """Raises a UserError if the names of patients of two splits differ only in spelling."""
     patients = {split_name: named_patients(split) for split_name, split in splits.items()}
     for first, second in itertools.combinations(patients, 2):
         for patient, other in spelt_alike(patients[first], patients[second]):
@@ -72,15 +64,7 @@ def check_spelling(name: str, splits: Mapping[str, Split]) -> None:
 
 
 def check_images_apart(name: str, splits: Mapping[str, Split]) -> None:
-    """Checks that no image of a training split is in another split.
-
-    Args:
-        name: name of the data set, for the message.
-        splits: all splits.
-
-    Raises:
-        UserError: an image of `train` or `val` is in another split.
-    """
+    """Raises a UserError if an image of `train` or `val` is in another split."""
     seen: dict[bytes, tuple[str, str]] = {}  # digest -> split and id of a training image
     digests = image_digests(splits)
     for split_name in sorted(splits, key=lambda name: name not in TRAINING_SPLITS):

@@ -47,13 +47,10 @@ def check(run: Workdir, data_set: DataSet) -> None:
 
 
 def check_processes(data_set: DataSet) -> None:
-    """Checks that all of several processes read the same splits: ids, patients and labels.
+    """Raises a UserError unless all of several processes read the same ids, patients and labels.
 
     Each trains on its part of every batch, and two that order the images differently would learn
     from some images twice. Every process must call it.
-
-    Raises:
-        UserError: they do not.
     """
     if not processes.are_several():
         return
@@ -72,12 +69,8 @@ def check_processes(data_set: DataSet) -> None:
 def warn_of_names(run: Workdir, normals: Split, source: str) -> None:
     """Warns if patients of another site have the same names as training patients.
 
-    This is not an error: names such as `1` occur at many sites.
-
-    Args:
-        run: workdir; nothing is compared if its members were not stored.
-        normals: images of the other site.
-        source: name of the site's data, for the message.
+    This is not an error: names such as `1` occur at many sites. Nothing is compared if the members
+    of the run were not stored.
 
     Raises:
         UserError: the members cannot be read.
@@ -91,8 +84,7 @@ def warn_of_names(run: Workdir, normals: Split, source: str) -> None:
         logger.warning(
             f"warning: {source}: {len(shared):,} of {len(patients):,} patients have the same names "
             f"as patients that the run was trained on, such as '{min(shared)}'. If they are the "
-            "same "
-            "patients, leave them out: they make the false-positive rate larger than promised."
+            "same patients, leave them out: they make the false-positive rate larger than promised."
         )
 
 

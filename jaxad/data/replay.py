@@ -41,17 +41,8 @@ if TYPE_CHECKING:  # it imports TensorFlow, which takes seconds
     from jaxad.data.published.manual import ManualBuilder
 
 
-def is_prepared(data: ConfigDict) -> bool:
-    """Whether the run's images reached jaxad prepared, so that new ones must be prepared too."""
-    return data_set_info(data.name).is_prepared
-
-
 def reading_of(data: ConfigDict) -> Reading:
-    """Returns how the files of the run's data set were read.
-
-    Raises:
-        UserError: the run's data set has no files.
-    """
+    """Returns how the files of the run's data set were read; raises a UserError if it has none."""
     reading = settings.reading(data, data_set_info(data.name).format_of_files)
     builder = _published_builder(data)
     return reading if builder is None else builder.reading_of(reading)
@@ -144,15 +135,10 @@ def _as_in_file(voxels: Shaped[np.ndarray, "x y z"]) -> Shaped[np.ndarray, "x y 
 
 
 def find_items(path: Path, data: ConfigDict, *, normal: bool = False) -> list[Item]:
-    """Finds the files at a path that a run can score, without reading them.
+    """Finds the files at a path that a run can score, in a fixed order, without reading them.
 
-    Args:
-        path: a folder of images, scans or DICOM series, one of them, or a table of them.
-        data: `config.data` of the run.
-        normal: whether all files must be normal, so that hints at anomalies are refused.
-
-    Returns:
-        The items in a fixed order.
+    The path is a folder of images, scans or DICOM series, one of them, or a table of them. If all
+    must be `normal`, hints at anomalies are refused.
 
     Raises:
         UserError: the run's data set has no files, or these cannot be used.
@@ -199,11 +185,8 @@ def find_items(path: Path, data: ConfigDict, *, normal: bool = False) -> list[It
 def read_files(path: Path, data: ConfigDict, *, with_labels: bool = False) -> Split:
     """Reads files as the run's data set was read.
 
-    Args:
-        path: see `find_items`.
-        data: `config.data` of the run.
-        with_labels: whether to use the labels and masks of a table; without them all slices of a
-            scan are kept and labelled 0.
+    With `with_labels`, labels and masks count, and hints at anomalies are refused (`find_items`).
+    Without, all slices of a scan are kept and labelled 0.
 
     Raises:
         UserError: see `find_items`, or a file cannot be read.
@@ -237,11 +220,9 @@ def _to_depth(
 def read_normals(path: Path, data: ConfigDict) -> Split:
     """Reads normal images of another site, to calibrate on.
 
-    Args:
-        path: an `.npz` file (see `npz_readers`), without labels or with labels 0, whose `group`
-            names the patient of each image: slices of one patient that count as several patients
-            would void any guarantee. For runs on files also what `find_items` takes.
-        data: `config.data` of the run.
+    The path is an `.npz` file (see `npz_readers`), without labels or with labels 0, whose `group`
+    names the patient of each image: slices of one patient that count as several patients would void
+    any guarantee. For runs on files it may also be what `find_items` takes.
 
     Raises:
         UserError: the images cannot be read, an `.npz` file has no `group`, an image is unusable,

@@ -1,4 +1,7 @@
-"""The settings of the readers of files, from `config.data`, and its checks."""
+"""The settings of the readers of files, from `config.data`, and its checks.
+
+Every function raises a UserError for values that are not allowed.
+"""
 
 import dataclasses
 
@@ -17,41 +20,25 @@ from jaxad.errors import UserError
 
 
 def preparation(data: ConfigDict) -> Preparation:
-    """How pixels become an image.
-
-    Raises:
-        UserError: the percentiles are not a lower and an upper one.
-    """
+    """Returns how pixels become an image."""
     fields = data.preprocess.to_dict()
     size, _, channels = data_shape(data)
     return Preparation(image_size=size, channels=channels, **fields)
 
 
 def cutting(data: ConfigDict) -> Cutting:
-    """How volumes are cut into slices.
-
-    Raises:
-        UserError: the slices are not (start, stop[, step]).
-    """
+    """Returns how volumes are cut into slices."""
     return Cutting(**data.volume.to_dict())
 
 
 def splitting(data: ConfigDict) -> Splitting:
-    """How patients are assigned to splits.
-
-    Raises:
-        UserError: the pattern for patients is not a regular expression.
-    """
+    """Returns how patients are assigned to splits."""
     fields = [field.name for field in dataclasses.fields(Splitting)]
     return Splitting(**{name: data[name] for name in fields})
 
 
 def reading(data: ConfigDict, kind: Kind) -> Reading:
-    """How files of a kind are read.
-
-    Raises:
-        UserError: see `preparation` and `cutting`.
-    """
+    """Returns how files of a kind are read."""
     return Reading(kind, preparation(data), cutting(data), data.on_error)
 
 

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from jaxad.config.shape import data_shape
 from jaxad.data import settings
-from jaxad.data.data_sets import TFDS, Readers, data_set_info
+from jaxad.data.data_sets import Readers, data_set_info
 from jaxad.data.external import open_external
 from jaxad.data.files.folders import read_folder
 from jaxad.data.files.items import files_of
@@ -35,16 +35,11 @@ logger = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class ReadOptions:
-    """Options for opening a data set that are not part of `config.data`.
+    """Options for opening a data set that are not part of `config.data`."""
 
-    Attributes:
-        measure: whether to find the range of values in all files, which takes time.
-        test_only: whether all patients go to the test split if jaxad draws it.
-        on_unread: called with the files of a folder that are not read.
-    """
-
-    measure: bool = False
-    test_only: bool = False
+    measure: bool = False  # whether to find the range of values in all files, which takes time
+    test_only: bool = False  # whether all patients go to the test split if jaxad draws it
+    #: called with the files of a folder that are not read
     on_unread: Callable[[Unread], None] = lambda _: None
 
 
@@ -98,7 +93,9 @@ def _open_published(data: ConfigDict, options: ReadOptions) -> Readers:
     builder = data_set_info(data.name).load_builder()
     instructions = " ".join((builder.MANUAL_DOWNLOAD_INSTRUCTIONS or "").split())
     if not data.root:
-        raise UserError(f"config.data.root: {data.name} needs files of your own. {instructions}")
+        raise UserError(
+            f"config.data.root: {data.name} needs files that you download. {instructions}"
+        )
     root = expand(data.root, "config.data.root")
     if not root.is_dir():
         raise UserError(f"config.data.root '{root}': no such folder. {instructions}")
@@ -132,18 +129,7 @@ def _read_complete(read: Callable[[], Split]) -> Split:
 def _open_tfds(data: ConfigDict, _: ReadOptions) -> Readers:
     from jaxad.data.tfds import labels
 
-    return labels.open_labelled(
-        data.name.removeprefix(TFDS),
-        data.root,
-        data.normal_classes,
-        data.anomalous_classes,
-        settings.preparation(data),
-        settings.splitting(data),
-    )
-
-
-def _open_external(data: ConfigDict, options: ReadOptions) -> Readers:
-    return open_external(data, settings.splitting(data), test_only=options.test_only)
+    return labels.open_labelled(data)
 
 
 _OPENERS: Mapping[str, Callable[[ConfigDict, ReadOptions], Readers]] = {
@@ -152,7 +138,7 @@ _OPENERS: Mapping[str, Callable[[ConfigDict, ReadOptions], Readers]] = {
     "files": _open_files,
     "published": _open_published,
     "tfds": _open_tfds,
-    "external": _open_external,
+    "external": lambda data, options: open_external(data, test_only=options.test_only),
 }
 
 
@@ -210,8 +196,7 @@ def _render_into(readers: Readers, source: str, data: ConfigDict) -> Readers:
     if not source.startswith("test"):
         raise UserError(
             f"config.data.natural_objects: split '{source}' is used for training; name a test "
-            "split of "
-            "other normal images."
+            "split of other normal images."
         )
     if "test_objects" in readers and source != "test_objects":
         raise UserError(
@@ -237,9 +222,7 @@ class DataSet:
     def __init__(self, data: ConfigDict, *, measure: bool = False):
         """Opens (and if needed generates) the data set that `config.data` names.
 
-        Args:
-            data: `config.data`.
-            measure: whether to find the range of values in all files.
+        With `measure`, the range of values in all files is found.
 
         Raises:
             UserError: there is no such data set, it is not where the config says, or objects
@@ -311,7 +294,10 @@ class DataSet:
                 are inverted.
         """
         if name not in self._readers:
-            raise UserError(f"split '{name}': {self.info.name} has {', '.join(self.split_names)}.")
+            raise UserError(
+                f"{self.info.name} has no split '{name}'; choose from "
+                f"{', '.join(self.split_names)}."
+            )
         if name not in self._splits:
             source = f"{self.info.name} split '{name}'"
             split = report_skipped(self._readers[name](), f"{self.info.name} {name}")
@@ -325,13 +311,7 @@ class DataSet:
 def check_split(
     split: Split, source: str, image_shape: tuple[int, int, int], *, normal: bool
 ) -> None:
-    """Checks the images, the ids and the labels of a split.
-
-    Args:
-        split: split of any data set.
-        source: name of the split, for messages.
-        image_shape: expected (H, W, C).
-        normal: whether all images must be normal.
+    """Checks the images, the ids and the labels of a split; with `normal`, all must be normal.
 
     Raises:
         UserError: the split is empty; an image is constant, of another shape or out of range; an id

@@ -63,10 +63,11 @@ class Detector(abc.ABC):
         Raises:
             UserError: wrong rank, size, type or range, or a pixel that is not finite.
         """
-        from jaxad.data import replay  # imports the readers of files, which scoring does not need
+        # They import the readers of files, which scoring does not need.
+        from jaxad.data import data_sets, replay
 
         pixels = native(pixels, "pixels")
-        if not replay.is_prepared(self.config.data):
+        if not data_sets.data_set_info(self.config.data.name).is_prepared:
             return to_unit_interval(replay.prepare_pixels(pixels, self.config.data, affine))
         if pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape == self.image_shape):
             pixels = pixels[None]

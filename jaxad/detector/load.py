@@ -21,9 +21,10 @@ def load(
 
     Args:
         path: the run's folder, or the file.
-        checkpoint: the checkpoint of a run: `last`, `best` (smallest validation loss) or a step
-            whose checkpoint still exists; if the last one is damaged, the one before it is loaded,
-            with a warning. An exported file holds only one.
+        checkpoint: the checkpoint of a run: `last`, `best` (smallest validation loss; the only one
+            of a model that is fitted in one pass) or a step whose checkpoint still exists; if the
+            last one is damaged, the one before it is loaded, with a warning. An exported file holds
+            only one.
 
     Raises:
         UserError: there is no run or file, no such checkpoint, or it is damaged.

@@ -17,7 +17,7 @@ from jaxad.runtime import processes
 from jaxad.runtime.parallel import make_parallel
 from jaxad.storage.checkpoint import Checkpoints
 from jaxad.storage.workdir import Workdir
-from jaxad.types import Images, Model, Scores, Tree
+from jaxad.types import FittedModel, Images, Model, Scores, Tree
 
 
 def score_batch(model: Model, variables: Tree, images: Images) -> Scores:
@@ -84,8 +84,9 @@ def restore(
 
     Args:
         path: the run's workdir.
-        checkpoint: `last`, `best` (smallest validation loss) or a step whose checkpoint still
-            exists. If the last checkpoint is damaged, the one before is used, with a warning.
+        checkpoint: `last`, `best` (smallest validation loss; the only one of a model that is fitted
+            in one pass) or a step whose checkpoint still exists. If the last checkpoint is damaged,
+            the one before is used, with a warning.
 
     Raises:
         UserError: there is no run, no such checkpoint, or it is damaged.
@@ -93,6 +94,7 @@ def restore(
     workdir = Workdir(path)
     config = run_config.read(workdir)
     step, variables = _restore_variables(workdir, config, checkpoint)
+    run_config.warn_of_changed_code(workdir)
     return RestoredDetector(config, variables, step)
 
 
@@ -112,6 +114,9 @@ def _restore_variables(
     missing = UserError(f"workdir '{workdir.path}': no checkpoint yet; train there first.")
     if not workdir.checkpoints.is_dir():
         raise missing
+    model = make_model(config)
+    if checkpoint == "best" and isinstance(model, FittedModel):
+        checkpoint = "last"  # the only one
     with Checkpoints(workdir.checkpoints, read_only=True) as checkpoints:
         if not checkpoints.steps:
             raise missing
@@ -122,11 +127,12 @@ def _restore_variables(
         }
         step = steps.get(checkpoint)
         if step is None:
+            reason = " (no validation loss was saved yet)" if checkpoint == "best" else ""
             raise UserError(
-                f"workdir '{workdir.path}': no checkpoint {checkpoint!r}; choose 'last', 'best' or "
-                f"one of the steps {checkpoints.steps}."
+                f"workdir '{workdir.path}': no checkpoint {checkpoint!r}{reason}; choose 'last', "
+                f"'best' or one of the steps {checkpoints.steps}."
             )
-        like = jax.eval_shape(make_model(config).init_variables, jax.random.key(0))
+        like = jax.eval_shape(model.init_variables, jax.random.key(0))
         if checkpoint == "last":
             step, variables, _ = checkpoints.restore_newest(like)
             return step, variables

@@ -41,12 +41,9 @@ class Estimate:
 def bootstrap_interval(
     statistic: Statistic, num_groups: int, resamples: int
 ) -> tuple[float, float]:
-    """Returns the 95 % percentile interval of a statistic of resampled groups.
+    """Returns the 95 % percentile interval of a statistic of R resamples of G groups.
 
-    Args:
-        statistic: maps counts [R, G] to values [R].
-        num_groups: G; with fewer than two there is no interval (NaN).
-        resamples: R.
+    With fewer than two groups there is no interval (NaN).
     """
 
     def of_draws(draws: np.ndarray, axis: int) -> np.ndarray:

@@ -86,15 +86,14 @@ def summary(normals: CalibrationSet, rate: float) -> str:
     calibration = normals.calibration
     granted = max(rate, calibration.smallest_rate)
     number = calibration.num_patients
-    text = f"calibrated on {number} normal patient{'s' * (number != 1)} ({normals.name}): "
+    at_rate = f"at a false-positive rate of {granted:g}"
     if granted > rate:
-        text += (
+        at_rate = (
             f"a false-positive rate of {rate:g} needs {math.ceil(1 / rate) - 1} patients; at "
-            f"{granted:.3g}, the smallest rate that these support, "
+            f"{granted:.3g}, the smallest rate that these support,"
         )
-    else:
-        text += f"at a false-positive rate of {granted:g} "
-    text += (
+    text = (
+        f"calibrated on {number} normal patient{'s' * (number != 1)} ({normals.name}): {at_rate} "
         f"an image is anomalous above {calibration.image_threshold(granted):.6g}, a patient above "
         f"{calibration.patient_threshold(granted):.6g}."
     )

@@ -25,7 +25,7 @@ from jaxad.detector.restored import RestoredDetector, restore
 from jaxad.errors import RunError
 from jaxad.evaluate import decisions, examples, metrics, paired
 from jaxad.evaluate.pixel_metrics import estimate_pixels
-from jaxad.evaluate.positions import CORRECTED_SCORE, position_corrected
+from jaxad.evaluate.positions import corrected_column
 from jaxad.evaluate.references import PIXEL_STATISTICS, ReferenceScores
 from jaxad.evaluate.score_table import write_score_table
 from jaxad.runtime import interrupts, processes
@@ -81,27 +81,29 @@ def evaluate_splits(
         if processes.is_first():
             (folder / "metrics.json").unlink(missing_ok=True)
         columns, maps = _score(detector, split, f"score {name}", np.asarray)
-        evaluation = _SplitEvaluation(detector.config, all_metrics, data_set, split)
-        all_columns = evaluation.with_corrected(columns, val_columns[SCORE])
-        write_score_table(folder / "scores.csv", split, all_columns)
+        corrected = corrected_column(columns[SCORE], split, val_columns[SCORE], val)
+        write_score_table(folder / "scores.csv", split, {**columns, **corrected})
         _check_finite(name, "score", split, columns[SCORE])
         _check_finite(name, "anomaly map", split, maps.sum(axis=(1, 2)))
         _report_constants(name, columns)
         _write_examples(folder, detector, split, columns[SCORE])
-        results: dict[str, Any] = evaluation.of_model(all_columns, maps)
-        results["checkpoint_step"] = detector.step
-        results["num_parameters"] = detector.num_parameters
-        results["num_latents"] = detector.num_latents
-        results["score_weights"] = dict(detector.score_weights)
+        evaluation = _SplitEvaluation(detector.config, all_metrics, data_set, split)
         scores = references.of(name, detector.config)
         of_val = references.of(OWN_SPLIT, detector.config)
-        results["decisions"] = evaluation.decisions(
-            columns[SCORE], normals, scores[PIXEL_STATISTICS]
-        )
-        results["best_reference"] = evaluation.best_reference(columns[SCORE], scores)
-        results["trivial"] = {
-            key: evaluation.of_reference(scores[key], of_val[key]) for key in scores
-        } | {key: {"undefined": why} for key, why in references.undefined(detector.config).items()}
+        undefined = references.undefined(detector.config)
+        results = {
+            **evaluation.of_model({**columns, **corrected}, maps),
+            "checkpoint_step": detector.step,
+            "num_parameters": detector.num_parameters,
+            "num_latents": detector.num_latents,
+            "score_weights": dict(detector.score_weights),
+            "decisions": evaluation.decisions(columns[SCORE], normals, scores[PIXEL_STATISTICS]),
+            "best_reference": evaluation.best_reference(columns[SCORE], scores),
+            "trivial": {
+                **{key: evaluation.of_reference(scores[key], of_val[key]) for key in scores},
+                **{key: {"undefined": reason} for key, reason in undefined.items()},
+            },
+        }
         write_json(folder / "metrics.json", results)
         _print_summary(name, all_metrics, results)
 
@@ -128,11 +130,12 @@ def _calibrate_or_keep(
     stored = read_calibration_set(workdir)
     if stored is not None and not stored.is_own:
         if stored.checkpoint_step == detector.step:
-            _print_calibration(stored, detector)
+            logger.info(decisions.summary(stored, detector.config.evaluate.false_positive_rate))
             return stored
         logger.info(
             f"the calibration on '{stored.source}' was made with checkpoint "
-            f"{stored.checkpoint_step} and is dropped; run --mode=calibrate again."
+            f"{stored.checkpoint_step}, not {detector.step}, and is dropped; run --mode=calibrate "
+            "again."
         )
     return _calibrate(workdir, detector, None, val, columns, maxima)
 
@@ -149,12 +152,8 @@ def _calibrate(
     calibration_set = write_calibration_set(
         workdir, source, detector.step, normals, columns[SCORE], components, maxima
     )
-    _print_calibration(calibration_set, detector)
+    logger.info(decisions.summary(calibration_set, detector.config.evaluate.false_positive_rate))
     return calibration_set
-
-
-def _print_calibration(normals: CalibrationSet, detector: RestoredDetector) -> None:
-    logger.info(decisions.summary(normals, detector.config.evaluate.false_positive_rate))
 
 
 def _check_finite(name: str, what: str, split: Split, scores: Scalars) -> None:
@@ -189,27 +188,17 @@ class _SplitEvaluation:
         data_set: DataSet,
         split: Split,
     ):
-        self._metrics = all_metrics
+        self._metrics, self._split = all_metrics, split
         self._train, self._val = data_set.split("train"), data_set.split(OWN_SPLIT)
-        self._split = split
         self._labels = split.labels.astype(np.int64)
         self._groups = group_numbers(split.groups)
         self._rate = float(config.evaluate.false_positive_rate)
         self._resamples = int(config.evaluate.bootstrap_resamples)
 
-    def with_corrected(
-        self, columns: Mapping[str, Scalars], val_scores: ValScalars
-    ) -> dict[str, Scalars]:
-        """Adds `CORRECTED_SCORE` to columns where slices have positions."""
-        positions, val_positions = self._split.positions, self._val.positions
-        if positions is None or val_positions is None:
-            return dict(columns)
-        corrected = position_corrected(columns[SCORE], positions, val_scores, val_positions)
-        return {**columns, CORRECTED_SCORE: corrected}
-
     def of_reference(self, scores: Scalars, val_scores: ValScalars) -> dict[str, Any]:
         """Returns the AUROC of a reference score, raw and (with positions) corrected."""
-        columns = self.with_corrected({SCORE: scores}, val_scores)
+        corrected = corrected_column(scores, self._split, val_scores, self._val)
+        columns = {SCORE: scores, **corrected}
         return self._estimates((metrics.AUROC, metrics.AUROC_CORRECTED), columns)
 
     def best_reference(
@@ -235,10 +224,8 @@ class _SplitEvaluation:
     def of_model(self, columns: Mapping[str, Scalars], maps: Maps) -> dict[str, Any]:
         """Returns every metric of a system, and the sizes of the split."""
         results = self._estimates(self._metrics, columns)
-        if self._split.masks is not None:
-            pixel = estimate_pixels(
-                self._metrics, self._split.masks, maps, self._groups, self._resamples
-            )
+        if (masks := self._split.masks) is not None:
+            pixel = estimate_pixels(self._metrics, masks, maps, self._groups, self._resamples)
             results.update({name: estimate.as_json() for name, estimate in pixel.items()})
         results["num_images"] = len(self._split)
         results["num_anomalous"] = int(self._labels.sum())
@@ -252,17 +239,18 @@ class _SplitEvaluation:
         self, scores: Scalars, normals: CalibrationSet, pixel_statistics: Scalars
     ) -> dict[str, Any]:
         """Evaluates thresholds from normal images and, with both classes, AE-FLOW's protocol."""
-        rate, count = self._rate, self._resamples
-        arguments = (self._labels, scores.astype(np.float64), self._groups, count)
+        labels, groups, count = self._labels, self._groups, self._resamples
+        arguments = (labels, scores.astype(np.float64), groups, count)
+        of_normals = decisions.of_normals(normals.calibration, self._rate, *arguments)
         results = {
             "calibration": normals.name,
             "images_are_patients": normals.images_are_patients,
-            "normal_images_only": decisions.of_normals(normals.calibration, rate, *arguments),
+            "normal_images_only": of_normals,
         }
-        if len(np.unique(self._labels)) == 2:
+        if len(np.unique(labels)) == 2:
             results.update(decisions.of_labels(*arguments))
-            trivial = (self._labels, pixel_statistics.astype(np.float64), self._groups, count)
-            results["pixel_statistics"] = decisions.best_on_test(*trivial)
+            trivial = pixel_statistics.astype(np.float64)
+            results["pixel_statistics"] = decisions.best_on_test(labels, trivial, groups, count)
         return results
 
     def _estimates(
@@ -287,11 +275,7 @@ def _bar(split: Split, description: str) -> Any:
 def _score(
     detector: RestoredDetector, split: Split, description: str, reduce: Callable[[Maps], np.ndarray]
 ) -> tuple[dict[str, Scalars], np.ndarray]:
-    """Scores a split.
-
-    Returns:
-        Columns `score` and every component, each [N]; and the reduced anomaly maps [N, ...].
-    """
+    """Returns columns `score` and every component, each [N], and reduced anomaly maps [N, ...]."""
     columns: list[dict[str, Any]] = []
     reduced: list[np.ndarray] = []
     with _bar(split, description) as bar:
@@ -323,12 +307,16 @@ def _write_examples(
 def _print_summary(
     name: str, all_metrics: Sequence[metrics.Metric], results: Mapping[str, Any]
 ) -> None:
-    """Prints one line of metrics for a split; warns of external metrics that lack their column."""
+    """Prints one line of metrics for a split; warns of external metrics that have no value."""
+    num_normal = results["num_images"] - results["num_anomalous"]
+
+    def is_defined(metric: metrics.Metric) -> bool:
+        return num_normal > 0 and (metric.normal_only or results["num_anomalous"] > 0)
 
     def text(metric: metrics.Metric) -> str:
         value, low, high = (results[metric.name][key] for key in ("value", "low", "high"))
         if value is None:
-            return "undefined (one class only)"
+            return "not finite" if is_defined(metric) else "undefined (one class only)"
         digits = metric.decimals
         interval = "" if low is None else f" [{low:.{digits}f}, {high:.{digits}f}]"
         return f"{value:.{digits}f}{interval}"
@@ -340,4 +328,9 @@ def _print_summary(
         if metric.name not in results:
             logger.warning(
                 f"{name}: has no '{metric.column}', so metric '{metric.name}' is left out."
+            )
+        elif results[metric.name]["value"] is None and is_defined(metric):
+            logger.warning(
+                f"{name}: metric '{metric.name}' is not finite and is left empty; correct it, then "
+                "evaluate again."
             )

@@ -20,16 +20,11 @@ _KIND, _RECONSTRUCTION, _MAP = "kind_", "reconstruction_", "map_"
 
 @dataclasses.dataclass(frozen=True)
 class Examples:
-    """M slices of a test split, each stored once.
+    """M slices of a test split, each stored once, and their scores as in `jaxad.types.Scores`.
 
     Attributes:
-        ids: the ids of the slices.
         labels: 1 = anomalous, 0 = normal.
-        scores: higher = more anomalous.
         images: in [0, 1].
-        pixel: anomaly maps.
-        reconstructions: the reconstructions, by name.
-        maps: anomaly maps by name, where a system has several.
         masks: 1 = anomalous; None where the data have none.
         kinds: marks the slices of each of `KINDS`; a slice can be of several.
     """
@@ -75,24 +70,17 @@ def choose(
         order = np.argsort(_sign(kind) * scores, kind="stable")
         first_of_groups: dict[str, int] = {}
         for row in order[candidates[kind][order]] if kind in candidates else order:
-            if len(first_of_groups) == count:
-                break
             first_of_groups.setdefault(groups[row], int(row))
-        rows_by_kind[kind] = list(first_of_groups.values())
+        rows_by_kind[kind] = list(first_of_groups.values())[:count]
     return rows_by_kind
 
 
 def write_examples(
     path: Path, split: Split, kinds: Mapping[str, Sequence[int]], images: Images, scores: Scores
 ) -> None:
-    """Writes example slices.
+    """Writes example slices: rows of a split from `choose`, with the images of `rows_of(kinds)`.
 
-    Args:
-        path: the file.
-        split: the test split.
-        kinds: rows of the split, from `choose`.
-        images: the images of `rows_of(kinds)`, in [0, 1].
-        scores: the scores of these images.
+    Images are in [0, 1]; `scores` are those of the images.
     """
     rows = rows_of(kinds)
     arrays = {
@@ -127,11 +115,8 @@ def read_examples(path: Path) -> Examples:
         arrays = {name: archive[name] for name in archive.files}
 
     def with_prefix(prefix: str) -> dict[str, np.ndarray]:
-        return {
-            name.removeprefix(prefix): array
-            for name, array in arrays.items()
-            if name.startswith(prefix)
-        }
+        names = [name for name in arrays if name.startswith(prefix)]
+        return {name.removeprefix(prefix): arrays[name] for name in names}
 
     return Examples(
         ids=tuple(arrays["id"].tolist()),

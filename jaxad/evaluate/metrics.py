@@ -5,9 +5,10 @@ one more record in `METRICS`. `config.evaluate.metrics` names metrics of other p
 docs/metrics.md.
 """
 
+import contextlib
 import dataclasses
 import math
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Container, Iterable, Iterator
 
 import numpy as np
 import scipy.sparse
@@ -86,11 +87,29 @@ class Metric:
         assert self.function is not None
         if not len(labels) or (not self.normal_only and labels.min() == labels.max()):
             return math.nan
-        try:
+        with self._errors_named("function"):
             return float(self.function(labels, values))
+
+    def at_thresholds(
+        self, positive: curves.Weights, negative: curves.Weights
+    ) -> Float[np.ndarray, " resamples"]:
+        """Returns the metric of weighted thresholds; see `curve`.
+
+        Raises:
+            RunError: the curve fails.
+        """
+        assert self.curve is not None
+        with self._errors_named("curve"):
+            return self.curve(positive, negative)
+
+    @contextlib.contextmanager
+    def _errors_named(self, part: str) -> Iterator[None]:
+        """Turns an error inside the block into a RunError of one line that names the metric."""
+        try:
+            yield
         except Exception as error:  # the function may be of another package
             line = f"{type(error).__name__}: {first_line(error)}"
-            raise RunError(f"metric '{self.name}': its function failed ({line}).") from error
+            raise RunError(f"metric '{self.name}': its {part} failed ({line}).") from error
 
 
 def _mean(labels: Labels, values: Scalars) -> float:
@@ -254,12 +273,11 @@ def resampled(
     """Returns the metric of images as a function of how often each patient is drawn."""
     chosen = metric.rows(labels)
     labels, values, groups = labels[chosen], values[chosen], groups[chosen]
-    curve = metric.curve
-    if curve is not None:
+    if metric.curve is not None:
         ranks = np.unique(values, return_inverse=True)[1]
         shape = (num_groups, int(ranks.max()) + 1)
         positive, negative = (rank_table(ranks, groups, labels == x, shape) for x in (1, 0))
-        return lambda counts: curve(counts @ positive, counts @ negative)
+        return lambda counts: metric.at_thresholds(counts @ positive, counts @ negative)
     if metric.function is _mean:  # sums of patients are enough
         sums = np.bincount(groups, values, minlength=num_groups)
         sizes = np.bincount(groups, minlength=num_groups).astype(float)

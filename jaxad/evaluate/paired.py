@@ -26,10 +26,10 @@ class ScoredSplit:
     """The scores that one run gave a test split; runs to compare have the same rows.
 
     Attributes:
-        labels: 1 = anomalous, [N].
-        groups: number of each row's patient, [N].
-        columns: values [N] by name: `score`, and where available `score_position_corrected` and the
-            components of the score.
+        labels: 1 = anomalous.
+        groups: number of each row's patient.
+        columns: by name: `score`, and where available `score_position_corrected` and the components
+            of the score.
     """
 
     labels: Int[np.ndarray, " n"]
@@ -57,7 +57,7 @@ def comparable(metrics: Sequence[Metric], runs: Sequence[ScoredSplit]) -> tuple[
 
 
 def errors_first(metrics: Iterable[Metric]) -> tuple[Metric, ...]:
-    """Sorts metrics as tables show them: those where less is better come first."""
+    """Sorts metrics as tables show them: those for which lower is better come first."""
     return tuple(sorted(metrics, key=lambda metric: metric.higher_is_better))
 
 
@@ -119,9 +119,8 @@ def difference(
 
     drawn = resampled_mean(ours) - resampled_mean(theirs)
     drawn = drawn[np.isfinite(drawn)]
-    point = np.mean([value(metric, run) for run in ours]) - np.mean(
-        [value(metric, run) for run in theirs]
-    )
+    our_mean, their_mean = (np.mean([value(metric, run) for run in x]) for x in (ours, theirs))
+    point = our_mean - their_mean
     if not len(drawn):
         return Difference(float(point), np.nan, np.nan, np.nan)
     low, high = np.percentile(drawn, [2.5, 97.5])

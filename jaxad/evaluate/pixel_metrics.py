@@ -27,20 +27,11 @@ def estimate_pixels(
 ) -> dict[str, Estimate]:
     """Returns the metrics of pixels among `metrics` by name, each over all pixels of the split.
 
-    Args:
-        metrics: records; those of images are ignored.
-        masks: 1 = anomalous.
-        maps: anomaly maps, higher = more anomalous.
-        groups: number of each image's patient, [N].
-        resamples: the number of bootstrap resamples.
+    In masks, 1 = anomalous; in maps, higher = more anomalous; `groups` numbers the patients.
     """
-    curves = {
-        metric.name: (metric.curve, metric.by_region)
-        for metric in metrics
-        if metric.column == PIXELS and metric.curve is not None
-    }
+    of_pixels = [metric for metric in metrics if metric.column == PIXELS]
     if masks.min() == masks.max():
-        return {name: Estimate(np.nan) for name in curves}
+        return {metric.name: Estimate(np.nan) for metric in of_pixels}
     order = np.argsort(maps, axis=None)
     scores, labels = maps.ravel()[order], masks.ravel()[order].astype(np.int8)
     region = region_weights(masks).ravel()[order]
@@ -64,16 +55,16 @@ def estimate_pixels(
         for by_region in (False, True)
     }
 
-    def estimate(name: str) -> Estimate:
-        curve, by_region = curves[name]
+    def estimate(metric: Metric) -> Estimate:
+        weights = positive[metric.by_region]
         interval = bootstrap_interval(
-            lambda counts: curve(counts @ positive[by_region], counts @ negative),
+            lambda counts: metric.at_thresholds(counts @ weights, counts @ negative),
             shape[0],
             resamples,
         )
-        return Estimate(float(curve(*exact[by_region])[0]), *interval)
+        return Estimate(float(metric.at_thresholds(*exact[metric.by_region])[0]), *interval)
 
-    return {name: estimate(name) for name in curves}
+    return {metric.name: estimate(metric) for metric in of_pixels}
 
 
 def region_weights(

@@ -8,6 +8,8 @@ anomalies; where they are, the differences are noise. Both AUROCs are reported.
 import numpy as np
 from jaxtyping import Float, Int
 
+from jaxad.types import Split
+
 #: Column of the corrected score in `scores.csv`.
 CORRECTED_SCORE = "score_position_corrected"
 
@@ -28,3 +30,16 @@ def position_corrected(
     places = np.clip(np.searchsorted(known, positions), 0, len(known) - 1)
     expected = np.where(known[places] == positions, means[places], np.mean(val_scores))
     return scores - expected
+
+
+def corrected_column(
+    scores: Float[np.ndarray, " n"],
+    split: Split,
+    val_scores: Float[np.ndarray, " m"],
+    val: Split,
+) -> dict[str, Float[np.ndarray, " n"]]:
+    """Returns `CORRECTED_SCORE` of the scores of a split; {} where slices have no positions."""
+    if split.positions is None or val.positions is None:
+        return {}
+    arguments = (scores, split.positions, val_scores, val.positions)
+    return {CORRECTED_SCORE: position_corrected(*arguments)}

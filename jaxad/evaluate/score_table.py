@@ -21,12 +21,11 @@ _HEADING = ("id", "group", "position", "label")
 
 @dataclasses.dataclass(frozen=True)
 class ScoreTable:
-    """The rows of a `scores.csv`.
+    """The rows of a `scores.csv`, one per image.
 
     Attributes:
-        ids: the ids of the images.
-        groups: the patient of each image.
-        positions: slice index of each image; None without positions.
+        groups: the patients.
+        positions: slice indices; None without positions.
         labels: 1 = anomalous, 0 = normal.
         columns: `score`, its components and, last, `CORRECTED_SCORE` where there are positions.
             Float64; all but the last hold float32 values exactly, so that a score that equals a
@@ -45,11 +44,8 @@ class ScoreTable:
     @property
     def components(self) -> dict[str, Scalars]:
         """The components of the score by name."""
-        return {
-            name: values
-            for name, values in self.columns.items()
-            if name not in (SCORE, CORRECTED_SCORE)
-        }
+        names = [name for name in self.columns if name not in (SCORE, CORRECTED_SCORE)]
+        return {name: self.columns[name] for name in names}
 
     def rows(self, chosen: Int[np.ndarray, " rows"]) -> "ScoreTable":
         """Returns the chosen rows, in that order."""
@@ -71,11 +67,10 @@ def write_score_table(path: Path, split: Split, columns: Mapping[str, Scalars]) 
     with atomic_write(path) as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow([*_HEADING, *columns])
-        for row in range(len(split)):
-            position = "" if split.positions is None else int(split.positions[row])
-            values = [str(column[row]) for column in columns.values()]
-            label = int(split.labels[row])
-            writer.writerow([split.ids[row], split.groups[row], position, label, *values])
+        positions = [""] * len(split) if split.positions is None else split.positions.tolist()
+        values = [map(str, column) for column in columns.values()]
+        rows = zip(split.ids, split.groups, positions, split.labels.tolist(), *values, strict=True)
+        writer.writerows(rows)
 
 
 def read_score_table(path: Path) -> ScoreTable:

@@ -1,11 +1,11 @@
-"""Figures of decisions by a threshold: AE-FLOW's protocol and its audit.
+"""Metrics of decisions by a threshold: AE-FLOW's protocol and its audit.
 
 AE-FLOW reports F1, accuracy, sensitivity and specificity at the threshold whose F1 is best on the
-test set itself, a threshold that no user has. Beside it stand the figures at a threshold chosen on
-a validation fold (its Appendix A, here with no patient in both folds) and at one chosen from normal
-images alone, and the F1 of calling everything anomalous.
+test set itself, which is not available in use. The audit adds these metrics at a threshold chosen
+on a validation fold (its Appendix A, here with no patient in both folds) and at one chosen from
+normal images alone, and the F1 of calling everything anomalous.
 
-An image is called anomalous where its score is above the threshold.
+An image is called anomalous if its score is above the threshold.
 """
 
 import dataclasses

@@ -11,8 +11,8 @@ Detection". Of an image x:
     S  = beta S_flow + (1 - beta) S_recon,  S_flow = -p(z'),  S_recon = -SSIM      (Eq. 2)
 
 p(z') of thousands of dimensions underflows to 0, so that the literal S_flow is the same for every
-image; `exp_mean` is the density's geometric mean over the dimensions, -p(z')^(1/D), and `nll_mean`
-its negative logarithm.
+image; `exp_mean` is minus the density's geometric mean over the dimensions, -p(z')^(1/D), and
+`nll_mean` the negative logarithm of that mean.
 """
 
 import dataclasses
@@ -36,16 +36,12 @@ from jaxad.types import Batch, ExampleKeys, Images, LossAux, PerExample, Scores,
 
 FeatureMap = Float[Array, "batch rows columns features"]
 PlaceMap = Float[Array, "batch rows columns"]
-PixelMap = Float[Array, "batch height width"]
 
 
 class Decoder(nn.Module):
     """Maps z' [B, H / 16, W / 16, C] to images [B, H, W, image_channels], with a linear output.
 
-    Attributes:
-        widths: channels after the first three doublings.
-        image_channels: channels of the image.
-        dtype: dtype of the convolutions.
+    `widths` are the channels after the first three doublings.
     """
 
     widths: tuple[int, ...]
@@ -65,36 +61,23 @@ class Decoder(nn.Module):
         return ops.full_precision(x)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Outputs:
-    """Outputs of flow and decoder: z', each position's part of the log-det, the reconstruction."""
-
-    z_prime: FeatureMap
-    log_det: PlaceMap
-    reconstruction: Images
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AEFlow(PretrainedSystem):
     """AE-FLOW as a `jaxad.types.TrainedModel` and `jaxad.types.PretrainedModel`.
 
     Attributes:
-        num_blocks: blocks of the flow; this and the next five are those of
+        num_blocks: blocks of the flow; this and the next five are documented in
             `jaxad.nn.flow.FlowSettings`.
-        subnet: kind of subnet.
-        permutation: kind of permutation between blocks.
-        moves: half that a coupling changes.
-        output_scale: factor of a subnet's output.
-        global_scale: factor of the actnorm's softplus.
         decoder_widths: channels after the decoder's first three doublings; () for 1/2, 1/4 and
-            1/16 of the features', rounded up to multiples of 16: the paper's 512, 256, 64 of 1024.
+            1/16 of the features' channels, rounded up to multiples of 16, as in the paper: 512, 256
+            and 64 of 1024.
         alpha: weight of the flow in the loss.
         beta: weight of the flow in the score.
         reconstruction_loss: `mse`, or `ssim` for 1 - SSIM.
-        flow_loss: `per_dimension`, or `sum` over the dimensions (the paper's text, which leaves
-            nothing of the mean squared error).
+        flow_loss: `per_dimension`, or `sum` over the dimensions (the paper's text; the mean squared
+            error is then negligible).
         flow_score: S_flow: `exp_mean`, `nll_mean` or `literal`.
-        pixel_map: the anomaly map among the system's maps.
+        pixel_map: name of the map that is the anomaly map.
     """
 
     networks: ClassVar[Mapping[str, str]] = networks.ONE_LOSS
@@ -194,8 +177,13 @@ class AEFlow(PretrainedSystem):
 
     def _decode(
         self, variables: Variables, z: FeatureMap, *, train: bool
-    ) -> tuple[_Outputs, Mapping[str, Tree]]:
-        """Runs z through flow and decoder; also returns the flow's updated statistics."""
+    ) -> tuple[tuple[FeatureMap, PlaceMap], Images, Mapping[str, Tree]]:
+        """Runs z through flow and decoder.
+
+        Returns:
+            z' and each position's part of the log-det, the reconstruction, and the flow's updated
+            statistics.
+        """
         collections = {
             name: tree for name, tree in variables.items() if name not in ("params", "encoder")
         }
@@ -205,34 +193,27 @@ class AEFlow(PretrainedSystem):
             z,
             mutable=list(collections) if train else [],
         )
-        z_prime, log_det = transformed
-        reconstruction: Any = self._decoder.apply(
-            {"params": variables["params"]["decoder"]}, z_prime
-        )
-        return _Outputs(z_prime, log_det, reconstruction), updated
+        decoder_variables = {"params": variables["params"]["decoder"]}
+        x_hat: Any = self._decoder.apply(decoder_variables, transformed[0])
+        return transformed, x_hat, updated
 
     def losses(
         self, variables: Variables, batch: Batch, keys: ExampleKeys, *, train: bool
     ) -> tuple[dict[str, PerExample], LossAux]:
         """Returns Eq. 1; deterministic, `keys` are not used."""
         x, z = batch["image"], self._batch_features(variables, batch)
-        outputs, updated = self._decode(variables, z, train=train)
-        terms = self._likelihood_terms(outputs)
-        terms["mse"] = jnp.mean((x - outputs.reconstruction) ** 2, axis=(1, 2, 3))
+        transformed, x_hat, updated = self._decode(variables, z, train=train)
+        terms = likelihood_terms([transformed])
+        terms["mse"] = jnp.mean((x - x_hat) ** 2, axis=(1, 2, 3))
         reconstruction = terms["mse"]
         if self.reconstruction_loss == "ssim":
-            similarity = ops.structural_similarity(x, outputs.reconstruction)
+            similarity = ops.structural_similarity(x, x_hat)
             terms["ssim"] = jnp.mean(similarity, axis=(1, 2, 3))
             reconstruction = 1 - terms["ssim"]
         flow = terms["feature_nll"] * (self.num_latents if self.flow_loss == "sum" else 1)
         loss = self.alpha * flow + (1 - self.alpha) * reconstruction
         state = {**networks.state_of(variables), **updated} if train else {}
         return {"model": loss}, LossAux(terms, state)
-
-    def _likelihood_terms(self, outputs: _Outputs) -> dict[str, PerExample]:
-        """Returns the flow's likelihood terms."""
-        latent = -jnp.sum(standard_normal_log_density(outputs.z_prime), axis=(1, 2))
-        return likelihood_terms(latent, jnp.sum(outputs.log_det, axis=(1, 2)), self.num_latents)
 
     def _flow_score(self, latent_nll: PerExample) -> PerExample:
         """Returns S_flow from -log p(z') per dimension."""
@@ -249,37 +230,27 @@ class AEFlow(PretrainedSystem):
         channels. Features see the whole image, so that a position's share also reflects its
         surroundings.
         """
-        outputs, _ = self._decode(variables, self.features(variables, images), train=False)
-        terms = self._likelihood_terms(outputs)
-        residual = jnp.mean((images - outputs.reconstruction) ** 2, axis=-1)
-        similarity = jnp.mean(ops.structural_similarity(images, outputs.reconstruction), axis=-1)
+        z = self.features(variables, images)
+        transformed, x_hat, _ = self._decode(variables, z, train=False)
+        terms = likelihood_terms([transformed])
+        residual = jnp.mean((images - x_hat) ** 2, axis=-1)
+        similarity = jnp.mean(ops.structural_similarity(images, x_hat), axis=-1)
         terms["mse"] = jnp.mean(residual, axis=(1, 2))
         terms["ssim"] = jnp.mean(similarity, axis=(1, 2))
         terms["flow_score"] = self._flow_score(terms["latent_nll"])
         terms["reconstruction_score"] = -terms["ssim"]
+        z_prime, log_det = transformed
+        shares = -(standard_normal_log_density(z_prime) + log_det) / self._encoder.channels
+        border = (ops.SSIM_WINDOW // 2,) * 2  # where no window fits
         maps = {
             "residual": residual,
-            "ssim": _extend_to_border(1 - similarity),
-            "flow": _upsample(
-                -(standard_normal_log_density(outputs.z_prime) + outputs.log_det)
-                / self._encoder.channels,
-                images.shape[1:3],
-            ),
+            "ssim": jnp.pad(1 - similarity, ((0, 0), border, border), mode="edge"),
+            "flow": jax.image.resize(shares, images.shape[:3], method="linear"),
         }
         return Scores(
             image=self.beta * terms["flow_score"] + (1 - self.beta) * terms["reconstruction_score"],
             pixel=maps[self.pixel_map],
             components=terms,
-            reconstructions={"reconstruction": outputs.reconstruction},
+            reconstructions={"reconstruction": x_hat},
             maps=maps,
         )
-
-
-def _extend_to_border(similarity: PlaceMap) -> PixelMap:
-    """Repeats the outermost values over the border where no window fits."""
-    border = ops.SSIM_WINDOW // 2
-    return jnp.pad(similarity, ((0, 0), (border, border), (border, border)), mode="edge")
-
-
-def _upsample(places: PlaceMap, shape: tuple[int, ...]) -> PixelMap:
-    return jax.image.resize(places, (places.shape[0], *shape), method="linear")

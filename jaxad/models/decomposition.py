@@ -72,11 +72,7 @@ ELBO_TERMS = ("nll", "kl_high", "kl_low")
 
 @runtime_checkable
 class Branches(Protocol):
-    """Encoders and decoders of Eqs. 3 to 9; those that `parts` lacks are never called.
-
-    Attributes:
-        parts: parts of Figure 1 that the system has.
-    """
+    """Encoders and decoders of Eqs. 3 to 9; those that `parts` lacks are never called."""
 
     parts: Parts
 

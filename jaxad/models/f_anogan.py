@@ -63,13 +63,12 @@ class FAnoGAN(LatentSystem):
         """Returns fresh variables of the three networks."""
         encoder_key, generator_key, critic_key = jax.random.split(key, 3)
         images, z = self.example_inputs()
-        return networks.join(
-            {
-                "encoder": self.encoder(train=False).init(encoder_key, images),
-                "generator": self.generator(train=False, bounded=True).init(generator_key, z),
-                "critic": self._critic.init(critic_key, images),
-            }
-        )
+        variables = {
+            "encoder": self.encoder(train=False).init(encoder_key, images),
+            "generator": self.generator(train=False, bounded=True).init(generator_key, z),
+            "critic": self._critic.init(critic_key, images),
+        }
+        return networks.join(variables)
 
     @property
     def _critic(self) -> Encoder:

@@ -110,20 +110,13 @@ class FastFlow(PyramidSystem):
             transformed.append(output)
         return transformed, variables
 
-    def _likelihood_terms(self, transformed: Transformed) -> dict[str, PerExample]:
-        """Returns the likelihood terms of all levels together."""
-        densities = [jnp.sum(standard_normal_log_density(z), axis=(1, 2)) for z, _ in transformed]
-        shares = [jnp.sum(share, axis=(1, 2)) for _, share in transformed]
-        latent, log_det = -jnp.sum(jnp.stack(densities), axis=0), jnp.sum(jnp.stack(shares), axis=0)
-        return likelihood_terms(latent, log_det, self.num_latents)
-
     def losses(
         self, variables: Variables, batch: Batch, keys: ExampleKeys, *, train: bool
     ) -> tuple[dict[str, PerExample], LossAux]:
         """Returns the negative log-likelihood per dimension; `keys` are not used."""
         z = self._batch_features(variables, batch)
         transformed, variables = self._transform(variables, z, train=train)
-        terms = self._likelihood_terms(transformed)
+        terms = likelihood_terms(transformed)
         return {"model": terms["feature_nll"]}, LossAux(terms, networks.state_of(variables))
 
     def score(self, variables: Variables, images: Images) -> Scores:
@@ -138,13 +131,10 @@ class FastFlow(PyramidSystem):
             for z_prime, _ in transformed
         ]
         pixel = math.log(len(levels)) - jax.nn.logsumexp(jnp.stack(levels), axis=0)
-        parts = {
-            "map_max": jnp.max(pixel, axis=(1, 2)),
-            "map_mean": jnp.mean(pixel, axis=(1, 2)),
-        }
+        parts = {"map_max": pixel.max(axis=(1, 2)), "map_mean": pixel.mean(axis=(1, 2))}
         return Scores(
             image=parts[f"map_{self.image_score}"],
             pixel=pixel,
-            components={**self._likelihood_terms(transformed), **parts},
+            components={**likelihood_terms(transformed), **parts},
             reconstructions={},
         )

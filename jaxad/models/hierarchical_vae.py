@@ -12,7 +12,6 @@ from typing import Annotated, Any, ClassVar
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Key
 
 from jaxad.errors import UserError
@@ -29,7 +28,7 @@ from jaxad.models.decomposition import (
     weighted_sum,
 )
 from jaxad.nn import blocks, networks, ops
-from jaxad.nn.fields import Interval, OneOf, check_fields, check_halvings
+from jaxad.nn.fields import Interval, OneOf, SystemFields, check_halvings
 from jaxad.types import Batch, ExampleKeys, Images, LossAux, PerExample, Scores, Variables
 
 FeatureMap = Float[Array, "batch rows columns features"]
@@ -56,102 +55,77 @@ class _Posterior(nn.Module):
 
 
 class Modules(nn.Module):
-    """Networks of Figure 1 that are in `parts`; implements `decomposition.Branches`."""
+    """Networks of Figure 1 that the system has; implements `decomposition.Branches`."""
 
-    parts: Parts
-    widths: tuple[int, ...]
-    depths: tuple[int, ...]
-    latent_channels: tuple[int, ...]
-    condition_z2: bool
-    image_channels: int
-    norm: str
+    system: "HierarchicalVAE"
     train: bool
-    axis_name: str | None
-    dtype: DTypeLike
+
+    @property
+    def parts(self) -> Parts:
+        return self.system.parts
 
     def setup(self) -> None:
-        common: dict[str, Any] = {
-            "norm": self.norm,
-            "activation": nn.leaky_relu,
-            "train": self.train,
-            "axis_name": self.axis_name,
-            "dtype": self.dtype,
-        }
+        system, dtype = self.system, self.system.dtype
+        axis_name = system.axis_name if self.train else None
+        common: Any = (system.norm, nn.leaky_relu, self.train, axis_name, dtype)
 
         def down(features: int, depth: int) -> blocks.Down:
-            return blocks.Down(features=features, depth=depth, **common)
+            return blocks.Down(depth, *common, features=features)
 
         def up(features: int, depth: int) -> blocks.Up:
-            return blocks.Up(features=features, depth=depth, **common)
+            return blocks.Up(depth, *common, features=features)
 
-        half, quarter = self.widths[:2]
-        depth_half, depth_quarter = self.depths[:2]
+        half, quarter = system.widths[:2]
+        depth_half, depth_quarter = system.depths[:2]
+        image_channels = system.image_shape[-1]
         self.stem = nn.Sequential(
             [down(half, depth_half), nn.leaky_relu, down(quarter, depth_quarter), nn.leaky_relu]
         )
         if self.parts.z1:
-            eighth, sixteenth = self.widths[2:]
-            depth_eighth, depth_sixteenth = self.depths[2:]
-            self.high_encoder = nn.Sequential(
-                [
-                    down(eighth, depth_eighth),
-                    nn.leaky_relu,
-                    down(sixteenth, depth_sixteenth),
-                    nn.leaky_relu,
-                ]
-            )
-            self.high_posterior = _Posterior(self.latent_channels[0])
-            self.trunk = nn.Sequential(
-                [
-                    nn.Dense(sixteenth, dtype=self.dtype),
-                    up(eighth, depth_sixteenth),
-                    up(quarter, depth_eighth),
-                ]
-            )
+            eighth, sixteenth = system.widths[2:]
+            depth_eighth, depth_sixteenth = system.depths[2:]
+            finer, coarser = down(eighth, depth_eighth), down(sixteenth, depth_sixteenth)
+            self.high_encoder = nn.Sequential([finer, nn.leaky_relu, coarser, nn.leaky_relu])
+            self.high_posterior = _Posterior(system.latent_channels[0])
+            upsampling = [up(eighth, depth_sixteenth), up(quarter, depth_eighth)]
+            self.trunk = nn.Sequential([nn.Dense(sixteenth, dtype=dtype), *upsampling])
         if self.parts.x_high:
-            self.tail = nn.Sequential(
-                [up(half, depth_quarter), up(self.image_channels, depth_half)]
-            )
+            self.tail = nn.Sequential([up(half, depth_quarter), up(image_channels, depth_half)])
         if self.parts.z2:
-            self.low_encoder = nn.Sequential(
-                [nn.Conv(quarter, (3, 3), dtype=self.dtype), nn.leaky_relu]
-            )
-            self.low_posterior = _Posterior(self.latent_channels[-1])
-            self.low_decoder = nn.Sequential(
-                [
-                    nn.Conv(quarter, (3, 3), dtype=self.dtype),
-                    up(half, depth_quarter),
-                    up(self.image_channels, depth_half),
-                ]
-            )
+            to_codes, from_codes = (nn.Conv(quarter, (3, 3), dtype=dtype) for _ in range(2))
+            self.low_encoder = nn.Sequential([to_codes, nn.leaky_relu])
+            self.low_posterior = _Posterior(system.latent_channels[-1])
+            upsampling = [up(half, depth_quarter), up(image_channels, depth_half)]
+            self.low_decoder = nn.Sequential([from_codes, *upsampling])
 
     def encode(self, x: Images) -> FeatureMap:
-        return self.stem(x.astype(self.dtype))
+        return self.stem(x.astype(self.system.dtype))
 
     def encode_high(self, features: FeatureMap) -> ops.DiagonalGaussian:
         return self.high_posterior(self.high_encoder(features))
 
     def decode_high(self, z1: Latent) -> tuple[FeatureMap, Images | None]:
-        u = self.trunk(z1.astype(self.dtype))
+        u = self.trunk(z1.astype(self.system.dtype))
         return u, ops.full_precision(self.tail(u)) if self.parts.x_high else None
 
     def encode_low(self, features: FeatureMap, u: FeatureMap | None) -> ops.DiagonalGaussian:
-        joined = _concatenate(features, u if self.condition_z2 else None)
+        joined = _concatenate(features, u if self.system.condition_z2 else None)
         return self.low_posterior(self.low_encoder(joined))
 
     def decode_low(self, z2: Latent, u: FeatureMap | None) -> Images:
-        return ops.full_precision(self.low_decoder(_concatenate(z2.astype(self.dtype), u)))
+        return ops.full_precision(self.low_decoder(_concatenate(z2.astype(self.system.dtype), u)))
 
     def __call__(self, x: Images, keys: ExampleKeys | None) -> Decomposition:
         return decompose(self, x, keys)
 
 
-@dataclasses.dataclass(frozen=True)
-class HierarchicalVAE:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class HierarchicalVAE(SystemFields):
     """pchVAE as a `jaxad.types.TrainedModel`; its subclasses have fewer parts.
 
+    Height and width of images are multiples of 16 (of 4 without a high level).
+
     Attributes:
-        image_shape: (H, W, C); H and W are multiples of 16 (of 4 without a high level).
         widths: channels at H/2, H/4, H/8 and H/16 (the first two without a high level).
         depths: residual 3x3 convolutions per block at the same resolutions.
         latent_channels: channels of z1, at H/16, and of z2, at H/4, for the levels in `parts`.
@@ -161,14 +135,11 @@ class HierarchicalVAE:
         score_samples: draws of the latents that a score averages over; 0 takes the latents at
             their posterior means.
         norm: kind of normalisation.
-        dtype: dtype of the convolutions; parameters, posteriors and likelihoods stay float32.
-        axis_name: axis that batch statistics are averaged over; see `jaxad.types.Model`.
     """
 
     networks: ClassVar[Mapping[str, str]] = networks.ONE_LOSS
     parts: ClassVar[Parts] = Parts()
 
-    image_shape: tuple[int, int, int]
     widths: Annotated[tuple[int, ...], Interval("[1, inf)")]
     depths: Annotated[tuple[int, ...], Interval("[0, inf)")]
     latent_channels: Annotated[tuple[int, ...], Interval("[1, inf)")]
@@ -177,8 +148,6 @@ class HierarchicalVAE:
     condition_z2: bool = True
     score_samples: Annotated[int, Interval("[0, inf)")] = 0
     norm: Annotated[str, OneOf(blocks.NORMS)] = "none"
-    dtype: DTypeLike = jnp.float32
-    axis_name: str | None = None
 
     @property
     def score_weights(self) -> Mapping[str, float]:
@@ -200,7 +169,7 @@ class HierarchicalVAE:
         )
 
     def __post_init__(self) -> None:
-        check_fields(self)
+        super().__post_init__()
         levels = max(self._halvings)
         check_halvings(self.image_shape, levels)
         lengths = {
@@ -217,18 +186,7 @@ class HierarchicalVAE:
 
     def modules(self, *, train: bool) -> Modules:
         """Returns the networks in training or evaluation mode."""
-        return Modules(
-            parts=self.parts,
-            widths=self.widths,
-            depths=self.depths,
-            latent_channels=self.latent_channels,
-            condition_z2=self.condition_z2,
-            image_channels=self.image_shape[-1],
-            norm=self.norm,
-            train=train,
-            axis_name=self.axis_name if train else None,
-            dtype=self.dtype,
-        )
+        return Modules(self, train)
 
     def init_variables(self, key: Key[Array, ""]) -> Variables:
         """Returns fresh variables."""
@@ -294,10 +252,10 @@ class HierarchicalVAE:
 
         residual = energy(images - levels.x_hat)
         by_level = {"high": levels.x_high, "low": levels.x_low, "zero": parts.x_zero}
-        # A system of one level has no other image than its reconstruction.
-        shown, maps = {}, {}
-        if parts.x_zero is not None:
-            shown = by_level
+        maps = {}
+        if parts.x_zero is None:
+            by_level = {}  # a system of one level has no other image than its reconstruction
+        else:
             maps = {
                 "residual": residual,
                 "high": energy(images - levels.x_high),
@@ -308,7 +266,7 @@ class HierarchicalVAE:
             image=negative_elbo(terms),
             pixel=residual,
             components={**terms, "mse": _mean_squared_error(images, levels.x_hat)},
-            reconstructions={**shown, "reconstruction": levels.x_hat},
+            reconstructions={**by_level, "reconstruction": levels.x_hat},
             maps=maps,
         )
 
@@ -324,12 +282,12 @@ class ConditionalHierarchicalVAE(HierarchicalVAE):
 
 
 class HighVAE(HierarchicalVAE):
-    """High VAE: "the green and blue parts in Fig. 1", 4 up-sampling operations."""
+    """High VAE: the high-level part alone, "the green and blue parts in Fig. 1"; 4 up-samplings."""
 
     parts = Parts(z2=False)
 
 
 class LowVAE(HierarchicalVAE):
-    """Low VAE: the low-level part alone, 2 up-sampling operations."""
+    """Low VAE: the low-level part alone; 2 up-samplings."""
 
     parts = Parts(z1=False, x_high=False)

@@ -57,7 +57,7 @@ class PaDiM(PyramidSystem):
 
     @property
     def num_latents(self) -> int:
-        """The count of numbers in an image's feature vectors."""
+        """The number of values in all feature vectors of an image."""
         return self._num_places * self.num_channels
 
     def init_variables(self, key: Key[Array, ""]) -> Variables:

@@ -149,41 +149,30 @@ class _Sample:
     """
 
     def __init__(self, size: int, channels: int, rng: np.random.Generator):
-        self._rows = np.empty((0, channels), np.float32)
+        self.rows = np.empty((0, channels), np.float32)
         self._size, self._rng, self._num_seen = size, rng, 0
-
-    @property
-    def rows(self) -> HostPatches:
-        """The sampled rows."""
-        return self._rows
 
     def add(self, rows: HostPatches) -> None:
         """Adds rows; once the sample is full, each replaces a random row or is dropped."""
-        room = self._size - len(self._rows)
+        room = self._size - len(self.rows)
         numbers = self._num_seen + np.arange(len(rows))
         self._num_seen += len(rows)
         # Row n (from 0) replaces a random one of n + 1 slots, if that slot exists.
         slots = (self._rng.random(len(rows)) * (numbers + 1)).astype(np.int64)
         if room:
-            self._rows = np.concatenate([self._rows, rows[:room]])
+            self.rows = np.concatenate([self.rows, rows[:room]])
             rows, slots = rows[room:], slots[room:]
         kept = slots < self._size
-        self._rows[slots[kept]] = rows[kept]
+        self.rows[slots[kept]] = rows[kept]
 
 
 @functools.partial(jax.jit, static_argnames="count")
 def choose_coreset(
     points: Patches, first: int | Int[Array, ""], count: int
 ) -> Int[Array, " count"]:
-    """Chooses points by greedy k-centre.
+    """Chooses `count` <= N of the points [N, D] by greedy k-centre, starting with row `first`.
 
-    Args:
-        points: [N, D].
-        first: row of the first chosen point.
-        count: points to choose, at most N.
-
-    Returns:
-        Their rows in the order of choice, each once.
+    Returns their rows in the order of choice, each once.
     """
 
     def choose(

@@ -2,17 +2,17 @@
 
 import abc
 import dataclasses
+import math
 from typing import ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
-from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Key
 
 from jaxad.errors import UserError
 from jaxad.nn import ops
 from jaxad.nn.backbones import Backbone
-from jaxad.nn.fields import check_fields
+from jaxad.nn.fields import SystemFields
 from jaxad.types import Batch, Images, Variables
 
 FeatureMap = Float[Array, "batch rows columns channels"]
@@ -27,28 +27,21 @@ _SMOOTHING = 4.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PretrainedSystem(abc.ABC):
+class PretrainedSystem(SystemFields, abc.ABC):
     """Base of a `jaxad.types.PretrainedModel`; the encoder's variables are `encoder`.
 
+    Height and width are multiples of every stride in use; images have 1 or 3 channels.
+
     Attributes:
-        image_shape: (H, W, C); H and W are multiples of every stride in use, C is 1 or 3.
         backbone: one of `jaxad.nn.backbones.ARCHITECTURES`.
         weights: source of the encoder's weights: "" for the ones that need no download, "random"
             for an untrained encoder, or a file or repository (`jaxad.nn.backbones.weights`).
-        dtype: dtype of convolutions; parameters and features stay float32.
-        axis_name: axis that batch statistics are averaged over; see `jaxad.types.Model`.
     """
 
     frozen_collections: ClassVar[tuple[str, ...]] = ("encoder",)
 
-    image_shape: tuple[int, int, int]
     backbone: str
     weights: str
-    dtype: DTypeLike = jnp.float32
-    axis_name: str | None = None
-
-    def __post_init__(self) -> None:
-        check_fields(self)
 
     @property
     @abc.abstractmethod
@@ -69,11 +62,9 @@ class PretrainedSystem(abc.ABC):
 
     def _batch_features(self, variables: Variables, batch: Batch) -> Features:
         """Returns the features that come with a batch, else computes them; without gradients."""
-        if "features" in batch:
-            features = batch["features"]
-        else:
-            features = self.features(variables, batch["image"])
-        return jax.lax.stop_gradient(ops.full_precision(features))
+        is_cached = "features" in batch
+        z = batch["features"] if is_cached else self.features(variables, batch["image"])
+        return jax.lax.stop_gradient(ops.full_precision(z))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -109,10 +100,8 @@ class PyramidSystem(PretrainedSystem):
     def _shapes(self) -> list[tuple[int, int, int]]:
         """(rows, columns, channels) of each level."""
         height, width, _ = self.image_shape
-        return [
-            (height // stride, width // stride, self._encoder.channels_at(stride))
-            for stride in self.strides
-        ]
+        channels = self._encoder.architecture.channels
+        return [(height // s, width // s, channels[s]) for s in self.strides]
 
     def features(self, variables: Variables, images: Images) -> Flat:
         """Returns the normalised features of all levels, flattened and concatenated; float32."""
@@ -125,8 +114,12 @@ class PyramidSystem(PretrainedSystem):
         return jnp.concatenate([level.reshape(images.shape[0], -1) for level in normalised], axis=1)
 
     def _normalise(self, level: FeatureMap, stride: int) -> FeatureMap:
-        """Divides a level by the standard deviation that its features have on photographs."""
-        return level / self._encoder.deviation_at(stride)
+        """Divides a level by the standard deviation that pretrained features have on photographs.
+
+        Features of random weights are divided by the same constants: their levels then have other
+        standard deviations, and do not weigh the same in a distance over all levels.
+        """
+        return level / self._encoder.architecture.deviations[stride]
 
     def _levels(self, features: Flat) -> Levels:
         """Splits `features` into the maps of each level."""
@@ -152,18 +145,15 @@ class PyramidSystem(PretrainedSystem):
     @property
     def _num_places(self) -> int:
         """Places of the finest level."""
-        rows, columns = self._grid
-        return rows * columns
+        return math.prod(self._grid)
 
     def _join(self, levels: Levels, method: Literal["linear", "nearest"]) -> FeatureMap:
         """Upsamples all levels to the finest one and concatenates their channels."""
-        return jnp.concatenate(
-            [
-                jax.image.resize(level, (level.shape[0], *self._grid, level.shape[3]), method)
-                for level in levels
-            ],
-            axis=-1,
-        )
+        resized = [
+            jax.image.resize(level, (level.shape[0], *self._grid, level.shape[3]), method)
+            for level in levels
+        ]
+        return jnp.concatenate(resized, axis=-1)
 
     def _draw_map(self, distances: Float[Array, "batch places"]) -> PixelMap:
         """Upsamples the distances of the finest level's positions (bilinear) and smooths them."""

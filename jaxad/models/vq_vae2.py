@@ -18,11 +18,10 @@ from typing import Annotated, Any, ClassVar
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from jaxad.nn import blocks, networks, ops
-from jaxad.nn.fields import Interval, check_fields, check_halvings
+from jaxad.nn.fields import Interval, SystemFields, check_halvings
 from jaxad.nn.quantiser import Quantised, Quantiser
 from jaxad.types import Batch, ExampleKeys, Images, LossAux, PerExample, Scores, Variables
 
@@ -34,70 +33,64 @@ Reconstruction = tuple[Images, Quantised, Quantised]
 class Modules(nn.Module):
     """Maps images to their reconstruction and their top and bottom codes."""
 
-    channels: int
-    residual_blocks: int
-    residual_channels: int
-    num_codes: int
-    code_dimension: int
-    decay: float
-    image_channels: int
+    system: "VQVAE2"
     train: bool
-    axis_name: str | None
-    dtype: DTypeLike
 
     def _down(self, features: int) -> blocks.Down:
         return blocks.Down(
             features=features, depth=0, norm="none", activation=nn.relu, train=self.train,
-            axis_name=self.axis_name, dtype=self.dtype,
+            axis_name=None, dtype=self.system.dtype,
         )  # fmt: skip
 
     def _up(self, x: AnyMap, features: int) -> FeatureMap:
         """Doubles height and width; the input comes from an activation."""
-        x = nn.Dense(4 * features, dtype=self.dtype)(x)
+        x = nn.Dense(4 * features, dtype=self.system.dtype)(x)
         return blocks.depth_to_space(x, 2)
 
     def _stack(self, x: AnyMap) -> FeatureMap:
         """Applies a 3x3 convolution and the residual stack."""
-        x = blocks.conv3x3(self.channels, self.dtype)(x)
-        return blocks.Bottleneck(self.residual_blocks, self.residual_channels, self.dtype)(x)
+        system = self.system
+        x = blocks.conv3x3(system.channels, system.dtype)(x)
+        return blocks.Bottleneck(system.residual_blocks, system.residual_channels, system.dtype)(x)
 
     def _quantise(
         self, x: FeatureMap, valid: Bool[Array, " batch"], index: Int[Array, " batch"], name: str
     ) -> Quantised:
         # Distances and the codebook's averages need full precision.
-        vectors = nn.Dense(self.code_dimension)(ops.full_precision(x))
+        system = self.system
+        vectors = nn.Dense(system.code_dimension)(ops.full_precision(x))
         return Quantiser(
-            num_codes=self.num_codes, dimension=self.code_dimension, decay=self.decay,
-            train=self.train, axis_name=self.axis_name, name=name,
+            num_codes=system.num_codes, dimension=system.code_dimension, decay=system.decay,
+            train=self.train, axis_name=system.axis_name if self.train else None, name=name,
         )(vectors, valid, index)  # fmt: skip
 
     @nn.compact
     def __call__(
         self, x: Images, valid: Bool[Array, " batch"], index: Int[Array, " batch"]
     ) -> Reconstruction:
-        bottom = nn.relu(self._down(self.channels // 2)(x.astype(self.dtype)))
-        bottom = self._stack(nn.relu(self._down(self.channels)(bottom)))
-        top = self._stack(nn.relu(self._down(self.channels // 2)(bottom)))
+        channels, dimension = self.system.channels, self.system.code_dimension
+        bottom = nn.relu(self._down(channels // 2)(x.astype(self.system.dtype)))
+        bottom = self._stack(nn.relu(self._down(channels)(bottom)))
+        top = self._stack(nn.relu(self._down(channels // 2)(bottom)))
 
         top_codes = self._quantise(top, valid, index, "top")
-        top_vectors = top_codes.vectors.astype(self.dtype)
-        top_decoded = self._up(self._stack(top_vectors), self.code_dimension)
+        top_vectors = top_codes.vectors.astype(self.system.dtype)
+        top_decoded = self._up(self._stack(top_vectors), dimension)
         bottom_codes = self._quantise(
             jnp.concatenate([top_decoded, bottom], axis=-1), valid, index, "bottom"
         )
 
-        codes = [self._up(top_vectors, self.code_dimension), bottom_codes.vectors]
+        codes = [self._up(top_vectors, dimension), bottom_codes.vectors]
         y = self._stack(jnp.concatenate(codes, axis=-1))
-        y = self._up(nn.relu(self._up(y, self.channels // 2)), self.image_channels)
+        y = self._up(nn.relu(self._up(y, channels // 2)), self.system.image_shape[-1])
         return ops.full_precision(y), top_codes, bottom_codes
 
 
-@dataclasses.dataclass(frozen=True)
-class VQVAE2:
-    """VQ-VAE-2 as a `jaxad.types.TrainedModel`.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class VQVAE2(SystemFields):
+    """VQ-VAE-2 as a `jaxad.types.TrainedModel`; height and width are multiples of 8.
 
     Attributes:
-        image_shape: (H, W, C); H and W are multiples of 8.
         channels: channels of the features at H/4 and H/8.
         residual_blocks: blocks in each residual stack.
         residual_channels: hidden channels of a residual block.
@@ -105,13 +98,10 @@ class VQVAE2:
         code_dimension: channels of a code.
         decay: decay of the codebooks' moving averages.
         commitment: weight beta of the commitment terms.
-        dtype: dtype of the convolutions; parameters and codebooks stay float32.
-        axis_name: axis that codebook statistics are summed over; see `jaxad.types.Model`.
     """
 
     networks: ClassVar[Mapping[str, str]] = networks.ONE_LOSS
 
-    image_shape: tuple[int, int, int]
     channels: Annotated[int, Interval("[2, inf)")]
     residual_blocks: Annotated[int, Interval("[0, inf)")]
     residual_channels: Annotated[int, Interval("[1, inf)")]
@@ -119,11 +109,9 @@ class VQVAE2:
     code_dimension: Annotated[int, Interval("[1, inf)")]
     decay: Annotated[float, Interval("[0, 1)")]
     commitment: Annotated[float, Interval("[0, inf)")]
-    dtype: DTypeLike = jnp.float32
-    axis_name: str | None = None
 
     def __post_init__(self) -> None:
-        check_fields(self)
+        super().__post_init__()
         check_halvings(self.image_shape, 3)
 
     @property
@@ -134,18 +122,7 @@ class VQVAE2:
 
     def modules(self, *, train: bool) -> Modules:
         """Returns the networks in training or evaluation mode."""
-        return Modules(
-            channels=self.channels,
-            residual_blocks=self.residual_blocks,
-            residual_channels=self.residual_channels,
-            num_codes=self.num_codes,
-            code_dimension=self.code_dimension,
-            decay=self.decay,
-            image_channels=self.image_shape[-1],
-            train=train,
-            axis_name=self.axis_name if train else None,
-            dtype=self.dtype,
-        )
+        return Modules(self, train)
 
     @property
     def score_weights(self) -> Mapping[str, float]:
@@ -180,10 +157,7 @@ class VQVAE2:
         return {"model": loss}, LossAux({**terms, **shown}, mutable)
 
     def score(self, variables: Variables, images: Images) -> Scores:
-        """Scores images by the loss itself: there is no ELBO.
-
-        The pixel map is the squared error averaged over channels.
-        """
+        """Scores images by the loss; the map is the squared error, averaged over channels."""
         outputs: Any = self.modules(train=False).apply(variables, *_as_batch(images))
         x_hat, top, bottom = outputs
         terms = _terms(images, x_hat, top, bottom)

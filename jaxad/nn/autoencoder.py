@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 
 from jaxad.errors import UserError
 from jaxad.nn import blocks, ops
-from jaxad.nn.fields import Interval, OneOf, check_fields, check_halvings
+from jaxad.nn.fields import Interval, OneOf, SystemFields, check_halvings
 from jaxad.types import Images
 
 FeatureMap = Float[Array, "batch rows columns features"]
@@ -22,15 +22,9 @@ activation = partial(nn.leaky_relu, negative_slope=0.2)
 
 
 class _Network(nn.Module):
-    """Base of encoders and generators.
+    """Base of encoders and generators; see `LatentSystem` for the fields.
 
-    Attributes:
-        widths: channels after each halving of height and width.
-        depth: residual 3x3 convolutions at each resolution except those next to the image.
-        norm: kind of normalisation, one of `jaxad.nn.blocks.NORMS`.
-        train: whether batch norm uses the batch's statistics.
-        axis_name: axis that batch norm averages over in training.
-        dtype: dtype of the convolutions; outputs are float32.
+    With `train`, batch norm uses the batch's statistics. Outputs are float32.
     """
 
     widths: tuple[int, ...]
@@ -46,15 +40,14 @@ class _Network(nn.Module):
     def _resample(
         self, block: type[blocks.Down] | type[blocks.Up], x: FeatureMap, features: int, depth: int
     ) -> Float[Array, "batch _ _ _"]:
-        return block(
-            features, depth, self.norm, activation, self.train, self.axis_name, self.dtype
-        )(x)
+        common = (self.norm, activation, self.train, self.axis_name, self.dtype)
+        return block(depth, *common, features=features)(x)
 
 
 class Encoder(_Network):
     """Maps images to vectors [B, latents]; also returns the last features [B, h, w, c].
 
-    It is also a GAN's discriminator, with its verdict as the only latent.
+    It is also a GAN's discriminator, whose output is the only latent.
 
     Attributes:
         latents: length of the vector.
@@ -99,32 +92,26 @@ class Generator(_Network):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class LatentSystem:
+class LatentSystem(SystemFields):
     """Base of systems of convolutional encoders and generators that share their sizes.
 
     Attributes:
-        image_shape: (H, W, C); H and W are multiples of 2 ** len(widths).
-        widths: channels after each halving of height and width.
+        widths: channels after each halving of height and width, multiples of 2 ** their number.
         depth: residual 3x3 convolutions at each resolution except the image's.
         latents: length of the vector between encoder and generator.
         norm: kind of normalisation, one of `jaxad.nn.blocks.NORMS`.
-        dtype: dtype of the convolutions; parameters stay float32.
-        axis_name: axis that batch statistics are averaged over; see `jaxad.types.Model`.
 
     Raises:
         UserError: the sizes do not fit the image or the norm.
     """
 
-    image_shape: tuple[int, int, int]
     widths: Annotated[tuple[int, ...], Interval("[1, inf)")]
     depth: Annotated[int, Interval("[0, inf)")]
     latents: Annotated[int, Interval("[1, inf)")]
     norm: Annotated[str, OneOf(blocks.NORMS)]
-    dtype: DTypeLike = jnp.float32
-    axis_name: str | None = None
 
     def __post_init__(self) -> None:
-        check_fields(self)
+        super().__post_init__()
         check_halvings(self.image_shape, len(self.widths))
         if self.norm == "group" and any(width % 8 for width in self.widths):
             raise UserError(f"config.model.widths: {self.widths}; group norm needs multiples of 8.")

@@ -73,8 +73,8 @@ class Norm(nn.Module):
         return x
 
 
-class Residual(nn.Module):
-    """Applies x + conv3x3(activation(norm(x))) `depth` times; keeps the shape."""
+class _Block(nn.Module):
+    """Base of blocks of `depth` residual 3x3 convolutions."""
 
     depth: int
     norm: str
@@ -82,6 +82,15 @@ class Residual(nn.Module):
     train: bool
     axis_name: str | None
     dtype: DTypeLike
+
+    def _residual(self, x: FeatureMap) -> FeatureMap:
+        return Residual(
+            self.depth, self.norm, self.activation, self.train, self.axis_name, self.dtype
+        )(x)
+
+
+class Residual(_Block):
+    """Applies x + conv3x3(activation(norm(x))) `depth` times; keeps the shape."""
 
     @nn.compact
     def __call__(self, x: FeatureMap) -> FeatureMap:
@@ -106,26 +115,17 @@ class Bottleneck(nn.Module):
         return nn.relu(x)
 
 
-class Down(nn.Module):
+class Down(_Block):
     """Halves height and width: conv 2x2 of stride 2, then residual 3x3 convolutions."""
 
     features: int
-    depth: int
-    norm: str
-    activation: Activation
-    train: bool
-    axis_name: str | None
-    dtype: DTypeLike
 
     @nn.compact
     def __call__(self, x: FeatureMap) -> Float[Array, "batch rows columns features"]:
-        x = nn.Dense(self.features, dtype=self.dtype)(space_to_depth(x, 2))
-        return Residual(
-            self.depth, self.norm, self.activation, self.train, self.axis_name, self.dtype
-        )(x)
+        return self._residual(nn.Dense(self.features, dtype=self.dtype)(space_to_depth(x, 2)))
 
 
-class Up(nn.Module):
+class Up(_Block):
     """Doubles height and width: residual 3x3 convolutions, then a 2x2 transposed convolution.
 
     The 3x3 convolutions run at the lower resolution, where they are cheap. The module ends with the
@@ -133,17 +133,9 @@ class Up(nn.Module):
     """
 
     features: int
-    depth: int
-    norm: str
-    activation: Activation
-    train: bool
-    axis_name: str | None
-    dtype: DTypeLike
 
     @nn.compact
     def __call__(self, x: FeatureMap) -> Float[Array, "batch rows columns features"]:
-        x = Residual(
-            self.depth, self.norm, self.activation, self.train, self.axis_name, self.dtype
-        )(x)
-        x = nn.Dense(4 * self.features, dtype=self.dtype)(self.activation(x))
+        x = self.activation(self._residual(x))
+        x = nn.Dense(4 * self.features, dtype=self.dtype)(x)
         return depth_to_space(x, 2)

@@ -141,11 +141,7 @@ def _depthwise(
     x: FeatureMap, kernel: DepthwiseKernel, strides: tuple[int, ...], pads: Pads
 ) -> DepthwiseOutput:
     """Returns the sum over taps of the shifted image times the tap's number of each channel."""
-    return _sum_of_taps(_padded(x, pads), kernel, strides)
-
-
-def _padded(x: FeatureMap, pads: Pads) -> Padded:
-    return jnp.pad(x, ((0, 0), *pads, (0, 0)))
+    return _sum_of_taps(jnp.pad(x, ((0, 0), *pads, (0, 0))), kernel, strides)
 
 
 def _shifts(padded: Padded, size: Sequence[int], strides: Sequence[int]) -> list[DepthwiseOutput]:
@@ -202,7 +198,7 @@ def _depthwise_backward(
     spread = jax.lax.pad(gradient, jnp.zeros((), gradient.dtype), ((0, 0, 0), *around, (0, 0, 0)))
     of_x = _sum_of_taps(spread, kernel[::-1, ::-1], (1, 1))
     exact = jnp.promote_types(x.dtype, jnp.float32)
-    shifts = _shifts(_padded(x, pads), kernel.shape[:2], strides)
+    shifts = _shifts(jnp.pad(x, ((0, 0), *pads, (0, 0))), kernel.shape[:2], strides)
     sums = [
         jnp.sum(shifted.astype(exact) * gradient.astype(exact), axis=(0, 1, 2))
         for shifted in shifts
@@ -211,11 +207,6 @@ def _depthwise_backward(
 
 
 _depthwise.defvjp(_depthwise_forward, _depthwise_backward)
-
-
-def _is_unpadded(padding: str | Sequence[tuple[int, int]]) -> bool:
-    """Returns whether a 1x1 window sees no padding; `SAME` and `VALID` add none."""
-    return isinstance(padding, str) or all(tuple(pad) == (0, 0) for pad in padding)
 
 
 def conv_general_dilated(
@@ -239,15 +230,16 @@ def conv_general_dilated(
     Raises:
         ValueError: the convolution has dilations.
     """
-    dilations = {*lhs_dilation, *rhs_dilation}
-    if dilations != {1}:
+    if {*lhs_dilation, *rhs_dilation} != {1}:
         raise ValueError(f"Dilated convolutions are not supported: {lhs_dilation}, {rhs_dilation}.")
     if feature_group_count == x.shape[-1] == kernel.shape[-1] > 1:
         if isinstance(padding, str):
             padding = jax.lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], strides, padding)
         pads = tuple((before, after) for before, after in padding)
         return _depthwise(x, kernel, tuple(strides), pads)
-    if kernel.shape[:2] == (1, 1) and feature_group_count == 1 and _is_unpadded(padding):
+    # `SAME` and `VALID` add no padding to a 1x1 window.
+    is_unpadded = isinstance(padding, str) or all(tuple(pad) == (0, 0) for pad in padding)
+    if kernel.shape[:2] == (1, 1) and feature_group_count == 1 and is_unpadded:
         return _pointwise(x, kernel, strides, precision)
     plain = kernel.shape[:2] == (3, 3) and tuple(strides) == (1, 1) and padding == "SAME"
     if plain and feature_group_count == 1:

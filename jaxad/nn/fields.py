@@ -4,16 +4,15 @@ import dataclasses
 import typing
 from typing import Any
 
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+
 from jaxad.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
 class OneOf:
-    """Allows a fixed set of names.
-
-    Attributes:
-        names: the names.
-    """
+    """Allows a fixed set of names."""
 
     names: tuple[str, ...]
 
@@ -53,12 +52,35 @@ def check_fields(settings: Any) -> None:
     Raises:
         UserError: a field is outside its declared limits.
     """
+    # Not `field.type`, which is text in a module with `from __future__ import annotations`.
+    types = typing.get_type_hints(type(settings), include_extras=True)
     for field in dataclasses.fields(settings):
-        for limit in typing.get_args(field.type)[1:]:
+        for limit in typing.get_args(types[field.name])[1:]:
             if isinstance(limit, OneOf | Interval) and (
                 problem := limit.find_problem(getattr(settings, field.name))
             ):
                 raise UserError(f"config.model.{field.name}: {problem}.")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SystemFields:
+    """Base of systems: the fields that all of them have, and the check of declared limits.
+
+    Attributes:
+        image_shape: (H, W, C) of the images.
+        dtype: dtype of the convolutions; parameters, likelihoods and features stay float32.
+        axis_name: axis that batch statistics are summed over; see `jaxad.types.Model`.
+
+    Raises:
+        UserError: a field is outside its declared limits.
+    """
+
+    image_shape: tuple[int, int, int]
+    dtype: DTypeLike = jnp.float32
+    axis_name: str | None = None
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 def check_halvings(image_shape: tuple[int, int, int], count: int) -> None:

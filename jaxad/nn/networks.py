@@ -27,8 +27,8 @@ def apply(
     """Applies one network to its own part of the variables.
 
     Returns:
-        The network's output; and all variables, with the network's part of every collection except
-        the parameters updated if `train`.
+        The network's output, and all variables. If `train`, the network's part of every collection
+        except the parameters is updated.
     """
     inner = {name: tree[network] for name, tree in variables.items() if network in tree}
     changing = [name for name in inner if name != "params"] if train else []

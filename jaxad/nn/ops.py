@@ -6,6 +6,7 @@ import dm_pix
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.ndimage
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
@@ -93,14 +94,7 @@ def gaussian_smoothing(
 
 def _smoothing_matrix(side: int, deviation: float) -> Float[Array, "side side"]:
     """Returns the matrix that smooths a line of pixels."""
-    radius = int(4 * deviation + 0.5)
-    offsets = np.arange(-radius, radius + 1)
-    window = np.exp(-0.5 * (offsets / deviation) ** 2)
-    places = np.arange(side)[:, None]
-    reached = (places + offsets) % (2 * side)
-    matrix = np.zeros((side, side))
-    reflected = np.minimum(reached, 2 * side - 1 - reached)
-    np.add.at(matrix, (np.broadcast_to(places, reached.shape), reflected), window / window.sum())
+    matrix = scipy.ndimage.gaussian_filter1d(np.eye(side), deviation, axis=0)
     return jnp.asarray(matrix, jnp.float32)
 
 

@@ -5,6 +5,7 @@ same compiled program. Times are measured one step after another; images per sec
 overlap, as in training.
 """
 
+import collections
 import dataclasses
 import itertools
 import statistics
@@ -24,7 +25,7 @@ from jaxad.data.pipeline.batching import HostBatch
 from jaxad.profile.program_costs import ProgramCosts, program_costs
 from jaxad.profile.time_shares import operation_seconds, shares
 from jaxad.runtime import interrupts
-from jaxad.runtime.parallel import Parallel
+from jaxad.runtime.parallel import Dispatched, Parallel
 from jaxad.train.feature_cache import cached_features
 from jaxad.train.phases import Phase, dispatches
 from jaxad.train.program import Program, make_program, train_batches
@@ -49,12 +50,7 @@ class Times:
 
 @dataclasses.dataclass(frozen=True)
 class Peak:
-    """The fastest matrix product of all devices together.
-
-    Attributes:
-        flops_per_second: FLOP/s of all devices.
-        rows: rows of the square matrices that each device multiplied.
-    """
+    """FLOP/s of all devices in their fastest product of square matrices, and the rows of these."""
 
     flops_per_second: float
     rows: int
@@ -68,7 +64,6 @@ class PhaseProfile:
         networks: the networks that these updates train.
         updates: number of updates of this phase in the run.
         at_once: updates in a usual dispatch; the other values are of one update.
-        compile_seconds: seconds to compile the program.
         step: seconds of an update whose batch is on the devices.
         input_wait: seconds to wait for the next batch of the pipeline.
         host_to_device: seconds to copy a batch to the devices.
@@ -76,8 +71,7 @@ class PhaseProfile:
         costs: costs on one device, with the batch in one part.
         achieved: FLOP/s of all devices in the median step; None if FLOPs are unknown.
         fraction_of_peak: `achieved` divided by the peak.
-        kinds: JAX primitive -> share of the time of operations; empty if unknown.
-        layers: layer -> share of the time of operations; empty if unknown.
+        kinds, layers: shares of the time of operations; see `time_shares.shares`.
     """
 
     networks: Phase
@@ -102,9 +96,7 @@ class Profile:
     Attributes:
         about: the config and the machine.
         parameters: number of parameters, without a frozen encoder's.
-        peak: the peak, measured in the same process.
-        phases: the phases in their order.
-        images_per_second: images per second of the whole run, without validation and checkpoints.
+        images_per_second: that of the whole run, without validation and checkpoints.
     """
 
     about: Mapping[str, Any]
@@ -143,7 +135,8 @@ def profile_training(config: ConfigDict, split: Split, folder: Path, steps: int)
         counted = make_program(whole, seeds, len(split))
     sample, features = _sample(config, program, split)
     updates, usual = _plan(config, program)
-    needed = [count for count in usual.values() for _ in range(_dispatches(steps))]
+    dispatches_per_phase = 1 + WARM_STEPS + 2 * steps + TRACED_STEPS  # the first is only compiled
+    needed = [count for count in usual.values() for _ in range(dispatches_per_phase)]
     batches = train_batches(config, seeds, sample, 0, needed, features)
     peak = measured_peak(program.parallel, config.precision)
     (initial,) = program.initial_states  # the first update donates it
@@ -151,8 +144,10 @@ def profile_training(config: ConfigDict, split: Split, folder: Path, steps: int)
     state = program.parallel.put_replicated(program.stack(program.initial_states))
     phases = []
     for phase, count in usual.items():
+        dispatched, single = program.updates[phase, count], counted.updates[phase, 1]
+        trace = folder / "+".join(phase)
         measurement = _Measurement(
-            program, counted, phase, count, batches, folder / "+".join(phase)
+            dispatched, single, program.parallel, phase, count, batches, trace
         )
         state, profile = measurement.profile(
             state, steps, updates[phase], peak, config.data.batch_size
@@ -168,79 +163,63 @@ def profile_training(config: ConfigDict, split: Split, folder: Path, steps: int)
     )
 
 
-def _dispatches(steps: int) -> int:
-    """Counts the dispatches in a phase's profile, including the one that is only compiled."""
-    return 1 + WARM_STEPS + 2 * steps + TRACED_STEPS
-
-
 def _plan(config: ConfigDict, program: Program) -> tuple[dict[Phase, int], dict[Phase, int]]:
     """Returns the number of updates of each phase, and how many of them are in a usual dispatch."""
     boundaries = (config.train.log_every_steps, config.train.checkpoint_every_steps)
-    counts: dict[Phase, dict[int, int]] = {}
+    counts: dict[Phase, collections.Counter[int]] = {}
     for phase, count in dispatches(program.phases, 0, config.train.steps_per_dispatch, boundaries):
-        of_phase = counts.setdefault(phase, {})
-        of_phase[count] = of_phase.get(count, 0) + count
-    updates = {phase: sum(of_phase.values()) for phase, of_phase in counts.items()}
+        counts.setdefault(phase, collections.Counter())[count] += count
+    updates = {phase: of_phase.total() for phase, of_phase in counts.items()}
     usual = {phase: max(of_phase, key=of_phase.__getitem__) for phase, of_phase in counts.items()}
     return updates, usual
 
 
+@dataclasses.dataclass(frozen=True)
 class _Measurement:
     """Measures the updates of a phase, `count` in a dispatch, on batches of the pipeline."""
 
-    def __init__(
-        self,
-        program: Program,
-        counted: Program,
-        phase: Phase,
-        count: int,
-        batches: Iterator[HostBatch],
-        trace: Path,
-    ) -> None:
-        self._update = program.updates[phase, count]
-        self._counted = counted.updates[phase, 1]
-        self._parallel = program.parallel
-        self._phase = phase
-        self._count = count
-        self._batches = batches
-        self._trace = trace
+    update: Dispatched
+    counted: Dispatched
+    parallel: Parallel
+    phase: Phase
+    count: int
+    batches: Iterator[HostBatch]
+    trace: Path
 
     def profile(
         self, state: Tree, steps: int, updates: int, peak: Peak, batch_size: int
     ) -> tuple[Tree, PhaseProfile]:
         """Returns the state after all steps, and the profile."""
-        host_batch = next(self._batches)
-        batch = self._parallel.put_batch(host_batch)
+        host_batch = next(self.batches)
+        batch = self.parallel.put_batch(host_batch)
         start = time.perf_counter()
-        # Calls of `_update` use this program; it is not compiled twice.
-        compiled = self._update.lower(state, batch).compile()
+        # Calls of `update` use this program; it is not compiled twice.
+        compiled = self.update.lower(state, batch).compile()
         compile_seconds = time.perf_counter() - start
         costs = program_costs(compiled)
-        if self._counted is not self._update:
-            single = {
-                name: array[:, 0] if self._count > 1 else array
-                for name, array in host_batch.items()
-            }
-            counted = self._counted.lower(state, self._parallel.put_batch(single)).compile()
+        if self.counted is not self.update:
+            if self.count > 1:
+                host_batch = {name: array[:, 0] for name, array in host_batch.items()}
+            counted = self.counted.lower(state, self.parallel.put_batch(host_batch)).compile()
             costs = dataclasses.replace(program_costs(counted), peak_memory=costs.peak_memory)
         state, _ = self._one_by_one(state, WARM_STEPS)
         state, (waits, copies, times) = self._one_by_one(state, steps)
         state, seconds = self._overlapping(state, steps)
         state = self._traced(state)
-        kinds, layers = shares(operation_seconds(self._trace), compiled.as_text() or "")
-        step = _times(times, self._count)
+        kinds, layers = shares(operation_seconds(self.trace), compiled.as_text() or "")
+        step = _times(times, self.count)
         achieved = None
         if costs.flops is not None:
-            achieved = costs.flops * len(self._parallel.devices) / step.median
+            achieved = costs.flops * len(self.parallel.devices) / step.median
         return state, PhaseProfile(
-            networks=self._phase,
+            networks=self.phase,
             updates=updates,
-            at_once=self._count,
+            at_once=self.count,
             compile_seconds=compile_seconds,
             step=step,
-            input_wait=_times(waits, self._count),
-            host_to_device=_times(copies, self._count),
-            images_per_second=steps * self._count * batch_size / seconds,
+            input_wait=_times(waits, self.count),
+            host_to_device=_times(copies, self.count),
+            images_per_second=steps * self.count * batch_size / seconds,
             costs=costs,
             achieved=achieved,
             fraction_of_peak=None if achieved is None else achieved / peak.flops_per_second,
@@ -254,9 +233,9 @@ class _Measurement:
         for _ in range(steps):
             interrupts.check()
             marks = [time.perf_counter()]
-            host_batch = next(self._batches)
+            host_batch = next(self.batches)
             marks.append(time.perf_counter())
-            batch = jax.block_until_ready(self._parallel.put_batch(host_batch))
+            batch = jax.block_until_ready(self.parallel.put_batch(host_batch))
             marks.append(time.perf_counter())
             state = self._step(state, batch)
             marks.append(time.perf_counter())
@@ -265,29 +244,29 @@ class _Measurement:
 
     def _step(self, state: Tree, batch: Tree) -> Tree:
         with jax.transfer_guard("disallow"):
-            state, metrics = self._update(state, batch)
+            state, metrics = self.update(state, batch)
         jax.block_until_ready((state, metrics))
         return state
 
     def _overlapping(self, state: Tree, steps: int) -> tuple[Tree, float]:
         """Returns the seconds of all steps together, run as in training."""
         start = time.perf_counter()
-        for batch in self._parallel.prefetch(itertools.islice(self._batches, steps)):
+        for batch in self.parallel.prefetch(itertools.islice(self.batches, steps)):
             interrupts.check()
             with jax.transfer_guard("disallow"):
-                state, _ = self._update(state, batch)
+                state, _ = self.update(state, batch)
         jax.block_until_ready(state)
         return state, time.perf_counter() - start
 
     def _traced(self, state: Tree) -> Tree:
         options = jax.profiler.ProfileOptions()
         options.python_tracer_level = 0  # calls of Python functions would fill the trace
-        with jax.profiler.trace(str(self._trace), profiler_options=options):
+        with jax.profiler.trace(str(self.trace), profiler_options=options):
             for number in range(TRACED_STEPS):
                 with jax.profiler.TraceAnnotation("input"):
-                    host_batch = next(self._batches)
+                    host_batch = next(self.batches)
                 with jax.profiler.TraceAnnotation("host to device"):
-                    batch = jax.block_until_ready(self._parallel.put_batch(host_batch))
+                    batch = jax.block_until_ready(self.parallel.put_batch(host_batch))
                 with jax.profiler.StepTraceAnnotation("update", step_num=number):
                     state = self._step(state, batch)
         return state
@@ -301,7 +280,8 @@ def _times(seconds: Sequence[float], count: int) -> Times:
 
 def _sample(config: ConfigDict, program: Program, split: Split) -> tuple[Split, np.ndarray | None]:
     """Returns the images to train on, and their features if training reads them from its cache."""
-    few = _first(split, _BATCHES_OF_FEATURES * config.data.batch_size)
+    count = min(len(split), _BATCHES_OF_FEATURES * config.data.batch_size)
+    few = split.rows(np.arange(count))
     with tempfile.TemporaryDirectory() as folder:
         config = config.copy_and_resolve_references()
         if config.train.feature_cache != "off":
@@ -318,19 +298,6 @@ def _sample(config: ConfigDict, program: Program, split: Split) -> tuple[Split, 
         if features is None:
             return split, None
         return few, np.array(features)  # a copy: the file is deleted with the folder
-
-
-def _first(split: Split, count: int) -> Split:
-    """Returns the first images of a split."""
-    return dataclasses.replace(
-        split,
-        images=split.images[:count],
-        labels=split.labels[:count],
-        ids=split.ids[:count],
-        groups=split.groups[:count],
-        masks=None if split.masks is None else split.masks[:count],
-        positions=None if split.positions is None else split.positions[:count],
-    )
 
 
 def measured_peak(parallel: Parallel, precision: str) -> Peak:

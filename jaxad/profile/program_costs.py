@@ -10,8 +10,6 @@ inside a fused kernel are free. Fusion depends on the backend.
 import dataclasses
 import math
 import re
-from collections.abc import Mapping
-from typing import Any
 
 import jax
 
@@ -21,7 +19,10 @@ _BYTES = {
     "f32": 4, "s64": 8, "u64": 8, "f64": 8, "c64": 8, "c128": 16,
 }  # fmt: skip
 
-_OPERATION = re.compile(r"^\s+(?:ROOT )?%?[\w.\-]+ = (?P<types>.*?) (?P<name>[a-z][a-z0-9\-]*)\(")
+#: A line of an HLO text: `name = types kind(...`.
+OPERATION = re.compile(
+    r"^\s+(?:ROOT )?%?(?P<name>[\w.\-]+) = (?P<types>.*?) (?P<kind>[a-z][a-z0-9\-]*)\("
+)
 _ARRAY = re.compile(r"\b([a-z]+\d*)\[([\d,]*)\]")
 #: Operations that neither move nor compute anything.
 _FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all"}
@@ -55,26 +56,28 @@ class ProgramCosts:
 
 def program_costs(compiled: jax.stages.Compiled) -> ProgramCosts:
     """Returns the costs of a program that `lower(...).compile()` of `jax.jit(f)` or pmap gave."""
-    analysis = _analysis(compiled)
+    try:
+        analysis = compiled.cost_analysis() or {}
+    except NotImplementedError:
+        analysis = {}
     text = compiled.as_text() or ""
+    _, _, entry = text.partition("\nENTRY ")
+    main, _, _ = entry.partition("\n}")
     return ProgramCosts(
         flops=analysis.get("flops"),
         transcendentals=analysis.get("transcendentals", 0.0) if analysis else None,
         bytes_accessed=analysis.get("bytes accessed"),
         peak_memory=_peak_memory(compiled),
         all_reduces=all_reduces(text),
-        kernels=sum(name not in _FREE for name in _main_operations(text)),
-        loops=sum(name == "while" for _, name in _operations(text)),
+        kernels=sum(kind not in _FREE for _, kind in _operations(main)),
+        loops=sum(kind == "while" for _, kind in _operations(text)),
     )
 
 
 def all_reduces(text: str) -> tuple[int, ...]:
     """Returns the bytes that each all-reduce of a program sums, from its HLO text."""
-    return tuple(
-        array_bytes(types)
-        for types, name in _operations(text)
-        if name in ("all-reduce", "all-reduce-start")
-    )
+    names = ("all-reduce", "all-reduce-start")
+    return tuple(array_bytes(types) for types, kind in _operations(text) if kind in names)
 
 
 def array_bytes(types: str) -> int:
@@ -87,24 +90,9 @@ def array_bytes(types: str) -> int:
 
 
 def _operations(text: str) -> list[tuple[str, str]]:
-    """Returns (type, operation) of every line of a program."""
-    matches = (_OPERATION.match(line) for line in text.splitlines())
-    return [(match["types"], match["name"]) for match in matches if match]
-
-
-def _main_operations(text: str) -> list[str]:
-    """Returns the operations of the entry computation."""
-    _, _, rest = text.partition("\nENTRY ")
-    body, _, _ = rest.partition("\n}")
-    return [name for _, name in _operations(body)]
-
-
-def _analysis(compiled: jax.stages.Compiled) -> Mapping[str, Any]:
-    """Returns XLA's cost analysis; empty if the backend has none."""
-    try:
-        return compiled.cost_analysis() or {}
-    except NotImplementedError:
-        return {}
+    """Returns (types, kind) of every operation of a program."""
+    matches = (OPERATION.match(line) for line in text.splitlines())
+    return [(match["types"], match["kind"]) for match in matches if match]
 
 
 def _peak_memory(compiled: jax.stages.Compiled) -> int | None:

@@ -44,10 +44,8 @@ def _phase_rows(phase: PhaseProfile, updates: int) -> Iterator[tuple[str, str]]:
     yield "compile", f"{phase.compile_seconds:.1f} s"
     yield "FLOPs, each device", _known(costs.flops, lambda flops: f"{flops / 1e9:,.3f} G")
     yield "bytes accessed, each device", _known(costs.bytes_accessed, _bytes)
-    yield (
-        "all-reduced, each device",
-        f"{_bytes(sum(costs.all_reduces))} in {len(costs.all_reduces)}",
-    )
+    reduced = f"{_bytes(sum(costs.all_reduces))} in {len(costs.all_reduces)}"
+    yield "all-reduced, each device", reduced
     yield "memory, each device", _known(costs.peak_memory, _bytes)
     yield "achieved", _known(phase.achieved, _rate)
     yield "of the measured peak", _known(phase.fraction_of_peak, lambda part: f"{part:.1%}")

@@ -4,13 +4,15 @@ A trace names the operations of the compiled program, and the program's HLO text
 that each came from. A fused kernel is assigned to the layer of its last operation.
 """
 
+import collections
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import jax
 
-_LINE = re.compile(r"^\s+(?:ROOT )?%?(?P<name>[\w.\-]+) = .*? (?P<kind>[a-z][a-z0-9\-]*)\(")
+from jaxad.profile.program_costs import OPERATION
+
 _ORIGIN = re.compile(r'op_name="([^"]*)"')
 #: Operations whose time is that of the operations inside them.
 _HOLDERS = ("while", "call", "conditional")
@@ -24,30 +26,20 @@ BETWEEN_DEVICES = "(between devices)"
 
 
 def operation_seconds(folder: Path) -> dict[str, float]:
-    """Sums the seconds of each operation of the compiled program in a trace over devices.
-
-    Args:
-        folder: the folder that `jax.profiler.trace` wrote.
+    """Sums the seconds of each operation over devices, in a folder of `jax.profiler.trace`.
 
     Returns:
         HLO operation -> seconds; empty if the trace of the backend does not name operations.
     """
-    seconds: dict[str, float] = {}
+    seconds: dict[str, float] = collections.defaultdict(float)
     for path in sorted(folder.rglob("*.xplane.pb")):
-        for name, duration in _events(path):
-            seconds[name] = seconds.get(name, 0.0) + duration
+        planes = jax.profiler.ProfileData.from_file(str(path)).planes
+        for event in (event for plane in planes for line in plane.lines for event in line.events):
+            operation = dict(event.stats).get("hlo_op")
+            # Other events have the name too: `wait for ...`, `end: ...`.
+            if operation is not None and event.name == operation:
+                seconds[str(operation)] += event.duration_ns * 1e-9
     return seconds
-
-
-def _events(path: Path) -> Iterator[tuple[str, float]]:
-    """Yields (operation, seconds) of each event of an operation."""
-    for plane in jax.profiler.ProfileData.from_file(str(path)).planes:
-        for line in plane.lines:
-            for event in line.events:
-                operation = dict(event.stats).get("hlo_op")
-                # Other events have the name too: `wait for ...`, `end: ...`.
-                if operation is not None and event.name == operation:
-                    yield str(operation), event.duration_ns * 1e-9
 
 
 def shares(seconds: Mapping[str, float], text: str) -> tuple[dict[str, float], dict[str, float]]:
@@ -62,13 +54,13 @@ def shares(seconds: Mapping[str, float], text: str) -> tuple[dict[str, float], d
         ` backward` after the layer for its gradient. The shares sum to 1; or both are empty.
     """
     origins = _origins(text)
-    kinds: dict[str, float] = {}
-    layers: dict[str, float] = {}
+    kinds: dict[str, float] = collections.defaultdict(float)
+    layers: dict[str, float] = collections.defaultdict(float)
     for operation, duration in seconds.items():
         if operation in origins:
             kind, layer = origins[operation]
-            kinds[kind] = kinds.get(kind, 0.0) + duration
-            layers[layer] = layers.get(layer, 0.0) + duration
+            kinds[kind] += duration
+            layers[layer] += duration
     return _normalised(kinds), _normalised(layers)
 
 
@@ -76,7 +68,7 @@ def _origins(text: str) -> dict[str, tuple[str, str]]:
     """Returns operation -> (primitive, layer)."""
     origins = {}
     for line in text.splitlines():
-        operation = _LINE.match(line)
+        operation = OPERATION.match(line)
         if not operation or operation["kind"] in _HOLDERS:
             continue
         origin, kind = _ORIGIN.search(line), operation["kind"]

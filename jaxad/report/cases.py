@@ -62,32 +62,23 @@ def images_view(examples: Examples, row: int, columns: list[Column]) -> dict[str
 
 def _score_view(files: SplitFiles, examples: Examples, row: int) -> dict[str, Any]:
     """The score of a case; with its row of scores.csv also patient, p-value and components."""
-    view: dict[str, Any] = {
-        "score": float(examples.scores[row]),
-        "patient": None,
-        "position": None,
-        "p_value": None,
-        "components": [],
-        "driver": None,
-    }
+    view: dict[str, Any] = {"score": float(examples.scores[row]), "components": []}
+    view |= dict.fromkeys(("patient", "position", "p_value", "driver"))
     if files.table is None or examples.ids[row] not in files.table.ids:
         return view
     table = files.table.rows(np.array([files.table.ids.index(examples.ids[row])]))
-    view["score"] = float(table.columns[SCORE][0])
-    view["patient"] = table.groups[0]
-    view["position"] = None if table.positions is None else int(table.positions[0])
+    scores, added = table.columns[SCORE], _contributions(files, table)
+    view["score"], view["patient"] = float(scores[0]), table.groups[0]
+    if table.positions is not None:
+        view["position"] = int(table.positions[0])
     if files.stored is not None:
-        view["p_value"] = float(files.stored.calibration.image_p_values(table.columns[SCORE])[0])
-    added = _contributions(files, table)
-    view["driver"] = drivers(added)[0] if added else None
-    view["components"] = [
-        {
-            "name": name,
-            "value": float(values[0]),
-            "added": float(added[name][0]) if name in added else None,
-        }
-        for name, values in table.components.items()
-    ]
+        view["p_value"] = float(files.stored.calibration.image_p_values(scores)[0])
+    if added:
+        view["driver"] = drivers(added)[0]
+    for name, values in table.components.items():
+        contribution = float(added[name][0]) if name in added else None
+        component = {"name": name, "value": float(values[0]), "added": contribution}
+        view["components"].append(component)
     # The largest contribution first; components that the score does not include last.
     view["components"].sort(key=lambda part: (part["added"] is None, -(part["added"] or 0.0)))
     return view
@@ -105,9 +96,9 @@ def _contributions(files: SplitFiles, table: ScoreTable) -> dict[str, np.ndarray
 def cases_sheet(examples: Examples, kind: str) -> Figure:
     """The contact sheet of one kind of cases, the most extreme first."""
     rows = examples.ranked(kind)
+    kinds = ("normal", "anomalous")
     labels = [
-        f"{examples.ids[row]}\n{'anomalous' if examples.labels[row] else 'normal'}\n"
-        f"score {examples.scores[row]:,.5g}"
+        f"{examples.ids[row]}\n{kinds[examples.labels[row]]}\nscore {examples.scores[row]:,.5g}"
         for row in rows
     ]
     columns = sheet_columns(examples.images, examples, examples.masks)

@@ -33,14 +33,12 @@ Masks = UInt8[np.ndarray, "m h w"]
 
 @dataclasses.dataclass(frozen=True)
 class Column:
-    """One column of a contact sheet.
+    """One column of a contact sheet; values are shown from `low` to `high`.
 
     Attributes:
         title: its heading; "" for none, and no colour bar.
         images: one image per row: grey values [M, H, W], or RGB [M, H, W, 3], shown from 0 to
             `high`. NaN is shown as empty.
-        low: the value shown darkest.
-        high: the value shown brightest.
         colormap: a colormap of matplotlib.
         masks: regions to outline, 1 = anomalous; None for no outlines.
     """
@@ -121,10 +119,8 @@ def sheet_columns(
 ) -> dict[str, Column]:
     """All columns of a contact sheet by name, on scales that all rows share.
 
-    Args:
-        images: the inputs, in [0, 1].
-        outputs: what a system made of them.
-        masks: the true masks, outlined on residuals and maps, and shown in an extra column.
+    `images` are in [0, 1], `outputs` what a system made of them. Masks are outlined on residuals
+    and maps, and shown in an extra column.
     """
     columns = {"input": image_column("input", images)}
     columns.update(reconstruction_columns(outputs))
@@ -135,11 +131,8 @@ def sheet_columns(
         # A map that is the residual or its square, up to a factor, would show nothing new.
         squares = ((images - reconstruction) ** 2).mean(axis=-1)
         shown = (columns["residual"].images, squares)
-        maps = {
-            name: array
-            for name, array in maps.items()
-            if not any(_is_multiple(array, other) for other in shown)
-        }
+        repeats = [n for n, a in maps.items() if any(_is_multiple(a, other) for other in shown)]
+        maps = {name: array for name, array in maps.items() if name not in repeats}
     for name, array in maps.items():
         # A map can have the name of a reconstruction.
         key = f"map_{name}" if name in columns else name

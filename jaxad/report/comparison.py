@@ -48,7 +48,7 @@ def read_others(run: RunFiles, others: Sequence[Workdir]) -> dict[str, RunFiles]
 
 
 def _unique_names(paths: Sequence[Path]) -> list[str]:
-    """The last parts of different paths, as many as make them unique."""
+    """Returns the shortest endings of different paths that are unique."""
     parts = [path.resolve().parts for path in paths]
     candidates = (["/".join(part[-depth:]) for part in parts] for depth in itertools.count(1))
     return next(names for names in candidates if len(set(names)) == len(names))
@@ -72,7 +72,7 @@ def comparison_view(runs: Mapping[str, RunFiles], metrics: Sequence[Metric]) -> 
 
 
 def system_of(run: RunFiles) -> str:
-    """The title of a run's system."""
+    """Returns the title of a run's system."""
     return title(str(run.config.get("model", {}).get("name", "")))
 
 

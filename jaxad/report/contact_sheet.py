@@ -1,6 +1,5 @@
-"""Contact sheets as figures: rows of images, and what a system makes of each side by side."""
+"""Contact sheets as figures: rows of images beside the outputs of a system for them."""
 
-import functools
 import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -115,7 +114,7 @@ def contact_sheet(
     titles: Sequence[str] | None = None,
     columns: Sequence[str] | None = None,
 ) -> Figure:
-    """Draws scored images, one per row, with what the detector makes of them side by side.
+    """Draws scored images, one per row, beside their reconstructions, residuals and maps.
 
     Each column has one scale, so that its images can be compared. Masks are outlined on residuals
     and maps. Notebooks display the figure without pyplot.
@@ -147,15 +146,15 @@ def contact_sheet(
         problem = unknown[0] if unknown else "'columns' is empty"
         raise UserError(f"contact_sheet: {problem}; choose from {', '.join(available)}.")
     figure = draw_sheet([available[name] for name in chosen], titles)
+
+    def png() -> tuple[bytes, dict[str, int]]:
+        """The figure as PNG, and the CSS size to display it at, below its size in pixels."""
+        width, height = figures.css_size(figure)
+        return figures.to_png(figure), {"width": width, "height": height}
+
     # IPython draws figures by itself only after an import of pyplot; this is the hook it offers.
-    figure._repr_png_ = functools.partial(_png, figure)  # type: ignore[attr-defined]
+    figure._repr_png_ = png  # type: ignore[attr-defined]
     return figure
-
-
-def _png(figure: Figure) -> tuple[bytes, dict[str, int]]:
-    """The figure as PNG and the CSS size to display it at, which is below its size in pixels."""
-    width, height = figures.css_size(figure)
-    return figures.to_png(figure), {"width": width, "height": height}
 
 
 def data_set_sheet(splits: Mapping[str, Split]) -> Figure:
@@ -172,9 +171,9 @@ def data_set_sheet(splits: Mapping[str, Split]) -> Figure:
             rows = np.flatnonzero(split.labels == label)
             if not len(rows):
                 continue
+            labels.append(f"{name}\n{kind} ({len(rows):,})")
             spaced = np.linspace(0, len(rows) - 1, min(_DATA_SET_COLUMNS, len(rows)))
             rows = rows[spaced.round().astype(int)]
-            labels.append(f"{name}\n{kind} ({np.sum(split.labels == label):,})")
             row = np.full((_DATA_SET_COLUMNS, *split.images.shape[1:]), np.nan, np.float32)
             row[: len(rows)] = to_unit_interval(split.images[rows])
             outlined = np.zeros(row.shape[:3], np.uint8)

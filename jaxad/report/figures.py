@@ -24,6 +24,17 @@ BLUE, VERMILLION, SKY, GRAY = "#0072B2", "#D55E00", "#56B4E9", "#6b6b6b"
 #: Class -> its colour; in the order of labels, 0 = normal and 1 = anomalous.
 CLASSES = {"normal": BLUE, "anomalous": VERMILLION}
 
+#: 1 = anomalous, 0 = normal.
+Labels = Int[np.ndarray, " n"]
+#: Finite scores; higher = more anomalous.
+FiniteScores = Float[np.ndarray, " n"]
+
+#: Labels of the axes of ROC curves.
+ROC_LABELS = (
+    "false positive rate (normal slices flagged)",
+    "true positive rate (anomalous slices flagged)",
+)
+
 CSS_PIXELS_PER_INCH = 96
 DEVICE_PIXEL_RATIO = 2
 
@@ -83,12 +94,7 @@ def css_size(figure: Figure) -> tuple[int, int]:
 
 @dataclasses.dataclass(frozen=True)
 class Curve:
-    """A metric over training.
-
-    Attributes:
-        steps: numbers of updates, ascending.
-        values: the metric at each of them; not necessarily finite.
-    """
+    """A metric over training: its values, which may be not finite, after these updates."""
 
     steps: Int[np.ndarray, " n"]
     values: Float[np.ndarray, " n"]
@@ -102,9 +108,8 @@ def _set_value_scale(axes: Axes, values: Float[np.ndarray, " n"]) -> None:
     low, middle, high = np.quantile(values, [0.0, 0.5, 0.95])
     if len(values) >= 10 and values.max() - low > 3 * (high - low) > 0:
         axes.set_ylim(low - 0.05 * (high - low), high + 0.3 * (high - low))
-        _note(
-            axes, f"off the scale: up to {values.max():.3g}", 0.98, 0.97, color=GRAY, fontsize=7.5
-        )
+        text = f"off the scale: up to {values.max():.3g}"
+        _note(axes, text, 0.98, 0.97, color=GRAY, fontsize=7.5)
     elif low == values.max():
         margin = 0.1 * abs(middle) or 1.0
         axes.set_ylim(middle - margin, middle + margin)
@@ -146,56 +151,45 @@ def training_curve(
     return figure
 
 
-def unit_square(title: str, size: tuple[int, int] = (340, 320)) -> tuple[Figure, Axes]:
+def unit_square(
+    title: str, x_label: str, y_label: str, size: tuple[int, int] = (340, 320)
+) -> tuple[Figure, Axes]:
     """An empty figure with square axes for rates from 0 to 1; the size is in CSS pixels."""
     figure = new_figure(*size)
     axes = figure.add_subplot(aspect="equal", xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
-    axes.set_title(title)
+    axes.set(title=title, xlabel=x_label, ylabel=y_label)
     return figure, axes
 
 
 @STYLE
-def roc_curve(labels: Int[np.ndarray, " n"], scores: Float[np.ndarray, " n"]) -> Figure:
-    """Draws the receiver operating characteristic (ROC) of scores.
-
-    Args:
-        labels: 1 = anomalous, 0 = normal; both classes are present.
-        scores: finite, higher = more anomalous.
-    """
+def roc_curve(labels: Labels, scores: FiniteScores) -> Figure:
+    """Draws the receiver operating characteristic (ROC) of scores; both classes are present."""
     false_positive_rate, true_positive_rate, _ = metrics.roc_curve(labels, scores)
-    figure, axes = unit_square("ROC curve")
+    figure, axes = unit_square("ROC curve", *ROC_LABELS)
     axes.plot([0, 1], [0, 1], color=GRAY, linestyle="--", linewidth=1)
     axes.text(0.62, 0.6, "chance", color=GRAY, rotation=45, rotation_mode="anchor", va="top")
     axes.plot(false_positive_rate, true_positive_rate, color=BLUE, label="model", zorder=3)
-    axes.set_xlabel("false positive rate (normal slices flagged)")
-    axes.set_ylabel("true positive rate (anomalous slices flagged)")
     return figure
 
 
 @STYLE
-def precision_recall_curve(
-    labels: Int[np.ndarray, " n"], scores: Float[np.ndarray, " n"]
-) -> Figure:
-    """Draws precision over recall.
-
-    Args:
-        labels: 1 = anomalous, 0 = normal; both classes are present.
-        scores: finite, higher = more anomalous.
-    """
+def precision_recall_curve(labels: Labels, scores: FiniteScores) -> Figure:
+    """Draws precision over recall; both classes are present."""
     precision, recall, _ = metrics.precision_recall_curve(labels, scores)
     prevalence = float(np.mean(labels))
-    figure, axes = unit_square("Precision and recall")
+    labels_of_axes = (
+        "recall (anomalous slices flagged)", "precision (flagged slices that are anomalous)"
+    )  # fmt: skip
+    figure, axes = unit_square("Precision and recall", *labels_of_axes)
     axes.axhline(prevalence, color=GRAY, linestyle="--", linewidth=1)
     height = prevalence - 0.01 if prevalence > 0.12 else prevalence + 0.07
     _note(axes, f"chance (share of anomalous slices, {prevalence:.2f})", 0.02, height, color=GRAY)
     axes.plot(recall, precision, color=BLUE, label="model", drawstyle="steps-post", zorder=3)
-    axes.set_xlabel("recall (anomalous slices flagged)")
-    axes.set_ylabel("precision (flagged slices that are anomalous)")
     return figure
 
 
 def class_histograms(
-    labels: Int[np.ndarray, " n"], scores: Float[np.ndarray, " n"]
+    labels: Labels, scores: FiniteScores
 ) -> tuple[Float[np.ndarray, " edges"], dict[str, tuple[int, Float[np.ndarray, " bins"]]]]:
     """Histograms of the scores of each class.
 
@@ -216,13 +210,8 @@ def class_histograms(
 
 
 @STYLE
-def score_histogram(labels: Int[np.ndarray, " n"], scores: Float[np.ndarray, " n"]) -> Figure:
-    """Draws histograms of the scores of normal and anomalous slices; each class sums to one.
-
-    Args:
-        labels: 1 = anomalous, 0 = normal; one class may be missing.
-        scores: finite; higher = more anomalous.
-    """
+def score_histogram(labels: Labels, scores: FiniteScores) -> Figure:
+    """Draws histograms of the scores of normal and anomalous slices; each class sums to one."""
     figure = new_figure(340, 320)
     axes = figure.add_subplot()
     axes.set_title("Score of each slice")

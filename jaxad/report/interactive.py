@@ -32,8 +32,6 @@ class Unit:
     """The units that decisions are made for: images, or patients by their largest score.
 
     Attributes:
-        labels: 1 = anomalous, 0 = normal.
-        scores: finite; higher = more anomalous.
         steps: p-values against normal units; None without a calibration.
         threshold: the initial threshold: from the calibration at the requested rate; without a
             calibration `best`, or the largest score.
@@ -50,9 +48,7 @@ class Unit:
 def interactive_view(files: SplitFiles, rate: float) -> dict[str, Any] | None:
     """Histograms, patients and the data for scripts of one split; None if it has no scores.
 
-    Args:
-        files: the evaluation of the split.
-        rate: the requested rate of false positives.
+    `rate` is the requested rate of false positives.
     """
     table = files.table
     if table is None or not len(table):
@@ -61,11 +57,7 @@ def interactive_view(files: SplitFiles, rate: float) -> dict[str, Any] | None:
     units = _units(files, table, groups, rate)
     return {
         "units": {
-            name: {
-                "threshold": unit.threshold,
-                "best": unit.best,
-                "histogram": _histogram(unit),
-            }
+            name: {"threshold": unit.threshold, "best": unit.best, "histogram": _histogram(unit)}
             for name, unit in units.items()
         },
         "rate": rate,
@@ -90,11 +82,11 @@ def _units(files: SplitFiles, table: ScoreTable, groups: Labels, rate: float) ->
             threshold = steps.threshold(max(rate, calibration.smallest_rate))
         return Unit(labels, scores, steps, threshold, best)
 
-    image_steps = None if calibration is None else calibration.image_steps
-    patient_steps = None if calibration is None else calibration.patient_steps
     return {
-        IMAGE: unit(table.labels, scores, image_steps),
-        PATIENT: unit(patient_labels, group_maxima(scores, groups), patient_steps),
+        IMAGE: unit(table.labels, scores, calibration and calibration.image_steps),
+        PATIENT: unit(
+            patient_labels, group_maxima(scores, groups), calibration and calibration.patient_steps
+        ),
     }
 
 
@@ -107,7 +99,7 @@ def _patients(
     # The row of each patient's highest score; of equal scores, the first row.
     order = np.argsort(-scores, kind="stable")
     highest = {int(groups[row]): row for row in reversed(order.tolist())}
-    positions = table.positions
+    positions = [None] * len(table) if table.positions is None else table.positions.tolist()
     p_values = None if unit.steps is None else unit.steps.at(unit.scores)
     return [
         {
@@ -118,7 +110,7 @@ def _patients(
             "anomalous": int(anomalous[number]),
             "score": float(unit.scores[number]),
             "slice": table.ids[highest[int(number)]],
-            "position": None if positions is None else int(positions[highest[int(number)]]),
+            "position": positions[highest[int(number)]],
             "p_value": None if p_values is None else float(p_values[number]),
             "flagged": bool(unit.scores[number] > unit.threshold),
         }
@@ -143,11 +135,8 @@ def _data(
                 "label": unit.labels.tolist(),
                 "score": unit.scores.tolist(),
                 "best": unit.best,
-                "steps": unit.steps
-                and {
-                    "scores": unit.steps.scores.tolist(),
-                    "p_values": unit.steps.p_values.tolist(),
-                },
+                "steps": (steps := unit.steps)
+                and {"scores": steps.scores.tolist(), "p_values": steps.p_values.tolist()},
             }
             for name, unit in units.items()
         },
@@ -161,24 +150,24 @@ def _histogram(unit: Unit) -> dict[str, Any]:
     top = max(float(shares.max()) for _, shares in classes.values())
     xs = np.linspace(0, _WIDTH, len(edges))
     ticks = [tick for tick in MaxNLocator(6).tick_values(low, high) if low <= tick <= high]
+
+    def place(score: float) -> float:
+        return round(_WIDTH * (score - low) / (high - low), 2)
+
+    def outline(shares: Float[np.ndarray, " bins"]) -> str:
+        return _stairs(xs, _HEIGHT * (1 - 0.95 * shares / top))
+
     return {
         "width": _WIDTH,
         "height": _HEIGHT,
         "low": low,
         "high": high,
         "classes": [
-            {
-                "name": name,
-                "count": count,
-                "path": _stairs(xs, _HEIGHT * (1 - 0.95 * shares / top)),
-            }
+            {"name": name, "count": count, "path": outline(shares)}
             for name, (count, shares) in classes.items()
         ],
-        "ticks": [
-            {"x": round(_WIDTH * (tick - low) / (high - low), 2), "text": f"{tick:.6g}"}
-            for tick in ticks
-        ],
-        "threshold": round(_WIDTH * (unit.threshold - low) / (high - low), 2),
+        "ticks": [{"x": place(tick), "text": f"{tick:.6g}"} for tick in ticks],
+        "threshold": place(unit.threshold),
     }
 
 

@@ -30,13 +30,7 @@ from jaxad.report.comparison import comparison_view, is_metric, read_others, sys
 from jaxad.report.interactive import interactive_view
 from jaxad.report.pictures import figure_view, save_figure
 from jaxad.report.run_files import RunFiles, SplitFiles, read_run
-from jaxad.report.sections import (
-    curves_view,
-    decision_rows,
-    lead,
-    training_view,
-    trivial_rows,
-)
+from jaxad.report.sections import curves_view, decision_rows, lead, training_view, trivial_rows
 from jaxad.storage.workdir import Workdir, atomic_write
 
 logger = logging.getLogger(__name__)
@@ -46,14 +40,11 @@ _SCRIPTS = ("common.js", "cases.js", "thresholds.js", "patients.js")
 
 
 def write_report(workdir: Workdir, compare: Sequence[Workdir] = ()) -> Path:
-    """Writes `report.html` and, as separate files, its figures in `figures/`.
+    """Writes `report.html`, whose path it returns, and its figures as separate files in `figures/`.
 
     Args:
         workdir: the run.
         compare: other runs to compare it with.
-
-    Returns:
-        The path of the page.
 
     Raises:
         UserError: a folder does not hold a run, or a file in it is damaged.

@@ -42,14 +42,11 @@ def _data_uri(png: bytes) -> str:
 
 def panel_view(column: Column, row: int) -> dict[str, Any]:
     """One image of a column for the page and, unless it is RGB, its scale."""
-    view: dict[str, Any] = {"title": column.title, "source": image_uri(column, row), "scale": None}
+    scale = None
     if column.images.ndim == 3:
-        view["scale"] = {
-            "low": f"{column.low:g}",
-            "high": f"{column.high:g}",
-            "gradient": gradient(column.colormap),
-        }
-    return view
+        scale = {"low": f"{column.low:g}", "high": f"{column.high:g}"}
+        scale["gradient"] = gradient(column.colormap)
+    return {"title": column.title, "source": image_uri(column, row), "scale": scale}
 
 
 def image_uri(column: Column, row: int) -> str:

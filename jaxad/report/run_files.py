@@ -25,7 +25,6 @@ class SplitFiles:
     """The evaluation of a run on one test split; None or empty where a file does not exist.
 
     Attributes:
-        name: the name of the split.
         metrics: `metrics.json`.
         table: `scores.csv` without the rows whose score is not finite.
         num_not_finite: the number of those rows.
@@ -43,13 +42,7 @@ class SplitFiles:
 
 @dataclasses.dataclass(frozen=True)
 class RunFiles:
-    """The folder of a run.
-
-    Attributes:
-        workdir: its paths.
-        config: its config.
-        splits: the evaluated test splits by name.
-    """
+    """The folder of a run, its config, and its evaluated test splits by name."""
 
     workdir: Workdir
     config: ConfigDict

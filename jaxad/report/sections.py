@@ -48,13 +48,9 @@ def training_view(workdir: Workdir) -> dict[str, Any]:
         "images_per_second": None if speed is None else float(np.median(speed.values)),
         "names": names,
         "curves": [
-            figure_view(
-                workdir,
-                f"training_{name}",
-                figures.training_curve(name, **curves[name]),
-                f"{name} over training steps.",
-            )
+            figure_view(workdir, f"training_{name}", figure, f"{name} over training steps.")
             for name in names
+            for figure in [figures.training_curve(name, **curves[name])]
         ],
     }
 
@@ -70,10 +66,14 @@ def curves_view(workdir: Workdir, files: SplitFiles) -> tuple[list[dict[str, Any
     if files.table is None or not len(files.table):
         return [], notes
     labels, scores = files.table.labels, files.table.columns[SCORE]
-    curves = {}
+    views = []
     if len(np.unique(labels)) == 2:
-        curves["ROC curve"] = figures.roc_curve(labels, scores)
-        curves["Precision-recall curve"] = figures.precision_recall_curve(labels, scores)
+        for title, draw in (
+            ("ROC curve", figures.roc_curve),
+            ("Precision-recall curve", figures.precision_recall_curve),
+        ):
+            name, alt = f"{files.name}_{title.split()[0].lower()}", f"{title}, {files.name}."
+            views.append(figure_view(workdir, name, draw(labels, scores), alt))
     else:
         kind = "anomalous" if labels[0] else "normal"
         notes.append(
@@ -83,10 +83,6 @@ def curves_view(workdir: Workdir, files: SplitFiles) -> tuple[list[dict[str, Any
     if scores.min() == scores.max():
         notes.append("Every slice has the same score, so the score separates nothing.")
     save_figure(workdir, f"{files.name}_histogram", figures.score_histogram(labels, scores))
-    views = []
-    for title, figure in curves.items():
-        name = f"{files.name}_{title.split()[0].lower()}"
-        views.append(figure_view(workdir, name, figure, f"{title}, {files.name}."))
     return views, notes
 
 
@@ -124,7 +120,7 @@ def trivial_rows(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
 def lead(scores: Sequence[ComparedScore]) -> dict[str, Any] | None:
     """The AUROC of the model, `scores[0]`, and of the best trivial score; None if undefined.
 
-    Both are position-corrected where the model's is.
+    Both are position-corrected if the model's is.
     """
     kind = "corrected" if scores[0].corrected else "raw"
     model, *trivial = [(getattr(score, kind), score.name) for score in scores]
@@ -138,10 +134,8 @@ def lead(scores: Sequence[ComparedScore]) -> dict[str, Any] | None:
 def decision_rows(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
     """One row per way to choose a threshold: `name`, `note` and `FIGURES`.
 
-    Each figure is `{value, low, high}` as in metrics.json, any of them possibly None.
-
-    Args:
-        metrics: `metrics.json` of a test split.
+    Each figure is `{value, low, high}` as in `metrics`, the metrics.json of a test split, any of
+    them possibly None.
     """
     decisions = metrics.get("decisions")
     if not decisions:
@@ -150,14 +144,12 @@ def decision_rows(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
     if "best_on_test" in decisions:
         note = "needs the test labels: not available in use"
         rows.append(_decision_row("Best F1 on the test split", note, decisions["best_on_test"]))
+        means, note = {}, "too few patients or slices for five folds"
+        if folds := decisions["five_fold"]:
+            means, deviation = folds["mean"], folds["deviation"]["f1"]
+            note = f"needs labelled anomalies; mean of 5 folds, F1 ± {deviation:.3f}"
         name = "Best F1 on one fifth of the patients, tested on the others"
-        folds = decisions["five_fold"]
-        if folds:
-            note = f"needs labelled anomalies; mean of 5 folds, F1 ± {folds['deviation']['f1']:.3f}"
-            means = {figure: _exact(folds["mean"][figure]) for figure in FIGURES}
-            rows.append(_decision_row(name, note, means))
-        else:
-            rows.append(_decision_row(name, "too few patients or slices for five folds", {}))
+        rows.append(_decision_row(name, note, means))
     normals = decisions["normal_images_only"]
     rows += _normal_rows(normals, decisions["calibration"], decisions["images_are_patients"])
     if "all_positive_f1" in decisions:
@@ -166,8 +158,7 @@ def decision_rows(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
             note = "no network: deviation from the training mean of each pixel"
             rows.append(_decision_row(name, note, decisions["pixel_statistics"]))
         everything = {"f1": decisions["all_positive_f1"], "sensitivity": 1.0, "specificity": 0.0}
-        figures_of_all = {name: _exact(value) for name, value in everything.items()}
-        rows.append(_decision_row("Flag everything", "no model", figures_of_all))
+        rows.append(_decision_row("Flag everything", "no model", everything))
     return rows
 
 
@@ -185,23 +176,20 @@ def _normal_rows(
         note += f"; too few for {requested:.3g} %"
     rows = []
     for unit in ("image", "patient"):
-        if normals["normal_patients"]:
-            observed = (
-                f"observed {100 * normals[unit]['realised_rate']:.3g} % in "
-                f"{normals['normal_patients']} normal patients"
-            )
-        else:
-            observed = "no normal patients in this split"
+        observed = "no normal patients in this split"
+        if count := normals["normal_patients"]:
+            rate = 100 * normals[unit]["realised_rate"]
+            observed = f"observed {rate:.3g} % in {count} normal patients"
         name = f"Normal images alone, by {unit}: {rates}"
         rows.append(_decision_row(name, f"{note}; {observed}", normals[unit]))
     return rows
 
 
-def _exact(value: float) -> dict[str, float | None]:
-    """A figure without an interval."""
-    return {"value": value, "low": None, "high": None}
-
-
 def _decision_row(name: str, note: str, figures: Mapping[str, Any]) -> dict[str, Any]:
-    missing = {"value": None, "low": None, "high": None}
-    return {"name": name, "note": note, **{key: figures.get(key, missing) for key in FIGURES}}
+    """A row of figures, each with an interval, without one (a number), or missing."""
+    row: dict[str, Any] = {"name": name, "note": note}
+    for key in FIGURES:
+        figure = figures.get(key)
+        has_interval = isinstance(figure, Mapping)
+        row[key] = figure if has_interval else {"value": figure, "low": None, "high": None}
+    return row

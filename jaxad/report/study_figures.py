@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import scipy.stats
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from sklearn import metrics
@@ -15,9 +15,12 @@ from jaxad.report.figures import (
     BLUE,
     CLASSES,
     GRAY,
+    ROC_LABELS,
     SKY,
     STYLE,
     VERMILLION,
+    FiniteScores,
+    Labels,
     new_figure,
     unit_square,
 )
@@ -30,28 +33,22 @@ _RATES = np.linspace(0.0, 1.0, 201)
 
 @dataclasses.dataclass(frozen=True)
 class SystemScores:
-    """The scores of one system on a split.
+    """The scores of each run of one system on a split with both classes.
 
     Attributes:
-        labels: 1 = anomalous, 0 = normal; both classes are present.
-        runs: the scores of each run, finite; higher = more anomalous.
         is_baseline: whether the system has no network.
     """
 
-    labels: Int[np.ndarray, " n"]
-    runs: Sequence[Float[np.ndarray, " n"]]
+    labels: Labels
+    runs: Sequence[FiniteScores]
     is_baseline: bool = False
 
 
 @STYLE
 def roc_curves(systems: Mapping[str, SystemScores], split: str) -> Figure:
-    """Draws the ROC curves of all systems in one plot, best AUROC first.
+    """Draws the ROC curves of all systems (title -> scores) in one plot, best AUROC first.
 
     A system's curve is the mean true positive rate of its runs at each false positive rate.
-
-    Args:
-        systems: title -> scores; at least one.
-        split: the name shown in the title.
     """
     aurocs = {
         name: float(np.mean([metrics.roc_auc_score(system.labels, run) for run in system.runs]))
@@ -59,29 +56,21 @@ def roc_curves(systems: Mapping[str, SystemScores], split: str) -> Figure:
     }
     # Beside the square axes, as wide as the longest line of the legend.
     width = 480 + round(6.5 * max(len(f"{name}  0.500") for name in systems))
-    figure, axes = unit_square(f"ROC curves, {split}", (width, 400))
+    figure, axes = unit_square(f"ROC curves, {split}", *ROC_LABELS, (width, 400))
     axes.plot([0, 1], [0, 1], color=GRAY, linestyle=":", linewidth=1)
     number = 0
     for name in sorted(systems, key=lambda name: -aurocs[name]):
         system = systems[name]
-        curve = np.mean([_true_positive_rates(system.labels, run) for run in system.runs], axis=0)
+        curves = [metrics.roc_curve(system.labels, run) for run in system.runs]
+        curve = np.mean([np.interp(_RATES, false, true) for false, true, _ in curves], axis=0)
         color, style = "black", ":"
         if not system.is_baseline:
             color = _COLORS[number % len(_COLORS)]
             style = _STYLES[number // len(_COLORS) % len(_STYLES)]
             number += 1
         axes.plot(_RATES, curve, color=color, linestyle=style, label=f"{name}  {aurocs[name]:.3f}")
-    axes.set_xlabel("false positive rate (normal slices flagged)")
-    axes.set_ylabel("true positive rate (anomalous slices flagged)")
     figure.legend(title="AUROC", loc="outside right center", frameon=False)
     return figure
-
-
-def _true_positive_rates(
-    labels: Int[np.ndarray, " n"], scores: Float[np.ndarray, " n"]
-) -> Float[np.ndarray, " rates"]:
-    false, true, _ = metrics.roc_curve(labels, scores)
-    return np.interp(_RATES, false, true)
 
 
 @STYLE
@@ -89,10 +78,6 @@ def score_densities(systems: Mapping[str, SystemScores], split: str) -> Figure:
     """Draws densities of the scores of normal and anomalous slices, one panel per system.
 
     Kernel density estimates of the system's first run, between the 0.5th and 99.5th percentile.
-
-    Args:
-        systems: title -> scores; at least one.
-        split: the name shown in the title.
     """
     columns = min(3, len(systems))
     rows = math.ceil(len(systems) / columns)
@@ -137,12 +122,8 @@ def heat_map(
 ) -> Figure:
     """Draws a value over two settings and writes it into each cell, the largest in bold.
 
-    Args:
-        values: the values; NaN is left empty.
-        rows: the values of the first setting, from bottom to top.
-        columns: the values of the second setting.
-        names: the names of both settings.
-        title: the title of the figure.
+    Rows and columns are the values of the two named settings; rows go from bottom to top. NaN is
+    left empty.
     """
     figure = new_figure(90 + 52 * len(columns), 110 + 34 * len(rows))
     axes = figure.add_subplot()

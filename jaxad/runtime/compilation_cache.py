@@ -21,17 +21,9 @@ _LEAST_FREE = 2**20
 def enable_compilation_cache(find_cache_folder: Callable[[], Path | None]) -> Path | None:
     """Makes JAX cache compiled programs in `jaxad/compiled` below the user's cache folder.
 
-    `JAX_COMPILATION_CACHE_DIR` and `JAX_ENABLE_COMPILATION_CACHE=false` take precedence. If the
-    folder cannot be written, nothing is cached; a warning says so.
-
-    Args:
-        find_cache_folder: returns the user's cache folder; None if there is none.
-
-    Returns:
-        The folder of compiled programs; None if nothing was changed.
-
-    Raises:
-        UserError: `find_cache_folder` raised it.
+    Returns that folder, or None if nothing was changed: `JAX_COMPILATION_CACHE_DIR` and
+    `JAX_ENABLE_COMPILATION_CACHE=false` take precedence. If there is no cache folder or it cannot
+    be written, nothing is cached; a warning says so.
     """
     settings = jax.config.values
     if settings["jax_compilation_cache_dir"] or not settings["jax_enable_compilation_cache"]:

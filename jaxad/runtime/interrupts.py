@@ -28,7 +28,7 @@ from pathlib import Path
 from types import FrameType
 
 #: The line that the command line prints when a signal has ended it.
-MESSAGE = "interrupted; the same command goes on from what is saved."
+MESSAGE = "interrupted; run the same command to resume from what is saved."
 #: The exit code of an interrupted command.
 EXIT_CODE = 1
 
@@ -55,25 +55,15 @@ class Stopped(KeyboardInterrupt):
 
 
 class _State:
-    """The state of signal handling.
+    """The state of signal handling; times are on the monotonic clock."""
 
-    Attributes:
-        name: name of the first signal that arrived, "" before.
-        arrived: time of its arrival, on the monotonic clock.
-        since: time when the grace period began.
-        deferring: number of open `deferred` blocks.
-        acknowledged: whether the work is saved and the process is about to end by itself.
-        finished: whether the command is done and only the interpreter has to end.
-        code: exit code when the process is ended from here.
-    """
-
-    def __init__(self) -> None:
-        self.name = ""
-        self.arrived = self.since = 0.0
-        self.deferring = 0
-        self.acknowledged = False
-        self.finished = False
-        self.code = EXIT_CODE
+    name = ""  # of the first signal that arrived
+    arrived = 0.0  # time of its arrival
+    since = 0.0  # time when the grace period began
+    deferring = 0  # number of open `deferred` blocks
+    acknowledged = False  # the work is saved and the process is about to end by itself
+    finished = False  # the command is done and only the interpreter has to end
+    code = EXIT_CODE  # when the process is ended from here
 
     def note(self, number: int) -> None:
         if not self.name:
@@ -151,12 +141,9 @@ def deferred(*, sets_handlers: bool = True) -> Iterator[None]:
     """Defers the effect of signals: the block polls `requested`, saves its work, and returns.
 
     Inside, `check` raises nothing and the watcher does not end the process on the first signal.
-    Without `handled` (in a notebook or a script), SIGTERM and SIGHUP set the flag inside the block;
-    Ctrl-C raises KeyboardInterrupt as usual.
-
-    Args:
-        sets_handlers: handle SIGTERM and SIGHUP if `handled` does not; False if another library
-            does, as JAX in one of several processes.
+    Without `handled` (in a notebook or a script), SIGTERM and SIGHUP set the flag inside the block,
+    and Ctrl-C raises KeyboardInterrupt as usual. `sets_handlers` is false if another library
+    handles these signals, as JAX in one of several processes.
     """
     is_outermost = _watcher is None and not _state.deferring
     in_main_thread = threading.current_thread() is threading.main_thread()
@@ -192,13 +179,9 @@ def acknowledge() -> None:
 def finish(code: int, *, at_once: bool = True) -> None:
     """Ends the process with this code if a signal has arrived; call it when the command is done.
 
-    From now on, signals do not change the exit code.
-
-    Args:
-        code: the exit code.
-        at_once: end an interrupted process here. Threads of libraries that were interrupted can
-            make an ordinary exit hang or crash; but one of several processes needs an ordinary
-            exit, to disconnect from the others.
+    From now on, signals do not change the exit code. With `at_once`, an interrupted process ends
+    here: threads of libraries that were interrupted can make an ordinary exit hang or crash. But
+    one of several processes needs an ordinary exit, to disconnect from the others.
     """
     if _state.name and at_once:
         _flush()
@@ -317,7 +300,7 @@ def _end_now(state: _State, text: str) -> None:
 
 
 def _leave(code: int) -> None:
-    """Ends this process and its children, which would otherwise go on for a while.
+    """Ends this process and its children, which would otherwise keep running for a while.
 
     Python's resource tracker ignores SIGTERM and ends after this process.
     """
@@ -325,7 +308,7 @@ def _leave(code: int) -> None:
     for listing in Path("/proc/self/task").glob("*/children"):  # Linux only
         with contextlib.suppress(OSError):
             children += [int(child) for child in listing.read_text().split()]
-    # Exit right after: the main thread may wait for a child, and would go on once it has ended.
+    # Exit right after: the main thread may wait for a child, and would continue once it has ended.
     for child in children:
         with contextlib.suppress(OSError):
             os.kill(child, signal.SIGTERM)

@@ -26,9 +26,7 @@ def try_lock(file: IO[str]) -> bool:
 def wait_for_lock(path: Path, message: str) -> Iterator[None]:
     """Waits for a lock and holds it inside the block.
 
-    Args:
-        path: the lock file, created if needed.
-        message: logged if another process holds the lock.
+    The message is logged if another process holds the lock file, which is created if needed.
 
     Raises:
         KeyboardInterrupt: a signal arrived during the wait.

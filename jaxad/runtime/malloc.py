@@ -25,15 +25,9 @@ _GROWTH_BYTES = 2**26
 def keep_freed_memory(pixels: int | None) -> bool:
     """Makes this process keep up to 2 GiB of freed memory instead of returning it to the system.
 
-    Call it before JAX starts, as all threads then share one heap. Settings of malloc in
-    `GLIBC_TUNABLES` take precedence.
-
-    Args:
-        pixels: pixels that a device trains on at once; if they are few, nothing is changed. None
-            if unknown.
-
-    Returns:
-        Whether malloc was changed.
+    Call it before JAX starts, as all threads then share one heap. Nothing is changed, and the
+    result is False, if a device trains on few `pixels` at once (None if unknown), if
+    `GLIBC_TUNABLES` has settings of malloc, or without glibc.
     """
     if pixels is not None and pixels * _BYTES_PER_PIXEL < _LARGE_BYTES:
         return False

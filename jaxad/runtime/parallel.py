@@ -38,23 +38,18 @@ _MOST_ON_CPU, _MOST_ON_ACCELERATORS = 2, 16
 
 _REMEDIES = {
     "cpu": (
-        "If it does not go on, press Ctrl-C twice and start the same command again with "
+        "If it does not resume, press Ctrl-C twice and run the same command again with "
         "XLA_FLAGS=--xla_force_host_platform_device_count=1 before it."
     ),
     "": (
-        "Look at the devices and at the other processes of this run; if it does not go on, press "
-        "Ctrl-C twice and start the same command again."
+        "Check the devices and the other processes of this run. If it does not resume, press "
+        "Ctrl-C twice and run the same command again."
     ),
 }
 
 
 class InFlight:
-    """The programs that the devices have queued, limited to `most`. Thread-safe.
-
-    Args:
-        most: the limit.
-        platform: the platform of the devices, such as `cpu`.
-    """
+    """The programs that the devices of a platform have queued, at most `most`. Thread-safe."""
 
     def __init__(self, most: int, platform: str) -> None:
         self._most = most
@@ -63,15 +58,10 @@ class InFlight:
         self._watchdog = Watchdog(_REMEDIES.get(platform, _REMEDIES[""]))
 
     def send(self, program: Callable[[], Any], is_donated: bool) -> Any:
-        """Dispatches a program once there is room for one more.
+        """Dispatches a program once there is room for one more; its results may not be ready.
 
-        Args:
-            program: dispatches the program and returns its results, which may not be ready.
-            is_donated: whether the first result is donated to another program: it cannot be waited
-                for, but the others can.
-
-        Returns:
-            The results.
+        If `is_donated`, the first result is donated to another program and cannot be waited for,
+        but the others can.
         """
         with self._lock:
             self._wait_for(self._most - 1)
@@ -155,20 +145,15 @@ class Parallel:
     def _local_devices(self) -> list[jax.Device]:
         return [d for d in self.devices if d.process_index == jax.process_index()]
 
-    @property
-    def _mesh(self) -> Mesh:
-        return _mesh(self.devices)
-
     def _sharding(self, *axes: str) -> NamedSharding:
-        return NamedSharding(self._mesh, PartitionSpec(*axes))
+        return NamedSharding(_mesh(self.devices), PartitionSpec(*axes))
 
     def check_batch_size(self, field: str, batch_size: int) -> None:
         """Raises a UserError if the devices cannot share a batch evenly."""
         if batch_size < 1 or batch_size % len(self.devices):
             raise UserError(
                 f"{field}: {batch_size} images cannot be split evenly over {len(self.devices)} "
-                "devices; "
-                f"choose a multiple of {len(self.devices)}."
+                f"devices; choose a multiple of {len(self.devices)}."
             )
 
     @property
@@ -224,43 +209,40 @@ class Parallel:
     ) -> Dispatched:
         """Compiles f(state, batch) whose results are the same on every device.
 
-        Args:
-            function: the function.
-            donate_state: donate the state; f then returns (new state, other results).
+        If the state is donated, f returns (new state, other results).
         """
+        return self._compile(function, PartitionSpec(), donate_state)
+
+    def compile_per_example(self, function: Callable[..., Any]) -> Dispatched:
+        """Compiles f(state, batch) whose results have the batch as their first axis."""
+        return self._compile(function, PartitionSpec(_AXIS), donate_state=False)
+
+    def _compile(
+        self, function: Callable[..., Any], out: PartitionSpec, donate_state: bool
+    ) -> Dispatched:
         donate = (0,) if donate_state else ()
         if self.mode == "pmap":
             compiled = jax.pmap(
                 function, axis_name=_AXIS, donate_argnums=donate, devices=self.devices
             )
         else:
-            compiled = jax.jit(self._mapped(function, PartitionSpec()), donate_argnums=donate)
+            mapped = jax.shard_map(
+                function,
+                mesh=_mesh(self.devices),
+                in_specs=(PartitionSpec(), PartitionSpec(_AXIS)),
+                out_specs=out,
+                # As in pmap: a gradient belongs to one device until the function sums it.
+                check_vma=False,
+            )
+            compiled = jax.jit(mapped, donate_argnums=donate)
         return Dispatched(compiled, self.in_flight, donate_state)
 
-    def compile_per_example(self, function: Callable[..., Any]) -> Dispatched:
-        """Compiles f(state, batch) whose results have the batch as their first axis."""
-        if self.mode == "pmap":
-            compiled = jax.pmap(function, axis_name=_AXIS, devices=self.devices)
-        else:
-            compiled = jax.jit(self._mapped(function, PartitionSpec(_AXIS)))
-        return Dispatched(compiled, self.in_flight, donates_state=False)
-
-    def _mapped(self, function: Callable[..., Any], out: PartitionSpec) -> Callable[..., Any]:
-        return jax.shard_map(
-            function,
-            mesh=self._mesh,
-            in_specs=(PartitionSpec(), PartitionSpec(_AXIS)),
-            out_specs=out,
-            # As in pmap: a gradient belongs to one device until the function sums it.
-            check_vma=False,
-        )
-
-    def prefetch(self, batches: Iterable[dict[str, np.ndarray]], depth: int = 2) -> Iterator[Tree]:
-        """Yields batches on the devices; at most `depth` exist at once, with the one in use."""
+    def prefetch(self, batches: Iterable[dict[str, np.ndarray]]) -> Iterator[Tree]:
+        """Yields batches on the devices; at most two exist at once, with the one in use."""
         queue: collections.deque[Tree] = collections.deque()
         for batch in batches:
             queue.append(self.put_batch(batch))
-            if len(queue) >= depth:
+            if len(queue) > 1:
                 yield queue.popleft()
         yield from queue
 
@@ -271,12 +253,7 @@ def _mesh(devices: Sequence[jax.Device]) -> Mesh:
 
 
 def make_parallel(mode: str, devices: Sequence[jax.Device] | None = None) -> Parallel:
-    """Returns the parallelism that `config.parallel` names.
-
-    Args:
-        mode: `jit` or `pmap`.
-        devices: the devices; by default all devices of all processes.
-    """
+    """Returns the parallelism `jit` or `pmap`, by default over all devices of all processes."""
     devices = jax.devices() if devices is None else devices
     # Ordered by process, so that a process's part of a batch is one slice of it.
     return Parallel(mode, tuple(sorted(devices, key=lambda device: device.process_index)))

@@ -129,20 +129,12 @@ def are_several() -> bool:
 
 def is_first() -> bool:
     """Tells whether this process is the one that writes."""
-    import jax
-
-    return not jax.distributed.is_initialized() or jax.process_index() == 0
+    return not are_several() or sys.modules["jax"].process_index() == 0
 
 
 def barrier(where: str) -> None:
-    """Waits until all processes get here; afterwards, all see what the first one has written.
-
-    Args:
-        where: a name for this barrier, the same in all processes.
-    """
-    import jax
-
-    if jax.distributed.is_initialized():
+    """Waits until all processes get here; afterwards, all see what the first one has written."""
+    if are_several():
         from jax.experimental import multihost_utils
 
         multihost_utils.sync_global_devices(where)
@@ -155,9 +147,7 @@ def notice() -> bool:
     broadcasts the notice to all processes, and returns True from the same call in each. JAX reacts
     only to SIGTERM, so other signals are passed on as SIGTERM.
     """
-    import jax
-
-    if not jax.distributed.is_initialized():
+    if not are_several():
         return False
     if interrupts.requested() and not _passed_on:
         _passed_on.append(interrupts.signal_name())
@@ -177,13 +167,11 @@ def stop_requested() -> bool:
 
 
 def check_signals() -> None:
-    """Raises KeyboardInterrupt if a signal is to end this process, or all of several.
+    """Raises KeyboardInterrupt if a signal is to end this process, or all processes of its run.
 
     All processes must call it the same number of times; see `notice`.
     """
-    import jax
-
-    if not jax.distributed.is_initialized():
+    if not are_several():
         interrupts.check()
     elif notice():
         raise KeyboardInterrupt
@@ -192,12 +180,9 @@ def check_signals() -> None:
 def broadcast_from_first(tree: Any) -> Any:
     """Returns the first process's tree of NumPy arrays in all processes.
 
-    Args:
-        tree: the arrays; in the other processes arrays of the same shapes and dtypes.
+    The others pass arrays of the same shapes and dtypes.
     """
-    import jax
-
-    if not jax.distributed.is_initialized():
+    if not are_several():
         return tree
     from jax.experimental import multihost_utils
 
@@ -206,9 +191,7 @@ def broadcast_from_first(tree: Any) -> Any:
 
 def of_all(value: int) -> list[int]:
     """Gathers a number from every process, in their order."""
-    import jax
-
-    if not jax.distributed.is_initialized():
+    if not are_several():
         return [value]
     import numpy as np
     from jax.experimental import multihost_utils
@@ -217,14 +200,8 @@ def of_all(value: int) -> list[int]:
 
 
 def check_shared(folder: Path) -> None:
-    """Checks that every process sees the folder that the first one writes to.
-
-    Raises:
-        UserError: they do not.
-    """
-    import jax
-
-    if not jax.distributed.is_initialized() or jax.process_count() == 1:
+    """Raises a UserError unless every process sees the folder that the first one writes to."""
+    if not are_several() or sys.modules["jax"].process_count() == 1:
         return
     import numpy as np
 

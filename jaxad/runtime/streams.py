@@ -24,7 +24,7 @@ class _UnbreakableFile(io.FileIO):
 def ignore_closed_streams() -> None:
     """Replaces stdout and stderr, so that writing to a closed one is not an error.
 
-    For the command line. A run goes on and saves its work when its terminal is closed or the
+    For the command line. A run continues and saves its work when its terminal is closed or the
     program that it is piped to (`head`) has ended.
     """
     for name in ("stdout", "stderr"):

@@ -22,12 +22,9 @@ _PERIOD = 1.0
 
 
 class Watchdog:
-    """Watches waits for the devices, one at a time.
+    """Watches waits for the devices, one at a time; warns with a remedy if a result does not come.
 
     Its thread starts with the first wait and ends with the object.
-
-    Args:
-        remedy: a sentence with what to try when a result does not come.
     """
 
     def __init__(self, remedy: str) -> None:

@@ -9,7 +9,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from jaxad.data import replay
@@ -41,13 +40,7 @@ _PATIENT_COLUMNS = (
 
 @dataclasses.dataclass(frozen=True)
 class _Source:
-    """Images or scans to score.
-
-    Attributes:
-        items: the items, in a fixed order.
-        read: reads items, in their order.
-        reading: how files are read; None for an `.npz` file.
-    """
+    """Images or scans to score, in a fixed order, and how files are read (None: an `.npz` file)."""
 
     items: Sequence[Item]
     read: Callable[[Sequence[Item]], Iterator[Rows]]
@@ -57,15 +50,6 @@ class _Source:
     def unit(self) -> str:
         """What an item is: `image` or `scan`."""
         return "image" if self.reading is None or self.reading.kind == "image" else "scan"
-
-
-def _open_files(path: Path, data: ConfigDict) -> _Source:
-    """Finds files of the same kind as the run's data set."""
-    return _Source(
-        items=replay.find_items(path, data),
-        read=lambda items: replay.read_rows_of(items, data),
-        reading=replay.reading_of(data),
-    )
 
 
 def _open_archive(path: Path, detector: Detector) -> _Source:
@@ -119,7 +103,12 @@ def score_files(
     if is_archive(path):
         source = _open_archive(path, detector.detector)
     else:
-        source = _open_files(path, detector.detector.config.data)
+        data = detector.detector.config.data
+        source = _Source(
+            items=replay.find_items(path, data),
+            read=lambda items: replay.read_rows_of(items, data),
+            reading=replay.reading_of(data),
+        )
     if which_maps == "anomalous" and detector.normals is None:
         raise UserError(
             "--maps=anomalous: without a calibration no image is called anomalous; run "
@@ -242,11 +231,7 @@ class _Patient:
 
 
 def _write_patients(tables: Tables, detector: CalibratedDetector, output: Path) -> None:
-    """Writes `patients.csv` and reports where the results are.
-
-    Raises:
-        UserError: no image has a score.
-    """
+    """Writes `patients.csv` and reports the results; a UserError if no image has a score."""
     patients: dict[str, _Patient] = {}
     for row in tables.rows():
         # Back to float32: a score that ties with a normal one must still tie.
@@ -263,8 +248,8 @@ def _write_patients(tables: Tables, detector: CalibratedDetector, output: Path) 
     for group, patient in sorted(patients.items()):
         decision = detector.patient(patient.score)
         called = "" if detector.normals is None else patient.num_anomalous
-        cells = (patient.num_images, called, f"{patient.score:.9g}", *decision, patient.highest)
-        lines.append((group, *cells))
+        score = f"{patient.score:.9g}"
+        lines.append((group, patient.num_images, called, score, *decision, patient.highest))
     tables.write_patients(_PATIENT_COLUMNS, lines)
     num_images = sum(patient.num_images for patient in patients.values())
     text = f"scored {num_images:,} images of {len(patients):,} patients"

@@ -44,8 +44,7 @@ class Places:
         """
         short = _short(name)
         if short in self._shared:
-            digest = hashlib.blake2b(name.encode(errors="surrogateescape"), digest_size=4)
-            short = f"{short}-{digest.hexdigest()}"
+            short = f"{short}-{_digest(name)}"
         return self._folder / f"{short}{suffix}"
 
 
@@ -58,11 +57,13 @@ def _short(name: str) -> str:
 
 def _fitting(part: str) -> str:
     part = part.replace("\0", "")
-    content = part.encode(errors="surrogateescape")
-    if len(content) <= _LONGEST:
+    if len(part.encode(errors="surrogateescape")) <= _LONGEST:
         return part
-    digest = hashlib.blake2b(content, digest_size=4).hexdigest()
-    return f"{part[: _LONGEST // 4]}-{digest}"
+    return f"{part[: _LONGEST // 4]}-{_digest(part)}"
+
+
+def _digest(name: str) -> str:
+    return hashlib.blake2b(name.encode(errors="surrogateescape"), digest_size=4).hexdigest()
 
 
 def write_overlay(
@@ -71,14 +72,10 @@ def write_overlay(
     anomaly_map: Float[np.ndarray, "s s"],
     brightest: float,
 ) -> None:
-    """Writes the image as the detector sees it and, beside it, the image under its coloured map.
+    """Writes a PNG of the image, in [0, 1], and beside it of the image under its coloured map.
 
-    Args:
-        path: the PNG file.
-        image: in [0, 1].
-        anomaly_map: the anomaly map of the image.
-        brightest: the map value that is shown brightest; with one value for all images, colours are
-            comparable.
+    `brightest` is the map value that is shown brightest; with one value for all images, colours are
+    comparable.
     """
     colours = image if image.shape[-1] == 3 else np.repeat(image.mean(-1, keepdims=True), 3, -1)
     share = np.clip(anomaly_map / max(brightest, 1e-12), 0, 1)[..., None]
@@ -99,14 +96,7 @@ def _enlarged(picture: Float[np.ndarray, "s s 3"]) -> UInt8[np.ndarray, "t t 3"]
 def write_volume(
     path: Path, rows: Rows, maps: Float[np.ndarray, "n s s"], reading: Reading
 ) -> None:
-    """Writes the maps of a scan's slices as a volume on the scan's grid.
-
-    Args:
-        path: the `.nii.gz` file.
-        rows: the scan.
-        maps: the maps of its slices.
-        reading: how the scan was read.
-    """
+    """Writes the maps of a scan's slices as a volume (`.nii.gz`) on the scan's grid."""
     assert rows.grid is not None
     assert rows.positions is not None
     voxels = place_back(maps, rows.positions, rows.grid, reading.preparation, reading.cutting)

@@ -22,11 +22,7 @@ _ERROR_COLUMNS = ("id", "error")
 
 
 class Tables:
-    """The tables `scores.csv` and `errors.csv` of a folder.
-
-    Attributes:
-        num_done: number of items in them.
-    """
+    """The tables `scores.csv` and `errors.csv` of a folder, which hold `num_done` items."""
 
     def __init__(self, folder: Path, columns: Sequence[str], task: Mapping[str, Any]):
         """Creates the tables, or opens those of an interrupted call.
@@ -34,7 +30,7 @@ class Tables:
         Args:
             folder: the folder they are in.
             columns: the columns of `scores.csv`.
-            task: identifies detector, input and options; tables of another task are rejected.
+            task: identifies detector, input and options.
 
         Raises:
             UserError: the folder holds tables of another task, or damaged ones.
@@ -64,14 +60,10 @@ class Tables:
         self, rows: Iterable[Mapping[str, Any]], errors: Iterable[tuple[str, str]], items: int
     ) -> None:
         """Appends the rows and errors of the next `items` items."""
-        lines = {
-            SCORES: [[row[name] for name in self._columns] for row in rows],
-            ERRORS: [list(error) for error in errors],
-        }
-        for name, cells in lines.items():
-            path = self._folder / name
-            with naming(path), self._open(name, "a") as file:
-                file.write("".join(map(_line, cells)))
+        cells = ([row[name] for name in self._columns] for row in rows)
+        for name, lines in ((SCORES, cells), (ERRORS, errors)):
+            with naming(self._folder / name), self._open(name, "a") as file:
+                file.write("".join(map(_line, lines)))
                 file.flush()
                 os.fsync(file.fileno())
         self.num_done += items

@@ -10,9 +10,9 @@ at every read.
 import contextlib
 import errno
 import logging
+import operator
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import jax
@@ -31,6 +31,7 @@ logger = logging.getLogger(__name__)
 
 #: The metric of the best checkpoint; lower is better.
 VALIDATION_LOSS = "validation_loss"
+_validation_loss = operator.itemgetter(VALIDATION_LOSS)
 
 _DIGESTS = "digests"
 
@@ -50,11 +51,6 @@ class _Manager(ocp.CheckpointManager):
             return None
 
 
-def _as_template(tree: Tree) -> Tree:
-    """Returns NumPy arrays of the tree's shapes and dtypes, so that Orbax restores to the host."""
-    return jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), tree)
-
-
 class Checkpoints:
     """The checkpoints in a folder: the last few, and the best by validation loss.
 
@@ -62,12 +58,9 @@ class Checkpoints:
     """
 
     def __init__(self, folder: Path, *, keep_last: int = 1, read_only: bool = False):
-        """Opens a folder.
+        """Opens a folder, in which the newest `keep_last` checkpoints and the best one are kept.
 
-        Args:
-            folder: the folder of the checkpoints.
-            keep_last: how many of the newest to keep besides the best.
-            read_only: never create, clean, rename, or delete anything.
+        If it is `read_only`, nothing is ever created, cleaned, renamed, or deleted.
 
         Raises:
             UserError: the folder cannot be read, or cannot be written.
@@ -107,19 +100,14 @@ class Checkpoints:
             self._quiet.close()
             raise UserError(
                 f"checkpoints in '{folder}' cannot be opened ({io_errors.reason(error)}); "
-                "make it a folder that can be read"
+                "make the folder readable."
                 + ("." if read_only else " and written, or choose another --workdir.")
             ) from error
 
     def __enter__(self) -> "Checkpoints":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         is_failed = kind is not None
         with self._quiet:
             try:
@@ -145,7 +133,7 @@ class Checkpoints:
 
     @property
     def best_step(self) -> int | None:
-        """The step with the least validation loss among those kept; None if there is none.
+        """The step with the smallest validation loss among those kept; None if there is none.
 
         A checkpoint whose metrics are damaged is not considered; a warning says so.
         """
@@ -219,11 +207,7 @@ class Checkpoints:
             ) from damage
 
     def wait(self) -> None:
-        """Returns when every save is complete on disk.
-
-        Raises:
-            RunError: one failed.
-        """
+        """Returns when every save is complete on disk; raises a RunError if one failed."""
         with self._saving():
             self._manager.wait_until_finished()
 
@@ -239,8 +223,8 @@ class Checkpoints:
                 raise self._missing_folder() from error
             raise RunError(
                 f"a checkpoint could not be saved in '{self._folder}' "
-                f"({io_errors.reason(error)}); what was saved before is whole. "
-                f"{io_errors.remedy(io_errors.error_number(error))} from there."
+                f"({io_errors.reason(error)}); what was saved before is intact. "
+                f"{io_errors.remedy(io_errors.error_number(error))}."
             ) from error
 
     def _path(self, step: int) -> Path:
@@ -254,11 +238,7 @@ class Checkpoints:
         )
 
     def restore_variables(self, step: int, like: Tree) -> Tree:
-        """Reads the variables of a step as NumPy arrays.
-
-        Args:
-            step: the step.
-            like: arrays of the expected shapes and dtypes.
+        """Reads the variables of a step as NumPy arrays of the shapes and dtypes of `like`.
 
         Raises:
             UserError: the checkpoint is damaged, cannot be read, or has other arrays.
@@ -272,18 +252,14 @@ class Checkpoints:
             ) from damage
 
     def restore_newest(self, variables: Tree, training: Tree = None) -> tuple[int, Tree, Tree]:
-        """Reads the newest undamaged step, its variables, and its training state.
+        """Reads the newest undamaged step, its variables, and, if wanted, its training state.
 
-        Newer ones, which are damaged, are reported in warnings and, unless the folder is read-only,
-        set aside: renamed so that they no longer count.
-
-        Args:
-            variables: arrays of the expected shapes and dtypes.
-            training: arrays of the expected shapes and dtypes; None not to read the training state,
-                which is then None in the result.
+        The arguments have the expected shapes and dtypes; without `training`, that state is not
+        read. Newer, damaged checkpoints are reported in warnings and, unless the folder is
+        read-only, renamed so that they no longer count.
 
         Raises:
-            UserError: all are damaged (none is set aside then), or one cannot be read or has other
+            UserError: all are damaged (none is renamed then), or one cannot be read or has other
                 arrays.
         """
         likes = {"variables": variables}
@@ -339,10 +315,11 @@ class Checkpoints:
                     "the version of jaxad that wrote it, or move this one folder away to use an "
                     "older one."
                 )
-        arguments = {
-            name: ocp.args.StandardRestore(_as_template(like)) for name, like in likes.items()
-        }
-        items = self._read(step, arguments)
+        # With NumPy arrays, Orbax restores to the host.
+        templates = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), dict(likes))
+        items = self._read(
+            step, {name: ocp.args.StandardRestore(tree) for name, tree in templates.items()}
+        )
         for name in likes:
             path = array_digests.first_changed(digests[name], items[name])
             if path is not None:
@@ -394,7 +371,3 @@ def _only_this_process() -> ocp.options.MultiprocessingOptions:
     return ocp.options.MultiprocessingOptions(
         primary_host=index, active_processes={index}, barrier_sync_key_prefix=f"process-{index}"
     )
-
-
-def _validation_loss(metrics: Mapping[str, float]) -> float:
-    return metrics[VALIDATION_LOSS]

@@ -68,8 +68,8 @@ def relocate_library_caches() -> None:
     for variable in moved:
         os.environ[variable] = str(folder / variable.lower())
     logger.warning(
-        f"note: the caches of other programs ({', '.join(moved)}) cannot be written; they are in "
-        f"'{folder}'."
+        f"note: the cache folders of other programs ({', '.join(moved)}) cannot be written; "
+        f"'{folder}' is used instead."
     )
 
 

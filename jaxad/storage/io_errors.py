@@ -9,7 +9,6 @@ import re
 import sys
 import time
 import traceback
-from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -21,7 +20,7 @@ from jaxad.runtime.messages import root_logger_kept
 #: open files) do not tell whether the file is damaged.
 LOST = (errno.ENOENT, errno.EIO, errno.EISDIR, errno.ENOTDIR)
 
-#: Seconds for which Orbax's other tasks go on after one of them failed.
+#: Seconds for which Orbax's other tasks continue after one of them failed.
 _LATE_SECONDS = 0.5
 
 
@@ -36,7 +35,7 @@ class _LateErrors:
         self._hook = sys.unraisablehook
         self._root_logger = contextlib.ExitStack()
 
-    def begin(self) -> None:
+    def __enter__(self) -> None:
         self._blocks += 1
         if self._blocks == 1:
             self._hook = sys.unraisablehook
@@ -45,7 +44,7 @@ class _LateErrors:
             logging.getLogger("absl").addFilter(_is_not_from_orbax)
             self._root_logger.enter_context(root_logger_kept())
 
-    def end(self) -> None:
+    def __exit__(self, *error: object) -> None:
         self._blocks -= 1
         if not self._blocks:
             self._root_logger.close()
@@ -66,17 +65,12 @@ def drop_late_errors() -> None:
 
     Some late errors come when the process ends.
     """
-    _late_errors.begin()
+    _late_errors.__enter__()
 
 
-@contextlib.contextmanager
-def late_errors_dropped() -> Iterator[None]:
+def late_errors_dropped() -> contextlib.AbstractContextManager[None]:
     """Reports an error of a failed save or read only once, inside the block."""
-    _late_errors.begin()
-    try:
-        yield
-    finally:
-        _late_errors.end()
+    return _late_errors
 
 
 def await_late_errors() -> None:
@@ -133,14 +127,10 @@ def find_error_number(error: Exception) -> int | None:
 
 
 def remedy(number: int | None) -> str:
-    """Returns a sentence, without a full stop, on what to do about files that cannot be written.
-
-    Args:
-        number: the errno; None if it is unknown.
-    """
+    """Returns a sentence, without a full stop, on what to do about files that cannot be written."""
     if number in NOT_ALLOWED:
-        return "Make the folder writable, and the same command goes on"
-    return "Once the disk takes more, the same command goes on"
+        return "Make the folder writable, then run the same command to resume"
+    return "Once the disk accepts more data, run the same command to resume"
 
 
 def reason(error: Exception) -> str:

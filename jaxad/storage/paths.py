@@ -20,12 +20,9 @@ def expand(path: str | os.PathLike[str], what: str = "") -> Path:
     For a folder whose own name starts with `~`, users write `./~`. Its path is returned absolute,
     so that it stays the same when it is expanded again.
 
-    Args:
-        path: the path that the user wrote.
-        what: the flag or field that holds it, for the message.
-
     Raises:
-        UserError: there is no such user, or this user has no home folder.
+        UserError: there is no such user, or this user has no home folder; the message begins with
+            `what`, the flag or field that holds the path.
     """
     text = os.fspath(path)
     if text.startswith("~"):
@@ -43,17 +40,9 @@ def expand(path: str | os.PathLike[str], what: str = "") -> Path:
 
 
 def check_name(path: Path, what: str, *, for_checkpoints: bool = True) -> None:
-    """Checks that the libraries that write checkpoints or data accept the name of a folder.
+    """Raises a UserError if libraries that write checkpoints or data reject the name of a folder.
 
     They accept only UTF-8, and TensorStore, which writes checkpoints, reads a backslash as a slash.
-
-    Args:
-        path: the folder.
-        what: the folder's name in the message, with the flag or field to change.
-        for_checkpoints: whether checkpoints are written there.
-
-    Raises:
-        UserError: they do not.
     """
     full = Path(os.path.abspath(path))  # noqa: PTH100 removes `..` and keeps links
     if is_undecodable(str(full)):

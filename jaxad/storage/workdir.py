@@ -24,12 +24,8 @@ _LEFTOVERS = (
 def atomic_write(path: Path, mode: str = "w", *, by_all: bool = False) -> Iterator[IO[Any]]:
     """Opens a temporary file beside `path` and renames it to `path` when the block succeeds.
 
-    Only the first of several processes writes; what the others write is discarded.
-
-    Args:
-        path: the file; its folder is created.
-        mode: `w` for UTF-8 text, `wb` for bytes.
-        by_all: let every process write, because each has a file of its own.
+    The mode is `w` for UTF-8 text or `wb` for bytes. Only the first of several processes writes,
+    and what the others write is discarded, unless `by_all`: each then has a file of its own.
     """
     if not by_all and not processes.is_first():
         with io.BytesIO() if "b" in mode else io.StringIO() as nowhere:
@@ -72,6 +68,19 @@ def naming(path: Path) -> Iterator[None]:
         raise
 
 
+@contextlib.contextmanager
+def removed_if_empty(folder: Path) -> Iterator[None]:
+    """Removes folders on a path that the block creates and leaves empty, if it fails."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        yield
+    except BaseException:
+        for path in missing:
+            with contextlib.suppress(OSError):  # it holds files, or never was created
+                path.rmdir()
+        raise
+
+
 def write_json(path: Path, value: Mapping[str, Any], *, by_all: bool = False) -> None:
     """Writes a JSON file; see `atomic_write`. Keys keep their order."""
     with atomic_write(path, by_all=by_all) as file:
@@ -80,17 +89,14 @@ def write_json(path: Path, value: Mapping[str, Any], *, by_all: bool = False) ->
 
 
 class Workdir:
-    """The folder of a run and the paths in it.
-
-    Args:
-        path: the folder; a leading `~` is expanded.
-    """
+    """The folder of a run, with a leading `~` expanded, and the paths in it."""
 
     def __init__(self, path: str | os.PathLike[str]):
         self.path = expand(path, "workdir")
         self.config = self.path / "config.json"
         self.study = self.path / "study.json"
         self.splits = self.path / "splits.json"
+        self.sources = self.path / "sources.json"
         self.checkpoints = self.path / "checkpoints"
         self.metrics = self.path / "metrics.jsonl"
         self.report = self.path / "report.html"
@@ -155,11 +161,9 @@ class Workdir:
     def check_writable(self, *, for_checkpoints: bool = False) -> None:
         """Creates the folder if needed and checks that it can be written.
 
-        Args:
-            for_checkpoints: also check that its name is one that checkpoints can be written under.
-
         Raises:
-            UserError: it cannot be written, or no checkpoint can be written under its name.
+            UserError: it cannot be written, or, with `for_checkpoints`, has a name under which no
+                checkpoints can be written.
             RunError: the disk is full.
         """
         if for_checkpoints:

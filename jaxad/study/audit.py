@@ -1,4 +1,4 @@
-"""The audit of a study: the figures that papers report, and those that a user would get.
+"""The audit of a study: the figures that papers report, and those that can be reached in use.
 
 Per system: figures at the threshold that is best on the test split (as papers report), at one
 chosen on a validation fold, and at one from normal images alone. For comparison, the same for
@@ -33,8 +33,6 @@ class AuditRow:
     """One experiment, or baseline, on one test split.
 
     Attributes:
-        name: the name of the experiment or baseline.
-        auroc: its spread over runs.
         figures: one of `THRESHOLDS` -> one of `FIGURES` -> its spread over runs, where each run
             with five folds counts with their mean. Undefined thresholds are missing.
     """
@@ -49,7 +47,6 @@ class Audit:
     """The audit of one test split.
 
     Attributes:
-        split: its name.
         rate: the rate of false positives of the threshold from normal images.
         patients: the number of normal patients in the calibration; the smallest if runs differ.
         all_positive_f1: the F1 of flagging everything.
@@ -64,11 +61,7 @@ class Audit:
 
 
 def make_audit(
-    runs: Runs,
-    scored: Scored,
-    data_set: DataSet,
-    trivial: TrivialScores,
-    split: str,
+    runs: Runs, scored: Scored, data_set: DataSet, trivial: TrivialScores, split: str
 ) -> Audit | None:
     """The audit of a test split from finished runs; None if the split has only one class.
 
@@ -86,14 +79,17 @@ def make_audit(
         calibrations[name] = [calibrate(scores, patients)]
     every = [calibration for seeds in calibrations.values() for calibration in seeds]
     rate = max(own_rate, *(calibration.smallest_rate for calibration in every))
-    experiments = [_row(name, scored[name], calibrations[name], rate) for name in runs]
-    baselines = [_row(name, scored[name], calibrations[name], rate) for name in BASELINES]
+    experiments, baselines = (
+        [_row(name, scored[name], calibrations[name], rate) for name in names]
+        for names in (runs, BASELINES)
+    )
+    experiments.sort(key=lambda row: -row.auroc.mean)
     return Audit(
         split=split,
         rate=rate,
         patients=min(calibration.num_patients for calibration in every),
         all_positive_f1=thresholds.all_positive_f1(first.labels),
-        rows=(*sorted(experiments, key=lambda row: -row.auroc.mean), *baselines),
+        rows=(*experiments, *baselines),
     )
 
 
@@ -103,7 +99,7 @@ def _calibration(run: PlannedRun) -> Calibration:
         raise UserError(
             f"workdir '{run.workdir.path}': is calibrated on '{stored.source}', but an audit needs "
             f"the calibration on '{OWN_SPLIT}'; remove its "
-            f"{run.workdir.calibration.name} and start again."
+            f"{run.workdir.calibration.name} and start the study again."
         )
     return load_calibration(run.workdir.path)
 

@@ -39,18 +39,12 @@ def write_results(
     *,
     print_table: bool = True,
 ) -> None:
-    """Writes `table.md`, `table.csv`, `audit.csv`, and figures and their data.
+    """Writes `table.md`, `table.csv`, `audit.csv`, and figures and their data, of finished runs.
 
-    Args:
-        config: the config of the study.
-        folder: the folder of the study.
-        runs: the finished runs.
-        data_set: the data of all runs.
-        trivial: its trivial scores.
-        print_table: whether to log `table.md`, too.
+    With `print_table`, `table.md` is logged, too.
     """
     results, audits = [], []
-    pictures: dict[str, list[tables.Picture]] = {}
+    pictures: dict[str, list[tuple[str, str]]] = {}
     for split in data_set.test_split_names:
         scored = read_scores(runs, data_set, trivial, split)
         results.append(make_table(config, runs, scored, split))
@@ -61,7 +55,9 @@ def write_results(
             *_sheets(config, runs, data_set.split(split), split),
             *_heat_map(config, folder, scored, split),
         ]
-        pictures[split] = [_save(folder, *picture) for picture in drawn]
+        for name, _, figure in drawn:
+            _write(folder, f"figures/{name}.png", to_png(figure))
+        pictures[split] = [(text, f"figures/{name}.png") for name, text, _ in drawn]
     _write(folder, "table.csv", csv_text(tables.table_rows(config, results)))
     _write(folder, "audit.csv", csv_text(tables.audit_rows(audits)))
     text = tables.markdown(config, results, audits, pictures)
@@ -80,12 +76,10 @@ def _score_figures(runs: Runs, scored: Scored, split: str) -> Iterator[_Drawn]:
     labels = scored[LINEAR_BASELINE][0].labels
     if labels.min() == labels.max():
         return
-    systems = {
-        title(name): SystemScores(
-            labels, [run.columns["score"] for run in scored[name]], name not in runs
-        )
-        for name in (*runs, LINEAR_BASELINE)
-    }
+    systems = {}
+    for name in (*runs, LINEAR_BASELINE):
+        scores = [run.columns["score"] for run in scored[name]]
+        systems[title(name)] = SystemScores(labels, scores, is_baseline=name not in runs)
     yield f"roc_{split}", f"ROC curves on {split}", study_figures.roc_curves(systems, split)
     densities = study_figures.score_densities(systems, split)
     yield f"densities_{split}", f"Score densities on {split}", densities
@@ -119,8 +113,8 @@ def _sheets(config: ConfigDict, runs: Runs, split: Split, name: str) -> Iterator
     images = to_unit_interval(split.images[rows])
     masks = None if split.masks is None else split.masks[rows]
     labels = [f"{split.ids[row]}\n{'anomalous' if split.labels[row] else 'normal'}" for row in rows]
-    reconstructions: list[Column] = []
-    maps: list[Column] = []
+    reconstructions = [image_column("input", images, masks)]
+    maps = list(reconstructions)
     for experiment, (run, *_) in runs.items():
         scores = restore(run.workdir.path).score(images)
         for column in reconstruction_columns(scores).values():
@@ -129,18 +123,18 @@ def _sheets(config: ConfigDict, runs: Runs, split: Split, name: str) -> Iterator
         # The last column is the residual, or the anomaly map.
         *_, column = system_columns(images, scores, masks).values()
         maps.append(dataclasses.replace(column, title=f"{title(experiment)}, {column.title}"))
-    first = image_column("input", images, masks)
-    last = [] if masks is None else [Column("mask", masks)]
-    sheet = draw_sheet([first, *reconstructions, *last], labels)
-    yield name, f"The same slices of {name}: reconstructions of all systems", sheet
-    sheet = draw_sheet([first, *maps, *last], labels)
-    yield f"maps_{name}", f"The same slices of {name}: residuals or anomaly maps", sheet
+    for prefix, columns, text in (
+        ("", reconstructions, "reconstructions of all systems"),
+        ("maps_", maps, "residuals or anomaly maps"),
+    ):
+        columns += [] if masks is None else [Column("mask", masks)]
+        yield f"{prefix}{name}", f"The same slices of {name}: {text}", draw_sheet(columns, labels)
 
 
 def choose_slices(split: Split, count: int) -> Int[np.ndarray, " rows"]:
-    """Rows of one slice each of up to `count` patients, alternately anomalous and normal.
+    """Returns the rows of up to `count` slices, one per patient, alternately anomalous and normal.
 
-    No score plays a role: patients are spread evenly over the split, and the middle one of a
+    Scores are not used: patients are spread evenly over the split, and the middle one of a
     patient's slices of the wanted kind is taken, or of all slices if there is none of that kind.
     """
     groups = np.asarray(split.groups)
@@ -155,13 +149,6 @@ def choose_slices(split: Split, count: int) -> Int[np.ndarray, " rows"]:
     return np.asarray(rows)
 
 
-def _save(folder: Workdir, name: str, text: str, figure: Figure) -> tables.Picture:
-    path = f"figures/{name}.png"
-    with atomic_write(folder.path / path, "wb") as file:
-        file.write(to_png(figure))
-    return tables.Picture(text, path)
-
-
-def _write(folder: Workdir, name: str, text: str) -> None:
-    with atomic_write(folder.path / name) as file:
-        file.write(text)
+def _write(folder: Workdir, name: str, content: str | bytes) -> None:
+    with atomic_write(folder.path / name, "w" if isinstance(content, str) else "wb") as file:
+        file.write(content)

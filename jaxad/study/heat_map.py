@@ -5,13 +5,19 @@ scoring the images again (beta of AE-FLOW).
 """
 
 import dataclasses
+from collections.abc import Collection, Mapping
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 from ml_collections import ConfigDict
 from sklearn.metrics import roc_auc_score
 
+from jaxad.config.model import make_model
+from jaxad.detector.detector import SCORE
 from jaxad.errors import UserError
+from jaxad.evaluate.positions import CORRECTED_SCORE
 from jaxad.study.results import Scored
 
 #: The weights w of the first component.
@@ -20,27 +26,59 @@ WEIGHTS = np.linspace(0.0, 1.0, 11)
 
 @dataclasses.dataclass(frozen=True)
 class HeatMap:
-    """AUROC by training weight and score weight, the mean over the runs of an experiment.
-
-    Attributes:
-        values: AUROC, [R, C].
-        rows: the training weight of each row; columns are `WEIGHTS`.
-    """
+    """AUROC by training weight (rows) and score weight (columns, `WEIGHTS`), means over runs."""
 
     values: Float[np.ndarray, "rows columns"]
     rows: tuple[float, ...]
 
 
-def make_heat_map(config: ConfigDict, scored: Scored) -> HeatMap | None:
-    """Makes the heat map that `config.heat_map` describes, with a row per experiment that has runs.
+def check_heat_map(config: ConfigDict, runs: Mapping[str, ConfigDict]) -> None:
+    """Checks `config.heat_map` before any run starts.
 
     Args:
         config: the config of the study.
-        scored: experiment -> scores of its finished runs on one test split.
+        runs: experiment -> config of one of its runs.
 
-    Returns:
-        None if the config describes no heat map, no run of it is finished, or the split has only
-        one class.
+    Raises:
+        UserError: a row is no experiment, or a part is no component of its scores; or the numbers
+            of values or parts are wrong.
+    """
+    rows, values, parts = (config.heat_map[key] for key in ("rows", "row_values", "parts"))
+    if not rows:
+        return
+    if len(values) != len(rows):
+        raise UserError(
+            f"config.heat_map.row_values: {len(values)} for {len(rows)} rows; give one each."
+        )
+    if len(parts) != 2:
+        raise UserError(f"config.heat_map.parts: {parts}; name two components of the score.")
+    for name in rows:
+        if name not in runs:
+            raise UserError(
+                f"config.heat_map.rows: unknown experiment '{name}'; choose from {', '.join(runs)}."
+            )
+        model = make_model(runs[name])
+        variables = jax.eval_shape(model.init_variables, jax.random.key(0))
+        images = jax.ShapeDtypeStruct((1, *model.image_shape), jnp.float32)
+        components = jax.eval_shape(lambda *x, m=model: m.score(*x).components, variables, images)
+        _check_parts(config, name, (SCORE, CORRECTED_SCORE, *components))
+
+
+def _check_parts(config: ConfigDict, name: str, columns: Collection[str]) -> None:
+    """Raises a UserError if the scores of an experiment lack a part of the heat map."""
+    missing = set(config.heat_map.parts) - set(columns)
+    if missing:
+        raise UserError(
+            f"config.heat_map.parts: the scores of '{name}' have no component '{min(missing)}'; "
+            f"choose from {', '.join(columns)}."
+        )
+
+
+def make_heat_map(config: ConfigDict, scored: Scored) -> HeatMap | None:
+    """Makes the heat map that `config.heat_map` describes, with a row per experiment that has runs.
+
+    Returns None if the config describes no heat map, no run of it is finished, or the split has
+    only one class.
 
     Raises:
         UserError: the scores of a run lack one of the components.
@@ -52,19 +90,11 @@ def make_heat_map(config: ConfigDict, scored: Scored) -> HeatMap | None:
         return None
     values = []
     for name in rows:
-        missing = set(config.heat_map.parts) - set(scored[name][0].columns)
-        if missing:
-            raise UserError(
-                f"config.heat_map.parts: the scores of '{name}' have no component "
-                f"'{min(missing)}'; choose from {', '.join(scored[name][0].columns)}."
-            )
-        first, second = config.heat_map.parts
-        aurocs = [
-            [
-                roc_auc_score(run.labels, w * run.columns[first] + (1 - w) * run.columns[second])
-                for w in WEIGHTS
-            ]
-            for run in scored[name]
-        ]
+        _check_parts(config, name, scored[name][0].columns)
+        aurocs = []
+        for run in scored[name]:
+            first, second = (run.columns[part] for part in config.heat_map.parts)
+            mixed = [w * first + (1 - w) * second for w in WEIGHTS]
+            aurocs.append([roc_auc_score(run.labels, scores) for scores in mixed])
         values.append(np.mean(aurocs, axis=0))
     return HeatMap(np.stack(values), tuple(rows.values()))

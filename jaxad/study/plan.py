@@ -23,14 +23,7 @@ AUDITED = (PIXEL_STATISTICS, *BASELINES)
 
 @dataclasses.dataclass(frozen=True)
 class PlannedRun:
-    """One run of a study.
-
-    Attributes:
-        experiment: its name in the study.
-        seed: its random seed.
-        config: its complete config.
-        workdir: `runs/<experiment>/seed_<seed>` in the study's folder.
-    """
+    """One run of a study, in `runs/<experiment>/seed_<seed>` of the study's folder."""
 
     experiment: str
     seed: int
@@ -78,18 +71,18 @@ def plan(config: ConfigDict, folder: Workdir) -> dict[str, list[PlannedRun]]:
             f"config.reference: unknown experiment '{config.reference}'; choose from "
             f"{', '.join(references)}."
         )
-    cpu_devices = {int(experiment.cpu_devices) for experiment in config.experiments.values()}
-    if len(cpu_devices) != 1:
-        raise UserError(
-            f"config.experiments: cpu_devices differ ({sorted(cpu_devices)}); use the same number "
-            "for all, because they run in one process."
-        )
-    rates = {float(one.evaluate.false_positive_rate) for one in config.experiments.values()}
-    if len(rates) != 1:
-        raise UserError(
-            f"config.experiments: evaluate.false_positive_rate differs ({sorted(rates)}); use the "
-            "same rate for all, because the audit compares them."
-        )
+    experiments = config.experiments.values()
+    cpu_devices = {int(experiment.cpu_devices) for experiment in experiments}
+    rates = {float(experiment.evaluate.false_positive_rate) for experiment in experiments}
+    for values, problem, remedy in (
+        (cpu_devices, "cpu_devices differ", "number for all, because they run in one process"),
+        (rates, "evaluate.false_positive_rate differs",
+         "rate for all, because the audit compares them"),
+    ):  # fmt: skip
+        if len(values) != 1:
+            raise UserError(
+                f"config.experiments: {problem} ({sorted(values)}); use the same {remedy}."
+            )
     for name in config.experiments:
         if not re.fullmatch(r"[A-Za-z0-9_-]+", name) or name in BASELINES:
             raise UserError(
@@ -131,10 +124,9 @@ def sizes(runs: Runs) -> dict[str, Size]:
     for name, (run, *_) in runs.items():
         model = make_model(run.config)
         variables = jax.eval_shape(model.init_variables, jax.random.key(0))
-        counts = {
-            collection: sum(leaf.size for leaf in jax.tree.leaves(tree))
-            for collection, tree in variables.items()
-        }
-        parameters = counts.pop("params")
-        result[name] = Size(parameters, sum(counts.values()), model.num_latents)
+        total, parameters = (
+            sum(leaf.size for leaf in jax.tree.leaves(tree))
+            for tree in (variables, variables["params"])
+        )
+        result[name] = Size(parameters, total - parameters, model.num_latents)
     return result

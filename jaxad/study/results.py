@@ -10,15 +10,8 @@ from ml_collections import ConfigDict
 from jaxad.data.sources import DataSet
 from jaxad.errors import UserError
 from jaxad.evaluate.metrics import AUROC, AUROC_CORRECTED, Metric, load_metrics, union
-from jaxad.evaluate.paired import (
-    Difference,
-    ScoredSplit,
-    comparable,
-    difference,
-    ensemble,
-    value,
-)
-from jaxad.evaluate.positions import CORRECTED_SCORE, position_corrected
+from jaxad.evaluate.paired import Difference, ScoredSplit, comparable, difference, ensemble, value
+from jaxad.evaluate.positions import corrected_column
 from jaxad.evaluate.score_table import read_score_table
 from jaxad.evaluate.trivial import LINEAR_BASELINE, TrivialScores
 from jaxad.study.plan import BASELINES, PlannedRun, Runs, Size, sizes
@@ -42,13 +35,11 @@ class Spread:
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One experiment on one test split.
+    """One experiment, or `LINEAR_BASELINE`, on one test split; by name of the metrics.
 
     Attributes:
-        experiment: its name in the study, or `LINEAR_BASELINE`.
-        metrics: metric -> its spread over runs.
-        differences: metric -> its difference from the reference; the reference itself has none.
-        size: the size of its system; None for the baseline.
+        differences: those from the reference; the reference itself has none.
+        size: the size of the system; None for the baseline.
         seconds: training time, the mean over runs; NaN for the baseline.
     """
 
@@ -64,7 +55,6 @@ class Table:
     """All experiments on one test split, best first.
 
     Attributes:
-        split: the name of the test split.
         references: metric -> the experiment that the others are compared with.
         metrics: the metrics that every experiment has.
         rows: the experiments, then the baseline.
@@ -79,12 +69,7 @@ class Table:
     ensembles: tuple[Row, ...]
 
 
-def read_scores(
-    runs: Runs,
-    data_set: DataSet,
-    trivial: TrivialScores,
-    split: str,
-) -> Scored:
+def read_scores(runs: Runs, data_set: DataSet, trivial: TrivialScores, split: str) -> Scored:
     """The scores of every finished run on a test split, and of `BASELINES` as if they were runs.
 
     Raises:
@@ -95,26 +80,15 @@ def read_scores(
     return scored | {name: [_baseline(data_set, trivial, split, name)] for name in BASELINES}
 
 
-def make_table(
-    config: ConfigDict,
-    runs: Runs,
-    all_scored: Scored,
-    split: str,
-) -> Table:
+def make_table(config: ConfigDict, runs: Runs, all_scored: Scored, split: str) -> Table:
     """The table of one test split, from the finished runs of a study and their `read_scores`."""
     scored = {name: all_scored[name] for name in (*runs, LINEAR_BASELINE)}
     metrics = union(load_metrics(run.config) for seeds in runs.values() for run in seeds)
     measured = comparable(metrics, [run for key in runs for run in scored[key]])
-    found = {
-        key: {
-            metric.name: spread_of([value(metric, run) for run in scores])
-            for metric in comparable(measured, scores)
-        }
-        for key, scores in scored.items()
-    }
+    spreads = {key: _spreads(measured, scores) for key, scores in scored.items()}
     # If every run of the reference failed, the best experiment replaces it.
     reference = config.reference if config.reference in scored else ""
-    references = {metric.name: reference or _best(metric, found) for metric in measured}
+    references = {metric.name: reference or _best(metric, spreads) for metric in measured}
     system_sizes = sizes(runs)
     resamples = int(config.bootstrap_resamples)
 
@@ -122,25 +96,25 @@ def make_table(
         differences = {
             metric.name: difference(metric, scored[key], scored[references[metric.name]], resamples)
             for metric in measured
-            if metric.name in found[key] and key != references[metric.name]
+            if metric.name in spreads[key] and key != references[metric.name]
         }
         seconds = [training_seconds(run) for run in runs.get(key, ())] or [float("nan")]
-        size = system_sizes.get(key)
-        return Row(key, found[key], differences, size, float(np.mean(seconds)))
+        return Row(key, spreads[key], differences, system_sizes.get(key), float(np.mean(seconds)))
 
     def ensemble_row(key: str) -> Row:
         together = ensemble(scored[key])
         # Ranks replace scores: only metrics of thresholds keep their meaning.
         metrics = comparable([m for m in measured if m.curve is not None], [together])
-        spreads = {metric.name: spread_of([value(metric, together)]) for metric in metrics}
         # Runs are not resampled, because both sides consist of the same ones.
         differences = {
             m.name: difference(m, [together], scored[key], resamples, resample_runs=False)
             for m in metrics
         }
-        return Row(key, spreads, differences, None, float("nan"))
+        return Row(key, _spreads(metrics, [together]), differences, None, float("nan"))
 
-    ranked = _rank(list(runs), found, measured)
+    ranked = list(runs)  # by AUROC, the highest first; position-corrected where it is measured
+    if by := next((metric for metric in (AUROC_CORRECTED, AUROC) if metric in measured), None):
+        ranked.sort(key=lambda name: -spreads[name][by.name].mean)
     return Table(
         split=split,
         references=references,
@@ -154,19 +128,17 @@ def make_table(
     )
 
 
-def _rank(
-    names: list[str], found: Mapping[str, Mapping[str, Spread]], measured: Sequence[Metric]
-) -> list[str]:
-    """Experiments by AUROC, the highest first; position-corrected where it is measured."""
-    by = next((metric for metric in (AUROC_CORRECTED, AUROC) if metric in measured), None)
-    return names if by is None else sorted(names, key=lambda name: -found[name][by.name].mean)
+def _spreads(metrics: Sequence[Metric], runs: Sequence[ScoredSplit]) -> dict[str, Spread]:
+    """The spread over runs of each metric that all of them have."""
+    defined = comparable(metrics, runs)
+    return {metric.name: spread_of([value(metric, run) for run in runs]) for metric in defined}
 
 
-def _best(metric: Metric, found: Mapping[str, Mapping[str, Spread]]) -> str:
+def _best(metric: Metric, spreads: Mapping[str, Mapping[str, Spread]]) -> str:
     """The experiment with the best mean of a metric."""
     sign = -1 if metric.higher_is_better else 1
-    candidates = [name for name in found if name != LINEAR_BASELINE]
-    return min(candidates, key=lambda name: sign * found[name][metric.name].mean)
+    candidates = [name for name in spreads if name != LINEAR_BASELINE]
+    return min(candidates, key=lambda name: sign * spreads[name][metric.name].mean)
 
 
 def spread_of(values: Sequence[float]) -> Spread:
@@ -178,14 +150,14 @@ def spread_of(values: Sequence[float]) -> Spread:
 def _read(run: PlannedRun, name: str, split: Split) -> ScoredSplit:
     """The scores that a run wrote for a test split."""
     path = run.workdir.evaluation(name) / "scores.csv"
-    remedy = f"remove '{run.workdir.report}' and start again to evaluate the run again."
+    remedy = f"to evaluate the run again, remove '{run.workdir.report}' and start the study again."
     try:
         table = read_score_table(path)
     except (OSError, ValueError, KeyError, csv.Error) as error:
         raise UserError(f"'{path}' cannot be read ({error!r}); {remedy}") from error
     images = list(zip(table.ids, table.groups, table.labels.tolist(), strict=True))
     if images != list(zip(split.ids, split.groups, split.labels.tolist(), strict=True)):
-        raise UserError(f"'{path}' belongs to other images than '{name}' holds now; {remedy}")
+        raise UserError(f"'{path}' was made from other images than those of '{name}' now; {remedy}")
     return table.scored()
 
 
@@ -193,26 +165,21 @@ def _baseline(data_set: DataSet, trivial: TrivialScores, name: str, score: str) 
     """Presents a trivial score like the scores of a run; the linear baseline's is also its MSE."""
     split, train = data_set.split(name), data_set.split("train")
     scores = trivial.of(name)[score].astype(np.float64)
-    columns = {"score": scores}
-    if score == LINEAR_BASELINE:
-        columns["mse"] = scores
-    if split.positions is not None and train.positions is not None:
-        train_scores = trivial.of("train")[score].astype(np.float64)
-        columns[CORRECTED_SCORE] = position_corrected(
-            scores, split.positions, train_scores, train.positions
-        )
+    mse = {"mse": scores} if score == LINEAR_BASELINE else {}
+    train_scores = trivial.of("train")[score].astype(np.float64)
+    columns = {"score": scores, **mse, **corrected_column(scores, split, train_scores, train)}
     return ScoredSplit(split.labels.astype(np.int64), group_numbers(split.groups), columns)
 
 
 def training_seconds(run: PlannedRun) -> float:
-    """The seconds that the updates of a run take at its median rate, or that its fit took.
+    """Returns the training time of a run, in seconds: at the median rate, or of its fit.
 
     The median ignores single slow intervals between logs, in which data were read or a checkpoint
     was saved. A run that trained with others as one program gets its share of the time.
     """
-    every = read_metrics(run.workdir.metrics)
-    lines = [line for line in every if _RATE in line]
-    if not lines:
-        return next((float(line[FIT_SECONDS]) for line in every if FIT_SECONDS in line), 0.0)
-    images = max(int(line["step"]) for line in lines) * run.config.data.batch_size
-    return images / float(np.median([line[_RATE] for line in lines]))
+    rows = read_metrics(run.workdir.metrics)
+    rates = [(int(row["step"]), row[_RATE]) for row in rows if _RATE in row]
+    if not rates:
+        return next((float(row[FIT_SECONDS]) for row in rows if FIT_SECONDS in row), 0.0)
+    images = max(rates)[0] * run.config.data.batch_size
+    return images / float(np.median([rate for _, rate in rates]))

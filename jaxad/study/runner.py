@@ -21,6 +21,7 @@ from jaxad.runtime import interrupts
 from jaxad.runtime.parallel import split_cpu, warn_of_crowded_cpu
 from jaxad.storage.workdir import Workdir, atomic_write
 from jaxad.study.files import write_results
+from jaxad.study.heat_map import check_heat_map
 from jaxad.study.plan import PlannedRun, Runs, plan, sizes
 from jaxad.train import checks
 from jaxad.train.loop import train_seeds
@@ -69,6 +70,7 @@ def run_study(
     for first in firsts:
         checks.check(first.config, is_of_study=True)
     union(load_metrics(first.config) for first in firsts)
+    check_heat_map(config, {first.experiment: first.config for first in firsts})
     with folder.lock():
         with atomic_write(folder.study) as file:
             file.write(config_lib.to_json(config.copy_and_resolve_references()))
@@ -112,12 +114,7 @@ def _check_resumes(run: PlannedRun, folder: Workdir) -> None:
 
 
 class _Work:
-    """The work on the runs of a study.
-
-    Attributes:
-        trivial: the trivial scores of the study's data.
-        failures: one line per failed run.
-    """
+    """The work on the runs of a study; `failures` has one line per failed run."""
 
     def __init__(self, data_set: DataSet):
         self.trivial = TrivialScores(data_set)

@@ -18,14 +18,6 @@ from jaxad.study.audit import BEST, FOLDS, NORMALS, Audit
 from jaxad.study.results import Spread, Table
 
 
-@dataclasses.dataclass(frozen=True)
-class Picture:
-    """A figure below the tables: its description, and its path in the study's folder."""
-
-    text: str
-    path: str
-
-
 def title(experiment: str) -> str:
     """The title of an experiment or baseline."""
     if experiment == PIXEL_STATISTICS:
@@ -42,13 +34,6 @@ def _spread(spread: Spread | None, decimals: int = 3) -> str:
     if math.isnan(spread.deviation):
         return text
     return f"{text} ± {number(spread.deviation, decimals)}"
-
-
-def _published(metric: Metric, pair: Sequence[float] | None) -> str:
-    if pair is None:
-        return "–"
-    mean, deviation = pair
-    return f"{mean:.{max(4, metric.decimals)}f} ± {deviation:.4f}"
 
 
 def _markdown_table(rows: Iterable[Sequence[str]]) -> list[str]:
@@ -75,7 +60,8 @@ def _values(table: Table, published: Mapping[str, Mapping[str, Sequence[float]]]
             cells.append(_spread(row.metrics.get(metric.name), metric.decimals))
             if metric in also:
                 pair = published.get(row.experiment, {}).get(metric.name)
-                cells.append(_published(metric, pair))
+                digits = max(4, metric.decimals)
+                cells.append("–" if pair is None else f"{pair[0]:.{digits}f} ± {pair[1]:.4f}")
         rows.append(cells)
     return _markdown_table(rows)
 
@@ -153,7 +139,7 @@ def markdown(
     config: ConfigDict,
     tables: Sequence[Table],
     audits: Sequence[Audit],
-    pictures: Mapping[str, Sequence[Picture]],
+    pictures: Mapping[str, Sequence[tuple[str, str]]],
 ) -> str:
     """The text of `table.md`.
 
@@ -161,7 +147,7 @@ def markdown(
         config: the config of the study.
         tables: one per test split.
         audits: the audits of the test splits with both classes.
-        pictures: test split -> its figures and contact sheets.
+        pictures: test split -> its figures: description, and path in the study's folder.
     """
     data, published = config.data, config.published.to_dict()
     longer = {name: n for name, n in config.lengths.items() if n != 1}
@@ -194,8 +180,8 @@ def markdown(
             [] if audit is None else _audit(audit),
         ):
             lines += ["", *section] if section else []
-        for picture in pictures[table.split]:
-            lines += ["", f"![{picture.text}]({picture.path})"]
+        for description, path in pictures[table.split]:
+            lines += ["", f"![{description}]({path})"]
     return "\n".join(lines) + "\n"
 
 

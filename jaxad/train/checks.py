@@ -1,6 +1,6 @@
 """Checks of a run's config that need its model, before any data are generated or read."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -24,10 +24,8 @@ _ANY_NUMBER_OF_STEPS = 1000
 def check(config: ConfigDict, *, is_of_study: bool = False) -> None:
     """Checks the config of a run to train.
 
-    Args:
-        config: of the run.
-        is_of_study: whether all experiments of a study have the same `config.train.num_epochs`,
-            so that it may be set although a system does not use it.
+    With `is_of_study`, all experiments have the same `config.train.num_epochs`, which may be set
+    although a system does not use it.
 
     Raises:
         UserError: a value is not allowed, the devices cannot share the batch, or the model, its
@@ -48,7 +46,7 @@ def check(config: ConfigDict, *, is_of_study: bool = False) -> None:
         phases = make_phases(config.train.updates, model.networks, _ANY_NUMBER_OF_STEPS)
         make_optimisers(config.optim, model, variables["params"], phases)
     else:
-        _check_has_effect(config, shared=("train.num_epochs",) if is_of_study else ())
+        _check_has_effect(config, is_of_study)
     if isinstance(model, PretrainedModel):
         with on_host():
             model.pretrained_variables(jax.random.key(0))  # raises if the weights cannot be read
@@ -79,20 +77,16 @@ def _shapes(config: ConfigDict, model: Model) -> Mapping[str, Any]:
         ) from error
 
 
-def _check_has_effect(config: ConfigDict, shared: Collection[str]) -> None:
-    """Raises a UserError for a changed field that a model fitted in one pass does not use.
-
-    Args:
-        config: of the run.
-        shared: paths of fields that may be changed for the sake of other systems.
-    """
+def _check_has_effect(config: ConfigDict, is_of_study: bool) -> None:
+    """Raises a UserError for a changed field that a model fitted in one pass does not use."""
     values = config_lib.flatten(config)
     for field in FIELDS:
         path = f"config.{field.path}"
         changed = path in values and values[path] != field.default
         if field.is_open_group:
             changed = any(name.startswith(f"{path}.") for name in values)
-        if field.trained_only and changed and field.path not in shared:
+        is_shared = is_of_study and field.path == "train.num_epochs"
+        if field.trained_only and changed and not is_shared:
             raise UserError(
                 f"{path}: has no effect on '{config.model.name}', which is fitted in one pass; "
                 "leave it at its default."

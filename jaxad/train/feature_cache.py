@@ -70,41 +70,31 @@ def cached_features(
         images_change: whether augmentation changes the images at every step.
 
     Returns:
-        Features [N, ...] by split. A split is missing where its features cannot be cached; they
-        are then computed in every step.
+        Features [N, ...] by split, without splits whose features cannot be cached and are computed
+        in every step.
     """
     setting = config.train.feature_cache
     if not isinstance(model, PretrainedModel) or setting == "off":
         return {}
     folder = expand(setting, "config.train.feature_cache") if setting else default_folder()
-    reason = ""
-    if images_change:
-        reason = "config.data.augment changes the images at every step"
-    encoders = [[of_seed[name] for name in model.frozen_collections] for of_seed in variables]
-    if not all(_equal(encoders[0], other) for other in encoders[1:]):
-        reason = "every seed has an encoder of its own"
     if folder is None:
-        reason = "this user has no home folder; set config.train.feature_cache to a folder"
-    if folder is None or reason:
-        _log(f"not used, {reason}.")
+        _log("not used, this user has no home folder; set config.train.feature_cache to a folder.")
         return {}
-    cache = FeatureCache(
-        folder=folder,
-        dtype=config.train.feature_cache_dtype,
-        model=model,
-        variables=variables[0],
-        # Every process computes them itself; processes that share the folder take turns.
-        parallel=parallel.local(),
-        batch_size=config.evaluate.batch_size,
-    )
+    encoders = [[of_seed[name] for name in model.frozen_collections] for of_seed in variables]
+    equal = [jax.tree.map(np.array_equal, encoders[0], other) for other in encoders[1:]]
+    if not all(jax.tree.leaves(equal)):
+        _log("not used, every seed has an encoder of its own.")
+        return {}
+    if images_change:
+        _log("not used, config.data.augment changes the images at every step.")
+        return {}
+    # Every process computes them itself; processes that share the folder take turns.
+    devices, dtype = parallel.local(), config.train.feature_cache_dtype
+    cache = FeatureCache(folder, dtype, model, variables[0], devices, config.evaluate.batch_size)
     features = {name: cache.features(split, name) for name, split in splits.items()}
     # All processes or none: cached features are rounded, and need a different program.
     in_all = {name: all(processes.of_all(x is not None)) for name, x in features.items()}
     return {name: array for name, array in features.items() if array is not None and in_all[name]}
-
-
-def _equal(one: Tree, other: Tree) -> bool:
-    return all(jax.tree.leaves(jax.tree.map(np.array_equal, one, other)))
 
 
 class Encoder:
@@ -125,19 +115,10 @@ class Encoder:
 
 @dataclasses.dataclass(frozen=True)
 class FeatureCache:
-    """A folder of features, and how they are computed.
-
-    Attributes:
-        folder: holds a folder for every set of features.
-        dtype: one of `DTYPES`.
-        model: the model with the encoder.
-        variables: the variables of the model.
-        parallel: the devices that compute.
-        batch_size: images that are computed at once.
-    """
+    """A folder that holds a folder for every set of features, and how they are computed."""
 
     folder: Path
-    dtype: str
+    dtype: str  # one of `DTYPES`
     model: PretrainedModel
     variables: Tree
     parallel: Parallel
@@ -150,7 +131,9 @@ class FeatureCache:
         process that was killed meanwhile resumes where it was. If the disk is too small or cannot
         be written, a message says so and the result is None.
         """
-        shape = (len(split), *self._feature_shape())
+        image = jax.ShapeDtypeStruct((1, *self.model.image_shape), np.float32)
+        one = jax.eval_shape(self.model.features, self.variables, image)
+        shape = (len(split), *one.shape[1:])
         target = self.folder / self._key(split, shape)
         try:
             target.mkdir(parents=True, exist_ok=True)
@@ -158,17 +141,11 @@ class FeatureCache:
             with locks.wait_for_lock(target / ".lock", message):
                 return self._open(_Files(target, DTYPES[self.dtype], shape), split, name)
         except _NoCache as error:
-            _log(f"{name}: {error}; training goes on without the cache.")
+            reason = str(error)
         except OSError as error:
-            _log(
-                f"{name}: '{target}' cannot be used ({error.strerror}); training goes on without "
-                "the cache."
-            )
+            reason = f"'{target}' cannot be used ({error.strerror})"
+        _log(f"{name}: {reason}; training continues without the cache.")
         return None
-
-    def _feature_shape(self) -> tuple[int, ...]:
-        image = jax.ShapeDtypeStruct((1, *self.model.image_shape), np.float32)
-        return jax.eval_shape(self.model.features, self.variables, image).shape[1:]
 
     def _key(self, split: Split, shape: tuple[int, ...]) -> str:
         """Digests everything that the features depend on."""
@@ -187,12 +164,11 @@ class FeatureCache:
         checksums = files.read_checksums(name)
         starts = range(0, len(split), _PART)
         bad = [start for start in starts if not files.is_good(start, checksums)]
-        damaged = [start for start in bad if start in checksums]
-        if damaged:
-            _log(f"{name}: {len(damaged)} of {len(starts)} parts are damaged, computed again.")
+        if num_damaged := sum(start in checksums for start in bad):
+            _log(f"{name}: damaged parts: {num_damaged} of {len(starts)}; they are computed again.")
         if bad or not files.complete.exists():
             num_good = len(starts) - len(bad)
-            resumed = f", {num_good} parts are there" if num_good else ""
+            resumed = f", {num_good} parts are already there" if num_good else ""
             files.start()
             _log(f"{name}: {_size_text(files.size)} to '{files.folder}'{resumed}.")
             try:
@@ -226,34 +202,19 @@ class FeatureCache:
                 interrupts.check()
 
 
-@dataclasses.dataclass(frozen=True)
 class _Files:
-    """The files of one set of features.
+    """The files of one set of features, `size` bytes.
 
     A complete file is never written again, as other processes may have mapped it. A damaged one is
     repaired in a copy that then takes its name.
     """
 
-    folder: Path
-    dtype: np.dtype
-    shape: tuple[int, ...]
-
-    @property
-    def size(self) -> int:
-        """Size in bytes."""
-        return int(np.prod(self.shape)) * self.dtype.itemsize
-
-    @property
-    def complete(self) -> Path:
-        return self.folder / "features.bin"
-
-    @property
-    def _partial(self) -> Path:
-        return self.folder / "features.partial"
-
-    @property
-    def _index(self) -> Path:
-        return self.folder / "progress.json"
+    def __init__(self, folder: Path, dtype: np.dtype, shape: tuple[int, ...]):
+        self.folder, self.dtype, self.shape = folder, dtype, shape
+        self.size = int(np.prod(shape)) * dtype.itemsize
+        self.complete = folder / "features.bin"
+        self._partial = folder / "features.partial"
+        self._index = folder / "progress.json"
 
     def _current(self) -> Path | None:
         """Returns the file that holds the parts so far."""
@@ -272,19 +233,18 @@ class _Files:
         except FileNotFoundError:
             return {}
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            _log(f"{name}: '{self._index}' is damaged, everything is computed again.")
+            _log(f"{name}: '{self._index}' is damaged; all features are computed again.")
             return {}
         if version != VERSION:
             _log(
                 f"{name}: '{self.folder}' was written by another version ({version}, this is "
-                f"{VERSION}), everything is computed again."
+                f"{VERSION}); all features are computed again."
             )
             return {}
         return sums
 
     def write_checksums(self, checksums: dict[int, int]) -> None:
-        sums = {str(start): value for start, value in checksums.items()}
-        write_json(self._index, {"version": VERSION, "sums": sums}, by_all=True)
+        write_json(self._index, {"version": VERSION, "sums": checksums}, by_all=True)
 
     def is_good(self, start: int, checksums: dict[int, int]) -> bool:
         """Tells whether the part that begins at this example exists and is undamaged."""
@@ -295,11 +255,7 @@ class _Files:
         return checksums[start] == _checksum(part)
 
     def start(self) -> None:
-        """Creates the partial file with the parts so far and allocates all of its space.
-
-        Raises:
-            _NoCache: it would take too much of the disk.
-        """
+        """Creates the partial file with the parts so far and allocates all of its space."""
         if self._current() == self._partial:
             return
         free = shutil.disk_usage(self.folder).free

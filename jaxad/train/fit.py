@@ -23,7 +23,7 @@ from jaxad.data.pipeline.batching import HostBatch, eval_batches
 from jaxad.data.sources import DataSet
 from jaxad.errors import RunError, UserError
 from jaxad.runtime import interrupts, processes
-from jaxad.runtime.parallel import Parallel, make_parallel
+from jaxad.runtime.parallel import make_parallel
 from jaxad.storage.array_digests import kind_difference, tree_kinds
 from jaxad.storage.workdir import Workdir
 from jaxad.train.feature_cache import Encoder, cached_features
@@ -42,13 +42,8 @@ def fit(config: ConfigDict, workdir: Workdir, data_set: DataSet) -> bool:
     `config.optim`, `config.data.augment` and the lengths and schedules of `config.train` do not
     apply. Batches have `config.data.batch_size` images.
 
-    Args:
-        config: the config of the run; `workdir` holds no run of another config.
-        workdir: receives the checkpoint and the metrics.
-        data_set: has splits `train` and `val`.
-
-    Returns:
-        True when the run is complete; False when a signal arrived while the result was saved.
+    Arguments and results are those of `loop.train`; False means that a signal arrived while the
+    result was saved.
 
     Raises:
         UserError: the config, the data or the model have a mistake.
@@ -68,7 +63,10 @@ def fit(config: ConfigDict, workdir: Workdir, data_set: DataSet) -> bool:
         start = time.monotonic()
         batches = _batches(config, model, initial.variables, split)
         key = jax.random.fold_in(jax.random.key(config.seed), 0)
-        with _progress_bar(config, len(split)) as bar:
+        with tqdm(
+            total=len(split), desc=f"fit {config.model.name}", unit="image", unit_scale=True,
+            dynamic_ncols=True, disable=not processes.is_first(),
+        ) as bar:  # fmt: skip
             fitted = model.fit(initial.variables, _checked(batches, bar), key)
         if not isinstance(fitted, Mapping):
             raise UserError(
@@ -99,19 +97,10 @@ def _batches(
     ).get("train")
     arrays = {"label": split.labels, **({} if features is None else {"features": features})}
     batches = eval_batches(split.images, arrays, batch_size=config.data.batch_size)
-    if isinstance(model, PretrainedModel) and features is None:
-        batches = _with_features(batches, model, variables, parallel.local())
-    return batches
-
-
-def _with_features(
-    batches: Iterator[HostBatch], model: PretrainedModel, variables: Variables, parallel: Parallel
-) -> Iterator[HostBatch]:
-    """Adds the features of a frozen encoder to each batch."""
-    encoder = Encoder(model, variables, parallel)
-    for batch in batches:
-        (features,) = encoder.features([batch])
-        yield {**batch, "features": features}
+    if not isinstance(model, PretrainedModel) or features is not None:
+        return batches
+    encoder = Encoder(model, variables, parallel.local())
+    return ({**batch, "features": z} for batch in batches for z in encoder.features([batch]))
 
 
 def _checked(batches: Iterator[HostBatch], bar: Any) -> Iterator[HostBatch]:
@@ -124,7 +113,7 @@ def _checked(batches: Iterator[HostBatch], bar: Any) -> Iterator[HostBatch]:
 
 
 def _state(config: ConfigDict, before: TrainState, fitted: dict[str, Tree]) -> TrainState:
-    """Returns the state to save; checks shapes, dtypes, and that nothing is NaN."""
+    """Returns the state to save; checks shapes, dtypes, and that every number is finite."""
     name = config.model.name
     difference = kind_difference(tree_kinds(fitted), tree_kinds(before.variables))
     if difference:
@@ -133,25 +122,14 @@ def _state(config: ConfigDict, before: TrainState, fitted: dict[str, Tree]) -> T
             f"{difference}."
         )
     for path, leaf in jax.tree_util.tree_leaves_with_path(fitted):
-        if jnp.issubdtype(leaf.dtype, jnp.floating) and np.isnan(leaf).any():
+        if jnp.issubdtype(leaf.dtype, jnp.floating) and not np.isfinite(leaf).all():
             raise RunError(
-                f"fit of '{name}': {jax.tree_util.keystr(path)} has NaN (seed {config.seed}); the "
-                "run stops. Check the training images with --mode=inspect."
+                f"fit of '{name}': {jax.tree_util.keystr(path)} is not finite (seed "
+                f"{config.seed}); the run stops. Check the training images with --mode=inspect."
             )
     return dataclasses.replace(
         before,
         step=np.asarray(FITTED_STEP, np.int32),
         params=fitted["params"],
         mutable={key: tree for key, tree in fitted.items() if key != "params"},
-    )
-
-
-def _progress_bar(config: ConfigDict, num_images: int) -> Any:
-    return tqdm(
-        total=num_images,
-        desc=f"fit {config.model.name}",
-        unit="image",
-        unit_scale=True,
-        dynamic_ncols=True,
-        disable=not processes.is_first(),
     )

@@ -6,7 +6,7 @@ and `Outputs` writes to all their folders; the loop is that of one seed.
 
 import contextlib
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -34,8 +34,8 @@ def train(config: ConfigDict, workdir: Workdir, data_set: DataSet) -> bool:
     """Trains until the last step of the config, from the last checkpoint if there is one.
 
     Args:
-        config: the config of the run; `workdir` holds no run of another config.
-        workdir: receives checkpoints and metrics.
+        config: the config of the run.
+        workdir: receives checkpoints and metrics; holds no run of another config.
         data_set: has splits `train` and `val`.
 
     Returns:
@@ -53,16 +53,8 @@ def train_seeds(
 ) -> bool:
     """Trains configs that differ only in their seed as one program; see `train`.
 
-    A `FittedModel` is fitted instead, one seed after another.
-
-    Args:
-        configs: the configs of the runs.
-        workdirs: the folders of the runs, whose newest checkpoints are at the same step.
-        data_set: has splits `train` and `val`.
-
-    Raises:
-        UserError: see `train`; or the newest checkpoints are at different steps.
-        RunError: see `train`.
+    A `FittedModel` is fitted instead, one seed after another. The newest checkpoints in the folders
+    are at the same step, or a UserError is raised.
     """
     for workdir in workdirs:
         membership.check(workdir, data_set)
@@ -116,10 +108,18 @@ class _Training:
 
     def run(self) -> bool:
         """Trains; returns whether the run is complete. The last step is saved in either case."""
-        plan, stop = self._plan(), False
+        train, stop = self._config.train, False
+        boundaries = (train.log_every_steps, train.checkpoint_every_steps)
+        size = train.steps_per_dispatch
+        plan = list(dispatches(self._program.phases, self._step, size, boundaries))
+        counts = [count for _, count in plan]
+        seeds, split, features = self._program.seeds, self._splits["train"], self._features
+        batches = self._program.parallel.prefetch(
+            train_batches(self._config, seeds, split, self._step, counts, features.get("train"))
+        )
         self._metrics.restart_clock()
         with self._progress_bar() as bar, contextlib.ExitStack() as stack:
-            for dispatch, batch in zip(plan, self._batches(plan), strict=True):
+            for dispatch, batch in zip(plan, batches, strict=True):
                 is_first = not self._called
                 self._update(dispatch, batch)
                 if is_first:  # from now on there is something to save
@@ -127,8 +127,8 @@ class _Training:
                         interrupts.deferred(sets_handlers=not processes.are_several())
                     )
                 stop = processes.stop_requested()
-                is_save = stop or self._is_due(self._config.train.checkpoint_every_steps)
-                if is_save or self._is_due(self._config.train.log_every_steps):
+                is_save = stop or self._is_due(train.checkpoint_every_steps)
+                if is_save or self._is_due(train.log_every_steps):
                     self._log(bar)
                 if is_save:
                     losses = None if stop else self._validate()
@@ -142,30 +142,6 @@ class _Training:
                 self._outputs.log_stop(self._step, self._program.num_steps)
                 return False
         return True
-
-    def _plan(self) -> list[tuple[Phase, int]]:
-        """Lists the remaining dispatches as (phase, number of updates)."""
-        train = self._config.train
-        return list(
-            dispatches(
-                self._program.phases,
-                self._step,
-                train.steps_per_dispatch,
-                (train.log_every_steps, train.checkpoint_every_steps),
-            )
-        )
-
-    def _batches(self, plan: Sequence[tuple[Phase, int]]) -> Iterator[Tree]:
-        """Yields the batches of the dispatches, on the devices."""
-        batches = train_batches(
-            self._config,
-            self._program.seeds,
-            self._splits["train"],
-            self._step,
-            [count for _, count in plan],
-            self._features.get("train"),
-        )
-        return self._program.parallel.prefetch(batches)
 
     def _is_due(self, every: int) -> bool:
         """Tells whether something that happens every so many steps, and at the end, is due."""
@@ -187,18 +163,15 @@ class _Training:
         """Writes the mean metrics since the last log and moves the progress bar."""
         rows = self._metrics.read(self._last_saved)
         self._outputs.write(self._step, rows)
-        bar.set_postfix(loss=f"{_total_loss(rows[-1]):.5g}", refresh=False)
+        losses = (value for name, value in rows[-1].items() if name.startswith("train/loss/"))
+        bar.set_postfix(loss=f"{sum(losses):.5g}", refresh=False)
         bar.update(self._step * self._images_per_step - bar.n)
 
     def _validate(self) -> list[Row] | None:
         """Computes the validation losses; None if a signal asks to stop."""
-        return validate(
-            self._program,
-            self._state,
-            self._splits["val"],
-            self._config.evaluate.batch_size,
-            self._features.get("val"),
-        )
+        split, features = self._splits["val"], self._features.get("val")
+        batch_size = self._config.evaluate.batch_size
+        return validate(self._program, self._state, split, batch_size, features)
 
     def _save(self, losses: list[Row] | None) -> None:
         """Saves a checkpoint; with validation losses it may become the best one."""
@@ -225,13 +198,5 @@ class _Training:
             total=self._program.num_steps * self._images_per_step,
             initial=self._step * self._images_per_step,
             desc=f"train {self._config.model.name}" + (f" x {num_seeds}" if num_seeds > 1 else ""),
-            unit="image",
-            unit_scale=True,
-            dynamic_ncols=True,
-            disable=not processes.is_first(),
-        )
-
-
-def _total_loss(row: Mapping[str, float]) -> float:
-    """Sums the training losses of the networks that are trained."""
-    return sum(value for name, value in row.items() if name.startswith("train/loss/"))
+            unit="image", unit_scale=True, dynamic_ncols=True, disable=not processes.is_first(),
+        )  # fmt: skip

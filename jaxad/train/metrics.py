@@ -20,9 +20,7 @@ Row = dict[str, float]
 class StepMetrics:
     """Collects the metrics of updates; they stay on the devices until they are read.
 
-    Args:
-        program: what computes the updates.
-        images_per_step: images in an update of all seeds.
+    `images_per_step` counts the images in an update of all seeds.
     """
 
     def __init__(self, program: Program, images_per_step: int) -> None:
@@ -84,21 +82,16 @@ def _means(rows: Sequence[Mapping[str, Any]]) -> Row:
 
 
 def check_finite(
-    step: int,
-    seeds: Sequence[int],
-    rows: Sequence[Mapping[str, Any]],
-    last_saved: int | None,
+    step: int, seeds: Sequence[int], rows: Sequence[Mapping[str, Any]], last_saved: int | None
 ) -> None:
     """Raises a RunError if a metric of a seed is not finite; names the first such term."""
     for seed, row in zip(seeds, rows, strict=True):
         # A term comes before the loss that sums it: the message is to name the term.
         for name in sorted(row, key=lambda name: "term/" not in name):
             if not np.isfinite(row[name]):
-                good = (
-                    "there is no checkpoint yet"
-                    if last_saved is None
-                    else f"the last good checkpoint is step {last_saved}"
-                )
+                good = "there is no checkpoint yet"
+                if last_saved is not None:
+                    good = f"the last good checkpoint is step {last_saved}"
                 raise RunError(
                     f"step {step}: {name} is {float(row[name])} (seed {seed}); the run stops; "
                     f"{good}. Try a smaller config.optim.learning_rate or a "
@@ -116,14 +109,15 @@ def validate(
         state: the state on the devices.
         split: the validation split.
         batch_size: images per device.
-        features: the features of the images, if they are cached.
+        features: those of the images, if they are cached.
 
     Returns:
         A row for each seed; None if a signal asks to stop.
     """
+    arrays = {"label": split.labels, **({} if features is None else {"features": features})}
     batches = batching.eval_batches(
         split.images,
-        {"label": split.labels, **({} if features is None else {"features": features})},
+        arrays,
         batch_size=batch_size * len(program.parallel.devices),
         process_index=jax.process_index(),
         process_count=jax.process_count(),

@@ -50,13 +50,9 @@ def network_settings(optim: ConfigDict, network: str) -> OptimSettings:
 def make_optimisers(
     optim: ConfigDict, model: TrainedModel, params: Tree, phases: Phases
 ) -> dict[str, optax.GradientTransformation]:
-    """The optimiser of each network.
+    """The optimiser of each network; see `jaxad.types.TrainedModel.networks`.
 
-    Args:
-        optim: `config.optim`.
-        model: the system; its `networks` and `decay_factors` are used.
-        params: parameters of the whole system.
-        phases: schedule of the run, which gives the number of updates of each network.
+    `params` are those of the whole system; `phases` give the number of updates of each network.
 
     Raises:
         UserError: see `make_optimiser` and `network_settings`; or `config.optim.networks` names a
@@ -69,13 +65,12 @@ def make_optimisers(
                 f"{', '.join(model.networks)}."
             )
     factors = getattr(model, "decay_factors", {})
-    return {
-        # At least 1: `check_phases` refuses a run that never trains a network.
-        name: make_optimiser(
-            network_settings(optim, name), params, max(1, phases.count(name)), owned, factors
-        )
-        for name, owned in model.networks.items()
-    }
+    optimisers = {}
+    for name, owned in model.networks.items():
+        num_steps = max(1, phases.count(name))  # `check_phases` refuses a run without any
+        settings = network_settings(optim, name)
+        optimisers[name] = make_optimiser(settings, params, num_steps, owned, factors)
+    return optimisers
 
 
 def parameter_paths(params: Tree) -> Tree:
@@ -86,7 +81,7 @@ def parameter_paths(params: Tree) -> Tree:
 
 
 def matches(params: Tree, patterns: Sequence[str]) -> Tree:
-    """A tree of bools: whether any regular expression matches the whole path of a parameter."""
+    """Returns a tree of bools: whether any regular expression matches a parameter's whole path."""
     compiled = [re.compile(pattern) for pattern in patterns]
     return jax.tree.map(
         lambda path: any(pattern.fullmatch(path) for pattern in compiled), parameter_paths(params)
@@ -95,12 +90,10 @@ def matches(params: Tree, patterns: Sequence[str]) -> Tree:
 
 def learning_rate_schedule(settings: OptimSettings, num_steps: int) -> optax.Schedule:
     """Linear warm-up from zero, then constant or a cosine that reaches zero at `num_steps`."""
-    remaining = max(num_steps - settings.warmup_steps, 1)
-    after = (
-        optax.cosine_decay_schedule(settings.learning_rate, remaining)
-        if settings.schedule == "cosine"
-        else optax.constant_schedule(settings.learning_rate)
-    )
+    after = optax.constant_schedule(settings.learning_rate)
+    if settings.schedule == "cosine":
+        remaining = max(num_steps - settings.warmup_steps, 1)
+        after = optax.cosine_decay_schedule(settings.learning_rate, remaining)
     if not settings.warmup_steps:
         return after
     warmup = optax.linear_schedule(0.0, settings.learning_rate, settings.warmup_steps)
@@ -128,20 +121,17 @@ def make_optimiser(
             parameters are frozen.
     """
     rate = learning_rate_schedule(settings, num_steps)
-    parts = []
-    if settings.clip_norm:
-        parts.append(optax.clip_by_global_norm(settings.clip_norm))
-    if settings.name != "adamw" and settings.weight_decay:
-        # L2 in the gradient, as in torch's Adam; adamw decouples it.
-        parts.append(_l2(settings.weight_decay, params, decay_factors))
-    if settings.name == "sgd":
-        parts.append(optax.sgd(rate, momentum=settings.b1 or None))
-    else:
-        parts.append(optax.scale_by_adam(settings.b1, settings.b2, settings.epsilon))
-        if settings.name == "adamw" and settings.weight_decay:
-            parts.append(optax.add_decayed_weights(settings.weight_decay))
-        parts.append(optax.scale_by_learning_rate(rate))
-    trainable = optax.chain(*parts)
+    clip = [optax.clip_by_global_norm(settings.clip_norm)] if settings.clip_norm else []
+    l2 = _l2(settings.weight_decay, params, decay_factors) if settings.weight_decay else []
+    decay = [optax.add_decayed_weights(settings.weight_decay)] if settings.weight_decay else []
+    adam = optax.scale_by_adam(settings.b1, settings.b2, settings.epsilon)
+    step = optax.scale_by_learning_rate(rate)
+    chains = {
+        "sgd": [*clip, *l2, optax.sgd(rate, momentum=settings.b1 or None)],
+        "adam": [*clip, *l2, adam, step],  # L2 in the gradient, as in torch's Adam
+        "adamw": [*clip, adam, *decay, step],
+    }
+    trainable = optax.chain(*chains[settings.name])
     trains = matches(params, [owned])
     if settings.frozen:
         frozen = _frozen(settings.frozen, params)
@@ -156,17 +146,17 @@ def make_optimiser(
 
 def _l2(
     weight_decay: float, params: Tree, factors: Mapping[str, float]
-) -> optax.GradientTransformation:
+) -> list[optax.GradientTransformation]:
     """Adds the gradient of L2 penalties, each parameter's scaled by its factor (by default 1)."""
     scaled = [matches(params, [pattern]) for pattern in factors]
     rest = jax.tree.map(lambda *matched: not any(matched), *scaled) if scaled else None
-    return optax.chain(
+    return [
         optax.add_decayed_weights(weight_decay, rest),
         *(
             optax.add_decayed_weights(weight_decay * factor, mask)
             for mask, factor in zip(scaled, factors.values(), strict=True)
         ),
-    )
+    ]
 
 
 def _frozen(patterns: tuple[str, ...], params: Tree) -> Tree:

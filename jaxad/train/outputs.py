@@ -26,16 +26,13 @@ logger = logging.getLogger(__name__)
 def open_outputs(workdirs: Sequence[Workdir], keep_last: int) -> Iterator["Outputs"]:
     """Opens the folders of the runs; leaving the block waits for saves in progress.
 
-    Args:
-        workdirs: the folder of each run.
-        keep_last: how many of the newest checkpoints each run keeps besides its best one.
+    Each run keeps its `keep_last` newest checkpoints and its best one.
     """
+    read_only = not processes.is_first()
     with contextlib.ExitStack() as stack:
         checkpoints = [
             stack.enter_context(
-                Checkpoints(
-                    workdir.checkpoints, keep_last=keep_last, read_only=not processes.is_first()
-                )
+                Checkpoints(workdir.checkpoints, keep_last=keep_last, read_only=read_only)
             )
             for workdir in workdirs
         ]
@@ -105,14 +102,9 @@ class Outputs:
     def begin(
         self, configs: Sequence[ConfigDict], data_set: DataSet, last_saved: int | None
     ) -> None:
-        """Claims the folders for these configs and opens their metrics.
+        """Claims the folders for these configs, which are checked, and opens their metrics.
 
-        Call it after all checks of the configs have passed.
-
-        Args:
-            configs: the config of each run.
-            data_set: the data that the runs train on.
-            last_saved: the step that the runs resume from; None for new runs.
+        `last_saved` is the step that the runs resume from; None for new runs.
         """
         for workdir, config in zip(self._workdirs, configs, strict=True):
             run_config.write(workdir, config)
@@ -129,12 +121,9 @@ class Outputs:
     def save(
         self, step: int, states: Sequence[TrainState], metrics: Sequence[Mapping[str, float]]
     ) -> None:
-        """Starts to save a checkpoint of each run; see `Checkpoints.save`.
+        """Starts to save the state of each run (NumPy arrays); see `Checkpoints.save`.
 
-        Args:
-            step: updates done.
-            states: the state of each run as NumPy arrays.
-            metrics: the metrics of each run by which its best checkpoint is chosen; may be empty.
+        The metrics of a run, by which its best checkpoint is chosen, may be empty.
         """
         if not processes.is_first():
             return
@@ -142,7 +131,7 @@ class Outputs:
             checkpoints.save(step, state.variables, _training_item(state), row)
 
     def wait(self) -> None:
-        """Returns when every save is complete on disk."""
+        """Waits until every save is complete on disk."""
         for checkpoints in self._checkpoints:
             checkpoints.wait()
 

@@ -36,34 +36,25 @@ class _Part:
 
 @dataclasses.dataclass(frozen=True)
 class Phases:
-    """The schedule of a run.
-
-    Attributes:
-        num_steps: updates in the run.
-    """
+    """The schedule of a run: its number of updates, and the part of each network in them."""
 
     num_steps: int
-    _parts: Mapping[str, _Part]
-
-    @property
-    def networks(self) -> Phase:
-        """All networks."""
-        return tuple(self._parts)
+    parts: Mapping[str, _Part]
 
     def at(self, step: int) -> Phase:
         """Returns the networks that update `step` (0-based) trains."""
-        return tuple(name for name, part in self._parts.items() if part.is_at(step))
+        return tuple(name for name, part in self.parts.items() if part.is_at(step))
 
     def all_begun(self, step: int) -> bool:
         """Tells whether every network has been trained among the first `step` updates.
 
         Earlier validation losses do not tell which state of the whole model is better.
         """
-        return all(part.count(step) for part in self._parts.values())
+        return all(part.count(step) for part in self.parts.values())
 
     def count(self, network: str, step: int | None = None) -> int:
         """Counts a network's updates among the first `step` of the run, by default all."""
-        return self._parts[network].count(self.num_steps if step is None else step)
+        return self.parts[network].count(self.num_steps if step is None else step)
 
 
 def make_phases(
@@ -92,14 +83,10 @@ def make_phases(
 
 
 def check_phases(phases: Phases) -> None:
-    """Checks that a schedule trains every network, and some network in every update.
-
-    Raises:
-        UserError: it does not.
-    """
+    """Raises a UserError unless every network is trained, and some network in every update."""
     num_steps = phases.num_steps
-    for name in phases.networks:
-        if not phases.count(name):
+    for name, part in phases.parts.items():
+        if not part.count(num_steps):
             raise UserError(
                 f"config.train.updates.{name}: {num_steps} updates are too few to train "
                 f"'{name}' even once; train longer or change its schedule."

@@ -38,7 +38,7 @@ def num_train_steps(config: ConfigDict, num_examples: int) -> int:
     """
     if isinstance(make_model(config), FittedModel):
         return FITTED_STEP
-    per_epoch = batching.steps_per_epoch(num_examples, config.data.batch_size)
+    per_epoch = num_examples / config.data.batch_size
     return max(1, round(config.train.num_epochs * per_epoch))
 
 
@@ -47,8 +47,6 @@ class Program:
     """The compiled training of one or several seeds.
 
     Attributes:
-        seeds: the seeds.
-        model: the model.
         parallel: the layout of arrays on the devices.
         num_steps: updates in the run.
         phases: the networks that each update trains.
@@ -93,10 +91,7 @@ class Program:
         """Splits a result that `parallel.get_replicated` brought to the host into one per seed."""
         if len(self.seeds) == 1:
             return [tree]
-        return [
-            jax.tree.map(lambda leaf, number=number: leaf[number], tree)
-            for number in range(len(self.seeds))
-        ]
+        return [jax.tree.map(lambda leaf, n=n: leaf[n], tree) for n in range(len(self.seeds))]
 
 
 def make_program(config: ConfigDict, seeds: Sequence[int], num_examples: int) -> Program:
@@ -172,15 +167,8 @@ def train_batches(
 ) -> Iterator[batching.HostBatch]:
     """Yields the batches for `Program.updates` from `start_step` on.
 
-    Each seed gets the order and augmentation that it would have alone.
-
-    Args:
-        config: the config of the run.
-        seeds: the seeds of the program.
-        split: the training split.
-        start_step: updates done before.
-        counts: the number of updates in each dispatch.
-        features: the features of every example of the split, if they are cached.
+    Each seed gets the order and augmentation that it would have alone. `counts` are the numbers of
+    updates in each dispatch, `features` those of every example of the split, if they are cached.
     """
     counts = list(counts)
     streams = [

@@ -20,7 +20,6 @@ class TrainState:
         step: updates done, int32 [].
         seed: seed of the training noise, uint32 []; part of the state so that one program can train
             several seeds.
-        params: the parameters.
         mutable: other collections (batch-norm statistics, codebooks), `{}` if none.
         opt_state: optimiser states by network, `{}` for a fitted model.
     """
@@ -55,17 +54,14 @@ def initial_variables(model: Model, seed: int) -> dict[str, Tree]:
 
 
 def create_state(
-    variables: dict[str, Tree],
-    optimisers: Mapping[str, optax.GradientTransformation],
-    seed: int,
+    variables: dict[str, Tree], optimisers: Mapping[str, optax.GradientTransformation], seed: int
 ) -> TrainState:
     """Returns the state before the first update."""
+    params = variables["params"]
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         seed=jnp.asarray(seed, jnp.uint32),
-        params=variables["params"],
+        params=params,
         mutable={name: tree for name, tree in variables.items() if name != "params"},
-        opt_state={
-            name: optimiser.init(variables["params"]) for name, optimiser in optimisers.items()
-        },
+        opt_state={name: optimiser.init(params) for name, optimiser in optimisers.items()},
     )

@@ -56,7 +56,7 @@ def train_step(
 ) -> tuple[TrainState, Metrics]:
     """Does one update. Pure; the caller compiles it and donates the state.
 
-    All gradients are taken before any network moves.
+    All gradients are computed before any network is updated.
 
     Args:
         state: the state before the update.
@@ -95,13 +95,7 @@ def train_step(
             gradient, opt_state[network], state.params
         )
         params = optax.apply_updates(params, updates)
-    return TrainState(
-        step=state.step + 1,
-        seed=state.seed,
-        params=params,
-        mutable=mutable,
-        opt_state=opt_state,
-    ), metrics
+    return TrainState(state.step + 1, state.seed, params, mutable, opt_state), metrics
 
 
 def _part_sums(
@@ -114,11 +108,7 @@ def _part_sums(
     networks: Sequence[str],
     rematerialise: bool,
 ) -> tuple[Tree, _Sums]:
-    """Sums gradients, losses and terms over a part of a batch.
-
-    Returns:
-        The updated mutable collections, and the sums.
-    """
+    """Sums gradients, losses and terms over a part; also returns updated mutable collections."""
     keys, valid = example_keys(step_key, part["_index"]), part["_valid"]
 
     def network_loss(params: Tree, network: str) -> tuple[Float[Array, ""], LossAux]:
@@ -151,7 +141,8 @@ def _part_sums(
         }
         sums[f"loss/{network}"] = loss
         for name, term in aux.terms.items():
-            if _is_term_of(name, network):
+            owner, slash, _ = name.partition("/")
+            if not slash or owner == network:
                 sums[f"term/{name}"] = _masked_sum(term, valid)
     return after, (gradients, sums, jnp.sum(valid).astype(loss.dtype))
 
@@ -159,11 +150,7 @@ def _part_sums(
 def _accumulate(
     add_up: Callable[[Tree, Batch], tuple[Tree, _Sums]], mutable: Tree, batch: Batch, count: int
 ) -> tuple[Tree, _Sums]:
-    """Sums gradients, losses and terms over a batch that is processed in `count` parts.
-
-    Returns:
-        The updated mutable collections, and the sums.
-    """
+    """Does what `add_up` does for a whole batch, in `count` parts."""
     if count == 1:
         return add_up(mutable, batch)
     parts = jax.tree.map(lambda x: x.reshape(count, -1, *x.shape[1:]), batch)
@@ -177,18 +164,8 @@ def _accumulate(
     return jax.lax.scan(add, (mutable, zeros), parts)[0]
 
 
-def _is_term_of(term: str, network: str) -> bool:
-    """Tells whether a network's update logs a term: any but those named `<other network>/...`."""
-    owner, slash, _ = term.partition("/")
-    return not slash or owner == network
-
-
 def validation_sums(
-    state: TrainState,
-    batch: Batch,
-    *,
-    model: TrainedModel,
-    axis_name: str | None = None,
+    state: TrainState, batch: Batch, *, model: TrainedModel, axis_name: str | None = None
 ) -> tuple[Metrics, Float[Array, ""]]:
     """Sums every loss and term over the valid examples of a batch, and counts the examples.
 

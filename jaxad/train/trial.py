@@ -1,6 +1,8 @@
-"""A trial of a model of another package before a run: what its methods return, by shape alone.
+"""A trial of a model of another package before a run: what its methods return.
 
-Nothing is computed: JAX traces the methods with the shapes of a small batch.
+JAX traces the methods with the shapes of a small batch; only `score` is then computed, for random
+images and initial variables. The model raises its own errors as UserErrors of one line; see
+`jaxad.models.build`.
 """
 
 import functools
@@ -9,10 +11,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxad.errors import UserError
 from jaxad.extension import errors_named
+from jaxad.runtime.parallel import on_host
 from jaxad.train.optim import matches
+from jaxad.train.state import initial_variables
 from jaxad.types import LossAux, Model, Scores, TrainedModel, Variables
 
 #: Images of the batch; hardly the number of channels, which a wrong mean would leave.
@@ -20,18 +25,13 @@ _NUM_IMAGES = 5
 
 
 def check_variables(name: str, model: Model) -> Variables:
-    """Returns the shapes of a model's initial variables.
-
-    Args:
-        name: `config.model.name`, `package.module:Class`.
-        model: the model.
+    """Returns the shapes of the initial variables of a model, `package.module:Class`.
 
     Raises:
         UserError: `init_variables` fails or returns something other than variables.
     """
     method = f"{name}.init_variables"
-    with errors_named(method, name):
-        variables = jax.eval_shape(model.init_variables, jax.random.key(0))
+    variables = jax.eval_shape(model.init_variables, jax.random.key(0))
     if not isinstance(variables, Mapping) or "params" not in variables:
         raise UserError(f"{method}: returned {_kind(variables)}; return a mapping with 'params'.")
     return variables
@@ -40,10 +40,8 @@ def check_variables(name: str, model: Model) -> Variables:
 def check_methods(name: str, model: Model, variables: Variables) -> None:
     """Checks what `networks`, `losses` and `score` of a model return; `fit` is not called.
 
-    Args:
-        name: `config.model.name`, `package.module:Class`.
-        model: the model.
-        variables: shapes of its variables.
+    `variables` are those of `check_variables`. Dependence on the batch is found only where it
+    changes scores of the initial variables.
 
     Raises:
         UserError: a method fails, or returns something other than what `jaxad.types` describes;
@@ -53,11 +51,11 @@ def check_methods(name: str, model: Model, variables: Variables) -> None:
         _check_networks(name, model, variables)
         _check_losses(name, model, variables)
     _check_scores(name, model, variables)
+    _check_values(name, model)
 
 
 def _check_networks(name: str, model: TrainedModel, variables: Variables) -> None:
-    with errors_named(f"{name}.networks", name):
-        networks = model.networks
+    networks = model.networks
     if not isinstance(networks, Mapping) or not networks:
         raise UserError(
             f"{name}.networks: is {_kind(networks)}; give a mapping from the names of networks to "
@@ -75,15 +73,11 @@ def _check_networks(name: str, model: TrainedModel, variables: Variables) -> Non
 
 def _check_losses(name: str, model: TrainedModel, variables: Variables) -> None:
     method = f"{name}.losses"
-    batch = {
-        "image": jax.ShapeDtypeStruct((_NUM_IMAGES, *model.image_shape), jnp.float32),
-        "label": jax.ShapeDtypeStruct((_NUM_IMAGES,), jnp.int32),
-        "_valid": jax.ShapeDtypeStruct((_NUM_IMAGES,), jnp.bool_),
-        "_index": jax.ShapeDtypeStruct((_NUM_IMAGES,), jnp.int32),
-    }
-    with errors_named(method, name):
-        keys = jax.eval_shape(lambda key: jax.random.split(key, _NUM_IMAGES), jax.random.key(0))
-        returned = _traced(functools.partial(model.losses, train=True), variables, batch, keys)
+    dtypes = {"label": jnp.int32, "_valid": jnp.bool_, "_index": jnp.int32}
+    batch = {name: jax.ShapeDtypeStruct((_NUM_IMAGES,), dtype) for name, dtype in dtypes.items()}
+    batch["image"] = jax.ShapeDtypeStruct((_NUM_IMAGES, *model.image_shape), jnp.float32)
+    keys = jax.eval_shape(lambda key: jax.random.split(key, _NUM_IMAGES), jax.random.key(0))
+    returned = _traced(functools.partial(model.losses, train=True), variables, batch, keys)
     if not (isinstance(returned, tuple) and len(returned) == 2):
         raise UserError(f"{method}: returned {_kind(returned)}; return losses and a LossAux.")
     losses, aux = returned
@@ -110,8 +104,7 @@ def _check_losses(name: str, model: TrainedModel, variables: Variables) -> None:
 def _check_scores(name: str, model: Model, variables: Variables) -> None:
     method, image_shape = f"{name}.score", tuple(model.image_shape)
     images = jax.ShapeDtypeStruct((_NUM_IMAGES, *image_shape), jnp.float32)
-    with errors_named(method, name):
-        scores = _traced(model.score, variables, images)
+    scores = _traced(model.score, variables, images)
     if not isinstance(scores, Scores):
         raise UserError(f"{method}: returned {_kind(scores)}; return a jaxad.types.Scores.")
     _check_array(f"{method}: image", scores.image, "[B]", ())
@@ -126,11 +119,43 @@ def _check_scores(name: str, model: Model, variables: Variables) -> None:
             raise UserError(f"{method}: {field} is {_kind(values)}; give a mapping, {{}} if none.")
         for key, array in values.items():
             _check_array(f"{method}: {field}['{key}']", array, form, shape)
+    if not isinstance(model.score_weights, Mapping) or not model.score_weights:
+        raise UserError(
+            f"{name}.score_weights: is {_kind(model.score_weights)}; give a mapping from "
+            "components of the score to their weights, such as {'mse': 1.0}."
+        )
     if missing := sorted(model.score_weights.keys() - scores.components.keys()):
         raise UserError(
             f"{method}: components has no '{missing[0]}', which score_weights names; it has "
             f"{sorted(scores.components)}."
         )
+
+
+def _check_values(name: str, model: Model) -> None:
+    """Raises a UserError for scores that are not the sum of their parts or depend on the batch."""
+    with on_host():
+        variables = initial_variables(model, 0)
+        images = jax.random.uniform(jax.random.key(0), (_NUM_IMAGES, *model.image_shape))
+        score = jax.jit(model.score)
+        scores = jax.device_get(score(variables, images))
+        beside_black = jax.device_get(score(variables, images.at[1:].set(0)))
+    parts = [w * scores.components[key] for key, w in model.score_weights.items()]
+    total, size = sum(parts), sum(map(np.abs, parts))
+    differs = np.abs(scores.image - total) > 0.01 * size  # more than bfloat16's rounding; not NaN
+    if differs.any():
+        image = int(np.argmax(differs))
+        raise UserError(
+            f"{name}.score: image is {scores.image[image]:.4g} where the sum of components, "
+            f"weighted by score_weights, is {total[image]:.4g}; return the sum, or change "
+            "score_weights."
+        )
+    for field in ("image", "pixel"):
+        first, second = getattr(scores, field)[0], getattr(beside_black, field)[0]
+        if np.any(np.abs(first - second) > 1e-3 * np.abs(first).max()):
+            raise UserError(
+                f"{name}.score: {field} of an image changes with the other images of its batch; "
+                "use nothing that is computed from the whole batch, such as batch statistics."
+            )
 
 
 def _traced(method: Callable[..., Any], *arguments: Any) -> Any:

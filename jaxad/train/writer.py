@@ -82,11 +82,7 @@ class MetricsWriter:
                 raise
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Writes a row and an event for each metric.
-
-        Args:
-            step: updates done.
-            metrics: values by name.
+        """Writes a row, and an event for each metric, after `step` updates.
 
         Raises:
             OSError, RunError: they cannot be written, because the disk is full for example.
@@ -111,6 +107,6 @@ class MetricsWriter:
             reason = str(error.message).partition("; ")[2].splitlines() or ["it failed"]
             remedy = io_errors.remedy(io_errors.find_error_number(error))
             raise RunError(
-                f"'{self._folder}' cannot be written ({reason[0]}); what was saved is whole. "
+                f"'{self._folder}' cannot be written ({reason[0]}); what was saved is intact. "
                 f"{remedy}."
             ) from error

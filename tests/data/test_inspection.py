@@ -6,31 +6,10 @@ import shutil
 import numpy as np
 import pytest
 from PIL import Image
-from test_folders import mvtec, write_image, write_scan  # noqa: F401
-
-from jaxad import cli
+from user_files import write_image, write_scan
 
 
-@pytest.fixture
-def look(tmp_path_factory, capsys):
-    """Inspects a folder; returns exit code, stdout, stderr and the workdir."""
-
-    def run(root, *more, name="folder"):
-        workdir = tmp_path_factory.mktemp("inspect")
-        code = cli.main(
-            [
-                "--mode=inspect", "--config=pchvae:smoke", f"--workdir={workdir}",
-                f"--config.data.name={name}", f"--config.data.root={root}",
-                "--config.data.image_size=32", *more,
-            ]
-        )  # fmt: skip
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err, workdir
-
-    return run
-
-
-def test_inspect_prints_counts_sizes_and_ranges_and_draws_a_sheet(mvtec, look):  # noqa: F811 - a fixture
+def test_inspect_prints_counts_sizes_and_ranges_and_draws_a_sheet(mvtec, look):
     code, out, err, workdir = look(mvtec)
     assert (code, err) == (0, "")
     head, train, val, test, sheet = out.splitlines()
@@ -47,7 +26,7 @@ def test_inspect_prints_counts_sizes_and_ranges_and_draws_a_sheet(mvtec, look): 
         assert image.width > image.height > 200
 
 
-def test_the_same_picture_in_two_splits_is_a_leak_in_any_format(mvtec, look):  # noqa: F811
+def test_the_same_picture_in_two_splits_is_a_leak_in_any_format(mvtec, look):
     write_image(mvtec / "val/good/0.png", 160)
     with Image.open(mvtec / "train/good/03.png") as image:
         image.save(mvtec / "test/good/another name.tiff")
@@ -60,7 +39,7 @@ def test_the_same_picture_in_two_splits_is_a_leak_in_any_format(mvtec, look):  #
     assert json.loads((workdir / "inspect.json").read_text())["leaks"][0]["kind"] == "image"
 
 
-def test_a_patient_in_two_splits_is_a_leak(mvtec, look):  # noqa: F811 - a fixture
+def test_a_patient_in_two_splits_is_a_leak(mvtec, look):
     for number in range(2):
         write_image(mvtec / f"val/good/{number}.png", 160 + number)
     code, out, _, _ = look(mvtec, r"--config.data.group_pattern=(\d)\.png|crack")
@@ -70,7 +49,7 @@ def test_a_patient_in_two_splits_is_a_leak(mvtec, look):  # noqa: F811 - a fixtu
     assert "leak: 2 patients both in train and in test: 0, 1" in out
 
 
-def test_files_in_other_formats_are_counted(mvtec, look):  # noqa: F811
+def test_files_in_other_formats_are_counted(mvtec, look):
     others = [mvtec / "train/good/a.gif", mvtec / "train/good/b.webp", mvtec / "test/good/c.dcm"]
     for path in (*others, mvtec / "notes.txt", mvtec / "README", mvtec / "test/list.xml"):
         path.write_text("something")
@@ -92,7 +71,7 @@ def test_files_in_other_formats_are_counted(mvtec, look):  # noqa: F811
     assert "2 files are not read: 1 .txt, 1 .xml" in err
 
 
-def test_all_bad_files_are_named(mvtec, look):  # noqa: F811 - a fixture
+def test_all_bad_files_are_named(mvtec, look):
     (mvtec / "train/good/02.png").write_bytes(b"")
     (mvtec / "train/good/07.png").write_text("no image")
     write_image(mvtec / "val/good/0.png", 160)

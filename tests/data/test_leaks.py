@@ -6,8 +6,7 @@ import shutil
 import numpy as np
 import pytest
 from PIL import Image
-from test_folders import data_config, mvtec, write_image, write_scan  # noqa: F401
-from test_inspection import look  # noqa: F401
+from user_files import data_config, write_image, write_scan
 
 from jaxad.data.leaks import plain_name, spelt_alike
 from jaxad.data.sources import DataSet
@@ -39,7 +38,7 @@ def test_a_name_in_both_splits_is_not_a_spelling():
     assert spelt_alike({"7", "8"}, {"7", "9"}) == []
 
 
-def test_copies_are_found_in_splits_of_another_dtype(mvtec):  # noqa: F811 - a fixture
+def test_copies_are_found_in_splits_of_another_dtype(mvtec):
     with Image.open(mvtec / "train/good/03.png") as image:
         image.save(mvtec / "test/good/again.png")
     deep = np.random.default_rng(0).integers(0, 65535, (20, 20), np.uint16)
@@ -48,7 +47,7 @@ def test_copies_are_found_in_splits_of_another_dtype(mvtec):  # noqa: F811 - a f
         DataSet(data_config(mvtec)).check()
 
 
-def test_inspect_lists_spellings(tmp_path, look):  # noqa: F811 - a fixture
+def test_inspect_lists_spellings(tmp_path, look):
     for seed, name in enumerate(("train", "val", "test_x")):
         images = np.random.default_rng(seed).integers(1, 255, (3, 32, 32), np.uint8)
         groups = np.array([{"train": "P07", "test_x": "p7"}.get(name, "v"), name, name])
@@ -58,7 +57,7 @@ def test_inspect_lists_spellings(tmp_path, look):  # noqa: F811 - a fixture
     assert "splits leak" in err
 
 
-def test_inspect_lists_files_that_are_not_read(mvtec, look):  # noqa: F811 - a fixture
+def test_inspect_lists_files_that_are_not_read(mvtec, look):
     (mvtec / "notes.txt").write_text("")
     code, _, err, workdir = look(mvtec)
     assert code == 0 and "1 file is not read: 1 .txt" in err
@@ -126,7 +125,7 @@ def test_spellings_of_patients_are_refused(tmp_path):
 # --- The same image twice.
 
 
-def test_copies_in_train_and_val_are_refused_until_removed(mvtec):  # noqa: F811 - a fixture
+def test_copies_in_train_and_val_are_refused_until_removed(mvtec):
     copies = [mvtec / f"train/good/copy{number}.png" for number in range(6)]
     for path in copies:
         shutil.copy(mvtec / "train/good/03.png", path)
@@ -138,7 +137,7 @@ def test_copies_in_train_and_val_are_refused_until_removed(mvtec):  # noqa: F811
     DataSet(data).check()
 
 
-def test_inspect_lists_every_copy(mvtec, look):  # noqa: F811 - a fixture
+def test_inspect_lists_every_copy(mvtec, look):
     write_image(mvtec / "val/good/v.png", 160)
     for number in range(5):
         shutil.copy(mvtec / f"train/good/{number:02d}.png", mvtec / f"test/good/again{number}.png")

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from test_folders import data_config, mvtec, write_image  # noqa: F401
+from user_files import data_config, write_image
 
 from jaxad.data import membership
 from jaxad.data.sources import DataSet
@@ -13,14 +13,14 @@ from jaxad.storage.workdir import Workdir
 
 
 @pytest.fixture
-def run(mvtec, tmp_path):  # noqa: F811 - a fixture
+def run(mvtec, tmp_path):
     """The workdir of a run that has begun on ten images, one of them in `val`."""
     folder = Workdir(tmp_path / "run")
     membership.remember(folder, DataSet(data_config(mvtec)))
     return folder
 
 
-def test_members_of_training_splits_are_written(run, mvtec):  # noqa: F811
+def test_members_of_training_splits_are_written(run, mvtec):
     kept = json.loads(run.splits.read_text())
     assert {name: split["images"] for name, split in kept.items()} == {"train": 9, "val": 1}
     both = kept["train"]["patients"] + kept["val"]["patients"]
@@ -31,7 +31,7 @@ def test_members_of_training_splits_are_written(run, mvtec):  # noqa: F811
     assert run.splits.read_bytes() == before  # what the run began with stays
 
 
-def test_an_added_file_is_refused(run, mvtec):  # noqa: F811
+def test_an_added_file_is_refused(run, mvtec):
     write_image(mvtec / "train/good/99.png", 77)
     with pytest.raises(
         UserError, match=r"split '(train|val)' is not what it was.*train again"
@@ -40,13 +40,13 @@ def test_an_added_file_is_refused(run, mvtec):  # noqa: F811
     assert "\n" not in str(raised.value)
 
 
-def test_a_removed_file_is_refused(run, mvtec):  # noqa: F811
+def test_a_removed_file_is_refused(run, mvtec):
     (mvtec / "train/good/00.png").unlink()
     with pytest.raises(UserError, match="1 patient removed, such as 'train/good/00.png'"):
         membership.check(run, DataSet(data_config(mvtec)))
 
 
-def test_other_images_of_the_same_patients_are_refused(mvtec, tmp_path):  # noqa: F811
+def test_other_images_of_the_same_patients_are_refused(mvtec, tmp_path):
     data = data_config(mvtec, group_pattern=r"(\d)\.png")
     folder = Workdir(tmp_path / "run")
     membership.remember(folder, DataSet(data))
@@ -56,12 +56,12 @@ def test_other_images_of_the_same_patients_are_refused(mvtec, tmp_path):  # noqa
         membership.check(folder, DataSet(data))
 
 
-def test_a_test_split_may_grow(run, mvtec):  # noqa: F811
+def test_a_test_split_may_grow(run, mvtec):
     write_image(mvtec / "test/good/99.png", 77)
     membership.check(run, DataSet(data_config(mvtec)))
 
 
-def test_processes_that_read_other_images_are_refused(mvtec, monkeypatch):  # noqa: F811
+def test_processes_that_read_other_images_are_refused(mvtec, monkeypatch):
     digests = []
 
     def of_all(digest):
@@ -78,7 +78,7 @@ def test_processes_that_read_other_images_are_refused(mvtec, monkeypatch):  # no
         membership.check_processes(DataSet(data_config(mvtec)))
 
 
-def test_a_run_without_a_list_passes_and_a_damaged_list_is_named(mvtec, tmp_path):  # noqa: F811
+def test_a_run_without_a_list_passes_and_a_damaged_list_is_named(mvtec, tmp_path):
     folder = Workdir(tmp_path)
     membership.check(folder, DataSet(data_config(mvtec)))
     folder.splits.write_text("{")

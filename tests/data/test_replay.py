@@ -4,14 +4,14 @@ import nibabel as nib
 import numpy as np
 import pytest
 from PIL import Image
-from test_folders import SIZE, data_config, mvtec, write_image, write_scan  # noqa: F401
+from user_files import SIZE, data_config, write_image, write_scan
 
 from jaxad.data.replay import prepare_pixels, read_files, read_normals
 from jaxad.data.sources import DataSet
 from jaxad.errors import DataError, UserError
 
 
-def test_images_from_files_from_pixels_and_from_the_data_set_are_the_same(mvtec):  # noqa: F811
+def test_images_from_files_from_pixels_and_from_the_data_set_are_the_same(mvtec):
     for number in range(10):
         pixels = np.random.default_rng(number).integers(0, 255, (30, 20), np.uint8)
         Image.fromarray(pixels).save(mvtec / f"train/good/{number:02d}.png")
@@ -46,7 +46,7 @@ def test_scans_from_files_from_voxels_and_from_the_data_set_are_the_same(tmp_pat
     np.testing.assert_array_equal(prepare_pixels(flipped, data, affine), alone.images)
 
 
-def test_normals_from_a_folder_and_a_table(mvtec, tmp_path_factory):  # noqa: F811 - a fixture
+def test_normals_from_a_folder_and_a_table(mvtec, tmp_path_factory):
     site = tmp_path_factory.mktemp("site")
     for number in range(4):
         write_image(site / f"p{number // 2}/{number}.png", 90 + number)
@@ -61,7 +61,7 @@ def test_normals_from_a_folder_and_a_table(mvtec, tmp_path_factory):  # noqa: F8
         read_normals(table, data)
 
 
-def test_unreadable_input_is_named(mvtec, tmp_path_factory):  # noqa: F811 - a fixture
+def test_unreadable_input_is_named(mvtec, tmp_path_factory):
     empty = tmp_path_factory.mktemp("empty")
     data = data_config(mvtec)
     with pytest.raises(UserError, match="holds no images .*; name a folder that does"):
@@ -138,7 +138,7 @@ def test_patients_are_found_in_names_like_those_of_a_published_data_set(tmp_path
     assert split.groups == ("7", "7", "8") and split.images.dtype == np.uint8
 
 
-def test_the_run_s_own_data_are_refused_as_normals(mvtec):  # noqa: F811
+def test_the_run_s_own_data_are_refused_as_normals(mvtec):
     data = data_config(mvtec)
     for place in ("", "train/good", "test/good"):
         with pytest.raises(UserError, match="lies in the run's own data.*none of its splits"):
@@ -168,7 +168,7 @@ def test_one_image_in_colour_is_one_image(channels):
 
 @pytest.mark.parametrize("intensity", ["range", "zscore"])
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-def test_an_image_that_is_constant_once_it_is_prepared(mvtec, intensity, dtype):  # noqa: F811
+def test_an_image_that_is_constant_once_it_is_prepared(mvtec, intensity, dtype):
     pixels = np.full((20, 40), 7, dtype)
     pixels[:, :4] = 200  # outside of the middle
     Image.fromarray(pixels).save(mvtec / "test/good/wide.png")

@@ -275,7 +275,9 @@ def test_an_unknown_data_set_is_reported_with_the_known_ones(name, hint):
 
 def test_an_unknown_split_is_reported_with_the_known_ones(tmp_path):
     data_set = _data_set(tmp_path, {"test_x": _arrays()})
-    with pytest.raises(UserError, match="^split 'test_y': npz has test_x, train, val\\.$"):
+    with pytest.raises(
+        UserError, match="^npz has no split 'test_y'; choose from test_x, train, val\\.$"
+    ):
         data_set.split("test_y")
 
 

@@ -1,11 +1,13 @@
 """Metrics of other packages, named in `config.evaluate.metrics`."""
 
+import re
+
 import numpy as np
 import pytest
 
 from jaxad.config import base
 from jaxad.errors import RunError, UserError
-from jaxad.evaluate import paired
+from jaxad.evaluate import evaluation, paired
 from jaxad.evaluate.metrics import AUROC, METRICS, estimate, load_metrics
 from jaxad.evaluate.paired import ScoredSplit
 from jaxad.evaluate.pixel_metrics import estimate_pixels
@@ -39,6 +41,16 @@ largest = Metric("largest", lambda labels, scores: scores.max(), normal_only=Tru
 pixel_half = Metric("pixel_half", curve=lambda p, n: curves.auroc(p, n) / 2, column=PIXELS)
 no_curve = Metric("no_curve", auroc, column=PIXELS)
 flat_curve = Metric("flat_curve", auroc, curve=lambda p, n: 0.5)
+
+def bad(positive, negative):
+    if positive.shape != (2, 20):  # the trial's
+        raise ValueError("too many thresholds")
+    return positive.sum(axis=1)
+
+def never(labels, scores):
+    return float("nan")
+
+bad_curve = Metric("bad_curve", curve=bad, column=PIXELS)
 number = 3
 """
 
@@ -132,3 +144,19 @@ def test_a_metric_that_fails_on_the_data_is_reported(load, rng):
     labels, scores, groups = scored(rng)
     with pytest.raises(RunError, match=r"metric 'few': its function failed \(IndexError: "):
         estimate(load("few")[-1], labels, scores, groups, 50)
+    masks = (rng.uniform(size=(6, 8, 8)) < 0.2).astype(np.uint8)
+    with pytest.raises(RunError, match=r"metric 'bad_curve': its curve failed \(ValueError: "):
+        estimate_pixels(load("bad_curve"), masks, rng.normal(size=masks.shape), np.arange(6), 9)
+
+
+@pytest.mark.parametrize(
+    ("num_anomalous", "text"), [(5, "not finite"), (0, r"undefined \(one class only\)")]
+)
+def test_a_metric_that_is_not_finite_is_a_warning(load, capsys, num_anomalous, text):
+    metric, empty = load("never")[-1], {"value": None, "low": None, "high": None}
+    sizes = {"num_images": 9, "num_anomalous": num_anomalous}
+    evaluation._print_summary("test_a", [metric], {"never": empty, **sizes})
+    printed = capsys.readouterr()
+    assert re.search(f"never {text}", printed.out)
+    warning = "test_a: metric 'never' is not finite and is left empty; correct it, then"
+    assert printed.err.startswith(warning) == bool(num_anomalous)

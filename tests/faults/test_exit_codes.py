@@ -33,8 +33,8 @@ def run_into(monkeypatch, tmp_path, capsys):
 def test_a_full_disk_is_a_failed_run(run_into, number):
     assert run_into(number, "a.csv") == (
         1,
-        f"failed: 'a.csv': {os.strerror(number)}; what was saved is whole; once the disk takes "
-        "more, the same command goes on.\n",
+        f"failed: 'a.csv': {os.strerror(number)}; what was saved is intact; once the disk "
+        "accepts more data, run the same command to resume.\n",
     )
 
 
@@ -43,7 +43,7 @@ def test_a_full_disk_without_a_file_name(run_into):
     assert run_into(errno.ENOSPC) == (
         1,
         "failed: a file, or the output of this command: No space left on device; what was saved is "
-        "whole; once the disk takes more, the same command goes on.\n",
+        "intact; once the disk accepts more data, run the same command to resume.\n",
     )
 
 

@@ -1,4 +1,4 @@
-"""Signals at random moments: each ends its command in time, and the same command goes on.
+"""Signals at random moments: each ends its command in time, and the same command resumes.
 
     JAXAD_SIGNALS=200,100 pytest -m long -n 0 -s tests/faults/test_random_signals.py
 

@@ -80,6 +80,22 @@ class NoAxis(_Scoring):
     dtype: Any
 
 
+@dataclasses.dataclass(frozen=True)
+class Raising(Fitted):
+    """Its constructor raises for a negative factor, everything else always does."""
+
+    def __post_init__(self) -> None:
+        if self.factor < 0:
+            raise TypeError("negative\nfactor")
+
+    @property
+    def encoder_description(self) -> str:
+        raise KeyError("stem")
+
+    def fit(self, variables: Any, batches: Any, key: Any) -> Any:
+        return self.factor + "1"
+
+
 class NotADataclass(_Scoring):
     pass
 
@@ -116,6 +132,22 @@ def test_a_class_that_lacks_something_is_refused_in_one_line(name, fields, messa
     with pytest.raises(UserError, match=message) as error:
         models.build(f"my_models:{name}", fields, **COMMON)
     assert "\n" not in str(error.value)
+
+
+def test_errors_of_an_external_model_are_one_line_with_the_place():
+    model = models.build("my_models:Raising", {"factor": 1.0}, **COMMON)
+    assert isinstance(model, Raising)
+    assert model == models.build("my_models:Raising", {"factor": 1.0}, **COMMON)
+    place = r" \(test_build\.py, line \d+\)\.$"
+    with pytest.raises(
+        UserError, match=rf"^my_models:Raising\.fit: raised TypeError: .*{place}"
+    ) as e:
+        model.fit({}, [], None)
+    assert isinstance(e.value.__cause__, TypeError)  # the traceback is chained
+    with pytest.raises(UserError, match=rf"Raising\.encoder_description: raised KeyError.*{place}"):
+        _ = model.encoder_description
+    with pytest.raises(UserError, match=rf"Raising\.__init__: raised TypeError: negative{place}"):
+        models.build("my_models:Raising", {"factor": -1.0}, **COMMON)
 
 
 def test_titles():

@@ -180,7 +180,7 @@ def test_the_critic_s_layer_norm_is_of_each_image_alone_and_a_bounded_code_stays
 def test_layer_norm_is_over_positions_and_channels():
     x = np.random.default_rng(0).normal(3.0, 2.0, (2, 4, 5, 8)).astype(np.float32)
     module = blocks.Norm("layer", True, None, jnp.float32)
-    y = module.apply(module.init(jax.random.key(0), x), x)
+    y = module.apply(module.init(jax.random.key(0), jnp.asarray(x)), jnp.asarray(x))
     mean, variance = x.mean((1, 2, 3), keepdims=True), x.var((1, 2, 3), keepdims=True)
     np.testing.assert_allclose(y, (x - mean) / np.sqrt(variance + 1e-6), rtol=1e-4, atol=1e-5)
 

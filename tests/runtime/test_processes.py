@@ -283,7 +283,7 @@ def test_if_one_process_dies_the_other_ends_with_the_reason(
     said = found[1 - lost][2]
     assert "failed: the devices do not answer" in said or "service detected fatal errors" in said
     assert "Traceback" not in said
-    # What was saved is there, and the same command goes on, here in one process.
+    # What was saved is there, and the same command resumes, here in one process.
     saved = jaxad.load(tmp_path).step
     assert saved >= 20 and saved % 20 == 0
 

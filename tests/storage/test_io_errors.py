@@ -39,14 +39,14 @@ def test_other_errors_have_no_number(error):
 @pytest.mark.parametrize(
     ("number", "remedy"),
     [
-        (errno.ENOSPC, "Once the disk takes more"), (None, "Once the disk takes more"),
-        (errno.EACCES, "Make the folder writable"), (errno.EROFS, "Make the folder writable"),
+        (errno.ENOSPC, "Once the disk accepts more data, run the same command to resume"),
+        (None, "Once the disk accepts more data, run the same command to resume"),
+        (errno.EACCES, "Make the folder writable, then run the same command to resume"),
+        (errno.EROFS, "Make the folder writable, then run the same command to resume"),
     ],
 )  # fmt: skip
 def test_remedies(number, remedy):
-    assert io_errors.remedy(number) == f"{remedy}, and the same command goes on".replace(
-        "more, and", "more,"
-    )
+    assert io_errors.remedy(number) == remedy
 
 
 def never_retrieved(error):

@@ -1,15 +1,18 @@
 """The folder of a run: atomic writes, the lock, and the config that it belongs to."""
 
 import errno
+import json
 import os
 import stat
+import sys
+import types
 
 import pytest
 
 from jaxad import config as config_lib
 from jaxad.config import run_config
 from jaxad.errors import RunError, UserError
-from jaxad.storage.workdir import Workdir, atomic_write, write_json
+from jaxad.storage.workdir import Workdir, atomic_write, removed_if_empty, write_json
 
 
 def _names(folder):
@@ -150,6 +153,20 @@ def test_write_keeps_the_config_and_check_does_not(tmp_path, config):
     assert run_config.read(run).to_dict() == config.to_dict()
 
 
+@pytest.mark.parametrize("keeps", [True, False])
+def test_a_failed_block_leaves_no_empty_folder(tmp_path, keeps):
+    folder = tmp_path / "runs" / "new"
+    with pytest.raises(UserError), removed_if_empty(folder):
+        folder.mkdir(parents=True)
+        if keeps:
+            (folder / "file").touch()
+        raise UserError("a mistake.")
+    assert _names(tmp_path) == (["runs"] if keeps else [])
+    with pytest.raises(UserError), removed_if_empty(tmp_path):  # it was there before
+        raise UserError("a mistake.")
+    assert tmp_path.exists()
+
+
 def test_the_same_config_is_accepted_again(tmp_path, config):
     run = Workdir(tmp_path)
     run_config.write(run, config)
@@ -172,6 +189,43 @@ def test_another_config_is_refused_with_the_difference(tmp_path, config, method)
         "the difference: config.seed: 0 -> 5."
     )
     assert run.config.read_text() == before
+
+
+def test_fields_of_the_evaluation_may_change_before_an_evaluation(tmp_path, config):
+    run = Workdir(tmp_path)
+    run_config.write(run, config)
+    metrics = run.evaluation("test") / "metrics.json"
+    metrics.parent.mkdir(parents=True)
+    metrics.touch()
+    run_config.update_evaluation(run, config)
+    assert metrics.exists()  # nothing differs
+    config.evaluate.metrics, config.parallel = ("my:metric",), "pmap"
+    with pytest.raises(UserError, match=r"evaluate\.metrics: \(\) -> \('my:metric',\)\.$"):
+        run_config.check(run, config)
+    run_config.check(run, config, evaluates=True)
+    run_config.update_evaluation(run, config)
+    stored = run_config.read(run)
+    assert (stored.evaluate.metrics, stored.parallel) == (("my:metric",), "jit")
+    assert not metrics.exists()  # of the old fields
+    config.evaluate.batch_size += 1  # also of the validation in training
+    with pytest.raises(UserError, match=r"difference: config\.evaluate\.batch_size: 64 -> 65\.$"):
+        run_config.check(run, config, evaluates=True)
+
+
+def test_changed_source_files_of_external_objects_are_a_warning(
+    tmp_path, config, monkeypatch, capsys
+):
+    file, run = tmp_path / "my_module.py", Workdir(tmp_path / "run")
+    file.write_text("version = 1")
+    monkeypatch.setitem(sys.modules, "my_module", types.SimpleNamespace(__file__=str(file)))
+    config.model.name, config.data.name = "my_module:Model", "tfds:mnist"
+    run_config.write(run, config)
+    run_config.write(run, config)
+    assert list(json.loads(run.sources.read_text())) == ["my_module:Model"]
+    assert not capsys.readouterr().err
+    file.write_text("version = 2")
+    run_config.write(run, config)
+    assert "the source file of 'my_module:Model' has changed since" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("method", ["write", "check"])

@@ -7,7 +7,7 @@ from sklearn.metrics import roc_auc_score
 from jaxad import config as config_lib
 from jaxad.errors import UserError
 from jaxad.evaluate.paired import ScoredSplit
-from jaxad.study.heat_map import WEIGHTS, make_heat_map
+from jaxad.study.heat_map import WEIGHTS, check_heat_map, make_heat_map
 
 COUNT = 40
 
@@ -47,6 +47,26 @@ def test_there_is_no_map_where_none_is_configured_or_there_is_one_class(labels, 
     assert make_heat_map(config, {}) is None
     config.heat_map.rows, config.heat_map.row_values = (), ()
     assert make_heat_map(config, {"a": [make_run(labels, rng)]}) is None
+
+
+def test_a_heat_map_is_checked_before_any_run():
+    config = config_lib.get_config("studies/aeflow_ablation:smoke")
+    runs = {name: config_lib.study_run(config, name, 0) for name in config.experiments}
+    check_heat_map(config, runs)
+    for field, value, words in (
+        (
+            "parts",
+            ("flow_score", "mse_score"),
+            "no component 'mse_score'; choose from score, .*flow",
+        ),
+        ("parts", ("flow_score",), "name two components"),
+        ("row_values", (0.5,), r"1 for \d rows; give one each"),
+        ("rows", ("other",) * len(config.heat_map.rows), "unknown experiment 'other'; choose from"),
+    ):
+        changed = config_lib.from_json(config_lib.to_json(config))
+        changed.heat_map[field] = value
+        with pytest.raises(UserError, match=rf"config\.heat_map\.{field}: .*{words}"):
+            check_heat_map(changed, runs)
 
 
 def test_a_missing_component_is_named(labels, rng):

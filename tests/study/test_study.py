@@ -329,7 +329,7 @@ def test_scores_of_other_images_are_not_compared(finished, npz_root, monkeypatch
     renamed = dataclasses.replace(split, ids=ids)
     monkeypatch.setattr(data_set, "split", lambda name: renamed)
     with pytest.raises(
-        UserError, match="belongs to other images than 'test_squares' holds now; remove"
+        UserError, match="was made from other images than those of 'test_squares' now; to evaluate"
     ):
         read_scores(planned, data_set, TrivialScores(data_set), "test_squares")
 

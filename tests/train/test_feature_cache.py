@@ -135,7 +135,7 @@ def test_a_damaged_part_is_computed_again(cache, monkeypatch, capsys):
     calls = Calls(monkeypatch)
     np.testing.assert_array_equal(cache.features(split, "train"), good)
     assert calls.count == 4
-    assert "1 of 3 parts are damaged, computed again" in capsys.readouterr().out
+    assert "damaged parts: 1 of 3; they are computed again" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("content", ["", "{}", "[1]", '{"version": 1, "sums": {"a": 1}}'])
@@ -146,7 +146,7 @@ def test_with_a_damaged_index_everything_is_computed_again(cache, monkeypatch, c
     calls = Calls(monkeypatch)
     np.testing.assert_array_equal(cache.features(split, "train"), good)
     assert calls.count == COUNT
-    assert "is damaged, everything is computed again" in capsys.readouterr().out
+    assert "is damaged; all features are computed again" in capsys.readouterr().out
 
 
 def test_the_cache_of_another_version_is_replaced(cache, monkeypatch, capsys):
@@ -169,7 +169,7 @@ def test_a_full_disk_is_one_line_and_training_goes_on(cache, monkeypatch, capsys
     monkeypatch.setattr(os, "posix_fallocate", full)
     assert cache.features(split_of(), "train") is None
     told = capsys.readouterr().out
-    assert "No space left on device" in told and "goes on without the cache" in told
+    assert "No space left on device" in told and "continues without the cache" in told
     assert told.count("\n") == 1
     assert not (only_folder(cache) / "features.bin").exists()
 

@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import json
 import os
 import signal
 from pathlib import Path
@@ -54,8 +55,8 @@ class PixelGaussian:
         mean, var = np.mean(images, axis=0), np.var(images, axis=0)
         if self.mistake == "shape":
             mean = mean[:1]
-        if self.mistake == "nan":
-            var = var * np.float32("nan")
+        if self.mistake in ("nan", "inf"):
+            var[0, 0, 0] = float(self.mistake)
         return {"params": {"mean": mean, "var": var}}
 
     def score(self, variables, images):
@@ -129,6 +130,7 @@ def test_the_models_of_this_test_are_fitted_and_not_trained():
 def test_a_fitted_run_is_evaluated_and_exported_like_others(config, tmp_path, capsys):
     detector = jaxad.fit(config, tmp_path)
     assert detector.step == 1 == num_train_steps(config, TRAIN)
+    assert jaxad.load(tmp_path, "best").step == 1  # the only checkpoint
 
     learnt, images = images_of(config, "train"), images_of(config, "test_a")
     squared_z = (images - learnt.mean(axis=0)) ** 2 / learnt.var(axis=0)
@@ -148,7 +150,13 @@ def test_a_fitted_run_is_evaluated_and_exported_like_others(config, tmp_path, ca
     capsys.readouterr()
     run.train(config, tmp_path)
     assert f"'{tmp_path}' is fitted already." in capsys.readouterr().out
+    config.evaluate.false_positive_rate = 0.3
+    with pytest.raises(UserError, match="of another config"):
+        run.train(config, tmp_path)
     run.evaluate(config, tmp_path)
+    assert jaxad.load(tmp_path).config.evaluate.false_positive_rate == 0.3
+    metrics = json.loads((tmp_path / "eval/test_a/metrics.json").read_text())
+    assert metrics["decisions"]["normal_images_only"]["requested_rate"] == 0.3
 
 
 def test_an_interrupted_fit_begins_again(config, tmp_path, monkeypatch):
@@ -185,7 +193,8 @@ def test_a_signal_during_the_save_waits_for_it(config, tmp_path, monkeypatch, ca
             UserError,
             r"\['mean'\] is float32\[1, 16, 1\], the config needs float32\[16,",
         ),
-        ("nan", RunError, r"\['var'\] has NaN \(seed 0\)"),
+        ("nan", RunError, r"\['var'\] is not finite \(seed 0\)"),
+        ("inf", RunError, r"\['var'\] is not finite \(seed 0\)"),
     ],
 )
 def test_a_result_that_cannot_be_used_is_one_line(config, tmp_path, mistake, kind, words):

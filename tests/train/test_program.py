@@ -87,4 +87,4 @@ def test_a_stop_while_features_are_computed_keeps_what_is_there(config, split, m
         os.kill(os.getpid(), signal.SIGTERM)
         cached(config, [0], split, program)
     assert set(cached(config, [0], split, program)) == {"train"}
-    assert "parts are there" in capsys.readouterr().out
+    assert "parts are already there" in capsys.readouterr().out

@@ -30,7 +30,7 @@ class Scaled:
         return {"list": ["model"], "pattern": {"model": "other"}}.get(self.mistake, {"model": ".*"})
 
     def init_variables(self, key):
-        return {} if self.mistake == "no params" else {"params": {"scale": jnp.ones(())}}
+        return {} if self.mistake == "no params" else {"params": {"scale": jnp.zeros(())}}
 
     def losses(self, variables, batch, keys, *, train):
         if self.mistake == "fails":
@@ -43,12 +43,14 @@ class Scaled:
 
     def score(self, variables, images):
         error = ((variables["params"]["scale"] - 1) * images) ** 2
+        if self.mistake == "batch":
+            error = error / error.mean(keepdims=True)
         mse = error.mean((1, 2, 3))
         if self.mistake == "no scores":
             return None
         scores = object.__new__(Scores)  # the tests check types; a user's run does not
         scores.__dict__.update(
-            image=mse.mean() if self.mistake == "image" else mse,
+            image={"image": mse.mean(), "sum": 2 * mse}.get(self.mistake, mse),
             pixel=error if self.mistake == "pixel" else error.mean(-1),
             components={} if self.mistake == "components" else {"mse": mse},
             reconstructions={"reconstruction": mse} if self.mistake == "reconstruction" else {},
@@ -75,7 +77,7 @@ def test_a_right_model_passes(monkeypatch):
         ("no params", r"init_variables: returned a dict; return a mapping with 'params'"),
         ("list", r"networks: is a list; give a mapping"),
         ("pattern", r"networks\['model'\]: 'other' matches no parameter"),
-        ("fails", r"losses: raised RuntimeError: no such layer \(test_trial.py, line \d+\)\.$"),
+        ("fails", r"losses: raised RuntimeError: no such layer \(test_trial.py, line \d+\)\."),
         ("loss name", r"losses: returned losses of \['other'\].*\['model'\]"),
         ("loss shape", r"losses: loss 'model' is float32\[\] for 5 images; give \[B\]"),
         ("no aux", r"losses: returned a dict; return losses and a LossAux"),
@@ -83,6 +85,8 @@ def test_a_right_model_passes(monkeypatch):
         ("image", r"score: image is float32\[\] for 5 images; give \[B\]"),
         ("pixel", r"score: pixel is float32\[5, 8, 8, 1\] for 5 images; give \[B, H, W\]"),
         ("components", r"score: components has no 'mse', which score_weights names"),
+        ("sum", r"score: image is 0\.6\d+ where the sum .* is 0\.3\d+; return the sum"),
+        ("batch", r"score: image of an image changes with the other images of its batch"),
         ("reconstruction", r"score: reconstructions\['reconstruction'\] is float32\[5\]"),
     ],
 )

@@ -9,17 +9,12 @@ from jaxad.data.files.items import Item
 from jaxad.data.files.mask_pairs import NO_MASKS, masks_beside, separate_masks, with_masks
 from jaxad.data.files.mask_search import leave_out_masks, refuse_masks
 from jaxad.data.files.names import is_ground_truth, split_named
-from jaxad.data.files.places import TRUTH, check_flat, check_spellings, find_places
+from jaxad.data.files.places import LAYOUT, TRUTH, check_flat, check_spellings, find_places
 from jaxad.data.files.splitting import Splitting, draw_splits, with_val
 from jaxad.data.files.tree import find_files, find_folders
 from jaxad.data.files.unread import describe_content, none_of
 from jaxad.data.readers import dicom
 from jaxad.errors import UserError
-
-_LAYOUT = (
-    "expected train/good/, test/good/ and test/<any other name>/, optionally val/good/ and "
-    "ground_truth/<name>/, or a .csv file"
-)
 
 #: What to do with a mask among images.
 _REMEDIES: Mapping[Kind, str] = {
@@ -43,14 +38,14 @@ def read_folder(root: Path, kind: Kind, splitting: Splitting) -> dict[str, list[
             ones, or a mask lies among images.
     """
     if not root.is_dir():
-        raise UserError(f"config.data.root '{root}': no such folder; {_LAYOUT}.")
+        raise UserError(f"config.data.root '{root}': no such folder; {LAYOUT}.")
     has_train = any(split_named(path.name) == "train" for path in find_folders(root))
     if kind == "nifti" and not has_train and (splits := _read_flat(root, splitting)):
         return splits
-    places = find_places(root, FORMATS[kind].suffixes, _LAYOUT)
+    places = find_places(root, FORMATS[kind].suffixes)
     if "train" not in places:
         content = "" if _find_data(root, kind) else describe_content(root, kind)
-        raise UserError(f"config.data.root '{root}': has no folder train{content}; {_LAYOUT}.")
+        raise UserError(f"config.data.root '{root}': has no folder train{content}; {LAYOUT}.")
     splits = {
         name: _normal_items(root, places[name], kind, splitting)
         for name in ("train", "val")
@@ -70,7 +65,7 @@ def _read_flat(root: Path, splitting: Splitting) -> dict[str, list[Item]]:
     scans = [path for path in _find_data(root, "nifti") if path.parent == root]
     if not scans:
         return {}
-    check_flat(root, FORMATS["nifti"].suffixes, _LAYOUT)
+    check_flat(root, FORMATS["nifti"].suffixes)
     items = _with_masks_beside(root, _items(root, scans, splitting, label=0), "nifti")
     items = [dataclasses.replace(item, label=None) if item.mask else item for item in items]
     refuse_masks(scans, "nifti", root, _REMEDIES["nifti"])
@@ -156,7 +151,7 @@ def _normal_items(root: Path, split: Path, kind: Kind, splitting: Splitting) -> 
             )
     paths = _find_data(split, kind)
     if not paths:
-        raise UserError(f"{split}: {none_of(split, kind)}; {_LAYOUT}.")
+        raise UserError(f"{split}: {none_of(split, kind)}; {LAYOUT}.")
     return _with_masks_beside(split, _items(root, paths, splitting, label=0), kind)
 
 
@@ -177,5 +172,5 @@ def _test_items(root: Path, test: Path, kind: Kind, splitting: Splitting) -> lis
         splitting.check_class(folder)
         items += _items(root, paths, splitting, label=int(not splitting.is_normal(folder.name)))
     if not items:
-        raise UserError(f"{test}: {none_of(test, kind)}; {_LAYOUT}.")
+        raise UserError(f"{test}: {none_of(test, kind)}; {LAYOUT}.")
     return items

@@ -25,19 +25,12 @@ _ARRAYS = (".npy", ".mat", ".h5", ".hdf5", ".pkl", ".pt")
 
 @dataclasses.dataclass(frozen=True)
 class Formats:
-    """The formats of one kind of data.
+    """The formats of one kind of data."""
 
-    Attributes:
-        name: the name of the data, for messages.
-        suffixes: the suffixes of files that are read, in lower case.
-        others: suffixes of files that hold such data in a format that is not read.
-        target: the format to convert those to.
-    """
-
-    name: str
-    suffixes: tuple[str, ...]
-    others: tuple[str, ...]
-    target: str
+    name: str  # the name of the data, for messages
+    suffixes: tuple[str, ...]  # the suffixes of files that are read, in lower case
+    others: tuple[str, ...]  # suffixes of files that hold such data in a format that is not read
+    target: str  # the format to convert those to
 
 
 FORMATS: Mapping[Kind | Literal["npz"], Formats] = {

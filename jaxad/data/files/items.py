@@ -32,23 +32,15 @@ class Item:
 
     Bytes of file names that are not UTF-8 become text such as `\\xff` in an id or a group, so that
     every table, page and log can hold them.
-
-    Attributes:
-        id: name in the data set; a slice is named `<id>-<position>`.
-        group: the patient.
-        paths: the file, or the folder of a DICOM series; one per modality.
-        label: 1 = anomalous; None: the mask labels each slice.
-        mask: the file of the mask, if there is one.
-        normal_only: whether anomalous slices are left out, as in training data.
-        is_unnamed: whether the patient is unknown, so that `group` is the path of the file.
     """
 
-    id: str
-    group: str
-    paths: tuple[Path, ...]
-    label: int | None
-    mask: Path | None = None
-    normal_only: bool = False
+    id: str  # name in the data set; a slice is named `<id>-<position>`
+    group: str  # the patient
+    paths: tuple[Path, ...]  # the file, or the folder of a DICOM series; one per modality
+    label: int | None  # 1 = anomalous; None: the mask labels each slice
+    mask: Path | None = None  # the file of the mask, if there is one
+    normal_only: bool = False  # whether anomalous slices are left out, as in training data
+    #: whether the patient is unknown, so that `group` is the path of the file
     is_unnamed: bool = False
 
     def __post_init__(self) -> None:
@@ -58,53 +50,33 @@ class Item:
 
 @dataclasses.dataclass(frozen=True)
 class Reading:
-    """How items are read.
+    """How items are read."""
 
-    Attributes:
-        kind: the kind of the files.
-        preparation: how pixels become an image.
-        cutting: how volumes are cut.
-        on_error: `raise` an error for a bad file, or `skip` bad files and count them.
-        measure: whether to measure the range of values of images, which takes time; for scans it
-            is always measured.
-    """
-
-    kind: Kind
-    preparation: Preparation
-    cutting: Cutting
-    on_error: str = "raise"
+    kind: Kind  # the kind of the files
+    preparation: Preparation  # how pixels become an image
+    cutting: Cutting  # how volumes are cut
+    on_error: str = "raise"  # `raise` an error for a bad file, or `skip` bad files and count them
+    #: whether to measure the range of values of images, which takes time; for scans it is always
+    #: measured
     measure: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
 class Rows:
-    """The rows of a split that one item becomes.
-
-    Attributes:
-        item: the item.
-        images: [N, S, S, C], uint8 or uint16; N is 1 for an image, 0 for an item that is skipped.
-        labels: 1 = anomalous.
-        positions: slice numbers; None for images.
-        masks: 1 = anomalous; None if there is no mask.
-        size: the size of the file, such as `512x512`.
-        lowest: smallest value in the file; None if it was not measured.
-        highest: largest value in the file; None if it was not measured.
-        num_left_out: number of slices that were left out.
-        error: why the item was skipped; "" if it was not.
-        grid: the grid of a scan.
-    """
+    """The rows of a split that one item becomes."""
 
     item: Item
+    #: [N, S, S, C], uint8 or uint16; N is 1 for an image, 0 for an item that is skipped
     images: Shaped[np.ndarray, "n s s c"]
-    labels: Int[np.ndarray, " n"]
-    positions: Int[np.ndarray, " n"] | None = None
-    masks: UInt8[np.ndarray, "n s s"] | None = None
-    size: str = ""
-    lowest: float | None = None
-    highest: float | None = None
-    num_left_out: int = 0
-    error: str = ""
-    grid: Grid | None = None
+    labels: Int[np.ndarray, " n"]  # 1 = anomalous
+    positions: Int[np.ndarray, " n"] | None = None  # slice numbers; None for images
+    masks: UInt8[np.ndarray, "n s s"] | None = None  # 1 = anomalous; None if there is no mask
+    size: str = ""  # the size of the file, such as `512x512`
+    lowest: float | None = None  # smallest value in the file; None if it was not measured
+    highest: float | None = None  # largest value in the file; None if it was not measured
+    num_left_out: int = 0  # number of slices that were left out
+    error: str = ""  # why the item was skipped; "" if it was not
+    grid: Grid | None = None  # the grid of a scan
 
     @property
     def ids(self) -> tuple[str, ...]:

@@ -28,14 +28,11 @@ _EVEN = 0.3
 
 
 def is_label_map(values: Shaped[np.ndarray, "..."]) -> bool:
-    """Tells whether pixels are labels.
+    """Tells whether pixels [H, W], [H, W, 1] or [H, W, 3], or voxels [X, Y, Z], are labels.
 
     They are if there are few different values; if most neighbours are the same, not counting the
     background and saturated areas; or if nearly all pixels are black or white in even areas, as in
     masks that were blurred, resized or saved as JPEG.
-
-    Args:
-        values: pixels of an image, [H, W], [H, W, 1] or [H, W, 3], or voxels of a scan, [X, Y, Z].
     """
     values = values[tuple(slice(None, None, -(-size // _LONGEST) or 1) for size in values.shape)]
     if not values.size or values.dtype.kind not in "buif":

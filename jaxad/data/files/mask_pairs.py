@@ -52,10 +52,6 @@ def masks_beside(folder: Path) -> dict[Path, Path]:
 def mask_beside(path: Path, kind: Kind) -> Path | None:
     """Returns the mask beside a single normal scan; None if there is none.
 
-    Args:
-        path: the path of the image or scan.
-        kind: the kind of the file.
-
     Raises:
         UserError: an image has a mask, a scan has two, or a file may be the scan's mask, judging by
             its name.
@@ -88,11 +84,7 @@ def mask_beside(path: Path, kind: Kind) -> Path | None:
 def with_masks(items: Sequence[Item], kind: Kind, test: Path, truth: Path | None) -> list[Item]:
     """Returns the items of a test split with their masks, from `ground_truth/` or beside scans.
 
-    Args:
-        items: the items, in one folder per class.
-        kind: the kind of their files.
-        test: the folder that holds the folders of classes.
-        truth: the folder `ground_truth`, with the same folders in it; None if there is none.
+    `test` holds a folder for each class; `truth`, if there is one, has the same folders.
 
     Raises:
         UserError: an anomalous item has no mask while others have one, an item has two masks, or
@@ -135,11 +127,8 @@ def _masks_by_key(
 ) -> dict[tuple[Path, str], list[Path]]:
     """Returns the masks in `ground_truth/` by the key of the image that they mark.
 
-    Args:
-        truth: the folder.
-        kind: the kind of the images.
-        keys: the keys of the images. A mask marks the image with the same name if there is one,
-            otherwise the image whose name is the mask's without an ending such as `_mask`.
+    A mask marks the image with the same name if there is one (in `keys`), otherwise the image whose
+    name is the mask's without an ending such as `_mask`.
     """
     masks: dict[tuple[Path, str], list[Path]] = collections.defaultdict(list)
     for path in find_files(truth, FORMATS["image" if kind == "image" else "nifti"].suffixes):

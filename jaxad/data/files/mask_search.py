@@ -8,7 +8,7 @@ import operator
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal
 
 import numpy as np
 from tqdm import tqdm
@@ -29,18 +29,10 @@ _SAMPLE_SIZE = 20
 _Content = Literal["labels", "image", "blank", "unreadable"]
 
 _Look = Callable[[Path], _Content]
-_T = TypeVar("_T")
 
 
 def refuse_masks(paths: Sequence[Path], kind: Kind, root: Path, remedy: str) -> None:
-    """Raises a UserError that names the first mask among files that should be images.
-
-    Args:
-        paths: see `find_masks`.
-        kind: see `find_masks`.
-        root: see `find_masks`.
-        remedy: what to do with a mask, for the message.
-    """
+    """Raises a UserError that names the first mask that `find_masks` finds, and a remedy."""
     reasons = find_masks(paths, kind, root)
     if reasons:
         (first, reason), count = next(iter(reasons.items())), len(reasons) - 1
@@ -52,7 +44,7 @@ def refuse_masks(paths: Sequence[Path], kind: Kind, root: Path, remedy: str) -> 
 
 
 def leave_out_masks(paths: Sequence[Path], kind: Kind, root: Path) -> list[Path]:
-    """Returns the files that are not masks; logs how many are. For arguments see `find_masks`."""
+    """Returns the files that `find_masks` does not take for masks; logs how many it does."""
     reasons = find_masks(paths, kind, root)
     if reasons:
         first, reason = next(iter(reasons.items()))
@@ -64,24 +56,18 @@ def leave_out_masks(paths: Sequence[Path], kind: Kind, root: Path) -> list[Path]
 
 
 def find_masks(paths: Sequence[Path], kind: Kind, root: Path) -> dict[Path, str]:
-    """Finds the masks among files that were gathered as images, scans or DICOM series.
+    """Finds the masks among files that were gathered as images, scans or DICOM series (folders).
 
     A file is a mask by its name alone if it lies in `ground_truth/`, or if its name has a word for
     masks and the rest of the name is that of an image beside it. It is a mask if it holds a label
-    map and its name or that of a folder has a word for masks, or if it holds a label map and an
-    image beside it, which is not a label map, has the same name without some words.
+    map and its name or that of a folder below `root` has a word for masks, or if it holds a label
+    map and an image beside it, which is not a label map, has the same name without some words.
 
     A word that occurs in the names of all remaining files is ignored; if they hold label maps, a
     warning says so. Of many files with similar names a sample is read, and all of them if the
     sample is mixed.
 
-    Args:
-        paths: all files of a data set; for DICOM series, their folders.
-        kind: the kind of the files.
-        root: the folder that they were gathered in; only names of folders below it count.
-
-    Returns:
-        The masks in the order of `paths`, each with the reason, such as `it lies in masks/`.
+    Returns the masks in order, each with the reason, such as `it lies in masks/`.
     """
     describe = functools.cache(lambda folder: _describe(folder, kind, root))
     look = functools.cache(lambda path: _content(path, kind))
@@ -120,19 +106,12 @@ _Images = Mapping[tuple[str, ...], Sequence[Path]]
 
 @dataclasses.dataclass(frozen=True)
 class _Folder:
-    """What the search needs to know of a folder.
+    """What the search needs to know of a folder."""
 
-    Attributes:
-        truth: name of the `ground_truth` folder that it is or lies in; "" if there is none.
-        words: words for masks in the names of the folders from the root down to it.
-        pattern: its path below the root without numbers: the same for folders of many patients.
-        images: files in it that may be images.
-    """
-
-    truth: str
-    words: _Words
-    pattern: tuple[str, ...]
-    images: _Images
+    truth: str  # name of the `ground_truth` folder that it is or lies in; "" if there is none
+    words: _Words  # words for masks in the names of the folders from the root down to it
+    pattern: tuple[str, ...]  # path below the root without numbers: alike for many patients
+    images: _Images  # files in it that may be images
 
 
 def _describe(folder: Path, kind: Kind, root: Path) -> _Folder:
@@ -177,19 +156,12 @@ def _reason_by_name(path: Path, folder: _Folder) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class _Candidate:
-    """A file whose content decides whether it is a mask.
-
-    Attributes:
-        path: the path of the file.
-        key: the same for files of a folder that are named alike.
-        reason: why its content is looked at, for messages.
-        beside: images of nearly the same name; empty if the name has a word for masks.
-    """
+    """A file whose content decides whether it is a mask."""
 
     path: Path
-    key: tuple[str, ...]
-    reason: str
-    beside: tuple[Path, ...] = ()
+    key: tuple[str, ...]  # the same for files of a folder that are named alike
+    reason: str  # why its content is looked at, for messages
+    beside: tuple[Path, ...] = ()  # images of nearly the same name, if names have no word for masks
 
 
 def _candidate(path: Path, mask_words: _Words, folder: _Folder) -> _Candidate | None:
@@ -250,7 +222,7 @@ def _content_beside(candidate: _Candidate, look: _Look) -> _Content:
     return "labels" if any(look(image) == "image" for image in candidate.beside) else "image"
 
 
-def _sample(items: Sequence[_T]) -> list[_T]:
+def _sample(items: Sequence[Any]) -> list[Any]:
     """Returns items at even distances, all of them if they are few."""
     indices = np.linspace(0, len(items) - 1, min(_SAMPLE_SIZE, len(items))).astype(int)
     return [items[index] for index in indices]

@@ -29,14 +29,7 @@ def check_labels(
     labels: Shaped[np.ndarray, " n"],
     is_marked: Bool[np.ndarray, " n"],
 ) -> None:
-    """Raises a DataError if masks contradict labels.
-
-    Args:
-        source: where the masks come from, for the message.
-        ids: the ids of the images.
-        labels: 1 = anomalous.
-        is_marked: whether the mask of each image marks a pixel.
-    """
+    """Raises a DataError unless masks mark pixels of exactly those images whose label is 1."""
     normal = [*itertools.compress(ids, (labels == 0) & is_marked)]
     empty = [*itertools.compress(ids, (labels == 1) & ~is_marked)]
     parts = []
@@ -61,31 +54,20 @@ def list_ids(ids: Sequence[str]) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class _Coverage:
-    """What one mask covers of its image.
+    """What one mask covers of its image."""
 
-    Attributes:
-        share: the share of the image that is marked.
-        is_whole: whether it covers the whole image.
-        is_inverted: whether it covers the rim and most of the inside, but not all.
-        is_background: whether it covers the pixels that are 0 and no others.
-        is_foreground: whether it covers the pixels that are not 0 and no others.
-    """
-
-    share: float
+    share: float  # of the image
     is_whole: bool
-    is_inverted: bool
-    is_background: bool
-    is_foreground: bool
+    is_inverted: bool  # it covers the rim and most of the inside, but not all
+    is_background: bool  # it covers the pixels that are 0 and no others
+    is_foreground: bool  # it covers the pixels that are not 0 and no others
 
 
 def check_coverage(split: Split, source: str) -> str:
     """Returns a note on what the masks of a split have in common that no lesions have; "" if none.
 
     A single lesion may be large, but an area that most masks of a split share is not a lesion.
-
-    Args:
-        split: its images lie in a frame of 0 if they were padded to squares.
-        source: where the data come from, for messages.
+    Pixels that are 0 count as background: images that were padded to squares have a frame of them.
 
     Raises:
         UserError: at least half of the masks cover the background.
@@ -108,8 +90,7 @@ def check_coverage(split: Split, source: str) -> str:
         raise UserError(
             f"{source}: {sum(is_wrong):,} {of} cover the background, such as that of '{first}', so "
             "they seem to be inverted; a mask must not be 0 where its image is anomalous: invert "
-            "them, or "
-            "remove all masks."
+            "them, or remove all masks."
         )
     num_foreground = sum(coverage.is_foreground for coverage in coverages)
     if num_foreground >= half:

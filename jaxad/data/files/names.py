@@ -21,6 +21,11 @@ _SUFFIXES = sorted(
     reverse=True,
 )
 
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
 #: Names of folders, and values of a table's column `split`, with the split that they mean.
 _SPLITS = {
     "train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test",
@@ -36,25 +41,20 @@ _NEARLY_SPLITS = {
 NORMAL_WORDS = ("good", "normal")
 
 #: Names that suggest normal images but are not accepted as such.
-_NEARLY_NORMAL = frozenset(
-    (
-        "good", "goods", "normal", "normals", "healthy", "negative", "negatives", "control",
-        "controls", "ok", "okay", "clean", "intact", "no", "non", "none", "cn", "hc", "nc",
-    )
-)  # fmt: skip
+_NEARLY_NORMAL = _words(
+    "good goods normal normals healthy negative negatives control controls ok okay clean intact no "
+    "non none cn hc nc"
+)
 
 #: Words that suggest normal images anywhere in a name, unless a negation precedes them.
-_NORMAL_ANYWHERE = frozenset(("normal", "normals", "healthy"))
-_NEGATIONS = frozenset(("no", "not", "non", "ab", "un", "without"))
+_NORMAL_ANYWHERE = _words("normal normals healthy")
+_NEGATIONS = _words("no not non ab un without")
 
 #: Words that, after `no` or `non`, do not make a name normal: `non_small_cell` is a disease.
-_NOT_NEGATED = frozenset(
-    (
-        *_NORMAL_ANYWHERE, "good", "ok", "okay", "clean", "intact", "small", "hodgkin", "hodgkins",
-        "alcoholic", "specific", "union", "proliferative", "ischemic", "ischaemic", "exudative",
-        "displaced", "obstructive", "functioning", "functional", "mass",
-    )
-)  # fmt: skip
+_NOT_NEGATED = _NORMAL_ANYWHERE | _words(
+    "good ok okay clean intact small hodgkin hodgkins alcoholic specific union proliferative "
+    "ischemic ischaemic exudative displaced obstructive functioning functional mass"
+)
 
 #: Negated anomalies that are written as one word.
 _NO_ANOMALY = re.compile(
@@ -65,12 +65,10 @@ _NO_ANOMALY = re.compile(
 )
 
 #: Words that add nothing to the name of a class.
-_FILLERS = frozenset(
-    (
-        "image", "images", "img", "imgs", "case", "cases", "scan", "scans", "sample", "samples",
-        "slice", "slices", "patient", "patients", "subject", "subjects", "class", "data", "set",
-    )
-)  # fmt: skip
+_FILLERS = _words(
+    "image images img imgs case cases scan scans sample samples slice slices patient patients "
+    "subject subjects class data set"
+)
 
 #: Other words for columns and arrays, which messages translate.
 _SYNONYMS = {
@@ -81,25 +79,19 @@ _SYNONYMS = {
 _GROUND_TRUTH = "groundtruth"
 
 #: Words for masks. So are words that end in one of `_MASK_SUFFIXES`, except `_NO_MASK_WORDS`.
-_MASK_WORDS = frozenset(
-    (
-        "mask", "masks", "seg", "segs", "segm", "segmentation", "segmentations", "dseg", "probseg",
-        "aseg", "aparc", "parcellation", "gt", "gts", "truth", "groundtruth", "label", "labels",
-        "labelmap", "labelmaps", "annotation", "annotations", "annot", "annots", "anno", "annos",
-        "msk", "msks", "lbl", "lbls",
-    )
-)  # fmt: skip
+_MASK_WORDS = _words(
+    "mask masks seg segs segm segmentation segmentations dseg probseg aseg aparc parcellation gt "
+    "gts truth groundtruth label labels labelmap labelmaps annotation annotations annot annots "
+    "anno annos msk msks lbl lbls"
+)
 _MASK_SUFFIXES = ("mask", "masks", "seg", "segs", "parc")
-_NO_MASK_WORDS = frozenset(("unmask", "unmasks", "damask", "damasks"))
+_NO_MASK_WORDS = _words("unmask unmasks damask damasks")
 
 #: Words that name a mask in some data sets and an image in others.
-_AMBIGUOUS_WORDS = frozenset(
-    (
-        "lesion", "lesions", "roi", "rois", "contour", "contours", "outline", "outlines",
-        "outlined", "vessel", "vessels", "ribbon", "superpixel", "superpixels", "annotated",
-        "manual", "binary", "bin",
-    )
-)  # fmt: skip
+_AMBIGUOUS_WORDS = _words(
+    "lesion lesions roi rois contour contours outline outlines outlined vessel vessels ribbon "
+    "superpixel superpixels annotated manual binary bin"
+)
 
 #: The end of a mask's name: a word for masks, optionally with a number.
 _MASK_ENDING = re.compile(
@@ -162,13 +154,9 @@ def words_of(name: str) -> tuple[str, ...]:
 def spelling_of(
     given: Iterable[str], known: Sequence[str], source: str, noun: str
 ) -> dict[str, str]:
-    """Returns how known names are spelt among the names of a table's columns or a file's arrays.
+    """Returns how `known` names, in lower case, are spelt in a table's columns or a file's arrays.
 
-    Args:
-        given: the names, in any letter case.
-        known: the names that may occur, in lower case.
-        source: where the data come from, for messages.
-        noun: `column` or `array`, for messages.
+    `noun`, `column` or `array`, is for messages.
 
     Raises:
         UserError: a name is not known, or two are the same.
@@ -269,10 +257,13 @@ def mask_words(name: str) -> list[str]:
 
 
 def images_of_mask(name: str) -> frozenset[tuple[str, ...]]:
-    """Returns the words that an image's name may have, given the name of its mask without suffix.
+    """Returns the possible names of a mask's image, as words; `()` for an image of any name.
 
-    Those are the name's words without all of its mask words, without the last, and without the
-    first. `mask_2` may mark image `2`, and `mask` any image: its other words are `()`.
+    They are the mask's name without all its mask words, without the last one, and without the first
+    one: `mask_2` may mark image `2`, and `mask` any image.
+
+    Args:
+        name: name of the mask, without suffix.
     """
     words = words_of(name)
     strong = [index for index, word in enumerate(words) if _is_mask_word(word)]

@@ -13,12 +13,10 @@ from jaxad.storage.paths import expand
 
 
 def check_apart(path: Path, root: str, *, is_npz: bool) -> None:
-    """Checks that normal images of another site are not a run's own data.
+    """Checks that the normal images at a path are not a run's own data.
 
-    Args:
-        path: folder, file or table of the normal images.
-        root: folder, file or table of the run's data, as its config names it.
-        is_npz: whether the run's data are only the `.npz` files in `root`.
+    The run's data are at `root`, as its config names it; with `is_npz`, they are only the `.npz`
+    files there.
 
     Raises:
         UserError: the path lies in the run's data, holds them, or lists a file of theirs.
@@ -57,12 +55,7 @@ def _first_below(paths: Iterable[Path], folders: Collection[Path]) -> Path | Non
 
 
 def check_one_class(root: Path, paths: Sequence[Path], splitting: Splitting) -> None:
-    """Checks that names of folders do not separate files into normal ones and others.
-
-    Args:
-        root: the folder that should hold normal images only.
-        paths: the files below it, or the folders of DICOM series.
-        splitting: says which names are normal.
+    """Checks that names of folders do not divide files or DICOM series into normal and other ones.
 
     Raises:
         UserError: some files lie in a folder whose name says that they are normal, and some do not.
@@ -94,15 +87,7 @@ def _shortest(folder: Path, others: Sequence[Path]) -> str:
 
 
 def refuse_named_masks(masks: Sequence[Path], name: str) -> None:
-    """Refuses masks of scans for a data set whose names do not tell which scan a mask marks.
-
-    Args:
-        masks: files that are named like masks.
-        name: the name of the data set.
-
-    Raises:
-        UserError: there is a mask.
-    """
+    """Raises a UserError for masks of scans: names in this data set do not tell what they mark."""
     if masks:
         more = f" (and {len(masks) - 1:,} more)" if len(masks) > 1 else ""
         raise UserError(

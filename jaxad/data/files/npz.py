@@ -69,16 +69,13 @@ def npz_readers(root: Path) -> Mapping[str, Callable[[], Split]]:
 
 
 def read_npz(path: Path, needed: Sequence[str], *, is_labelled: bool = True) -> Split:
-    """Reads the split in a file; see `npz_readers`.
+    """Reads the split in a file, which must have the `needed` arrays besides `image`.
 
-    Args:
-        path: the path of the file.
-        needed: arrays that the file must have besides `image`.
-        is_labelled: whether labels and masks are used; otherwise all images are normal.
+    For the arrays see `npz_readers`. Unless `is_labelled`, labels and masks are ignored: all images
+    are normal.
 
     Raises:
-        UserError: the file cannot be read, an array is missing, unknown or of the wrong kind, or
-            masks contradict labels.
+        UserError: it cannot be read, lacks an array, has a wrong one, or masks contradict labels.
     """
     loaded = _load(path)
     spelling = names.spelling_of(loaded, _ARRAYS, str(path), "array")
@@ -153,11 +150,7 @@ def _load(path: Path) -> dict[str, np.ndarray]:
 
 
 def _to_names(array: Shaped[np.ndarray, " n"], name: str, path: Path) -> tuple[str, ...]:
-    """Returns names as text: 7, 7.0, "7" and b"7" are the same.
-
-    Raises:
-        UserError: a name is missing, or the array holds neither text nor numbers.
-    """
+    """Returns names as text: 7, 7.0, "7" and b"7" are the same; refuses missing names."""
     if array.dtype.kind not in "biufSUMm":
         raise UserError(f"{path}: '{name}' is {array.dtype}; give text or whole numbers.")
     texts = tuple(_to_text(value) for value in array.tolist())
@@ -193,8 +186,7 @@ def _check_masks(
     if masks.shape != shape:
         raise UserError(
             f"{source} has shape {masks.shape}, but the images need {shape}; give a mask of its "
-            "size "
-            "for every image."
+            "size for every image."
         )
     masks = native(masks, source)
     try:

@@ -10,20 +10,21 @@ from jaxad.errors import UserError
 
 logger = logging.getLogger(__name__)
 
+#: The expected layout, for messages.
+LAYOUT = (
+    "expected train/good/, test/good/ and test/<any other name>/, optionally val/good/ and "
+    "ground_truth/<name>/, or a .csv file"
+)
+
 #: The meaning of the folder of masks; those of other folders are names of splits.
 TRUTH = "ground_truth"
 
 
-def find_places(root: Path, suffixes: Sequence[str], layout: str) -> dict[str, Path]:
+def find_places(root: Path, suffixes: Sequence[str]) -> dict[str, Path]:
     """Returns the folders `train`, `val`, `test` and `ground_truth` of a root, if they exist.
 
     Letter case does not count; `valid` and `validation` mean `val`, and `ground truth` and
     `GroundTruth` mean `ground_truth`. Other folders are logged if there is a folder `train`.
-
-    Args:
-        root: the root of the data set.
-        suffixes: the suffixes of its files.
-        layout: the expected layout, for messages.
 
     Raises:
         UserError: two folders have one meaning, or a folder that holds files is named similarly to
@@ -48,11 +49,11 @@ def find_places(root: Path, suffixes: Sequence[str], layout: str) -> dict[str, P
         suggested = _suggested_meaning(folder.name)
         if suggested in missing and find_files(folder, suffixes):
             raise UserError(
-                f"config.data.root '{root}': has no folder {suggested}; {layout}. There is "
+                f"config.data.root '{root}': has no folder {suggested}; {LAYOUT}. There is "
                 f"'{folder.name}': rename it to {suggested}, or move it away."
             )
     if "train" in places:
-        _report(root, others, layout)
+        _report(root, others)
     return places
 
 
@@ -71,13 +72,8 @@ def _suggested_meaning(name: str) -> str:
     return names.split_suggested(name) or (TRUTH if names.has_mask_word(name) else "")
 
 
-def check_flat(root: Path, suffixes: Sequence[str], layout: str) -> None:
-    """Checks the folders of a root that holds scans itself: none of the folders is read.
-
-    Args:
-        root: see `find_places`.
-        suffixes: see `find_places`.
-        layout: see `find_places`.
+def check_flat(root: Path, suffixes: Sequence[str]) -> None:
+    """Logs the folders of a root that holds scans itself: none of the folders is read.
 
     Raises:
         UserError: a folder that holds files has the name of a split or of masks.
@@ -88,26 +84,24 @@ def check_flat(root: Path, suffixes: Sequence[str], layout: str) -> None:
             raise UserError(
                 f"config.data.root '{root}': holds scans and the folder '{folder.name}', which "
                 "would be ignored; put masks beside their scans (<scan>_mask.nii.gz), or all scans "
-                f"into folders; {layout}."
+                f"into folders; {LAYOUT}."
             )
-    _report(root, folders, layout)
+    _report(root, folders)
 
 
-def _report(root: Path, ignored: Sequence[Path], layout: str) -> None:
+def _report(root: Path, ignored: Sequence[Path]) -> None:
     counts = {folder.name: len(find_files(folder, ("",))) for folder in ignored}
     if counts:
         listed = ", ".join(
             f"'{name}' ({count:,} file{'s' * (count != 1)})" for name, count in counts.items()
         )
-        logger.warning(f"warning: config.data.root '{root}': ignored {listed}; {layout}.")
+        logger.warning(f"warning: config.data.root '{root}': ignored {listed}; {LAYOUT}.")
 
 
 def check_spellings(folder: Path, words: Sequence[str]) -> None:
-    """Raises a UserError if two folders are spellings of one word, such as `Good` and `good`.
+    """Raises a UserError if two folders are spellings of one of the words: `Good` and `good`.
 
-    Args:
-        folder: the folder whose subfolders are checked.
-        words: the words that have a meaning; spellings that are listed may exist side by side.
+    Spellings that are both among the words may exist side by side.
     """
     folded_words = set(map(names.folded, words))
     first: dict[str, str] = {}

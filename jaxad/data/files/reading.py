@@ -32,19 +32,11 @@ _NUM_LISTED = 5
 def read_items(
     items: Sequence[Item], reading: Reading, progress: str, shared: np.memmap | None = None
 ) -> Iterator[Rows]:
-    """Yields what each item becomes, in order, read in parallel.
+    """Yields what each item becomes, in order, read in parallel; see `read_item` for bad items.
 
-    With `reading.on_error="skip"`, a bad item has no images and an `error`.
-
-    Args:
-        items: what to read.
-        reading: how to read it.
-        progress: label of the progress bar; "": no bar.
-        shared: [N, S, S, C], an array that processes share; the image of an item, if it is of the
-            array's type, is written to its row, and the item's `images` are a view of that row.
-
-    Raises:
-        DataError: a file cannot be used, and `on_error` is `raise`.
+    The progress bar has the label `progress`; "" for no bar. With `shared`, [N, S, S, C], an array
+    that processes share, the image of an item, if it is of the array's type, is written to its row,
+    and the item's `images` are a view of that row.
     """
     few, size = _are_few(items, reading), 1
     if reading.kind == "image" and not few:
@@ -106,7 +98,7 @@ def _keep_freed_memory() -> None:
 
 
 class FilesSummary:
-    """Collects what is reported of the files of a split, item by item."""
+    """Collects the facts about the files of a split, item by item."""
 
     def __init__(self) -> None:
         self._errors: list[str] = []
@@ -134,12 +126,7 @@ class FilesSummary:
 
 
 def read_split(items: Sequence[Item], reading: Reading, name: str) -> Split:
-    """Reads items as a split.
-
-    Args:
-        items: the items, in the order of the split.
-        reading: how to read them.
-        name: the name of the split, for messages.
+    """Reads items as a split, in their order.
 
     Raises:
         DataError: a file cannot be used, and `on_error` is `raise`.

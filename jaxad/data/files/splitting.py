@@ -20,21 +20,15 @@ SEVERAL_UNDER_ONE_NAME = (
 
 @dataclasses.dataclass(frozen=True)
 class Splitting:
-    """How files are assigned to patients, classes and splits; see `config.data`.
+    """How files are assigned to patients, classes and splits; see `config.data`."""
 
-    Attributes:
-        val_share: share of the patients in `train` that moves to `val`.
-        test_share: share of the patients without an anomaly that moves to `test`.
-        seed: the seed of the draw.
-        group_pattern: a regular expression that finds the patient in a file's path below the root
-            (its first group, if it has one); "": every file is its own patient.
-        normal_classes: names of folders or labels that are normal; empty: `NORMAL_WORDS`.
-    """
-
-    val_share: float = 0.1
-    test_share: float = 0.2
-    seed: int = 0
+    val_share: float = 0.1  # share of the patients in `train` that moves to `val`
+    test_share: float = 0.2  # share of the patients without an anomaly that moves to `test`
+    seed: int = 0  # the seed of the draw
+    #: a regular expression that finds the patient in a file's path below the root (its first group,
+    #: if it has one); "": every file is its own patient
     group_pattern: str = ""
+    #: names of folders or labels that are normal; empty: `NORMAL_WORDS`
     normal_classes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -43,18 +37,19 @@ class Splitting:
         except re.error as error:
             raise UserError(
                 f"config.data.group_pattern: '{self.group_pattern}' is not a valid regular "
-                "expression "
-                f"({error})."
+                f"expression ({error})."
             ) from error
 
-    def group_of(self, place: str) -> str:
-        """Returns the patient of a file by its path below the root.
+    def patient_of(self, path: Path, place: str) -> str:
+        """Returns the patient of a file, or of a DICOM series whose files name one.
+
+        Without a pattern or a name, a file at `place` below the root is its own patient.
 
         Raises:
-            UserError: the pattern does not match the path.
+            UserError: the pattern does not match the place.
         """
         if not self.group_pattern:
-            return place
+            return (dicom.patient_of(path) if path.is_dir() else "") or place
         match = re.search(self.group_pattern, place)
         if match is None:
             raise UserError(
@@ -62,15 +57,6 @@ class Splitting:
                 "change it so that every file has one."
             )
         return match[1] if match.re.groups and match[1] is not None else match[0]
-
-    def patient_of(self, path: Path, place: str) -> str:
-        """Returns the patient of a file, or of a DICOM series whose files name one.
-
-        Raises:
-            UserError: see `group_of`.
-        """
-        patient_id = dicom.patient_of(path) if path.is_dir() and not self.group_pattern else ""
-        return patient_id or self.group_of(place)
 
     @property
     def normal_words(self) -> tuple[str, ...]:
@@ -97,12 +83,9 @@ class Splitting:
 
 
 def pick(keys: Iterable[str], shares: Sequence[float], seed: int) -> list[set[str]]:
-    """Draws disjoint subsets of names that depend on the names and the seed, not on their order.
+    """Draws disjoint subsets of names, whose sizes are shares of all names.
 
-    Args:
-        keys: names.
-        shares: size of each subset as a share of all names.
-        seed: the seed of the draw.
+    The draw depends on the names and the seed, not on their order.
 
     Returns:
         A set per share, with at least one name if the share is above 0 and names are left, and

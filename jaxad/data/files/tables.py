@@ -33,7 +33,7 @@ def read_table(table: Path, kind: Kind, splitting: Splitting) -> dict[str, list[
     for name, item in rows:
         splits.setdefault(name, []).append(item)
     if "train" not in splits:
-        raise UserError(f"{table}: no row has split 'train'; only normal images belong there.")
+        raise UserError(f"{table}: no row has split 'train'; add normal images with this split.")
     return splits if "val" in splits else with_val(splits, splitting)
 
 

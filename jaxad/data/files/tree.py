@@ -1,4 +1,7 @@
-"""Files and folders below a folder, in a fixed order, without hidden ones."""
+"""Files and folders below a folder, in a fixed order, without hidden ones.
+
+A folder that cannot be read is a UserError, and so are links that form a loop.
+"""
 
 import errno
 import hashlib
@@ -21,23 +24,13 @@ def check_not_hidden(path: Path) -> None:
 
 
 def find_files(folder: Path, suffixes: Sequence[str]) -> list[Path]:
-    """Returns the files below a folder whose names end with a suffix, sorted by path.
-
-    Links are followed; hidden files and folders are ignored.
-
-    Raises:
-        UserError: the folder cannot be read, or links form a loop.
-    """
+    """Returns the files below a folder whose names end with a suffix, sorted; follows links."""
     paths = [path for path in _walk(folder, ()) if path.name.lower().endswith(tuple(suffixes))]
     return sorted(paths, key=lambda path: path.relative_to(folder).parts)
 
 
 def files_in(folder: Path, suffixes: str | tuple[str, ...]) -> list[Path]:
-    """Returns the files directly in a folder that end with a suffix, sorted; no hidden ones.
-
-    Raises:
-        UserError: the folder cannot be read.
-    """
+    """Returns the files directly in a folder that end with a suffix, sorted."""
     return [
         path
         for path in _entries(folder)
@@ -46,11 +39,7 @@ def files_in(folder: Path, suffixes: str | tuple[str, ...]) -> list[Path]:
 
 
 def find_folders(folder: Path) -> list[Path]:
-    """Returns the folders directly in a folder, sorted; no hidden ones.
-
-    Raises:
-        UserError: the folder cannot be read.
-    """
+    """Returns the folders directly in a folder, sorted."""
     try:
         return [path for path in _entries(folder) if path.is_dir()]
     except OSError as error:

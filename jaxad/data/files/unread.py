@@ -28,22 +28,16 @@ _DOUBLE = tuple(
 
 @dataclasses.dataclass(frozen=True)
 class Unread:
-    """The files of a folder that are not read.
+    """The files of a folder that are not read."""
 
-    Attributes:
-        folder: the folder that holds them.
-        counts: the number of files by suffix: suffixes in `others` first, then by frequency.
-        first: the path of one of them below the folder, in one of the formats of `others` if there
-            is such a file.
-        others: suffixes of formats that hold such data but are not read.
-        target: the format to convert those to.
-    """
-
-    folder: Path
+    folder: Path  # the folder that holds them
+    #: the number of files by suffix: suffixes in `others` first, then by frequency
     counts: Mapping[str, int]
+    #: the path of one of them below the folder, in one of the formats of `others` if there is such
+    #: a file
     first: str
-    others: tuple[str, ...]
-    target: str
+    others: tuple[str, ...]  # suffixes of formats that hold such data but are not read
+    target: str  # the format to convert those to
 
     def __bool__(self) -> bool:
         return bool(self.counts)
@@ -76,17 +70,8 @@ def find_unread(
 ) -> Unread:
     """Finds the files below a folder (for `npz`, directly in it) that are not read.
 
-    Hidden files do not count.
-
-    Args:
-        folder: where to look.
-        kind: the kind of the files that are read.
-        used: files that are read, and folders whose DICOM files are.
-        passed_over: folders directly below whose files are not counted, as they are reported as a
-            whole.
-
-    Raises:
-        UserError: the folder cannot be read.
+    Hidden files do not count, nor DICOM files in a folder that is `used`. Folders in `passed_over`,
+    directly below, are left out, as they are reported as a whole.
     """
     used_paths, ignored = set(used), set(passed_over)
     unread = [
@@ -111,15 +96,7 @@ def find_unread(
 
 
 def tell_unread(unread: Unread, *, is_strict: bool) -> None:
-    """Logs which files are not read.
-
-    Args:
-        unread: the files.
-        is_strict: whether data in other formats are an error.
-
-    Raises:
-        DataError: `is_strict`, and some files hold data in another format.
-    """
+    """Logs which files are not read; if `is_strict`, data in other formats are a DataError."""
     if unread.others and is_strict:
         raise DataError(
             f"{unread}; {unread.remedy} and remove the originals, or leave them out with "

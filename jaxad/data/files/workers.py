@@ -25,9 +25,7 @@ _MEMORY = Path("/dev/shm")
 def parallel(num_workers: int | None = None, *, few: bool = False) -> Iterator[joblib.Parallel]:
     """Yields joblib workers that return a generator of results in the order of the tasks.
 
-    Args:
-        num_workers: number of workers; None: one per core.
-        few: whether the tasks take less time than starting processes, so that threads do them.
+    With `few`, threads do the tasks, which take less time than starting processes.
     """
     can_share = can_start_processes()
     count = (num_workers or joblib.cpu_count()) if can_share else 1  # threads need semaphores, too

@@ -8,20 +8,13 @@ from jaxad.runtime.cpu_tensorflow import tensorflow
 
 @dataclasses.dataclass(frozen=True)
 class Augmentation:
-    """Settings of the augmentation, as in `config.data.augment`; zero turns a part off.
+    """Settings of the augmentation, as in `config.data.augment`; zero turns a part off."""
 
-    Attributes:
-        mirror: whether to flip half of the images left-right.
-        rotation: standard deviation of the rotation about the centre, degrees.
-        scale: standard deviation of the logarithm of the magnification about the centre.
-        brightness: standard deviation of the logarithm of a factor on intensities.
-        noise: standard deviation of additive Gaussian noise on pixels that are not background.
-    """
-
-    mirror: bool = False
-    rotation: float = 0.0
-    scale: float = 0.0
-    brightness: float = 0.0
+    mirror: bool = False  # whether to flip half of the images left-right
+    rotation: float = 0.0  # standard deviation of the rotation about the centre, degrees
+    scale: float = 0.0  # standard deviation of the logarithm of the magnification about the centre
+    brightness: float = 0.0  # standard deviation of the logarithm of a factor on intensities
+    #: standard deviation of additive Gaussian noise on pixels that are not background
     noise: float = 0.0
 
     @property

@@ -38,11 +38,6 @@ def local_rows(batch_size: int, process_index: int, process_count: int) -> np.nd
     return np.arange(process_index * size, (process_index + 1) * size, dtype=np.int32)
 
 
-def steps_per_epoch(num_examples: int, batch_size: int) -> float:
-    """Returns the number of steps in an epoch, in general a fraction."""
-    return num_examples / batch_size
-
-
 def train_batches(
     split: Split,
     *,
@@ -57,16 +52,8 @@ def train_batches(
 ) -> Iterator[HostBatch]:
     """Yields this process's rows of the training batches `start_step` to `stop_step - 1`.
 
-    Args:
-        split: training examples.
-        batch_size: size B of the global batch.
-        seed: seed of the order and of the augmentation.
-        augmentation: settings of the augmentation.
-        start_step: first step, 0-based.
-        stop_step: one past the last step.
-        features: features of every example without augmentation, [N, ...]; None for no features.
-        process_index: index of this process.
-        process_count: number of processes.
+    `batch_size` is the size B of the global batch, and `seed` decides on the order and the
+    augmentation. `features` [N, ...] come from the examples without augmentation.
 
     Yields:
         `image` float32 [b, H, W, C] in [0, 1], `label` int32 [b], `_valid` bool [b] (all true),
@@ -132,14 +119,8 @@ def eval_batches(
     """Yields this process's rows of batches that hold every example once, in order.
 
     The last batch is padded with `_valid` false: all batches have one shape, all processes have the
-    same number of batches, and no example is dropped or counted twice.
-
-    Args:
-        images: uint8, uint16 or float in [0, 1], [N, H, W, C].
-        arrays: further arrays [N, ...] to batch.
-        batch_size: size B of the global batch.
-        process_index: index of this process.
-        process_count: number of processes.
+    same number of batches, and no example is dropped or counted twice. The images are uint8, uint16
+    or float in [0, 1], [N, H, W, C], and B is the size of the global batch.
 
     Yields:
         `image` float32 [b, H, W, C] in [0, 1], each of `arrays`, `_valid` bool [b] and `_index`

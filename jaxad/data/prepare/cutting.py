@@ -26,24 +26,17 @@ _PLANES = {"axial": (2, 1, 0), "coronal": (1, 2, 0), "sagittal": (0, 2, 1)}
 
 @dataclasses.dataclass(frozen=True)
 class Cutting:
-    """How a volume is cut; see `config.data.volume`.
+    """How a volume is cut; see `config.data.volume`."""
 
-    Attributes:
-        plane: `axial`, `coronal` or `sagittal`.
-        slices: start, stop and optionally step, as in Python; empty: all.
-        spacing: distance between slices in mm; 0: that of the file.
-        field_of_view: side of a slice in mm, around the middle of the scan; 0: the whole plane,
-            made square as `config.data.preprocess.square` says.
-        min_foreground: slices with a smaller share of foreground are left out.
-        min_lesion_pixels: with a mask, a slice is anomalous if it shows more anomalous pixels than
-            this before resizing, normal if its plane has none, and left out otherwise.
-    """
-
-    plane: str = "axial"
-    slices: tuple[int, ...] = ()
-    spacing: float = 0.0
+    plane: str = "axial"  # `axial`, `coronal` or `sagittal`
+    slices: tuple[int, ...] = ()  # start, stop and optionally step, as in Python; empty: all
+    spacing: float = 0.0  # distance between slices in mm; 0: that of the file
+    #: side of a slice in mm, around the middle of the scan; 0: the whole plane, made square as
+    #: `config.data.preprocess.square` says
     field_of_view: float = 0.0
-    min_foreground: float = 0.02
+    min_foreground: float = 0.02  # slices with a smaller share of foreground are left out
+    #: with a mask, a slice is anomalous if it shows more anomalous pixels than this before
+    #: resizing, normal if its plane has none, and left out otherwise
     min_lesion_pixels: int = 10
 
     def __post_init__(self) -> None:
@@ -60,34 +53,22 @@ class Cutting:
 
 @dataclasses.dataclass(frozen=True)
 class Slices:
-    """The slices of one scan, ordered by position.
+    """The slices of one scan, ordered by position."""
 
-    Attributes:
-        images: [N, S, S, C].
-        positions: slice numbers in the (resampled) scan, int32 [N].
-        labels: 1 = anomalous, int32 [N]; None without a mask.
-        masks: 1 = anomalous; None without a mask.
-        num_left_out: slices in range with too little foreground or too small an anomaly.
-    """
-
-    images: UInt16[np.ndarray, "n s s c"] | UInt8[np.ndarray, "n s s c"]
-    positions: Int[np.ndarray, " n"]
-    labels: Int[np.ndarray, " n"] | None
-    masks: UInt8[np.ndarray, "n s s"] | None
-    num_left_out: int
+    images: UInt16[np.ndarray, "n s s c"] | UInt8[np.ndarray, "n s s c"]  # [N, S, S, C]
+    positions: Int[np.ndarray, " n"]  # slice numbers in the (resampled) scan, int32 [N]
+    labels: Int[np.ndarray, " n"] | None  # 1 = anomalous, int32 [N]; None without a mask
+    masks: UInt8[np.ndarray, "n s s"] | None  # 1 = anomalous; None without a mask
+    num_left_out: int  # slices in range with too little foreground or too small an anomaly
 
 
 def cut(
     volumes: list[Volume], mask: Volume | None, settings: Preparation, cutting: Cutting
 ) -> Slices:
-    """Cuts a scan into slices.
+    """Cuts a scan into slices; `auto` in the settings means what it means for volumes.
 
-    Args:
-        volumes: the modalities of the scan, one per channel. Each is normalised as a whole, so
-            that a slice that is darker than others stays so.
-        mask: not 0 = anomalous.
-        settings: how to prepare slices; `auto` means what it means for volumes.
-        cutting: which slices to cut.
+    The volumes are the modalities of the scan, one per channel. Each is normalised as a whole, so
+    that a slice that is darker than others stays so. In the mask, not 0 = anomalous.
 
     Raises:
         DataError: modalities or mask do not lie on the same grid, a modality is constant, no
@@ -166,14 +147,7 @@ def place_back(
     settings: Preparation,
     cutting: Cutting,
 ) -> Float[np.ndarray, "x y z"]:
-    """Places maps of slices on the grid of their scan; the inverse of `cut`.
-
-    Args:
-        maps: one per slice.
-        positions: the positions of the slices; see `Slices`.
-        grid: the grid of the scan.
-        settings: the settings with which the scan was cut.
-        cutting: how the scan was cut.
+    """Places maps of slices at their positions on the grid of their scan; the inverse of `cut`.
 
     Returns:
         The maps, linearly interpolated; the largest of several values that fall on one voxel, and

@@ -14,17 +14,12 @@ from jaxad.data.prepare.preprocess import to_unit_interval
 
 @dataclasses.dataclass(frozen=True)
 class Frame:
-    """The part of a plane that is seen, and its place in the square image.
+    """The part of a plane that is seen, and its place in the square image."""
 
-    Attributes:
-        box: first row, first column, end row and end column of the part, in (fractional) pixels.
-        size: rows and columns that the part becomes.
-        side: rows and columns of the square; it is padded with 0 evenly around the part.
-    """
-
+    #: first row, first column, end row and end column of the part, in (fractional) pixels
     box: tuple[float, float, float, float]
-    size: tuple[int, int]
-    side: int
+    size: tuple[int, int]  # rows and columns that the part becomes
+    side: int  # rows and columns of the square; it is padded with 0 evenly around the part
 
     @classmethod
     def of(
@@ -34,14 +29,10 @@ class Frame:
         spacing: tuple[float, float] = (1.0, 1.0),
         field_of_view: float = 0.0,
     ) -> "Frame":
-        """Returns the frame for planes of a shape.
+        """Returns the frame for planes of a shape, with the spacing of rows and of columns in mm.
 
-        Args:
-            shape: rows and columns.
-            settings: how a plane becomes square, and the size of the square.
-            spacing: the spacing of rows and of columns, in mm.
-            field_of_view: side of the square in mm, around the middle of the plane; 0: the longer
-                or the shorter side of the plane, as `settings.square` says.
+        The field of view is the side of the square in mm, around the middle of the plane; 0: the
+        longer or the shorter side of the plane, as `settings.square` says.
         """
         extents = [length * step for length, step in zip(shape, spacing, strict=True)]
         square = settings.square
@@ -111,14 +102,9 @@ class Frame:
     def place_back(
         self, square: Float[np.ndarray, "s s"], shape: tuple[int, int]
     ) -> Float[np.ndarray, "h w"]:
-        """Maps a square, such as an anomaly map, back onto the plane, linearly interpolated.
+        """Maps a square, such as an anomaly map, back onto a plane, linearly interpolated.
 
-        Args:
-            square: the map.
-            shape: rows and columns of the plane.
-
-        Returns:
-            0 where the square does not cover the plane.
+        The result, of `shape` rows and columns, is 0 where the square does not cover the plane.
         """
         positions, inside, windows = [], [], []
         starts, ends = self.box[:2], self.box[2:]

@@ -25,29 +25,20 @@ _MIN_BACKGROUND = 0.05
 
 @dataclasses.dataclass(frozen=True)
 class Preparation:
-    """How pixels become an image; see `config.data.preprocess`.
+    """How pixels become an image; see `config.data.preprocess`."""
 
-    Attributes:
-        image_size: pixels per side.
-        channels: the number of channels; grey and colour are converted to each other.
-        intensity: `range` keeps the range of uint8, of uint16, or [0, 1] of floats; `zscore`
-            subtracts the mean of the foreground, divides by its standard deviation, clips to
-            +-`clip` and maps to [0, 1]; `percentile` maps `percentiles` of the foreground to 0
-            and 1 and clips. `auto` is `range` for images and `zscore` for volumes. `zscore` and
-            `percentile` set the background to 0.
-        foreground: `nonzero` pixels, `all`, or those above the threshold of `otsu`.
-        clip: the limit of intensities, in standard deviations.
-        percentiles: the lower and the upper percentile, in [0, 100].
-        square: `pad` with 0, `crop` to the middle, or `stretch`.
-    """
-
-    image_size: int
-    channels: int
+    image_size: int  # pixels per side
+    channels: int  # the number of channels; grey and colour are converted to each other
+    #: `range` keeps the range of uint8, of uint16, or [0, 1] of floats; `zscore` subtracts the mean
+    #: of the foreground, divides by its standard deviation, clips to +-`clip` and maps to [0, 1];
+    #: `percentile` maps `percentiles` of the foreground to 0 and 1 and clips. `auto` is `range` for
+    #: images and `zscore` for volumes. `zscore` and `percentile` set the background to 0
     intensity: str = "auto"
-    foreground: str = "nonzero"
-    clip: float = 3.0
+    foreground: str = "nonzero"  # `nonzero` pixels, `all`, or those above the threshold of `otsu`
+    clip: float = 3.0  # the limit of intensities, in standard deviations
+    #: the lower and the upper percentile, in [0, 100]
     percentiles: tuple[float, float] = (1.0, 99.0)
-    square: str = "pad"
+    square: str = "pad"  # `pad` with 0, `crop` to the middle, or `stretch`
 
     def __post_init__(self) -> None:
         if len(self.percentiles) != 2 or not 0 <= self.percentiles[0] < self.percentiles[1] <= 100:
@@ -102,8 +93,7 @@ def to_channels(
         return grey[..., None]
     raise DataError(
         f"{name}: has {num_channels} channels, but config.data.channels is {channels}; only grey "
-        "and "
-        "colour are converted to each other."
+        "and colour are converted to each other."
     )
 
 
@@ -113,7 +103,7 @@ def foreground_of(
     """Tells which pixels show something; see `Preparation.foreground`.
 
     Raises:
-        DataError: 0 is not the background, or `otsu` finds only one value.
+        DataError: 0 is not the background.
     """
     if foreground == "all":
         return np.ones(pixels.shape, bool)
@@ -127,12 +117,9 @@ def foreground_of(
             )
         return inside
     values = pixels.ravel()  # scikit-image might take the last axis of an image for colours
-    lowest, highest = values.min(), values.max()
-    if lowest == highest:
-        raise DataError(f"{name}: is constant, every value is {lowest:g}; leave it out.")
     if values.dtype.itemsize > 2:
         # In [0, 1]: for integers, scikit-image counts every number in between, up to 2**32.
-        low, high = float(lowest) / 2, float(highest) / 2  # halved: the difference may overflow
+        low, high = float(values.min()) / 2, float(values.max()) / 2  # the difference may overflow
         values = (values / 2 - low) / (high - low)
     return (values > threshold_otsu(values)).reshape(pixels.shape)
 
@@ -142,10 +129,7 @@ def normalise(
 ) -> Shaped[np.ndarray, "..."]:
     """Maps intensities to [0, 1] with background 0, using the statistics of all pixels together.
 
-    Args:
-        pixels: an array of any shape, finite, of more than one value.
-        settings: `intensity` is not `auto`.
-        name: the name to use in messages.
+    The pixels are finite and of more than one value, and `settings.intensity` is not `auto`.
 
     Returns:
         uint8 or uint16 pixels unchanged if their range is kept, else float32 in [0, 1].

@@ -20,10 +20,8 @@ def prepare_image(
 ) -> Shaped[np.ndarray, "s s k"]:
     """Returns the image of the data set that pixels become.
 
-    Args:
-        pixels: grey, colour, or of `settings.channels` channels.
-        settings: how to prepare them; `auto` means what it means for images.
-        name: the name to use in messages.
+    The pixels are grey, colour, or of `settings.channels` channels; `auto` in the settings means
+    what it means for images.
 
     Returns:
         [S, S, settings.channels]; uint8 if the pixels are uint8 and keep their range, else uint16.
@@ -47,12 +45,8 @@ def prepare_plain(
 ) -> UInt8[np.ndarray, "s s k"]:
     """Returns bit for bit what `prepare_image` makes of an 8-bit image that keeps its range.
 
-    Resizing Pillow's own image is faster than NumPy arrays.
-
-    Args:
-        image: an image of mode L or RGB.
-        settings: with 1 or 3 channels and the intensity `range`.
-        name: the name to use in messages.
+    Resizing Pillow's own image, of mode L or RGB, is faster than NumPy arrays. The settings have 1
+    or 3 channels and the intensity `range`.
 
     Raises:
         DataError: all pixels have the same colour.

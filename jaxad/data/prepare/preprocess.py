@@ -14,10 +14,6 @@ LARGEST = {np.dtype(np.uint8): 255.0, np.dtype(np.uint16): 65535.0}
 def native(array: object, source: str) -> np.ndarray:
     """Returns real numbers as a plain array in native byte order, without a copy if possible.
 
-    Args:
-        array: anything that NumPy converts to an array.
-        source: where the array comes from, for the message.
-
     Raises:
         UserError: it is not an array, holds no real numbers, or some of its values are masked.
     """
@@ -41,11 +37,7 @@ def check_images(
 ) -> None:
     """Raises a UserError that names the first image that a detector cannot take.
 
-    Args:
-        images: any array; a valid one is [N, H, W, C], uint8, uint16 or float in [0, 1].
-        ids: N names for the message.
-        image_shape: the (H, W, C) that the images should have.
-        source: where the images come from, for the message.
+    Valid images are [N, H, W, C], uint8, uint16 or float in [0, 1], with (H, W, C) = `image_shape`.
     """
     shape = tuple(images.shape)
     if len(shape) != 4:

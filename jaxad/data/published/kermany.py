@@ -15,21 +15,14 @@ logger = logging.getLogger(__name__)
 
 
 class _Kermany(ManualBuilder, skip_registration=True):  # type: ignore[call-arg]  # TFDS has no types
-    """Base class of both data sets: `train/NORMAL` is trained on, `test/<class>` is tested.
-
-    Attributes:
-        FOLDER: folder that the archive unpacks to; Kaggle's archives add a space.
-        ANOMALIES: folders of `test` besides NORMAL.
-        TRAINING: folders whose NORMAL images are trained on.
-        PATIENT: regular expression whose first group finds the patient in the name of a file.
-    """
+    """Base class of both data sets: `train/NORMAL` is trained on, `test/<class>` is tested."""
 
     CITATION = "Kermany et al., Cell 172(5):1122-1131, 2018"
     HOMEPAGE = "https://data.mendeley.com/datasets/rscbjbr9sj"
-    FOLDER = ""
-    ANOMALIES: tuple[str, ...] = ()
-    TRAINING: tuple[str, ...] = ("train",)
-    PATIENT = ""
+    FOLDER = ""  # that the archive unpacks to; Kaggle's archives add a space
+    ANOMALIES: tuple[str, ...] = ()  # folders of `test` besides NORMAL
+    TRAINING: tuple[str, ...] = ("train",)  # folders whose NORMAL images are trained on
+    PATIENT = ""  # regular expression whose first group is the patient in the name of a file
 
     @classmethod
     def layout(cls, root: Path, choices: Choices) -> Layout:

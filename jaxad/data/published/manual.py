@@ -22,7 +22,7 @@ from jaxtyping import Shaped
 
 from jaxad.data.data_sets import DATA_SETS
 from jaxad.data.files.formats import Kind
-from jaxad.data.files.items import Item, Reading
+from jaxad.data.files.items import Item, Reading, files_of
 from jaxad.data.files.mask_search import refuse_masks
 from jaxad.data.files.reading import FilesSummary, read_items
 from jaxad.data.files.splitting import Splitting, with_val
@@ -45,49 +45,30 @@ Layout = Mapping[str, list[Item]]
 
 @dataclasses.dataclass(frozen=True)
 class Choices:
-    """The settings in `config.data` that a published data set depends on.
+    """The settings in `config.data` that a published data set depends on."""
 
-    Attributes:
-        preparation: how pixels become an image.
-        cutting: how volumes are cut; fields that are 0 or empty take the data set's `DEFAULTS`.
-        splitting: how patients are drawn into splits.
-        on_error: `raise`, or `skip` bad files.
-        modality: names of modalities, separated by commas; "" for the data set's default.
-        regroup: whether to leave training images of tested patients out.
-        check_sizes: whether to compare the numbers of images with the published ones.
-        test_only: whether all patients are tested.
-    """
-
-    preparation: Preparation = Preparation(64, 1)
+    preparation: Preparation = Preparation(64, 1)  # how pixels become an image
+    #: how volumes are cut; fields that are 0 or empty take the data set's `DEFAULTS`
     cutting: Cutting = Cutting()
-    splitting: Splitting = Splitting()
-    on_error: str = "raise"
-    modality: str = ""
-    regroup: bool = False
-    check_sizes: bool = True
-    test_only: bool = False
+    splitting: Splitting = Splitting()  # how patients are drawn into splits
+    on_error: str = "raise"  # `raise`, or `skip` bad files
+    modality: str = ""  # names of modalities, separated by commas; "" for the data set's default
+    regroup: bool = False  # whether to leave training images of tested patients out
+    check_sizes: bool = True  # whether to compare the numbers of images with the published ones
+    test_only: bool = False  # whether all patients are tested
 
 
 @dataclasses.dataclass(kw_only=True)
 class ManualConfig(tfds.core.BuilderConfig):
-    """One version of a data set; `make_config` names it.
-
-    Attributes:
-        choices: settings.
-        splits: items of each split; None if they are still to be found.
-    """
+    """One version of a data set; `make_config` names it."""
 
     choices: Choices = dataclasses.field(default_factory=Choices)
+    #: items of each split; None if they are still to be found
     splits: Layout | None = dataclasses.field(default=None, repr=False, compare=False)
 
 
 def make_config(choices: Choices, files: str = "") -> ManualConfig:
-    """Makes a config whose name changes with everything that changes the data.
-
-    Args:
-        choices: settings.
-        files: text that identifies the files and their labels.
-    """
+    """Makes a config whose name changes with the settings and `files`, a text on the files."""
     size = choices.preparation.image_size
     # These two settings do not change what is cached: skipped files are kept by name, and a cache
     # that was made with `skip` is refused with `raise`.
@@ -101,32 +82,22 @@ def make_config(choices: Choices, files: str = "") -> ManualConfig:
 
 
 class ManualBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]  # TFDS has no types
-    """Base class of data sets whose files the user fetches.
-
-    Attributes:
-        DEFAULTS: replaces fields of `config.data.volume` that are 0 or empty.
-        PUBLISHED: (split, label) -> published number of what `UNIT` names.
-        WIDESPREAD: numbers of copies in wide use that are taken for the published ones.
-        UNIT: `images`, `patients` or `slices`.
-        HAS_MASKS: whether the data set has masks.
-    """
+    """Base class of data sets whose files the user fetches."""
 
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES: ClassVar[dict[str, str]] = {"1.0.0": "Initial release."}
     BUILDER_CONFIGS: ClassVar[list[ManualConfig]] = [make_config(Choices())]
 
+    #: replaces fields of `config.data.volume` that are 0 or empty
     DEFAULTS: ClassVar[Cutting] = Cutting()
+    #: (split, label) -> published number of what `UNIT` names
     PUBLISHED: ClassVar[Mapping[tuple[str, int], int]] = {}
+    #: numbers of copies in wide use that are taken for the published ones
     WIDESPREAD: ClassVar[Mapping[tuple[str, int], int]] = {}
-    UNIT: ClassVar[str] = "images"
-    HAS_MASKS: ClassVar[bool] = False
+    UNIT: ClassVar[str] = "images"  # `images`, `patients` or `slices`
+    HAS_MASKS: ClassVar[bool] = False  # whether the data set has masks
     HOMEPAGE: ClassVar[str] = ""
     CITATION: ClassVar[str] = ""
-
-    def __init__(self, **kwargs: Any):
-        """See `tfds.core.DatasetBuilder`."""
-        super().__init__(**kwargs)
-        self._slices: collections.Counter[tuple[str, int]] = collections.Counter()
 
     @classmethod
     @abc.abstractmethod
@@ -141,12 +112,8 @@ class ManualBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  #
     def of_site(cls, items: list[Item], modality: str) -> list[Item]:
         """Selects and groups files of another site that are named like this data set's files.
 
-        Args:
-            items: all files, each with a patient of its own.
-            modality: modality that the run was trained on; "" for the data set's default.
-
-        Returns:
-            Items with the patients that their names contain; all items if no name fits.
+        Each item comes with a patient of its own and gets the patient that its name contains. If no
+        name fits, all items are returned. `modality` is the run's; "" for the data set's default.
         """
         del modality
         return items
@@ -158,11 +125,7 @@ class ManualBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  #
 
     @classmethod
     def modalities(cls, choices: Choices, known: Iterable[str], default: str) -> tuple[str, ...]:
-        """Returns the modalities that `config.data.modality` names, one for each channel.
-
-        Raises:
-            UserError: one is unknown.
-        """
+        """Returns the modalities in `config.data.modality`, one per channel; all must be known."""
         names = tuple(name.strip() for name in (choices.modality or default).split(","))
         known = tuple(known)
         for name in names:
@@ -236,7 +199,9 @@ class ManualBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  #
             for split, label in wrong
         )
         if cls.UNIT == "slices":
-            logger.warning(f"warning: {cls.name}: {sizes}; the paper does not give its rule.")
+            logger.warning(
+                f"warning: {cls.name}: {sizes}; the paper does not describe how it selects slices."
+            )
             return
         raise UserError(
             f"{cls.name}: {sizes}; fetch the version that the instructions name, or set "
@@ -307,11 +272,8 @@ class ManualBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  #
         self.info.metadata["files"][split] = dataclasses.asdict(files)
 
     def download_and_prepare(self, **kwargs: Any) -> None:
-        """Reads the files, unless the cache has them.
-
-        Args:
-            **kwargs: see `tfds.core.DatasetBuilder.download_and_prepare`.
-        """
+        """Reads the files, unless the cache has them; see `tfds.core.DatasetBuilder`."""
+        self._slices: collections.Counter[tuple[str, int]] = collections.Counter()
         with silent_tfds():
             super().download_and_prepare(**kwargs)
         if self.UNIT == "slices" and self._slices:
@@ -328,7 +290,7 @@ def _counts(splits: Layout, unit: str) -> dict[tuple[str, int], int]:
 
 
 def _encode_png(image: Shaped[np.ndarray, "h w c"]) -> bytes:
-    """Encodes 8 or 16 bits."""
+    """Encodes an image of 8 or 16 bits as PNG."""
     return tensorflow().io.encode_png(image, compression=1).numpy()
 
 
@@ -336,15 +298,9 @@ def config_for(builder: type[ManualBuilder], root: Path, choices: Choices) -> Ma
     """Makes the config of the files that are below a root now.
 
     Its name changes with the files, and with the labels and patients that other files assign.
-
-    Raises:
-        UserError: see `ManualBuilder.splits`.
     """
     splits = builder.splits(root, choices)
     items = [(split, item) for split in splits for item in splits[split]]
-    paths = [
-        path for _, item in items for path in (*item.paths, *([item.mask] if item.mask else []))
-    ]
     rows = [(split, item.id, item.group, item.label, item.normal_only) for split, item in items]
-    config = make_config(choices, f"{fingerprint(root, paths)}{rows}")
+    config = make_config(choices, f"{fingerprint(root, files_of(splits.values()))}{rows}")
     return dataclasses.replace(config, splits=splits)

@@ -34,11 +34,7 @@ def may_be_dicom(path: Path) -> bool:
 
 
 def patient_of(folder: Path) -> str:
-    """Returns the PatientID in the first DICOM file of a folder; "" if it has none.
-
-    Raises:
-        UserError: the extra `dicom` is not installed.
-    """
+    """Returns the PatientID in the first DICOM file of a folder; "" if it has none."""
     pydicom, _ = _import_libraries()
     with readable(folder, "folder"):
         paths = sorted(path for path in folder.iterdir() if may_be_dicom(path))

@@ -60,10 +60,7 @@ def read_image(path: Path) -> Shaped[np.ndarray, "h w c"]:
 def read_plain(path: Path) -> Image.Image | None:
     """Decodes an 8-bit grey or RGB file with Pillow; returns None for TIFF and all other images.
 
-    The pixels are those of `read_image`, without the copies into NumPy arrays.
-
-    Raises:
-        DataError: see `read_image`.
+    Pixels and errors are those of `read_image`, without the copies into NumPy arrays.
     """
     check_file(path)
     with readable(path, "image"), path.open("rb") as file:

@@ -36,11 +36,9 @@ _ROUNDING = 1e-3
 
 
 def read_mask(path: Path, shape: tuple[int, int]) -> Bool[np.ndarray, "h w"]:
-    """Reads which pixels a mask file marks; see `marked_pixels`. Black marks nothing.
+    """Reads which pixels a mask of an image of this shape marks; see `marked_pixels`.
 
-    Args:
-        path: the path of the mask.
-        shape: (H, W) of its image.
+    Black marks nothing.
 
     Raises:
         DataError: the mask cannot be read, has another shape, or is ambiguous: soft edges,
@@ -50,9 +48,7 @@ def read_mask(path: Path, shape: tuple[int, int]) -> Bool[np.ndarray, "h w"]:
     if pixels.shape[:2] != shape:
         raise DataError(
             f"{path}: the mask has shape {pixels.shape[:2]}, but its image has {shape}; give a "
-            "mask of "
-            "the "
-            "image's size, or leave the image out."
+            "mask of the image's size, or leave the image out."
         )
     with readable(path, "image"), path.open("rb") as file:
         is_lossy = file.read(3) == _JPEG_MAGIC
@@ -64,7 +60,7 @@ def read_mask(path: Path, shape: tuple[int, int]) -> Bool[np.ndarray, "h w"]:
     # An alpha channel that is opaque everywhere says nothing.
     if opacity is not None and (opacity != 255).any() and ((opacity == 0) != is_black).any():
         raise DataError(
-            f"{path}: the mask is transparent at other pixels than its black ones; {_REMEDY}"
+            f"{path}: the transparent pixels of the mask are not its black ones; {_REMEDY}"
         )
     is_colour = not is_grey and numbers is None
     if is_grey:
@@ -103,17 +99,12 @@ def marked_pixels(
     is_lossy: bool = False,
     is_colour: bool = False,
 ) -> Bool[np.ndarray, "..."]:
-    """Tells where a mask is not 0, if its values have a clear meaning.
+    """Tells where a mask, [H, W] or [X, Y, Z], is not 0, if its values have a clear meaning.
 
-    They do if the mask holds 0 and one other value, class numbers, or grey levels that each fill
-    an area (of more than `_FEW_CLASSES` class numbers, half must fill one). JPEG and smooth
-    resizing leave levels that occur along edges only.
-
-    Args:
-        values: [H, W] or [X, Y, Z].
-        name: the name to use in messages.
-        is_lossy: whether the file format changes values.
-        is_colour: whether each value stands for a colour, so that it is no class number.
+    They do if the mask holds 0 and one other value, class numbers, or grey levels that each fill an
+    area (of more than `_FEW_CLASSES` class numbers, half must fill one). JPEG and smooth resizing
+    leave levels that occur along edges only. With `is_lossy`, the file format changes values; with
+    `is_colour`, each value stands for a colour and is no class number.
 
     Raises:
         DataError: a value is negative or not a number, or the mask has a soft edge.
@@ -180,13 +171,8 @@ def _num_areas(values: Shaped[np.ndarray, "..."], levels: Shaped[np.ndarray, " n
 def check_orientation(image: Path, mask: Path, shape: tuple[int, int]) -> None:
     """Raises a DataError if it is uncertain which way up a mask lies on its image.
 
-    An image is rotated as its tag Orientation says. A mask without that tag may have been drawn
-    on the stored pixels or on the rotated ones, unless its shape allows only one of the two.
-
-    Args:
-        image: file of the image.
-        mask: file of its mask.
-        shape: (H, W) of the rotated image.
+    An image is rotated, to `shape`, as its tag Orientation says. A mask without that tag may have
+    been drawn on the stored pixels or on the rotated ones, unless `shape` allows only one of them.
     """
     tags = {image: orientation_of(image), mask: orientation_of(mask)}
     if tags[image] == tags[mask]:
@@ -202,11 +188,7 @@ def check_orientation(image: Path, mask: Path, shape: tuple[int, int]) -> None:
 
 
 def orientation_of(path: Path) -> int:
-    """Returns the EXIF or TIFF tag Orientation of an image file; 1 (as stored) without a tag.
-
-    Raises:
-        DataError: the file cannot be read.
-    """
+    """Returns the EXIF or TIFF tag Orientation of an image file; 1 (as stored) without a tag."""
     allow_large_images()
     with readable(path, "image"), path.open("rb") as file:
         if file.read(4) in TIFF_MAGICS:

@@ -25,15 +25,10 @@ _NIFTI2_STARTS = ((540).to_bytes(4, "little"), (540).to_bytes(4, "big"))
 
 @dataclasses.dataclass(frozen=True)
 class Grid:
-    """Positions of voxels.
+    """Positions of voxels."""
 
-    Attributes:
-        shape: number of voxels along X (right), Y (anterior) and Z (superior).
-        affine: maps voxel indices to mm, RAS+.
-    """
-
-    shape: tuple[int, int, int]
-    affine: Float[np.ndarray, "4 4"]
+    shape: tuple[int, int, int]  # number of voxels along X (right), Y (anterior) and Z (superior)
+    affine: Float[np.ndarray, "4 4"]  # maps voxel indices to mm, RAS+
 
     @property
     def spacing(self) -> tuple[float, float, float]:
@@ -43,17 +38,11 @@ class Grid:
 
 @dataclasses.dataclass(frozen=True)
 class Volume:
-    """A scan with axes to the patient's right, anterior and superior.
+    """A scan with axes to the patient's right, anterior and superior."""
 
-    Attributes:
-        voxels: [X, Y, Z].
-        affine: maps voxel indices to mm, RAS+.
-        path: the file or folder that it was read from, for messages.
-    """
-
-    voxels: Shaped[np.ndarray, "x y z"]
-    affine: Float[np.ndarray, "4 4"]
-    path: Path
+    voxels: Shaped[np.ndarray, "x y z"]  # [X, Y, Z]
+    affine: Float[np.ndarray, "4 4"]  # maps voxel indices to mm, RAS+
+    path: Path  # the file or folder that it was read from, for messages
 
     @property
     def grid(self) -> Grid:
@@ -92,11 +81,9 @@ def _open(raw: io.BufferedIOBase) -> tuple[nib.Nifti1Image, io.BufferedIOBase]:
 
 
 def like_file(path: Path, voxels: Float[np.ndarray, "x y z"]) -> nib.Nifti1Image:
-    """Returns voxels as an image with the axes, the grid and the header of another file.
+    """Returns voxels [X, Y, Z], RAS+, as an image with the axes and the header of a NIfTI file.
 
-    Args:
-        path: the other file, which `read_nifti` can read.
-        voxels: [X, Y, Z], RAS+, of the shape of the file's scan.
+    The voxels have the shape of that file's scan.
 
     Raises:
         DataError: the file cannot be read.
@@ -121,10 +108,7 @@ def like_file(path: Path, voxels: Float[np.ndarray, "x y z"]) -> nib.Nifti1Image
 def to_right_anterior_superior(image: nib.Nifti1Image, path: Path, max_bytes: int) -> Volume:
     """Reads the voxels of an opened image and rotates them to RAS+; see `read_nifti`.
 
-    Args:
-        image: the opened image.
-        path: its file or folder, for messages.
-        max_bytes: the largest number of bytes of voxels that the file can hold.
+    The file or folder at `path` holds at most `max_bytes` bytes of voxels.
     """
     with readable(path, "NIfTI header"):
         shape = tuple(int(length) for length in image.shape)
@@ -134,8 +118,7 @@ def to_right_anterior_superior(image: nib.Nifti1Image, path: Path, max_bytes: in
     if len(shape) != 3:
         raise DataError(
             f"{path}: has {len(shape)} dimensions {shape}, but a scan has 3; save each volume in "
-            "its "
-            "own file."
+            "its own file."
         )
     if min(shape) < 1:
         raise DataError(f"{path}: has shape {shape} and so no voxels; leave it out.")
@@ -146,8 +129,7 @@ def to_right_anterior_superior(image: nib.Nifti1Image, path: Path, max_bytes: in
     if num_bytes > max_bytes:
         raise DataError(
             f"{path}: its header promises {num_bytes:,} bytes of voxels, but the file holds at "
-            "most "
-            f"{max_bytes:,}; copy it again or leave it out."
+            f"most {max_bytes:,}; copy it again or leave it out."
         )
     # Scaling makes them float64.
     check_memory(path, num_voxels * 8)
@@ -172,13 +154,7 @@ def _is_regular(affine: Float[np.ndarray, "4 4"]) -> bool:
 
 
 def check_same_grid(first: Volume, second: Volume, what: str) -> None:
-    """Raises a DataError if two volumes do not lie on the same grid.
-
-    Args:
-        first: the scan.
-        second: its mask or another modality.
-        what: `mask` or `modality`, for the message.
-    """
+    """Raises a DataError if a scan and its mask or another modality do not lie on the same grid."""
     if first.voxels.shape != second.voxels.shape:
         raise DataError(
             f"{second.path}: the {what} has shape {second.voxels.shape}, but the scan "

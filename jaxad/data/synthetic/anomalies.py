@@ -47,17 +47,10 @@ _IN_WHITE_MATTER = 0.7
 def draw_objects(
     subject: Subject, key: SubjectKey, slices: Iterable[int]
 ) -> tuple[Float[np.ndarray, "20 s s"], Bool[np.ndarray, "20 s s"]]:
-    """Draws a piece of a photograph into each of `slices`.
+    """Returns the signal with a piece of a photograph in each of `slices`, and a mask of them.
 
-    The object of a slice depends only on the key and the index of the slice.
-
-    Args:
-        subject: normal subject; not changed.
-        key: key of the subject.
-        slices: indices of the slices that get an object.
-
-    Returns:
-        The signal with objects, and a mask of the pixels where an object outweighs the brain.
+    The object of a slice depends only on the key and the index of the slice. The mask has the
+    pixels where an object outweighs the brain.
     """
     signal, mask = subject.signal.copy(), np.zeros_like(subject.brain)
     global_mean = float(subject.signal[subject.brain].mean())
@@ -98,15 +91,9 @@ class _Lesion:
 def draw_lesions(
     subject: Subject, key: SubjectKey, runs: Iterable[Run]
 ) -> tuple[Float[np.ndarray, "20 s s"], Bool[np.ndarray, "20 s s"]]:
-    """Draws one lesion for each run of slices.
+    """Returns the signal with a lesion drawn into each run of slices, and a mask of the lesions.
 
-    Args:
-        subject: normal subject; not changed.
-        key: key of the subject.
-        runs: slices of each lesion; other slices do not change.
-
-    Returns:
-        The signal with lesions, and a mask of the lesions with their rims, without the oedema.
+    The mask has the rims of the lesions, but not the oedema.
     """
     signal, mask = subject.signal.copy(), np.zeros_like(subject.brain)
     for item, run in enumerate(runs):
@@ -116,15 +103,7 @@ def draw_lesions(
         level = _lesion_level(generator, subject, lesion, run)
         heights, rows, columns = grid_axes_mm(subject.brain.shape[-1])
         mottle = SplineField.draw(generator, _MOTTLE[0]).at((heights[slices], rows, columns))
-        signal[slices] = _apply_lesion(
-            signal[slices],
-            subject.brain[slices],
-            subject.white[slices],
-            subject.mean,
-            lesion,
-            level,
-            mottle,
-        )
+        signal[slices] = _apply_lesion(signal[slices], subject, slices, lesion, level, mottle)
         mask[slices] = (level > 0) & subject.brain[slices]
     return signal, mask
 
@@ -188,9 +167,8 @@ def _lesion_level(
 
 def _apply_lesion(
     signal: Float[np.ndarray, "n s s"],
-    brain: Bool[np.ndarray, "n s s"],
-    white: Float[np.ndarray, "n s s"],
-    brain_mean: float,
+    subject: Subject,
+    slices: slice,
     lesion: _Lesion,
     level: Float[np.ndarray, "n s s"],
     mottle: Float[np.ndarray, "n s s"],
@@ -200,6 +178,7 @@ def _apply_lesion(
     `level` is the depth below the lesion's border in mm, `mottle` the variation inside it, a smooth
     field of standard deviation 1.
     """
+    brain = subject.brain[slices]
     core = np.clip(0.5 + level / _BORDER_MM, 0, 1)
     factor = lesion.factor * (1 + _MOTTLE[1] * mottle)
     if lesion.rim is not None:
@@ -207,7 +186,7 @@ def _apply_lesion(
         # A rim is thin or missing in places.
         factor += (lesion.rim - factor) * ring * np.clip(0.7 + 0.3 * mottle, 0, 1)
     # Oedema spreads through white matter rather than cortex.
-    falling = np.clip(1 + level / lesion.oedema_width, 0, 1) * (0.3 + 0.7 * white)
+    falling = np.clip(1 + level / lesion.oedema_width, 0, 1) * (0.3 + 0.7 * subject.white[slices])
     around = 1 - (1 - lesion.oedema) * falling
     # Inside a lesion most of the anatomy is replaced by an intensity between that of the
     # surroundings and that of the whole brain.
@@ -216,7 +195,7 @@ def _apply_lesion(
     smooth /= np.maximum(
         ndimage.gaussian_filter(brain.astype(np.float32), (0, spread, spread)), 0.1
     )
-    tissue = signal + 0.8 * core * ((smooth + brain_mean) / 2 - signal)
+    tissue = signal + 0.8 * core * ((smooth + subject.mean) / 2 - signal)
     return (brain * tissue * (core * factor + (1 - core) * around)).astype(np.float32)
 
 

@@ -26,27 +26,17 @@ class Purpose(enum.IntEnum):
 
 @dataclasses.dataclass(frozen=True)
 class SubjectKey:
-    """Identifies a subject; everything random about it follows from its key.
+    """Identifies a subject; everything random about it follows from its key."""
 
-    Attributes:
-        seed: seed of the data set, not negative.
-        split: number of the split.
-        number: number of the subject in its split.
-    """
-
-    seed: int
-    split: int
-    number: int
+    seed: int  # seed of the data set, not negative
+    split: int  # number of the split
+    number: int  # number of the subject in its split
 
     def generator(self, purpose: Purpose, item: int = 0) -> np.random.Generator:
-        """Returns the random generator of one purpose.
+        """Returns the random generator of a purpose, or of one of its items, such as slices.
 
         Generators of different keys, purposes and items are independent: none depends on the order
         or the number of subjects.
-
-        Args:
-            purpose: use of the random numbers.
-            item: index among several uses of that purpose, such as a slice index.
         """
         key = (self.split, self.number, int(purpose), item)
         return np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=key))
@@ -58,14 +48,11 @@ class SplineField:
 
     The field is a cubic B-spline with independent normal coefficients. It is a function of the
     position in mm: grids of any spacing sample the same field.
-
-    Attributes:
-        coefficients: one for each knot of a cube that covers the field of view with a margin.
-        knots_mm: knot spacing in mm, about the width of the field's features.
     """
 
+    #: one for each knot of a cube that covers the field of view with a margin
     coefficients: Float[np.ndarray, "k k k"]
-    knots_mm: float
+    knots_mm: float  # knot spacing in mm, about the width of the field's features
 
     @classmethod
     def draw(cls, generator: np.random.Generator, knots_mm: float) -> "SplineField":

@@ -119,11 +119,7 @@ class IcbmSynth(tfds.core.GeneratorBasedBuilder):
         )
 
     def download_and_prepare(self, **kwargs: Any) -> None:
-        """Makes the data unless they are cached, in parallel, with one progress bar.
-
-        Args:
-            **kwargs: see `tfds.core.DatasetBuilder.download_and_prepare`.
-        """
+        """Makes the data unless they are cached, in parallel, with one progress bar."""
         with silent_tfds():
             try:
                 super().download_and_prepare(**kwargs)
@@ -155,16 +151,10 @@ class IcbmSynth(tfds.core.GeneratorBasedBuilder):
 def make_examples(
     config: IcbmSynthConfig, split: str, count: int, num_workers: int | None = None
 ) -> Iterator[list[dict]]:
-    """Makes the encoded examples of a split in parallel.
+    """Makes the encoded examples of a split in parallel, and yields the 20 of each subject.
 
-    Args:
-        config: version of the data.
-        split: name of the split.
-        count: number of subjects.
-        num_workers: processes; None for all cores, or this process alone for a few subjects.
-
-    Yields:
-        The 20 examples of each subject.
+    `num_workers` is a number of processes; None for all cores, or this process alone for a few
+    subjects.
     """
     if num_workers is None:
         few = sum(config.num_subjects) < _FEW_SUBJECTS

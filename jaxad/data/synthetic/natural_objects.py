@@ -117,18 +117,13 @@ def _choose(
 
 @dataclasses.dataclass(frozen=True)
 class _Place:
-    """An object's place in an image.
+    """An object's place in an image."""
 
-    Attributes:
-        outline: outline of the object.
-        centre: centre of the outline, (x, y) in mm from the centre of the image.
-        alpha: opacity inside the outline.
-        generator: generator of the photograph, level and contrast, which are drawn later.
-    """
-
-    outline: Outline
+    outline: Outline  # outline of the object
+    #: centre of the outline, (x, y) in mm from the centre of the image
     centre: Float[np.ndarray, "2"]
-    alpha: float
+    alpha: float  # opacity inside the outline
+    #: generator of the photograph, level and contrast, which are drawn later
     generator: np.random.Generator
 
 

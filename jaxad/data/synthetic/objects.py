@@ -23,17 +23,11 @@ _PATCH_LIMIT = 2.0
 
 @dataclasses.dataclass(frozen=True)
 class Outline:
-    """An ellipse or superellipse whose centre is chosen later.
+    """An ellipse or superellipse whose centre is chosen later."""
 
-    Attributes:
-        half: half axes in mm.
-        angle: direction of the first axis, radians.
-        power: exponent: 2 for an ellipse, larger values approach a rectangle.
-    """
-
-    half: Float[np.ndarray, "2"]
-    angle: float
-    power: float
+    half: Float[np.ndarray, "2"]  # half axes in mm
+    angle: float  # direction of the first axis, radians
+    power: float  # exponent: 2 for an ellipse, larger values approach a rectangle
 
     @classmethod
     def draw(cls, generator: np.random.Generator) -> "Outline":

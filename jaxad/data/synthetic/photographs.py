@@ -47,7 +47,7 @@ def load_photograph(name: str) -> Float[np.ndarray, "h w"]:
     package, file_name = PHOTOGRAPHS[name]
     path = package_folder(package).joinpath(file_name)
     if not path.is_file():
-        raise UserError(f"the photograph {path} is missing: reinstall the package {package}")
+        raise UserError(f"photograph '{path}' is missing; reinstall {package}.")
     with Image.open(path) as image:
         scale = _SHORT_SIDE / min(image.size)
         width, height = (round(side * scale) for side in image.size)
@@ -58,14 +58,10 @@ def load_photograph(name: str) -> Float[np.ndarray, "h w"]:
 
 
 def draw_patch(generator: np.random.Generator, samples: int) -> Float[np.ndarray, "n n"]:
-    """Draws a random piece of a random photograph: cropped, rotated and perhaps mirrored.
+    """Draws a random piece of a random photograph, n samples a side: rotated and perhaps mirrored.
 
-    Args:
-        generator: source of the choices.
-        samples: samples per side, n.
-
-    Returns:
-        Grey levels in [0, 1]: the first of a few crops with enough contrast, or the one with most.
+    Returns grey levels in [0, 1]: the first of a few crops with enough contrast, or the one with
+    most.
     """
     names = list(PHOTOGRAPHS)
     picture = load_photograph(names[generator.integers(len(names))])

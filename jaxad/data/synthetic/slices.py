@@ -16,33 +16,19 @@ SPLITS = ("train", "val", "test_objects", "test_lesions")
 
 @dataclasses.dataclass(frozen=True)
 class SubjectSlices:
-    """All slices of a subject, from the lowest to the highest.
+    """All slices of a subject, from the lowest to the highest."""
 
-    Attributes:
-        group: name of the subject, such as `test_objects-0007`.
-        images: images; v stands for v / 255, and the background is 0.
-        masks: 1 = anomalous pixel.
-        labels: whether a slice holds an anomaly, that is, whether its mask is not empty.
-    """
-
-    group: str
-    images: UInt8[np.ndarray, "20 s s"]
-    masks: UInt8[np.ndarray, "20 s s"]
+    group: str  # name of the subject, such as `test_objects-0007`
+    images: UInt8[np.ndarray, "20 s s"]  # images; v stands for v / 255, and the background is 0
+    masks: UInt8[np.ndarray, "20 s s"]  # 1 = anomalous pixel
+    #: whether a slice holds an anomaly, that is, whether its mask is not empty
     labels: Bool[np.ndarray, "20"]
 
 
 def make_slices(seed: int, split: str, number: int, image_size: int) -> SubjectSlices:
     """Makes a subject's slices; the same arguments give the same bytes in any process.
 
-    Args:
-        seed: seed of the data set, not negative.
-        split: one of `SPLITS`.
-        number: number of the subject in its split, from 0.
-        image_size: pixels per side.
-
-    Raises:
-        UserError: the files of the template or of the photographs are missing.
-        ValueError: there is no such split.
+    `number` is that of the subject in its split, one of `SPLITS`, from 0.
     """
     if split not in SPLITS:
         raise ValueError(f"no split {split!r}; choose from {', '.join(SPLITS)}")

@@ -46,23 +46,16 @@ _CLIP = 3.0  # standard deviations
 
 @dataclasses.dataclass(frozen=True)
 class Subject:
-    """A subject's slices before they become images.
+    """A subject's slices before they become images."""
 
-    Attributes:
-        signal: noiseless intensity, float32, about 0.86 in white matter, 0 outside the brain.
-        brain: foreground.
-        white: white-matter probability in [0, 1], 0 outside the brain.
-        noise: real and imaginary part of the scanner's noise, on the scale of `signal`.
-        mean: mean of the noisy intensity in the brain, over all slices.
-        std: standard deviation of the noisy intensity in the brain.
-    """
-
+    #: noiseless intensity, float32, about 0.86 in white matter, 0 outside the brain
     signal: Float[np.ndarray, "20 s s"]
-    brain: Bool[np.ndarray, "20 s s"]
-    white: Float[np.ndarray, "20 s s"]
+    brain: Bool[np.ndarray, "20 s s"]  # foreground
+    white: Float[np.ndarray, "20 s s"]  # white-matter probability in [0, 1], 0 outside the brain
+    #: real and imaginary part of the scanner's noise, on the scale of `signal`
     noise: Float[np.ndarray, "2 20 s s"]
-    mean: float
-    std: float
+    mean: float  # mean of the noisy intensity in the brain, over all slices
+    std: float  # standard deviation of the noisy intensity in the brain
 
 
 def grid_axes_mm(
@@ -77,9 +70,6 @@ def make_subject(key: SubjectKey, image_size: int) -> Subject:
     """Makes a subject with slices of `image_size` pixels per side.
 
     The same key gives the same anatomy and contrast at every image size.
-
-    Raises:
-        UserError: the template's files are missing.
     """
     template = load_template(image_size)
     axes = grid_axes_mm(image_size)
@@ -111,15 +101,11 @@ def make_subject(key: SubjectKey, image_size: int) -> Subject:
 def render(
     subject: Subject, signal: Float[np.ndarray, "20 s s"] | None = None
 ) -> UInt8[np.ndarray, "20 s s"]:
-    """Renders a subject's images.
+    """Renders a subject's images, from its normal signal or from a signal with anomalies.
 
     Noise is added. The intensity is standardised with the mean and standard deviation of the
     subject WITHOUT anomalies, clipped to +-3 standard deviations and mapped to 1..255; v stands for
     v / 255. The background is 0.
-
-    Args:
-        subject: subject to render.
-        signal: the subject's signal with anomalies; None for its normal signal.
     """
     noisy = _add_noise(subject.signal if signal is None else signal, subject.noise)
     standardised = np.clip((noisy - subject.mean) / subject.std, -_CLIP, _CLIP)
@@ -129,16 +115,11 @@ def render(
 
 @dataclasses.dataclass(frozen=True)
 class _Shape:
-    """A map from a subject's space to the template's, without the ventricles.
+    """A map from a subject's space to the template's, without the ventricles."""
 
-    Attributes:
-        matrix: linear part.
-        shift: translation, mm.
-        displacements: standard deviation in mm and field, in turn for x, y and z.
-    """
-
-    matrix: Float[np.ndarray, "3 3"]
-    shift: Float[np.ndarray, "3"]
+    matrix: Float[np.ndarray, "3 3"]  # linear part
+    shift: Float[np.ndarray, "3"]  # translation, mm
+    #: standard deviation in mm and field, in turn for x, y and z
     displacements: tuple[tuple[float, SplineField], ...]
 
     def template_points(

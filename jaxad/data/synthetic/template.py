@@ -43,26 +43,18 @@ _COARSE_STEP = 2
 
 @dataclasses.dataclass(frozen=True)
 class Template:
-    """The smoothed template, cropped to the brain. All volumes are float32 and share a shape.
+    """The smoothed template, cropped to the brain. All volumes are float32 and share a shape."""
 
-    Attributes:
-        origin: voxel (x, y, z) of the full template that is index (0, 0, 0) here.
-        cover: share of a voxel that is brain, in [0, 1].
-        t1: T1 intensity in [0, 1], falling to 0 outside the brain.
-        grey: grey-matter probability in [0, 1].
-        white: white-matter probability in [0, 1].
-        ventricle_pull: direction towards the nearest deep CSF, a vector of length 0 to 1 per voxel
-            of a grid that is `coarse_step` times coarser.
-        coarse_step: voxels of the template per voxel of `ventricle_pull`.
-    """
-
+    #: voxel (x, y, z) of the full template that is index (0, 0, 0) here
     origin: tuple[float, float, float]
-    cover: Float[np.ndarray, "x y z"]
-    t1: Float[np.ndarray, "x y z"]
-    grey: Float[np.ndarray, "x y z"]
-    white: Float[np.ndarray, "x y z"]
+    cover: Float[np.ndarray, "x y z"]  # share of a voxel that is brain, in [0, 1]
+    t1: Float[np.ndarray, "x y z"]  # T1 intensity in [0, 1], falling to 0 outside the brain
+    grey: Float[np.ndarray, "x y z"]  # grey-matter probability in [0, 1]
+    white: Float[np.ndarray, "x y z"]  # white-matter probability in [0, 1]
+    #: direction towards the nearest deep CSF, a vector of length 0 to 1 per voxel of a grid that is
+    #: `coarse_step` times coarser
     ventricle_pull: Float[np.ndarray, "3 x2 y2 z2"]
-    coarse_step: int = _COARSE_STEP
+    coarse_step: int = _COARSE_STEP  # voxels of the template per voxel of `ventricle_pull`
 
 
 def spacing_mm(image_size: int) -> float:
@@ -80,8 +72,8 @@ def template_path(kind: str) -> pathlib.Path:
     path = package_folder("nilearn") / "datasets" / "data" / name
     if not path.is_file():
         raise UserError(
-            f"nilearn's template file {name} is missing from {path.parent}: "
-            "reinstall it with `pip install --force-reinstall nilearn`"
+            f"nilearn's template file {name} is missing from '{path.parent}'; "
+            "reinstall it with pip install --force-reinstall nilearn."
         )
     return path
 
@@ -95,7 +87,7 @@ def package_folder(name: str) -> pathlib.Path:
     spec = importlib.util.find_spec(name)
     if spec is None or not spec.submodule_search_locations:
         raise UserError(
-            f"the embedded data needs the package `{name}`, which is not installed: pip install it"
+            f"the embedded data need the package '{name}'; install it with pip install {name}."
         )
     return pathlib.Path(spec.submodule_search_locations[0])
 
@@ -113,9 +105,6 @@ def load_template(image_size: int) -> Template:
     """Loads the template, smoothed for slices of `image_size` pixels; once per process.
 
     Takes about 3 s and 80 MB the first time. The arrays are read-only, because they are shared.
-
-    Raises:
-        UserError: nilearn or its files are missing.
     """
     t1, grey, white = (read_volume(kind) for kind in ("t1", "gm", "wm"))
     brain = ndimage.binary_fill_holes(t1 > 0)
@@ -136,14 +125,10 @@ def load_template(image_size: int) -> Template:
 
 def _bounding_box(brain: np.ndarray) -> tuple[tuple[slice, ...], tuple[float, float, float]]:
     """Returns the box around `brain` with a margin, as slices, and its first voxel."""
-    bounds = []
-    for axis in range(3):
-        others = tuple(other for other in range(3) if other != axis)
-        inside = np.flatnonzero(brain.any(axis=others))
-        low, high = max(inside[0] - _MARGIN, 0), inside[-1] + 1 + _MARGIN
-        bounds.append(slice(int(low), int(high)))
+    (box,) = ndimage.find_objects(brain.astype(np.int8))
+    bounds = tuple(slice(max(side.start - _MARGIN, 0), side.stop + _MARGIN) for side in box)
     x, y, z = (float(bound.start) for bound in bounds)
-    return tuple(bounds), (x, y, z)
+    return bounds, (x, y, z)
 
 
 def _ventricle_pull(

@@ -23,19 +23,17 @@ _LOCAL = ("apfs", "btrfs", "ext2", "ext3", "ext4", "f2fs", "overlay", "tmpfs", "
 _STALE_SECONDS = 86_400
 
 
-def data_folder(root: str, flag: str = "config.data.root") -> str:
+def data_folder(root: str) -> str:
     """Returns the folder that TFDS keeps data in.
 
-    Args:
-        root: folder in the config; "" for `$TFDS_DATA_DIR`, by default `tensorflow_datasets` in the
-            home folder. A user without a home folder gets a temporary folder and a note.
-        flag: config field that holds `root`, for messages.
+    It is `root`, by default `$TFDS_DATA_DIR` or `tensorflow_datasets` in the home folder. A user
+    without a home folder gets a temporary folder and a note.
 
     Raises:
         UserError: the path names the home folder of an unknown user, or TFDS cannot use it.
     """
     take_folders_literally()
-    named, source = root, flag
+    named, source = root, "config.data.root"
     if not root:
         named, source = os.environ.get("TFDS_DATA_DIR", ""), "$TFDS_DATA_DIR"
     if "://" in named:
@@ -70,17 +68,13 @@ def _temporary() -> Path:
 def raise_if_full(folder: str, error: Exception, remedy: str) -> None:
     """Raises a RunError if an error of TFDS means that there is no room in the data folder.
 
-    Args:
-        folder: data folder, for the message.
-        error: error of TFDS.
-        remedy: flag or variable that names another folder.
+    `remedy` names the flag or variable for another folder.
     """
     number = io_errors.find_error_number(error)
     if number in NO_ROOM:
         raise RunError(
             f"data folder '{folder}' cannot take more files ({os.strerror(number)}); free disk "
-            "space, or choose "
-            f"another with {remedy}."
+            f"space, or choose another with {remedy}."
         ) from error
 
 

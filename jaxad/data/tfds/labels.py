@@ -2,11 +2,14 @@
 
 import functools
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from ml_collections import ConfigDict
 
+from jaxad.data import settings
+from jaxad.data.data_sets import TFDS, Readers
 from jaxad.data.files.splitting import Splitting, pick
 from jaxad.data.prepare.preparation import Preparation
 from jaxad.data.prepare.prepare_images import prepare_image
@@ -18,25 +21,11 @@ from jaxad.types import Split
 logger = logging.getLogger(__name__)
 
 
-def open_labelled(
-    name: str,
-    root: str,
-    normal_classes: Sequence[str],
-    anomalous_classes: Sequence[str],
-    preparation: Preparation,
-    splitting: Splitting,
-) -> dict[str, Callable[[], Split]]:
+def open_labelled(data: ConfigDict) -> Readers:
     """Downloads a data set unless it is cached, and returns a reader for each split.
 
-    `train` and `val` hold its normal training images, `test` its test images.
-
-    Args:
-        name: name in TFDS, such as `mnist` or `cifar10:3.0.2`.
-        root: TFDS data folder; "" for the default.
-        normal_classes: names of the normal classes; empty if the anomalous ones are named.
-        anomalous_classes: names of the anomalous classes; empty if the normal ones are named.
-        preparation: how pixels become an image.
-        splitting: share of `val`. Images are drawn one by one, because TFDS does not know patients.
+    `train` and `val` hold its normal training images, `test` its test images. Images are drawn one
+    by one, because TFDS does not know patients.
 
     Raises:
         UserError: there is no such data set, it cannot be downloaded, its examples do not have one
@@ -46,7 +35,7 @@ def open_labelled(
     tensorflow()  # hides the accelerators before TFDS uses it
     import tensorflow_datasets as tfds
 
-    folder = data_folder(root)
+    name, folder = data.name.removeprefix(TFDS), data_folder(data.root)
     try:
         builder = tfds.builder(name, data_dir=folder)
         builder.download_and_prepare()
@@ -66,35 +55,31 @@ def open_labelled(
                 f"{', '.join(builder.info.splits)}; name a data set that has both."
             )
     classes = builder.info.features[label_key].names
-    normal = _normal_labels(f"tfds:{name}", classes, normal_classes, anomalous_classes)
+    normal = _normal_labels(data, classes)
+    preparation, splitting = settings.preparation(data), settings.splitting(data)
     read = functools.partial(_read, builder, image_key, label_key, normal, preparation, splitting)
     return {split: functools.partial(read, split) for split in ("train", "val", "test")}
 
 
-def _normal_labels(
-    data_set: str,
-    classes: Sequence[str],
-    normal_classes: Sequence[str],
-    anomalous_classes: Sequence[str],
-) -> set[int]:
+def _normal_labels(data: ConfigDict, classes: Sequence[str]) -> set[int]:
     """Returns the labels (indices into `classes`) of the normal classes."""
     listed = ", ".join(classes)
-    if bool(normal_classes) == bool(anomalous_classes):
+    if bool(data.normal_classes) == bool(data.anomalous_classes):
         raise UserError(
-            f"config.data.normal_classes: name the normal classes of {data_set}, or the anomalous "
+            f"config.data.normal_classes: name the normal classes of {data.name}, or the anomalous "
             f"ones in config.data.anomalous_classes; it has {listed}."
         )
-    field = "normal_classes" if normal_classes else "anomalous_classes"
-    chosen = normal_classes or anomalous_classes
+    field = "normal_classes" if data.normal_classes else "anomalous_classes"
+    chosen = data[field]
     for name in chosen:
         if name not in classes:
             raise UserError(
-                f"config.data.{field}: {data_set} has no class '{name}'; it has {listed}."
+                f"config.data.{field}: {data.name} has no class '{name}'; it has {listed}."
             )
     if len(set(chosen)) == len(classes):
-        raise UserError(f"config.data.{field}: all classes of {data_set} are named; omit some.")
+        raise UserError(f"config.data.{field}: all classes of {data.name} are named; omit some.")
     labels = {classes.index(name) for name in chosen}
-    return labels if normal_classes else set(range(len(classes))) - labels
+    return labels if data.normal_classes else set(range(len(classes))) - labels
 
 
 def _keys(builder: Any, name: str) -> tuple[str, str]:

@@ -19,13 +19,8 @@ def open_builder(
 ) -> dict[str, functools.partial[Split]]:
     """Prepares the data of a builder unless they are cached, and returns a reader for each split.
 
-    If several processes need the same data, one of them prepares them.
-
-    Args:
-        builder_class: a `tfds.core.DatasetBuilder` class.
-        builder_config: config of the builder.
-        root: TFDS data folder; "" for the default.
-        manual_dir: folder of the files that the user fetched, for builders that need some.
+    If several processes need the same data, one of them prepares them. `root` is the data folder
+    of TFDS ("" for the default), and `manual_dir` the folder of the files that the user fetched.
 
     Raises:
         UserError: the data folder cannot be read or written.

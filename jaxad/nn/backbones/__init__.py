@@ -107,37 +107,30 @@ class Backbone:
             )
 
     @property
-    def _architecture(self) -> Architecture:
+    def architecture(self) -> Architecture:
+        """The record of `ARCHITECTURES`."""
         return ARCHITECTURES[self.name]
 
     @property
     def description(self) -> str:
         """Everything that features depend on besides the variables and the image."""
-        about = self._architecture
+        about = self.architecture
         normalisation = f"{about.mean} {about.standard_deviation}"
         return f"{self.name}, stride {self.stride}, {jnp.dtype(self.dtype).name}, {normalisation}"
 
     @property
     def channels(self) -> int:
         """Channels of the features."""
-        return self._architecture.channels[self.stride]
-
-    def channels_at(self, stride: int) -> int:
-        """Returns the channels of the features of a stride."""
-        return self._architecture.channels[stride]
-
-    def deviation_at(self, stride: int) -> float:
-        """Returns the standard deviation of the features of a stride on photographs."""
-        return self._architecture.deviations[stride]
+        return self.architecture.channels[self.stride]
 
     @property
     def strides(self) -> tuple[int, ...]:
         """All strides of the architecture."""
-        return tuple(self._architecture.channels)
+        return tuple(self.architecture.channels)
 
     @property
     def _module(self) -> nn.Module:
-        return self._architecture.module(stride=self.stride, dtype=self.dtype)
+        return self.architecture.module(stride=self.stride, dtype=self.dtype)
 
     def init_variables(self, key: Key[Array, ""]) -> Tree:
         """Returns random weights (He et al. 2015), zero biases, and the scale of their features."""
@@ -190,17 +183,13 @@ class Backbone:
         return self.init_variables(key) if where == RANDOM else self.read_variables(where)
 
     def read_variables(self, where: str) -> Tree:
-        """Reads pretrained weights.
-
-        Args:
-            where: see `jaxad.nn.backbones.weights.read_weights`; "" for weights that need no
-                download.
+        """Reads the pretrained weights of `read_weights(where)`; "" for those of `default_weights`.
 
         Raises:
             UserError: no weights are found, or they belong to another network; the message names
                 the tensors that do not fit.
         """
-        architecture = self._architecture
+        architecture = self.architecture
         if not where:
             if architecture.default_weights is None:
                 raise UserError(
@@ -234,11 +223,11 @@ class Backbone:
         self, variables: Tree, images: Images, strides: tuple[int, ...]
     ) -> tuple[Float[Array, "batch rows columns features"], ...]:
         """Returns unscaled features of several strides, none above `stride`, in one pass."""
-        module = self._architecture.module(stride=self.stride, dtype=self.dtype, taps=strides)
+        module = self.architecture.module(stride=self.stride, dtype=self.dtype, taps=strides)
         return self._apply(module, variables, images)
 
     def _apply(self, module: nn.Module, variables: Tree, images: Images) -> Any:
-        architecture = self._architecture
+        architecture = self.architecture
         mean = jnp.asarray(architecture.mean, images.dtype)
         deviation = jnp.asarray(architecture.standard_deviation, images.dtype)
         coloured = jnp.broadcast_to(images, (*images.shape[:-1], 3))

@@ -78,7 +78,6 @@ class EfficientNetLite0(nn.Module):
     Attributes:
         stride: stride of the features (4, 8, 16 or 32: 24, 40, 112 or 320 channels, linear); None
             for the logits [B, 1000].
-        dtype: dtype of the convolutions.
         taps: strides up to `stride`; if not empty, the result is a tuple of the features of each.
     """
 

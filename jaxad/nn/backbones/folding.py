@@ -79,7 +79,7 @@ def from_torch(
     unused: Sequence[str],
     source: str,
 ) -> dict[str, dict[str, np.ndarray]]:
-    """Converts the tensors of a state dict.
+    """Converts the tensors of a state dict to layer name -> kernel and bias, float32.
 
     Args:
         tensors: tensors by torch's names.
@@ -88,9 +88,6 @@ def from_torch(
         epsilon: epsilon of the batch norms.
         unused: prefixes of tensors to ignore.
         source: name of the file, for messages.
-
-    Returns:
-        Layer name -> kernel and bias, float32.
 
     Raises:
         UserError: tensors are missing, misshapen, not finite or of another network; the message
@@ -111,21 +108,19 @@ def from_torch(
         for name, shape in expected.items()
         if name in tensors and tensors[name].shape != shape
     ]
-    missing = [name for name in expected if name not in tensors]
     unusable = [
         f"{name} is {problem}"
         for name in expected
         if name in tensors and (problem := _problem(name, tensors[name]))
     ]
+    kinds = {
+        "missing": [name for name in expected if name not in tensors],
+        "misshapen": misshapen,
+        "unusable": unusable,
+        "unknown": extra,
+    }
     problems = [
-        f"{len(names)} {kind} ({', '.join(names)})"
-        for kind, names in (
-            ("missing", missing),
-            ("misshapen", misshapen),
-            ("unusable", unusable),
-            ("unknown", extra),
-        )
-        if names
+        f"{len(names)} {kind} ({', '.join(names)})" for kind, names in kinds.items() if names
     ]
     if problems:
         raise UserError(

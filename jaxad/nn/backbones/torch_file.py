@@ -104,23 +104,21 @@ def _make_tensor(arguments: tuple[Any, ...]) -> _Tensor:
 
 
 class _Machine:
-    """Interprets a pickle's instructions.
-
-    Attributes:
-        storages: the storages that the pickle names, by key.
-    """
+    """Interprets a pickle's instructions."""
 
     def __init__(self) -> None:
-        self.storages: dict[str, _Storage] = {}
+        self._storages: dict[str, _Storage] = {}
         self._stack: list[Any] = []
         self._memo: dict[int, Any] = {}
 
-    def run(self, file: _File) -> Any:
-        """Returns the object of the next pickle in the file."""
+    @classmethod
+    def load(cls, file: _File) -> tuple[Any, dict[str, _Storage]]:
+        """Returns the object of the next pickle in the file, and its storages by key."""
+        machine = cls()
         for opcode, argument, _ in pickletools.genops(file):
-            self._do(opcode.name, argument)
-        (result,) = self._stack
-        return result
+            machine._do(opcode.name, argument)
+        (result,) = machine._stack
+        return result, machine._storages
 
     def _do(self, name: str, argument: Any) -> None:
         stack = self._stack
@@ -200,13 +198,12 @@ class _Machine:
     def _call(self, function: Any, arguments: Any) -> Any:
         if not isinstance(function, _Global) or type(arguments) is not tuple:
             raise _Refused("a call of something that is not a function of tensors")
-        match function.name:
-            case "collections.OrderedDict" if not arguments:
-                return {}
-            case "torch._utils._rebuild_tensor_v2" if len(arguments) >= 4:
-                return _make_tensor(arguments)
-            case "torch._utils._rebuild_parameter" if arguments:
-                return arguments[0]
+        if function.name == _ORDERED_DICT and not arguments:
+            return {}
+        if function.name == _TENSOR and len(arguments) >= 4:
+            return _make_tensor(arguments)
+        if function.name == _PARAMETER and arguments:
+            return arguments[0]
         raise _Refused(f"a call of '{function.name}' with {len(arguments)} arguments")
 
     def _storage(self, pid: Any) -> _Storage:
@@ -220,7 +217,7 @@ class _Machine:
         if not known or type(key) is not str or not _is_count(count):
             raise _Refused("a storage without type, name or size")
         dtype = np.dtype(_DTYPES[kind.name.removeprefix("torch.")])
-        return self.storages.setdefault(key, _Storage(key, dtype, count))
+        return self._storages.setdefault(key, _Storage(key, dtype, count))
 
 
 def _known_global(argument: Any) -> _Global:
@@ -230,20 +227,14 @@ def _known_global(argument: Any) -> _Global:
     return _Global(name)
 
 
-def _load_pickle(file: _File) -> tuple[Any, Mapping[str, _Storage]]:
-    """Returns the object of the next pickle in the file, and its storages by key."""
-    machine = _Machine()
-    return machine.run(file), machine.storages
-
-
 def _old_layout(file: _File) -> tuple[Any, dict[str, bytes], str]:
     """Reads the saved object, the raw storages by key, and the byte order."""
-    (magic_number, _), (version, _) = _load_pickle(file), _load_pickle(file)
+    (magic_number, _), (version, _) = _Machine.load(file), _Machine.load(file)
     if magic_number != _MAGIC_NUMBER or version != _PROTOCOL_VERSION:
         raise _Refused("another magic number or protocol than torch's")
-    (system, _), (saved, named) = _load_pickle(file), _load_pickle(file)
+    (system, _), (saved, named) = _Machine.load(file), _Machine.load(file)
     byte_order = "<" if system["little_endian"] else ">"
-    keys, _ = _load_pickle(file)
+    keys, _ = _Machine.load(file)
     storages = {}
     for key in keys:
         (count,) = struct.unpack(f"{byte_order}q", file.read(8))
@@ -254,13 +245,6 @@ def _old_layout(file: _File) -> tuple[Any, dict[str, bytes], str]:
         if len(storages[key]) != size:
             raise EOFError(f"storage {key} has {len(storages[key])} of {size} bytes")
     return saved, storages, byte_order
-
-
-def _size(file: _File) -> int:
-    place = file.tell()
-    size = file.seek(0, io.SEEK_END)
-    file.seek(place)
-    return size
 
 
 def _zip_layout(file: _File) -> tuple[Any, dict[str, bytes], str]:
@@ -274,10 +258,10 @@ def _zip_layout(file: _File) -> tuple[Any, dict[str, bytes], str]:
         order_name = f"{folder}byteorder"
         has_order = order_name in archive.namelist()
         big = has_order and archive.read(order_name).strip() == b"big"
-        saved, stored = _load_pickle(io.BytesIO(archive.read(pickles[0])))
+        saved, stored = _Machine.load(io.BytesIO(archive.read(pickles[0])))
         # Entries may overlap: read no more than the file can hold.
         sizes = [archive.getinfo(f"{folder}data/{key}").file_size for key in stored]
-        if sum(sizes) > _size(file):
+        if sum(sizes) > file.seek(0, io.SEEK_END):
             raise _Refused("storages that are larger than the file")
         storages = {key: archive.read(f"{folder}data/{key}") for key in stored}
         return saved, storages, ">" if big else "<"
@@ -307,7 +291,7 @@ def _arrays(
     for storage in {tensor.storage for tensor in tensors.values()}:
         size = storage.dtype.itemsize
         if len(storages[storage.key]) < storage.count * size:
-            raise EOFError(f"storage {storage.key} is cut short")
+            raise EOFError(f"storage {storage.key} is truncated")
         # NumPy cannot swap the bytes of bfloat16: they are swapped as an integer's.
         integers = np.frombuffer(storages[storage.key], np.dtype(f"{byte_order}u{size}"))
         flat[storage] = integers.astype(f"=u{size}", copy=False).view(storage.dtype)
@@ -319,16 +303,10 @@ def _arrays(
 
 
 def read_torch_file(path: Path) -> dict[str, np.ndarray]:
-    """Reads a state dict that `torch.save` wrote.
-
-    Args:
-        path: a `.pth` or `.pt` file of a state dict, alone or under `state_dict` or `model`.
-
-    Returns:
-        Tensors by name.
+    """Reads the tensors of a state dict, alone or under `state_dict` or `model`, by name.
 
     Raises:
-        UserError: the file cannot be read, is cut short, or holds anything but tensors. The message
+        UserError: the file cannot be read, is truncated, or holds anything but tensors. The message
             names what it holds; none of it has run.
     """
     try:
@@ -339,8 +317,8 @@ def read_torch_file(path: Path) -> dict[str, np.ndarray]:
         return dict(_arrays(_tensors_of(saved), storages, byte_order))
     except _Refused as refused:
         raise UserError(
-            f"{path}: refused, it holds {refused}; only the tensors of a state dict are read. Save "
-            "`model.state_dict()` again, or use a .safetensors file."
+            f"{path}: refused because it holds {refused}; only tensors of a state dict are read. "
+            "Save `model.state_dict()` again, or use a .safetensors file."
         ) from refused
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); make it readable.") from error
@@ -351,5 +329,5 @@ def read_torch_file(path: Path) -> dict[str, np.ndarray]:
         OverflowError, NotImplementedError, RuntimeError, zipfile.BadZipFile, struct.error,
     ) as error:  # fmt: skip
         raise UserError(
-            f"{path}: not a PyTorch checkpoint, or cut short ({error}); download it again."
+            f"{path}: not a PyTorch checkpoint, or truncated ({error}); download it again."
         ) from error

@@ -34,15 +34,12 @@ _READERS: Mapping[str, Callable[[Path], dict[str, np.ndarray]]] = {
 
 
 def read_weights(where: str) -> dict[str, np.ndarray]:
-    """Reads the tensors of a file.
+    """Reads the tensors of a file by name.
 
     Args:
         where: path of a `.pth`, `.pt` or `.safetensors` file, or `hub:<owner>/<repository>`, with
             an optional `@<revision>`, for the `model.safetensors` of a repository of the Hugging
             Face hub (cached; works offline once it is downloaded).
-
-    Returns:
-        Tensors by name.
 
     Raises:
         UserError: the file does not exist or cannot be read.
@@ -71,12 +68,9 @@ def _from_hub(name: str) -> Path:
             f"config.model.weights: {HUB}{name} needs huggingface_hub; install it with pip install "
             "'jaxad[hub]'."
         ) from error
+    download = huggingface_hub.hf_hub_download
     try:
-        return Path(
-            huggingface_hub.hf_hub_download(
-                repository, "model.safetensors", revision=revision or None
-            )
-        )
+        return Path(download(repository, "model.safetensors", revision=revision or None))
     # The hub, its HTTP library (which depends on the version), the network or the disk may fail:
     # the remedy is the same, and the message has the cause.
     except Exception as error:

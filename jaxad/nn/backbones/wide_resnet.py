@@ -59,7 +59,6 @@ class WideResNet50(nn.Module):
 
     Attributes:
         stride: stride of the features (4, 8 or 16: 256, 512 or 1024 channels).
-        dtype: dtype of the convolutions.
         taps: strides up to `stride`; if not empty, the result is a tuple of the features of each.
     """
 

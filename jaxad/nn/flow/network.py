@@ -17,6 +17,7 @@ well: the sum is exact, while the part of a single position is only a map to loo
 import dataclasses
 import functools
 import math
+from collections.abc import Sequence
 from typing import Annotated
 
 import distrax
@@ -78,15 +79,7 @@ class FlowSettings:
 
 
 class _Subnet(nn.Module):
-    """Base of the networks that compute a coupling's scale and shift.
-
-    Attributes:
-        features: channels of the output.
-        train: whether batch norm uses the batch's statistics.
-        axis_name: axis that batch norm averages over in training.
-        dtype: dtype of the convolutions.
-        precision: precision of the convolutions.
-    """
+    """Base of the networks that compute a coupling's scale and shift: `features` channels."""
 
     features: int
     train: bool
@@ -153,11 +146,6 @@ def _softplus(x: Array) -> Array:
     return jax.nn.softplus(_BETA * x) / _BETA
 
 
-def _inverse_softplus(y: float) -> float:
-    """Returns the x with softplus(x) = y."""
-    return math.log(math.expm1(_BETA * y)) / _BETA
-
-
 class Flow(nn.Module):
     """Maps feature maps z [B, H, W, C] to z' of the same shape, for a standard normal density.
 
@@ -192,19 +180,15 @@ class Flow(nn.Module):
             )
             for block in range(settings.num_blocks)
         ]  # fmt: skip
-        start = _inverse_softplus(1 / settings.global_scale)
-        names = [str(block) for block in range(settings.num_blocks)]
-        self._scales = [
-            self.param(f"global_scale_{name}", nn.initializers.constant(start), (channels,))
-            for name in names
-        ]
-        self._offsets = [
-            self.param(f"global_offset_{name}", nn.initializers.zeros, (channels,))
-            for name in names
-        ]
+        start = math.log(math.expm1(_BETA / settings.global_scale)) / _BETA  # softplus's inverse
+        numbers = range(settings.num_blocks)
+        initial = nn.initializers.constant(start)
+        self._scales = [self.param(f"global_scale_{n}", initial, (channels,)) for n in numbers]
+        zeros = nn.initializers.zeros
+        self._offsets = [self.param(f"global_offset_{n}", zeros, (channels,)) for n in numbers]
         if settings.permutation != "reverse":
             self._permutations = [
-                self.variable("permutation", f"block_{name}", self._draw) for name in names
+                self.variable("permutation", f"block_{n}", self._draw) for n in numbers
             ]
 
     def _draw(self) -> Array:
@@ -263,18 +247,21 @@ def standard_normal_log_density(z: FeatureMap) -> LogDet:
 
 
 def likelihood_terms(
-    latent_nll: PerExample, log_det: PerExample, dimensions: int
+    transformed: Sequence[tuple[Float[Array, "batch _ _ _"], Float[Array, "batch _ _"]]],
 ) -> dict[str, PerExample]:
-    """Returns the terms of a flow's likelihood, in nats per dimension.
+    """Returns the terms of the likelihood of one or several flows, in nats per dimension.
 
     Args:
-        latent_nll: -log p(z'), [B].
-        log_det: log |det dz'/dz|, [B].
-        dimensions: dimensions of z.
+        transformed: what each flow returned: z' and each position's log |det dz'/dz|.
 
     Returns:
-        `feature_nll` (-log p(z)), `latent_nll` and `log_det`.
+        `feature_nll` (-log p(z)), `latent_nll` (-log p(z')) and `log_det`, each [B].
     """
+    densities = [jnp.sum(standard_normal_log_density(z), axis=(1, 2)) for z, _ in transformed]
+    shares = [jnp.sum(share, axis=(1, 2)) for _, share in transformed]
+    latent_nll = -jnp.sum(jnp.stack(densities), axis=0)
+    log_det = jnp.sum(jnp.stack(shares), axis=0)
+    dimensions = sum(math.prod(z.shape[1:]) for z, _ in transformed)
     return {
         "feature_nll": (latent_nll - log_det) / dimensions,
         "latent_nll": latent_nll / dimensions,

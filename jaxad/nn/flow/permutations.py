@@ -3,6 +3,8 @@
 All preserve volume. Their event is the channels alone: log-dets are [B, H, W], and zero.
 """
 
+import abc
+
 import distrax
 import jax
 import jax.numpy as jnp
@@ -53,53 +55,59 @@ def _take_channels(
     return multiply_channels(x, order)
 
 
-class ChannelPermutation(distrax.Bijector):
-    """Permutes the channels: y = x[..., order].
-
-    Args:
-        order: int32 [C], every channel once.
-    """
-
-    def __init__(self, order: Int[Array, " features"]):
-        super().__init__(event_ndims_in=1, is_constant_jacobian=True)
-        self._order = order
-        self._inverse = jnp.argsort(order)
-
-    def forward_and_log_det(self, x: FeatureMap) -> tuple[FeatureMap, LogDet]:
-        return _take_channels(x, self._order, self._inverse), jnp.zeros(x.shape[:-1], x.dtype)
-
-    def inverse_and_log_det(self, y: FeatureMap) -> tuple[FeatureMap, LogDet]:
-        return _take_channels(y, self._inverse, self._order), jnp.zeros(y.shape[:-1], y.dtype)
-
-
-class ChannelReversal(distrax.Bijector):
-    """Reverses the order of the channels: y = x[..., ::-1]."""
+class _ChannelMap(distrax.Bijector):
+    """Base of the bijectors: a subclass has the map and its inverse."""
 
     def __init__(self) -> None:
         super().__init__(event_ndims_in=1, is_constant_jacobian=True)
 
+    @abc.abstractmethod
+    def _map(self, x: FeatureMap) -> FeatureMap: ...
+
+    @abc.abstractmethod
+    def _map_back(self, y: FeatureMap) -> FeatureMap: ...
+
     def forward_and_log_det(self, x: FeatureMap) -> tuple[FeatureMap, LogDet]:
-        return x[..., ::-1], jnp.zeros(x.shape[:-1], x.dtype)
+        return self._map(x), jnp.zeros(x.shape[:-1], x.dtype)
 
     def inverse_and_log_det(self, y: FeatureMap) -> tuple[FeatureMap, LogDet]:
-        return self.forward_and_log_det(y)
+        return self._map_back(y), jnp.zeros(y.shape[:-1], y.dtype)
 
 
-class ChannelRotation(distrax.Bijector):
-    """Rotates the channels at every position: y = W x, where W is orthogonal with determinant 1.
+class ChannelPermutation(_ChannelMap):
+    """Permutes the channels: y = x[..., order], with `order` int32 [C], every channel once."""
 
-    Args:
-        matrix: W, float32 [C, C].
-    """
+    def __init__(self, order: Int[Array, " features"]):
+        super().__init__()
+        self._order = order
+        self._inverse = jnp.argsort(order)
+
+    def _map(self, x: FeatureMap) -> FeatureMap:
+        return _take_channels(x, self._order, self._inverse)
+
+    def _map_back(self, y: FeatureMap) -> FeatureMap:
+        return _take_channels(y, self._inverse, self._order)
+
+
+class ChannelReversal(_ChannelMap):
+    """Reverses the order of the channels: y = x[..., ::-1]."""
+
+    def _map(self, x: FeatureMap) -> FeatureMap:
+        return x[..., ::-1]
+
+    def _map_back(self, y: FeatureMap) -> FeatureMap:
+        return y[..., ::-1]
+
+
+class ChannelRotation(_ChannelMap):
+    """Rotates the channels at every position: y = W x, where W is orthogonal with determinant 1."""
 
     def __init__(self, matrix: Float[Array, "features features"]):
-        super().__init__(event_ndims_in=1, is_constant_jacobian=True)
+        super().__init__()
         self._matrix = matrix
 
-    def forward_and_log_det(self, x: FeatureMap) -> tuple[FeatureMap, LogDet]:
-        y = jnp.matmul(x, self._matrix.T, precision="highest")
-        return y, jnp.zeros(x.shape[:-1], x.dtype)
+    def _map(self, x: FeatureMap) -> FeatureMap:
+        return jnp.matmul(x, self._matrix.T, precision="highest")
 
-    def inverse_and_log_det(self, y: FeatureMap) -> tuple[FeatureMap, LogDet]:
-        x = jnp.matmul(y, self._matrix, precision="highest")
-        return x, jnp.zeros(y.shape[:-1], y.dtype)
+    def _map_back(self, y: FeatureMap) -> FeatureMap:
+        return jnp.matmul(y, self._matrix, precision="highest")

@@ -2,73 +2,16 @@
 
 import shutil
 
-import nibabel as nib
 import numpy as np
 import pytest
 from PIL import Image
+from user_files import SIZE, data_config, write_image, write_mask, write_scan
 
-from jaxad import config as config_lib
 from jaxad.data.files.folders import read_folder
 from jaxad.data.files.items import Item
-from jaxad.data.files.names import stem
 from jaxad.data.files.splitting import Splitting, draw_splits
 from jaxad.data.sources import DataSet
 from jaxad.errors import UserError
-
-SIZE = 16
-
-
-def write_image(path, value=100, shape=(20, 20)):
-    """Writes a PNG whose pixels are all `value` except one, so that it is not constant."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pixels = np.full(shape, value, np.uint8)
-    pixels[0, 0] = value + 1
-    Image.fromarray(pixels).save(path)
-    return path
-
-
-def write_mask(path, marked=True, shape=(20, 20)):
-    pixels = np.zeros(shape, np.uint8)
-    pixels[4:9, 4:9] = 255 * marked
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels).save(path)
-    return path
-
-
-def write_scan(path, seed=0, lesion=None):
-    """Writes a NIfTI scan of 16 mm a side, 12 mm of it foreground; `lesion`: voxels of its mask."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    voxels = np.zeros((16, 16, 16), np.float32)
-    voxels[2:14, 2:14, 2:14] = np.random.default_rng(seed).uniform(1, 2, (12, 12, 12))
-    nib.save(nib.Nifti1Image(voxels, np.eye(4)), path)
-    if lesion is not None:
-        mask = np.zeros(voxels.shape, np.uint8)
-        mask[4:8, 4:8, 6] = (np.arange(16) < lesion).reshape(4, 4)
-        name = f"{stem(path)}_mask.nii.gz"
-        nib.save(nib.Nifti1Image(mask, np.eye(4)), path.with_name(name))
-    return path
-
-
-def data_config(root, name="folder", **changes):
-    data = config_lib.base().data
-    data.name, data.root, data.image_size = name, str(root), SIZE
-    for field, value in changes.items():
-        group, _, last = field.rpartition("__")
-        (data[group] if group else data)[last] = value
-    return data
-
-
-@pytest.fixture
-def mvtec(tmp_path):
-    """The MVTec layout: ten normal images, four to test, two of which are marked."""
-    for number in range(10):
-        write_image(tmp_path / f"train/good/{number:02d}.png", 100 + number)
-    for number in range(2):
-        write_image(tmp_path / f"test/good/{number}.png", 130 + number)
-        write_image(tmp_path / f"test/crack/{number}.png", 140 + number)
-        write_mask(tmp_path / f"ground_truth/crack/{number}_mask.png")
-    return tmp_path
-
 
 # --- What is read.
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from test_folders import data_config, mvtec, write_image, write_scan  # noqa: F401
+from user_files import data_config, write_image, write_scan
 
 from jaxad.data.files.tree import find_files, find_folders
 from jaxad.data.readers.checks import is_hidden
@@ -17,7 +17,7 @@ HIDDEN = ["._0.png", ".DS_Store", ".ipynb_checkpoints/0-checkpoint.png", "__MACO
 
 @pytest.mark.parametrize("name", HIDDEN)
 @pytest.mark.parametrize("place", ["", "train", "train/good", "test", "test/crack", "ground_truth"])
-def test_hidden_files_in_a_folder_of_images(mvtec, name, place, capsys):  # noqa: F811 - a fixture
+def test_hidden_files_in_a_folder_of_images(mvtec, name, place, capsys):
     items = find_items(mvtec / "test", data_config(mvtec))
     path = mvtec / place / name
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -51,7 +51,7 @@ def test_hidden_files_of_scans(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["._0.png", ".0.png", "Thumbs.db", "desktop.ini", "._list.csv"])
-def test_a_hidden_file_that_is_named_itself_is_refused(mvtec, name):  # noqa: F811 - a fixture
+def test_a_hidden_file_that_is_named_itself_is_refused(mvtec, name):
     (mvtec / "test/crack" / name).write_bytes(b"x")
     data = data_config(mvtec)
     for use in (find_items, read_normals):
@@ -59,7 +59,7 @@ def test_a_hidden_file_that_is_named_itself_is_refused(mvtec, name):  # noqa: F8
             use(mvtec / "test/crack" / name, data if use is find_items else data_config("no"))
 
 
-def test_a_hidden_folder_that_is_named_itself_is_read(mvtec, monkeypatch):  # noqa: F811
+def test_a_hidden_folder_that_is_named_itself_is_read(mvtec, monkeypatch):
     (mvtec / "test").rename(mvtec / ".test")
     assert len(find_items(mvtec / ".test", data_config(mvtec))) == 4
     monkeypatch.chdir(mvtec / ".test")

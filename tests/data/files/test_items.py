@@ -5,7 +5,7 @@ import shutil
 import numpy as np
 import pytest
 from PIL import Image
-from test_folders import data_config, mvtec, write_image, write_mask, write_scan  # noqa: F401
+from user_files import data_config, write_image, write_mask, write_scan
 
 from jaxad.data.files import reading
 from jaxad.data.files.reading import describe_skipped
@@ -18,7 +18,7 @@ from jaxad.types import FilesRead
 
 
 @pytest.fixture
-def two_bad(mvtec):  # noqa: F811 - a fixture
+def two_bad(mvtec):
     """The MVTec layout with one truncated and one empty training image, and a val folder."""
     path = mvtec / "train/good/03.png"
     path.write_bytes(path.read_bytes()[:40])
@@ -66,7 +66,7 @@ def test_only_the_first_skipped_files_are_listed():
     assert describe_skipped("x", FilesRead(3, (), 0, {}, 0.0, 1.0)) == ""
 
 
-def test_a_mask_of_another_size_is_named(mvtec):  # noqa: F811 - a fixture
+def test_a_mask_of_another_size_is_named(mvtec):
     write_mask(mvtec / "ground_truth/crack/0_mask.png", shape=(20, 21))
     with pytest.raises(
         DataError, match=r"0_mask.png: the mask has shape \(20, 21\), but its image"
@@ -99,7 +99,7 @@ def test_slices_are_the_same_whatever_the_number_of_files(tmp_path):
     np.testing.assert_array_equal(found.images, split.images[own])
 
 
-def test_many_images_are_read_by_processes_into_shared_memory(mvtec, monkeypatch):  # noqa: F811
+def test_many_images_are_read_by_processes_into_shared_memory(mvtec, monkeypatch):
     """Processes read what threads read; if one image has 16 bits, all have."""
     data = data_config(mvtec)
     alone = DataSet(data).split("train").images
@@ -120,7 +120,7 @@ def test_many_images_are_read_by_processes_into_shared_memory(mvtec, monkeypatch
     np.testing.assert_array_equal(DataSet(data).split("train").images, np.delete(alone, 3, axis=0))
 
 
-def test_without_room_for_shared_memory_images_are_sent(mvtec, monkeypatch):  # noqa: F811
+def test_without_room_for_shared_memory_images_are_sent(mvtec, monkeypatch):
     alone = DataSet(data_config(mvtec)).split("train").images
     monkeypatch.setitem(reading._FEW, "image", 2)
 
@@ -129,7 +129,7 @@ def test_without_room_for_shared_memory_images_are_sent(mvtec, monkeypatch):  # 
     np.testing.assert_array_equal(DataSet(data_config(mvtec)).split("train").images, alone)
 
 
-def test_an_anomaly_outside_of_the_crop_is_refused(mvtec):  # noqa: F811 - a fixture
+def test_an_anomaly_outside_of_the_crop_is_refused(mvtec):
     """The crop keeps the middle 20 of 60 columns; the mask is at columns 4 to 8."""
     write_image(mvtec / "test/crack/0.png", shape=(20, 60))
     write_mask(mvtec / "ground_truth/crack/0_mask.png", shape=(20, 60))

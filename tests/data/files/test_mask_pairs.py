@@ -3,8 +3,15 @@
 import shutil
 
 import pytest
-from test_folders import data_config, mvtec, write_image, write_mask, write_scan  # noqa: F401
-from test_mask_search import write_grey, write_label_map
+from user_files import (
+    data_config,
+    write_grey,
+    write_image,
+    write_label_map,
+    write_mask,
+    write_scan,
+    write_scans,
+)
 
 from jaxad.data.replay import read_files, read_normals
 from jaxad.data.sources import DataSet
@@ -80,7 +87,7 @@ def test_masks_are_found_however_their_names_are_written(tmp_path):
 @pytest.mark.parametrize(
     "name", ["{}.png", "{}_MASK.png", "{}-seg.png", "{}.mask.png", "{}_gt.tif"]
 )
-def test_names_of_masks_in_ground_truth(mvtec, name):  # noqa: F811 - a fixture
+def test_names_of_masks_in_ground_truth(mvtec, name):
     for number in range(2):
         folder = mvtec / "ground_truth/crack"
         (folder / f"{number}_mask.png").unlink()
@@ -89,7 +96,7 @@ def test_names_of_masks_in_ground_truth(mvtec, name):  # noqa: F811 - a fixture
     assert masks.any(axis=(1, 2)).tolist() == [True, True, False, False]
 
 
-def test_versions_of_an_image_have_masks_of_their_own(mvtec):  # noqa: F811 - a fixture
+def test_versions_of_an_image_have_masks_of_their_own(mvtec):
     shutil.rmtree(mvtec / "ground_truth")
     shutil.rmtree(mvtec / "test/crack")
     for version in (1, 2):
@@ -103,15 +110,6 @@ def test_versions_of_an_image_have_masks_of_their_own(mvtec):  # noqa: F811 - a 
 
 
 # --- Beside one file.
-
-
-def write_scans(folder, names, mask):
-    """Writes scans and a mask of 16 voxels under the given name."""
-    for seed, name in enumerate(names):
-        write_scan(folder / f"{name}.nii.gz", seed)
-    write_scan(folder / "made.nii.gz", 0, lesion=16)
-    (folder / "made.nii.gz").unlink()
-    (folder / "made_mask.nii.gz").rename(folder / mask)
 
 
 def test_the_mask_of_one_scan_is_looked_for_beside_it(tmp_path):

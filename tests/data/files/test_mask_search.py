@@ -3,8 +3,7 @@
 import nibabel as nib
 import numpy as np
 import pytest
-from PIL import Image
-from test_folders import data_config, mvtec, write_mask, write_scan  # noqa: F401
+from user_files import data_config, write_grey, write_label_map, write_mask, write_scan
 
 from jaxad.data.files.mask_search import find_masks, refuse_masks
 from jaxad.data.readers import images
@@ -12,22 +11,6 @@ from jaxad.data.readers.images import read_image
 from jaxad.data.replay import find_items, read_normals
 from jaxad.data.sources import DataSet
 from jaxad.errors import UserError
-
-
-def write_grey(path, seed=0):
-    """Writes an image of some 200 different values."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pixels = np.random.default_rng(seed).integers(0, 255, (20, 20)).astype(np.uint8)
-    Image.fromarray(pixels).save(path)
-    return path
-
-
-def write_label_map(path, seed=0):
-    """Writes a scan of the labels 0 to 3, as in BraTS."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    voxels = np.random.default_rng(seed).integers(0, 4, (16, 16, 16)).astype(np.uint8)
-    nib.save(nib.Nifti1Image(voxels, np.eye(4)), path)
-    return path
 
 
 @pytest.fixture
@@ -188,7 +171,7 @@ def test_masks_in_a_folder_beside_scans_in_the_root_are_not_passed_over(tmp_path
 # --- Images to score.
 
 
-def test_what_is_scored_leaves_masks_out_and_says_so(mvtec, capsys):  # noqa: F811 - a fixture
+def test_what_is_scored_leaves_masks_out_and_says_so(mvtec, capsys):
     data = data_config(mvtec)
     items = find_items(mvtec, data)
     assert len(items) == 14 and not any("ground_truth" in item.id for item in items)
@@ -199,7 +182,7 @@ def test_what_is_scored_leaves_masks_out_and_says_so(mvtec, capsys):  # noqa: F8
 
 
 @pytest.mark.parametrize("folder", ["Ground_Truth", "GroundTruth", "ground truth", "masks", "GT"])
-def test_folders_of_masks_are_left_out_however_they_are_called(mvtec, folder):  # noqa: F811
+def test_folders_of_masks_are_left_out_however_they_are_called(mvtec, folder):
     (mvtec / "ground_truth").rename(mvtec / folder)
     assert len(find_items(mvtec, data_config(mvtec))) == 14
 
@@ -213,14 +196,14 @@ def test_masks_of_scans_are_left_out(tmp_path, capsys):
     assert "left out 2 of 4 files" in capsys.readouterr().err
 
 
-def test_a_mask_that_is_named_itself_is_refused(mvtec):  # noqa: F811 - a fixture
+def test_a_mask_that_is_named_itself_is_refused(mvtec):
     path = write_mask(mvtec / "test/crack/0_mask.png")
     with pytest.raises(UserError, match="'0.png' lies beside it; name what it marks"):
         find_items(path, data_config(mvtec))
     assert len(find_items(mvtec / "test/crack/0.png", data_config(mvtec))) == 1
 
 
-def test_normal_images_of_another_site_hold_no_mask(mvtec, tmp_path_factory):  # noqa: F811
+def test_normal_images_of_another_site_hold_no_mask(mvtec, tmp_path_factory):
     site = tmp_path_factory.mktemp("site")
     for number in range(3):
         write_grey(site / f"{number}.png", number)

@@ -7,7 +7,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from PIL import Image
-from test_folders import data_config, mvtec, write_scan  # noqa: F401
+from user_files import data_config, write_scan
 
 from jaxad.data.files.masks import check_coverage
 from jaxad.data.sources import DataSet
@@ -109,7 +109,7 @@ def test_masks_of_something_else_are_reported(masks, foreground, expected):
     assert re.search(expected, note), note
 
 
-def test_inverted_mask_files_end_before_training(mvtec):  # noqa: F811 - a fixture
+def test_inverted_mask_files_end_before_training(mvtec):
     for number in range(2):
         path = mvtec / f"ground_truth/crack/{number}_mask.png"
         pixels = np.full((20, 20), 255, np.uint8)
@@ -159,7 +159,7 @@ def test_masks_of_scans_are_held_to_the_same(tmp_path, change, expected):
         data_set.split("test")
 
 
-def test_a_turned_photograph_with_a_mask_of_its_stored_pixels(mvtec):  # noqa: F811 - a fixture
+def test_a_turned_photograph_with_a_mask_of_its_stored_pixels(mvtec):
     image = mvtec / "test/crack/0.png"
     exif = Image.Exif()
     exif[274] = 3

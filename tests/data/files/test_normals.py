@@ -4,8 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from test_folders import data_config, mvtec, write_image, write_scan  # noqa: F401
-from test_mask_pairs import write_scans
+from user_files import data_config, write_image, write_scan, write_scans
 
 from jaxad.data import membership
 from jaxad.data.files.normals import check_one_class
@@ -128,7 +127,7 @@ def test_the_arrays_of_a_run_in_the_working_directory(tmp_path, monkeypatch):
         read_normals(tmp_path / "train.npz", data_config("", "npz"))
 
 
-def test_what_the_table_of_a_run_lists_is_its_own(mvtec):  # noqa: F811 - a fixture
+def test_what_the_table_of_a_run_lists_is_its_own(mvtec):
     names = [f"train/good/{number:02d}.png" for number in range(10)]
     table = mvtec / "list.csv"
     table.write_text("\n".join(["path,label", *(f"{name},0" for name in names)]))

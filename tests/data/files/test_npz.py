@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from test_folders import write_image, write_mask
+from user_files import write_image, write_mask
 
 from jaxad import config as config_lib
 from jaxad.data.files.npz import read_npz

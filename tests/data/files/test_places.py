@@ -4,7 +4,7 @@ import shutil
 
 import numpy as np
 import pytest
-from test_folders import data_config, mvtec, write_image, write_mask, write_scan  # noqa: F401
+from user_files import data_config, write_image, write_scan
 
 from jaxad.data.replay import find_items, read_normals
 from jaxad.data.sources import DataSet
@@ -26,7 +26,7 @@ def _rename(root, place, name):
 
 
 @pytest.mark.parametrize("name", ["Good", "GOOD", "NORMAL", "Normal"])
-def test_normal_folders_in_any_letter_case(mvtec, name):  # noqa: F811 - a fixture
+def test_normal_folders_in_any_letter_case(mvtec, name):
     _rename(mvtec, "test/good", name)
     _rename(mvtec, "train/good", name)
     assert sorted(_labels(mvtec)) == [0, 0, 1, 1]
@@ -37,7 +37,7 @@ def test_normal_folders_in_any_letter_case(mvtec, name):  # noqa: F811 - a fixtu
     "name",
     ["Ground_Truth", "GROUND_TRUTH", "GroundTruth", "groundtruth", "ground truth", "ground-truth"],
 )
-def test_ground_truth_however_it_is_written(mvtec, name, capsys):  # noqa: F811 - a fixture
+def test_ground_truth_however_it_is_written(mvtec, name, capsys):
     _rename(mvtec, "ground_truth", name)
     masks = DataSet(data_config(mvtec)).split("test").masks
     assert masks.any(axis=(1, 2)).tolist() == [True, True, False, False]
@@ -46,7 +46,7 @@ def test_ground_truth_however_it_is_written(mvtec, name, capsys):  # noqa: F811 
 
 @pytest.mark.parametrize("val", ["VAL", "valid", "Valid", "validation", "Validation"])
 @pytest.mark.parametrize(("train", "test"), [("Train", "TEST"), ("TRAIN", "Test")])
-def test_splits_in_any_letter_case(mvtec, train, val, test):  # noqa: F811 - a fixture
+def test_splits_in_any_letter_case(mvtec, train, val, test):
     write_image(mvtec / "val/good/v.png", 150)
     for place, name in (("train", train), ("val", val), ("test", test)):
         if place != name:
@@ -73,7 +73,7 @@ def test_scans_in_folders_in_any_letter_case(tmp_path):
 @pytest.mark.parametrize(
     "name", ["healthy", "Healthy", "no_finding", "No Finding", "normals", "negative", "good_images"]
 )
-def test_a_folder_that_seems_normal_is_not_anomalous_in_silence(mvtec, name):  # noqa: F811
+def test_a_folder_that_seems_normal_is_not_anomalous_in_silence(mvtec, name):
     shutil.rmtree(mvtec / "ground_truth")
     _rename(mvtec, "test/good", name)
     with pytest.raises(UserError, match=f"test/{name}: is named like normal images") as raised:
@@ -91,7 +91,7 @@ def test_a_folder_that_seems_normal_is_not_anomalous_in_silence(mvtec, name):  #
 
 
 @pytest.mark.parametrize("name", ["no_screw", "without_cap", "No lid", "clean"])
-def test_the_remedy_for_an_anomaly_that_sounds_normal(mvtec, name):  # noqa: F811 - a fixture
+def test_the_remedy_for_an_anomaly_that_sounds_normal(mvtec, name):
     shutil.rmtree(mvtec / "ground_truth")
     _rename(mvtec, "test/crack", name)
     with pytest.raises(UserError, match=f"test/{name}: is named like normal") as raised:
@@ -116,7 +116,7 @@ def test_the_remedy_for_an_anomaly_that_sounds_normal(mvtec, name):  # noqa: F81
         ("val/normal", "Normal"),
     ],
 )
-def test_two_spellings_of_a_class_are_refused(mvtec, place, other):  # noqa: F811 - a fixture
+def test_two_spellings_of_a_class_are_refused(mvtec, place, other):
     write_image(mvtec / place / "x.png", 160)
     path = write_image((mvtec / place).with_name(other) / "y.png", 161)
     if len(list((mvtec / place).parent.glob("[gGnN]*"))) < 2:
@@ -140,7 +140,7 @@ def test_two_spellings_of_a_class_are_refused(mvtec, place, other):  # noqa: F81
         ("ground_truth", "GroundTruth", "ground_truth"),
     ],
 )
-def test_two_folders_of_one_meaning_are_refused(mvtec, first, second, meaning):  # noqa: F811
+def test_two_folders_of_one_meaning_are_refused(mvtec, first, second, meaning):
     for name in (first, second):
         write_image(mvtec / name / "good/x.png", 160)
     message = f"'({first}|{second})' and '({first}|{second})' are both {meaning}; merge them"
@@ -163,7 +163,7 @@ def test_two_folders_of_one_meaning_are_refused(mvtec, first, second, meaning): 
         ("ground_truth", "GT", "ground_truth"),
     ],
 )
-def test_a_folder_that_is_nearly_understood_is_refused(mvtec, name, like, meant):  # noqa: F811
+def test_a_folder_that_is_nearly_understood_is_refused(mvtec, name, like, meant):
     write_image(mvtec / "val/good/v.png", 150)
     _rename(mvtec, name, like)
     message = (
@@ -198,7 +198,7 @@ def test_the_first_that_is_missing_is_what_to_learn_from(tmp_path, kind, folders
 
 
 @pytest.mark.parametrize("name", ["Test2", "docs", "train_backup", "labels", "testing"])
-def test_a_folder_that_is_not_understood_is_reported(mvtec, name, capsys):  # noqa: F811
+def test_a_folder_that_is_not_understood_is_reported(mvtec, name, capsys):
     """If the folder that it might be exists, a warning is enough."""
     write_image(mvtec / "val/good/v.png", 150)
     assert DataSet(data_config(mvtec)) and capsys.readouterr().err == ""
@@ -211,7 +211,7 @@ def test_a_folder_that_is_not_understood_is_reported(mvtec, name, capsys):  # no
 
 
 @pytest.mark.parametrize("name", ["test_results", "labels"])
-def test_folders_without_images_are_reported_alone(mvtec, name, capsys):  # noqa: F811
+def test_folders_without_images_are_reported_alone(mvtec, name, capsys):
     shutil.rmtree(mvtec / "test")
     shutil.rmtree(mvtec / "ground_truth")
     (mvtec / name).mkdir()
@@ -230,7 +230,7 @@ def test_folders_beside_scans_in_the_root_are_not_passed_over(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", ["set.csv", "set.npz", "set.png", "v1.2"])
-def test_a_folder_may_have_a_dot_in_its_name(mvtec, name):  # noqa: F811 - a fixture
+def test_a_folder_may_have_a_dot_in_its_name(mvtec, name):
     """It is neither a table nor an archive."""
     root = mvtec / name
     root.mkdir()

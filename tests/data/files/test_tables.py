@@ -1,7 +1,7 @@
 """Data sets that are a CSV file."""
 
 import pytest
-from test_folders import data_config, write_image, write_mask, write_scan
+from user_files import data_config, write_image, write_mask, write_scan
 
 from jaxad.data.sources import DataSet
 from jaxad.errors import UserError

@@ -5,7 +5,7 @@ import shutil
 import numpy as np
 import pytest
 from PIL import Image
-from test_folders import data_config, mvtec, write_image, write_mask, write_scan  # noqa: F401
+from user_files import data_config, write_image, write_mask, write_scan
 
 from jaxad.data.files.unread import find_unread
 from jaxad.data.replay import find_items, read_files, read_normals
@@ -24,7 +24,7 @@ def _touch(folder, *names):
 
 
 @pytest.mark.parametrize("suffix", [".pgm", ".ppm", ".pnm", ".bmp", ".jfif", ".jpe", ".PGM"])
-def test_images_of_simple_formats_are_read(mvtec, suffix):  # noqa: F811 - a fixture
+def test_images_of_simple_formats_are_read(mvtec, suffix):
     pixels = np.tile(np.arange(20, dtype=np.uint8), (20, 1))
     image = Image.fromarray(pixels)
     written = {".ppm": "PPM", ".bmp": "BMP"}.get(suffix, "JPEG" if "j" in suffix else "PPM")
@@ -36,7 +36,7 @@ def test_images_of_simple_formats_are_read(mvtec, suffix):  # noqa: F811 - a fix
     np.testing.assert_allclose(own.astype(int), pixels, atol=2 if written == "JPEG" else 0)
 
 
-def test_pgm_and_pbm_take_their_whole_range(mvtec):  # noqa: F811 - a fixture
+def test_pgm_and_pbm_take_their_whole_range(mvtec):
     pixels = np.arange(400, dtype=np.uint16).reshape(20, 20)
     head = b"P5\n20 20\n"
     for name, most, dtype in (("deep", 65535, ">u2"), ("ten_bits", 1023, ">u2")):
@@ -50,7 +50,7 @@ def test_pgm_and_pbm_take_their_whole_range(mvtec):  # noqa: F811 - a fixture
     np.testing.assert_array_equal(own["test/good/bits.pbm"], 65535 * (pixels % 3 == 0))
 
 
-def test_colour_that_would_lose_its_depth_is_refused(mvtec):  # noqa: F811 - a fixture
+def test_colour_that_would_lose_its_depth_is_refused(mvtec):
     pixels = np.arange(1200, dtype=">u2").reshape(20, 20, 3) * 50
     (mvtec / "test/good/deep.ppm").write_bytes(b"P6\n20 20\n65535\n" + pixels.tobytes())
     with pytest.raises(DataError, match=r"deep.ppm: PNM with 16-bit colour.*convert it to PNG"):
@@ -60,7 +60,7 @@ def test_colour_that_would_lose_its_depth_is_refused(mvtec):  # noqa: F811 - a f
 # --- What is reported.
 
 
-def test_files_are_counted_by_suffix_and_hidden_ones_are_not(mvtec):  # noqa: F811 - a fixture
+def test_files_are_counted_by_suffix_and_hidden_ones_are_not(mvtec):
     used = list(mvtec.rglob("*.png"))
     assert not find_unread(mvtec, "image", used)
     _touch(mvtec, "notes.txt", "train/a.TXT", "test/crack/x.json", ".hidden.dcm", "more/README")
@@ -71,7 +71,7 @@ def test_files_are_counted_by_suffix_and_hidden_ones_are_not(mvtec):  # noqa: F8
     assert str(unread).startswith(f"{mvtec}: 4 files are not read: 2 .txt, 1 ")
 
 
-def test_names_with_dots_do_not_fill_the_line(mvtec):  # noqa: F811 - a fixture
+def test_names_with_dots_do_not_fill_the_line(mvtec):
     used = list(mvtec.rglob("*.png"))
     _touch(mvtec, *(f"1.2.840.{number}" for number in range(30)))
     assert find_unread(mvtec, "image", used).counts == {"without suffix": 30}
@@ -79,7 +79,7 @@ def test_names_with_dots_do_not_fill_the_line(mvtec):  # noqa: F811 - a fixture
     assert find_unread(mvtec, "image", used).listed.endswith(", 9 others")  # 12 of 21
 
 
-def test_what_holds_no_data_is_a_note(mvtec, capsys):  # noqa: F811 - a fixture
+def test_what_holds_no_data_is_a_note(mvtec, capsys):
     DataSet(data_config(mvtec))
     assert capsys.readouterr().err == ""
     _touch(mvtec, "notes.txt", "train/good/00.json")
@@ -89,7 +89,7 @@ def test_what_holds_no_data_is_a_note(mvtec, capsys):  # noqa: F811 - a fixture
     assert "note: " in message and "2 files are not read: 1 .txt, 1 .json; the first: 'n" in message
 
 
-def test_images_in_other_places_are_reported(mvtec, capsys):  # noqa: F811 - a fixture
+def test_images_in_other_places_are_reported(mvtec, capsys):
     write_image(mvtec / "0.png")
     write_image(mvtec / "ground_truth/crack/7_mask.png")
     DataSet(data_config(mvtec))
@@ -97,7 +97,7 @@ def test_images_in_other_places_are_reported(mvtec, capsys):  # noqa: F811 - a f
 
 
 @pytest.mark.parametrize("name", ["logo.gif", "a.dcm", "more/x.svs", "y.png"])
-def test_files_of_folders_that_are_passed_over_are_counted_there(mvtec, name, capsys):  # noqa: F811
+def test_files_of_folders_that_are_passed_over_are_counted_there(mvtec, name, capsys):
     _touch(mvtec / "docs", name, "z.txt")
     DataSet(data_config(mvtec)).check()
     message = capsys.readouterr().err
@@ -113,7 +113,7 @@ def test_files_of_folders_beside_scans_are_counted_there(tmp_path, capsys):
     assert "ignored 'raw' (3 files)" in message and message.count("\n") == 1
 
 
-def test_masks_of_other_formats_end_the_run(mvtec):  # noqa: F811 - a fixture
+def test_masks_of_other_formats_end_the_run(mvtec):
     shutil.rmtree(mvtec / "ground_truth")
     _touch(mvtec / "ground_truth/crack", "0_mask.gif", "1_mask.gif")
     with pytest.raises(DataError, match="2 files are not read: 2 .gif"):
@@ -133,7 +133,7 @@ def test_masks_of_other_formats_end_the_run(mvtec):  # noqa: F811 - a fixture
         (["a.mha"], "1 file is not read: 1 .mha", ".mha"),
     ],
 )
-def test_images_of_other_formats_end_the_run(mvtec, capsys, names, listed, converted):  # noqa: F811
+def test_images_of_other_formats_end_the_run(mvtec, capsys, names, listed, converted):
     _touch(mvtec / "train/good", *names)
     first = f"{listed}; the first: 'train/good/{names[0]}'"
     with pytest.raises(DataError) as raised:
@@ -163,7 +163,7 @@ def test_scans_of_other_formats_end_the_run(tmp_path, capsys, suffix):
         DataSet(data_config(tmp_path, "nifti"))
 
 
-def test_where_nothing_is_read_other_formats_are_named(mvtec, tmp_path_factory):  # noqa: F811
+def test_where_nothing_is_read_other_formats_are_named(mvtec, tmp_path_factory):
     shutil.rmtree(mvtec / "train/good")
     _touch(mvtec / "train/good", "a.dcm", "b.dcm", "c.svs")
     message = (
@@ -219,7 +219,7 @@ def test_arrays_of_other_formats(tmp_path, capsys):
 # --- Files to score.
 
 
-def test_what_is_not_scored_is_reported(mvtec, tmp_path_factory, capsys):  # noqa: F811 - a fixture
+def test_what_is_not_scored_is_reported(mvtec, tmp_path_factory, capsys):
     new = tmp_path_factory.mktemp("new")
     write_image(new / "0.png")
     _touch(new, "a.dcm", "b.txt")

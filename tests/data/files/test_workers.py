@@ -8,7 +8,7 @@ from pathlib import Path
 import joblib
 import numpy as np
 import pytest
-from test_folders import write_image
+from user_files import write_image
 
 from jaxad.data.files import reading, workers
 from jaxad.data.files.items import Item, Reading

@@ -8,7 +8,6 @@ from jaxad.data.pipeline.batching import (
     eval_batches,
     local_rows,
     num_eval_batches,
-    steps_per_epoch,
     train_batches,
 )
 from jaxad.errors import UserError
@@ -165,11 +164,6 @@ def test_a_batch_that_processes_cannot_share_is_refused(make):
             _batches(split, 8, 1, process_count=3)
         else:
             list(eval_batches(split.images, {}, batch_size=8, process_count=3))
-
-
-def test_steps_per_epoch_is_not_rounded():
-    assert steps_per_epoch(10, 4) == 2.5
-    assert steps_per_epoch(12, 4) == 3.0
 
 
 # --- Evaluation batches.

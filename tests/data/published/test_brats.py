@@ -202,7 +202,7 @@ def test_another_number_of_slices_than_published_is_a_warning(
     choices = Choices(preparation=PREPARATION, cutting=Cutting(slices=(60, 70)), check_sizes=check)
     config = config_for(Brats2021, root2021, choices)
     tfds_splits.open_builder(Brats2021, config, str(tmp_path), root2021)
-    line = f"warning: brats2021: {difference}; the paper does not give its rule.\n"
+    line = f"warning: brats2021: {difference}; the paper does not describe how it selects slices.\n"
     assert capsys.readouterr().err == (line if difference else "")
 
 

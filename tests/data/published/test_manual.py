@@ -31,7 +31,7 @@ def test_instructions_are_printed_without_files(data_config, name, root):
     with pytest.raises(UserError) as raised:
         DataSet(data_config(name, root))
     message = str(raised.value)
-    needs = f"config.data.root: {name} needs files of your own. "
+    needs = f"config.data.root: {name} needs files that you download. "
     assert message.startswith("config.data.root 'nowhere': no such folder. " if root else needs)
     assert "\n" not in message
     # The place to get them from, and how they should lie.

@@ -158,11 +158,11 @@ def test_the_remedy_for_a_lossy_mask_works(tmp_path):
         (_palette(MARKED, (120, 120, 99), (200, 0, 0)), "palette whose entry 0 is not black"),
         (
             Image.merge("LA", (Image.new("L", DRAWN.size), DRAWN)),
-            "transparent at other pixels than its black ones",
+            "the transparent pixels of the mask are not its black ones",
         ),
         (
             Image.merge("LA", (Image.new("L", DRAWN.size, 255), DRAWN)),
-            "transparent at other pixels than its black ones",
+            "the transparent pixels of the mask are not its black ones",
         ),
     ],
 )
