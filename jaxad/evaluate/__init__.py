@@ -1,1 +1,1 @@
-"""Evaluation: metrics with intervals, trivial scores to compare with, and their files."""
+"""Evaluation: metrics with intervals, reference scores to compare with, and their files."""

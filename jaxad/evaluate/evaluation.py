@@ -249,8 +249,8 @@ class _SplitEvaluation:
         }
         if len(np.unique(labels)) == 2:
             results.update(decisions.of_labels(*arguments))
-            trivial = pixel_statistics.astype(np.float64)
-            results["pixel_statistics"] = decisions.best_on_test(labels, trivial, groups, count)
+            statistics = pixel_statistics.astype(np.float64)
+            results["pixel_statistics"] = decisions.best_on_test(labels, statistics, groups, count)
         return results
 
     def _estimates(

@@ -236,7 +236,7 @@ class ComparedScore:
 
     Attributes:
         name: the text beside the row.
-        is_model: whether it is the score of the model; otherwise a trivial one.
+        is_model: whether it is the score of the model; otherwise a reference score.
         raw: the AUROC of the score itself.
         corrected: the AUROC of the score minus its mean over training slices at the same position.
     """

@@ -30,7 +30,13 @@ from jaxad.report.comparison import comparison_view, is_metric, read_others, sys
 from jaxad.report.interactive import interactive_view
 from jaxad.report.pictures import figure_view, save_figure
 from jaxad.report.run_files import RunFiles, SplitFiles, read_run
-from jaxad.report.sections import curves_view, decision_rows, lead, training_view, trivial_rows
+from jaxad.report.sections import (
+    curves_view,
+    decision_rows,
+    reference_rows,
+    training_view,
+    verdict,
+)
 from jaxad.storage.workdir import Workdir, atomic_write
 
 logger = logging.getLogger(__name__)
@@ -134,19 +140,21 @@ def _split_view(run: RunFiles, files: SplitFiles) -> dict[str, Any]:
         "metrics": {name: value for name, value in metrics.items() if is_metric(value)},
         "numbers": {k: v for k, v in metrics.items() if isinstance(v, int | float)},
         "json": json.dumps(metrics, indent=2) if metrics else "",
-        "trivial": trivial_rows(metrics),
+        "references": reference_rows(metrics),
+        "verdict": verdict(metrics),
         "decisions": decision_rows(metrics),
         "curves": curves,
         "notes": notes,
         "cases": cases_view(files),
         "reader": interactive_view(files, float(run.config.evaluate.false_positive_rate)),
     }
-    if view["trivial"]:
-        scores = [row["score"] for row in view["trivial"]]
-        alt = f"AUROC of the model and of the trivial scores on {files.name}, as in the table."
+    if view["references"]:
+        scores = [row["score"] for row in view["references"] if not row["undefined"]]
+        alt = f"AUROC of the model and of the reference scores on {files.name}, as in the table."
         figure = figures.comparison(scores)
-        view["lead"] = lead(scores)
-        view["trivial_figure"] = figure_view(run.workdir, f"{files.name}_comparison", figure, alt)
+        view["references_figure"] = figure_view(
+            run.workdir, f"{files.name}_comparison", figure, alt
+        )
     if files.examples is not None:
         # For papers and slides; the page shows the cases themselves.
         for kind in (MOST, LEAST):

@@ -1,12 +1,13 @@
-"""What the page shows of training, curves, trivial scores and decisions."""
+"""What the page shows of training, curves, reference scores and decisions."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from jaxad.detector.detector import SCORE
+from jaxad.evaluate.references import TITLES
 from jaxad.report import figures
 from jaxad.report.figures import ComparedScore, Curve
 from jaxad.report.pictures import figure_view, save_figure
@@ -14,14 +15,6 @@ from jaxad.report.run_files import SplitFiles
 from jaxad.storage.workdir import Workdir
 from jaxad.train.writer import FIT_IMAGES, FIT_SECONDS, read_metrics
 
-#: Names of the trivial scores.
-TRIVIAL = {
-    "mean": "Mean intensity",
-    "standard_deviation": "Standard deviation",
-    "area": "Area of the foreground",
-    "total_variation": "Total variation",
-    "pixel_gaussian": "Gaussian at each pixel",
-}
 #: Figures of a decision, in the order of the table's columns.
 FIGURES = ("f1", "accuracy", "sensitivity", "specificity")
 
@@ -86,12 +79,12 @@ def curves_view(workdir: Workdir, files: SplitFiles) -> tuple[list[dict[str, Any
     return views, notes
 
 
-def trivial_rows(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The model's AUROC, then that of each trivial score, best first.
+def reference_rows(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The model's AUROC, then that of each reference score, best first.
 
     Returns:
-        Rows of `raw` and `corrected`, as in metrics.json, and `score`, for the figure; [] where no
-        trivial scores were evaluated.
+        Rows of `raw` and `corrected`, as in metrics.json, `score`, for the figure, and `undefined`,
+        the reason why a score is not defined; [] where no reference scores were evaluated.
     """
     if not metrics.get("trivial"):
         return []
@@ -104,31 +97,30 @@ def trivial_rows(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
 
     def row(name: str, scores: Mapping[str, Any], is_model: bool) -> dict[str, Any]:
         raw, corrected = scores.get("auroc"), scores.get("auroc_position_corrected")
-        if name.startswith("pca_"):
-            name = f"PCA residual, {name.removeprefix('pca_')} components"
-        name = TRIVIAL.get(name, name.replace("_", " "))
         score = ComparedScore(name, is_model, interval(raw), interval(corrected))
-        return {"raw": raw, "corrected": corrected, "score": score}
+        undefined = scores.get("undefined", "")
+        return {"raw": raw, "corrected": corrected, "score": score, "undefined": undefined}
 
     def rank(row: Mapping[str, Any]) -> float:
-        return -(row["score"].corrected or row["score"].raw or (-math.inf,))[0]
+        return -(row["score"].raw or (-math.inf,))[0]
 
-    trivial = [row(name, scores, False) for name, scores in metrics["trivial"].items()]
-    return [row("The model", metrics, True), *sorted(trivial, key=rank)]
+    references = [
+        row(TITLES.get(name, name), scores, False) for name, scores in metrics["trivial"].items()
+    ]
+    return [row("The model", metrics, True), *sorted(references, key=rank)]
 
 
-def lead(scores: Sequence[ComparedScore]) -> dict[str, Any] | None:
-    """The AUROC of the model, `scores[0]`, and of the best trivial score; None if undefined.
-
-    Both are position-corrected if the model's is.
-    """
-    kind = "corrected" if scores[0].corrected else "raw"
-    model, *trivial = [(getattr(score, kind), score.name) for score in scores]
-    trivial = [pair for pair in trivial if pair[0]]
-    if not model[0] or not trivial:
+def verdict(metrics: Mapping[str, Any]) -> dict[str, Any] | None:
+    """How the model compares with the best reference score; None where AUROC is undefined."""
+    best = metrics.get("best_reference")
+    if not best:
         return None
-    best, name = max(trivial)
-    return {"kind": kind, "model": model[0], "trivial": best, "name": name}
+    return {
+        "model": metrics["auroc"],
+        "name": TITLES.get(best["name"], best["name"]),
+        "reference": metrics["trivial"][best["name"]]["auroc"],
+        "difference": best["difference"],
+    }
 
 
 def decision_rows(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -18,10 +18,10 @@ from jaxad.errors import UserError
 from jaxad.evaluate import thresholds
 from jaxad.evaluate.metrics import AUROC
 from jaxad.evaluate.paired import ScoredSplit, value
-from jaxad.evaluate.trivial import TrivialScores
+from jaxad.evaluate.references import FITTED, ReferenceScores
 from jaxad.report.sections import FIGURES
-from jaxad.study.plan import BASELINES, PlannedRun, Runs
-from jaxad.study.results import Scored, Spread, spread_of
+from jaxad.study.plan import PlannedRun, Runs
+from jaxad.study.results import Scored, Spread, reference_config, spread_of
 from jaxad.types import group_numbers
 
 #: The sources of a threshold, in the order of the table.
@@ -50,7 +50,7 @@ class Audit:
         rate: the rate of false positives of the threshold from normal images.
         patients: the number of normal patients in the calibration; the smallest if runs differ.
         all_positive_f1: the F1 of flagging everything.
-        rows: experiments by AUROC, highest first, then `BASELINES`.
+        rows: experiments by AUROC, highest first, then the reference scores.
     """
 
     split: str
@@ -61,7 +61,7 @@ class Audit:
 
 
 def make_audit(
-    runs: Runs, scored: Scored, data_set: DataSet, trivial: TrivialScores, split: str
+    runs: Runs, scored: Scored, data_set: DataSet, references: ReferenceScores, split: str
 ) -> Audit | None:
     """The audit of a test split from finished runs; None if the split has only one class.
 
@@ -73,15 +73,16 @@ def make_audit(
         return None
     own_rate = next(iter(runs.values()))[0].config.evaluate.false_positive_rate  # see `plan`
     calibrations = {name: [_calibration(run) for run in seeds] for name, seeds in runs.items()}
-    patients = group_numbers(data_set.split("val").groups)
-    for name in BASELINES:
-        scores = trivial.of("val")[name].astype(np.float64)
-        calibrations[name] = [calibrate(scores, patients)]
+    patients = group_numbers(data_set.split(OWN_SPLIT).groups)
+    fitted = [name for name in FITTED if name in scored]
+    of_val = references.of(OWN_SPLIT, reference_config(runs))
+    for name in fitted:
+        calibrations[name] = [calibrate(of_val[name].astype(np.float64), patients)]
     every = [calibration for seeds in calibrations.values() for calibration in seeds]
     rate = max(own_rate, *(calibration.smallest_rate for calibration in every))
     experiments, baselines = (
         [_row(name, scored[name], calibrations[name], rate) for name in names]
-        for names in (runs, BASELINES)
+        for names in (runs, fitted)
     )
     experiments.sort(key=lambda row: -row.auroc.mean)
     return Audit(

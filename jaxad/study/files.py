@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from jaxad.data.prepare.preprocess import to_unit_interval
 from jaxad.data.sources import DataSet
 from jaxad.detector.restored import restore
-from jaxad.evaluate.trivial import LINEAR_BASELINE, TrivialScores
+from jaxad.evaluate.references import ReferenceScores
 from jaxad.report import study_figures
 from jaxad.report.columns import Column, image_column, reconstruction_columns, system_columns
 from jaxad.report.contact_sheet import draw_sheet
@@ -23,7 +23,7 @@ from jaxad.study import tables
 from jaxad.study.audit import make_audit
 from jaxad.study.heat_map import WEIGHTS, make_heat_map
 from jaxad.study.plan import Runs
-from jaxad.study.results import Scored, make_table, read_scores
+from jaxad.study.results import Scored, best_reference, make_table, read_scores
 from jaxad.study.tables import csv_text, title
 from jaxad.types import Split
 
@@ -35,7 +35,7 @@ def write_results(
     folder: Workdir,
     runs: Runs,
     data_set: DataSet,
-    trivial: TrivialScores,
+    references: ReferenceScores,
     *,
     print_table: bool = True,
 ) -> None:
@@ -46,9 +46,9 @@ def write_results(
     results, audits = [], []
     pictures: dict[str, list[tuple[str, str]]] = {}
     for split in data_set.test_split_names:
-        scored = read_scores(runs, data_set, trivial, split)
+        scored = read_scores(runs, data_set, references, split)
         results.append(make_table(config, runs, scored, split))
-        audit = make_audit(runs, scored, data_set, trivial, split)
+        audit = make_audit(runs, scored, data_set, references, split)
         audits += [] if audit is None else [audit]
         drawn = [
             *_score_figures(runs, scored, split),
@@ -73,11 +73,11 @@ _Drawn = tuple[str, str, Figure]
 
 def _score_figures(runs: Runs, scored: Scored, split: str) -> Iterator[_Drawn]:
     """ROC curves and score densities of all systems, if the split has both classes."""
-    labels = scored[LINEAR_BASELINE][0].labels
+    labels = next(iter(scored.values()))[0].labels
     if labels.min() == labels.max():
         return
     systems = {}
-    for name in (*runs, LINEAR_BASELINE):
+    for name in (*runs, best_reference(scored)):
         scores = [run.columns["score"] for run in scored[name]]
         systems[title(name)] = SystemScores(labels, scores, is_baseline=name not in runs)
     yield f"roc_{split}", f"ROC curves on {split}", study_figures.roc_curves(systems, split)

@@ -11,14 +11,9 @@ from ml_collections import ConfigDict
 from jaxad import config as config_lib
 from jaxad.config.model import make_model
 from jaxad.errors import UserError
-from jaxad.evaluate.references import FEATURE_SCORES, LINEAR_BASELINE, PIXEL_STATISTICS
+from jaxad.evaluate.references import FITTED
 from jaxad.storage.checkpoint import Checkpoints
 from jaxad.storage.workdir import Workdir
-
-#: Reference scores that tables list besides the experiments, where they are defined.
-BASELINES = (LINEAR_BASELINE, *FEATURE_SCORES)
-#: Those of the audit.
-AUDITED = (PIXEL_STATISTICS, *BASELINES)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +60,7 @@ def plan(config: ConfigDict, folder: Workdir) -> dict[str, list[PlannedRun]]:
     seeds = [int(seed) for seed in config.seeds]
     if len(set(seeds)) != len(seeds):
         raise UserError(f"config.seeds: {tuple(seeds)}; list each seed once.")
-    references = (*config.experiments, LINEAR_BASELINE)
+    references = (*config.experiments, *FITTED)
     if config.reference and config.reference not in references:
         raise UserError(
             f"config.reference: unknown experiment '{config.reference}'; choose from "
@@ -84,10 +79,10 @@ def plan(config: ConfigDict, folder: Workdir) -> dict[str, list[PlannedRun]]:
                 f"config.experiments: {problem} ({sorted(values)}); use the same {remedy}."
             )
     for name in config.experiments:
-        if not re.fullmatch(r"[A-Za-z0-9_-]+", name) or name in BASELINES:
+        if not re.fullmatch(r"[A-Za-z0-9_-]+", name) or name in FITTED:
             raise UserError(
                 f"config.experiments: '{name}' is not a valid name; use letters, digits, '_' and "
-                f"'-'; {' and '.join(BASELINES)} are reserved."
+                f"'-'; {', '.join(FITTED)} are reserved."
             )
     return {
         name: [

@@ -7,20 +7,22 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from ml_collections import ConfigDict
 
+from jaxad.calibration.calibration_set import OWN_SPLIT
 from jaxad.data.sources import DataSet
 from jaxad.errors import UserError
-from jaxad.evaluate.metrics import AUROC, AUROC_CORRECTED, Metric, load_metrics, union
+from jaxad.evaluate.metrics import AUROC, Metric, load_metrics, union
 from jaxad.evaluate.paired import Difference, ScoredSplit, comparable, difference, ensemble, value
 from jaxad.evaluate.positions import corrected_column
+from jaxad.evaluate.references import FITTED, LINEAR_BASELINE, ReferenceScores
 from jaxad.evaluate.score_table import read_score_table
-from jaxad.evaluate.trivial import LINEAR_BASELINE, TrivialScores
-from jaxad.study.plan import BASELINES, PlannedRun, Runs, Size, sizes
+from jaxad.nn.backbones import RANDOM
+from jaxad.study.plan import PlannedRun, Runs, Size, sizes
 from jaxad.train.writer import FIT_SECONDS, read_metrics
 from jaxad.types import Split, group_numbers
 
 _RATE = "train/images_per_second"
 
-#: Experiments and baselines by name -> the scores of each of their runs on a test split.
+#: Experiments and reference scores by name -> the scores of each of their runs on a test split.
 Scored = Mapping[str, Sequence[ScoredSplit]]
 
 
@@ -35,17 +37,19 @@ class Spread:
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One experiment, or `LINEAR_BASELINE`, on one test split; by name of the metrics.
+    """One experiment, or reference score, on one test split; by name of the metrics.
 
     Attributes:
-        differences: those from the reference; the reference itself has none.
-        size: the size of the system; None for the baseline.
-        seconds: training time, the mean over runs; NaN for the baseline.
+        differences: those from `Table.references`, which have none themselves.
+        from_best: the difference in AUROC from `Table.best_reference`; None where it is undefined.
+        size: the size of the system; None for a reference score.
+        seconds: training time, the mean over runs; NaN for a reference score.
     """
 
     experiment: str
     metrics: Mapping[str, Spread]
     differences: Mapping[str, Difference]
+    from_best: Difference | None
     size: Size | None
     seconds: float
 
@@ -57,7 +61,8 @@ class Table:
     Attributes:
         references: metric -> the experiment that the others are compared with.
         metrics: the metrics that every experiment has.
-        rows: the experiments, then the baseline.
+        rows: the experiments, then the reference scores.
+        best_reference: the reference score with the highest AUROC; "" where AUROC is undefined.
         ensembles: for experiments with several runs, the ensemble of these runs; differences are
             from the mean of the runs.
     """
@@ -66,29 +71,56 @@ class Table:
     references: Mapping[str, str]
     metrics: tuple[Metric, ...]
     rows: tuple[Row, ...]
+    best_reference: str
     ensembles: tuple[Row, ...]
 
 
-def read_scores(runs: Runs, data_set: DataSet, trivial: TrivialScores, split: str) -> Scored:
-    """The scores of every finished run on a test split, and of `BASELINES` as if they were runs.
+def reference_config(runs: Runs) -> ConfigDict:
+    """The config whose encoder the reference scores of a study use: a pretrained one, if any."""
+    configs = [seeds[0].config for seeds in runs.values()]
+    return min(configs, key=lambda config: config.model.get("weights", RANDOM) == RANDOM)
+
+
+def read_scores(runs: Runs, data_set: DataSet, references: ReferenceScores, split: str) -> Scored:
+    """The scores of every finished run on a test split, and of `FITTED` ones as if they were runs.
 
     Raises:
         UserError: the scores of a run cannot be read, or belong to other images.
     """
     rows = data_set.split(split)
     scored = {name: [_read(run, split, rows) for run in seeds] for name, seeds in runs.items()}
-    return scored | {name: [_baseline(data_set, trivial, split, name)] for name in BASELINES}
+    config = reference_config(runs)
+    val_split = data_set.split(OWN_SPLIT)
+    of_split, of_val = (references.of(name, config) for name in (split, OWN_SPLIT))
+    for name in FITTED:
+        if name in of_split:
+            scores = of_split[name].astype(np.float64)
+            mse = {"mse": scores} if name == LINEAR_BASELINE else {}
+            corrected = corrected_column(scores, rows, of_val[name], val_split)
+            labels, groups = rows.labels.astype(np.int64), group_numbers(rows.groups)
+            scored[name] = [ScoredSplit(labels, groups, {"score": scores, **mse, **corrected})]
+    return scored
 
 
-def make_table(config: ConfigDict, runs: Runs, all_scored: Scored, split: str) -> Table:
+def best_reference(scored: Scored) -> str:
+    """The reference score with the highest AUROC; "" where it is undefined."""
+    aurocs = {
+        name: value(AUROC, scored[name][0])
+        for name in FITTED
+        if name in scored and comparable([AUROC], scored[name])
+    }
+    return max(aurocs, key=lambda name: aurocs[name], default="")
+
+
+def make_table(config: ConfigDict, runs: Runs, scored: Scored, split: str) -> Table:
     """The table of one test split, from the finished runs of a study and their `read_scores`."""
-    scored = {name: all_scored[name] for name in (*runs, LINEAR_BASELINE)}
     metrics = union(load_metrics(run.config) for seeds in runs.values() for run in seeds)
     measured = comparable(metrics, [run for key in runs for run in scored[key]])
     spreads = {key: _spreads(measured, scores) for key, scores in scored.items()}
     # If every run of the reference failed, the best experiment replaces it.
     reference = config.reference if config.reference in scored else ""
     references = {metric.name: reference or _best(metric, spreads) for metric in measured}
+    best = best_reference(scored)
     system_sizes = sizes(runs)
     resamples = int(config.bootstrap_resamples)
 
@@ -98,8 +130,12 @@ def make_table(config: ConfigDict, runs: Runs, all_scored: Scored, split: str) -
             for metric in measured
             if metric.name in spreads[key] and key != references[metric.name]
         }
+        from_best = None
+        if best and key != best:
+            from_best = difference(AUROC, scored[key], scored[best], resamples)
         seconds = [training_seconds(run) for run in runs.get(key, ())] or [float("nan")]
-        return Row(key, spreads[key], differences, system_sizes.get(key), float(np.mean(seconds)))
+        size = system_sizes.get(key)
+        return Row(key, spreads[key], differences, from_best, size, float(np.mean(seconds)))
 
     def ensemble_row(key: str) -> Row:
         together = ensemble(scored[key])
@@ -110,16 +146,17 @@ def make_table(config: ConfigDict, runs: Runs, all_scored: Scored, split: str) -
             m.name: difference(m, [together], scored[key], resamples, resample_runs=False)
             for m in metrics
         }
-        return Row(key, _spreads(metrics, [together]), differences, None, float("nan"))
+        return Row(key, _spreads(metrics, [together]), differences, None, None, float("nan"))
 
-    ranked = list(runs)  # by AUROC, the highest first; position-corrected where it is measured
-    if by := next((metric for metric in (AUROC_CORRECTED, AUROC) if metric in measured), None):
-        ranked.sort(key=lambda name: -spreads[name][by.name].mean)
+    ranked = list(runs)  # by AUROC, the highest first
+    if AUROC in measured:
+        ranked.sort(key=lambda name: -spreads[name][AUROC.name].mean)
     return Table(
         split=split,
         references=references,
         metrics=measured,
-        rows=tuple(row(key) for key in [*ranked, LINEAR_BASELINE]),
+        rows=tuple(row(key) for key in [*ranked, *(name for name in FITTED if name in scored)]),
+        best_reference=best,
         ensembles=tuple(
             ensemble_row(key)
             for key in ranked
@@ -137,7 +174,7 @@ def _spreads(metrics: Sequence[Metric], runs: Sequence[ScoredSplit]) -> dict[str
 def _best(metric: Metric, spreads: Mapping[str, Mapping[str, Spread]]) -> str:
     """The experiment with the best mean of a metric."""
     sign = -1 if metric.higher_is_better else 1
-    candidates = [name for name in spreads if name != LINEAR_BASELINE]
+    candidates = [name for name in spreads if name not in FITTED]
     return min(candidates, key=lambda name: sign * spreads[name][metric.name].mean)
 
 
@@ -159,16 +196,6 @@ def _read(run: PlannedRun, name: str, split: Split) -> ScoredSplit:
     if images != list(zip(split.ids, split.groups, split.labels.tolist(), strict=True)):
         raise UserError(f"'{path}' was made from other images than those of '{name}' now; {remedy}")
     return table.scored()
-
-
-def _baseline(data_set: DataSet, trivial: TrivialScores, name: str, score: str) -> ScoredSplit:
-    """Presents a trivial score like the scores of a run; the linear baseline's is also its MSE."""
-    split, train = data_set.split(name), data_set.split("train")
-    scores = trivial.of(name)[score].astype(np.float64)
-    mse = {"mse": scores} if score == LINEAR_BASELINE else {}
-    train_scores = trivial.of("train")[score].astype(np.float64)
-    columns = {"score": scores, **mse, **corrected_column(scores, split, train_scores, train)}
-    return ScoredSplit(split.labels.astype(np.int64), group_numbers(split.groups), columns)
 
 
 def training_seconds(run: PlannedRun) -> float:

@@ -15,7 +15,7 @@ from jaxad.data.sources import DataSet
 from jaxad.errors import RunError, UserError
 from jaxad.evaluate.evaluation import evaluate_splits
 from jaxad.evaluate.metrics import load_metrics, union
-from jaxad.evaluate.trivial import TrivialScores
+from jaxad.evaluate.references import ReferenceScores
 from jaxad.report.page import write_report
 from jaxad.runtime import interrupts
 from jaxad.runtime.parallel import split_cpu, warn_of_crowded_cpu
@@ -97,7 +97,9 @@ def run_study(
             if (done := [run for run in seeds if work.is_finished(run)])
         }
         if finished:
-            write_results(config, folder, finished, data_set, work.trivial, print_table=print_table)
+            write_results(
+                config, folder, finished, data_set, work.references, print_table=print_table
+            )
     if work.failures:
         raise RunError(f"{len(work.failures)} runs failed: {' | '.join(work.failures)}")
     return True
@@ -117,7 +119,7 @@ class _Work:
     """The work on the runs of a study; `failures` has one line per failed run."""
 
     def __init__(self, data_set: DataSet):
-        self.trivial = TrivialScores(data_set)
+        self.references = ReferenceScores(data_set)
         self.failures: list[str] = []
         self._data_set = data_set
 
@@ -167,7 +169,7 @@ class _Work:
             if not train_seeds(configs, folders, self._data_set):
                 return False
             for run in group:
-                evaluate_splits(run.workdir, self._data_set, self.trivial)
+                evaluate_splits(run.workdir, self._data_set, self.references)
                 write_report(run.workdir)
         return True
 

@@ -10,21 +10,17 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from ml_collections import ConfigDict
 
 from jaxad import models
-from jaxad.evaluate.metrics import Metric
+from jaxad.evaluate.metrics import AUROC, Metric
 from jaxad.evaluate.paired import Difference
-from jaxad.evaluate.trivial import LINEAR_BASELINE, PIXEL_STATISTICS
+from jaxad.evaluate.references import TITLES
 from jaxad.report.texts import difference, number, p_value
 from jaxad.study.audit import BEST, FOLDS, NORMALS, Audit
 from jaxad.study.results import Spread, Table
 
 
 def title(experiment: str) -> str:
-    """The title of an experiment or baseline."""
-    if experiment == PIXEL_STATISTICS:
-        return "pixel statistics"
-    if experiment == LINEAR_BASELINE:
-        return f"residual of PCA, {LINEAR_BASELINE.removeprefix('pca_')} components"
-    return models.title(experiment)
+    """The title of an experiment or reference score."""
+    return TITLES.get(experiment) or models.title(experiment)
 
 
 def _spread(spread: Spread | None, decimals: int = 3) -> str:
@@ -48,6 +44,8 @@ def _values(table: Table, published: Mapping[str, Mapping[str, Sequence[float]]]
     heading = ["system", "runs", "trained parameters", "latents", "training, s"]
     for metric in table.metrics:
         heading += [metric.heading, *([f"{metric.heading}, published"] if metric in also else [])]
+    if table.best_reference:
+        heading.append(f"{AUROC.heading}, minus {title(table.best_reference)}")
     rows = [heading]
     for row in table.rows:
         size = ["–", "–"]
@@ -62,6 +60,9 @@ def _values(table: Table, published: Mapping[str, Mapping[str, Sequence[float]]]
                 pair = published.get(row.experiment, {}).get(metric.name)
                 digits = max(4, metric.decimals)
                 cells.append("–" if pair is None else f"{pair[0]:.{digits}f} ± {pair[1]:.4f}")
+        if table.best_reference:
+            found = row.from_best
+            cells.append("–" if found is None else difference(found, AUROC.decimals))
         rows.append(cells)
     return _markdown_table(rows)
 
@@ -160,8 +161,10 @@ def markdown(
         f"{config.num_epochs:g} epochs{also}.",
         "",
         "Values are means ± standard deviations over seeds. MSE is that of normal slices. "
-        "*Corrected* AUROC is that of the score minus the mean of training slices at the same "
-        "slice position. Differences are paired: 95 % intervals and two-sided p-values from "
+        "*Corrected* AUROC is that of the score minus the mean of validation slices at the same "
+        "slice position. Below the systems are reference scores, which need no training; the last "
+        "column compares with the best of them by its AUROC here. Differences are paired: 95 % "
+        "intervals and two-sided p-values from "
         f"{config.bootstrap_resamples:,} resamples of patients (the same for both systems) and, "
         "where a system has several runs, of its runs; they are not corrected for multiple "
         "comparisons. Training time is that of one run's updates at their median rate, without "
@@ -197,7 +200,8 @@ def table_rows(config: ConfigDict, tables: Sequence[Table]) -> Iterator[list[obj
     published = config.published.to_dict()
     yield ["split", "experiment", "metric", "higher_is_better", "mean", "standard_deviation",
            "runs", "published_mean", "published_standard_deviation", "reference", "difference",
-           "low", "high", "p_value", "parameters", "latents", "training_seconds"]  # fmt: skip
+           "low", "high", "p_value", "parameters", "latents", "training_seconds",
+           "best_reference", "from_best", "from_best_low", "from_best_high"]  # fmt: skip
     for table in tables:
         for row in table.rows:
             size = ["", ""] if row.size is None else [row.size.parameters, row.size.latents]
@@ -208,9 +212,12 @@ def table_rows(config: ConfigDict, tables: Sequence[Table]) -> Iterator[list[obj
                 compared: list[object] = [""] * 5
                 if found is not None:
                     compared = [table.references[metric.name], *dataclasses.astuple(found)]
+                best: list[object] = [""] * 4
+                if metric == AUROC and row.from_best is not None:
+                    best = [table.best_reference, *dataclasses.astuple(row.from_best)[:3]]
                 yield [
                     table.split, row.experiment, metric.name, metric.higher_is_better,
-                    *spread, *theirs, *compared, *size, row.seconds,
+                    *spread, *theirs, *compared, *size, row.seconds, *best,
                 ]  # fmt: skip
 
 

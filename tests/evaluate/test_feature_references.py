@@ -6,9 +6,14 @@ from scipy.spatial.distance import cdist, mahalanobis
 
 from jaxad.config import get_config
 from jaxad.data.sources import DataSet
-from jaxad.evaluate.references import FEATURE_SCORES, ReferenceScores
+from jaxad.evaluate.references import TITLES, ReferenceScores
 from jaxad.evaluate.references import features as module
-from jaxad.evaluate.references.features import Undefined, fit_feature_scores, reference_encoder
+from jaxad.evaluate.references.features import (
+    FEATURE_SCORES,
+    Undefined,
+    fit_feature_scores,
+    reference_encoder,
+)
 
 NAMES = ("feature_pca_64", "feature_gaussian", "feature_neighbours")
 
@@ -24,6 +29,7 @@ def maps(rng):
 
 def test_names():
     assert tuple(FEATURE_SCORES) == NAMES
+    assert set(NAMES) < set(TITLES)
 
 
 def test_the_gaussian_is_the_mean_squared_mahalanobis_distance_of_the_places(maps):

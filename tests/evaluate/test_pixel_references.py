@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from jaxad.evaluate.references import TITLES
 from jaxad.evaluate.references.pixels import PCA_COMPONENTS, fit_pixel_scores
 
 NAMES = {"mean", "standard_deviation", "area", "total_variation", "pixel_gaussian", "pca_64"}
@@ -40,6 +41,7 @@ EXPECTED = {
 def test_names(rng):
     assert set(fit_pixel_scores(_images(rng, 3))) == NAMES
     assert PCA_COMPONENTS == 64
+    assert set(TITLES) > NAMES
 
 
 @pytest.mark.parametrize("name", EXPECTED)

@@ -14,9 +14,25 @@ from jaxad.data.sources import DataSet
 from jaxad.evaluate.references.features import FEATURE_SCORES, FeatureScores
 from jaxad.evaluate.references.pixels import LINEAR_BASELINE, PIXEL_STATISTICS, PixelScores
 
-__all__ = ["FEATURE_SCORES", "LINEAR_BASELINE", "PIXEL_STATISTICS", "ReferenceScores"]
+__all__ = ["FITTED", "LINEAR_BASELINE", "PIXEL_STATISTICS", "TITLES", "ReferenceScores"]
 
 Scalars = Float[np.ndarray, " n"]
+
+
+#: Those with parameters that are fitted to the training images; tables of studies list them.
+FITTED = (PIXEL_STATISTICS, LINEAR_BASELINE, *FEATURE_SCORES)
+#: Name of each reference score -> its title.
+TITLES = {
+    "mean": "Mean intensity",
+    "standard_deviation": "Standard deviation",
+    "area": "Area of the foreground",
+    "total_variation": "Total variation",
+    PIXEL_STATISTICS: "Gaussian at each pixel",
+    LINEAR_BASELINE: "PCA of pixels, 64 components",
+    "feature_pca_64": "PCA of features, 64 components",
+    "feature_gaussian": "Gaussian at each place of the features",
+    "feature_neighbours": "Nearest neighbours of mean features",
+}
 
 
 class ReferenceScores:
