@@ -158,14 +158,18 @@ class FittedModel(Model, Protocol):
 
 
 @runtime_checkable
-class PretrainedModel(Model, Protocol):
-    """A model on the features of a frozen, pretrained encoder.
+class FeatureExtractor(Protocol):
+    """A frozen, pretrained encoder.
 
     Attributes:
+        image_shape: (H, W, C) of the images.
         frozen_collections: the names of the encoder's collections in the variables.
         encoder_description: text that changes with everything else that the features depend on
             besides these collections and the image.
     """
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]: ...
 
     @property
     def frozen_collections(self) -> tuple[str, ...]: ...
@@ -174,7 +178,7 @@ class PretrainedModel(Model, Protocol):
     def encoder_description(self) -> str: ...
 
     def pretrained_variables(self, key: Key[Array, ""]) -> Variables:
-        """Reads the frozen collections; `init_variables` leaves them NaN.
+        """Reads the frozen collections.
 
         Args:
             key: the key of a random encoder.
@@ -187,6 +191,11 @@ class PretrainedModel(Model, Protocol):
     def features(self, variables: Variables, images: Images) -> Float[Array, "batch ..."]:
         """Computes the features of images, float32; they do not depend on the other images."""
         ...
+
+
+@runtime_checkable
+class PretrainedModel(FeatureExtractor, Model, Protocol):
+    """A model on the features of a frozen encoder, whose variables `init_variables` leaves NaN."""
 
 
 @dataclasses.dataclass(frozen=True)

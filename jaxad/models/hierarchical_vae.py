@@ -237,7 +237,8 @@ class HierarchicalVAE(SystemFields):
 
         draws = jax.lax.map(draw, jax.random.split(jax.random.key(0), self.score_samples))
         scores = Scores(*jax.tree.map(lambda values: jnp.mean(values, axis=0), draws))
-        mse = _mean_squared_error(images, scores.reconstructions["reconstruction"])
+        reconstruction = jnp.asarray(scores.reconstructions["reconstruction"])
+        mse = _mean_squared_error(images, reconstruction)
         return dataclasses.replace(scores, components={**scores.components, "mse": mse})
 
     def _score(self, variables: Variables, images: Images, keys: ExampleKeys | None) -> Scores:

@@ -28,7 +28,7 @@ _SMOOTHING = 4.0
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PretrainedSystem(SystemFields, abc.ABC):
-    """Base of a `jaxad.types.PretrainedModel`; the encoder's variables are `encoder`.
+    """Base of a `jaxad.types.FeatureExtractor`; the encoder's variables are `encoder`.
 
     Height and width are multiples of every stride in use; images have 1 or 3 channels.
 

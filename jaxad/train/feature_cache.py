@@ -28,7 +28,7 @@ from jaxad.runtime.parallel import Parallel
 from jaxad.storage.home import cache_folder
 from jaxad.storage.paths import expand
 from jaxad.storage.workdir import write_json
-from jaxad.types import Model, PretrainedModel, Split, Tree, Variables
+from jaxad.types import FeatureExtractor, Model, Split, Tree, Variables
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ def default_folder() -> Path | None:
 
 def cached_features(
     config: ConfigDict,
-    model: Model,
+    model: Model | FeatureExtractor,
     parallel: Parallel,
     variables: Sequence[Variables],
     splits: Mapping[str, Split],
@@ -74,7 +74,7 @@ def cached_features(
         in every step.
     """
     setting = config.train.feature_cache
-    if not isinstance(model, PretrainedModel) or setting == "off":
+    if not isinstance(model, FeatureExtractor) or setting == "off":
         return {}
     folder = expand(setting, "config.train.feature_cache") if setting else default_folder()
     if folder is None:
@@ -100,7 +100,7 @@ def cached_features(
 class Encoder:
     """The frozen encoder of a model, compiled for several devices."""
 
-    def __init__(self, model: PretrainedModel, variables: Variables, parallel: Parallel):
+    def __init__(self, model: FeatureExtractor, variables: Variables, parallel: Parallel):
         self._parallel = parallel
         self._variables = parallel.put_replicated(variables)
         self._compiled = parallel.compile_per_example(
@@ -119,7 +119,7 @@ class FeatureCache:
 
     folder: Path
     dtype: str  # one of `DTYPES`
-    model: PretrainedModel
+    model: FeatureExtractor
     variables: Tree
     parallel: Parallel
     batch_size: int

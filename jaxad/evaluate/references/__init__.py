@@ -62,7 +62,7 @@ class ReferenceScores:
 
     def _of_encoder(self, config: ConfigDict) -> FeatureScores:
         model = config.model
-        key = (model.get("backbone"), model.get("weights"))
+        key: tuple[object, ...] = (model.get("backbone"), model.get("weights"))
         if model.get("weights") == "random":
             key = (*key, config.seed)
         if key not in self._features:

@@ -57,7 +57,7 @@ class Undefined(Exception):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ReferenceEncoder(PretrainedSystem):
-    """The encoder of the reference scores, as a `jaxad.types.PretrainedModel` for the cache."""
+    """The encoder of the reference scores, as a `jaxad.types.FeatureExtractor`."""
 
     @property
     def _encoder(self) -> Backbone:

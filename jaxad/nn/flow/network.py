@@ -17,7 +17,7 @@ well: the sum is exact, while the part of a single position is only a map to loo
 import dataclasses
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated
 
 import distrax
@@ -170,7 +170,11 @@ class Flow(nn.Module):
         self._split = channels - channels // 2
         moved = channels // 2 if settings.moves == "second" else self._split
         dense = functools.partial(DenseSubnet, hidden_widths=settings.hidden_widths)
-        kinds = {"conv": ConvSubnet, "resnet": ResNetSubnet, "dense": dense}
+        kinds: dict[str, Callable[..., _Subnet]] = {
+            "conv": ConvSubnet,
+            "resnet": ResNetSubnet,
+            "dense": dense,
+        }
         subnet = kinds[settings.subnet]
         precision = None if self.train else "highest"
         self._subnets = [
