@@ -339,8 +339,8 @@ def read_torch_file(path: Path) -> dict[str, np.ndarray]:
         return dict(_arrays(_tensors_of(saved), storages, byte_order))
     except _Refused as refused:
         raise UserError(
-            f"{path}: refused because it holds {refused}; only the tensors of a state dict are read. "
-            "Save `model.state_dict()` again, or use a .safetensors file."
+            f"{path}: refused because it holds {refused}; only the tensors of a state dict are "
+            "read. Save `model.state_dict()` again, or use a .safetensors file."
         ) from refused
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); make it readable.") from error
