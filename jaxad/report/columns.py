@@ -123,7 +123,7 @@ def sheet_columns(
 
     Args:
         images: the inputs, in [0, 1].
-        outputs: the outputs of a system for them.
+        outputs: what a system made of them.
         masks: the true masks, outlined on residuals and maps, and shown in an extra column.
     """
     columns = {"input": image_column("input", images)}

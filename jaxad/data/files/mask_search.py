@@ -181,7 +181,7 @@ class _Candidate:
 
     Attributes:
         path: the path of the file.
-        key: equal for similarly named files of a folder.
+        key: the same for files of a folder that are named alike.
         reason: why its content is looked at, for messages.
         beside: images of nearly the same name; empty if the name has a word for masks.
     """

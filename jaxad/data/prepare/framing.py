@@ -118,7 +118,7 @@ class Frame:
             shape: rows and columns of the plane.
 
         Returns:
-            The map on the plane; 0 where the square does not cover it.
+            0 where the square does not cover the plane.
         """
         positions, inside, windows = [], [], []
         starts, ends = self.box[:2], self.box[2:]
