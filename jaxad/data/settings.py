@@ -1,4 +1,4 @@
-"""The settings by which files are read, from `config.data`, and the checks of `config.data`."""
+"""The settings of the readers of files, from `config.data`, and its checks."""
 
 import dataclasses
 
@@ -16,7 +16,7 @@ from jaxad.errors import UserError
 
 
 def preparation(data: ConfigDict) -> Preparation:
-    """Returns the settings by which pixels become an image.
+    """How pixels become an image.
 
     Raises:
         UserError: the percentiles are not a lower and an upper one.
@@ -26,7 +26,7 @@ def preparation(data: ConfigDict) -> Preparation:
 
 
 def cutting(data: ConfigDict) -> Cutting:
-    """Returns the settings by which volumes are cut into slices.
+    """How volumes are cut into slices.
 
     Raises:
         UserError: the slices are not (start, stop[, step]).
@@ -35,7 +35,7 @@ def cutting(data: ConfigDict) -> Cutting:
 
 
 def splitting(data: ConfigDict) -> Splitting:
-    """Returns the settings by which patients are assigned to splits.
+    """How patients are assigned to splits.
 
     Raises:
         UserError: the pattern for patients is not a regular expression.
@@ -45,7 +45,7 @@ def splitting(data: ConfigDict) -> Splitting:
 
 
 def reading(data: ConfigDict, kind: Kind) -> Reading:
-    """Returns the settings by which files of a kind are read.
+    """How files of a kind are read.
 
     Raises:
         UserError: see `preparation` and `cutting`.
