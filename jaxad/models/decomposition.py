@@ -74,7 +74,8 @@ ELBO_TERMS = ("nll", "kl_high", "kl_low")
 class Branches(Protocol):
     """Encoders and decoders of Eqs. 3 to 9; those that `parts` lacks are never called."""
 
-    parts: Parts
+    @property
+    def parts(self) -> Parts: ...
 
     def encode(self, x: Pixels) -> Array:
         """Returns the features that both levels share."""

@@ -66,14 +66,16 @@ class Modules(nn.Module):
 
     def setup(self) -> None:
         system, dtype = self.system, self.system.dtype
-        axis_name = system.axis_name if self.train else None
-        common: Any = (system.norm, nn.leaky_relu, self.train, axis_name, dtype)
+        common: dict[str, Any] = {
+            "norm": system.norm, "activation": nn.leaky_relu, "train": self.train,
+            "axis_name": system.axis_name if self.train else None, "dtype": dtype,
+        }  # fmt: skip
 
         def down(features: int, depth: int) -> blocks.Down:
-            return blocks.Down(depth, *common, features=features)
+            return blocks.Down(features=features, depth=depth, **common)
 
         def up(features: int, depth: int) -> blocks.Up:
-            return blocks.Up(depth, *common, features=features)
+            return blocks.Up(features=features, depth=depth, **common)
 
         half, quarter = system.widths[:2]
         depth_half, depth_quarter = system.depths[:2]

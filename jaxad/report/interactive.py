@@ -82,11 +82,11 @@ def _units(files: SplitFiles, table: ScoreTable, groups: Labels, rate: float) ->
             threshold = steps.threshold(max(rate, calibration.smallest_rate))
         return Unit(labels, scores, steps, threshold, best)
 
+    image_steps = None if calibration is None else calibration.image_steps
+    patient_steps = None if calibration is None else calibration.patient_steps
     return {
-        IMAGE: unit(table.labels, scores, calibration and calibration.image_steps),
-        PATIENT: unit(
-            patient_labels, group_maxima(scores, groups), calibration and calibration.patient_steps
-        ),
+        IMAGE: unit(table.labels, scores, image_steps),
+        PATIENT: unit(patient_labels, group_maxima(scores, groups), patient_steps),
     }
 
 

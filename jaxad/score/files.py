@@ -248,8 +248,8 @@ def _write_patients(tables: Tables, detector: CalibratedDetector, output: Path) 
     for group, patient in sorted(patients.items()):
         decision = detector.patient(patient.score)
         called = "" if detector.normals is None else patient.num_anomalous
-        score = f"{patient.score:.9g}"
-        lines.append((group, patient.num_images, called, score, *decision, patient.highest))
+        cells = (patient.num_images, called, f"{patient.score:.9g}", *decision, patient.highest)
+        lines.append((group, *cells))
     tables.write_patients(_PATIENT_COLUMNS, lines)
     num_images = sum(patient.num_images for patient in patients.values())
     text = f"scored {num_images:,} images of {len(patients):,} patients"
