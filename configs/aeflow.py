@@ -18,6 +18,8 @@ def get_config(variant: str = "") -> ConfigDict:
     config.model.name = "aeflow"
     config.model.backbone = "efficientnet_lite0"
     config.model.weights = ""  # installed ones; or a file, hub:<owner>/<repository>, "random"
+    config.model.strides = (16, 32)  # of the features; each has a flow
+    config.model.whitening = "place"  # first step of each flow: PaDiM's Gaussians; or "none"
     config.model.num_blocks = 8
     config.model.subnet = "resnet"  # or "conv"
     config.model.permutation = "random"  # or "reverse", "orthogonal"
@@ -29,12 +31,13 @@ def get_config(variant: str = "") -> ConfigDict:
     config.model.beta = 0.9  # weight of the flow in the score
     config.model.reconstruction_loss = "mse"  # or "ssim"
     config.model.flow_loss = "per_dimension"  # or "sum"
-    config.model.flow_score = "exp_mean"  # or "nll_mean", "literal"
+    config.model.flow_score = "feature_nll"  # or "exp_mean" (the paper), "nll_mean", "literal"
     config.model.pixel_map = "residual"  # or "ssim", "flow"
     if variant == "smoke":
         config.model.num_blocks = 2
     elif variant in ("paper", "chest"):
-        config.model.backbone = "wide_resnet50_2"
+        config.model.backbone, config.model.strides = "wide_resnet50_2", (16,)
+        config.model.whitening, config.model.flow_score = "none", "exp_mean"
         if variant == "chest":
             config.model.subnet, config.model.reconstruction_loss = "conv", "ssim"
     return config

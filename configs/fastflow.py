@@ -19,6 +19,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.model.backbone = "efficientnet_lite0"
     config.model.weights = ""  # installed ones; or a file, hub:<owner>/<repository>, "random"
     config.model.strides = (4, 8, 16)  # of the levels
+    config.model.whitening = "none"  # first step of each flow; "place": PaDiM's Gaussians
     config.model.num_blocks = 8
     config.model.subnet = "conv"  # or "resnet", "dense"
     config.model.image_score = "max"  # of the map; or "mean"

@@ -109,6 +109,9 @@ class TrainedModel(Model, Protocol):
             validation loss of the first network decides which checkpoint is best. A model with one
             loss has `{"model": ".*"}`.
 
+    A model may also have `prepare(variables, batches) -> variables`: it fits, before the first
+    update, what is not trained by gradients; `batches` are those of `FittedModel.fit`.
+
     A model may also have `decay_factors`: regular expression over the same paths -> factor of the
     L2 weight decay of these parameters. A loss that is a mean over D dimensions where its paper has
     the sum needs 1 / D, so that the published weight decay keeps its strength.

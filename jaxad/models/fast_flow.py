@@ -23,23 +23,20 @@ from typing import Annotated, ClassVar
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Key
 
-from jaxad.models.pretrained import FeatureMap, Flat, PyramidSystem
+from jaxad.models.flow_levels import FlowLevels
+from jaxad.models.pretrained import FeatureMap
 from jaxad.nn import networks
 from jaxad.nn.fields import OneOf
-from jaxad.nn.flow import Flow, FlowSettings, likelihood_terms, standard_normal_log_density
+from jaxad.nn.flow import FlowSettings, likelihood_terms, standard_normal_log_density
 from jaxad.types import Batch, ExampleKeys, Images, LossAux, PerExample, Scores, Variables
-
-PlaceMap = Float[Array, "batch _ _"]
-#: z' and each position's part of the log-det of every level, which differ in size.
-Transformed = list[tuple[Float[Array, "batch _ _ _"], PlaceMap]]
 
 _EPSILON = 1e-5
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class FastFlow(PyramidSystem):
+class FastFlow(FlowLevels):
     """FastFlow as a `jaxad.types.TrainedModel` and `jaxad.types.PretrainedModel`.
 
     Attributes:
@@ -59,20 +56,8 @@ class FastFlow(PyramidSystem):
         self._settings  # noqa: B018 - checks its fields
 
     @property
-    def num_latents(self) -> int:
-        """The number of dimensions of z', over all levels."""
-        return sum(rows * columns * channels for rows, columns, channels in self._shapes)
-
-    @property
     def _settings(self) -> FlowSettings:
         return FlowSettings(num_blocks=self.num_blocks, subnet=self.subnet)
-
-    def flows(self, *, train: bool) -> list[Flow]:
-        """Returns the flow of each level in training or evaluation mode."""
-        return [
-            Flow(channels, self._settings, train, self.axis_name, self.dtype)
-            for _, _, channels in self._shapes
-        ]
 
     @property
     def score_weights(self) -> Mapping[str, float]:
@@ -86,29 +71,13 @@ class FastFlow(PyramidSystem):
 
     def init_variables(self, key: Key[Array, ""]) -> Variables:
         """Returns fresh flows; the encoder's variables are NaN until they are read."""
-        keys = jax.random.split(key, len(self.strides))
-        flows = {
-            f"flow_{level}": flow.init(keys[level], jnp.zeros((1, *self._shapes[level])))
-            for level, flow in enumerate(self.flows(train=False))
-        }
-        return {**networks.join(flows), "encoder": self._encoder.unread_variables}
+        return {**networks.join(self._init_flows(key)), "encoder": self._encoder.unread_variables}
 
     def _normalise(self, level: FeatureMap, stride: int) -> FeatureMap:
         """Normalises each image's features of one level to mean 0 and variance 1 (layer norm)."""
         mean = jnp.mean(level, axis=(1, 2, 3), keepdims=True)
         variance = jnp.mean((level - mean) ** 2, axis=(1, 2, 3), keepdims=True)
         return (level - mean) * jax.lax.rsqrt(variance + _EPSILON)
-
-    def _transform(
-        self, variables: Variables, features: Flat, *, train: bool
-    ) -> tuple[Transformed, Variables]:
-        """Returns z' and each position's part of the log-det by level, and updated variables."""
-        transformed = []
-        levels = zip(self.flows(train=train), self._levels(features), strict=True)
-        for level, (flow, z) in enumerate(levels):
-            output, variables = networks.apply(variables, f"flow_{level}", flow, z, train=train)
-            transformed.append(output)
-        return transformed, variables
 
     def losses(
         self, variables: Variables, batch: Batch, keys: ExampleKeys, *, train: bool

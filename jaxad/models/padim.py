@@ -21,17 +21,12 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
 from jaxad.errors import UserError
+from jaxad.models.place_gaussians import PlaceGaussians
 from jaxad.models.pretrained import Flat, PyramidSystem
 from jaxad.nn.fields import Interval
 from jaxad.types import Batch, Images, Scores, Variables
 
 Vectors = Float[Array, "batch places channels"]
-HostVectors = Float[np.ndarray, "batch places channels"]
-
-#: Added to the diagonal of every covariance: the paper's epsilon.
-RIDGE = 0.01
-#: Places whose covariances are updated or inverted at once; bounds the memory in use.
-_CHUNK = 256
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -83,7 +78,7 @@ class PaDiM(PyramidSystem):
         """Estimates the Gaussians in one pass, in float64; `key` is not used."""
         chosen = variables["channels"]["chosen"]
         compute_vectors = jax.jit(self.vectors)
-        moments = _Moments(self._num_places, self.num_channels)
+        moments = PlaceGaussians(self._num_places, self.num_channels)
         for batch in batches:
             vectors = np.asarray(compute_vectors(batch["features"], chosen))
             moments.add(vectors[np.asarray(batch["_valid"])])
@@ -104,45 +99,3 @@ class PaDiM(PyramidSystem):
             components=parts,
             reconstructions={},
         )
-
-
-class _Moments:
-    """Sums of vectors and of their outer products at every position, in float64.
-
-    Vectors are taken relative to the mean of the first part, so that the covariance stays precise
-    where means are large.
-    """
-
-    def __init__(self, num_places: int, num_channels: int):
-        self._count = 0
-        self._shift = np.zeros((num_places, num_channels))
-        self._sum = np.zeros((num_places, num_channels))
-        self._products = np.zeros((num_places, num_channels, num_channels))
-
-    def add(self, vectors: HostVectors) -> None:
-        """Adds the vectors of some images, float32 [B, places, channels]."""
-        if not len(vectors):
-            return
-        if not self._count:
-            self._shift = vectors.mean(axis=0, dtype=np.float64)
-        self._count += len(vectors)
-        for part in self._parts():
-            shifted = vectors[:, part].astype(np.float64) - self._shift[part]
-            self._sum[part] += shifted.sum(axis=0)
-            self._products[part] += np.matmul(shifted.transpose(1, 2, 0), shifted.swapaxes(0, 1))
-
-    def whiten(
-        self,
-    ) -> tuple[Float[np.ndarray, "places channels"], Float[np.ndarray, "places channels channels"]]:
-        """Returns mu and L^-1 of every position (Eq. 1, Sigma = L L^T), float32."""
-        mean = self._sum / self._count
-        whitening = np.empty(self._products.shape, np.float32)
-        ridge = RIDGE * np.eye(mean.shape[1])
-        for part in self._parts():
-            outer = self._sum[part, :, None] * mean[part, None]
-            covariance = (self._products[part] - outer) / max(self._count - 1, 1)
-            whitening[part] = np.linalg.inv(np.linalg.cholesky(covariance + ridge))
-        return (self._shift + mean).astype(np.float32), whitening
-
-    def _parts(self) -> list[slice]:
-        return [slice(start, start + _CHUNK) for start in range(0, len(self._sum), _CHUNK)]

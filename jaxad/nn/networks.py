@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
-from jaxtyping import Array
 
 from jaxad.types import Tree, Variables
 
@@ -22,7 +21,7 @@ def join(variables: Mapping[str, Mapping[str, Tree]]) -> Variables:
 
 
 def apply(
-    variables: Variables, network: str, module: nn.Module, *inputs: Array, train: bool = False
+    variables: Variables, network: str, module: nn.Module, *inputs: Any, train: bool = False
 ) -> tuple[Any, Variables]:
     """Applies one network to its own part of the variables.
 

@@ -61,7 +61,7 @@ def fit(config: ConfigDict, workdir: Workdir, data_set: DataSet) -> bool:
             return True
         outputs.begin([config], data_set, last_saved)
         start = time.monotonic()
-        batches = _batches(config, model, initial.variables, split)
+        batches = fit_batches(config, model, initial.variables, split)
         key = jax.random.fold_in(jax.random.key(config.seed), 0)
         with tqdm(
             total=len(split), desc=f"fit {config.model.name}", unit="image", unit_scale=True,
@@ -87,7 +87,7 @@ def fit(config: ConfigDict, workdir: Workdir, data_set: DataSet) -> bool:
     return True
 
 
-def _batches(
+def fit_batches(
     config: ConfigDict, model: Model, variables: Variables, split: Split
 ) -> Iterator[HostBatch]:
     """Returns every training image once, in the order of the split; see `FittedModel.fit`."""

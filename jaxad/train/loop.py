@@ -5,6 +5,7 @@ and `Outputs` writes to all their folders; the loop is that of one seed.
 """
 
 import contextlib
+import dataclasses
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -21,7 +22,7 @@ from jaxad.runtime import interrupts, processes
 from jaxad.storage.checkpoint import VALIDATION_LOSS
 from jaxad.storage.workdir import Workdir
 from jaxad.train.feature_cache import cached_features
-from jaxad.train.fit import fit
+from jaxad.train.fit import fit, fit_batches
 from jaxad.train.metrics import Row, StepMetrics, check_finite, validate
 from jaxad.train.outputs import Outputs, open_outputs
 from jaxad.train.phases import Phase, dispatches
@@ -70,9 +71,31 @@ def train_seeds(
         if last_saved is not None and last_saved >= program.num_steps:
             outputs.log_complete(f"trained already: {last_saved:,} steps")
             return True
+        if last_saved is None:
+            states = _prepared(configs, program, data_set, states)
         training = _Training(configs[0], program, outputs, data_set, last_saved, states)
         outputs.begin(configs, data_set, last_saved)
         return training.run()
+
+
+def _prepared(
+    configs: Sequence[ConfigDict],
+    program: Program,
+    data_set: DataSet,
+    states: Sequence[TrainState],
+) -> Sequence[TrainState]:
+    """Fits what the model fits before the first update; see `jaxad.types.TrainedModel`."""
+    prepare = getattr(program.model, "prepare", None)
+    if prepare is None:
+        return states
+    split, prepared = data_set.split("train"), []
+    for config, state in zip(configs, states, strict=True):
+        batches = fit_batches(config, program.model, state.variables, split)
+        variables = jax.device_get(dict(prepare(state.variables, batches)))
+        params = variables.pop("params")
+        prepared.append(dataclasses.replace(state, params=params, mutable=variables))
+    # Another kind of processor may round differently.
+    return processes.broadcast_from_first(tuple(prepared))
 
 
 class _Training:

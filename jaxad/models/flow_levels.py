@@ -1,0 +1,122 @@
+"""Base of the systems that have a normalising flow on each level of a frozen encoder's features.
+
+A level is the feature map z of one stride. With `whitening="place"`, the first step of its flow is
+linear and fitted to the training images before the first update, from the mean mu and covariance
+Sigma = L L^T of z at each position p (those of PaDiM, Defard et al. 2021, Eq. 1):
+
+    u_p = L_p^-1 (z_p - mu_p),  log |det du_p/dz_p| = log |det L_p^-1|
+
+The convolutions behind it are the same everywhere; this step tells them what is normal where.
+Training then starts from PaDiM's density instead of a standard normal one.
+"""
+
+import dataclasses
+from collections.abc import Iterable
+from typing import Annotated
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Key
+
+from jaxad.models.place_gaussians import PlaceGaussians
+from jaxad.models.pretrained import Flat, PyramidSystem
+from jaxad.nn import networks, ops
+from jaxad.nn.fields import OneOf
+from jaxad.nn.flow import Flow, FlowSettings
+from jaxad.types import Batch, Tree, Variables
+
+Level = Float[Array, "batch _ _ _"]
+#: z' and each position's part of the log-det of every level, which differ in size.
+Transformed = list[tuple[Level, Float[Array, "batch _ _"]]]
+
+#: Collection of the fitted step.
+_WHITENING = "whitening"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FlowLevels(PyramidSystem):
+    """A flow on the features of each of `strides`.
+
+    Attributes:
+        whitening: first step of each flow: `place`, fitted, or `none`.
+    """
+
+    whitening: Annotated[str, OneOf(("none", "place"))]
+
+    @property
+    def num_latents(self) -> int:
+        """The number of dimensions of z', over all levels."""
+        return sum(rows * columns * channels for rows, columns, channels in self._shapes)
+
+    @property
+    def _settings(self) -> FlowSettings:
+        """The conventions of the flows."""
+        raise NotImplementedError
+
+    def flows(self, *, train: bool) -> list[Flow]:
+        """Returns the flow of each level in training or evaluation mode."""
+        return [
+            Flow(channels, self._settings, train, self.axis_name, self.dtype)
+            for _, _, channels in self._shapes
+        ]
+
+    def _init_flows(self, key: Key[Array, ""]) -> dict[str, Variables]:
+        """Returns fresh variables of each level's flow by the name of its network."""
+        keys = jax.random.split(key, len(self.strides))
+        networks_of: dict[str, Variables] = {}
+        for level, flow in enumerate(self.flows(train=False)):
+            shape = self._shapes[level]
+            variables = dict(flow.init(keys[level], jnp.zeros((1, *shape))))
+            if self.whitening == "place":
+                variables[_WHITENING] = _identity(shape)
+            networks_of[f"flow_{level}"] = variables
+        return networks_of
+
+    def prepare(self, variables: Variables, batches: Iterable[Batch]) -> Variables:
+        """Fits the whitening to the training images; see `jaxad.types.TrainedModel`."""
+        if self.whitening == "none":
+            return variables
+        gaussians = [PlaceGaussians(rows * columns, c) for rows, columns, c in self._shapes]
+        split = jax.jit(lambda features: self._levels(features.astype(jnp.float32)))
+        for batch in batches:
+            for gaussian, level in zip(gaussians, split(batch["features"]), strict=True):
+                vectors = np.asarray(level).reshape(len(level), -1, level.shape[-1])
+                gaussian.add(vectors[np.asarray(batch["_valid"])])
+        fitted = {}
+        for number, (gaussian, shape) in enumerate(zip(gaussians, self._shapes, strict=True)):
+            mean, matrix = gaussian.whiten()
+            fitted[f"flow_{number}"] = {
+                "mean": mean.reshape(shape),
+                "matrix": matrix.reshape(*shape, shape[-1]),
+            }
+        return {**variables, _WHITENING: fitted}
+
+    def _transform(
+        self, variables: Variables, features: Flat, *, train: bool
+    ) -> tuple[Transformed, Variables]:
+        """Returns z' and each position's part of the log-det by level, and updated variables."""
+        transformed = []
+        levels = zip(self.flows(train=train), self._levels(features), strict=True)
+        for level, (flow, z) in enumerate(levels):
+            name, log_det = f"flow_{level}", jnp.zeros(())
+            if self.whitening == "place":
+                z, log_det = _whiten(variables[_WHITENING][name], z)
+            (z_prime, share), variables = networks.apply(variables, name, flow, z, train=train)
+            transformed.append((z_prime, share + log_det))
+        return transformed, variables
+
+
+def _identity(shape: tuple[int, int, int]) -> Tree:
+    rows, columns, channels = shape
+    matrix = jnp.tile(jnp.eye(channels), (rows, columns, 1, 1))
+    return {"mean": jnp.zeros(shape), "matrix": matrix}
+
+
+def _whiten(step: Tree, z: Level) -> tuple[Level, Float[Array, "1 _ _"]]:
+    """Returns u and the log-det of each position."""
+    mean, matrix = (jax.lax.stop_gradient(step[name]) for name in ("mean", "matrix"))
+    u = jnp.einsum("hwij,bhwj->bhwi", matrix, z - mean[None], precision="highest")
+    # The matrix is triangular.
+    diagonal = jnp.diagonal(matrix, axis1=-2, axis2=-1)
+    return ops.full_precision(u), jnp.sum(jnp.log(diagonal), axis=-1)[None]
