@@ -11,7 +11,7 @@ Training then starts from PaDiM's density instead of a standard normal one.
 """
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Annotated
 
 import jax
@@ -24,7 +24,7 @@ from jaxad.models.pretrained import Flat, PyramidSystem
 from jaxad.nn import networks, ops
 from jaxad.nn.fields import OneOf
 from jaxad.nn.flow import Flow, FlowSettings
-from jaxad.types import Batch, Tree, Variables
+from jaxad.types import Tree, Variables
 
 Level = Float[Array, "batch _ _ _"]
 #: z' and each position's part of the log-det of every level, which differ in size.
@@ -73,7 +73,9 @@ class FlowLevels(PyramidSystem):
             networks_of[f"flow_{level}"] = variables
         return networks_of
 
-    def prepare(self, variables: Variables, batches: Iterable[Batch]) -> Variables:
+    def prepare(
+        self, variables: Variables, batches: Iterable[Mapping[str, np.ndarray]]
+    ) -> Variables:
         """Fits the whitening to the training images; see `jaxad.types.TrainedModel`."""
         if self.whitening == "none":
             return variables

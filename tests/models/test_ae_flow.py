@@ -21,6 +21,8 @@ from jaxad.types import PretrainedModel
 FIELDS = {
     "backbone": "efficientnet_lite0",
     "weights": "",
+    "strides": (16,),
+    "whitening": "none",
     "num_blocks": 2,
     "subnet": "resnet",
     "permutation": "random",
@@ -77,11 +79,11 @@ def losses_of(model, variables, batch, *, train=False):
 
 def passed(model, variables, images):
     """Returns z, z', log-det and reconstruction, computed by the parts."""
-    z = model.features(variables, images)
-    flow = model.flow(train=False)
-    inner = {name: variables[name] for name in ("permutation", "batch_stats")}
-    z_prime, log_det = flow.apply({"params": variables["params"]["flow"], **inner}, z)
-    x = model._decoder.apply({"params": variables["params"]["decoder"]}, z_prime)
+    (z,) = model._levels(model.features(variables, images))
+    (flow,) = model.flows(train=False)
+    inner = {name: variables[name]["flow_0"] for name in ("params", "permutation", "batch_stats")}
+    z_prime, log_det = flow.apply(inner, z)
+    x = model._decoder.apply({"params": variables["params"]["decoder"]}, [z_prime])
     return z, np.asarray(z_prime), np.asarray(log_det).sum(axis=(1, 2)), np.asarray(x)
 
 
@@ -192,7 +194,7 @@ def test_training_leaves_the_encoder_as_it_was_and_moves_the_flow(variables):
 def test_features_computed_before_are_the_same_as_those_of_the_image(variables):
     model, batch = build(), batch_of(2)
     cached = {**batch, "features": model.features(variables, batch["image"])}
-    assert cached["features"].shape == (2, 2, 2, 112)
+    assert cached["features"].shape == (2, 2 * 2 * 112)
     direct, _ = losses_of(model, variables, batch)
     actual, _ = losses_of(model, variables, cached)
     np.testing.assert_allclose(actual["model"], direct["model"], rtol=1e-5)
@@ -250,7 +252,7 @@ def test_gradients_of_ssim_are_finite_where_images_are_black():
         ({"beta": -0.1}, "config.model.beta: -0.1 is not in [0, 1]"),
         ({"flow_score": "log"}, "config.model.flow_score: unknown 'log'; known: exp_mean"),
         ({"pixel_map": "cam"}, "config.model.pixel_map: unknown 'cam'"),
-        ({"decoder_widths": (8, 8)}, "give three numbers"),
+        ({"decoder_widths": (8, 8)}, "with the strides (16,), give 3 numbers"),
         ({"channels": 2}, "config.data.channels: 2"),
     ],
 )

@@ -25,6 +25,7 @@ FIELDS = {
     },
     "fastflow": {
         "backbone": "efficientnet_lite0", "weights": "random", "strides": (8, 16),
+        "whitening": "none",
         "num_blocks": 2, "subnet": "conv", "image_score": "max",
     },
 }  # fmt: skip

@@ -13,7 +13,7 @@ from scipy.spatial.distance import mahalanobis
 
 from jaxad import models
 from jaxad.errors import UserError
-from jaxad.models.padim import _Moments
+from jaxad.models.place_gaussians import PlaceGaussians
 from jaxad.train.state import initial_variables
 from jaxad.types import FittedModel, PretrainedModel
 
@@ -103,7 +103,7 @@ def test_batches_and_padding_play_no_part():
 def test_the_gaussian_of_four_points_is_known():
     # x = -1, 1 and y = -2, 2 around (10, 20): variances 2/3 and 8/3 of four points, no covariance.
     points = np.array([[9, 20], [11, 20], [10, 18], [10, 22]], np.float32)[:, None]
-    moments = _Moments(1, 2)
+    moments = PlaceGaussians(1, 2)
     moments.add(points[:1])
     moments.add(points[1:1])
     moments.add(points[1:])
@@ -116,7 +116,7 @@ def test_the_gaussian_of_four_points_is_known():
 def test_covariances_keep_their_digits_where_means_are_large(rng):
     """Sums of squares around 1e14 leave two digits of a variance of 0.7 in float64."""
     vectors = (1e7 + np.float32(rng.integers(0, 3, size=(50, 300, 2)))).astype(np.float32)
-    moments = _Moments(300, 2)  # more than one part
+    moments = PlaceGaussians(300, 2)  # more than one part
     for start in range(0, 50, 8):
         moments.add(vectors[start : start + 8])
     mean, whitening = moments.whiten()
@@ -128,7 +128,7 @@ def test_covariances_keep_their_digits_where_means_are_large(rng):
 
 
 def test_a_single_image_has_the_ridge_alone():
-    moments = _Moments(1, 2)
+    moments = PlaceGaussians(1, 2)
     moments.add(np.ones((1, 1, 2), np.float32))
     _, whitening = moments.whiten()
     np.testing.assert_allclose(whitening[0], 10 * np.eye(2), rtol=1e-6)  # 0.01 ** -0.5
