@@ -22,6 +22,7 @@ from jaxad.config.model import make_model
 from jaxad.data.pipeline.batching import HostBatch, eval_batches
 from jaxad.data.sources import DataSet
 from jaxad.errors import RunError, UserError
+from jaxad.extension import errors_named
 from jaxad.runtime import interrupts, processes
 from jaxad.runtime.parallel import Parallel, make_parallel
 from jaxad.storage.array_digests import kind_difference, tree_kinds
@@ -68,11 +69,15 @@ def fit(config: ConfigDict, workdir: Workdir, data_set: DataSet) -> bool:
         start = time.monotonic()
         batches = _batches(config, model, initial.variables, split)
         key = jax.random.fold_in(jax.random.key(config.seed), 0)
-        with _progress_bar(config, len(split)) as bar:
+        name = config.model.name
+        with (
+            _progress_bar(config, len(split)) as bar,
+            errors_named(f"config.model: fit of '{name}'", name),
+        ):
             fitted = model.fit(initial.variables, _checked(batches, bar), key)
         if not isinstance(fitted, Mapping):
             raise UserError(
-                f"config.model: fit of '{config.model.name}' returned a {type(fitted).__name__}; "
+                f"config.model: fit of '{name}' returned a {type(fitted).__name__}; "
                 "return variables like those of init_variables."
             )
         state = _state(config, initial, jax.device_get(dict(fitted)))
