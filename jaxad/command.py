@@ -18,6 +18,7 @@ from jaxad.config.checks import check_name, check_tuples, suggest
 from jaxad.config.fields import FIELDS
 from jaxad.config.help import field_lines
 from jaxad.errors import UserError
+from jaxad.extension import external_errors_named
 from jaxad.runtime import interrupts, processes
 from jaxad.storage import paths
 from jaxad.storage.home import relocate_library_caches
@@ -284,10 +285,18 @@ def _run_mode(
         options = {}
     run.configure_process(name, config)
     try:
-        getattr(run, name)(config, workdir, **options)
+        with external_errors_named(_texts(config)):
+            getattr(run, name)(config, workdir, **options)
     except interrupts.Stopped:
         return interrupts.EXIT_CODE if interrupts.signal_name() == "SIGINT" else 0
     return 0
+
+
+def _texts(config: ConfigDict | None) -> list[str]:
+    """Returns every text in a config, some of which name external objects."""
+    values = [] if config is None else config_lib.flatten(config).values()
+    texts = (value if isinstance(value, tuple) else (value,) for value in values)
+    return [text for items in texts for text in items if isinstance(text, str)]
 
 
 def _check_flags(mode: str, workdir: str | None, options: Mapping[str, str]) -> str:

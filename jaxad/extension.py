@@ -1,17 +1,18 @@
 """Objects of other people's packages, named in a config as `my_package.my_module:MyClass`."""
 
 import contextlib
-import functools
 import hashlib
 import importlib
-import inspect
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from jaxad.errors import NO_ROOM, RunError, UserError, first_line
+
+#: Folders that `load_object` left in `sys.path`, the newest first.
+_kept_folders: list[str] = []
 
 
 def is_external(name: str) -> bool:
@@ -23,7 +24,8 @@ def load_object(name: str, field: str) -> Any:
     """Imports the object that a config names.
 
     The module may be installed, or lie in the current folder. In the second case the folder stays
-    at the end of `sys.path`: the module's functions may import others from it later.
+    in `sys.path`, behind all others but those that stayed before: the module's functions may import
+    from it later.
 
     Args:
         name: `package.module:attribute`.
@@ -37,9 +39,11 @@ def load_object(name: str, field: str) -> Any:
         raise UserError(f"{field}: '{name}' is not of the form package.module:Name.")
     folder = str(Path.cwd())
     importlib.invalidate_caches()  # a notebook may have written the module just now
-    added = folder not in sys.path
-    if added:
-        sys.path.append(folder)
+    path, kept = list(sys.path), _kept_folders
+    if folder not in path or folder in _kept_folders:
+        others = [other for other in path if other not in _kept_folders]
+        kept = [folder, *(other for other in _kept_folders if other != folder)]
+        sys.path[:] = [*others, *kept]
     try:
         module = importlib.import_module(module_name)
     except Exception as error:  # a module of another package may raise anything
@@ -50,8 +54,10 @@ def load_object(name: str, field: str) -> Any:
         ) from error
     finally:
         file = getattr(sys.modules.get(module_name), "__file__", None)
-        if added and not (file and Path(file).is_relative_to(folder)):
-            sys.path.remove(folder)
+        if not file or not Path(file).is_relative_to(folder):
+            sys.path[:] = path
+        else:
+            _kept_folders[:] = kept
     if not hasattr(module, attribute):
         raise UserError(f"{field}: module '{module_name}' has no '{attribute}'; correct the name.")
     return getattr(module, attribute)
@@ -68,34 +74,6 @@ def source_digest(name: str) -> str | None:
     return hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else None
 
 
-@functools.cache
-def with_errors_named(cls: type, name: str, members: tuple[str, ...]) -> type:
-    """Returns a subclass whose methods and properties raise their errors as one line.
-
-    Args:
-        cls: a class of another package.
-        name: `package.module:Class`, for the messages; see `errors_named`.
-        members: names of methods and properties; those that the class lacks are ignored.
-    """
-
-    def wrap(member: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        @functools.wraps(function)
-        def call(*arguments: Any, **options: Any) -> Any:
-            with errors_named(f"{name}.{member}", name):
-                return function(*arguments, **options)
-
-        return call
-
-    wrapped: dict[str, Any] = {"__module__": cls.__module__, "__qualname__": cls.__qualname__}
-    for member in members:
-        value = inspect.getattr_static(cls, member, None)
-        if inspect.isfunction(value):
-            wrapped[member] = wrap(member, value)
-        elif isinstance(value, property) and value.fget is not None:
-            wrapped[member] = property(wrap(member, value.fget))
-    return type(cls.__name__, (cls,), wrapped)
-
-
 @contextlib.contextmanager
 def errors_named(source: str, name: str) -> Iterator[None]:
     """Turns an error of other people's code inside the block into a UserError of one line.
@@ -103,17 +81,38 @@ def errors_named(source: str, name: str) -> Iterator[None]:
     Args:
         source: what raised it, for the message.
         name: `package.module:attribute`; the message names the last line of that module that ran.
+            Errors of an object of jaxad, which has another name, are not changed.
     """
     try:
         yield
     except (UserError, RunError):
         raise
     except Exception as error:  # code of another package may raise anything
-        if isinstance(error, OSError) and error.errno in NO_ROOM:
-            raise  # the run failed, and its user made no mistake
+        is_full = isinstance(error, OSError) and error.errno in NO_ROOM
+        if is_full or not is_external(name):
+            raise  # not a mistake of the user
         raise UserError(
             f"{source}: raised {type(error).__name__}: {first_line(error)}{_place(error, name)}."
         ) from error
+
+
+@contextlib.contextmanager
+def external_errors_named(names: Iterable[str]) -> Iterator[None]:
+    """Turns an error that came through the module of an external object into a UserError.
+
+    Args:
+        names: `package.module:attribute` of each object; other names are ignored.
+    """
+    try:
+        yield
+    except (UserError, RunError):
+        raise
+    except Exception as error:  # code of another package may raise anything
+        for name in filter(is_external, names):
+            if _place(error, name):
+                with errors_named(name, name):
+                    raise
+        raise
 
 
 def _place(error: Exception, name: str) -> str:

@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from jaxad.errors import UserError
-from jaxad.extension import is_external, load_object
+from jaxad.extension import external_errors_named, is_external, load_object
 
 
 @pytest.fixture
@@ -16,6 +16,8 @@ def module(tmp_path, monkeypatch):
         "    def answer(self):\n"
         "        import sibling_outside\n"
         "        return sibling_outside.answer\n"
+        "    def fails(self):\n"
+        "        return 1 / 0\n"
     )
     (tmp_path / "broken_outside.py").write_text("import nothing_of_this_name\n")
     (tmp_path / "sibling_outside.py").write_text("answer = 42\n")
@@ -37,6 +39,17 @@ def test_an_object_of_the_current_folder_can_import_from_there_later(module):
     assert thing().answer() == 42
 
 
+def test_a_module_of_the_current_folder_comes_before_one_of_an_earlier_folder(
+    module, tmp_path, monkeypatch
+):
+    load_object(f"{module}:Thing", "config.model.name")
+    sys.modules.pop(module)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / f"{module}.py").write_text("number = 3\n")
+    monkeypatch.chdir(tmp_path / "other")
+    assert load_object(f"{module}:number", "config.model.name") == 3
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [
@@ -52,6 +65,17 @@ def test_what_cannot_be_found_is_one_line(module, name, message):
     with pytest.raises(UserError, match=f"config.model.name: .*{message}") as error:
         load_object(name, "config.model.name")
     assert "\n" not in str(error.value)
+
+
+def test_errors_that_come_through_external_code_are_one_line(module):
+    thing = load_object(f"{module}:Thing", "config.model.name")
+    names = ["pchvae", "tfds:mnist", f"{module}:Thing"]
+    line = rf"^{module}:Thing: raised ZeroDivisionError: .* \({module}\.py, line 6\)\.$"
+    with pytest.raises(UserError, match=line) as error, external_errors_named(names):
+        thing().fails()
+    assert isinstance(error.value.__cause__, ZeroDivisionError)  # the traceback is chained
+    with pytest.raises(ZeroDivisionError), external_errors_named(names):
+        _ = 1 / 0  # a bug of ours
 
 
 def test_names_with_a_colon_are_external():

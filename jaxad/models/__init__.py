@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from jaxad.errors import UserError
-from jaxad.extension import is_external, load_object, with_errors_named
-from jaxad.types import FittedModel, Model, PretrainedModel, TrainedModel
+from jaxad.extension import errors_named, is_external, load_object
+from jaxad.types import FittedModel, Model, TrainedModel
 
 _FIELD = "config.model.name"
 
@@ -73,8 +73,6 @@ def build(name: str, fields: Mapping[str, Any], **common: Any) -> Model:
     Returns:
         An instance of the class: a `TrainedModel` or a `FittedModel`.
 
-        Errors of the methods of a class of another package are UserErrors of one line.
-
     Raises:
         UserError: the system is unknown, it has other fields, or the class lacks a part of the
             interface of `jaxad.types.Model`.
@@ -100,9 +98,8 @@ def build(name: str, fields: Mapping[str, Any], **common: Any) -> Model:
         and field.name not in {*fields, *common}
     ]:
         raise UserError(f"config.model.{missing[0]}: missing, but model '{name}' needs it; set it.")
-    if is_external(name):
-        model_class = with_errors_named(model_class, name, ("__init__", *_MEMBERS))
-    model: Any = model_class(**fields, **common)
+    with errors_named(f"{_FIELD}: '{name}'", name):
+        model: Any = model_class(**fields, **common)
     _check_interface(name, model)
     return model
 
@@ -142,17 +139,5 @@ def _check_interface(name: str, model: object) -> None:
 
 def _missing(protocol: type, model: object) -> list[str]:
     """Returns the members that a protocol's own body declares and an object lacks."""
-    return [member for member in _declared(protocol) if not hasattr(model, member)]
-
-
-def _declared(protocol: type) -> list[str]:
-    """Returns the members that a protocol's own body declares."""
-    return [member for member in vars(protocol) if not member.startswith("_")]
-
-
-#: The members of all protocols of models.
-_MEMBERS = tuple(
-    member
-    for protocol in (Model, TrainedModel, FittedModel, PretrainedModel)
-    for member in _declared(protocol)
-)
+    declared = (member for member in vars(protocol) if not member.startswith("_"))
+    return [member for member in declared if not hasattr(model, member)]

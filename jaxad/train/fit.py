@@ -22,6 +22,7 @@ from jaxad.config.model import make_model
 from jaxad.data.pipeline.batching import HostBatch, eval_batches
 from jaxad.data.sources import DataSet
 from jaxad.errors import RunError, UserError
+from jaxad.extension import errors_named
 from jaxad.runtime import interrupts, processes
 from jaxad.runtime.parallel import make_parallel
 from jaxad.storage.array_digests import kind_difference, tree_kinds
@@ -63,14 +64,16 @@ def fit(config: ConfigDict, workdir: Workdir, data_set: DataSet) -> bool:
         start = time.monotonic()
         batches = fit_batches(config, model, initial.variables, split)
         key = jax.random.fold_in(jax.random.key(config.seed), 0)
-        with tqdm(
-            total=len(split), desc=f"fit {config.model.name}", unit="image", unit_scale=True,
+        name = config.model.name
+        bar = tqdm(
+            total=len(split), desc=f"fit {name}", unit="image", unit_scale=True,
             dynamic_ncols=True, disable=not processes.is_first(),
-        ) as bar:  # fmt: skip
+        )  # fmt: skip
+        with bar, errors_named(f"config.model: fit of '{name}'", name):
             fitted = model.fit(initial.variables, _checked(batches, bar), key)
         if not isinstance(fitted, Mapping):
             raise UserError(
-                f"config.model: fit of '{config.model.name}' returned a {type(fitted).__name__}; "
+                f"config.model: fit of '{name}' returned a {type(fitted).__name__}; "
                 "return variables like those of init_variables."
             )
         state = _state(config, initial, jax.device_get(dict(fitted)))

@@ -1,8 +1,7 @@
 """A trial of a model of another package before a run: what its methods return.
 
 JAX traces the methods with the shapes of a small batch; only `score` is then computed, for random
-images and initial variables. The model raises its own errors as UserErrors of one line; see
-`jaxad.models.build`.
+images and initial variables.
 """
 
 import functools
@@ -31,7 +30,8 @@ def check_variables(name: str, model: Model) -> Variables:
         UserError: `init_variables` fails or returns something other than variables.
     """
     method = f"{name}.init_variables"
-    variables = jax.eval_shape(model.init_variables, jax.random.key(0))
+    with errors_named(method, name):
+        variables = jax.eval_shape(model.init_variables, jax.random.key(0))
     if not isinstance(variables, Mapping) or "params" not in variables:
         raise UserError(f"{method}: returned {_kind(variables)}; return a mapping with 'params'.")
     return variables
@@ -55,7 +55,8 @@ def check_methods(name: str, model: Model, variables: Variables) -> None:
 
 
 def _check_networks(name: str, model: TrainedModel, variables: Variables) -> None:
-    networks = model.networks
+    with errors_named(f"{name}.networks", name):
+        networks = model.networks
     if not isinstance(networks, Mapping) or not networks:
         raise UserError(
             f"{name}.networks: is {_kind(networks)}; give a mapping from the names of networks to "
@@ -74,10 +75,11 @@ def _check_networks(name: str, model: TrainedModel, variables: Variables) -> Non
 def _check_losses(name: str, model: TrainedModel, variables: Variables) -> None:
     method = f"{name}.losses"
     dtypes = {"label": jnp.int32, "_valid": jnp.bool_, "_index": jnp.int32}
-    batch = {name: jax.ShapeDtypeStruct((_NUM_IMAGES,), dtype) for name, dtype in dtypes.items()}
+    batch = {key: jax.ShapeDtypeStruct((_NUM_IMAGES,), dtype) for key, dtype in dtypes.items()}
     batch["image"] = jax.ShapeDtypeStruct((_NUM_IMAGES, *model.image_shape), jnp.float32)
-    keys = jax.eval_shape(lambda key: jax.random.split(key, _NUM_IMAGES), jax.random.key(0))
-    returned = _traced(functools.partial(model.losses, train=True), variables, batch, keys)
+    with errors_named(method, name):
+        keys = jax.eval_shape(lambda key: jax.random.split(key, _NUM_IMAGES), jax.random.key(0))
+        returned = _traced(functools.partial(model.losses, train=True), variables, batch, keys)
     if not (isinstance(returned, tuple) and len(returned) == 2):
         raise UserError(f"{method}: returned {_kind(returned)}; return losses and a LossAux.")
     losses, aux = returned
@@ -104,7 +106,8 @@ def _check_losses(name: str, model: TrainedModel, variables: Variables) -> None:
 def _check_scores(name: str, model: Model, variables: Variables) -> None:
     method, image_shape = f"{name}.score", tuple(model.image_shape)
     images = jax.ShapeDtypeStruct((_NUM_IMAGES, *image_shape), jnp.float32)
-    scores = _traced(model.score, variables, images)
+    with errors_named(method, name):
+        scores = _traced(model.score, variables, images)
     if not isinstance(scores, Scores):
         raise UserError(f"{method}: returned {_kind(scores)}; return a jaxad.types.Scores.")
     _check_array(f"{method}: image", scores.image, "[B]", ())
@@ -119,12 +122,14 @@ def _check_scores(name: str, model: Model, variables: Variables) -> None:
             raise UserError(f"{method}: {field} is {_kind(values)}; give a mapping, {{}} if none.")
         for key, array in values.items():
             _check_array(f"{method}: {field}['{key}']", array, form, shape)
-    if not isinstance(model.score_weights, Mapping) or not model.score_weights:
+    with errors_named(f"{name}.score_weights", name):
+        weights = model.score_weights
+    if not isinstance(weights, Mapping) or not weights:
         raise UserError(
-            f"{name}.score_weights: is {_kind(model.score_weights)}; give a mapping from "
+            f"{name}.score_weights: is {_kind(weights)}; give a mapping from "
             "components of the score to their weights, such as {'mse': 1.0}."
         )
-    if missing := sorted(model.score_weights.keys() - scores.components.keys()):
+    if missing := sorted(weights.keys() - scores.components.keys()):
         raise UserError(
             f"{method}: components has no '{missing[0]}', which score_weights names; it has "
             f"{sorted(scores.components)}."
@@ -133,7 +138,7 @@ def _check_scores(name: str, model: Model, variables: Variables) -> None:
 
 def _check_values(name: str, model: Model) -> None:
     """Raises a UserError for scores that are not the sum of their parts or depend on the batch."""
-    with on_host():
+    with on_host(), errors_named(f"{name}.score", name):
         variables = initial_variables(model, 0)
         images = jax.random.uniform(jax.random.key(0), (_NUM_IMAGES, *model.image_shape))
         score = jax.jit(model.score)

@@ -81,19 +81,9 @@ class NoAxis(_Scoring):
 
 
 @dataclasses.dataclass(frozen=True)
-class Raising(Fitted):
-    """Its constructor raises for a negative factor, everything else always does."""
-
+class Raising(Trained):
     def __post_init__(self) -> None:
-        if self.factor < 0:
-            raise TypeError("negative\nfactor")
-
-    @property
-    def encoder_description(self) -> str:
-        raise KeyError("stem")
-
-    def fit(self, variables: Any, batches: Any, key: Any) -> Any:
-        return self.factor + "1"
+        raise TypeError("no\nwidth")
 
 
 class NotADataclass(_Scoring):
@@ -123,6 +113,11 @@ def test_classes_of_other_packages_are_built():
         ("Both", {}, "has losses and fit, so it is not clear how it learns"),
         ("Blind", {}, "has no score_weights, init_variables, score; add what jaxad.types.Model"),
         ("NoAxis", {}, "has no field axis_name; every system has the fields image_shape, dtype"),
+        (
+            "Raising",
+            {},
+            r"model.name: 'my_models:Raising': raised TypeError: no \(test_build\.py, lin",
+        ),
         ("NotADataclass", {}, "is not a dataclass"),
         ("COMMON", {}, "is not a dataclass"),
         ("Missing", {}, "module 'my_models' has no 'Missing'"),
@@ -132,22 +127,6 @@ def test_a_class_that_lacks_something_is_refused_in_one_line(name, fields, messa
     with pytest.raises(UserError, match=message) as error:
         models.build(f"my_models:{name}", fields, **COMMON)
     assert "\n" not in str(error.value)
-
-
-def test_errors_of_an_external_model_are_one_line_with_the_place():
-    model = models.build("my_models:Raising", {"factor": 1.0}, **COMMON)
-    assert isinstance(model, Raising)
-    assert model == models.build("my_models:Raising", {"factor": 1.0}, **COMMON)
-    place = r" \(test_build\.py, line \d+\)\.$"
-    with pytest.raises(
-        UserError, match=rf"^my_models:Raising\.fit: raised TypeError: .*{place}"
-    ) as e:
-        model.fit({}, [], None)
-    assert isinstance(e.value.__cause__, TypeError)  # the traceback is chained
-    with pytest.raises(UserError, match=rf"Raising\.encoder_description: raised KeyError.*{place}"):
-        _ = model.encoder_description
-    with pytest.raises(UserError, match=rf"Raising\.__init__: raised TypeError: negative{place}"):
-        models.build("my_models:Raising", {"factor": -1.0}, **COMMON)
 
 
 def test_titles():

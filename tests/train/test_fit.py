@@ -5,6 +5,7 @@ import dataclasses
 import json
 import os
 import signal
+import sys
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -202,6 +203,17 @@ def test_a_result_that_cannot_be_used_is_one_line(config, tmp_path, mistake, kin
     with pytest.raises(kind, match=f"fit of 'pixel_gaussian'.*{words}"):
         fit(config, tmp_path)
     assert not list((tmp_path / "checkpoints").iterdir())
+
+
+def test_an_error_of_an_external_fit_is_one_line(config, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "my_models", sys.modules[__name__])
+    monkeypatch.setattr(models, "build", lambda name, fields, **common: PixelGaussian(**common))
+    monkeypatch.setattr(PixelGaussian, "fit", lambda *arguments: 1 + "1")
+    config.model.name = "my_models:PixelGaussian"
+    place = r"\(test_fit\.py, line \d+\)\.$"
+    line = rf"^config\.model: fit of 'my_models:PixelGaussian': raised TypeError: .* {place}"
+    with pytest.raises(UserError, match=line):
+        fit(config, tmp_path)
 
 
 @pytest.mark.parametrize("cache", ["off", "on"])
