@@ -56,9 +56,17 @@ PAPER["aeflow"] = {
     "config.optim.learning_rate": 2e-4,
     "config.optim.weight_decay": 1e-5,
     "config.data.augment.mirror": False,
+    "config.data.preprocess.square": "stretch",
+    "config.model.strides": (16,),
+    "config.model.whitening": "none",
+    "config.model.flow_score": "exp_mean",
 }
 #: AE-FLOW, Section 3.2, for the images of all systems; the rest is from the paper of each system.
-TABLE1 = {"config.data.image_size": 256, "config.data.batch_size": 64}
+TABLE1 = {
+    "config.data.image_size": 256,
+    "config.data.batch_size": 64,
+    "config.data.preprocess.square": "stretch",
+}
 PAPER["ae"] = TABLE1
 PAPER["fanogan"] = TABLE1 | {
     # Gulrajani et al. 2017, Algorithm 1, and Schlegl et al. 2019.
@@ -70,6 +78,9 @@ PAPER["fanogan"] = TABLE1 | {
     "config.optim.b2": 0.9,
     "config.optim.networks.encoder.learning_rate": 5e-5,
     "config.train.updates.generator": (0.0, 0.7, 5),
+    # Its authors' code: a tanh ends the encoder; layer norm in the critic, as in Gulrajani et al.
+    "config.model.bounded_code": True,
+    "config.model.critic_norm": "layer",
 }
 PAPER["ganomaly"] = TABLE1 | {
     # Akcay et al. 2018, Section 4.
@@ -81,11 +92,21 @@ PAPER["ganomaly"] = TABLE1 | {
     "config.optim.b1": 0.5,
     "config.optim.b2": 0.999,
     "config.train.num_epochs": 15.0,
+    # Its authors' code: 64 channels that double down to 4 x 4.
+    "config.model.widths": (64, 128, 256, 512, 1024, 2048),
+    "config.model.depth": 0,
+    "config.model.code_distance": "absolute",
 }
 PAPER["differnet"] = TABLE1 | {
     # Rudolph et al. 2021, Section 4.2: batches of 96, 192 epochs, 64 views of each test image, 8
-    # blocks.
-    "config.data.batch_size": 96,
+    # blocks. Its authors' code: the batch is 24 images with 4 views each; Adam (.8, .8), epsilon
+    # 1e-4; three hidden layers of 2048.
+    "config.data.batch_size": 24,
+    "config.model.update_views": 4,
+    "config.model.hidden_widths": (2048, 2048, 2048),
+    "config.optim.b1": 0.8,
+    "config.optim.b2": 0.8,
+    "config.optim.epsilon": 1e-4,
     "config.model.views": 64,
     "config.model.num_blocks": 8,
     "config.model.scales": (1, 2, 4),
@@ -93,7 +114,8 @@ PAPER["differnet"] = TABLE1 | {
     "config.train.num_epochs": 192.0,
 }
 PAPER["fastflow"] = TABLE1 | {
-    # Yu et al. 2021, Section 4.2: 8 steps of flow, Adam, 500 epochs.
+    # Yu et al. 2021, Section 4.2: 8 steps of flow, Adam, batches of 32, 500 epochs.
+    "config.data.batch_size": 32,
     "config.model.backbone": "wide_resnet50_2",
     "config.model.num_blocks": 8,
     "config.optim.learning_rate": 1e-3,

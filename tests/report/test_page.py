@@ -26,7 +26,16 @@ from jaxad.errors import UserError
 from jaxad.report import write_report
 from jaxad.storage.workdir import Workdir, write_json
 
-SECTIONS = ("summary", "trivial", "slices", "thresholds", "patients", "curves", "training", "run")
+SECTIONS = (
+    "summary",
+    "references",
+    "slices",
+    "thresholds",
+    "patients",
+    "curves",
+    "training",
+    "run",
+)
 
 
 def read(workdir):
@@ -60,7 +69,7 @@ def full(tmp_path_factory):
 
 def test_every_metric_is_on_the_page(full):
     metrics, text = make_metrics(), visible(full[1])
-    scores = [metrics["trivial"][name] for name in metrics["trivial"]]
+    scores = list(metrics["trivial"].values())
     for row in (metrics, *scores):
         for name, metric in row.items():
             if isinstance(metric, dict) and "value" in metric:
@@ -150,15 +159,31 @@ def test_setup_lists_config_and_versions(full):
     assert "lowest at step 40: 2.5" in visible(full[1])
 
 
-def test_model_is_compared_with_the_best_trivial_score(full):
+def test_model_is_compared_with_the_best_reference_score(full):
     text = visible(full[1])
-    assert "0.756 (0.725 to 0.787) against 0.618 (0.587 to 0.649)" in text
-    assert "PCA residual, 64 components" in text
-    assert "the intervals do not overlap" in text
+    assert "AUROC 0.723 against 0.607 of the best reference score on this split, " in text
+    assert "“PCA of pixels, 64 components”: a difference of 0.117 (95 % interval" in text
+    assert "patients 0.091 to 0.143). The system is better." in text
+    assert "Gaussian at each place of the features undefined: no encoder weights" in text
     order = [
         text.index(name) for name in ("The model 0.723", "components 0.607", "intensity 0.501")
     ]
     assert order == sorted(order)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "words"),
+    [
+        (-0.14, -0.02, "The reference is better: on this split, training shows no benefit."),
+        (-0.05, 0.03, "No difference is shown."),
+    ],
+)
+def test_the_verdict_follows_the_interval(tmp_path, low, high, words):
+    difference = {"value": (low + high) / 2, "low": low, "high": high, "p_value": 0.5}
+    workdir = make_workdir(tmp_path)
+    best = {"name": "pca_64", "difference": difference}
+    write_json(workdir.evaluation("test_a") / "metrics.json", make_metrics(best_reference=best))
+    assert words in visible(read(workdir))
 
 
 def test_columns_of_pchvae(full):
@@ -209,6 +234,7 @@ def test_a_split_of_one_class_with_a_constant_score(tmp_path):
     undefined = {"value": None, "low": None, "high": None}
     metrics = make_metrics(auroc=undefined, auroc_position_corrected=undefined)
     metrics["trivial"] = {"mean": {"auroc": undefined}}
+    metrics["best_reference"] = None
     write_json(workdir.evaluation("test_a") / "metrics.json", metrics)
     text = visible(read(workdir))
     assert "Every slice of this split is normal" in text

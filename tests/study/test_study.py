@@ -10,13 +10,18 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from jaxad.evaluate.trivial import LINEAR_BASELINE, PIXEL_STATISTICS, TrivialScores
 
 from jaxad import config as config_lib
 from jaxad.data.sources import DataSet
 from jaxad.errors import RunError, UserError
 from jaxad.evaluate import evaluation
 from jaxad.evaluate.positions import CORRECTED_SCORE
+from jaxad.evaluate.references import (
+    LINEAR_BASELINE,
+    PIXEL_STATISTICS,
+    TITLES,
+    ReferenceScores,
+)
 from jaxad.storage.workdir import Workdir
 from jaxad.study import results, runner
 from jaxad.study.audit import make_audit
@@ -167,13 +172,13 @@ def test_the_audit_says_what_each_run_s_own_evaluation_says(finished):
     # Half of the slices are anomalous: 2 x 12 / (12 + 24).
     assert table["", "all_positive", "f1"] == pytest.approx(2 / 3)
     path = finished / "runs/small/seed_0/eval/test_squares/metrics.json"
-    trivial = json.loads(path.read_text())
-    f1 = trivial["decisions"]["pixel_statistics"]["f1"]["value"]
+    metrics = json.loads(path.read_text())
+    f1 = metrics["decisions"]["pixel_statistics"]["f1"]["value"]
     assert table[PIXEL_STATISTICS, "best_on_test", "f1"] == pytest.approx(f1)
-    auroc = trivial["trivial"][PIXEL_STATISTICS]["auroc"]["value"]
+    auroc = metrics["trivial"][PIXEL_STATISTICS]["auroc"]["value"]
     assert table[PIXEL_STATISTICS, "", "auroc"] == pytest.approx(auroc)
     text = (finished / "table.md").read_text()
-    assert "**Audit.**" in text and "| pixel statistics |" in text
+    assert "**Audit.**" in text and f"| {TITLES[PIXEL_STATISTICS]} |" in text
     # The smallest rate that 6 patients support is 1 / 7.
     assert "at most 14.3 % false positives by image, from 6 normal patients" in text
     assert "ensemble of all runs, by mean rank" in text
@@ -182,8 +187,8 @@ def test_the_audit_says_what_each_run_s_own_evaluation_says(finished):
 def test_the_audit_of_another_checkpoint_s_calibration_is_refused(finished, npz_root):
     config = make_config(npz_root)
     planned, data_set = plan(config, Workdir(finished)), DataSet(config.data)
-    trivial = TrivialScores(data_set)
-    scored = read_scores(planned, data_set, trivial, "test_squares")
+    references = ReferenceScores(data_set)
+    scored = read_scores(planned, data_set, references, "test_squares")
     path = finished / "runs/small/seed_0/calibration.json"
     kept = path.read_text()
     try:
@@ -193,7 +198,7 @@ def test_the_audit_of_another_checkpoint_s_calibration_is_refused(finished, npz_
         ):
             path.write_text(json.dumps(json.loads(kept) | change))
             with pytest.raises(UserError, match=words):
-                make_audit(planned, scored, data_set, trivial, "test_squares")
+                make_audit(planned, scored, data_set, references, "test_squares")
     finally:
         path.write_text(kept)
 
@@ -260,8 +265,8 @@ def test_seconds_are_of_the_median_rate(finished, npz_root):
 def test_the_baseline_stands_in_the_table_as_in_a_run_s_report(finished):
     table = read_table(finished)
     path = finished / "runs/small/seed_0/eval/test_squares/metrics.json"
-    trivial = json.loads(path.read_text())["trivial"][LINEAR_BASELINE]
-    for metric, estimate in trivial.items():
+    baseline = json.loads(path.read_text())["trivial"][LINEAR_BASELINE]
+    for metric, estimate in baseline.items():
         assert float(table[LINEAR_BASELINE, metric]["mean"]) == pytest.approx(estimate["value"])
 
 
@@ -331,7 +336,7 @@ def test_scores_of_other_images_are_not_compared(finished, npz_root, monkeypatch
     with pytest.raises(
         UserError, match="was made from other images than those of 'test_squares' now; to evaluate"
     ):
-        read_scores(planned, data_set, TrivialScores(data_set), "test_squares")
+        read_scores(planned, data_set, ReferenceScores(data_set), "test_squares")
 
 
 def test_normal_images_without_a_score_are_one_run_s_failure(npz_root, tmp_path, monkeypatch):
@@ -383,7 +388,7 @@ def test_one_run_has_no_deviation(finished, npz_root):
     planned = plan(config, Workdir(finished))
     data_set = DataSet(config.data)
     config.reference = LINEAR_BASELINE
-    scored = read_scores(planned, data_set, TrivialScores(data_set), "test_squares")
+    scored = read_scores(planned, data_set, ReferenceScores(data_set), "test_squares")
     table = make_table(config, planned, scored, "test_squares")
     assert all(math.isnan(row.metrics["mse"].deviation) for row in table.rows)
     # Both experiments are compared with the linear baseline, the baseline itself is not.
