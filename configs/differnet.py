@@ -18,12 +18,11 @@ def get_config(variant: str = "") -> ConfigDict:
     config.model.name = "differnet"
     config.model.backbone = "efficientnet_lite0"
     config.model.weights = ""  # installed ones; or a file, hub:<owner>/<repository>, "random"
-    config.model.stride = 16
-    config.model.scales = (1, 2, 4)  # factors by which the image is made smaller
+    config.model.stride, config.model.scales = 16, (1, 2, 4)  # scales: the image is so much smaller
     config.model.views = 4  # rotations of the image, evenly spaced
     config.model.update_views = 1  # of each image in an update
     config.model.num_blocks = 8
-    config.model.hidden_widths = ()  # of subnets; (): two layers, four times as wide as their input
+    config.model.hidden_widths = ()  # of subnets; (): two of four times their input
     config.cpu_devices = 1  # two are slower on two cores: docs/performance.md
     config.data.batch_size, config.train.num_epochs = 96, 60.0
     if variant == "demo":
@@ -35,7 +34,7 @@ def get_config(variant: str = "") -> ConfigDict:
     elif variant == "paper":
         config.model.backbone = "wide_resnet50_2"  # AE-FLOW's; the paper's is AlexNet
         config.model.views, config.model.update_views = 64, 4
-        config.model.hidden_widths = (2048, 2048, 2048)
+        config.model.hidden_widths = (2048,) * 3
         config.data.batch_size, config.train.num_epochs = 24, 192.0
         config.optim.b1, config.optim.b2, config.optim.epsilon = 0.8, 0.8, 1e-4
     return config

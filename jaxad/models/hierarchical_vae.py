@@ -28,7 +28,8 @@ from jaxad.models.decomposition import (
     weighted_sum,
 )
 from jaxad.nn import blocks, networks, ops
-from jaxad.nn.fields import Interval, OneOf, SystemFields, check_halvings
+from jaxad.nn.fields import Interval, OneOf, check_halvings
+from jaxad.nn.system_fields import SystemFields
 from jaxad.types import Batch, ExampleKeys, Images, LossAux, PerExample, Scores, Variables
 
 FeatureMap = Float[Array, "batch rows columns features"]

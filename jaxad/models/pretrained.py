@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Key
 from jaxad.errors import UserError
 from jaxad.nn import ops
 from jaxad.nn.backbones import Backbone
-from jaxad.nn.fields import SystemFields
+from jaxad.nn.system_fields import SystemFields
 from jaxad.types import Batch, Images, Variables
 
 FeatureMap = Float[Array, "batch rows columns channels"]

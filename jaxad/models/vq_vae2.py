@@ -21,8 +21,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from jaxad.nn import blocks, networks, ops
-from jaxad.nn.fields import Interval, SystemFields, check_halvings
+from jaxad.nn.fields import Interval, check_halvings
 from jaxad.nn.quantiser import Quantised, Quantiser
+from jaxad.nn.system_fields import SystemFields
 from jaxad.types import Batch, ExampleKeys, Images, LossAux, PerExample, Scores, Variables
 
 FeatureMap = Float[Array, "batch rows columns features"]

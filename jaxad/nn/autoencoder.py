@@ -11,7 +11,8 @@ from jaxtyping import Array, Float
 
 from jaxad.errors import UserError
 from jaxad.nn import blocks, ops
-from jaxad.nn.fields import Interval, OneOf, SystemFields, check_halvings
+from jaxad.nn.fields import Interval, OneOf, check_halvings
+from jaxad.nn.system_fields import SystemFields
 from jaxad.types import Images
 
 FeatureMap = Float[Array, "batch rows columns features"]
