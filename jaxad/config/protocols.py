@@ -72,7 +72,7 @@ def autoencoder_sizes(config: ConfigDict, variant: str) -> None:
     config.model.widths = (16, 32, 64, 64, 64)  # channels after each halving, to 4 x 4
     config.model.depth = 1  # residual 3x3 convolutions at each resolution
     config.model.latents = 128
-    config.model.norm = "group"  # or "batch", "none"
+    config.model.norm = "group"  # or "layer", "batch", "none"
     if variant == "demo":
         config.model.norm = "none"  # updates take less time
     elif variant == "smoke":

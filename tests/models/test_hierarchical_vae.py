@@ -306,7 +306,7 @@ def test_bfloat16_keeps_parameters_likelihoods_and_scores_in_float32(trained):
     ("changes", "words"),
     [
         ({"image_shape": (40, 40, 1)}, "multiple of 16"),
-        ({"norm": "layer"}, "none, group, batch"),
+        ({"norm": "weight"}, "none, group, layer, batch"),
         ({"variance": 0.0}, r"variance: 0.0 is not in \(0, inf\)"),
         ({"weights": (1.0, 1.0)}, "weights: .* give 5 numbers"),
         ({"widths": (8, 8)}, "widths: .* give 4 numbers"),
