@@ -259,7 +259,7 @@ def test_ganomaly_s_losses_and_score_are_the_paper_s():
     [
         ("ae", {"widths": ()}, "config.model.widths"),
         ("ae", {"widths": (8,) * 5}, "16 cannot be halved 5 times"),
-        ("ae", {"norm": "layer"}, "norm: unknown 'layer'"),
+        ("ae", {"norm": "weight"}, "norm: unknown 'weight'"),
         ("ae", {"norm": "group", "widths": (8, 12)}, "group norm needs multiples of 8"),
         ("ae", {"latents": 0}, "latents: 0 is not in"),
         ("fanogan", {"kappa": -1.0}, "config.model.kappa"),

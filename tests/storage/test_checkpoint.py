@@ -127,7 +127,7 @@ def test_a_read_only_folder_is_not_reported_as_a_full_disk(tmp_path, monkeypatch
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
     with (
-        pytest.raises(RunError, match=r"\(Read-only file system\).*Make the folder writable, and"),
+        pytest.raises(RunError, match=r"\(Read-only file system\).*Make the folder writable, then"),
         Checkpoints(tmp_path / "a") as checkpoints,
     ):
         monkeypatch.setattr(checkpoints._manager, "save", refuse)

@@ -52,7 +52,7 @@ def test_missing_package_or_file_is_named_with_the_remedy(monkeypatch, tmp_path)
         template.template_path("t1")
     monkeypatch.setattr(photographs, "package_folder", lambda name: tmp_path)
     photographs.load_photograph.cache_clear()
-    with pytest.raises(UserError, match="chelsea.png is missing"):
+    with pytest.raises(UserError, match="chelsea.png' is missing"):
         photographs.load_photograph("cat")
 
 
