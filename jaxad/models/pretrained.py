@@ -121,6 +121,10 @@ class PyramidSystem(PretrainedSystem):
         """
         return level / self._encoder.architecture.deviations[stride]
 
+    def feature_maps(self, variables: Variables, images: Images) -> Levels:
+        """Returns the normalised features of each stride, [B, rows, columns, channels]."""
+        return self._levels(self.features(variables, images))
+
     def _levels(self, features: Flat) -> Levels:
         """Splits `features` into the maps of each level."""
         levels, start = [], 0

@@ -82,7 +82,7 @@ def test_home_folders_of_unknown_users(forker, tiny, trained, tmp_path):
     config, own = f"--config={tiny / 'tiny.py'}", f"--workdir={trained}"
     new = f"--workdir={tmp_path / 'w'}"
     for flag, arguments in {
-        "workdir": [config, f"--workdir={nobody}"],
+        "--workdir": [config, f"--workdir={nobody}"],
         "config.data.root": [config, new, f"--config.data.root={nobody}"],
         "config.data.test.root": [
             config, new, "--config.data.test.name=npz", f"--config.data.test.root={nobody}",

@@ -79,7 +79,7 @@ def losses_of(model, variables, batch, *, train=False):
 
 def passed(model, variables, images):
     """Returns z, z', log-det and reconstruction, computed by the parts."""
-    (z,) = model._levels(model.features(variables, images))
+    (z,) = model.feature_maps(variables, images)
     (flow,) = model.flows(train=False)
     inner = {name: variables[name]["flow_0"] for name in ("params", "permutation", "batch_stats")}
     z_prime, log_det = flow.apply(inner, z)
