@@ -231,6 +231,10 @@ def main() -> None:
         # The weights of Wide-ResNet-50-2 need a download.
         "model.weights": "random" if ":paper" in options.system else "",
     }
+    if options.system.partition(":")[0] == "aeflow":  # the twin is the paper's model
+        changes |= {"model.strides": (16,), "model.whitening": "none"}
+        changes["model.flow_score"] = "exp_mean"
+    changes["data.channels"] = 1
     config = _answer(_serve_config, options.system, {k: v for k, v in changes.items() if v})
     variables = _answer(_serve_check, config)
     sides: dict[str, Any] = {

@@ -40,11 +40,12 @@ class AEFlow(Twin):
         assert (model["permutation"], model["moves"]) == ("random", "second")
         assert model["output_scale"] == model["global_scale"] == 0.1
         assert (model["reconstruction_loss"], model["flow_loss"]) == ("mse", "per_dimension")
-        assert model["flow_score"] == "exp_mean"
+        assert (model["flow_score"], model["whitening"]) == ("exp_mean", "none")
+        assert tuple(model["strides"]) == (16,)
         self.alpha, self.beta = model["alpha"], model["beta"]
         self.encoder = make_encoder(model["backbone"], (16,))
         inputs, side = self.encoder.channels[16], config["data"]["image_size"] // 16
-        self.dimensions = inputs * side * side
+        self.channels, self.side, self.dimensions = inputs, side, inputs * side * side
         self.flow = make_flow(inputs, side, side, model["num_blocks"], model["subnet"])
         widths = model["decoder_widths"] or [16 * -(-inputs // (16 * n)) for n in (2, 4, 16)]
         parts: list[nn.Module] = []
@@ -57,11 +58,19 @@ class AEFlow(Twin):
     def load(self, variables: Tree) -> None:
         self.encoder.take(variables["encoder"])
         take_layers(self.decoder, subtree(variables, "params/decoder"))
-        state, permutations = variables.get("batch_stats", {}), variables["permutation"]
-        take_flow(self.flow, variables["params"]["flow"], state, permutations)
+        state = variables.get("batch_stats", {}).get("flow_0", {})
+        permutations = variables["permutation"]["flow_0"]
+        take_flow(self.flow, variables["params"]["flow_0"], state, permutations)
 
     def encode(self, images: torch.Tensor) -> torch.Tensor:
-        return self.encoder(images)[0] * self.encoder.scale
+        """The features, place by place, [B, numbers]."""
+        features = self.encoder(images)[0] * self.encoder.scale
+        return features.permute(0, 2, 3, 1).flatten(1)
+
+    def _passed(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """z' and the log-det."""
+        maps = features.reshape(-1, self.side, self.side, self.channels)
+        return self.flow(maps.permute(0, 3, 1, 2))
 
     def _density(self, z_prime: torch.Tensor) -> torch.Tensor:
         """-log p(z') per dimension."""
@@ -73,12 +82,12 @@ class AEFlow(Twin):
         if features is None:
             with torch.no_grad():
                 features = self.encode(images)
-        z_prime, log_det = self.flow(features.float())
+        z_prime, log_det = self._passed(features.float())
         flow = self._density(z_prime) - log_det / self.dimensions
         squared = ((images - self.decoder(z_prime)) ** 2).mean(dim=(1, 2, 3))
         return self.alpha * flow + (1 - self.alpha) * squared
 
     def score(self, images: torch.Tensor) -> torch.Tensor:
-        z_prime, _ = self.flow(self.encode(images))
+        z_prime, _ = self._passed(self.encode(images))
         flow = -torch.exp(-self._density(z_prime))
         return self.beta * flow - (1 - self.beta) * similarity(images, self.decoder(z_prime))

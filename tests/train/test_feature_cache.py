@@ -22,7 +22,8 @@ from jaxad.types import Split
 
 SIZE, COUNT = 32, 10
 FIELDS = {
-    "backbone": "efficientnet_lite0", "weights": "", "num_blocks": 1, "subnet": "conv",
+    "backbone": "efficientnet_lite0", "weights": "", "strides": (16,), "whitening": "none",
+    "num_blocks": 1, "subnet": "conv",
     "permutation": "random", "moves": "second", "output_scale": 0.1, "global_scale": 0.1,
     "decoder_widths": (8, 8, 4), "alpha": 0.5, "beta": 0.9, "reconstruction_loss": "mse",
     "flow_loss": "per_dimension", "flow_score": "exp_mean", "pixel_map": "residual",
@@ -79,7 +80,7 @@ class Calls:
 def test_the_cache_holds_the_features_and_is_found_again(cache, monkeypatch, dtype, bits):
     cache, split, calls = dataclasses.replace(cache, dtype=dtype), split_of(), Calls(monkeypatch)
     found = cache.features(split, "train")
-    assert isinstance(found, np.memmap) and found.shape == (COUNT, 2, 2, 112)
+    assert isinstance(found, np.memmap) and found.shape == (COUNT, 2 * 2 * 112)
     np.testing.assert_allclose(
         found.astype(np.float32), expected(cache, split), rtol=2.0**-bits, atol=1e-4
     )
