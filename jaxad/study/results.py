@@ -14,6 +14,7 @@ from jaxad.evaluate.metrics import AUROC, Metric, load_metrics, union
 from jaxad.evaluate.paired import Difference, ScoredSplit, comparable, difference, ensemble, value
 from jaxad.evaluate.positions import corrected_column
 from jaxad.evaluate.references import FITTED, LINEAR_BASELINE, ReferenceScores
+from jaxad.evaluate.references.features import encoder_source
 from jaxad.evaluate.score_table import read_score_table
 from jaxad.nn.backbones import RANDOM
 from jaxad.study.plan import PlannedRun, Runs, Size, sizes
@@ -76,9 +77,10 @@ class Table:
 
 
 def reference_config(runs: Runs) -> ConfigDict:
-    """The config whose encoder the reference scores of a study use: a pretrained one, if any."""
+    """The config whose encoder the reference scores of a study use: one with its own, if any."""
     configs = [seeds[0].config for seeds in runs.values()]
-    return min(configs, key=lambda config: config.model.get("weights", RANDOM) == RANDOM)
+    own = [config for config in configs if "backbone" in config.model]
+    return min(own or configs, key=lambda config: RANDOM in encoder_source(config))
 
 
 def read_scores(runs: Runs, data_set: DataSet, references: ReferenceScores, split: str) -> Scored:

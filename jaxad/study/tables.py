@@ -59,12 +59,20 @@ def _values(table: Table, published: Mapping[str, Mapping[str, Sequence[float]]]
             if metric in also:
                 pair = published.get(row.experiment, {}).get(metric.name)
                 digits = max(4, metric.decimals)
-                cells.append("–" if pair is None else f"{pair[0]:.{digits}f} ± {pair[1]:.4f}")
+                cells.append(_published(pair, digits))
         if table.best_reference:
             found = row.from_best
             cells.append("–" if found is None else difference(found, AUROC.decimals))
         rows.append(cells)
     return _markdown_table(rows)
+
+
+def _published(pair: Sequence[float] | None, digits: int) -> str:
+    """A published mean, with its deviation where it is known."""
+    if pair is None:
+        return "–"
+    deviation = "" if math.isnan(pair[1]) else f" ± {pair[1]:.4f}"
+    return f"{pair[0]:.{digits}f}{deviation}"
 
 
 def _difference(metric: Metric, found: Difference | None) -> list[str]:

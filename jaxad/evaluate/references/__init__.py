@@ -11,8 +11,9 @@ from jaxtyping import Float
 from ml_collections import ConfigDict
 
 from jaxad.data.sources import DataSet
-from jaxad.evaluate.references.features import FEATURE_SCORES, FeatureScores
+from jaxad.evaluate.references.features import FEATURE_SCORES, FeatureScores, encoder_source
 from jaxad.evaluate.references.pixels import LINEAR_BASELINE, PIXEL_STATISTICS, PixelScores
+from jaxad.nn.backbones import RANDOM
 
 __all__ = ["FITTED", "LINEAR_BASELINE", "PIXEL_STATISTICS", "TITLES", "ReferenceScores"]
 
@@ -61,9 +62,8 @@ class ReferenceScores:
         return self._of_encoder(config).reasons if _wanted(config) else {}
 
     def _of_encoder(self, config: ConfigDict) -> FeatureScores:
-        model = config.model
-        key: tuple[object, ...] = (model.get("backbone"), model.get("weights"))
-        if model.get("weights") == "random":
+        key: tuple[object, ...] = encoder_source(config)
+        if RANDOM in key:
             key = (*key, config.seed)
         if key not in self._features:
             self._features[key] = FeatureScores(self._data_set, config)

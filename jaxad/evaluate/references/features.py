@@ -18,14 +18,14 @@ import jax
 import numpy as np
 import sklearn.decomposition
 import sklearn.neighbors
-from jaxtyping import Float
+from jaxtyping import Array, Float
 from ml_collections import ConfigDict
 
 from jaxad.config.model import image_shape
 from jaxad.data.pipeline.batching import eval_batches
 from jaxad.data.sources import DataSet
 from jaxad.errors import UserError, first_line
-from jaxad.models.pretrained import FeatureMap, PretrainedSystem
+from jaxad.models.pretrained import PretrainedSystem
 from jaxad.nn import ops
 from jaxad.nn.backbones import Backbone
 from jaxad.runtime.parallel import make_parallel
@@ -33,6 +33,7 @@ from jaxad.train.feature_cache import Encoder, cached_features
 from jaxad.types import Images, Variables
 
 Features = Float[np.ndarray, "n rows columns channels"]
+FeatureMap = Float[Array, "batch rows columns features"]
 Scalars = Float[np.ndarray, " n"]
 Score = Callable[[Features], Scalars]
 
@@ -93,11 +94,15 @@ def reference_encoder(config: ConfigDict) -> ReferenceEncoder:
     shape = image_shape(config)
     if shape[-1] not in (1, 3):
         raise Undefined(f"images have {shape[-1]} channels; the encoder takes 1 or 3")
-    return ReferenceEncoder(
-        image_shape=shape,
-        backbone=config.model.get("backbone", _DEFAULT_BACKBONE),
-        weights=config.model.get("weights", ""),
-    )
+    backbone, weights = encoder_source(config)
+    return ReferenceEncoder(image_shape=shape, backbone=backbone, weights=weights)
+
+
+def encoder_source(config: ConfigDict) -> tuple[str, str]:
+    """Returns backbone and weights of the system's encoder, or of the default one."""
+    if "backbone" not in config.model:
+        return _DEFAULT_BACKBONE, ""
+    return config.model.backbone, config.model.weights
 
 
 def _pca(train: Features) -> Score:
