@@ -26,7 +26,7 @@ from jaxad.errors import RunError
 from jaxad.evaluate import decisions, examples, metrics, paired
 from jaxad.evaluate.pixel_metrics import estimate_pixels
 from jaxad.evaluate.positions import corrected_column
-from jaxad.evaluate.references import PIXEL_STATISTICS, ReferenceScores
+from jaxad.evaluate.references import PIXEL_STATISTICS, TITLES, ReferenceScores
 from jaxad.evaluate.score_table import write_score_table
 from jaxad.runtime import interrupts, processes
 from jaxad.storage.workdir import Workdir, write_json
@@ -324,6 +324,13 @@ def _print_summary(
     external = [metric for metric in all_metrics if metric not in metrics.METRICS]
     printed = [m for m in (*_PRINTED, *external) if m.name in results]
     logger.info(f"{name}: {', '.join(f'{metric.name} {text(metric)}' for metric in printed)}")
+    if best := results.get("best_reference"):
+        auroc = results["trivial"][best["name"]]["auroc"]["value"]
+        value, low, high = (best["difference"][key] for key in ("value", "low", "high"))
+        logger.info(
+            f"{name}: best reference: {TITLES[best['name']]}, auroc {auroc:.3f}; the system minus "
+            f"it: {value:+.3f} [{low:+.3f}, {high:+.3f}]"
+        )
     for metric in external:
         if metric.name not in results:
             logger.warning(

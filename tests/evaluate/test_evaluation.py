@@ -35,7 +35,25 @@ def test_the_summary_shows_external_metrics_and_warns_of_missing_columns(capsys)
     interval = {"value": 0.75, "low": 0.5, "high": None}
     undefined = dict.fromkeys(("value", "low", "high"))
     results = {"auroc": undefined, "mse": interval, "own": interval | {"high": 1.0}}
+    results |= {"num_images": 3, "num_anomalous": 0}
     _print_summary("test", metrics, results)
     printed = capsys.readouterr()
     assert printed.out == "test: auroc undefined (one class only), own 0.8 [0.5, 1.0]\n"
     assert printed.err == "test: has no 'flow', so metric 'other' is left out.\n"
+
+
+def test_the_summary_says_how_the_system_compares_with_the_best_reference(capsys):
+    difference = {"value": -0.0864, "low": -0.101, "high": -0.0712, "p_value": 0.001}
+    results = {
+        "num_images": 3,
+        "num_anomalous": 1,
+        "auroc": {"value": 0.835, "low": None, "high": None},
+        "best_reference": {"name": "feature_gaussian", "difference": difference},
+        "trivial": {"feature_gaussian": {"auroc": {"value": 0.9214}}},
+    }
+    _print_summary("test", METRICS, results)
+    assert capsys.readouterr().out == (
+        "test: auroc 0.835\n"
+        "test: best reference: Gaussian at each place of the features, auroc 0.921; the system minus "
+        "it: -0.086 [-0.101, -0.071]\n"
+    )

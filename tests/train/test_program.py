@@ -53,7 +53,7 @@ def test_batches_have_the_features_of_their_images(config, split):
 def test_seeds_share_the_features_of_a_pretrained_encoder(config, split):
     features = cached(config, [0, 1], split)["train"]
     batch = next(train_batches(config, [0, 1], split, 0, [1], features))
-    assert batch["features"].shape == (8, 2, 2, 2, 112)  # B, S, rows, columns, channels
+    assert batch["features"].shape == (8, 2, 2 * 2 * 112 + 320)  # B, S, of both strides
 
 
 @pytest.mark.long
