@@ -36,7 +36,7 @@ def get_config(variant: str = "") -> ConfigDict:
         config.lengths[name] = epochs[name] / epochs["aeflow"]
     config.reference = "aeflow"
     if variant in PUBLISHED:
-        config.published.aeflow = {"auroc": (PUBLISHED[variant], float("nan"))}
+        config.published.aeflow = {"auroc": (PUBLISHED[variant],)}
     if variant == "smoke":
         config.seeds, config.bootstrap_resamples, config.num_slices = (0,), 50, 1
     return config

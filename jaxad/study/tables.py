@@ -71,8 +71,8 @@ def _published(pair: Sequence[float] | None, digits: int) -> str:
     """A published mean, with its deviation where it is known."""
     if pair is None:
         return "–"
-    deviation = "" if math.isnan(pair[1]) else f" ± {pair[1]:.4f}"
-    return f"{pair[0]:.{digits}f}{deviation}"
+    mean, *deviations = pair
+    return " ± ".join([f"{mean:.{digits}f}", *(f"{deviation:.4f}" for deviation in deviations)])
 
 
 def _difference(metric: Metric, found: Difference | None) -> list[str]:
@@ -215,7 +215,7 @@ def table_rows(config: ConfigDict, tables: Sequence[Table]) -> Iterator[list[obj
             size = ["", ""] if row.size is None else [row.size.parameters, row.size.latents]
             for metric in (metric for metric in table.metrics if metric.name in row.metrics):
                 spread = dataclasses.astuple(row.metrics[metric.name])
-                theirs = published.get(row.experiment, {}).get(metric.name, ("", ""))
+                theirs = [*published.get(row.experiment, {}).get(metric.name, ()), "", ""][:2]
                 found = row.differences.get(metric.name)
                 compared: list[object] = [""] * 5
                 if found is not None:

@@ -54,6 +54,6 @@ def test_the_summary_says_how_the_system_compares_with_the_best_reference(capsys
     _print_summary("test", METRICS, results)
     assert capsys.readouterr().out == (
         "test: auroc 0.835\n"
-        "test: best reference: Gaussian at each place of the features, auroc 0.921; the system minus "
-        "it: -0.086 [-0.101, -0.071]\n"
+        "test: best reference: Gaussian at each place of the features, auroc 0.921; the system "
+        "minus it: -0.086 [-0.101, -0.071]\n"
     )

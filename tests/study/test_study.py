@@ -111,7 +111,7 @@ def test_every_experiment_runs_with_every_seed_on_the_same_data(npz_root, tmp_pa
         ({"seeds": ()}, "config.seeds"),
         ({"seeds": (1, 1)}, "list each seed once"),
         ({"seeds": (0, -1)}, "each in .0, 4294967295."),
-        ({"reference": "big"}, "unknown experiment 'big'; choose from large, small, pca_64"),
+        ({"reference": "big"}, "unknown experiment 'big'; choose from large, small, pixel_g"),
         ({"seeds_per_program": 0}, "0 is not in .1, inf."),
         (
             {"experiments": {"small": {"evaluate": {"false_positive_rate": 0.2}}}},
@@ -142,7 +142,7 @@ def test_a_study_writes_runs_tables_and_a_contact_sheet(finished):
             assert (folder / "report.html").exists()
     text = (finished / "table.md").read_text()
     assert "## test_squares" in text and "figures/test_squares.png" in text
-    assert "residual of PCA, 64 components" in text
+    assert TITLES[LINEAR_BASELINE] in text
     for name in ("test_squares", "maps_test_squares", "heat_map_test_squares"):
         assert (finished / "figures" / f"{name}.png").read_bytes()[:4] == b"\x89PNG"
     heading, *rows = (finished / "heat_map_test_squares.csv").read_text().splitlines()
