@@ -162,7 +162,7 @@ def test_setup_lists_config_and_versions(full):
 def test_model_is_compared_with_the_best_reference_score(full):
     text = visible(full[1])
     assert "AUROC 0.723 against 0.607 of the best reference score on this split, " in text
-    assert "“PCA of pixels, 64 components”: a difference of 0.117 (95\xa0% interval" in text
+    assert "“PCA of pixels, 64 components”: a difference of 0.117 (95&nbsp;% interval" in text
     assert "patients 0.091 to 0.143). The system is better." in text
     assert "Gaussian at each place of the features undefined: no encoder weights" in text
     order = [

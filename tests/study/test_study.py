@@ -390,6 +390,10 @@ def test_one_run_has_no_deviation(finished, npz_root):
     config.reference = LINEAR_BASELINE
     scored = read_scores(planned, data_set, ReferenceScores(data_set), "test_squares")
     table = make_table(config, planned, scored, "test_squares")
-    assert all(math.isnan(row.metrics["mse"].deviation) for row in table.rows)
-    # Both experiments are compared with the linear baseline, the baseline itself is not.
-    assert [bool(row.differences) for row in table.rows] == [True, True, False]
+    assert all(math.isnan(row.metrics["auroc"].deviation) for row in table.rows)
+    # All others are compared with the linear baseline, which is also the reference score of the
+    # highest AUROC or not.
+    differs = {row.experiment: bool(row.differences) for row in table.rows}
+    assert [name for name in differs if not differs[name]] == [LINEAR_BASELINE]
+    (best,) = [row.experiment for row in table.rows if row.from_best is None]
+    assert best == table.best_reference

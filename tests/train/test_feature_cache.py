@@ -190,13 +190,10 @@ def test_a_folder_that_cannot_be_used_is_one_line(cache, tmp_path, capsys):
 
 
 def test_features_that_half_precision_cannot_hold_are_not_kept(cache, capsys):
-    huge = {
-        **cache.variables,
-        "encoder": {
-            **cache.variables["encoder"],
-            "scale": np.float32(1e6),
-        },
-    }
+    encoder = cache.variables["encoder"]
+    last = encoder["layers"]["block_10_project"]  # the features of stride 16
+    layers = {**encoder["layers"], "block_10_project": jax.tree.map(lambda x: 1e6 * x, last)}
+    huge = {**cache.variables, "encoder": {**encoder, "layers": layers}}
     assert dataclasses.replace(cache, variables=huge).features(split_of(), "train") is None
     assert "which float16 cannot hold" in capsys.readouterr().out
 
