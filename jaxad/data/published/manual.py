@@ -9,6 +9,7 @@ import abc
 import collections
 import dataclasses
 import hashlib
+import heapq
 import json
 import logging
 import re
@@ -94,6 +95,8 @@ class ManualBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  #
     PUBLISHED: ClassVar[Mapping[tuple[str, int], int]] = {}
     #: numbers of copies in wide use that are taken for the published ones
     WIDESPREAD: ClassVar[Mapping[tuple[str, int], int]] = {}
+    #: label -> number of slices of a test split, drawn by the digest of their IDs; {} for all
+    TEST_SLICES: ClassVar[Mapping[int, int]] = {}
     UNIT: ClassVar[str] = "images"  # `images`, `patients` or `slices`
     HAS_MASKS: ClassVar[bool] = False  # whether the data set has masks
     HOMEPAGE: ClassVar[str] = ""
@@ -240,6 +243,15 @@ class ManualBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  #
         return {name: self._generate_examples(name, items) for name, items in splits.items()}
 
     def _generate_examples(self, split: str, items: list[Item]) -> Iterator[tuple[int, dict]]:
+        examples = self._read_examples(split, items)
+        if split == "test" and self.TEST_SLICES:
+            examples = iter(_drawn(examples, self.TEST_SLICES))
+        for number, example in enumerate(examples):
+            # The published number of training slices includes those of `val`.
+            self._slices["train" if split == "val" else split, example["label"]] += 1
+            yield number, example
+
+    def _read_examples(self, split: str, items: list[Item]) -> Iterator[dict[str, Any]]:
         choices, summary = self.builder_config.choices, FilesSummary()
         number = 0
         for rows in read_items(items, self.reading(choices), f"{self.name} {split}"):
@@ -259,9 +271,7 @@ class ManualBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  #
                     example["mask"] = _encode_png(mask[..., None])
                 if rows.positions is not None:
                     example["position"] = int(rows.positions[place])
-                # The published number of training slices includes those of `val`.
-                self._slices["train" if split == "val" else split, label] += 1
-                yield number, example
+                yield example
                 number += 1
         files = summary.finish()
         if not number:
@@ -287,6 +297,19 @@ def _counts(splits: Layout, unit: str) -> dict[tuple[str, int], int]:
         for item in items:
             names[split, int(item.label != 0)].add(item.group if unit == "patients" else item.id)
     return {key: len(members) for key, members in names.items()}
+
+
+def _drawn(examples: Iterable[dict[str, Any]], sizes: Mapping[int, int]) -> list[dict[str, Any]]:
+    """Returns, of each label, the examples whose IDs have the smallest SHA-256, in their order."""
+    kept: dict[int, list[tuple[int, int, dict[str, Any]]]] = {label: [] for label in sizes}
+    for number, example in enumerate(examples):
+        digest = int(hashlib.sha256(example["id"].encode()).hexdigest(), 16)
+        heap = kept[example["label"]]
+        heapq.heappush(heap, (-digest, number, example))
+        if len(heap) > sizes[example["label"]]:
+            heapq.heappop(heap)  # the largest digest
+    drawn = sorted(entry[1:] for heap in kept.values() for entry in heap)
+    return [example for _, example in drawn]
 
 
 def _encode_png(image: Shaped[np.ndarray, "h w c"]) -> bytes:

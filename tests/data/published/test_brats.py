@@ -1,5 +1,7 @@
 """BraTS 2017 and 2021: slices with tumours, labelled by the size of the tumour in them."""
 
+import hashlib
+
 import nibabel as nib
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from jaxad.data.files.splitting import Splitting
 from jaxad.data.prepare.cutting import Cutting
 from jaxad.data.prepare.preparation import Preparation
 from jaxad.data.published.brats import Brats2017, Brats2021
-from jaxad.data.published.manual import Choices, config_for, make_config
+from jaxad.data.published.manual import Choices, _drawn, config_for, make_config
 from jaxad.data.tfds import splits as tfds_splits
 from jaxad.errors import UserError
 
@@ -208,6 +210,7 @@ def test_another_number_of_slices_than_published_is_a_warning(
 
 def test_published_sizes():
     assert Brats2021.PUBLISHED == {("train", 0): 11_739, ("test", 0): 459, ("test", 1): 1_051}
+    assert Brats2021.TEST_SLICES == {0: 459, 1: 1_051}
     assert not Brats2017.PUBLISHED
 
 
@@ -237,3 +240,15 @@ def test_missing_files_are_named(tmp_path, spoil, modality, expected):
     # Modalities that are not used may be missing.
     if spoil is _without_a_modality:
         Brats2017.layout(tmp_path, Choices(modality="flair"))
+
+
+def test_the_test_slices_of_brats2021_are_drawn_by_their_ids():
+    """Of each label those with the smallest digests, in their order, however many there are."""
+    examples = [{"id": f"BraTS2021_{n:05}/{n}", "label": int(n % 3 == 0)} for n in range(60)]
+    drawn = _drawn(iter(examples), {0: 5, 1: 30})
+    ranked = sorted(examples, key=lambda one: hashlib.sha256(one["id"].encode()).digest())
+    normal = [one["id"] for one in ranked if not one["label"]][:5]
+    anomalous = [one["id"] for one in examples if one["label"]]  # 20, fewer than asked for
+    expected = [one["id"] for one in examples if one["id"] in {*normal, *anomalous}]
+    assert [one["id"] for one in drawn] == expected
+    assert sum(one["label"] for one in drawn) == 20
