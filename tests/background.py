@@ -20,9 +20,13 @@ def heeding_signals(command: Sequence[str]) -> list[str]:
 
 @contextlib.contextmanager
 def heeding_interrupts() -> Iterator[None]:
-    """Inside, SIGINT raises KeyboardInterrupt in this process, as it does in the foreground."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    """Inside, SIGINT and SIGHUP act on this process as they do in the foreground."""
+    before = {
+        signal.SIGINT: signal.signal(signal.SIGINT, signal.default_int_handler),
+        signal.SIGHUP: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # nohup ignores it
+    }
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
