@@ -4,7 +4,7 @@ import importlib.util
 import re
 import subprocess
 import sys
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -395,8 +395,5 @@ def test_what_is_told_at_once_imports_nothing_heavy(arguments, code, says):
 
 
 def test_it_also_runs_beside_the_main_thread():
-    found = []
-    thread = threading.Thread(target=lambda: found.append(cli.main(["--help"])))
-    thread.start()
-    thread.join()
-    assert found == [0]
+    with ThreadPoolExecutor() as threads:
+        assert threads.submit(cli.main, ["--help"]).result() == 0
