@@ -10,7 +10,6 @@ times, and none waits in a barrier for as long as a fit takes.
 import dataclasses
 import time
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -65,12 +64,11 @@ def fit(config: ConfigDict, workdir: Workdir, data_set: DataSet) -> bool:
         batches = fit_batches(config, model, initial.variables, split)
         key = jax.random.fold_in(jax.random.key(config.seed), 0)
         name = config.model.name
-        bar = tqdm(
-            total=len(split), desc=f"fit {name}", unit="image", unit_scale=True,
-            dynamic_ncols=True, disable=not processes.is_first(),
-        )  # fmt: skip
-        with bar, errors_named(f"config.model: fit of '{name}'", name):
-            fitted = model.fit(initial.variables, _checked(batches, bar), key)
+        with (
+            progress_bar(config, split) as bar,
+            errors_named(f"config.model: fit of '{name}'", name),
+        ):
+            fitted = model.fit(initial.variables, checked(batches, bar), key)
         if not isinstance(fitted, Mapping):
             raise UserError(
                 f"config.model: fit of '{name}' returned a {type(fitted).__name__}; "
@@ -106,12 +104,16 @@ def fit_batches(
     return ({**batch, "features": z} for batch in batches for z in encoder.features([batch]))
 
 
-def _checked(batches: Iterator[HostBatch], bar: Any) -> Iterator[HostBatch]:
-    """Passes batches on; moves the progress bar and checks for signals."""
-    for batch in batches:
-        processes.check_signals()
-        yield batch
-        bar.update(int(batch["_valid"].sum()))
+def checked(batches: Iterator[HostBatch], config: ConfigDict, split: Split) -> Iterator[HostBatch]:
+    """Passes batches on; shows a progress bar on the first process and checks for signals."""
+    with tqdm(
+        total=len(split), desc=f"fit {config.model.name}", unit="image", unit_scale=True,
+        dynamic_ncols=True, disable=not processes.is_first(),
+    ) as bar:  # fmt: skip
+        for batch in batches:
+            processes.check_signals()
+            yield batch
+            bar.update(int(batch["_valid"].sum()))
     processes.check_signals()
 
 

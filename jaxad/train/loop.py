@@ -22,7 +22,7 @@ from jaxad.runtime import interrupts, processes
 from jaxad.storage.checkpoint import VALIDATION_LOSS
 from jaxad.storage.workdir import Workdir
 from jaxad.train.feature_cache import cached_features
-from jaxad.train.fit import fit, fit_batches
+from jaxad.train.fit import checked, fit, fit_batches
 from jaxad.train.metrics import Row, StepMetrics, check_finite, validate
 from jaxad.train.outputs import Outputs, open_outputs
 from jaxad.train.phases import Phase, dispatches
@@ -91,7 +91,8 @@ def _prepared(
     split, prepared = data_set.split("train"), []
     for config, state in zip(configs, states, strict=True):
         batches = fit_batches(config, program.model, state.variables, split)
-        variables = jax.device_get(dict(prepare(state.variables, batches)))
+        variables = prepare(state.variables, checked(batches, config, split))
+        variables = jax.device_get(dict(variables))
         params = variables.pop("params")
         prepared.append(dataclasses.replace(state, params=params, mutable=variables))
     # Another kind of processor may round differently.

@@ -42,8 +42,8 @@ _NEIGHBOURS = 5
 #: Added to the diagonal of a covariance, in units of its mean variance: PaDiM's epsilon for
 #: features of variance 1.
 _RIDGE = 0.01
-#: Training images that the scores are fitted to, at most; bounds memory and time.
-_MOST_IMAGES = 10_000
+#: Numbers in the features that the scores are fitted to, at most: 1 GB.
+_MOST_NUMBERS = 250_000_000
 #: Images below this size are enlarged for the encoder, so that there are several places.
 _LEAST_SIZE = 64
 #: Images that are scored at once.
@@ -208,10 +208,14 @@ class FeatureScores:
         return self._scores[split]
 
     def _training_features(self) -> Features:
-        """Returns the features of the training images, or of `_MOST_IMAGES` at equal distances."""
+        """Returns the features of the training images, or of as many as fit, evenly spaced."""
+        encoder, variables = self._model
+        image = jax.ShapeDtypeStruct((1, *encoder.image_shape), np.float32)
+        size = jax.eval_shape(encoder.features, variables, image).size
         count = len(self._data_set.split("train"))
+        most = min(count, max(2, _MOST_NUMBERS // size))
         chosen = np.zeros(count, bool)
-        chosen[np.linspace(0, count - 1, min(count, _MOST_IMAGES)).astype(int)] = True
+        chosen[np.linspace(0, count - 1, most).astype(int)] = True
         parts, start = [], 0
         for features in self._batches("train"):
             parts.append(features[chosen[start : start + len(features)]])
