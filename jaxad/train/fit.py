@@ -64,11 +64,8 @@ def fit(config: ConfigDict, workdir: Workdir, data_set: DataSet) -> bool:
         batches = fit_batches(config, model, initial.variables, split)
         key = jax.random.fold_in(jax.random.key(config.seed), 0)
         name = config.model.name
-        with (
-            progress_bar(config, split) as bar,
-            errors_named(f"config.model: fit of '{name}'", name),
-        ):
-            fitted = model.fit(initial.variables, checked(batches, bar), key)
+        with errors_named(f"config.model: fit of '{name}'", name):
+            fitted = model.fit(initial.variables, checked(batches, config, split), key)
         if not isinstance(fitted, Mapping):
             raise UserError(
                 f"config.model: fit of '{name}' returned a {type(fitted).__name__}; "
