@@ -89,6 +89,9 @@ def test_two_training_images_are_enough(maps):
 def test_the_encoder_is_the_system_s_own_or_the_default_one():
     config = get_config("pchvae:smoke")
     assert reference_encoder(config).backbone == "efficientnet_lite0"
+    with config.model.unlocked():  # a model of another package
+        config.model.backbone = "vit"
+    assert reference_encoder(config).backbone == "efficientnet_lite0"
     config = get_config("aeflow:paper")
     assert reference_encoder(config).backbone == "wide_resnet50_2"
     config.data.channels = 2

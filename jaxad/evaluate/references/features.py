@@ -27,7 +27,7 @@ from jaxad.data.sources import DataSet
 from jaxad.errors import UserError, first_line
 from jaxad.models.pretrained import PretrainedSystem
 from jaxad.nn import ops
-from jaxad.nn.backbones import Backbone
+from jaxad.nn.backbones import ARCHITECTURES, Backbone
 from jaxad.runtime.parallel import make_parallel
 from jaxad.train.feature_cache import Encoder, cached_features
 from jaxad.types import Images, Variables
@@ -100,9 +100,10 @@ def reference_encoder(config: ConfigDict) -> ReferenceEncoder:
 
 def encoder_source(config: ConfigDict) -> tuple[str, str]:
     """Returns backbone and weights of the system's encoder, or of the default one."""
-    if "backbone" not in config.model:
-        return _DEFAULT_BACKBONE, ""
-    return config.model.backbone, config.model.weights
+    backbone, weights = config.model.get("backbone"), config.model.get("weights")
+    # A model of another package may mean something else by these names.
+    is_own = backbone in ARCHITECTURES and isinstance(weights, str)
+    return (backbone, weights) if is_own else (_DEFAULT_BACKBONE, "")
 
 
 def _pca(train: Features) -> Score:
