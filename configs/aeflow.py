@@ -18,7 +18,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.model.strides = (16, 32)  # of the features; each has a flow
     config.model.whitening = "place"  # first step of each flow: PaDiM's Gaussians; or "none"
     config.model.num_blocks = 8
-    config.model.subnet = "resnet"  # or "conv"
+    config.model.subnet = "conv"  # or "resnet"
     config.model.permutation = "random"  # or "reverse", "orthogonal"
     config.model.moves = "second"  # half that a coupling changes; or "first"
     config.model.output_scale = config.model.global_scale = 0.1  # of subnets and actnorm
@@ -34,6 +34,7 @@ def get_config(variant: str = "") -> ConfigDict:
     elif variant in ("paper", "chest"):
         config.model.backbone, config.model.strides = "wide_resnet50_2", (16,)
         config.model.whitening, config.model.flow_score = "none", "exp_mean"
+        config.model.subnet = "conv" if variant == "chest" else "resnet"
         if variant == "chest":
-            config.model.subnet, config.model.reconstruction_loss = "conv", "ssim"
+            config.model.reconstruction_loss = "ssim"
     return config

@@ -126,7 +126,7 @@ class AEFlow(FlowLevels):
     @property
     def _settings(self) -> FlowSettings:
         names = [field.name for field in dataclasses.fields(FlowSettings)]
-        # `hidden_widths` is of a subnet that AE-FLOW does not have.
+        # `hidden_widths` is of a subnet that AE-FLOW does not have, `zero_start` is set elsewhere.
         return FlowSettings(**{name: getattr(self, name) for name in names if hasattr(self, name)})
 
     @property

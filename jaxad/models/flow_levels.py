@@ -56,8 +56,10 @@ class FlowLevels(PyramidSystem):
 
     def flows(self, *, train: bool) -> list[Flow]:
         """Returns the flow of each level in training or evaluation mode."""
+        # Behind the whitening, training starts from its density.
+        settings = dataclasses.replace(self._settings, zero_start=self.whitening == "place")
         return [
-            Flow(channels, self._settings, train, self.axis_name, self.dtype)
+            Flow(channels, settings, train, self.axis_name, self.dtype)
             for _, _, channels in self._shapes
         ]
 

@@ -110,3 +110,14 @@ def test_training_fits_the_whitening_once_and_a_resumed_run_keeps_it(tmp_path):
     for level in first.values():
         assert np.abs(level["mean"]).max() > 0
         assert not np.allclose(level["matrix"], np.eye(level["matrix"].shape[-1]))
+
+
+def test_training_starts_from_the_density_of_the_fitted_gaussians(prepared, features):
+    """The flow behind the whitening starts as a permutation of the channels."""
+    model, variables = prepared
+    z = jnp.asarray(features[:5])
+    transformed, _ = model._transform(variables, z, train=False)
+    for level, (z_prime, share) in enumerate(transformed):
+        u, log_det = _whiten(variables["whitening"][f"flow_{level}"], model._levels(z)[level])
+        np.testing.assert_allclose(np.sort(z_prime), np.sort(u), rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(share, jnp.broadcast_to(log_det, share.shape), rtol=1e-4)

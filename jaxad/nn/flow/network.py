@@ -62,6 +62,8 @@ class FlowSettings:
             (AE-FLOW's formula).
         output_scale: factor of a subnet's output: 0.1 in FrEIA, 1 in AE-FLOW's text.
         global_scale: factor of the actnorm's softplus: 0.1 in FrEIA, 1 in AE-FLOW's text.
+        zero_start: whether the last 1x1 convolution of every subnet starts at zero, so that a flow
+            of `conv` or `dense` subnets starts as a permutation (Kingma and Dhariwal 2018, Glow).
         hidden_widths: hidden channels of each layer of a `dense` subnet; () for two layers of four
             times its input's.
     """
@@ -73,6 +75,7 @@ class FlowSettings:
     output_scale: Annotated[float, Interval("(0, inf)")] = 0.1
     global_scale: Annotated[float, Interval("(0, inf)")] = 0.1
     hidden_widths: tuple[int, ...] = ()
+    zero_start: bool = False
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -86,6 +89,7 @@ class _Subnet(nn.Module):
     axis_name: str | None
     dtype: DTypeLike
     precision: str | None
+    zero_start: bool
 
     def _conv(self, name: str, features: int, x: AnyMap) -> AnyMap:
         return nn.Conv(
@@ -94,10 +98,12 @@ class _Subnet(nn.Module):
         )(x)  # fmt: skip
 
     def _dense(self, name: str, x: AnyMap, features: int | None = None) -> AnyMap:
-        """Applies a 1x1 convolution, by default to the output's channels."""
+        """Applies a 1x1 convolution, by default the last one, to the output's channels."""
+        is_last = features is None
         return nn.Dense(
             features or self.features, dtype=self.dtype, precision=self.precision,
-            kernel_init=_TORCH_INIT, name=name,
+            kernel_init=nn.initializers.zeros if is_last and self.zero_start else _TORCH_INIT,
+            name=name,
         )(x)  # fmt: skip
 
 
@@ -179,7 +185,7 @@ class Flow(nn.Module):
         precision = None if self.train else "highest"
         self._subnets = [
             subnet(
-                2 * moved, self.train, self.axis_name, self.dtype, precision,
+                2 * moved, self.train, self.axis_name, self.dtype, precision, settings.zero_start,
                 name=f"subnet_{block}",
             )
             for block in range(settings.num_blocks)
