@@ -250,7 +250,7 @@ class ComparedScore:
 @STYLE
 def comparison(rows: Sequence[ComparedScore]) -> Figure:
     """Draws the AUROC of several scores: dots with 95 % intervals, the first row on top."""
-    figure = new_figure(440, 70 + 36 * len(rows))
+    figure = new_figure(500, 70 + 36 * len(rows))
     axes = figure.add_subplot()
     axes.axvline(0.5, color=GRAY, linestyle="--", linewidth=1)
     for index, row in enumerate(rows):
@@ -269,5 +269,6 @@ def comparison(rows: Sequence[ComparedScore]) -> Figure:
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
     axes.grid(False, axis="y")
-    axes.set_xlabel("AUROC    ○ raw    ● position-corrected")
+    has_corrected = any(row.corrected for row in rows)
+    axes.set_xlabel("AUROC    ○ raw    ● position-corrected" if has_corrected else "AUROC")
     return figure
