@@ -119,9 +119,12 @@ def make_table(config: ConfigDict, runs: Runs, scored: Scored, split: str) -> Ta
     metrics = union(load_metrics(run.config) for seeds in runs.values() for run in seeds)
     measured = comparable(metrics, [run for key in runs for run in scored[key]])
     spreads = {key: _spreads(measured, scores) for key, scores in scored.items()}
-    # If every run of the reference failed, the best experiment replaces it.
-    reference = config.reference if config.reference in scored else ""
-    references = {metric.name: reference or _best(metric, spreads) for metric in measured}
+    # Where the reference has no such metric, or all its runs failed, the best one replaces it.
+    of_reference = spreads.get(config.reference, {})
+    references = {
+        metric.name: config.reference if metric.name in of_reference else _best(metric, spreads)
+        for metric in measured
+    }
     best = best_reference(scored)
     system_sizes = sizes(runs)
     resamples = int(config.bootstrap_resamples)

@@ -3,7 +3,7 @@
 A frozen encoder gives the same features in every epoch. They are written once as an array [N, ...]
 in float16 or bfloat16, which is memory-mapped when it is read. Its folder is named by a digest of
 everything that the features depend on: the encoder's variables, the images, and how both are used.
-Only training reads features; scores are always computed from the image.
+Training and reference scores read features; systems always score from the image.
 """
 
 import dataclasses
