@@ -1,6 +1,5 @@
 """Evaluates a run: scores every test split and writes `eval/<split>/`."""
 
-import dataclasses
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -219,7 +218,7 @@ class _SplitEvaluation:
         name = max(split, key=lambda key: paired.value(metrics.AUROC, split[key]))
         ours = paired.ScoredSplit(self._labels, self._groups, {SCORE: scores.astype(np.float64)})
         difference = paired.difference(metrics.AUROC, [ours], [split[name]], self._resamples)
-        return {"name": name, "difference": dataclasses.asdict(difference)}
+        return {"name": name, "difference": difference.as_json()}
 
     def of_model(self, columns: Mapping[str, Scalars], maps: Maps) -> dict[str, Any]:
         """Returns every metric of a system, and the sizes of the split."""
@@ -327,9 +326,10 @@ def _print_summary(
     if best := results.get("best_reference"):
         auroc = results["trivial"][best["name"]]["auroc"]["value"]
         value, low, high = (best["difference"][key] for key in ("value", "low", "high"))
+        interval = "" if low is None else f" [{low:+.3f}, {high:+.3f}]"
         logger.info(
             f"{name}: best reference: {TITLES[best['name']]}, auroc {auroc:.3f}; the system minus "
-            f"it: {value:+.3f} [{low:+.3f}, {high:+.3f}]"
+            f"it: {value:+.3f}{interval}"
         )
     for metric in external:
         if metric.name not in results:

@@ -46,6 +46,11 @@ class Difference:
     high: float
     p_value: float
 
+    def as_json(self) -> dict[str, float | None]:
+        """Returns the fields; None for what no resample defines."""
+        fields = dataclasses.asdict(self)
+        return {name: None if math.isnan(value) else value for name, value in fields.items()}
+
 
 def comparable(metrics: Sequence[Metric], runs: Sequence[ScoredSplit]) -> tuple[Metric, ...]:
     """Returns the metrics that are defined for every run, errors first."""

@@ -207,9 +207,9 @@ class AEFlow(FlowLevels):
         """Scores images by Eq. 2; its two parts are components, so that any beta follows from them.
 
         The maps are the squared error, 1 - SSIM (the nearest full window's at the border), and each
-        position's share of the negative log-likelihood, linearly interpolated; each averaged over
-        channels, the last over levels, too. Features see the whole image, so that a position's
-        share also reflects its surroundings.
+        position's share of the negative log-likelihood, without the whitening's constant and
+        linearly interpolated; each averaged over channels, the last over levels, too. Features see
+        the whole image, so that a position's share also reflects its surroundings.
         """
         z = self.features(variables, images)
         transformed, x_hat, _ = self._decode(variables, z, train=False)
@@ -222,11 +222,16 @@ class AEFlow(FlowLevels):
         terms["reconstruction_score"] = -terms["ssim"]
         densities = [
             jax.image.resize(
-                (standard_normal_log_density(z_prime) + log_det) / z_prime.shape[-1],
+                (
+                    standard_normal_log_density(z_prime)
+                    + log_det
+                    - self._fitted_log_det(variables, level)
+                )
+                / z_prime.shape[-1],
                 images.shape[:3],
                 method="linear",
             )
-            for z_prime, log_det in transformed
+            for level, (z_prime, log_det) in enumerate(transformed)
         ]
         border = (ops.SSIM_WINDOW // 2,) * 2  # where no window fits
         maps = {

@@ -39,7 +39,8 @@ class FlowLevels(PyramidSystem):
     """A flow on the features of each of `strides`.
 
     Attributes:
-        whitening: first step of each flow: `place`, fitted, or `none`.
+        whitening: first step of each flow: `place`, fitted, or `none`. Memory and checkpoints grow
+            with the number of places times the square of the channels.
     """
 
     whitening: Annotated[str, OneOf(("none", "place"))]
@@ -96,6 +97,12 @@ class FlowLevels(PyramidSystem):
             }
         return {**variables, _WHITENING: fitted}
 
+    def _fitted_log_det(self, variables: Variables, level: int) -> Float[Array, "1 _ _"]:
+        """Returns the whitening's part of the log-det, the same for every image."""
+        if self.whitening == "none":
+            return jnp.zeros((1, *self._shapes[level][:2]))
+        return _log_det(variables[_WHITENING][f"flow_{level}"])
+
     def _transform(
         self, variables: Variables, features: Flat, *, train: bool
     ) -> tuple[Transformed, Variables]:
@@ -103,9 +110,9 @@ class FlowLevels(PyramidSystem):
         transformed = []
         levels = zip(self.flows(train=train), self._levels(features), strict=True)
         for level, (flow, z) in enumerate(levels):
-            name, log_det = f"flow_{level}", jnp.zeros(())
+            name, log_det = f"flow_{level}", self._fitted_log_det(variables, level)
             if self.whitening == "place":
-                z, log_det = _whiten(variables[_WHITENING][name], z)
+                z = _whiten(variables[_WHITENING][name], z)
             (z_prime, share), variables = networks.apply(variables, name, flow, z, train=train)
             transformed.append((z_prime, share + log_det))
         return transformed, variables
@@ -117,10 +124,14 @@ def _identity(shape: tuple[int, int, int]) -> Tree:
     return {"mean": jnp.zeros(shape), "matrix": matrix}
 
 
-def _whiten(step: Tree, z: Level) -> tuple[Level, Float[Array, "1 _ _"]]:
-    """Returns u and the log-det of each position."""
+def _whiten(step: Tree, z: Level) -> Level:
+    """Returns u."""
     mean, matrix = (jax.lax.stop_gradient(step[name]) for name in ("mean", "matrix"))
     u = jnp.einsum("hwij,bhwj->bhwi", matrix, z - mean[None], precision="highest")
-    # The matrix is triangular.
-    diagonal = jnp.diagonal(matrix, axis1=-2, axis2=-1)
-    return ops.full_precision(u), jnp.sum(jnp.log(diagonal), axis=-1)[None]
+    return ops.full_precision(u)
+
+
+def _log_det(step: Tree) -> Float[Array, "1 _ _"]:
+    """Returns the log-det of each position; the matrices are triangular."""
+    matrix = jax.lax.stop_gradient(step["matrix"])
+    return jnp.sum(jnp.log(jnp.diagonal(matrix, axis1=-2, axis2=-1)), axis=-1)[None]

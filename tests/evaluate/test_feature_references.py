@@ -40,8 +40,8 @@ def test_the_gaussian_is_the_mean_squared_mahalanobis_distance_of_the_places(map
         for column in range(3):
             place = train[:, row, column].astype(np.float64)
             covariance = np.cov(place.T, bias=True)
-            # PaDiM's ridge: a hundredth of the mean variance.
-            inverse = np.linalg.inv(covariance + 0.01 * np.trace(covariance) / 5 * np.eye(5))
+            ridge = 0.01 * train.var(axis=0).mean()  # a hundredth of the mean variance
+            inverse = np.linalg.inv(covariance + ridge * np.eye(5))
             for number in range(4):
                 distance = mahalanobis(others[number, row, column], place.mean(axis=0), inverse)
                 expected[number] += distance**2 / 6

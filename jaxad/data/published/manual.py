@@ -244,7 +244,7 @@ class ManualBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  #
 
     def _generate_examples(self, split: str, items: list[Item]) -> Iterator[tuple[int, dict]]:
         examples = self._read_examples(split, items)
-        if split == "test" and self.TEST_SLICES:
+        if split == "test" and self.TEST_SLICES and not self.builder_config.choices.test_only:
             examples = iter(_drawn(examples, self.TEST_SLICES))
         for number, example in enumerate(examples):
             # The published number of training slices includes those of `val`.
@@ -325,5 +325,7 @@ def config_for(builder: type[ManualBuilder], root: Path, choices: Choices) -> Ma
     splits = builder.splits(root, choices)
     items = [(split, item) for split in splits for item in splits[split]]
     rows = [(split, item.id, item.group, item.label, item.normal_only) for split, item in items]
-    config = make_config(choices, f"{fingerprint(root, files_of(splits.values()))}{rows}")
+    drawn = builder.TEST_SLICES or ""
+    files = fingerprint(root, files_of(splits.values()))
+    config = make_config(choices, f"{files}{rows}{drawn}")
     return dataclasses.replace(config, splits=splits)

@@ -5,13 +5,15 @@ features of an image at the encoder's coarsest stride, of the places p; all stat
 the training images:
 
     feature_pca_64      mean squared residual of f after a projection onto 64 principal components
-    feature_gaussian    mean over p of (f_p - mu_p)^T Sigma_p^-1 (f_p - mu_p), the distance of PaDiM
-                        (Defard et al. 2021, Eq. 2); Sigma_p + .01 mean variance I
+    feature_gaussian    mean over p of (f_p - mu_p)^T Sigma_p^-1 (f_p - mu_p), the square of PaDiM's
+                        distance (Defard et al. 2021, Eq. 2); Sigma_p is the covariance + .01 v I,
+                        v the mean variance over places and channels
     feature_neighbours  mean distance of mean_p f from those of the 5 nearest training images
 """
 
 import dataclasses
 import functools
+import logging
 from collections.abc import Callable, Iterator, Mapping
 
 import jax
@@ -28,9 +30,12 @@ from jaxad.errors import UserError, first_line
 from jaxad.models.pretrained import PretrainedSystem
 from jaxad.nn import ops
 from jaxad.nn.backbones import ARCHITECTURES, Backbone
+from jaxad.runtime import processes
 from jaxad.runtime.parallel import make_parallel
 from jaxad.train.feature_cache import Encoder, cached_features
-from jaxad.types import Images, Variables
+from jaxad.types import Images, Split, Variables
+
+logger = logging.getLogger(__name__)
 
 Features = Float[np.ndarray, "n rows columns channels"]
 FeatureMap = Float[Array, "batch rows columns features"]
@@ -39,8 +44,7 @@ Score = Callable[[Features], Scalars]
 
 PCA_COMPONENTS = 64
 _NEIGHBOURS = 5
-#: Added to the diagonal of a covariance, in units of its mean variance: PaDiM's epsilon for
-#: features of variance 1.
+#: Added to the diagonals of covariances, in units of the mean variance of all features.
 _RIDGE = 0.01
 #: Numbers in the features that the scores are fitted to, at most: 1 GB.
 _MOST_NUMBERS = 250_000_000
@@ -122,12 +126,10 @@ def _pca(train: Features) -> Score:
 def _gaussian(train: Features) -> Score:
     places = _by_place(train)
     means = places.mean(axis=1)
+    ridge = _RIDGE * float(train.var(axis=0).mean())
     inverses = np.empty((len(places), train.shape[-1], train.shape[-1]), np.float32)
     for number, (place, mean) in enumerate(zip(places, means, strict=True)):
         covariance = (place - mean).T @ (place - mean) / len(place)
-        ridge = _RIDGE * float(np.trace(covariance)) / len(covariance)
-        if not ridge:
-            raise Undefined("at one place, the features of all training images are equal")
         inverses[number] = np.linalg.inv(covariance + ridge * np.eye(len(covariance)))
 
     def distance(features: Features) -> Scalars:
@@ -194,44 +196,54 @@ class FeatureScores:
     def of(self, split: str) -> Mapping[str, Scalars]:
         """Returns the scores of a split's images by name, each [N]."""
         if self._fitted is None:
-            try:
+            reason = self._problem()
+            if reason:
+                self._fitted, self.reasons = {}, dict.fromkeys(FEATURE_SCORES, reason)
+            else:
                 self._fitted, self.reasons = fit_feature_scores(self._training_features())
-            except (Undefined, UserError) as error:
-                self._fitted, self.reasons = {}, dict.fromkeys(FEATURE_SCORES, first_line(error))
+            if self.reasons:
+                logger.warning(f"reference scores: {', '.join(self.reasons)} undefined: "
+                               f"{next(iter(self.reasons.values()))}")  # fmt: skip
         if not self._fitted:
             return {}
         if split not in self._scores:
             parts: dict[str, list[Scalars]] = {name: [] for name in self._fitted}
-            for features in self._batches(split):
+            for features in self._batches(split, self._data_set.split(split)):
                 for name, score in self._fitted.items():
                     parts[name].append(score(features))
             self._scores[split] = {name: np.concatenate(part) for name, part in parts.items()}
         return self._scores[split]
+
+    def _problem(self) -> str:
+        """Returns why one of the processes has no encoder; "" if all have it."""
+        try:
+            self._model  # noqa: B018 - reads the weights
+            reason = ""
+        except (Undefined, UserError) as error:
+            reason = first_line(error)
+        if all(processes.of_all(not reason)):
+            return ""
+        return reason or "another process has no encoder"
 
     def _training_features(self) -> Features:
         """Returns the features of the training images, or of as many as fit, evenly spaced."""
         encoder, variables = self._model
         image = jax.ShapeDtypeStruct((1, *encoder.image_shape), np.float32)
         size = jax.eval_shape(encoder.features, variables, image).size
-        count = len(self._data_set.split("train"))
-        most = min(count, max(2, _MOST_NUMBERS // size))
-        chosen = np.zeros(count, bool)
-        chosen[np.linspace(0, count - 1, most).astype(int)] = True
-        parts, start = [], 0
-        for features in self._batches("train"):
-            parts.append(features[chosen[start : start + len(features)]])
-            start += len(features)
-        return np.concatenate(parts)
+        split = self._data_set.split("train")
+        most = max(2, _MOST_NUMBERS // size)
+        if most < len(split):
+            split = split.rows(np.linspace(0, len(split) - 1, most).astype(int))
+        return np.concatenate(list(self._batches("train", split)))
 
     @functools.cached_property
     def _model(self) -> tuple[ReferenceEncoder, Variables]:
         encoder = reference_encoder(self._config)
         return encoder, encoder.pretrained_variables(jax.random.key(self._config.seed))
 
-    def _batches(self, name: str) -> Iterator[Features]:
+    def _batches(self, name: str, split: Split) -> Iterator[Features]:
         """Yields the features of a split, float32, from the cache where they can be cached."""
         encoder, variables = self._model
-        split = self._data_set.split(name)
         parallel = make_parallel(self._config.parallel)
         cached = cached_features(
             self._config, encoder, parallel, [variables], {name: split}, images_change=False
