@@ -1,6 +1,6 @@
 """AE-FLOW: frozen ImageNet encoder, normalising flow and decoder (Zhao, Ding and Zhang 2023).
 
-python launch.py --config=aeflow:demo --workdir=runs/aeflow
+    python launch.py --config=aeflow:demo --workdir=runs/aeflow
 
 takes 5 min on two cores. Expect an AUROC of .903 on `test_objects` and .713 on `test_lesions`.
 """
@@ -25,8 +25,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.model.moves = "second"  # half that a coupling changes; or "first"
     config.model.output_scale = config.model.global_scale = 0.1  # of subnets and actnorm
     config.model.decoder_widths = ()  # empty: 1/2, 1/4 and 1/16 of the features' channels
-    config.model.alpha = 0.5  # weight of the flow in the loss
-    config.model.beta = 0.9  # weight of the flow in the score
+    config.model.alpha, config.model.beta = 0.5, 0.9  # weights of the flow in loss and score
     config.model.reconstruction_loss = "mse"  # or "ssim"
     config.model.flow_loss = "per_dimension"  # or "sum"
     config.model.flow_score = "feature_nll"  # or "exp_mean" (the paper), "nll_mean", "literal"
@@ -37,6 +36,5 @@ def get_config(variant: str = "") -> ConfigDict:
         config.model.backbone, config.model.strides = "wide_resnet50_2", (16,)
         config.model.whitening, config.model.flow_score = "none", "exp_mean"
         config.model.subnet = "conv" if variant == "chest" else "resnet"
-        if variant == "chest":
-            config.model.reconstruction_loss = "ssim"
+        config.model.reconstruction_loss = "ssim" if variant == "chest" else "mse"
     return config
