@@ -2,7 +2,7 @@
 
     python launch.py --config=pchvae:demo --workdir=runs/pchvae
 
-takes 70 s on two cores once the data are generated. Expect a position-corrected AUROC of .815 on
+takes 70 s on two cores once the data are generated. Expect a position-corrected AUROC of .816 on
 `test_objects` and .692 on `test_lesions` (README.md).
 """
 
