@@ -10,6 +10,7 @@ The convolutions behind it are the same everywhere; this step tells them what is
 Training then starts from PaDiM's density instead of a standard normal one.
 """
 
+import abc
 import dataclasses
 from collections.abc import Iterable, Mapping
 from typing import Annotated
@@ -51,9 +52,9 @@ class FlowLevels(PyramidSystem):
         return sum(rows * columns * channels for rows, columns, channels in self._shapes)
 
     @property
+    @abc.abstractmethod
     def _settings(self) -> FlowSettings:
         """The conventions of the flows."""
-        raise NotImplementedError
 
     def flows(self, *, train: bool) -> list[Flow]:
         """Returns the flow of each level in training or evaluation mode."""

@@ -58,7 +58,7 @@ def program_costs(compiled: jax.stages.Compiled) -> ProgramCosts:
     """Returns the costs of a program that `lower(...).compile()` of `jax.jit(f)` or pmap gave."""
     try:
         analysis = compiled.cost_analysis() or {}
-    except NotImplementedError:
+    except NotImplementedError:  # some backends have no analysis
         analysis = {}
     text = compiled.as_text() or ""
     _, _, entry = text.partition("\nENTRY ")
@@ -98,7 +98,7 @@ def _operations(text: str) -> list[tuple[str, str]]:
 def _peak_memory(compiled: jax.stages.Compiled) -> int | None:
     try:
         memory = compiled.memory_analysis()
-    except NotImplementedError:
+    except NotImplementedError:  # some backends have no analysis
         return None
     if memory is None:
         return None

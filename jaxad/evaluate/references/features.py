@@ -18,7 +18,6 @@ from collections.abc import Callable, Iterator, Mapping
 
 import jax
 import numpy as np
-import sklearn.decomposition
 import sklearn.neighbors
 from jaxtyping import Array, Float
 from ml_collections import ConfigDict
@@ -27,6 +26,7 @@ from jaxad.config.model import image_shape
 from jaxad.data.pipeline.batching import eval_batches
 from jaxad.data.sources import DataSet
 from jaxad.errors import UserError, first_line
+from jaxad.evaluate.references.pixels import PCA_COMPONENTS, pca_residual
 from jaxad.models.pretrained import PretrainedSystem
 from jaxad.nn import ops
 from jaxad.nn.backbones import ARCHITECTURES, Backbone
@@ -42,7 +42,6 @@ FeatureMap = Float[Array, "batch rows columns features"]
 Scalars = Float[np.ndarray, " n"]
 Score = Callable[[Features], Scalars]
 
-PCA_COMPONENTS = 64
 _NEIGHBOURS = 5
 #: Added to the diagonals of covariances, in units of the mean variance of all features.
 _RIDGE = 0.01
@@ -111,16 +110,7 @@ def encoder_source(config: ConfigDict) -> tuple[str, str]:
 
 
 def _pca(train: Features) -> Score:
-    flat = train.reshape(len(train), -1)
-    components = min(PCA_COMPONENTS, len(flat) - 1, flat.shape[1])
-    model = sklearn.decomposition.PCA(components, svd_solver="randomized", random_state=0)
-    model.fit(flat)
-
-    def residual(features: Features) -> Scalars:
-        rows = features.reshape(len(features), -1)
-        return ((rows - model.inverse_transform(model.transform(rows))) ** 2).mean(axis=1)
-
-    return residual
+    return pca_residual(train, min(PCA_COMPONENTS, len(train) - 1, train[0].size))
 
 
 def _gaussian(train: Features) -> Score:
@@ -151,11 +141,10 @@ def _neighbours(train: Features) -> Score:
     return lambda features: index.kneighbors(features.mean(axis=(1, 2)))[0].mean(axis=1)
 
 
-FEATURE_GAUSSIAN = "feature_gaussian"
 #: Name of each score -> the function that fits it to training features.
 FEATURE_SCORES: Mapping[str, Callable[[Features], Score]] = {
     f"feature_pca_{PCA_COMPONENTS}": _pca,
-    FEATURE_GAUSSIAN: _gaussian,
+    "feature_gaussian": _gaussian,
     "feature_neighbours": _neighbours,
 }
 

@@ -52,10 +52,9 @@ def _pixel_gaussian(train: Images) -> Callable[[Images], Scalars]:
     return lambda images: (((images - center) / spread) ** 2).mean(axis=(1, 2, 3))
 
 
-def _pca(train: Images) -> Callable[[Images], Scalars]:
+def pca_residual(train: Images, components: int) -> Callable[[Images], Scalars]:
     """Returns the mean squared residual of a projection onto the leading principal components."""
     flat = train.reshape(len(train), -1)
-    components = min(PCA_COMPONENTS, *flat.shape)
     model = sklearn.decomposition.PCA(components, svd_solver="randomized", random_state=0)
     model.fit(flat)
 
@@ -74,7 +73,7 @@ def fit_pixel_scores(train: Images) -> dict[str, Callable[[Images], Scalars]]:
         "area": _area,
         "total_variation": _total_variation,
         PIXEL_STATISTICS: _pixel_gaussian(train),
-        LINEAR_BASELINE: _pca(train),
+        LINEAR_BASELINE: pca_residual(train, min(PCA_COMPONENTS, len(train), train[0].size)),
     }
 
 
