@@ -25,7 +25,7 @@ BASELINES = {
     "fanogan": ["feature_distance", "mse"],
     "ganomaly": ["code_distance", "mse"],
     "differnet": ["feature_nll", "latent_nll", "log_det"],
-    "fastflow": ["feature_nll", "latent_nll", "log_det", "map_max", "map_mean"],
+    "fastflow": ["feature_nll", "latent_nll", "log_det", "map_max", "map_mean", "top_tenth"],
 }
 #: Systems without updates, and their components.
 FITTED = {

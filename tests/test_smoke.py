@@ -28,6 +28,7 @@ COMPONENTS = {  # JAX sorts names
 }
 AEFLOW_COMPONENTS = [
     "feature_nll", "flow_score", "latent_nll", "log_det", "mse", "reconstruction_score", "ssim",
+    "top_tenth",
 ]  # fmt: skip
 
 

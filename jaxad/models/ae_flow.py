@@ -28,12 +28,14 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Key
 
 from jaxad.errors import UserError
-from jaxad.models.flow_levels import FlowLevels, Level, Transformed
+from jaxad.models.flow_levels import FlowLevels, Level, Transformed, top_tenth
 from jaxad.models.pretrained import Flat
 from jaxad.nn import blocks, networks, ops
 from jaxad.nn.fields import Interval, OneOf
 from jaxad.nn.flow import FlowSettings, likelihood_terms, standard_normal_log_density
 from jaxad.types import Batch, ExampleKeys, Images, LossAux, PerExample, Scores, Variables
+
+_FLOW_SCORES = ("exp_mean", "nll_mean", "literal", "feature_nll", "top_tenth")
 
 
 class Decoder(nn.Module):
@@ -85,8 +87,9 @@ class AEFlow(FlowLevels):
         reconstruction_loss: `mse`, or `ssim` for 1 - SSIM.
         flow_loss: `per_dimension`, or `sum` over the dimensions (the paper's text; the mean squared
             error is then negligible).
-        flow_score: S_flow: `exp_mean`, `nll_mean`, `literal`, or `feature_nll`, the exact -log p(z)
-            per dimension, which counts the log-det as well.
+        flow_score: S_flow: `exp_mean`, `nll_mean`, `literal`; or, of the exact -log p(z), which
+            counts the log-det as well, `feature_nll`, its mean per dimension, or `top_tenth`
+            (`jaxad.models.flow_levels.top_tenth`).
         pixel_map: name of the map that is the anomaly map.
     """
 
@@ -103,7 +106,7 @@ class AEFlow(FlowLevels):
     beta: Annotated[float, Interval("[0, 1]")]
     reconstruction_loss: Annotated[str, OneOf(("mse", "ssim"))]
     flow_loss: Annotated[str, OneOf(("per_dimension", "sum"))]
-    flow_score: Annotated[str, OneOf(("exp_mean", "nll_mean", "literal", "feature_nll"))]
+    flow_score: Annotated[str, OneOf(_FLOW_SCORES)]
     pixel_map: Annotated[str, OneOf(("residual", "ssim", "flow"))]
 
     def __post_init__(self) -> None:
@@ -195,9 +198,9 @@ class AEFlow(FlowLevels):
         return {"model": loss}, LossAux(terms, networks.state_of(variables))
 
     def _flow_score(self, terms: Mapping[str, PerExample]) -> PerExample:
-        """Returns S_flow from the likelihood terms, which are per dimension."""
-        if self.flow_score == "feature_nll":
-            return terms["feature_nll"]
+        """Returns S_flow from the terms of the likelihood."""
+        if self.flow_score in ("feature_nll", "top_tenth"):
+            return terms[self.flow_score]
         if self.flow_score == "nll_mean":
             return terms["latent_nll"]
         dimensions = self.num_latents if self.flow_score == "literal" else 1
@@ -213,7 +216,7 @@ class AEFlow(FlowLevels):
         """
         z = self.features(variables, images)
         transformed, x_hat, _ = self._decode(variables, z, train=False)
-        terms = likelihood_terms(transformed)
+        terms = likelihood_terms(transformed) | {"top_tenth": top_tenth(transformed)}
         residual = jnp.mean((images - x_hat) ** 2, axis=-1)
         similarity = jnp.mean(ops.structural_similarity(images, x_hat), axis=-1)
         terms["mse"] = jnp.mean(residual, axis=(1, 2))

@@ -13,26 +13,27 @@ images, where all anomalies then score alike. Its logarithm does not underflow. 
 what is upsampled (linearly), so that the two differ between the positions of a level.
 
 The layer norm, without which the flow does not train, has no parameters: a trained scale before
-the flow would raise the likelihood without bound by shrinking the features to a point.
+the flow would raise the likelihood without bound by shrinking the features to a point. A fitted
+whitening (`flow_levels`) replaces it: it keeps the size of the features, which tells anomalies.
 """
 
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Key
 
-from jaxad.models.flow_levels import FlowLevels
-from jaxad.models.pretrained import FeatureMap
+from jaxad.models.flow_levels import FlowLevels, top_tenth
 from jaxad.nn import networks
 from jaxad.nn.fields import OneOf
 from jaxad.nn.flow import FlowSettings, likelihood_terms, standard_normal_log_density
 from jaxad.types import Batch, ExampleKeys, Images, LossAux, PerExample, Scores, Variables
 
-_EPSILON = 1e-5
+#: Image score -> the component that it is.
+_COMPONENTS = {"max": "map_max", "mean": "map_mean", "top_tenth": "top_tenth"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -42,14 +43,15 @@ class FastFlow(FlowLevels):
     Attributes:
         num_blocks: blocks in each level's flow.
         subnet: kind of subnet; see `jaxad.nn.flow.FlowSettings`.
-        image_score: statistic of the map that is the image score.
+        image_score: `max` or `mean` of the map, or `top_tenth`
+            (`jaxad.models.flow_levels.top_tenth`).
     """
 
     networks: ClassVar[Mapping[str, str]] = networks.ONE_LOSS
 
     num_blocks: int
     subnet: str
-    image_score: Annotated[str, OneOf(("max", "mean"))]
+    image_score: Annotated[str, OneOf(tuple(_COMPONENTS))]
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -61,8 +63,8 @@ class FastFlow(FlowLevels):
 
     @property
     def score_weights(self) -> Mapping[str, float]:
-        """The statistic of the map that is the score."""
-        return {f"map_{self.image_score}": 1.0}
+        """The component that is the score."""
+        return {_COMPONENTS[self.image_score]: 1.0}
 
     @property
     def decay_factors(self) -> Mapping[str, float]:
@@ -73,11 +75,9 @@ class FastFlow(FlowLevels):
         """Returns fresh flows; the encoder's variables are NaN until they are read."""
         return {**networks.join(self._init_flows(key)), "encoder": self._encoder.unread_variables}
 
-    def _normalise(self, level: FeatureMap, stride: int) -> FeatureMap:
-        """Normalises each image's features of one level to mean 0 and variance 1 (layer norm)."""
-        mean = jnp.mean(level, axis=(1, 2, 3), keepdims=True)
-        variance = jnp.mean((level - mean) ** 2, axis=(1, 2, 3), keepdims=True)
-        return (level - mean) * jax.lax.rsqrt(variance + _EPSILON)
+    @property
+    def _normalisation(self) -> Literal["deviation", "layer norm"]:
+        return "layer norm" if self.whitening == "none" else "deviation"
 
     def losses(
         self, variables: Variables, batch: Batch, keys: ExampleKeys, *, train: bool
@@ -89,7 +89,7 @@ class FastFlow(FlowLevels):
         return {"model": terms["feature_nll"]}, LossAux(terms, networks.state_of(variables))
 
     def score(self, variables: Variables, images: Images) -> Scores:
-        """Scores images by the map's maximum or mean; the map is in nats per channel."""
+        """Scores images by `image_score`; it and the map are in nats per channel."""
         features = self.features(variables, images)
         transformed, _ = self._transform(variables, features, train=False)
         shape = (images.shape[0], *self.image_shape[:2])
@@ -100,9 +100,13 @@ class FastFlow(FlowLevels):
             for z_prime, _ in transformed
         ]
         pixel = math.log(len(levels)) - jax.nn.logsumexp(jnp.stack(levels), axis=0)
-        parts = {"map_max": pixel.max(axis=(1, 2)), "map_mean": pixel.mean(axis=(1, 2))}
+        parts = {
+            "map_max": pixel.max(axis=(1, 2)),
+            "map_mean": pixel.mean(axis=(1, 2)),
+            "top_tenth": top_tenth(transformed),
+        }
         return Scores(
-            image=parts[f"map_{self.image_score}"],
+            image=parts[_COMPONENTS[self.image_score]],
             pixel=pixel,
             components={**likelihood_terms(transformed), **parts},
             reconstructions={},

@@ -12,6 +12,7 @@ Training then starts from PaDiM's density instead of a standard normal one.
 
 import abc
 import dataclasses
+import math
 from collections.abc import Iterable, Mapping
 from typing import Annotated
 
@@ -24,12 +25,15 @@ from jaxad.models.place_gaussians import PlaceGaussians
 from jaxad.models.pretrained import Flat, PyramidSystem
 from jaxad.nn import networks, ops
 from jaxad.nn.fields import OneOf
-from jaxad.nn.flow import Flow, FlowSettings
-from jaxad.types import Tree, Variables
+from jaxad.nn.flow import Flow, FlowSettings, standard_normal_log_density
+from jaxad.types import PerExample, Tree, Variables
 
 Level = Float[Array, "batch _ _ _"]
 #: z' and each position's part of the log-det of every level, which differ in size.
 Transformed = list[tuple[Level, Float[Array, "batch _ _"]]]
+
+#: Share of a level's places that `top_tenth` averages.
+_TOP = 0.1
 
 #: Collection of the fitted step.
 _WHITENING = "whitening"
@@ -117,6 +121,23 @@ class FlowLevels(PyramidSystem):
             (z_prime, share), variables = networks.apply(variables, name, flow, z, train=train)
             transformed.append((z_prime, share + log_det))
         return transformed, variables
+
+
+def top_tenth(transformed: Transformed) -> PerExample:
+    """Returns how unlikely the least likely places of an image are, [B], in nats per channel.
+
+    With -log p(z_p) of the features at each place p, which counts the log-det: its mean over the
+    tenth of a level's places where it is largest, summed over levels and divided by the channels of
+    all levels. An anomaly may change only a few places, which a mean over all of them hides.
+    """
+    sums, channels = [], 0
+    for z_prime, log_det in transformed:
+        nll = -(standard_normal_log_density(z_prime) + log_det)
+        nll = nll.reshape(len(nll), -1)
+        largest, _ = jax.lax.top_k(nll, math.ceil(_TOP * nll.shape[1]))
+        sums.append(jnp.mean(largest, axis=1))
+        channels += z_prime.shape[-1]
+    return jnp.sum(jnp.stack(sums), axis=0) / channels
 
 
 def _identity(shape: tuple[int, int, int]) -> Tree:

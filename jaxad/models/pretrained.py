@@ -24,6 +24,8 @@ PixelMap = Float[Array, "batch height width"]
 
 #: Standard deviation of the Gaussian that smooths maps of distances, in pixels.
 _SMOOTHING = 4.0
+#: Added to the variances of the layer norm.
+_EPSILON = 1e-5
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -94,7 +96,15 @@ class PyramidSystem(PretrainedSystem):
     @property
     def encoder_description(self) -> str:
         """Everything that features depend on besides the encoder's variables and the image."""
-        return f"{self._encoder.description}, pyramid of {self.strides}"
+        return (
+            f"{self._encoder.description}, pyramid of {self.strides}, "
+            f"normalised by {self._normalisation}"
+        )
+
+    @property
+    def _normalisation(self) -> Literal["deviation", "layer norm"]:
+        """How levels are normalised; see `_normalise`."""
+        return "deviation"
 
     @property
     def _shapes(self) -> list[tuple[int, int, int]]:
@@ -114,11 +124,17 @@ class PyramidSystem(PretrainedSystem):
         return jnp.concatenate([level.reshape(images.shape[0], -1) for level in normalised], axis=1)
 
     def _normalise(self, level: FeatureMap, stride: int) -> FeatureMap:
-        """Divides a level by the standard deviation that pretrained features have on photographs.
+        """Normalises a level by `_normalisation`.
 
-        Features of random weights are divided by the same constants: their levels then have other
-        standard deviations, and do not weigh the same in a distance over all levels.
+        `layer norm` gives each image's features of the level mean 0 and variance 1. `deviation`
+        divides them by the standard deviation that pretrained features have on photographs. Random
+        weights are divided by the same constants: their levels then have other standard deviations,
+        and do not weigh the same in a distance over all levels.
         """
+        if self._normalisation == "layer norm":
+            mean = jnp.mean(level, axis=(1, 2, 3), keepdims=True)
+            variance = jnp.mean((level - mean) ** 2, axis=(1, 2, 3), keepdims=True)
+            return (level - mean) * jax.lax.rsqrt(variance + _EPSILON)
         return level / self._encoder.architecture.deviations[stride]
 
     def feature_maps(self, variables: Variables, images: Images) -> Levels:

@@ -4,12 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy.stats import multivariate_normal
+from scipy.stats import multivariate_normal, norm
 
 from jaxad import models
 from jaxad.config import get_config
 from jaxad.data.sources import DataSet
-from jaxad.models.flow_levels import _log_det, _whiten
+from jaxad.models.flow_levels import _log_det, _whiten, top_tenth
 from jaxad.nn.flow import likelihood_terms
 from jaxad.storage.workdir import Workdir
 from jaxad.train.loop import train
@@ -77,6 +77,19 @@ def test_the_whitened_density_is_that_of_a_gaussian_of_each_place(prepared, feat
             gaussian = multivariate_normal(place.mean(axis=0), covariance)
             expected -= gaussian.logpdf(place[:5]) / u[0].size
     np.testing.assert_allclose(terms["feature_nll"], expected, rtol=1e-3)
+
+
+def test_top_tenth_is_the_density_of_the_least_likely_places():
+    """SciPy's normal density at each place; of 25 and 4 places, a tenth is 3 and 1."""
+    rng = np.random.default_rng(0)
+    sizes = [(5, 5, 6), (2, 2, 10)]
+    transformed = [(rng.normal(size=(2, *size)), rng.normal(size=(2, *size[:2]))) for size in sizes]
+    expected = np.zeros(2)
+    for (z, log_det), count in zip(transformed, (3, 1), strict=True):
+        nll = -(norm.logpdf(z).sum(axis=-1) + log_det).reshape(2, -1)
+        expected += np.sort(nll, axis=1)[:, -count:].mean(axis=1) / (6 + 10)
+    inputs = [(jnp.asarray(z, jnp.float32), jnp.asarray(d, jnp.float32)) for z, d in transformed]
+    np.testing.assert_allclose(top_tenth(inputs), expected, rtol=1e-5)
 
 
 def test_the_log_det_is_that_of_the_jacobian(prepared):
