@@ -17,24 +17,24 @@ def get_config(variant: str = "") -> ConfigDict:
     config.model.name = "aeflow"
     config.model.backbone = "efficientnet_lite0"
     config.model.weights = ""  # installed ones; or a file, hub:<owner>/<repository>, "random"
-    config.model.strides = (16, 32)  # of the features; each has a flow
+    config.model.strides, config.model.num_blocks = (16, 32), 4  # a flow of 4 blocks for each
     config.model.whitening = "place"  # first step of each flow: PaDiM's Gaussians; or "none"
-    config.model.num_blocks = 8
     config.model.subnet = "conv"  # or "resnet"
-    config.model.permutation = "random"  # or "reverse", "orthogonal"
-    config.model.moves = "second"  # half that a coupling changes; or "first"
+    config.model.permutation, config.model.moves = "random", "second"  # half that changes
     config.model.output_scale = config.model.global_scale = 0.1  # of subnets and actnorm
-    config.model.decoder_widths = ()  # empty: 1/2, 1/4 and 1/16 of the features' channels
+    config.model.decoder_widths = (128, 64, 32)  # (): 1/2, 1/4 and 1/16 of the features' channels
     config.model.alpha, config.model.beta = 0.5, 0.9  # weights of the flow in loss and score
-    config.model.reconstruction_loss = "mse"  # or "ssim"
-    config.model.flow_loss = "per_dimension"  # or "sum"
-    config.model.flow_score = "feature_nll"  # or "exp_mean" (the paper), "nll_mean", "literal"
-    config.model.pixel_map = "residual"  # or "ssim", "flow"
-    if variant == "smoke":
-        config.model.num_blocks = 2
+    config.model.reconstruction_loss, config.model.flow_loss = "mse", "per_dimension"
+    config.model.flow_score = "top_tenth"  # or "feature_nll", "exp_mean" (the paper), ...
+    config.model.pixel_map = "flow"  # or "residual" (the paper), "ssim"
+    if variant in ("", "demo"):
+        config.optim.learning_rate, config.optim.schedule = 1e-3, "cosine"
+        config.train.num_epochs = 2.5 if variant == "demo" else 20.0
     elif variant in ("paper", "chest"):
         config.model.backbone, config.model.strides = "wide_resnet50_2", (16,)
+        config.model.num_blocks, config.model.decoder_widths = 8, ()
         config.model.whitening, config.model.flow_score = "none", "exp_mean"
+        config.model.pixel_map = "residual"
         config.model.subnet = "conv" if variant == "chest" else "resnet"
         config.model.reconstruction_loss = "ssim" if variant == "chest" else "mse"
     return config

@@ -18,20 +18,22 @@ def get_config(variant: str = "") -> ConfigDict:
     config.model.name = "fastflow"
     config.model.backbone = "efficientnet_lite0"
     config.model.weights = ""  # installed ones; or a file, hub:<owner>/<repository>, "random"
-    config.model.strides = (4, 8, 16)  # of the levels
-    config.model.whitening = "none"  # first step of each flow; "place": PaDiM's Gaussians
-    config.model.num_blocks = 8
+    config.model.strides = (16, 32)  # of the levels
+    config.model.whitening = "place"  # first step of each flow: PaDiM's Gaussians; or "none"
+    config.model.num_blocks = 4
     config.model.subnet = "conv"  # or "resnet", "dense"
-    config.model.image_score = "max"  # of the map; or "mean"
+    config.model.image_score = "top_tenth"  # or "max" (the paper), "mean" of the map
     config.cpu_devices = 1  # two are slower on two cores: docs/performance.md
     config.optim.learning_rate = 1e-3
-    config.train.num_epochs = 30.0
+    config.train.num_epochs = 5.0
     if variant == "demo":
         config.train.num_epochs = 2.0
     elif variant == "smoke":
         config.train.num_epochs = 2.0
         config.model.strides, config.model.num_blocks = (8, 16), 2
     elif variant == "paper":
-        config.model.backbone = "wide_resnet50_2"
+        config.model.backbone, config.model.strides = "wide_resnet50_2", (4, 8, 16)
+        config.model.whitening, config.model.image_score = "none", "max"
+        config.model.num_blocks = 8
         config.data.batch_size, config.train.num_epochs = 32, 500.0
     return config

@@ -160,9 +160,11 @@ class AEFlow(FlowLevels):
         """Returns fresh flows and decoder; the encoder's variables are NaN until they are read."""
         flow_key, decoder_key = jax.random.split(key)
         levels = [jnp.zeros((1, *shape)) for shape in self._shapes]
-        decoder = self._decoder.init(decoder_key, levels)
+        flows = self._init_flows(flow_key)
+        variables = networks.join(flows)
+        decoder = self._decoder.init(decoder_key, self._with_means(variables, levels))
         return {
-            **networks.join({**self._init_flows(flow_key), "decoder": decoder}),
+            **networks.join({**flows, "decoder": decoder}),
             "encoder": self._encoder.unread_variables,
         }
 
@@ -176,7 +178,7 @@ class AEFlow(FlowLevels):
             variables.
         """
         transformed, variables = self._transform(variables, features, train=train)
-        levels = [z_prime for z_prime, _ in transformed]
+        levels = self._with_means(variables, [z_prime for z_prime, _ in transformed])
         x_hat, _ = networks.apply(variables, "decoder", self._decoder, levels)
         return transformed, x_hat, variables
 
@@ -210,9 +212,9 @@ class AEFlow(FlowLevels):
         """Scores images by Eq. 2; its two parts are components, so that any beta follows from them.
 
         The maps are the squared error, 1 - SSIM (the nearest full window's at the border), and each
-        position's share of the negative log-likelihood, without the whitening's constant and
-        linearly interpolated; each averaged over channels, the last over levels, too. Features see
-        the whole image, so that a position's share also reflects its surroundings.
+        position's share of the negative log-likelihood, linearly interpolated; each averaged over
+        channels, the last over levels, too. Features see the whole image, so that a position's
+        share also reflects its surroundings.
         """
         z = self.features(variables, images)
         transformed, x_hat, _ = self._decode(variables, z, train=False)
@@ -225,16 +227,11 @@ class AEFlow(FlowLevels):
         terms["reconstruction_score"] = -terms["ssim"]
         densities = [
             jax.image.resize(
-                (
-                    standard_normal_log_density(z_prime)
-                    + log_det
-                    - self._fitted_log_det(variables, level)
-                )
-                / z_prime.shape[-1],
+                (standard_normal_log_density(z_prime) + log_det) / z_prime.shape[-1],
                 images.shape[:3],
                 method="linear",
             )
-            for level, (z_prime, log_det) in enumerate(transformed)
+            for z_prime, log_det in transformed
         ]
         border = (ops.SSIM_WINDOW // 2,) * 2  # where no window fits
         maps = {

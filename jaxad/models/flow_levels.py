@@ -13,7 +13,7 @@ Training then starts from PaDiM's density instead of a standard normal one.
 import abc
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated
 
 import jax
@@ -101,6 +101,19 @@ class FlowLevels(PyramidSystem):
                 "matrix": matrix.reshape(*shape, shape[-1]),
             }
         return {**variables, _WHITENING: fitted}
+
+    def _with_means(self, variables: Variables, levels: Sequence[Level]) -> list[Level]:
+        """Returns z' of every level, joined with mu where there is a whitening.
+
+        z' is relative to mu, which a convolution behind it cannot know: it is the same everywhere.
+        """
+        if self.whitening == "none":
+            return list(levels)
+        means = [variables[_WHITENING][f"flow_{number}"]["mean"] for number in range(len(levels))]
+        return [
+            jnp.concatenate([z, jnp.broadcast_to(mean, z.shape).astype(z.dtype)], axis=-1)
+            for z, mean in zip(levels, means, strict=True)
+        ]
 
     def _fitted_log_det(self, variables: Variables, level: int) -> Float[Array, "1 _ _"]:
         """Returns the whitening's part of the log-det, the same for every image."""
