@@ -8,8 +8,8 @@ from jaxad.config.model import make_model
 from jaxad.train.state import initial_variables
 
 SYSTEMS = (
-    ("aeflow", {"whitening": "none"}),
-    ("aeflow", {"whitening": "place"}),
+    ("aeflow", {"whitening": "none", "decoder_widths": ()}),
+    ("aeflow", {"whitening": "place", "decoder_widths": ()}),
     ("fastflow", {"whitening": "none"}),
     ("fastflow", {"whitening": "place"}),
     ("padim", {}),
