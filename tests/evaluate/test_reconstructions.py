@@ -8,10 +8,10 @@ from jaxad.evaluate.reconstructions import similarity
 from jaxad.types import Scores
 
 
-def scores_of(reconstructions, components=None):
+def scores_of(reconstructions, components=None, height=16):
     nothing = np.zeros(3, np.float32)
     return Scores(
-        image=nothing, pixel=np.zeros((3, 16, 16)), components=components or {},
+        image=nothing, pixel=np.zeros((3, height, 16), np.float32), components=components or {},
         reconstructions=reconstructions,
     )  # fmt: skip
 
@@ -39,5 +39,5 @@ def test_there_is_none_without_reconstructions_in_small_images_and_beside_a_comp
     images, small = np.zeros((3, 16, 16, 1), np.float32), np.zeros((3, 10, 16, 1), np.float32)
     component = {"ssim": np.ones(3, np.float32)}
     assert similarity(scores_of({}), images) == {}
-    assert similarity(scores_of({"reconstruction": small}), small) == {}
+    assert similarity(scores_of({"reconstruction": small}, height=10), small) == {}
     assert similarity(scores_of({"reconstruction": images}, component), images) == {}
