@@ -117,6 +117,19 @@ def _serve_config(pipe: Connection, name: str, changes: dict[str, Any]) -> None:
     pipe.send(config.to_dict())
 
 
+#: System -> changes to its recommended config: the twin is the paper's model.
+_TWINS: dict[str, dict[str, Any]] = {
+    "aeflow": {
+        "model.strides": (16,), "model.whitening": "none", "model.num_blocks": 8,
+        "model.decoder_widths": (64, 32, 16), "model.flow_score": "exp_mean",
+    },
+    "fastflow": {
+        "model.strides": (4, 8, 16), "model.whitening": "none", "model.num_blocks": 8,
+        "model.image_score": "max",
+    },
+}  # fmt: skip
+
+
 def _start(function: Callable[..., None], *arguments: Any) -> Connection:
     """Starts a function in a fresh process, which imports only what it needs."""
     ours, theirs = _CONTEXT.Pipe()
@@ -231,9 +244,7 @@ def main() -> None:
         # The weights of Wide-ResNet-50-2 need a download.
         "model.weights": "random" if ":paper" in options.system else "",
     }
-    if options.system.partition(":")[0] == "aeflow":  # the twin is the paper's model
-        changes |= {"model.strides": (16,), "model.whitening": "none"}
-        changes["model.flow_score"] = "exp_mean"
+    changes |= _TWINS.get(options.system, {})
     changes["data.channels"] = 1
     config = _answer(_serve_config, options.system, {k: v for k, v in changes.items() if v})
     variables = _answer(_serve_check, config)

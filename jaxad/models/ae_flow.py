@@ -160,11 +160,9 @@ class AEFlow(FlowLevels):
         """Returns fresh flows and decoder; the encoder's variables are NaN until they are read."""
         flow_key, decoder_key = jax.random.split(key)
         levels = [jnp.zeros((1, *shape)) for shape in self._shapes]
-        flows = self._init_flows(flow_key)
-        variables = networks.join(flows)
-        decoder = self._decoder.init(decoder_key, self._with_means(variables, levels))
+        decoder = self._decoder.init(decoder_key, levels)
         return {
-            **networks.join({**flows, "decoder": decoder}),
+            **networks.join({**self._init_flows(flow_key), "decoder": decoder}),
             "encoder": self._encoder.unread_variables,
         }
 
@@ -178,7 +176,7 @@ class AEFlow(FlowLevels):
             variables.
         """
         transformed, variables = self._transform(variables, features, train=train)
-        levels = self._with_means(variables, [z_prime for z_prime, _ in transformed])
+        levels = self._decodable(variables, transformed)
         x_hat, _ = networks.apply(variables, "decoder", self._decoder, levels)
         return transformed, x_hat, variables
 

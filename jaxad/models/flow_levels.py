@@ -7,13 +7,14 @@ Sigma = L L^T of z at each position p (those of PaDiM, Defard et al. 2021, Eq. 1
     u_p = L_p^-1 (z_p - mu_p),  log |det du_p/dz_p| = log |det L_p^-1|
 
 The convolutions behind it are the same everywhere; this step tells them what is normal where.
-Training then starts from PaDiM's density instead of a standard normal one.
+Training then starts from PaDiM's density instead of a standard normal one, and the flow as a
+permutation of u, whose inverse and z_p = mu_p + L_p u_p give a decoder features again.
 """
 
 import abc
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Annotated
 
 import jax
@@ -99,21 +100,26 @@ class FlowLevels(PyramidSystem):
             fitted[f"flow_{number}"] = {
                 "mean": mean.reshape(shape),
                 "matrix": matrix.reshape(*shape, shape[-1]),
+                "inverse": np.linalg.inv(matrix).reshape(*shape, shape[-1]),
             }
         return {**variables, _WHITENING: fitted}
 
-    def _with_means(self, variables: Variables, levels: Sequence[Level]) -> list[Level]:
-        """Returns z' of every level, joined with mu where there is a whitening.
+    def _decodable(self, variables: Variables, transformed: Transformed) -> list[Level]:
+        """Returns z' of every level for a decoder, which sees the same convolutions everywhere.
 
-        z' is relative to mu, which a convolution behind it cannot know: it is the same everywhere.
+        Behind a whitening z' has lost what differs between places. Undoing the permutations of the
+        flow and the whitening, but not what the flow has learnt, puts it back.
         """
         if self.whitening == "none":
-            return list(levels)
-        means = [variables[_WHITENING][f"flow_{number}"]["mean"] for number in range(len(levels))]
-        return [
-            jnp.concatenate([z, jnp.broadcast_to(mean, z.shape).astype(z.dtype)], axis=-1)
-            for z, mean in zip(levels, means, strict=True)
-        ]
+            return [z_prime for z_prime, _ in transformed]
+        levels = []
+        for level, (flow, (z_prime, _)) in enumerate(
+            zip(self.flows(train=False), transformed, strict=True)
+        ):
+            name = f"flow_{level}"
+            u, _ = networks.apply(variables, name, flow, z_prime, method="undo_permutations")
+            levels.append(_unwhiten(variables[_WHITENING][name], u))
+        return levels
 
     def _fitted_log_det(self, variables: Variables, level: int) -> Float[Array, "1 _ _"]:
         """Returns the whitening's part of the log-det, the same for every image."""
@@ -156,7 +162,7 @@ def top_tenth(transformed: Transformed) -> PerExample:
 def _identity(shape: tuple[int, int, int]) -> Tree:
     rows, columns, channels = shape
     matrix = jnp.tile(jnp.eye(channels), (rows, columns, 1, 1))
-    return {"mean": jnp.zeros(shape), "matrix": matrix}
+    return {"mean": jnp.zeros(shape), "matrix": matrix, "inverse": matrix}
 
 
 def _whiten(step: Tree, z: Level) -> Level:
@@ -164,6 +170,12 @@ def _whiten(step: Tree, z: Level) -> Level:
     mean, matrix = (jax.lax.stop_gradient(step[name]) for name in ("mean", "matrix"))
     u = jnp.einsum("hwij,bhwj->bhwi", matrix, z - mean[None], precision="highest")
     return ops.full_precision(u)
+
+
+def _unwhiten(step: Tree, u: Level) -> Level:
+    """Returns mu + L u."""
+    mean, inverse = (jax.lax.stop_gradient(step[name]) for name in ("mean", "inverse"))
+    return mean[None] + ops.full_precision(jnp.einsum("hwij,bhwj->bhwi", inverse, u))
 
 
 def _log_det(step: Tree) -> Float[Array, "1 _ _"]:

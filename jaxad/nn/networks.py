@@ -21,9 +21,14 @@ def join(variables: Mapping[str, Mapping[str, Tree]]) -> Variables:
 
 
 def apply(
-    variables: Variables, network: str, module: nn.Module, *inputs: Any, train: bool = False
+    variables: Variables,
+    network: str,
+    module: nn.Module,
+    *inputs: Any,
+    train: bool = False,
+    method: str | None = None,
 ) -> tuple[Any, Variables]:
-    """Applies one network to its own part of the variables.
+    """Applies one network, or one of its methods, to its own part of the variables.
 
     Returns:
         The network's output, and all variables. If `train`, the network's part of every collection
@@ -31,7 +36,7 @@ def apply(
     """
     inner = {name: tree[network] for name, tree in variables.items() if network in tree}
     changing = [name for name in inner if name != "params"] if train else []
-    output, updated = module.apply(inner, *inputs, mutable=changing)
+    output, updated = module.apply(inner, *inputs, mutable=changing, method=method)
     changed = {name: {**variables[name], network: updated[name]} for name in changing}
     return output, {**variables, **changed}
 

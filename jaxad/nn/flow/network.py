@@ -246,6 +246,12 @@ class Flow(nn.Module):
         """Returns z' and the contribution of every position to log |det dz'/dz|."""
         return self.bijector().forward_and_log_det(z)
 
+    def undo_permutations(self, z_prime: FeatureMap) -> FeatureMap:
+        """Returns z' in the order of z's channels: the inverse of a flow that is a permutation."""
+        for block in reversed(range(self.settings.num_blocks)):
+            z_prime = self._permutation(block).inverse(z_prime)
+        return z_prime
+
     def inverse(self, z_prime: FeatureMap) -> tuple[FeatureMap, LogDet]:
         """Returns z and the contribution of every position to log |det dz/dz'|."""
         return self.bijector().inverse_and_log_det(z_prime)
