@@ -13,7 +13,7 @@ from jaxad.errors import UserError
 from jaxad.evaluate.metrics import AUROC, Metric, load_metrics, union
 from jaxad.evaluate.paired import Difference, ScoredSplit, comparable, difference, ensemble, value
 from jaxad.evaluate.positions import corrected_column
-from jaxad.evaluate.references import FITTED, LINEAR_BASELINE, ReferenceScores
+from jaxad.evaluate.references import FITTED, LINEAR_BASELINE, ReferenceScores, encoder_title
 from jaxad.evaluate.references.features import encoder_source
 from jaxad.evaluate.score_table import read_score_table
 from jaxad.nn.backbones import RANDOM
@@ -64,6 +64,7 @@ class Table:
         metrics: the metrics that every experiment has.
         rows: the experiments, then the reference scores.
         best_reference: the reference score with the highest AUROC; "" where AUROC is undefined.
+        reference_encoder: encoder of the reference scores on features; "" without them.
         ensembles: for experiments with several runs, the ensemble of these runs; differences are
             from the mean of the runs.
     """
@@ -73,6 +74,7 @@ class Table:
     metrics: tuple[Metric, ...]
     rows: tuple[Row, ...]
     best_reference: str
+    reference_encoder: str
     ensembles: tuple[Row, ...]
 
 
@@ -162,6 +164,7 @@ def make_table(config: ConfigDict, runs: Runs, scored: Scored, split: str) -> Ta
         metrics=measured,
         rows=tuple(row(key) for key in [*ranked, *(name for name in FITTED if name in scored)]),
         best_reference=best,
+        reference_encoder=encoder_title(reference_config(runs)),
         ensembles=tuple(
             ensemble_row(key)
             for key in ranked
