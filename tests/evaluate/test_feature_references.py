@@ -87,7 +87,7 @@ def test_two_training_images_are_enough(maps):
 
 
 def test_the_encoder_is_the_system_s_own_or_the_default_one():
-    config = get_config("pchvae:smoke")
+    config = get_config("pchvae")
     assert reference_encoder(config).backbone == "efficientnet_lite0"
     assert encoder_title(config) == "efficientnet_lite0, stride 32"
     with config.model.unlocked():  # a model of another package
