@@ -16,9 +16,10 @@ def get_config(variant: str = "") -> ConfigDict:
     check_variant("differnet", variant)
     config = aeflow_protocol(variant)
     config.model.name = "differnet"
-    config.model.backbone = "efficientnet_lite0"
+    config.model.backbone = "efficientnet_lite0"  # or ..._lite1, ..._lite2, wide_resnet50_2
     config.model.weights = ""  # installed ones; or a file, hub:<owner>/<repository>, "random"
-    config.model.stride, config.model.scales = 16, (1, 2, 4)  # scales: the image is so much smaller
+    config.model.strides = (16,)  # of the features, whose means are joined
+    config.model.scales = (1, 2, 4)  # factors by which the image is shrunk
     config.model.views = 4  # rotations of the image, evenly spaced
     config.model.update_views = 1  # of each image in an update
     config.model.num_blocks = 8

@@ -16,7 +16,7 @@ def get_config(variant: str = "") -> ConfigDict:
     check_variant("fastflow", variant)
     config = aeflow_protocol(variant)
     config.model.name = "fastflow"
-    config.model.backbone = "efficientnet_lite0"
+    config.model.backbone = "efficientnet_lite0"  # or ..._lite1, ..._lite2, wide_resnet50_2
     config.model.weights = ""  # installed ones; or a file, hub:<owner>/<repository>, "random"
     config.model.strides = (16, 32)  # of the levels
     config.model.whitening = "place"  # first step of each flow: PaDiM's Gaussians; or "none"

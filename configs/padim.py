@@ -16,7 +16,7 @@ def get_config(variant: str = "") -> ConfigDict:
     check_variant("padim", variant)
     config = aeflow_data(variant)
     config.model.name = "padim"
-    config.model.backbone = "efficientnet_lite0"
+    config.model.backbone = "efficientnet_lite0"  # or ..._lite1, ..._lite2, wide_resnet50_2
     config.model.weights = ""  # installed ones; or a file, hub:<owner>/<repository>, "random"
     config.model.strides = (4, 8, 16)  # of the features, at the resolution of the finest
     config.model.num_channels = 100  # random choice of the features' channels

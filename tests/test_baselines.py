@@ -71,8 +71,8 @@ def tiny(system, npz_root):
     if system in ("differnet", "fastflow"):
         config.model.num_blocks = 1
     if system == "differnet":
-        config.model.stride, config.model.scales, config.model.views = 8, (1,), 2
-    if system in ("fastflow", *FITTED):
+        config.model.scales, config.model.views = (1,), 2
+    if system in ("differnet", "fastflow", *FITTED):
         config.model.strides = (8,)
     return config
 

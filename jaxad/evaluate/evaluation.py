@@ -26,7 +26,12 @@ from jaxad.evaluate import decisions, examples, metrics, paired
 from jaxad.evaluate.pixel_metrics import estimate_pixels
 from jaxad.evaluate.positions import corrected_column
 from jaxad.evaluate.reconstructions import similarity
-from jaxad.evaluate.references import PIXEL_STATISTICS, TITLES, ReferenceScores
+from jaxad.evaluate.references import (
+    PIXEL_STATISTICS,
+    TITLES,
+    ReferenceScores,
+    encoder_title,
+)
 from jaxad.evaluate.score_table import write_score_table
 from jaxad.runtime import interrupts, processes
 from jaxad.storage.workdir import Workdir, write_json
@@ -99,6 +104,7 @@ def evaluate_splits(
             "score_weights": dict(detector.score_weights),
             "decisions": evaluation.decisions(columns[SCORE], normals, scores[PIXEL_STATISTICS]),
             "best_reference": evaluation.best_reference(columns[SCORE], scores),
+            "reference_encoder": encoder_title(detector.config),
             "trivial": {
                 **{key: evaluation.of_reference(scores[key], of_val[key]) for key in scores},
                 **{key: {"undefined": reason} for key, reason in undefined.items()},

@@ -34,7 +34,10 @@ SIMILARITY = "ssim"
 
 _FIELD = "config.evaluate.metrics"
 #: Keys of `metrics.json` that hold something other than a metric, besides `num_*`.
-_OTHER_KEYS = ("checkpoint_step", "score_weights", "decisions", "best_reference", "trivial")
+_OTHER_KEYS = (
+    "checkpoint_step", "score_weights", "decisions", "best_reference", "reference_encoder",
+    "trivial",
+)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)

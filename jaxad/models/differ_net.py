@@ -2,7 +2,8 @@
 
 Rudolph, Wandt and Rosenhahn 2021, "Same Same But DifferNet: Semi-Supervised Defect Detection with
 Normalizing Flows" (WACV). The frozen encoder sees each view T(x) of an image at several scales;
-y joins the means of the features over positions:
+y joins the means of the features over positions, of each scale and of each of `strides` (the paper
+has one stride):
 
     L      = - log p(z') - log |det dz'/dy|, per dimension                            (Eq. 2)
     score  = mean over views of - log p(z'), per dimension                            (Eq. 4)
@@ -25,9 +26,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
 from jaxad.errors import UserError
-from jaxad.models.pretrained import PretrainedSystem
+from jaxad.models.pretrained import StridesSystem
 from jaxad.nn import networks, ops
-from jaxad.nn.backbones import Backbone
 from jaxad.nn.fields import Interval
 from jaxad.nn.flow import Flow, FlowSettings, standard_normal_log_density
 from jaxad.types import Batch, ExampleKeys, Images, LossAux, PerExample, Scores, Variables
@@ -41,11 +41,10 @@ _SMOOTHING = 3 / 448
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DifferNet(PretrainedSystem):
+class DifferNet(StridesSystem):
     """DifferNet as a `jaxad.types.TrainedModel` and `jaxad.types.PretrainedModel`.
 
     Attributes:
-        stride: stride of the encoder's features.
         scales: factors by which the image is shrunk for each part of y.
         views: number of rotations, by multiples of a full turn over `views`.
         update_views: views of each image in an update, drawn without replacement.
@@ -56,7 +55,6 @@ class DifferNet(PretrainedSystem):
     networks: ClassVar[Mapping[str, str]] = networks.ONE_LOSS
     score_weights: ClassVar[Mapping[str, float]] = {"latent_nll": 1.0}
 
-    stride: int
     scales: Annotated[tuple[int, ...], Interval("[1, inf)")]
     views: Annotated[int, Interval("[1, inf)")]
     update_views: Annotated[int, Interval("[1, inf)")]
@@ -65,11 +63,6 @@ class DifferNet(PretrainedSystem):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.stride not in self._encoder.strides:
-            raise UserError(
-                f"config.model.stride: {self.stride}; '{self.backbone}' has features of strides "
-                f"{', '.join(map(str, self._encoder.strides))}."
-            )
         height, width, channels = self.image_shape
         for scale in self.scales:
             if height % scale or width % scale:
@@ -88,11 +81,8 @@ class DifferNet(PretrainedSystem):
     @property
     def num_latents(self) -> int:
         """The number of dimensions of z'."""
-        return len(self.scales) * self._encoder.channels
-
-    @property
-    def _encoder(self) -> Backbone:
-        return Backbone(self.backbone, stride=self.stride, dtype=self.dtype)
+        channels = self._encoder.architecture.channels
+        return len(self.scales) * sum(channels[stride] for stride in self.strides)
 
     def flow(self, *, train: bool) -> Flow:
         """Returns the flow in training or evaluation mode; a vector is a map of one position."""
@@ -109,7 +99,8 @@ class DifferNet(PretrainedSystem):
     @property
     def encoder_description(self) -> str:
         """Everything that features depend on besides the encoder's variables and the image."""
-        return f"{self._encoder.description}, means at {self.scales} of {self.views} rotations"
+        means = f"means of {self.strides} at {self.scales} of {self.views} rotations"
+        return f"{self._encoder.description}, {means}"
 
     def features(self, variables: Variables, images: Images) -> Views:
         """Returns y of every view, float32 [B, views, D]."""
@@ -130,11 +121,20 @@ class DifferNet(PretrainedSystem):
         for scale in self.scales:
             smaller = (batch, height // scale, width // scale, channels)
             with jax.default_matmul_precision("highest"):
-                z = self._encoder.features(
-                    variables["encoder"], jax.image.resize(images, smaller, method="linear")
+                levels = self._encoder.pyramid(
+                    variables["encoder"],
+                    jax.image.resize(images, smaller, method="linear"),
+                    self.strides,
                 )
-            parts.append(jnp.mean(ops.full_precision(z), axis=(1, 2)))
+            for level, stride in zip(levels, self.strides, strict=True):
+                z = level * self._factor(variables, stride).astype(level.dtype)
+                parts.append(jnp.mean(ops.full_precision(z), axis=(1, 2)))
         return jnp.concatenate(parts, axis=1)
+
+    def _factor(self, variables: Variables, stride: int) -> Float[Array, ""]:
+        """Returns the factor of a stride's features: the encoder's is that of the coarsest."""
+        deviations = self._encoder.architecture.deviations
+        return variables["encoder"]["scale"] * (deviations[max(self.strides)] / deviations[stride])
 
     def _likelihood_terms(
         self, variables: Variables, y: Views, *, train: bool

@@ -70,11 +70,11 @@ class PretrainedSystem(SystemFields, abc.ABC):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PyramidSystem(PretrainedSystem):
-    """Base of systems that use features of several strides.
+class StridesSystem(PretrainedSystem):
+    """Base of systems that use features of one or several strides.
 
     Attributes:
-        strides: strides of the feature maps, each an encoder's stride and given once.
+        strides: strides of the features, each one that the encoder has and given once.
     """
 
     strides: tuple[int, ...]
@@ -92,6 +92,11 @@ class PyramidSystem(PretrainedSystem):
     @property
     def _encoder(self) -> Backbone:
         return Backbone(self.backbone, stride=max(self.strides), dtype=self.dtype)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PyramidSystem(StridesSystem):
+    """Base of systems that use the feature map of each stride."""
 
     @property
     def encoder_description(self) -> str:

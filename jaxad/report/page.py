@@ -141,6 +141,7 @@ def _split_view(run: RunFiles, files: SplitFiles) -> dict[str, Any]:
         "numbers": {k: v for k, v in metrics.items() if isinstance(v, int | float)},
         "json": json.dumps(metrics, indent=2) if metrics else "",
         "references": reference_rows(metrics),
+        "reference_encoder": metrics.get("reference_encoder", ""),
         "verdict": verdict(metrics),
         "decisions": decision_rows(metrics),
         "curves": curves,

@@ -23,7 +23,7 @@ from jaxad.evaluate.paired import (
     value,
 )
 from jaxad.evaluate.positions import corrected_column
-from jaxad.evaluate.references import FITTED, LINEAR_BASELINE, ReferenceScores
+from jaxad.evaluate.references import FITTED, LINEAR_BASELINE, ReferenceScores, encoder_title
 from jaxad.evaluate.references.features import encoder_source
 from jaxad.evaluate.score_table import read_score_table
 from jaxad.nn.backbones import RANDOM
@@ -75,6 +75,7 @@ class Table:
         metrics: the metrics that at least one experiment has.
         rows: the experiments, then the reference scores.
         best_reference: the reference score with the highest AUROC; "" where AUROC is undefined.
+        reference_encoder: encoder of the reference scores on features; "" without them.
         ensembles: for experiments with several runs, the ensemble of these runs; differences are
             from the mean of the runs.
     """
@@ -84,6 +85,7 @@ class Table:
     metrics: tuple[Metric, ...]
     rows: tuple[Row, ...]
     best_reference: str
+    reference_encoder: str
     ensembles: tuple[Row, ...]
 
 
@@ -176,6 +178,7 @@ def make_table(config: ConfigDict, runs: Runs, scored: Scored, split: str) -> Ta
         metrics=(*measured, *_in_any(metrics, list(of_pixels.values()))),
         rows=tuple(row(key) for key in [*ranked, *(name for name in FITTED if name in scored)]),
         best_reference=best,
+        reference_encoder=encoder_title(reference_config(runs)),
         ensembles=tuple(
             ensemble_row(key)
             for key in ranked

@@ -193,6 +193,8 @@ def markdown(
     data, published = config.data, config.published.to_dict()
     longer = {name: n for name, n in config.lengths.items() if n != 1}
     also = "".join(f"; {n:g} times as many for {title(name)}" for name, n in longer.items())
+    encoders = {table.reference_encoder for table in tables} - {""}
+    encoder = f" (those of features use {', '.join(encoders)})" if encoders else ""
     lines = [
         "# Results",
         "",
@@ -203,9 +205,9 @@ def markdown(
         "Values are means ± standard deviations over seeds. MSE, PSNR and SSIM are those of "
         "normal images and their reconstructions. "
         "*Corrected* AUROC is that of the score minus the mean of validation slices at the same "
-        "slice position. Below the systems are reference scores, which need no training; the last "
-        "column compares with the best of them by its AUROC here. Differences are paired: 95 % "
-        "intervals and two-sided p-values from "
+        f"slice position. Below the systems are reference scores, which need no training{encoder}; "
+        "the last column compares with the best of them by its AUROC here. Differences are paired: "
+        "95 % intervals and two-sided p-values from "
         f"{config.bootstrap_resamples:,} resamples of patients (the same for both systems) and, "
         "where a system has several runs, of its runs; they are not corrected for multiple "
         "comparisons. Training time is that of one run's updates at their median rate, without "

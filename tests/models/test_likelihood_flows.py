@@ -20,7 +20,7 @@ from jaxad.types import PretrainedModel
 SIZE, BATCH = 32, 3
 FIELDS = {
     "differnet": {
-        "backbone": "efficientnet_lite0", "weights": "random", "stride": 8, "scales": (1, 2),
+        "backbone": "efficientnet_lite0", "weights": "random", "strides": (8,), "scales": (1, 2),
         "views": 4, "update_views": 1, "num_blocks": 2, "hidden_widths": (),
     },
     "fastflow": {
@@ -201,6 +201,24 @@ def test_differ_net_s_views_are_rotations_and_its_scales_smaller_images():
     np.testing.assert_allclose(features[:, 0, 40:], whole_of_half, rtol=1e-3, atol=1e-3)
 
 
+def test_differ_net_joins_the_means_of_several_strides():
+    """Each stride's part is what a system with this stride alone sees, for the same encoder."""
+    both, coarse = build("differnet", strides=(4, 8)), build("differnet", strides=(8,))
+    fine = build("differnet", strides=(4,))
+    encoder = both.pretrained_variables(jax.random.key(0))["encoder"]
+    images = batch_of()["image"]
+    y = both._encode({"encoder": encoder}, images)
+    assert y.shape == (BATCH, 2 * (24 + 40)) and both.num_latents == 2 * (24 + 40)
+    of_coarse = coarse._encode({"encoder": encoder}, images)
+    # The encoder's scale is that of stride 8; features of stride 4 have another deviation.
+    deviations = both._encoder.architecture.deviations
+    layers = {name: encoder["layers"][name] for name in fine._encoder.unread_variables["layers"]}
+    scale = encoder["scale"] * deviations[8] / deviations[4]
+    of_fine = fine._encode({"encoder": {"layers": layers, "scale": scale}}, images)
+    expected = [of_fine[:, :24], of_coarse[:, :40], of_fine[:, 24:], of_coarse[:, 40:]]
+    np.testing.assert_allclose(y, jnp.concatenate(expected, axis=1), rtol=1e-4, atol=1e-5)
+
+
 def test_differ_net_trains_on_one_view_and_scores_the_mean():
     model, variables, features = _ready("differnet")
     keys = example_keys(jax.random.key(1), jnp.arange(BATCH))
@@ -291,7 +309,8 @@ def test_differ_net_s_score_takes_the_memory_of_one_view():
         ("fastflow", {"strides": (3,)}, "has features of strides 4, 8, 16, 32"),
         ("fastflow", {"image_score": "sum"}, "unknown 'sum'"),
         ("fastflow", {"subnet": "mlp"}, "unknown 'mlp'"),
-        ("differnet", {"stride": 5}, "has features of strides 4, 8, 16, 32"),
+        ("differnet", {"strides": (5,)}, "has features of strides 4, 8, 16, 32"),
+        ("differnet", {"strides": ()}, "config.model.strides"),
         ("differnet", {"scales": (3,)}, "3 does not divide the image size 32"),
         ("differnet", {"scales": (8,)}, "4 is not a multiple of 8"),
         ("differnet", {"scales": ()}, "config.model.scales"),

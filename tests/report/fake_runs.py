@@ -45,6 +45,7 @@ def make_metrics(**changes):
             "name": "pca_64",
             "difference": {"value": 0.1167, "low": 0.0912, "high": 0.1433, "p_value": 0.001},
         },
+        "reference_encoder": "efficientnet_lite0, stride 32",
         "trivial": trivial | {"feature_gaussian": {"undefined": "no encoder weights"}},
     }
     return metrics | changes

@@ -165,6 +165,7 @@ def test_model_is_compared_with_the_best_reference_score(full):
     assert "“PCA of pixels, 64 components”: a difference of 0.117 (95&nbsp;% interval" in text
     assert "patients 0.091 to 0.143). The system is better." in text
     assert "Gaussian at each place of the features undefined: no encoder weights" in text
+    assert "Features: efficientnet_lite0, stride 32." in text
     order = [
         text.index(name) for name in ("The model 0.723", "components 0.607", "intensity 0.501")
     ]

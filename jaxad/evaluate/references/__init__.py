@@ -11,11 +11,18 @@ from jaxtyping import Float
 from ml_collections import ConfigDict
 
 from jaxad.data.sources import DataSet
-from jaxad.evaluate.references.features import FEATURE_SCORES, FeatureScores, encoder_source
+from jaxad.evaluate.references.features import (
+    FEATURE_SCORES,
+    FeatureScores,
+    encoder_source,
+    encoder_title,
+)
 from jaxad.evaluate.references.pixels import LINEAR_BASELINE, PIXEL_STATISTICS, PixelScores
 from jaxad.nn.backbones import RANDOM
 
-__all__ = ["FITTED", "LINEAR_BASELINE", "PIXEL_STATISTICS", "TITLES", "ReferenceScores"]
+__all__ = [
+    "FITTED", "LINEAR_BASELINE", "PIXEL_STATISTICS", "TITLES", "ReferenceScores", "encoder_title",
+]  # fmt: skip
 
 Scalars = Float[np.ndarray, " n"]
 

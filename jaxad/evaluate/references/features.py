@@ -65,8 +65,7 @@ class ReferenceEncoder(PretrainedSystem):
 
     @property
     def _encoder(self) -> Backbone:
-        coarsest = max(Backbone(self.backbone).strides)
-        return Backbone(self.backbone, stride=coarsest, dtype=self.dtype)
+        return Backbone(self.backbone, stride=_coarsest_stride(self.backbone), dtype=self.dtype)
 
     @property
     def _size(self) -> tuple[int, int]:
@@ -82,6 +81,10 @@ class ReferenceEncoder(PretrainedSystem):
             images = jax.image.resize(images, shape, "linear")
         with jax.default_matmul_precision("highest"):
             return ops.full_precision(self._encoder.features(variables["encoder"], images))
+
+
+def _coarsest_stride(backbone: str) -> int:
+    return max(Backbone(backbone).strides)
 
 
 def _round_up(size: int, stride: int) -> int:
@@ -107,6 +110,15 @@ def encoder_source(config: ConfigDict) -> tuple[str, str]:
     # A model of another package may mean something else by these names.
     is_own = backbone in ARCHITECTURES and isinstance(weights, str)
     return (backbone, weights) if is_own else (_DEFAULT_BACKBONE, "")
+
+
+def encoder_title(config: ConfigDict) -> str:
+    """Returns encoder, weights and stride of a run's references on features; "" without them."""
+    if not config.evaluate.feature_references:
+        return ""
+    backbone, weights = encoder_source(config)
+    named = f", weights {weights}" if weights else ""
+    return f"{backbone}{named}, stride {_coarsest_stride(backbone)}"
 
 
 def _pca(train: Features) -> Score:

