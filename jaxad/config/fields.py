@@ -149,6 +149,11 @@ _DATA = (
         data=("tfds", "external"),
     ),
     Field(
+        "data.allow_outside_root", False,
+        "Let a table name files outside its folder, by absolute paths.",
+        data=("files", "published"), role="path",
+    ),
+    Field(
         "data.regroup", False, "Leave training images of patients in the published test split out.",
         data=("oct2017", "chestxray"),
     ),
