@@ -73,7 +73,8 @@ MODES: Mapping[str, Mode] = {
     ),
     "score": Mode(
         "score files with a run or an exported file (--input, --output)",
-        ("input", "output", "rate", "maps"), ("input", "output"), config="saved", folder="read",
+        ("input", "output", "rate", "maps", "allow_outside_root"), ("input", "output"),
+        config="saved", folder="read",
     ),
     "inspect": Mode(
         "check the data: counts, bad files, what splits share, a contact sheet",
@@ -93,6 +94,7 @@ OPTIONS: Mapping[str, str] = {
     "output": "score: a folder for scores.csv, patients.csv, errors.csv and maps/.",
     "rate": "score: false-positive rate among normal patients, as 0.05; default: the run's.",
     "maps": "score: images to write maps of: all (default), anomalous or none.",
+    "allow_outside_root": "score: True: a table may name files elsewhere, by absolute paths.",
     "steps": "profile: updates to time in each phase, each way (30).",
 }
 

@@ -327,6 +327,10 @@ _EVALUATE = (
         "Compare with reference scores on the features of a frozen encoder.", role="evaluation",
     ),
     Field(
+        "evaluate.position_correction", True,
+        "Also report AUROCs corrected for slice position, if slices have one.", role="evaluation",
+    ),
+    Field(
         "evaluate.num_examples", 6, "Slices of each kind kept for the report.", "[0, 1000]",
         role="evaluation",
     ),

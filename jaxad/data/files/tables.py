@@ -105,11 +105,13 @@ def read_rows(
             "the scan; rename it to 'extra_position' or remove it."
         )
     _check_spellings(table, rows, splitting)
+    flag = "allow_outside_root" if labels == "ignored" else "config.data.allow_outside_root"
+    allowed_by = "" if allow_outside_root else f"--{flag}=True"
     items: list[tuple[str, Item]] = []
     line_of_id: dict[str, int] = {}
     line_of_file: dict[Path, int] = {}
     for row in rows:
-        item = _item(table, row, kind, splitting, allow_outside_root)
+        item = _item(table, row, kind, splitting, allowed_by)
         path = item.paths[0]
         if item.id in line_of_id:
             raise UserError(
@@ -134,7 +136,7 @@ def files_listed(table: Path) -> list[Path]:
         UserError: the file cannot be read, or a row names no file.
     """
     rows = _read(table, ("path",), ("path",))
-    return [_resolve(table, row.where, row.text("path"), True)[0] for row in rows]
+    return [_resolve(table, row.where, row.text("path"), allowed_by="")[0] for row in rows]
 
 
 # --- The file.
@@ -244,10 +246,8 @@ def _refuse_masks(table: Path, items: Sequence[Item], kind: Kind) -> None:
     refuse_masks(paths, kind, table.parent.absolute(), remedy)
 
 
-def _item(
-    table: Path, row: _Row, kind: Kind, splitting: Splitting, allow_outside_root: bool
-) -> Item:
-    path, place = _resolve(table, row.where, row.text("path"), allow_outside_root)
+def _item(table: Path, row: _Row, kind: Kind, splitting: Splitting, allowed_by: str) -> Item:
+    path, place = _resolve(table, row.where, row.text("path"), allowed_by)
     mask = row.text("mask")
     group = row.text("group") or splitting.patient_of(path, place)
     return Item(
@@ -255,32 +255,30 @@ def _item(
         group=group,
         paths=(path,),
         label=_label(row, kind, splitting) if "label" in row.cells else 0,
-        mask=_resolve(table, row.where, mask, allow_outside_root)[0] if mask else None,
+        mask=_resolve(table, row.where, mask, allowed_by)[0] if mask else None,
         is_unnamed=group == place,
         position=_position(row),
         extra=row.extra,
     )
 
 
-def _resolve(table: Path, where: str, text: str, allow_outside_root: bool) -> tuple[Path, str]:
+def _resolve(table: Path, where: str, text: str, allowed_by: str) -> tuple[Path, str]:
     """Returns the absolute path that a row names, and its name in the data set.
 
-    The name is the path below the folder of the table, or the whole path if it lies outside.
+    The name is the path below the folder of the table, or the whole path if it lies outside, which
+    only absolute paths may do. `allowed_by` is the flag that allows this; "" if it is set.
     """
     if not text or "\0" in text:
         raise UserError(f"{where}: has no path; name the file.")
     root = table.parent.absolute()
     path = Path(os.path.normpath(root / text))
     is_inside = path.is_relative_to(root)
-    if not is_inside and not Path(text).is_absolute():
+    remedies = [] if Path(text).is_absolute() else ["write its absolute path"]
+    remedies += [f"set {allowed_by}"] if allowed_by else []
+    if not is_inside and remedies:
         raise UserError(
-            f"{where}: '{text}' is outside the table's folder; move the table or the file, or "
-            "write the absolute path and set --config.data.allow_outside_root=True."
-        )
-    if not is_inside and not allow_outside_root:
-        raise UserError(
-            f"{where}: '{text}' is outside the table's folder; allow this with "
-            "--config.data.allow_outside_root=True, or move the table or the file."
+            f"{where}: '{text}' is outside the table's folder; {' and '.join(remedies)}, or move "
+            "the table or the file."
         )
     place = path.relative_to(root) if is_inside else path
     if any(map(is_hidden, place.parts if is_inside else (path.name,))):

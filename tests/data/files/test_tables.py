@@ -83,7 +83,7 @@ def test_scans_with_masks_need_no_label(tmp_path):
         (
             "path,label,patient",
             "images/0.png,0,1",
-            r"has a column 'patient' but no 'group'; rename it to 'group', or, if .* to 'extra_patient'",
+            r"has a column 'patient' but no 'group'; rename it .* to 'extra_patient'",
         ),
         ("path,label,split", "images/0.png,0,trian", r"line 2: split 'trian' is not train"),
         (
