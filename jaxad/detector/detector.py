@@ -140,9 +140,11 @@ def extra_columns(extra: Iterable[str], others: Iterable[str]) -> dict[str, str]
     is logged.
     """
     columns = {name: name for name in extra}
-    taken = {name.casefold() for name in others}
-    for name in [name for name in columns if name.casefold() in taken]:
-        while columns[name].casefold() in taken.union(map(str.casefold, columns.values())):
+    reserved = {name.casefold() for name in others}
+    taken = reserved.union(map(str.casefold, columns))
+    for name in [name for name in columns if name.casefold() in reserved]:
+        while columns[name].casefold() in taken:
             columns[name] = f"extra_{columns[name]}"
+        taken.add(columns[name].casefold())
         logger.info(f"extra column '{name}' is written as '{columns[name]}'.")
     return columns
