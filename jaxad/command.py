@@ -121,7 +121,7 @@ def _help(program: str, config: ConfigDict | None) -> str:
     text = _USAGE.format(
         program=program,
         modes="\n".join(f"{'':14}{name:11}{mode.help}" for name, mode in MODES.items()),
-        options="\n".join(f"  --{name:10}{text}" for name, text in OPTIONS.items()),
+        options="\n".join(f"  --{name:9} {text}" for name, text in OPTIONS.items()),
         processes=textwrap.fill(
             ", ".join(f"--{name}" for name in processes.FLAGS), 90, subsequent_indent="  "
         ),
