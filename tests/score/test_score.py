@@ -166,9 +166,12 @@ def test_only_bad_files_are_an_error(images, tmp_path):
 
 def test_an_npz_file_is_scored(tmp_path):
     pixels = np.random.default_rng(0).uniform(size=(5, SIZE, SIZE)).astype(np.float32)
-    np.savez(tmp_path / "a.npz", image=pixels, group=np.array(["a", "a", "b", "b", "b"]))
+    groups, positions = np.array(["a", "a", "b", "b", "b"]), np.arange(5)
+    np.savez(tmp_path / "a.npz", image=pixels, group=groups, position=positions)
     score_files(detector("npz"), tmp_path / "a.npz", tmp_path / "out")
     found = rows(tmp_path / "out/scores.csv")
+    assert [row["id"] for row in found] == [f"a-{position}" for position in positions]
+    assert [row["position"] for row in found] == list(map(str, positions))
     assert [float(row["mean"]) for row in found] == pytest.approx(pixels.mean(axis=(1, 2)).tolist())
     assert len(rows(tmp_path / "out/patients.csv")) == 2
 

@@ -92,18 +92,16 @@ def read_rows(
     Raises:
         UserError: the file cannot be read, or a row is wrong; the message gives its line.
     """
-    known = [name for name in _COLUMNS if labels != "ignored" or name not in _LABELLING]
+    unused = _LABELLING if labels == "ignored" else ()
+    # Slices of scans are numbered by their place in the scan.
+    unused += () if kind == "image" else ("position",)
+    known = [name for name in _COLUMNS if name not in unused]
     needed = ("path", "label") if labels == "required" else ("path",)
     rows = _read(table, known, needed)
     if extra := ", ".join(rows[0].extra):
         logger.info(f"{table}: extra columns carried through: {extra}")
     _check_complete(rows, "group", "name the patient of every row or of none")
     _check_complete(rows, "position", "number every image or none")
-    if kind != "image" and rows[0].text("position"):
-        raise UserError(
-            f"{table}: has a column 'position', but slices of scans are numbered by their place in "
-            "the scan; rename it to 'extra_position' or remove it."
-        )
     _check_spellings(table, rows, splitting)
     flag = "allow_outside_root" if labels == "ignored" else "config.data.allow_outside_root"
     allowed_by = "" if allow_outside_root else f"--{flag}=True"

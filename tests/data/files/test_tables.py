@@ -336,10 +336,11 @@ def test_positions_are_complete_and_for_images_only(images):
     table = write_table(images, rows, "path,label,position")
     with pytest.raises(UserError, match="line 3: has no position, while others have one; number"):
         DataSet(data_config(table))
-    write_scan(images / "a.nii.gz")
-    table = write_table(images, ["a.nii.gz,0,3"], "path,label,position")
-    with pytest.raises(UserError, match="slices of scans are numbered .* 'extra_position'"):
-        DataSet(data_config(table, "nifti"))
+    for number in range(3):
+        write_scan(images / f"{number}.nii.gz", number)
+    table = write_table(images, [f"{n}.nii.gz,0,top" for n in range(3)], "path,label,position")
+    train = DataSet(data_config(table, "nifti")).split("train")
+    assert set(train.extra["position"]) == {"top"} and set(train.positions) == {*range(2, 14)}
 
 
 # --- Paths outside the folder, and tables without labels.
