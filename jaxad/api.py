@@ -93,6 +93,7 @@ def score_files(
     *,
     rate: float | None = None,
     maps: Literal["all", "anomalous", "none"] = "all",
+    allow_outside_root: bool = False,
 ) -> Path:
     """Scores files to tables, decisions and maps, as `--mode=score` does; see `docs/scoring.md`.
 
@@ -102,6 +103,7 @@ def score_files(
         output: a folder; the same call resumes where it was stopped.
         rate: false-positive rate among normal patients, by default the run's.
         maps: the images to write maps of.
+        allow_outside_root: whether a table may name files outside its folder, by absolute paths.
 
     Returns:
         The path of the table with one row per image, `scores.csv` in `output`.
@@ -111,8 +113,9 @@ def score_files(
     """
     config = None if expand(path).is_file() else run_config.read(Workdir(path))
     run.score(
-        config, path, input=input, output=output, rate="" if rate is None else rate, maps=maps
-    )
+        config, path, input=input, output=output, rate="" if rate is None else rate, maps=maps,
+        allow_outside_root=allow_outside_root,
+    )  # fmt: skip
     return expand(output) / "scores.csv"
 
 

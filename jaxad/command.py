@@ -73,7 +73,8 @@ MODES: Mapping[str, Mode] = {
     ),
     "score": Mode(
         "score files with a run or an exported file (--input, --output)",
-        ("input", "output", "rate", "maps"), ("input", "output"), config="saved", folder="read",
+        ("input", "output", "rate", "maps", "allow_outside_root"), ("input", "output"),
+        config="saved", folder="read",
     ),
     "inspect": Mode(
         "check the data: counts, bad files, what splits share, a contact sheet",
@@ -93,6 +94,7 @@ OPTIONS: Mapping[str, str] = {
     "output": "score: a folder for scores.csv, patients.csv, errors.csv and maps/.",
     "rate": "score: false-positive rate among normal patients, as 0.05; default: the run's.",
     "maps": "score: images to write maps of: all (default), anomalous or none.",
+    "allow_outside_root": "score: True: a table may name files elsewhere, by absolute paths.",
     "steps": "profile: updates to time in each phase, each way (30).",
 }
 
@@ -119,7 +121,7 @@ def _help(program: str, config: ConfigDict | None) -> str:
     text = _USAGE.format(
         program=program,
         modes="\n".join(f"{'':14}{name:11}{mode.help}" for name, mode in MODES.items()),
-        options="\n".join(f"  --{name:10}{text}" for name, text in OPTIONS.items()),
+        options="\n".join(f"  --{name:9} {text}" for name, text in OPTIONS.items()),
         processes=textwrap.fill(
             ", ".join(f"--{name}" for name in processes.FLAGS), 90, subsequent_indent="  "
         ),

@@ -255,6 +255,7 @@ def score(
     output: str | os.PathLike[str],
     rate: str | float = "",
     maps: str = "",
+    allow_outside_root: str | bool = "",
 ) -> None:
     """Scores files with the last checkpoint of a run or with an exported file.
 
@@ -265,6 +266,7 @@ def score(
         output: the folder of tables and maps; the same call resumes where it was stopped.
         rate: false-positive rate among normal patients, by default the run's.
         maps: the images to write maps of: `all`, `anomalous`, or `none`.
+        allow_outside_root: whether a table may name files outside its folder, by absolute paths.
     """
     from jaxad.detector.calibrated import load_calibrated
     from jaxad.score.files import score_files
@@ -277,7 +279,13 @@ def score(
     name = f"{path.resolve()} at step {detector.detector.step}"
     if path.is_file():
         name = exported.digest(path.read_bytes())
-    score_files(detector, source, target, which_maps=maps or "all", name=name)
+    allows = str(allow_outside_root or False).lower()
+    if allows not in ("true", "false"):
+        raise UserError(f"--allow_outside_root={allow_outside_root}: write True or False.")
+    score_files(
+        detector, source, target,
+        which_maps=maps or "all", name=name, allow_outside_root=allows == "true",
+    )  # fmt: skip
 
 
 def _number(flag: str, text: str | int | float) -> float:

@@ -236,6 +236,7 @@ class Split:
         positions: int32 [N], slice index; None if the data set has none.
         files: the files that were read; None for data that do not come from the user's files.
         unnamed: the members of `groups` that are images or files, as no patient is known.
+        extra: further columns, text for each image, which tables of scores repeat.
     """
 
     images: np.ndarray
@@ -246,6 +247,7 @@ class Split:
     positions: Int[np.ndarray, " n"] | None = None
     files: FilesRead | None = None
     unnamed: frozenset[str] = frozenset()
+    extra: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -260,6 +262,9 @@ class Split:
             groups=tuple(self.groups[index] for index in indices),
             masks=None if self.masks is None else self.masks[indices],
             positions=None if self.positions is None else self.positions[indices],
+            extra={
+                name: tuple(texts[index] for index in indices) for name, texts in self.extra.items()
+            },
         )
 
 

@@ -149,6 +149,11 @@ _DATA = (
         data=("tfds", "external"),
     ),
     Field(
+        "data.allow_outside_root", False,
+        "Let a table name files outside its folder, by absolute paths.",
+        data=("files", "published"), role="path",
+    ),
+    Field(
         "data.regroup", False, "Leave training images of patients in the published test split out.",
         data=("oct2017", "chestxray"),
     ),
@@ -320,6 +325,10 @@ _EVALUATE = (
     Field(
         "evaluate.feature_references", True,
         "Compare with reference scores on the features of a frozen encoder.", role="evaluation",
+    ),
+    Field(
+        "evaluate.position_correction", True,
+        "Also report AUROCs corrected for slice position, if slices have one.", role="evaluation",
     ),
     Field(
         "evaluate.num_examples", 6, "Slices of each kind kept for the report.", "[0, 1000]",

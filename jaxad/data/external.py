@@ -87,7 +87,7 @@ def _read(split: Split | Callable[[], Split], function: str, source: str) -> Spl
 
 
 def check_columns(split: object, source: str) -> Split:
-    """Returns a split with int32 labels and positions, uint8 masks, and tuples of ids and groups.
+    """Returns a split with int32 labels and positions, uint8 masks, and tuples of texts.
 
     Types and lengths are checked here, images elsewhere.
 
@@ -114,6 +114,12 @@ def check_columns(split: object, source: str) -> Split:
         for text in getattr(split, name):
             if not isinstance(text, str) or not text:
                 raise UserError(f"{source}: {name} holds {text!r}; give non-empty strings.")
+    for name, texts in split.extra.items():
+        if np.shape(texts) != count:
+            raise UserError(
+                f"{source}: extra column '{name}' has shape {np.shape(texts)}, but images have "
+                f"shape {split.images.shape}; give one text for each image."
+            )
     if not np.isin(split.labels, (0, 1)).all():
         raise UserError(
             f"{source}: labels hold values other than 0 and 1; write 0 for normal, 1 for anomalous."
@@ -133,6 +139,7 @@ def check_columns(split: object, source: str) -> Split:
         unnamed=frozenset(ids) if ids == groups else split.unnamed,
         masks=None if split.masks is None else split.masks.astype(np.uint8),
         positions=None if split.positions is None else split.positions.astype(np.int32),
+        extra={str(name): tuple(map(str, texts)) for name, texts in split.extra.items()},
     )
 
 

@@ -157,7 +157,11 @@ def find_items(path: Path, data: ConfigDict, *, normal: bool = False) -> list[It
     check_not_hidden(path)
     splitting, builder = settings.splitting(data), _published_builder(data)
     if is_table(path):
-        return [item for _, item in read_rows(path, file_format, splitting)]
+        rows = read_rows(
+            path, file_format, splitting,
+            labels="optional" if normal else "ignored", allow_outside_root=data.allow_outside_root,
+        )  # fmt: skip
+        return [item for _, item in rows]
     # Names of published scans do not tell which scan a mask marks.
     refuses_masks = normal and file_format == "nifti" and builder is not None
     if not path.is_file():

@@ -75,8 +75,12 @@ def _open_files(data: ConfigDict, options: ReadOptions) -> Readers:
     check_not_hidden(root)
     reading = dataclasses.replace(settings.reading(data, file_format), measure=options.measure)
     splitting = settings.splitting(data)
-    splits = (read_table if is_table(root) else read_folder)(root, file_format, splitting)
-    if not is_table(root):
+    if is_table(root):
+        splits = read_table(
+            root, file_format, splitting, allow_outside_root=data.allow_outside_root
+        )
+    else:
+        splits = read_folder(root, file_format, splitting)
         unread = find_unread(root, file_format, files_of(splits.values()), passed_over(root))
         options.on_unread(unread)
     return {

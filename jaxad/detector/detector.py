@@ -1,8 +1,9 @@
 """The interface of all detectors: `RestoredDetector` (a run) and `ExportedDetector` (a file)."""
 
 import abc
+import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -16,6 +17,8 @@ from jaxad.types import Scores, Split
 
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
+
+logger = logging.getLogger(__name__)
 
 #: Column of the image score in tables.
 SCORE = "score"
@@ -128,3 +131,20 @@ class Detector(abc.ABC):
 def score_columns(scores: Scores) -> dict[str, Any]:
     """Returns the columns of tables: the score and its components, each [B]."""
     return {SCORE: scores.image, **scores.components}
+
+
+def extra_columns(extra: Iterable[str], others: Iterable[str]) -> dict[str, str]:
+    """Returns the columns of a table that extra columns of the data become, beside others.
+
+    One whose name another column has, in any letter case, gets the prefix `extra_`, and a message
+    is logged.
+    """
+    columns = {name: name for name in extra}
+    reserved = {name.casefold() for name in others}
+    taken = reserved.union(map(str.casefold, columns))
+    for name in [name for name in columns if name.casefold() in reserved]:
+        while columns[name].casefold() in taken:
+            columns[name] = f"extra_{columns[name]}"
+        taken.add(columns[name].casefold())
+        logger.info(f"extra column '{name}' is written as '{columns[name]}'.")
+    return columns

@@ -24,7 +24,7 @@ from jaxad.detector.restored import RestoredDetector, restore
 from jaxad.errors import RunError
 from jaxad.evaluate import decisions, examples, metrics, paired
 from jaxad.evaluate.pixel_metrics import estimate_pixels
-from jaxad.evaluate.positions import corrected_column
+from jaxad.evaluate.positions import corrected_column, describe_correction
 from jaxad.evaluate.reconstructions import similarity
 from jaxad.evaluate.references import (
     PIXEL_STATISTICS,
@@ -74,6 +74,7 @@ def evaluate_splits(
     membership.check(workdir, data_set)
     references = ReferenceScores(data_set) if references is None else references
     val = data_set.split(OWN_SPLIT)
+    corrects = bool(detector.config.evaluate.position_correction)
     val_columns, val_maxima = _score(detector, val, f"score {OWN_SPLIT}", _maxima)
     # With the run's own images this is a failed run; with another site's, a mistake of the user.
     _check_finite(OWN_SPLIT, "score", val, val_columns[SCORE])
@@ -86,7 +87,11 @@ def evaluate_splits(
         if processes.is_first():
             (folder / "metrics.json").unlink(missing_ok=True)
         columns, maps = _score(detector, split, f"score {name}", np.asarray)
-        corrected = corrected_column(columns[SCORE], split, val_columns[SCORE], val)
+        corrected = corrected_column(
+            columns[SCORE], split, val_columns[SCORE], val, wanted=corrects
+        )
+        if corrects and data_set.info.is_users_own and (line := describe_correction(split, val)):
+            logger.info(f"{name}: {line}")
         write_score_table(folder / "scores.csv", split, {**columns, **corrected})
         _check_finite(name, "score", split, columns[SCORE])
         _check_finite(name, "anomaly map", split, maps.sum(axis=(1, 2)))
@@ -200,10 +205,13 @@ class _SplitEvaluation:
         self._groups = group_numbers(split.groups)
         self._rate = float(config.evaluate.false_positive_rate)
         self._resamples = int(config.evaluate.bootstrap_resamples)
+        self._corrects = bool(config.evaluate.position_correction)
 
     def of_reference(self, scores: Scalars, val_scores: ValScalars) -> dict[str, Any]:
         """Returns the AUROC of a reference score, raw and (with positions) corrected."""
-        corrected = corrected_column(scores, self._split, val_scores, self._val)
+        corrected = corrected_column(
+            scores, self._split, val_scores, self._val, wanted=self._corrects
+        )
         columns = {SCORE: scores, **corrected}
         return self._estimates((metrics.AUROC, metrics.AUROC_CORRECTED), columns)
 

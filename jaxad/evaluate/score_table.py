@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, Int
 
-from jaxad.detector.detector import SCORE
+from jaxad.detector.detector import SCORE, extra_columns
 from jaxad.evaluate.paired import ScoredSplit
 from jaxad.evaluate.positions import CORRECTED_SCORE
 from jaxad.storage.workdir import atomic_write
@@ -63,18 +63,22 @@ class ScoreTable:
 
 
 def write_score_table(path: Path, split: Split, columns: Mapping[str, Scalars]) -> None:
-    """Writes a table; floats as the shortest text that reads back to the same bits."""
+    """Writes a table; floats as the shortest text that reads back to the same bits.
+
+    The extra columns of the split precede the column `score`.
+    """
+    extra = extra_columns(split.extra, (*_HEADING, *columns))
     with atomic_write(path) as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow([*_HEADING, *columns])
+        writer.writerow([*_HEADING, *extra.values(), *columns])
         positions = [""] * len(split) if split.positions is None else split.positions.tolist()
+        texts = [split.ids, split.groups, positions, split.labels.tolist(), *split.extra.values()]
         values = [map(str, column) for column in columns.values()]
-        rows = zip(split.ids, split.groups, positions, split.labels.tolist(), *values, strict=True)
-        writer.writerows(rows)
+        writer.writerows(zip(*texts, *values, strict=True))
 
 
 def read_score_table(path: Path) -> ScoreTable:
-    """Reads a table.
+    """Reads a table, except its extra columns.
 
     Raises:
         OSError: the file is missing or cannot be opened.
@@ -99,7 +103,6 @@ def read_score_table(path: Path) -> ScoreTable:
             name: np.array(
                 [row[name] for row in rows], np.float64 if name == CORRECTED_SCORE else np.float32
             ).astype(np.float64)
-            for name in names
-            if name not in _HEADING
+            for name in names[names.index(SCORE) :]
         },
     )

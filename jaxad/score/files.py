@@ -3,7 +3,7 @@
 import dataclasses
 import logging
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from jaxad.data.files.npz import read_npz
 from jaxad.data.files.tree import check_not_hidden
 from jaxad.data.prepare.preprocess import are_constant, to_unit_interval
 from jaxad.detector.calibrated import CalibratedDetector
-from jaxad.detector.detector import SCORE, Detector, score_columns
+from jaxad.detector.detector import SCORE, Detector, extra_columns, score_columns
 from jaxad.errors import UserError
 from jaxad.score import maps
 from jaxad.score.tables import ERRORS, PATIENTS, SCORES, Tables, digest
@@ -56,8 +56,11 @@ def _open_archive(path: Path, detector: Detector) -> _Source:
     """Opens an `.npz` file of prepared images; see `jaxad.data.files.npz`."""
     split = read_npz(path, needed=(), is_labelled=False)
     detector.check(split.images, split.ids)
-    groups = zip(split.ids, split.groups, strict=True)
-    all_items = [Item(name, group, (path,), 0) for name, group in groups]
+    positions = [None] * len(split) if split.positions is None else split.positions.tolist()
+    all_items = [
+        Item(name, group, (path,), 0, position=position)
+        for name, group, position in zip(split.ids, split.groups, positions, strict=True)
+    ]
     places = {item.id: place for place, item in enumerate(all_items)}
     if len(places) < len(all_items):
         raise UserError(f"{path}: two images have the same id; give every image its own.")
@@ -69,7 +72,8 @@ def _open_archive(path: Path, detector: Detector) -> _Source:
             image, label = split.images[place : place + 1], np.zeros(1, np.int32)
             # As with files: a constant image must not stop the others.
             error = "is constant; leave it out" if is_constant[place] else ""
-            yield Rows(item, image, label, error=error)
+            position = None if item.position is None else np.array([item.position], np.int32)
+            yield Rows(item, image, label, position, error=error)
 
     return _Source(all_items, read)
 
@@ -81,6 +85,7 @@ def score_files(
     *,
     which_maps: str = "all",
     name: str = "",
+    allow_outside_root: bool = False,
 ) -> None:
     """Scores the images at a path and writes `scores.csv`, `patients.csv`, `errors.csv`, `maps/`.
 
@@ -92,6 +97,7 @@ def score_files(
         output: a folder.
         which_maps: one of `MAPS`.
         name: identifies the detector; a folder holds scores of one detector.
+        allow_outside_root: whether a table may name files outside its folder, by absolute paths.
 
     Raises:
         UserError: there is nothing to score, no file could be scored, or the folder holds something
@@ -103,7 +109,8 @@ def score_files(
     if is_archive(path):
         source = _open_archive(path, detector.detector)
     else:
-        data = detector.detector.config.data
+        data = detector.detector.config.data.copy_and_resolve_references().unlock()
+        data.allow_outside_root |= allow_outside_root
         source = _Source(
             items=replay.find_items(path, data),
             read=lambda items: replay.read_rows_of(items, data),
@@ -114,7 +121,11 @@ def score_files(
             "--maps=anomalous: without a calibration no image is called anomalous; run "
             "--mode=evaluate first, or choose all or none."
         )
-    columns = ("id", "group", "position", *detector.columns)
+    heading = ("id", "group", "position")
+    extra = extra_columns(
+        source.items[0].extra if source.items else (), (*heading, *detector.columns)
+    )
+    columns = (*heading, *extra.values(), *detector.columns)
     task = {
         "detector": name,
         "input": digest(_identity(item) for item in source.items),
@@ -135,7 +146,7 @@ def score_files(
             while tables.num_done < len(source.items):
                 start = tables.num_done
                 block = source.items[start : start + _BLOCK[source.unit]]
-                rows, errors = _score_block(source.read(block), detector, draw)
+                rows, errors = _score_block(source.read(block), detector, extra, draw)
                 tables.add(rows, errors, len(block))
                 bar.update(len(block))
         _write_patients(tables, detector, output)
@@ -146,9 +157,12 @@ _Draw = Callable[[Rows, Scores, Sequence[bool]], None]
 
 
 def _score_block(
-    items: Iterable[Rows], detector: CalibratedDetector, draw: _Draw
+    items: Iterable[Rows], detector: CalibratedDetector, extra: Mapping[str, str], draw: _Draw
 ) -> tuple[list[dict[str, Any]], list[tuple[str, str]]]:
-    """Returns the rows of `scores.csv` and of `errors.csv` for some items."""
+    """Returns the rows of `scores.csv` and of `errors.csv` for some items.
+
+    `extra` maps the names of their extra columns to columns of `scores.csv`.
+    """
     rows: list[dict[str, Any]] = []
     errors: list[tuple[str, str]] = []
     waiting: list[Rows] = []
@@ -159,15 +173,15 @@ def _score_block(
             continue
         waiting.append(item)
         if sum(len(other.images) for other in waiting) >= _BLOCK["image"]:
-            rows += _score_together(waiting, detector, draw)
+            rows += _score_together(waiting, detector, extra, draw)
             waiting = []
     if waiting:
-        rows += _score_together(waiting, detector, draw)
+        rows += _score_together(waiting, detector, extra, draw)
     return rows, errors
 
 
 def _score_together(
-    items: Sequence[Rows], detector: CalibratedDetector, draw: _Draw
+    items: Sequence[Rows], detector: CalibratedDetector, extra: Mapping[str, str], draw: _Draw
 ) -> Iterator[dict[str, Any]]:
     """Yields rows of `scores.csv`; items share batches, which single images would not fill."""
     images = np.concatenate([to_unit_interval(item.images) for item in items])
@@ -178,16 +192,17 @@ def _score_together(
     for item in items:
         end = start + len(item.images)
         positions = [""] * len(item.images) if item.positions is None else map(int, item.positions)
+        texts = {extra[name]: text for name, text in item.item.extra.items()}
         for name, position, row in zip(item.ids, positions, cells[start:end], strict=True):
-            yield {"id": name, "group": item.item.group, "position": position, **row}
+            yield {"id": name, "group": item.item.group, "position": position, **texts, **row}
         called = [row["anomalous"] == 1 for row in cells[start:end]]
         draw(item, jax.tree.map(lambda array, a=start, b=end: array[a:b], scores), called)
         start = end
 
 
 def _identity(item: Item) -> str:
-    """Returns a text that changes if the item's names or files change."""
-    parts = [item.id, item.group]
+    """Returns a text that changes if the item's names, files or extra columns change."""
+    parts = [item.id, item.group, str(item.position), *item.extra.values()]
     for path in item.paths:
         parts.append(str(path.absolute()))
         try:

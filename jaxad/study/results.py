@@ -111,7 +111,8 @@ def read_scores(runs: Runs, data_set: DataSet, references: ReferenceScores, spli
         if name in of_split:
             scores = of_split[name].astype(np.float64)
             mse = {"mse": scores} if name == LINEAR_BASELINE else {}
-            corrected = corrected_column(scores, rows, of_val[name], val_split)
+            wanted = bool(config.evaluate.position_correction)
+            corrected = corrected_column(scores, rows, of_val[name], val_split, wanted=wanted)
             labels, groups = rows.labels.astype(np.int64), group_numbers(rows.groups)
             scored[name] = [ScoredSplit(labels, groups, {"score": scores, **mse, **corrected})]
     return scored

@@ -240,6 +240,7 @@ def _masks(marked):
         ({"ids": ("a", 2, "c")}, "ids holds 2; give non-empty strings"),
         ({"groups": ("p", "", "q")}, "groups holds ''; give non-empty strings"),
         ({"positions": np.zeros(3)}, "positions are float64; give slice indices"),
+        ({"extra": {"age": ("1", "2")}}, r"extra column 'age' has shape \(2,\), but images have"),
         ({"masks": np.zeros((3, 4, 5), np.uint8)}, r"masks have shape \(3, 4, 5\)"),
         ({"masks": 255 * _masks(1)}, "masks hold values other than 0 and 1"),
         ({"masks": _masks(0)}, "masks: marks anomalous pixels of 'a', which is labelled normal"),

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import sklearn.metrics
 
-from jaxad.evaluate.positions import position_corrected
+from jaxad.evaluate.positions import corrected_column, describe_correction, position_corrected
+from jaxad.types import Split
 
 
 def test_each_score_loses_the_validation_mean_of_its_position():
@@ -59,3 +60,34 @@ def test_the_correction_is_learnt_from_validation_scores_alone():
     alone = position_corrected(scores=np.array([5.0, 6.0]), **arguments)
     with_outlier = position_corrected(scores=np.array([5.0, 600.0]), **arguments)
     assert alone[0] == with_outlier[0] == 3.0
+
+
+def split_at(*positions):
+    count = len(positions)
+    names = tuple(map(str, range(count)))
+    images, labels = np.zeros((count, 1, 1, 1), np.uint8), np.zeros(count, np.int32)
+    return Split(images, labels, names, names, positions=np.array(positions))
+
+
+@pytest.mark.parametrize(
+    ("positions", "wanted", "is_corrected"),
+    [((1, 2, 8, 9), True, True), ((1, 2, 8, 9), False, False), ((1, 7, 8, 9), True, False)],
+    ids=["half are in validation", "switched off", "most are not in validation"],
+)
+def test_there_is_no_correction_where_validation_lacks_most_positions(
+    positions, wanted, is_corrected
+):
+    split, val = split_at(*positions), split_at(1, 1, 1, 2)
+    column = corrected_column(np.arange(4.0), split, np.arange(4.0), val, wanted=wanted)
+    assert bool(column) == is_corrected
+
+
+def test_the_correction_is_described():
+    val = split_at(1, 1, 1, 2)
+    line = describe_correction(split_at(1, 2, 9), val)
+    assert "val has 2.0 slices on average" in line  # four slices at two positions
+    assert line.endswith("leave them out: --config.evaluate.position_correction=False")
+    line = describe_correction(split_at(1, 8, 9), val)
+    assert line == (
+        "no position-corrected metrics: val has no slice at the position of 2 of 3 slices."
+    )

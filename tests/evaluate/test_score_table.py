@@ -31,6 +31,26 @@ def test_tables_read_back_to_the_last_bit(tmp_path, rng):
     assert chosen.ids == (split.ids[7], split.ids[3]) and chosen.positions.tolist() == [7, 3]
 
 
+def test_extra_columns_precede_the_score_and_are_not_read(tmp_path, capsys):
+    """Columns of the user's table may have the names of columns of scores; these have no twin."""
+    split = Split(
+        images=np.zeros((2, 1, 1, 1), np.uint8),
+        labels=np.array([0, 1], np.int32),
+        ids=("a", "b"),
+        groups=("a", "b"),
+        extra={"Diagnosis": ("nv", 'm"e,l'), "NLL": ("x", "y"), "score": ("", "")},
+    )
+    path = tmp_path / "scores.csv"
+    columns = {"score": np.array([1.0, 2.0]), "nll": np.array([3.0, 4.0])}
+    write_score_table(path, split, columns)
+    lines = path.read_text().splitlines()
+    assert lines[0] == "id,group,position,label,Diagnosis,extra_NLL,extra_score,score,nll"
+    assert lines[2] == 'b,b,,1,"m""e,l",y,,2.0,4.0'
+    assert "extra column 'NLL' is written as 'extra_NLL'" in capsys.readouterr().out
+    table = read_score_table(path)
+    assert list(table.columns) == ["score", "nll"] and table.columns["nll"].tolist() == [3.0, 4.0]
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [

@@ -26,4 +26,6 @@ def test_flags_of_score(tmp_path, monkeypatch, capsys):
         run, "score", lambda config, path, **options: seen.append((config, options))
     )
     assert cli.main([f"--workdir={file}", score, "--input=x", "--output=y"]) == 0
-    assert seen == [(None, {"input": "x", "output": "y", "rate": "", "maps": ""})]
+    assert seen == [(None, {
+        "input": "x", "output": "y", "rate": "", "maps": "", "allow_outside_root": "",
+    })]  # fmt: skip

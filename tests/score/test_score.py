@@ -166,9 +166,12 @@ def test_only_bad_files_are_an_error(images, tmp_path):
 
 def test_an_npz_file_is_scored(tmp_path):
     pixels = np.random.default_rng(0).uniform(size=(5, SIZE, SIZE)).astype(np.float32)
-    np.savez(tmp_path / "a.npz", image=pixels, group=np.array(["a", "a", "b", "b", "b"]))
+    groups, positions = np.array(["a", "a", "b", "b", "b"]), np.arange(5)
+    np.savez(tmp_path / "a.npz", image=pixels, group=groups, position=positions)
     score_files(detector("npz"), tmp_path / "a.npz", tmp_path / "out")
     found = rows(tmp_path / "out/scores.csv")
+    assert [row["id"] for row in found] == [f"a-{position}" for position in positions]
+    assert [row["position"] for row in found] == list(map(str, positions))
     assert [float(row["mean"]) for row in found] == pytest.approx(pixels.mean(axis=(1, 2)).tolist())
     assert len(rows(tmp_path / "out/patients.csv")) == 2
 
@@ -271,6 +274,30 @@ def test_names_that_are_not_utf_8_are_accepted(images, tmp_path):
         score_files(detector(), images, tmp_path / "out")
     table = (tmp_path / "out/scores.csv").read_text(encoding="utf-8")
     assert r"M\xfcller.png" in table  # valid UTF-8
+
+
+def test_a_table_needs_paths_only_and_its_other_columns_are_kept(images, tmp_path, capsys):
+    table = tmp_path / "elsewhere/list.csv"
+    table.parent.mkdir()
+    lines = [f"{images}/patient0/{n}.png,{n},?, x,y{n},z" for n in range(2)]
+    head = "path,position,label,p_value,Extra_P_Value,score"
+    table.write_text("\n".join([head, *lines]))
+    with pytest.raises(UserError, match="0.png' is outside .*; set --allow_outside_root=True, or"):
+        score_files(detector(), table, tmp_path / "out")
+    score_files(detector(), table, tmp_path / "out", which_maps="none", allow_outside_root=True)
+    assert "extra column 'p_value' is written as 'extra_extra_p_value'" in capsys.readouterr().out
+    found = rows(tmp_path / "out/scores.csv")
+    assert list(found[0])[:8] == [
+        "id", "group", "position", "label", "extra_extra_p_value", "Extra_P_Value", "extra_score",
+        "score",
+    ]  # fmt: skip
+    row = found[1]
+    assert row["id"] == f"{images}/patient0/1.png" and row["position"] == "1"
+    assert (row["label"], row["extra_extra_p_value"], row["Extra_P_Value"]) == ("?", " x", "y1")
+    assert float(row["score"]) > 0 and 0 < float(row["p_value"]) <= 1
+    table.write_text("\n".join([head, *lines]).replace("?", "0"))
+    with pytest.raises(UserError, match="holds scores of another input"):
+        score_files(detector(), table, tmp_path / "out", which_maps="none", allow_outside_root=True)
 
 
 # --- Continuing.

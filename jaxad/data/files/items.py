@@ -5,7 +5,7 @@ cache what they read, folders that are read anew and images of new sites all use
 """
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +42,9 @@ class Item:
     normal_only: bool = False  # whether anomalous slices are left out, as in training data
     #: whether the patient is unknown, so that `group` is the path of the file
     is_unnamed: bool = False
+    position: int | None = None  # slice index of an image; scans number their own slices
+    #: texts of a table's other columns by name; the same columns for all items of a data set
+    extra: Mapping[str, str] = dataclasses.field(default_factory=dict, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "id", readable(self.id))
@@ -69,7 +72,7 @@ class Rows:
     #: [N, S, S, C], uint8 or uint16; N is 1 for an image, 0 for an item that is skipped
     images: Shaped[np.ndarray, "n s s c"]
     labels: Int[np.ndarray, " n"]  # 1 = anomalous
-    positions: Int[np.ndarray, " n"] | None = None  # slice numbers; None for images
+    positions: Int[np.ndarray, " n"] | None = None  # slice indices; None if there are none
     masks: UInt8[np.ndarray, "n s s"] | None = None  # 1 = anomalous; None if there is no mask
     size: str = ""  # the size of the file, such as `512x512`
     lowest: float | None = None  # smallest value in the file; None if it was not measured
@@ -81,7 +84,7 @@ class Rows:
     @property
     def ids(self) -> tuple[str, ...]:
         """The ids of the images."""
-        if self.positions is None:
+        if self.positions is None or self.item.position is not None:
             return (self.item.id,) * len(self.images)
         return tuple(f"{self.item.id}-{position:03d}" for position in self.positions)
 
@@ -144,6 +147,7 @@ def _read_image_item(item: Item, reading: Reading) -> Rows:
         item=item,
         images=image[None],
         labels=np.array([label], np.int32),
+        positions=None if item.position is None else np.array([item.position], np.int32),
         masks=mask,
         size=f"{shape[0]}x{shape[1]}",
         lowest=None if extrema is None else float(extrema.min()),

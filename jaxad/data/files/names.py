@@ -8,7 +8,7 @@ import difflib
 import functools
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 from jaxad.data.files.formats import FORMATS
@@ -70,11 +70,23 @@ _FILLERS = _words(
     "subject subjects class data set"
 )
 
-#: Other words for columns and arrays, which messages translate.
+#: Other words for arrays, which messages translate.
 _SYNONYMS = {
     "target": "label", "class": "label", "segmentation": "mask", "patient": "group",
     "subject": "group", "slice": "position", "name": "id",
 }  # fmt: skip
+
+#: Other words for columns of a table. Without these columns, results would be wrong.
+_COLUMN_SYNONYMS = {
+    "file": "path", "filename": "path", "image": "path", "img": "path",
+    "target": "label", "class": "label", "lbl": "label",
+    "patient": "group", "subject": "group", "participant": "group", "grp": "group",
+    "segmentation": "mask", "seg": "mask", "msk": "mask",
+    "subset": "split", "partition": "split",
+}  # fmt: skip
+
+#: Words that do not change what a column holds: `patient_id`, `mask_path`.
+_COLUMN_FILLERS = _words("id ids uid name names number no nr num index idx path paths file files")
 
 _GROUND_TRUTH = "groundtruth"
 
@@ -151,26 +163,17 @@ def words_of(name: str) -> tuple[str, ...]:
     return tuple(re.sub(r"\bground ?truths?\b", _GROUND_TRUTH, words).split())
 
 
-def spelling_of(
-    given: Iterable[str], known: Sequence[str], source: str, noun: str
-) -> dict[str, str]:
-    """Returns how `known` names, in lower case, are spelt in a table's columns or a file's arrays.
+def by_folded_name(given: Iterable[str], source: str, noun: str) -> dict[str, str]:
+    """Returns names of columns or arrays by their form without letter case.
 
     `noun`, `column` or `array`, is for messages.
 
     Raises:
-        UserError: a name is not known, or two are the same.
+        UserError: two names are the same.
     """
     spelling: dict[str, str] = {}
     for name in given:
         word = folded(name.strip())
-        if word not in known:
-            near = difflib.get_close_matches(word, (*known, *_SYNONYMS), n=1)
-            target = _SYNONYMS.get(near[0], near[0]) if near else ""
-            rename = f"rename it to '{target}'" if target in known else "rename it"
-            raise UserError(
-                f"{source}: {noun} '{name}' is none of {', '.join(known)}; {rename} or remove it."
-            )
         if word in spelling:
             raise UserError(
                 f"{source}: the {noun}s '{spelling[word]}' and '{name}' have the same name (letter "
@@ -178,6 +181,44 @@ def spelling_of(
             )
         spelling[word] = name
     return spelling
+
+
+def spelling_of(given: Iterable[str], known: Sequence[str], source: str) -> dict[str, str]:
+    """Returns how `known` names, in lower case, are spelt in the arrays of a file.
+
+    Raises:
+        UserError: a name is not known, or two are the same.
+    """
+    spelling = by_folded_name(given, source, "array")
+    for word, name in spelling.items():
+        if word not in known:
+            near = difflib.get_close_matches(word, (*known, *_SYNONYMS), n=1)
+            target = _SYNONYMS.get(near[0], near[0]) if near else ""
+            rename = f"rename it to '{target}'" if target in known else "rename it"
+            raise UserError(
+                f"{source}: array '{name}' is none of {', '.join(known)}; {rename} or remove it."
+            )
+    return spelling
+
+
+def column_meant(name: str, absent: Collection[str]) -> str:
+    """Returns which of some absent columns a name probably means: `label` for `lable`, `class_id`.
+
+    Returns:
+        One of `absent`; "" if the name resembles none, as any name does that starts with `extra_`.
+    """
+    words = [word for word in words_of(name) if not word.isdigit()]
+    core = "".join(word for word in words if word not in _COLUMN_FILLERS) or "".join(words)
+    for word in (core, core.removesuffix("s")):
+        if _COLUMN_SYNONYMS.get(word) in absent:
+            return _COLUMN_SYNONYMS[word]
+        for column in absent:
+            # Two letters are too few to compare.
+            is_near = len(column) > 2 and abs(len(word) - len(column)) < 2
+            ratio = difflib.SequenceMatcher(None, word, column).ratio() if is_near else 0
+            if ratio >= 0.8 or sorted(word) == sorted(column):
+                return column
+    return ""
 
 
 # --- Splits.

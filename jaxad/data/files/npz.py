@@ -78,7 +78,7 @@ def read_npz(path: Path, needed: Sequence[str], *, is_labelled: bool = True) -> 
         UserError: it cannot be read, lacks an array, has a wrong one, or masks contradict labels.
     """
     loaded = _load(path)
-    spelling = names.spelling_of(loaded, _ARRAYS, str(path), "array")
+    spelling = names.spelling_of(loaded, _ARRAYS, str(path))
     arrays = {name: loaded[spelt] for name, spelt in spelling.items()}
     if not is_labelled:
         arrays = {name: array for name, array in arrays.items() if name not in ("label", "mask")}

@@ -80,7 +80,7 @@ def _read_chunk(
         fits = shared is not None and len(rows.images) == 1 and rows.images.dtype == shared.dtype
         if shared is not None and fits:
             shared[index] = rows.images[0]
-            fields = ("masks", "size", "lowest", "highest")
+            fields = ("positions", "masks", "size", "lowest", "highest")
             results.append({name: getattr(rows, name) for name in fields})
         else:
             results.append(rows)
@@ -170,6 +170,10 @@ def _join(results: Iterable[Rows], count: int, name: str, shared: np.memmap | No
         positions=np.concatenate(positions) if len(positions) == len(parts) else None,
         files=files,
         unnamed=frozenset(rows.item.group for rows in parts if rows.item.is_unnamed),
+        extra={
+            name: tuple(rows.item.extra[name] for rows in parts for _ in rows.images)
+            for name in parts[0].item.extra
+        },
     )
 
 

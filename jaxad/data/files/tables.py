@@ -1,23 +1,61 @@
 """Data sets that are a CSV file with one row per image or scan."""
 
 import csv
+import dataclasses
+import logging
 import os
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Literal
+
+import numpy as np
 
 from jaxad.data.files.formats import Kind
 from jaxad.data.files.items import Item
 from jaxad.data.files.mask_search import refuse_masks
-from jaxad.data.files.names import folded, spelling_of, split_of, split_suggested
+from jaxad.data.files.names import (
+    by_folded_name,
+    column_meant,
+    folded,
+    split_of,
+    split_suggested,
+)
 from jaxad.data.files.splitting import Splitting, draw_splits, with_val
 from jaxad.data.readers.checks import is_hidden
 from jaxad.errors import UserError
 
-_COLUMNS = ("path", "label", "group", "mask", "id", "split")
+logger = logging.getLogger(__name__)
+
+_COLUMNS = ("path", "label", "group", "mask", "id", "split", "position")
+
+#: Columns that only training and evaluation use.
+_LABELLING = ("label", "mask", "split")
+
+#: What the labels of a table are for: training needs them, normal images must not contradict them,
+#: and scoring ignores them.
+Labels = Literal["required", "optional", "ignored"]
+
+_POSITIONS = np.iinfo(np.int32)
 
 
-def read_table(table: Path, kind: Kind, splitting: Splitting) -> dict[str, list[Item]]:
+@dataclasses.dataclass(frozen=True)
+class _Row:
+    """A row of a table."""
+
+    where: str  # the file and the line, for messages
+    line: int
+    cells: Mapping[str, str]  # text by known column, without surrounding spaces
+    extra: Mapping[str, str]  # text by other column, as it is
+
+    def text(self, column: str) -> str:
+        """The text in a column; "" if the table has no such column."""
+        return self.cells.get(column, "")
+
+
+def read_table(
+    table: Path, kind: Kind, splitting: Splitting, *, allow_outside_root: bool
+) -> dict[str, list[Item]]:
     """Lists the items of a CSV file by split; see `read_rows`.
 
     The column `split` has `train`, `val`, `test` or `test_<name>`. Without it, patients with an
@@ -26,7 +64,9 @@ def read_table(table: Path, kind: Kind, splitting: Splitting) -> dict[str, list[
     Raises:
         UserError: see `read_rows`; or no row has the split `train`.
     """
-    rows = read_rows(table, kind, splitting)
+    rows = read_rows(
+        table, kind, splitting, labels="required", allow_outside_root=allow_outside_root
+    )
     if all(not split for split, _ in rows):
         return draw_splits([item for _, item in rows], splitting)
     splits: dict[str, list[Item]] = {}
@@ -37,44 +77,52 @@ def read_table(table: Path, kind: Kind, splitting: Splitting) -> dict[str, list[
     return splits if "val" in splits else with_val(splits, splitting)
 
 
-def read_rows(table: Path, kind: Kind, splitting: Splitting) -> list[tuple[str, Item]]:
+def read_rows(
+    table: Path, kind: Kind, splitting: Splitting, *, labels: Labels, allow_outside_root: bool
+) -> list[tuple[str, Item]]:
     """Lists the items of a CSV file, each with its split, or "" if the file has no column `split`.
 
     Columns: `path` and `label` (0 for normal, 1 for anomalous, or names of classes with
     `config.data.normal_classes`; empty if the mask of a scan labels its slices); optionally `group`
-    (the patient), `mask`, `id` and `split`. Paths are relative to the folder of the table and must
-    not lead out of it.
+    (the patient), `mask`, `id`, `split` and, for images, `position`. All others become `Item.extra`
+    and are logged. Paths are relative to the folder of the table and must not lead out of it; with
+    `allow_outside_root`, absolute paths may. If labels are `optional`, rows without a column
+    `label` are normal. If they are `ignored`, `label`, `mask` and `split` are extra columns.
 
     Raises:
         UserError: the file cannot be read, or a row is wrong; the message gives its line.
     """
-    rows = _read(table)
-    without_group = [line for line, row in rows if not row.get("group")]
-    if 0 < len(without_group) < len(rows):
-        raise UserError(
-            f"{table} line {without_group[0]}: has no group, while others have one; name the "
-            "patient of every row or of none."
-        )
+    unused = _LABELLING if labels == "ignored" else ()
+    # Slices of scans are numbered by their place in the scan.
+    unused += () if kind == "image" else ("position",)
+    known = [name for name in _COLUMNS if name not in unused]
+    needed = ("path", "label") if labels == "required" else ("path",)
+    rows = _read(table, known, needed)
+    if extra := ", ".join(rows[0].extra):
+        logger.info(f"{table}: extra columns carried through: {extra}")
+    _check_complete(rows, "group", "name the patient of every row or of none")
+    _check_complete(rows, "position", "number every image or none")
     _check_spellings(table, rows, splitting)
+    flag = "allow_outside_root" if labels == "ignored" else "config.data.allow_outside_root"
+    allowed_by = "" if allow_outside_root else f"--{flag}=True"
     items: list[tuple[str, Item]] = []
     line_of_id: dict[str, int] = {}
     line_of_file: dict[Path, int] = {}
-    for line, row in rows:
-        where = f"{table} line {line}"
-        item = _item(table, where, row, kind, splitting)
+    for row in rows:
+        item = _item(table, row, kind, splitting, allowed_by)
         path = item.paths[0]
         if item.id in line_of_id:
             raise UserError(
-                f"{where}: '{item.id}' is already on line {line_of_id[item.id]}; give every image "
-                "its own id and one row."
+                f"{row.where}: '{item.id}' is already on line {line_of_id[item.id]}; give every "
+                "image its own id and one row."
             )
         if path in line_of_file:
             raise UserError(
-                f"{where}: '{path}' is already on line {line_of_file[path]}; give every file one "
-                "row."
+                f"{row.where}: '{path}' is already on line {line_of_file[path]}; give every file "
+                "one row."
             )
-        line_of_id[item.id] = line_of_file[path] = line
-        items.append((_split(where, row), item))
+        line_of_id[item.id] = line_of_file[path] = row.line
+        items.append((_split(row), item))
     _refuse_masks(table, [item for _, item in items], kind)
     return items
 
@@ -83,60 +131,101 @@ def files_listed(table: Path) -> list[Path]:
     """Returns the images or scans that a CSV file lists; other columns are not checked.
 
     Raises:
-        UserError: the file cannot be read, or a row names no file below its folder.
+        UserError: the file cannot be read, or a row names no file.
     """
-    return [
-        _resolve(table, f"{table} line {line}", row["path"] or "")[0] for line, row in _read(table)
-    ]
+    rows = _read(table, ("path",), ("path",))
+    return [_resolve(table, row.where, row.text("path"), allowed_by="")[0] for row in rows]
 
 
-#: Texts by column in lower case; `None` holds fields beyond the header.
-_Row = Mapping[Any, Any]
+# --- The file.
 
 
-def _read(table: Path) -> list[tuple[int, _Row]]:
-    """Returns the rows of a table with their line numbers."""
+def _read(table: Path, known: Sequence[str], needed: Sequence[str]) -> list[_Row]:
+    """Returns the rows of a table that are not blank, split into known and other columns."""
     try:
         with table.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, strict=True)
-            columns = [column.strip() for column in reader.fieldnames or ()]
-            _check_needed(table, columns)
-            reader.fieldnames = [*spelling_of(columns, _COLUMNS, str(table), "column")]
-            rows: list[tuple[int, _Row]] = []
-            for row in reader:
-                stripped = {k: v.strip() if isinstance(v, str) else v for k, v in row.items()}
-                rows.append((reader.line_num, stripped))
+            # Spreadsheets use semicolons where the comma is the decimal separator.
+            delimiter = max(",;\t", key=file.readline().count)
+            file.seek(0)
+            reader = csv.reader(file, strict=True, delimiter=delimiter)
+            columns = [column.strip() for column in next(reader, ())]
+            lines = [(reader.line_num, cells) for cells in reader if any(map(str.strip, cells))]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(
             f"{table}: not a readable CSV file ({error}); write it in UTF-8 with a header line."
         ) from error
-    if not rows:
+    named = {column: place for place, column in enumerate(columns) if column}
+    spelling = by_folded_name(filter(None, columns), str(table), "column")
+    _check_columns(table, columns, spelling, known, needed)
+    if not lines:
         raise UserError(f"{table}: has no rows; add one for each image.")
+    for place in (place for place, column in enumerate(columns) if not column):
+        if any(cells[place].strip() for _, cells in lines if place < len(cells)):
+            logger.warning(f"note: {table}: column {place + 1} has no name and is ignored.")
+    known_places = {name: named[spelling[name]] for name in known if name in spelling}
+    extra_places = {name: named[name] for name in spelling.values() if folded(name) not in known}
+    rows = []
+    for line, cells in lines:
+        where = f"{table} line {line}"
+        if any(map(str.strip, cells[len(columns) :])):
+            raise UserError(f"{where}: has more fields than the header line; quote commas.")
+        cells += [""] * (len(columns) - len(cells))
+        texts = {name: cells[place].strip() for name, place in known_places.items()}
+        extra = {name: cells[place] for name, place in extra_places.items()}
+        rows.append(_Row(where, line, texts, extra))
     return rows
 
 
-def _check_needed(table: Path, columns: Sequence[str]) -> None:
-    for needed in ("path", "label"):
-        if needed not in map(folded, columns):
+def _check_columns(
+    table: Path,
+    columns: Sequence[str],
+    spelling: Collection[str],
+    known: Sequence[str],
+    needed: Sequence[str],
+) -> None:
+    """Raises a UserError if a needed column is missing, or one that is missing may be misspelt."""
+    absent = [name for name in known if name not in spelling]
+    others = [name for name in columns if folded(name) not in known]
+    meant = [(name, column) for name in others if (column := column_meant(name, absent))]
+    for column in needed:
+        if column in absent:
             listed = ", ".join(map(repr, columns)) or "none"
+            near = next((name for name, target in meant if target == column), "")
+            remedy = f"rename '{near}' to '{column}'" if near else f"add {column!r}"
+            optional = ", ".join(name for name in known if name not in needed)
             raise UserError(
-                f"{table}: has no column '{needed}', but {listed}; write a header line with path, "
-                f"label and optionally {', '.join(_COLUMNS[2:])}, separated by commas."
+                f"{table}: has no column '{column}', but {listed}; {remedy}. The header line has "
+                f"{' and '.join(needed)}, optionally {optional}, separated by commas."
             )
+    for name, column in meant:
+        raise UserError(
+            f"{table}: has a column '{name}' but no '{column}'; rename it to '{column}', or, if it "
+            f"is something else, to 'extra_{name}'."
+        )
 
 
-def _check_spellings(table: Path, rows: Sequence[tuple[int, _Row]], splitting: Splitting) -> None:
+# --- Rows.
+
+
+def _check_complete(rows: Sequence[_Row], column: str, remedy: str) -> None:
+    """Raises a UserError if some rows have a text in a column and others have none."""
+    empty = [row for row in rows if not row.text(column)]
+    if 0 < len(empty) < len(rows):
+        raise UserError(f"{empty[0].where}: has no {column}, while others have one; {remedy}.")
+
+
+def _check_spellings(table: Path, rows: Sequence[_Row], splitting: Splitting) -> None:
     """Raises a UserError if a class or a split has two spellings."""
     for column in ("label", "split"):
         first: dict[str, tuple[str, int]] = {}
-        for line, row in rows:
-            text = row.get(column) or ""
-            other, other_line = first.setdefault(folded(text), (text, line))
+        for row in rows:
+            text = row.text(column)
+            other, other_line = first.setdefault(folded(text), (text, row.line))
             # `config.data.normal_classes` may list both spellings.
             if other != text and not {other, text} <= set(splitting.normal_classes):
                 raise UserError(
-                    f"{table} line {line}: {column} '{text}' is spelt '{other}' on line "
-                    f"{other_line}; use one spelling."
+                    f"{row.where}: {column} '{text}' is spelt '{other}' on line {other_line}; use "
+                    "one spelling."
                 )
 
 
@@ -155,34 +244,42 @@ def _refuse_masks(table: Path, items: Sequence[Item], kind: Kind) -> None:
     refuse_masks(paths, kind, table.parent.absolute(), remedy)
 
 
-def _item(table: Path, where: str, row: _Row, kind: Kind, splitting: Splitting) -> Item:
-    if None in row:
-        raise UserError(f"{where}: has more fields than the header line; quote commas.")
-    path, place = _resolve(table, where, row["path"] or "")
-    mask = row.get("mask") or ""
-    group = row.get("group") or splitting.patient_of(path, place)
+def _item(table: Path, row: _Row, kind: Kind, splitting: Splitting, allowed_by: str) -> Item:
+    path, place = _resolve(table, row.where, row.text("path"), allowed_by)
+    mask = row.text("mask")
+    group = row.text("group") or splitting.patient_of(path, place)
     return Item(
-        id=row.get("id") or place,
+        id=row.text("id") or place,
         group=group,
         paths=(path,),
-        label=_label(where, row["label"] or "", bool(mask), kind, splitting),
-        mask=_resolve(table, where, mask)[0] if mask else None,
+        label=_label(row, kind, splitting) if "label" in row.cells else 0,
+        mask=_resolve(table, row.where, mask, allowed_by)[0] if mask else None,
         is_unnamed=group == place,
+        position=_position(row),
+        extra=row.extra,
     )
 
 
-def _resolve(table: Path, where: str, text: str) -> tuple[Path, str]:
-    """Returns the path that a row names, absolute and below the folder of the table."""
+def _resolve(table: Path, where: str, text: str, allowed_by: str) -> tuple[Path, str]:
+    """Returns the absolute path that a row names, and its name in the data set.
+
+    The name is the path below the folder of the table, or the whole path if it lies outside, which
+    only absolute paths may do. `allowed_by` is the flag that allows this; "" if it is set.
+    """
     if not text or "\0" in text:
         raise UserError(f"{where}: has no path; name the file.")
     root = table.parent.absolute()
     path = Path(os.path.normpath(root / text))
-    if not path.is_relative_to(root):
+    is_inside = path.is_relative_to(root)
+    remedies = [] if Path(text).is_absolute() else ["write its absolute path"]
+    remedies += [f"set {allowed_by}"] if allowed_by else []
+    if not is_inside and remedies:
         raise UserError(
-            f"{where}: '{text}' is outside the table's folder; move the table or the file."
+            f"{where}: '{text}' is outside the table's folder; {' and '.join(remedies)}, or move "
+            "the table or the file."
         )
-    place = path.relative_to(root)
-    if any(map(is_hidden, place.parts)):
+    place = path.relative_to(root) if is_inside else path
+    if any(map(is_hidden, place.parts if is_inside else (path.name,))):
         raise UserError(
             f"{where}: '{text}' is a hidden file, probably made by the operating system; name "
             "another file, or rename it."
@@ -190,32 +287,48 @@ def _resolve(table: Path, where: str, text: str) -> tuple[Path, str]:
     return path, place.as_posix()
 
 
-def _label(where: str, text: str, has_mask: bool, kind: Kind, splitting: Splitting) -> int | None:
+def _label(row: _Row, kind: Kind, splitting: Splitting) -> int | None:
     # The mask of a scan tells which of its slices are anomalous.
-    is_by_slice = has_mask and kind != "image"
+    text, is_by_slice = row.text("label"), bool(row.text("mask")) and kind != "image"
     if not text and is_by_slice:
         return None
     if splitting.normal_classes:
         if not text:
-            raise UserError(f"{where}: has no label; name the class.")
+            raise UserError(f"{row.where}: has no label; name the class.")
         label = int(not splitting.is_normal(text))
     elif text in ("0", "1"):
         label = int(text)
     else:
         raise UserError(
-            f"{where}: label '{text}' is neither 0 (normal) nor 1 (anomalous); write 0 or 1, or "
-            "list the normal classes in config.data.normal_classes."
+            f"{row.where}: label '{text}' is neither 0 (normal) nor 1 (anomalous); write 0 or 1, "
+            "or list the normal classes in config.data.normal_classes."
         )
     return None if label and is_by_slice else label
 
 
-def _split(where: str, row: _Row) -> str:
-    if "split" not in row:
+def _position(row: _Row) -> int | None:
+    """Returns the slice index of an image; spreadsheets may write 7 as 7.0."""
+    text = row.text("position")
+    if not text:
+        return None
+    number = int(text.partition(".")[0]) if re.fullmatch(r"[+-]?\d{1,10}(\.0*)?", text) else None
+    if number is None or not _POSITIONS.min <= number <= _POSITIONS.max:
+        raise UserError(
+            f"{row.where}: position '{text}' is not a slice index; write a whole number, or rename "
+            "the column to 'extra_position'."
+        )
+    return number
+
+
+def _split(row: _Row) -> str:
+    if "split" not in row.cells:
         return ""
-    text = row["split"] or ""
+    text = row.text("split")
     name = split_of(text)
     if not name:
         suggested = split_suggested(text)
         hint = f" Write '{suggested}' for it." if suggested else ""
-        raise UserError(f"{where}: split '{text}' is not train, val, test or test_<name>.{hint}")
+        raise UserError(
+            f"{row.where}: split '{text}' is not train, val, test or test_<name>.{hint}"
+        )
     return name

@@ -1,8 +1,12 @@
 """Data sets that are a CSV file."""
 
+import logging
+
+import numpy as np
 import pytest
 from user_files import data_config, write_image, write_mask, write_scan
 
+from jaxad.data import replay
 from jaxad.data.sources import DataSet
 from jaxad.errors import UserError
 
@@ -79,11 +83,17 @@ def test_scans_with_masks_need_no_label(tmp_path):
         ("path,label", "images/0.png,", r"line 2: label '' is neither"),
         ("path,label", "images/0.png,0,p1", r"line 2: has more fields than the header line"),
         ("path,label", "images/0.png", r"line 2: label '' is neither"),
-        ("path", "images/0.png", r"has no column 'label'"),
+        ("path", "images/0.png", r"has no column 'label', but 'path'; add 'label'"),
+        ("path,lable", "images/0.png,0", r"but 'path', 'lable'; rename 'lable' to 'label'"),
+        (
+            "image_path,label",
+            "images/0.png,0",
+            r"column 'path', .*rename 'image_path' to 'path'",
+        ),
         (
             "path,label,patient",
             "images/0.png,0,1",
-            r"column .patient. is none of path, .*rename it to .group.",
+            r"has a column 'patient' but no 'group'; rename it .* to 'extra_patient'",
         ),
         ("path,label,split", "images/0.png,0,trian", r"line 2: split 'trian' is not train"),
         (
@@ -215,3 +225,159 @@ def test_a_mask_of_one_row_is_no_image_of_another(images):
         UserError, match="'images/strange.png' is both the mask of 'images/8.png' and an"
     ):
         DataSet(data_config(write_table(images, rows)))
+
+
+# --- Extra columns.
+
+
+def test_extra_columns_are_kept_as_they_are(images, capsys):
+    rows = [f'{row}, x {n} ,"a, ""b"""' for n, row in enumerate(ROWS)]
+    head = "path,label,group,mask,split,Diagnosis, site (old) "
+    data_set = DataSet(data_config(write_table(images, rows, head)))
+    assert "list.csv: extra columns carried through: Diagnosis, site (old)\n" in (
+        capsys.readouterr().out
+    )
+    assert data_set.split("test_site").extra == {
+        "Diagnosis": (" x 7 ", " x 8 "), "site (old)": ('a, "b"', 'a, "b"'),
+    }  # fmt: skip
+    assert data_set.split("train").rows(np.array([2])).extra["Diagnosis"] == (" x 2 ",)
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [("gruop", "group"), ("Patient_ID", "group"), ("PatientID", "group"), ("subjects", "group"),
+     ("Maks", "mask"), ("mask_path", "mask"), ("segmentation", "mask"), ("spilt", "split"),
+     ("Splits", "split"), ("subset", "split"), ("postion", "position"), ("positions", "position")],
+)  # fmt: skip
+def test_a_column_that_may_be_a_missing_one_is_refused(images, name, meant):
+    """The message names two remedies; both work."""
+
+    def read(column):
+        text = {"mask": "", "split": "train", "position": "3"}.get(meant, "x")
+        rows = [f"images/{n}.png,0,{text}" for n in range(4)]
+        return DataSet(data_config(write_table(images, rows, f"path,label,{column}")))
+
+    text = f"a column '{name}' but no '{meant}'; rename it to '{meant}', or, .* 'extra_{name}'"
+    with pytest.raises(UserError, match=text):
+        read(name)
+    assert read(f"extra_{name}").split("train").extra
+    if meant != "group":  # all images have the same text, so they would be of one patient
+        assert not read(meant).split("train").extra
+
+
+def test_words_that_resemble_no_missing_column_are_extra(images):
+    extra = ("task", "lab", "disposition", "lesion_id", "image_id", "slice", "name", "age", "idx")
+    rows = [f"images/{n}.png,0{',1' * len(extra)}" for n in range(4)]
+    table = write_table(images, rows, f"path,label,{','.join(extra)}")
+    assert tuple(DataSet(data_config(table)).split("train").extra) == extra
+
+
+def test_known_columns_excuse_similar_ones(images):
+    rows = [f"images/{n}.png,0,p{n},,train,x,y,z" for n in range(4)]
+    table = write_table(images, rows, "path,label,group,mask,split,labels,patient_id,mask2")
+    extra = DataSet(data_config(table)).split("train").extra
+    assert tuple(extra) == ("labels", "patient_id", "mask2")
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_tables_of_spreadsheets(images, separator, caplog):
+    """A byte order mark, CRLF, semicolons, quotes, blank rows, and columns without a name."""
+    rows = [["path", "label", "group", "note", "", ""]]
+    rows += [[f"images/{n}.png", "0", f"p{n}", '"a,;\nb"', "", ""] for n in range(4)]
+    rows += [[""] * 6, ["images/4.png", "0", "p4"]]
+    text = "\r\n".join(separator.join(row) for row in rows) + "\r\n\r\n"
+    table = images / "list.csv"
+    table.write_bytes(b"\xef\xbb\xbf" + text.encode())
+    with caplog.at_level(logging.WARNING):
+        data_set = DataSet(data_config(table))
+    assert not caplog.records
+    splits = [data_set.split(name) for name in data_set.split_names]
+    notes = {id_: note for s in splits for id_, note in zip(s.ids, s.extra["note"], strict=True)}
+    assert notes == {**{f"images/{n}.png": "a,;\nb" for n in range(4)}, "images/4.png": ""}
+    # pandas writes its index into a column without a name.
+    table.write_text(text.replace("note", "").replace("\r", ""))
+    with caplog.at_level(logging.WARNING):
+        DataSet(data_config(table))
+    assert "list.csv: column 4 has no name and is ignored." in caplog.text
+
+
+# --- Positions.
+
+
+def test_positions_are_those_of_the_images(images):
+    rows = [f"images/{n}.png,0,{n // 2 - 2}{'.0' * (n % 2)}" for n in range(8)]
+    data_set = DataSet(data_config(write_table(images, rows, "path,label,Position")))
+    splits = [data_set.split(name) for name in data_set.split_names]
+    positions = {i: p for s in splits for i, p in zip(s.ids, s.positions.tolist(), strict=True)}
+    assert positions == {f"images/{n}.png": n // 2 - 2 for n in range(8)}
+
+
+def test_many_images_keep_their_positions(tmp_path):
+    """From 200 images on, processes write the images to an array that they share."""
+    for number in range(200):
+        write_image(tmp_path / f"{number}.png", number)
+    rows = [f"{n}.png,0,p{n},{'val' if n == 7 else 'train'},{n},x{n}" for n in range(200)]
+    rows += ["7.png,0,p7,val,7,x7"]
+    table = write_table(tmp_path, rows[:7] + rows[8:], "path,label,group,split,position,name")
+    train = DataSet(data_config(table)).split("train")
+    assert train.positions.tolist() == [n for n in range(200) if n != 7]
+    assert train.extra["name"][:8] == (*(f"x{n}" for n in range(7)), "x8")
+
+
+@pytest.mark.parametrize("text", ["1.5", "a", "1e3", "99999999999", "3000000000", "²"])
+def test_a_position_is_a_whole_number(images, text):
+    table = write_table(images, [f"images/0.png,0,{text}"], "path,label,position")
+    with pytest.raises(UserError, match=f"line 2: position '{text}' is not a slice index; write a"):
+        DataSet(data_config(table))
+
+
+def test_positions_are_complete_and_for_images_only(images):
+    rows = ["images/0.png,0,3", "images/1.png,0,"]
+    table = write_table(images, rows, "path,label,position")
+    with pytest.raises(UserError, match="line 3: has no position, while others have one; number"):
+        DataSet(data_config(table))
+    for number in range(3):
+        write_scan(images / f"{number}.nii.gz", number)
+    table = write_table(images, [f"{n}.nii.gz,0,top" for n in range(3)], "path,label,position")
+    train = DataSet(data_config(table, "nifti")).split("train")
+    assert set(train.extra["position"]) == {"top"} and set(train.positions) == {*range(2, 14)}
+
+
+# --- Paths outside the folder, and tables without labels.
+
+
+def test_absolute_paths_may_lead_outside_if_allowed(images, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("elsewhere")
+    inside = write_image(folder / "in.png", 7)
+    rows = [f"{images}/images/{n}.png,0" for n in range(6)] + [f"{inside},0"]
+    table = write_table(folder, rows, "path,label")
+    data_set = DataSet(data_config(table, allow_outside_root=True))
+    ids = {name for split in data_set.split_names for name in data_set.split(split).ids}
+    assert ids == {*(f"{images}/images/{n}.png" for n in range(6)), "in.png"}
+    with pytest.raises(
+        UserError, match=r"0.png' is outside .*; set --config.data.allow_outside_root=True, or move"
+    ):
+        DataSet(data_config(table))
+    table = write_table(folder, [f"../{images.name}/images/0.png,0"], "path,label")
+    with pytest.raises(UserError, match="outside the table's folder; write its absolute path, or"):
+        DataSet(data_config(table, allow_outside_root=True))
+    table = write_table(folder, [f"{images}/images/._0.png,0"], "path,label")
+    with pytest.raises(UserError, match="is a hidden file"):
+        DataSet(data_config(table, allow_outside_root=True))
+
+
+def test_scoring_needs_no_labels_and_ignores_them(images):
+    """Labels, masks and splits become extra columns, whatever they hold."""
+    table = write_table(images, ["images/0.png,?,nowhere.png,fold 3"], "path,label,mask,split")
+    items = replay.find_items(table, data_config(images))
+    assert [(item.id, item.label, item.mask) for item in items] == [("images/0.png", 0, None)]
+    assert items[0].extra == {"label": "?", "mask": "nowhere.png", "split": "fold 3"}
+    table = write_table(images, ["images/0.png,3"], "path,lable")
+    assert replay.find_items(table, data_config(images))[0].extra == {"lable": "3"}
+
+
+def test_normal_images_need_no_labels_but_obey_them(images):
+    table = write_table(images, ["images/0.png"], "path")
+    assert replay.find_items(table, data_config(images), normal=True)[0].label == 0
+    table = write_table(images, ["images/0.png,1"], "path,label")
+    assert replay.find_items(table, data_config(images), normal=True)[0].label == 1
