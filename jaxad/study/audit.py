@@ -149,11 +149,10 @@ def _figures(
 
 def _fold_spreads(folds: Sequence[Mapping[str, Mapping[str, float]]]) -> dict[str, Spread]:
     """The mean over runs of each figure's mean and deviation over folds."""
-    return {
-        name: Spread(
-            *(float(np.mean([run[key][name] for run in folds])) for key in ("mean", "deviation")),
-            runs=len(folds),
+    spreads = {}
+    for name in (AUROC.name, *FIGURES) if folds else ():
+        mean, deviation = (
+            float(np.mean([run[key][name] for run in folds])) for key in ("mean", "deviation")
         )
-        for name in (AUROC.name, *FIGURES)
-        if folds
-    }
+        spreads[name] = Spread(mean, deviation, len(folds))
+    return spreads

@@ -92,7 +92,7 @@ def read_rows(
     Raises:
         UserError: the file cannot be read, or a row is wrong; the message gives its line.
     """
-    unused = _LABELLING if labels == "ignored" else ()
+    unused: tuple[str, ...] = _LABELLING if labels == "ignored" else ()
     # Slices of scans are numbered by their place in the scan.
     unused += () if kind == "image" else ("position",)
     known = [name for name in _COLUMNS if name not in unused]
