@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from small_study import make_config, read_table
 
 from jaxad import config as config_lib
 from jaxad.data.sources import DataSet
@@ -18,73 +19,15 @@ from jaxad.evaluate import evaluation
 from jaxad.evaluate.positions import CORRECTED_SCORE
 from jaxad.evaluate.references import (
     LINEAR_BASELINE,
-    PIXEL_STATISTICS,
     TITLES,
     ReferenceScores,
 )
 from jaxad.storage.workdir import Workdir
 from jaxad.study import results, runner
-from jaxad.study.audit import make_audit
 from jaxad.study.plan import plan
 from jaxad.study.results import make_table, read_scores
 from jaxad.study.runner import run_study
 from jaxad.study.tables import markdown
-
-PATIENTS, SLICES = 6, 4
-
-
-@pytest.fixture(scope="module")
-def npz_root(tmp_path_factory):
-    """Noise, with bright squares in anomalous slices; every patient has both classes."""
-    root = tmp_path_factory.mktemp("npz")
-    rng = np.random.default_rng(0)
-    for name in ("train", "val", "test_squares"):
-        count = PATIENTS * SLICES
-        images = rng.uniform(0.3, 0.5, size=(count, 16, 16)).astype("float32")
-        labels = np.zeros(count, int)
-        if name == "test_squares":
-            labels[::2] = 1
-            images[::2, 4:9, 4:9] = 1.0
-        groups = [f"{name}-{row // SLICES}" for row in range(count)]
-        positions = np.tile(np.arange(SLICES), PATIENTS)
-        arrays = {"image": images, "group": groups, "position": positions}
-        mask = np.zeros(images.shape, np.uint8)
-        mask[labels == 1, 4:9, 4:9] = 1
-        extra = {} if name != "test_squares" else {"label": labels, "mask": mask}
-        np.savez(root / f"{name}.npz", **arrays, **extra)
-    return root
-
-
-def make_config(npz_root, seeds=(0, 1)):
-    """A study of two experiments that compile quickly."""
-    one = config_lib.get_config("lowvae:smoke").unlock()
-    one.data.name, one.data.root, one.data.image_size = "npz", str(npz_root), 16
-    one.data.batch_size, one.cpu_devices = 8, 8  # the session's CPU devices
-    one.model.widths, one.model.depths = (4, 4), (0, 0)
-    one.evaluate.num_examples = 1
-    two = config_lib.from_json(config_lib.to_json(one)).unlock()
-    two.model.latent_channels = (4,)
-    config = config_lib.study({"small": one, "large": two}, seeds=seeds)
-    config.num_epochs, config.bootstrap_resamples, config.num_slices = 3.0, 100, 2
-    return config
-
-
-@pytest.fixture(scope="module")
-def finished(npz_root, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("study")
-    config = make_config(npz_root)
-    config.seeds_per_program = 2
-    config.heat_map.rows, config.heat_map.row_values = ("small", "large"), (0.0, 1.0)
-    config.heat_map.row_name, config.heat_map.column_name = "alpha", "beta"
-    config.heat_map.parts = ("nll", "kl_low")
-    assert run_study(config, folder)
-    return folder
-
-
-def read_table(folder):
-    with (folder / "table.csv").open() as file:
-        return {(row["experiment"], row["metric"]): row for row in csv.DictReader(file)}
-
 
 # --- Planning.
 
@@ -149,66 +92,6 @@ def test_a_study_writes_runs_tables_and_a_contact_sheet(finished):
     heading, *rows = (finished / "heat_map_test_squares.csv").read_text().splitlines()
     assert heading == "alpha \\ beta,0,0.1,0.2,0.3,0.4,0.5,0.6,0.7,0.8,0.9,1"
     assert [row.split(",")[0] for row in rows] == ["0", "1"]
-
-
-def test_the_audit_says_what_each_run_s_own_evaluation_says(finished):
-    with (finished / "audit.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    table = {(row["system"], row["threshold"], row["figure"]): float(row["mean"]) for row in rows}
-    over_folds = {
-        (row["system"], row["figure"]): float(row["deviation_over_folds"])
-        for row in rows
-        if row["threshold"] == "five_fold"
-    }
-    for name in ("small", "large"):
-        found = [
-            json.loads(
-                (finished / f"runs/{name}/seed_{seed}/eval/test_squares/metrics.json").read_text()
-            )["decisions"]
-            for seed in (0, 1)
-        ]
-        for figure in ("f1", "accuracy", "sensitivity", "specificity"):
-            best = [one["best_on_test"][figure]["value"] for one in found]
-            own = [one["normal_images_only"]["image"][figure]["value"] for one in found]
-            folds = [one["five_fold"]["mean"][figure] for one in found]
-            for threshold, values in (
-                ("best_on_test", best), ("normal_images_only", own), ("five_fold", folds),
-            ):  # fmt: skip
-                assert table[name, threshold, figure] == pytest.approx(np.mean(values))
-            deviations = [one["five_fold"]["deviation"][figure] for one in found]
-            assert over_folds[name, figure] == pytest.approx(np.mean(deviations))
-    # Half of the slices are anomalous: 2 x 12 / (12 + 24).
-    assert table["", "all_positive", "f1"] == pytest.approx(2 / 3)
-    path = finished / "runs/small/seed_0/eval/test_squares/metrics.json"
-    metrics = json.loads(path.read_text())
-    f1 = metrics["decisions"]["pixel_statistics"]["f1"]["value"]
-    assert table[PIXEL_STATISTICS, "best_on_test", "f1"] == pytest.approx(f1)
-    auroc = metrics["trivial"][PIXEL_STATISTICS]["auroc"]["value"]
-    assert table[PIXEL_STATISTICS, "", "auroc"] == pytest.approx(auroc)
-    text = (finished / "table.md").read_text()
-    assert "**Audit.**" in text and f"| {TITLES[PIXEL_STATISTICS]} |" in text
-    # The smallest rate that 6 patients support is 1 / 7.
-    assert "at most 14.3 % false positives by image, from 6 normal patients" in text
-    assert "ensemble of all runs, by mean rank" in text
-
-
-def test_the_audit_of_another_checkpoint_s_calibration_is_refused(finished, npz_root):
-    config = make_config(npz_root)
-    planned, data_set = plan(config, Workdir(finished)), DataSet(config.data)
-    references = ReferenceScores(data_set)
-    scored = read_scores(planned, data_set, references, "test_squares")
-    path = finished / "runs/small/seed_0/calibration.json"
-    kept = path.read_text()
-    try:
-        for change, words in (
-            ({"checkpoint_step": 1}, "its calibration was made with checkpoint 1, not"),
-            ({"source": "site.npz", "is_own": False}, "calibrated on 'site.npz', but an audit"),
-        ):
-            path.write_text(json.dumps(json.loads(kept) | change))
-            with pytest.raises(UserError, match=words):
-                make_audit(planned, scored, data_set, references, "test_squares")
-    finally:
-        path.write_text(kept)
 
 
 def test_the_table_is_made_of_the_runs_own_files(finished):
