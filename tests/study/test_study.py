@@ -27,7 +27,6 @@ from jaxad.study import results, runner
 from jaxad.study.plan import plan
 from jaxad.study.results import make_table, read_scores
 from jaxad.study.runner import run_study
-from jaxad.study.tables import markdown
 
 # --- Planning.
 
@@ -291,8 +290,3 @@ def test_one_run_has_no_deviation(finished, npz_root):
     assert [name for name in differs if not differs[name]] == [LINEAR_BASELINE]
     (best,) = [row.experiment for row in table.rows if row.from_best is None]
     assert best == table.best_reference
-    named = dataclasses.replace(table, reference_encoder="efficientnet_lite0, stride 32")
-    sentence = "no training (those of features use efficientnet_lite0, stride 32); the last column"
-    for tables, is_named in ([table], False), ([named], True):
-        text = markdown(config, tables, [], {"test_squares": []})
-        assert (sentence in text) == is_named

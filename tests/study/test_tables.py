@@ -10,6 +10,7 @@ from jaxad.study.audit import Audit, AuditRow
 from jaxad.study.results import Row, Spread, Table
 
 NAN = float("nan")
+_ROW = Row("ae", {"auroc": Spread(0.7, NAN, 1)}, {}, None, None, NAN)
 
 
 def text_of(tables_and_audits, published=None):
@@ -46,6 +47,7 @@ def test_a_metric_that_a_system_lacks_is_a_dash():
             row("differnet", auroc=0.6, pixel_auroc=0.5),
         ),
         best_reference="",
+        reference_encoder="",
         ensembles=(),
     )
     text, _ = text_of(([table], []))
@@ -65,7 +67,7 @@ def test_figures_over_five_folds_stand_beside_the_published_ones():
     )
     audit = Audit("test", rate=0.05, patients=9, all_positive_f1=0.5, rows=(row,))
     published = {"aeflow": {"auroc": (0.92,), "five_fold_f1": (0.8662, 0.0235)}}
-    table = Table("test", {}, (), (), "", ())
+    table = Table("test", {}, (), (), "", "", ())
     text, rows = text_of(([table], [audit]), published)
     ours = "0.500 ± 0.010 | 0.600 ± 0.010 | 0.700 ± 0.010 | 0.800 ± 0.010 | 0.900 ± 0.010"
     assert f"| AE-FLOW | {ours} |" in text
@@ -76,3 +78,13 @@ def test_figures_over_five_folds_stand_beside_the_published_ones():
     assert f1["deviation_over_folds"] == "0.01"
     assert (f1["published_mean"], f1["published_standard_deviation"]) == ("0.8662", "0.0235")
     assert by_figure["", "auroc"]["published_mean"] == "0.92"
+
+
+def test_the_encoder_of_the_references_is_named():
+    for encoder, words in (
+        ("efficientnet_lite0, stride 32",
+         "no training (those of features use efficientnet_lite0, stride 32); the last column"),
+        ("", "no training; the last column"),
+    ):  # fmt: skip
+        text, _ = text_of(([Table("test", {}, (AUROC,), (_ROW,), "", encoder, ())], []))
+        assert words in text
