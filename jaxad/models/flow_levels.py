@@ -152,9 +152,8 @@ def top_tenth(transformed: Transformed) -> PerExample:
     sums, channels = [], 0
     for z_prime, log_det in transformed:
         nll = -(standard_normal_log_density(z_prime) + log_det)
-        nll = nll.reshape(len(nll), -1)
-        largest, _ = jax.lax.top_k(nll, math.ceil(_TOP * nll.shape[1]))
-        sums.append(jnp.mean(largest, axis=1))
+        nll = jnp.sort(nll.reshape(nll.shape[0], -1), axis=1)
+        sums.append(jnp.mean(nll[:, -math.ceil(_TOP * nll.shape[1]) :], axis=1))
         channels += z_prime.shape[-1]
     return jnp.sum(jnp.stack(sums), axis=0) / channels
 
