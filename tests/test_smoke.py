@@ -47,7 +47,8 @@ def check_contract(workdir, system):
     assert json.loads((workdir / "config.json").read_text())["model"]["name"] == system
     for split in SPLITS:
         components = AEFLOW_COMPONENTS if system == "aeflow" else COMPONENTS[system]
-        header = ["id", "group", "position", "label", "score", *components]
+        similarity = [] if "ssim" in components else ["ssim"]
+        header = ["id", "group", "position", "label", "score", *components, *similarity]
         assert list(rows(workdir, split)[0]) == [*header, "score_position_corrected"]
         metrics = json.loads((workdir / "eval" / split / "metrics.json").read_text())
         assert list(metrics)[-1] == "trivial"
@@ -56,6 +57,8 @@ def check_contract(workdir, system):
             "auroc_position_corrected",
             "average_precision",
             "mse",
+            "psnr",
+            "ssim",
             "pixel_auroc",
             "pixel_average_precision",
             "aupro",
