@@ -232,6 +232,66 @@ def test_score_is_the_negative_elbo(trained):
     np.testing.assert_allclose(terms["mse"], (residual**2).mean(axis=(1, 2)), rtol=1e-4)
 
 
+def test_image_score_names_the_terms_of_the_score(trained):
+    """NumPy: Gaussian log densities of the images and KL divergences of the posteriors."""
+    model, variables, images = trained
+    parts = jax.jit(model.modules(train=False).apply)(variables, images, None)
+
+    def nll(reconstruction):
+        logpdf = scipy.stats.norm.logpdf(images, reconstruction, np.sqrt(0.05))
+        return -logpdf.sum(axis=(1, 2, 3))
+
+    def kl(posterior):
+        mean, log_variance = np.asarray(posterior.mean), np.asarray(posterior.log_variance)
+        return 0.5 * (mean**2 + np.exp(log_variance) - log_variance - 1).sum(axis=(1, 2, 3))
+
+    levels = parts.levels
+    kl_high, kl_low = kl(levels.posterior_high), kl(levels.posterior_low)
+    expected = {
+        "elbo": nll(levels.x_high + levels.x_low) + kl_high + kl_low,
+        "reconstruction": nll(levels.x_high + levels.x_low),
+        "high_level": nll(levels.x_high) + kl_high,
+        "low_level": kl_low,
+    }
+    for name, value in expected.items():
+        chosen = dataclasses.replace(model, image_score=name)
+        scores = score(chosen, variables, images)
+        np.testing.assert_allclose(scores.image, value, rtol=1e-4, err_msg=name)
+        weights = chosen.score_weights
+        assert set(weights.values()) == {1.0}
+        np.testing.assert_allclose(
+            scores.image, sum(scores.components[term] for term in weights), rtol=1e-6
+        )
+        # Maps and components stay those of the default.
+        default = score(model, variables, images)
+        np.testing.assert_array_equal(scores.pixel, default.pixel)
+        assert scores.components.keys() == default.components.keys()
+    drawn = score(
+        dataclasses.replace(model, image_score="low_level", score_samples=3), variables, images
+    )
+    np.testing.assert_allclose(drawn.image, drawn.components["kl_low"], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("system", "image_score", "missing"),
+    [
+        ("chvae", "high_level", "nll_high"),
+        ("chvae", "low_level", None),
+        ("highvae", "high_level", "nll_high"),  # elbo is this score
+        ("highvae", "low_level", "kl_low"),
+        ("highvae", "reconstruction", None),
+        ("lowvae", "high_level", "kl_high"),
+        ("lowvae", "low_level", None),
+    ],
+)
+def test_image_scores_of_parts_that_a_system_lacks_are_refused(system, image_score, missing):
+    if missing is None:
+        assert build(system, image_score=image_score).score_weights
+    else:
+        with pytest.raises(UserError, match=f"'{image_score}' needs {missing}, which this"):
+            build(system, image_score=image_score)
+
+
 def test_score_over_draws_is_the_mean_over_them_and_ignores_the_batch(trained):
     """The expectation over the posteriors, estimated by draws."""
     model, variables, images = trained
@@ -242,8 +302,9 @@ def test_score_over_draws_is_the_mean_over_them_and_ignores_the_batch(trained):
         jax.jit(modules.apply)(variables, images, jnp.broadcast_to(key, 6))
         for key in jax.random.split(jax.random.key(0), 3)
     ]
+    elbo = {"nll": 1.0, "kl_high": 1.0, "kl_low": 1.0}
     expected = np.mean(
-        [dc.negative_elbo(dc.loss_terms(part, images, 0.05)) for part in parts], axis=0
+        [dc.weighted_sum(dc.loss_terms(part, images, 0.05), elbo) for part in parts], axis=0
     )
     np.testing.assert_allclose(scores.image, expected, rtol=1e-5)
     error = (images - scores.reconstructions["reconstruction"]) ** 2
@@ -312,6 +373,7 @@ def test_bfloat16_keeps_parameters_likelihoods_and_scores_in_float32(trained):
         ({"widths": (8, 8)}, "widths: .* give 4 numbers"),
         ({"latent_channels": (4, 0)}, "latent_channels: .* each in .1, inf"),
         ({"score_samples": -1}, "score_samples"),
+        ({"image_score": "kl"}, "elbo, reconstruction, high_level, low_level"),
     ],
 )
 def test_refused_settings(changes, words):
