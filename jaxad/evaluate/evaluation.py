@@ -25,6 +25,7 @@ from jaxad.errors import RunError
 from jaxad.evaluate import decisions, examples, metrics, paired
 from jaxad.evaluate.pixel_metrics import estimate_pixels
 from jaxad.evaluate.positions import corrected_column
+from jaxad.evaluate.reconstructions import similarity
 from jaxad.evaluate.references import PIXEL_STATISTICS, TITLES, ReferenceScores
 from jaxad.evaluate.score_table import write_score_table
 from jaxad.runtime import interrupts, processes
@@ -274,14 +275,21 @@ def _bar(split: Split, description: str) -> Any:
 def _score(
     detector: RestoredDetector, split: Split, description: str, reduce: Callable[[Maps], np.ndarray]
 ) -> tuple[dict[str, Scalars], np.ndarray]:
-    """Returns columns `score` and every component, each [N], and reduced anomaly maps [N, ...]."""
+    """Returns the columns of a split, and its reduced anomaly maps [N, ...].
+
+    The columns are `score`, every component, and `reconstructions.SIMILARITY` where the system
+    reconstructs, each [N].
+    """
     columns: list[dict[str, Any]] = []
+    done = 0
     reduced: list[np.ndarray] = []
     with _bar(split, description) as bar:
         for scores in detector.score_batches(split.images):
-            columns.append(score_columns(scores))
+            images = split.images[done : done + len(scores.image)]
+            columns.append({**score_columns(scores), **similarity(scores, images)})
             reduced.append(reduce(np.asarray(scores.pixel)))
-            bar.update(len(scores.image))
+            bar.update(len(images))
+            done += len(images)
     joined = {name: np.concatenate([part[name] for part in columns]) for name in columns[0]}
     return joined, np.concatenate(reduced)
 

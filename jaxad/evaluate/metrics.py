@@ -29,6 +29,8 @@ Labels = Int[np.ndarray, " n"]
 
 #: `Metric.column` of metrics of pixels: anomaly maps, whose labels are the masks.
 PIXELS = "pixels"
+#: Column with the similarity of reconstructions; see `jaxad.evaluate.reconstructions`.
+SIMILARITY = "ssim"
 
 _FIELD = "config.evaluate.metrics"
 #: Keys of `metrics.json` that hold something other than a metric, besides `num_*`.
@@ -117,6 +119,12 @@ def _mean(labels: Labels, values: Scalars) -> float:
     return float(np.mean(values))
 
 
+def _mean_psnr(labels: Labels, squared_errors: Scalars) -> float:
+    """Returns the mean over images of 10 log10(1 / MSE): the range of images is 1."""
+    with np.errstate(divide="ignore"):
+        return _mean(labels, -10 * np.log10(squared_errors))
+
+
 AUROC = Metric(
     "auroc", sklearn.metrics.roc_auc_score, curves.auroc, title="AUROC, raw", heading="AUROC"
 )
@@ -134,7 +142,7 @@ AVERAGE_PRECISION = Metric(
     title="Average precision (AP)",
     heading="AP",
 )
-#: How well a system reconstructs what it should: the normal images.
+#: How well a system reconstructs what it should: the normal images. So do PSNR and SSIM.
 MSE = Metric(
     "mse",
     _mean,
@@ -144,6 +152,23 @@ MSE = Metric(
     title="Mean squared error (MSE)",
     heading="MSE",
     decimals=5,
+)
+PSNR = Metric(
+    "psnr",
+    _mean_psnr,
+    column="mse",
+    normal_only=True,
+    title="Peak signal-to-noise ratio (PSNR), dB",
+    heading="PSNR, dB",
+    decimals=1,
+)
+SSIM = Metric(
+    "ssim",
+    _mean,
+    column=SIMILARITY,
+    normal_only=True,
+    title="Structural similarity (SSIM)",
+    heading="SSIM",
 )
 PIXEL_AUROC = Metric("pixel_auroc", curve=curves.auroc, column=PIXELS, title="Pixel AUROC")
 #: AUPRO (Bergmann et al. 2020, "Uninformed Students"): the area under the mean overlap with each
@@ -163,6 +188,8 @@ METRICS = (
     AUROC_CORRECTED,
     AVERAGE_PRECISION,
     MSE,
+    PSNR,
+    SSIM,
     PIXEL_AUROC,
     Metric("pixel_average_precision", curve=curves.average_precision, column=PIXELS),
     AUPRO,

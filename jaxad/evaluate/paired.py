@@ -52,7 +52,7 @@ class Difference:
         return {name: None if math.isnan(value) else value for name, value in fields.items()}
 
 
-def comparable(metrics: Sequence[Metric], runs: Sequence[ScoredSplit]) -> tuple[Metric, ...]:
+def comparable(metrics: Iterable[Metric], runs: Sequence[ScoredSplit]) -> tuple[Metric, ...]:
     """Returns the metrics that are defined for every run, errors first."""
     return errors_first(
         metric

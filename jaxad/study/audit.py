@@ -1,8 +1,10 @@
 """The audit of a study: the figures that papers report, and those that can be reached in use.
 
 Per system: figures at the threshold that is best on the test split (as papers report), at one
-chosen on a validation fold, and at one from normal images alone. For comparison, the same for
-scores without a network, and the F1 of flagging everything.
+chosen on a validation fold, and at two from normal images alone: at a given rate of false
+positives, and at the rate that the best threshold has, so that their difference is what choosing by
+labels is worth. For comparison, the same for scores without a network, and the F1 of flagging
+everything.
 """
 
 import dataclasses
@@ -25,7 +27,9 @@ from jaxad.study.results import Scored, Spread, reference_config, spread_of
 from jaxad.types import group_numbers
 
 #: The sources of a threshold, in the order of the table.
-BEST, FOLDS, NORMALS = THRESHOLDS = ("best_on_test", "five_fold", "normal_images_only")
+BEST, FOLDS, NORMALS, SAME_RATE = THRESHOLDS = (
+    "best_on_test", "five_fold", "normal_images_only", "normal_images_same_rate",
+)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,11 +39,14 @@ class AuditRow:
     Attributes:
         figures: one of `THRESHOLDS` -> one of `FIGURES` -> its spread over runs, where each run
             with five folds counts with their mean. Undefined thresholds are missing.
+        folds: `auroc` and `FIGURES` -> mean and standard deviation over five folds, each the mean
+            over runs; {} where the folds are undefined.
     """
 
     name: str
     auroc: Spread
     figures: Mapping[str, Mapping[str, Spread]]
+    folds: Mapping[str, Spread]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,7 +115,11 @@ def _calibration(run: PlannedRun) -> Calibration:
 def _row(
     name: str, runs: Sequence[ScoredSplit], calibrations: Sequence[Calibration], rate: float
 ) -> AuditRow:
-    figures = [_figures(*pair, rate) for pair in zip(runs, calibrations, strict=True)]
+    folds = [thresholds.five_fold(run.labels, run.columns["score"], run.groups) for run in runs]
+    figures = [
+        _figures(run, calibration, rate) | ({FOLDS: of_folds["mean"]} if of_folds else {})
+        for run, calibration, of_folds in zip(runs, calibrations, folds, strict=True)
+    ]
     return AuditRow(
         name=name,
         auroc=spread_of([value(AUROC, run) for run in runs]),
@@ -117,18 +128,32 @@ def _row(
             for key in THRESHOLDS
             if all(key in of_run for of_run in figures)
         },
+        folds=_fold_spreads([of_folds for of_folds in folds if of_folds]),
     )
 
 
 def _figures(
     run: ScoredSplit, calibration: Calibration, rate: float
 ) -> dict[str, dict[str, float]]:
-    """The figures of one run by source of the threshold."""
+    """The figures of one run by source of the threshold, without those of five folds."""
     labels, scores = run.labels, run.columns["score"]
-    threshold = calibration.image_threshold(rate)
-    figures = {
-        BEST: dataclasses.asdict(thresholds.best_f1(labels, scores)),
-        NORMALS: dataclasses.asdict(thresholds.at_threshold(labels, scores, threshold)),
+    best = thresholds.best_f1(labels, scores)
+    smallest = calibration.smallest_rate
+    same_rate = min(max(1 - best.specificity, smallest), 1 - smallest)
+    of_normals = {
+        key: thresholds.at_threshold(labels, scores, calibration.image_threshold(value))
+        for key, value in ((NORMALS, rate), (SAME_RATE, same_rate))
     }
-    folds = thresholds.five_fold(labels, scores, run.groups)
-    return figures if folds is None else {**figures, FOLDS: folds["mean"]}
+    return {key: dataclasses.asdict(found) for key, found in ({BEST: best} | of_normals).items()}
+
+
+def _fold_spreads(folds: Sequence[Mapping[str, Mapping[str, float]]]) -> dict[str, Spread]:
+    """The mean over runs of each figure's mean and deviation over folds."""
+    return {
+        name: Spread(
+            *(float(np.mean([run[key][name] for run in folds])) for key in ("mean", "deviation")),
+            runs=len(folds),
+        )
+        for name in (AUROC.name, *FIGURES)
+        if folds
+    }

@@ -59,7 +59,7 @@ def write_results(
             _write(folder, f"figures/{name}.png", to_png(figure))
         pictures[split] = [(text, f"figures/{name}.png") for name, text, _ in drawn]
     _write(folder, "table.csv", csv_text(tables.table_rows(config, results)))
-    _write(folder, "audit.csv", csv_text(tables.audit_rows(audits)))
+    _write(folder, "audit.csv", csv_text(tables.audit_rows(config, audits)))
     text = tables.markdown(config, results, audits, pictures)
     _write(folder, "table.md", text)
     if print_table:

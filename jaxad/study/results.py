@@ -2,7 +2,9 @@
 
 import csv
 import dataclasses
+import json
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -10,8 +12,16 @@ from ml_collections import ConfigDict
 from jaxad.calibration.calibration_set import OWN_SPLIT
 from jaxad.data.sources import DataSet
 from jaxad.errors import UserError
-from jaxad.evaluate.metrics import AUROC, Metric, load_metrics, union
-from jaxad.evaluate.paired import Difference, ScoredSplit, comparable, difference, ensemble, value
+from jaxad.evaluate.metrics import AUROC, PIXELS, Metric, load_metrics, union
+from jaxad.evaluate.paired import (
+    Difference,
+    ScoredSplit,
+    comparable,
+    difference,
+    ensemble,
+    errors_first,
+    value,
+)
 from jaxad.evaluate.positions import corrected_column
 from jaxad.evaluate.references import FITTED, LINEAR_BASELINE, ReferenceScores
 from jaxad.evaluate.references.features import encoder_source
@@ -60,8 +70,9 @@ class Table:
     """All experiments on one test split, best first.
 
     Attributes:
-        references: metric -> the experiment that the others are compared with.
-        metrics: the metrics that every experiment has.
+        references: metric -> the experiment that the others are compared with. Metrics of pixels
+            have none, because the runs keep no anomaly maps.
+        metrics: the metrics that at least one experiment has.
         rows: the experiments, then the reference scores.
         best_reference: the reference score with the highest AUROC; "" where AUROC is undefined.
         ensembles: for experiments with several runs, the ensemble of these runs; differences are
@@ -117,8 +128,10 @@ def best_reference(scored: Scored) -> str:
 def make_table(config: ConfigDict, runs: Runs, scored: Scored, split: str) -> Table:
     """The table of one test split, from the finished runs of a study and their `read_scores`."""
     metrics = union(load_metrics(run.config) for seeds in runs.values() for run in seeds)
-    measured = comparable(metrics, [run for key in runs for run in scored[key]])
-    spreads = {key: _spreads(measured, scores) for key, scores in scored.items()}
+    of_images = [metric for metric in metrics if metric.column != PIXELS]
+    spreads = {key: _spreads(of_images, scores) for key, scores in scored.items()}
+    measured = _in_any(of_images, [spreads[key] for key in runs])
+    of_pixels = {key: _pixel_spreads(metrics, seeds, split) for key, seeds in runs.items()}
     # Where the reference has no such metric, or all its runs failed, the best one replaces it.
     of_reference = spreads.get(config.reference, {})
     references = {
@@ -140,7 +153,8 @@ def make_table(config: ConfigDict, runs: Runs, scored: Scored, split: str) -> Ta
             from_best = difference(AUROC, scored[key], scored[best], resamples)
         seconds = [training_seconds(run) for run in runs.get(key, ())] or [float("nan")]
         size = system_sizes.get(key)
-        return Row(key, spreads[key], differences, from_best, size, float(np.mean(seconds)))
+        found = {**spreads[key], **of_pixels.get(key, {})}
+        return Row(key, found, differences, from_best, size, float(np.mean(seconds)))
 
     def ensemble_row(key: str) -> Row:
         together = ensemble(scored[key])
@@ -159,7 +173,7 @@ def make_table(config: ConfigDict, runs: Runs, scored: Scored, split: str) -> Ta
     return Table(
         split=split,
         references=references,
-        metrics=measured,
+        metrics=(*measured, *_in_any(metrics, list(of_pixels.values()))),
         rows=tuple(row(key) for key in [*ranked, *(name for name in FITTED if name in scored)]),
         best_reference=best,
         ensembles=tuple(
@@ -176,10 +190,34 @@ def _spreads(metrics: Sequence[Metric], runs: Sequence[ScoredSplit]) -> dict[str
     return {metric.name: spread_of([value(metric, run) for run in runs]) for metric in defined}
 
 
+def _in_any(
+    metrics: Sequence[Metric], experiments: Sequence[Mapping[str, Spread]]
+) -> tuple[Metric, ...]:
+    """The metrics that at least one experiment has, errors first."""
+    return errors_first(m for m in metrics if any(m.name in spreads for spreads in experiments))
+
+
+def _pixel_spreads(
+    metrics: Sequence[Metric], seeds: Sequence[PlannedRun], split: str
+) -> dict[str, Spread]:
+    """The spread over runs of each metric of pixels that all of them have.
+
+    Raises:
+        UserError: the metrics of a run cannot be read.
+    """
+    found = [_read_metrics(run, split) for run in seeds]
+    spreads = {}
+    for metric in metrics:
+        values = [run.get(metric.name, {}).get("value") for run in found]
+        if metric.column == PIXELS and None not in values:
+            spreads[metric.name] = spread_of(values)
+    return spreads
+
+
 def _best(metric: Metric, spreads: Mapping[str, Mapping[str, Spread]]) -> str:
     """The experiment with the best mean of a metric."""
     sign = -1 if metric.higher_is_better else 1
-    candidates = [name for name in spreads if name not in FITTED]
+    candidates = [name for name in spreads if name not in FITTED and metric.name in spreads[name]]
     return min(candidates, key=lambda name: sign * spreads[name][metric.name].mean)
 
 
@@ -192,7 +230,7 @@ def spread_of(values: Sequence[float]) -> Spread:
 def _read(run: PlannedRun, name: str, split: Split) -> ScoredSplit:
     """The scores that a run wrote for a test split."""
     path = run.workdir.evaluation(name) / "scores.csv"
-    remedy = f"to evaluate the run again, remove '{run.workdir.report}' and start the study again."
+    remedy = _remedy(run)
     try:
         table = read_score_table(path)
     except (OSError, ValueError, KeyError, csv.Error) as error:
@@ -201,6 +239,19 @@ def _read(run: PlannedRun, name: str, split: Split) -> ScoredSplit:
     if images != list(zip(split.ids, split.groups, split.labels.tolist(), strict=True)):
         raise UserError(f"'{path}' was made from other images than those of '{name}' now; {remedy}")
     return table.scored()
+
+
+def _read_metrics(run: PlannedRun, split: str) -> Mapping[str, Any]:
+    """The metrics.json that a run wrote for a test split."""
+    path = run.workdir.evaluation(split) / "metrics.json"
+    try:
+        return dict(json.loads(path.read_text("utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(f"'{path}' cannot be read ({error!r}); {_remedy(run)}") from error
+
+
+def _remedy(run: PlannedRun) -> str:
+    return f"to evaluate the run again, remove '{run.workdir.report}' and start the study again."
 
 
 def training_seconds(run: PlannedRun) -> float:

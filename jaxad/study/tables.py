@@ -14,8 +14,11 @@ from jaxad.evaluate.metrics import AUROC, Metric
 from jaxad.evaluate.paired import Difference
 from jaxad.evaluate.references import TITLES
 from jaxad.report.texts import difference, number, p_value
-from jaxad.study.audit import BEST, FOLDS, NORMALS, Audit
+from jaxad.study.audit import BEST, FOLDS, NORMALS, SAME_RATE, Audit
 from jaxad.study.results import Spread, Table
+
+#: Experiment -> metric -> (mean, standard deviation) or (mean,) of the paper.
+Published = Mapping[str, Mapping[str, Sequence[float]]]
 
 
 def title(experiment: str) -> str:
@@ -38,7 +41,7 @@ def _markdown_table(rows: Iterable[Sequence[str]]) -> list[str]:
     return [lines[0], re.sub("[^|]+", " --- ", lines[0]), *lines[1:]]
 
 
-def _values(table: Table, published: Mapping[str, Mapping[str, Sequence[float]]]) -> list[str]:
+def _values(table: Table, published: Published) -> list[str]:
     """The table of means and standard deviations beside the published ones."""
     also = [m for m in table.metrics if any(m.name in row for row in published.values())]
     heading = ["system", "runs", "trained parameters", "latents", "training, s"]
@@ -83,12 +86,13 @@ def _difference(metric: Metric, found: Difference | None) -> list[str]:
 def _differences(table: Table) -> list[str]:
     """The table of paired differences from the reference of each metric; [] if there are none."""
     rows = [["system"]]
-    for metric in table.metrics:
+    compared = [metric for metric in table.metrics if metric.name in table.references]
+    for metric in compared:
         rows[0] += [f"{metric.heading}, minus {title(table.references[metric.name])}", "p"]
     for row in table.rows:
         if row.differences:
             cells = [title(row.experiment)]
-            for metric in table.metrics:
+            for metric in compared:
                 cells += _difference(metric, row.differences.get(metric.name))
             rows.append(cells)
     return _markdown_table(rows) if len(rows) > 1 else []
@@ -115,15 +119,39 @@ _AUDITED = (
     ("ACC", BEST, "accuracy"),
     ("SEN", BEST, "sensitivity"),
     ("SPE", BEST, "specificity"),
-    ("F1, five folds", FOLDS, "f1"),
+    ("F1, same rate", SAME_RATE, "f1"),
     ("F1, normals only", NORMALS, "f1"),
     ("SEN, normals only", NORMALS, "sensitivity"),
     ("SPE, normals only", NORMALS, "specificity"),
 )
 
 
-def _audit(audit: Audit) -> list[str]:
-    """The audit of one split: an explanation and one table."""
+#: Figures over five folds: heading, name.
+_FOLDED = (
+    ("AUROC", "auroc"),
+    ("F1", "f1"),
+    ("ACC", "accuracy"),
+    ("SEN", "sensitivity"),
+    ("SPE", "specificity"),
+)
+
+
+def _folds(audit: Audit, published: Published) -> list[str]:
+    """The figures over five folds beside the published ones; [] if there are none."""
+    rows = [["system, five folds", *(heading for heading, _ in _FOLDED)]]
+    for row in audit.rows:
+        if row.folds:
+            rows.append([title(row.name), *(_spread(row.folds[name]) for _, name in _FOLDED)])
+        theirs = published.get(row.name, {})
+        pairs = [theirs.get(f"{FOLDS}_{name}") for _, name in _FOLDED]
+        if any(pairs):
+            cells = [_published(pair, 4) for pair in pairs]
+            rows.append([f"{title(row.name)}, published", *cells])
+    return ["", *_markdown_table(rows)] if len(rows) > 1 else []
+
+
+def _audit(audit: Audit, published: Published) -> list[str]:
+    """The audit of one split: an explanation and its tables."""
     rows = [["system", "AUROC", *(heading for heading, _, _ in _AUDITED)]]
     for row in audit.rows:
         cells = [title(row.name), _spread(row.auroc)]
@@ -132,15 +160,19 @@ def _audit(audit: Audit) -> list[str]:
         rows.append(cells)
     return [
         "**Audit.** F1, accuracy (ACC), sensitivity (SEN) and specificity (SPE) at the threshold "
-        "with the best F1 on this test split, as papers report them. *Five folds*: at the best "
-        "threshold of one fifth of the patients, on the others; the mean of five. *Normals only*: "
+        "with the best F1 on this test split, as papers report them. *Same rate*: at the threshold "
+        "from normal images alone for the rate of false positives that this one has, 1 - SPE. "
+        "*Normals only*: "
         f"at the threshold that guarantees at most {100 * audit.rate:.3g} % false positives by "
         f"image, from {audit.patients} normal patients; the only one of these that needs no "
         "labelled anomalies. Flagging everything has an F1 of "
         f"{audit.all_positive_f1:.3f}. Specificity counts all normal slices, including those of "
-        "patients with anomalies elsewhere, whom the guarantee does not cover.",
+        "patients with anomalies elsewhere, whom the guarantee does not cover. *Five folds*: at "
+        "the best threshold of one fifth of the patients, on the others; mean ± standard deviation "
+        "over the folds, each the mean over runs.",
         "",
         *_markdown_table(rows),
+        *_folds(audit, published),
     ]
 
 
@@ -168,7 +200,8 @@ def markdown(
         f"`{data.name}`, {data.image_size} px, data seed {data.seed}; "
         f"{config.num_epochs:g} epochs{also}.",
         "",
-        "Values are means ± standard deviations over seeds. MSE is that of normal slices. "
+        "Values are means ± standard deviations over seeds. MSE, PSNR and SSIM are those of "
+        "normal images and their reconstructions. "
         "*Corrected* AUROC is that of the score minus the mean of validation slices at the same "
         "slice position. Below the systems are reference scores, which need no training; the last "
         "column compares with the best of them by its AUROC here. Differences are paired: 95 % "
@@ -188,7 +221,7 @@ def markdown(
             _values(table, published),
             _differences(table),
             _ensembles(table),
-            [] if audit is None else _audit(audit),
+            [] if audit is None else _audit(audit, published),
         ):
             lines += ["", *section] if section else []
         for description, path in pictures[table.split]:
@@ -215,7 +248,7 @@ def table_rows(config: ConfigDict, tables: Sequence[Table]) -> Iterator[list[obj
             size = ["", ""] if row.size is None else [row.size.parameters, row.size.latents]
             for metric in (metric for metric in table.metrics if metric.name in row.metrics):
                 spread = dataclasses.astuple(row.metrics[metric.name])
-                theirs = [*published.get(row.experiment, {}).get(metric.name, ()), "", ""][:2]
+                theirs = _pair(published.get(row.experiment, {}).get(metric.name))
                 found = row.differences.get(metric.name)
                 compared: list[object] = [""] * 5
                 if found is not None:
@@ -229,14 +262,28 @@ def table_rows(config: ConfigDict, tables: Sequence[Table]) -> Iterator[list[obj
                 ]  # fmt: skip
 
 
-def audit_rows(audits: Sequence[Audit]) -> Iterator[list[object]]:
-    """The rows of `audit.csv`: a heading, then one per test split, system, threshold and figure."""
-    yield ["split", "system", "threshold", "figure", "mean", "standard_deviation", "runs"]
+def audit_rows(config: ConfigDict, audits: Sequence[Audit]) -> Iterator[list[object]]:
+    """The rows of `audit.csv`: a heading, then one per test split, system, threshold and figure.
+
+    `standard_deviation` is over runs, `deviation_over_folds` over five folds.
+    """
+    published = config.published.to_dict()
+    yield ["split", "system", "threshold", "figure", "mean", "standard_deviation", "runs",
+           "deviation_over_folds", "published_mean", "published_standard_deviation"]  # fmt: skip
     for audit in audits:
         for row in audit.rows:
-            yield [audit.split, row.name, "", "auroc", *dataclasses.astuple(row.auroc)]
+            theirs = published.get(row.name, {})
+            yield [audit.split, row.name, "", "auroc", *dataclasses.astuple(row.auroc), "",
+                   *_pair(theirs.get("auroc"))]  # fmt: skip
             for threshold, figures in row.figures.items():
                 for figure, spread in figures.items():
                     cells = dataclasses.astuple(spread)
-                    yield [audit.split, row.name, threshold, figure, *cells]
-        yield [audit.split, "", "all_positive", "f1", audit.all_positive_f1, "", ""]
+                    folds = row.folds[figure].deviation if threshold == FOLDS else ""
+                    pair = _pair(theirs.get(f"{threshold}_{figure}"))
+                    yield [audit.split, row.name, threshold, figure, *cells, folds, *pair]
+        yield [audit.split, "", "all_positive", "f1", audit.all_positive_f1, *[""] * 5]
+
+
+def _pair(published: Sequence[float] | None) -> list[object]:
+    """The cells of a published mean and its deviation; empty where they are not known."""
+    return [*(published or ()), "", ""][:2]

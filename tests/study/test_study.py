@@ -154,6 +154,11 @@ def test_the_audit_says_what_each_run_s_own_evaluation_says(finished):
     with (finished / "audit.csv").open() as file:
         rows = list(csv.DictReader(file))
     table = {(row["system"], row["threshold"], row["figure"]): float(row["mean"]) for row in rows}
+    over_folds = {
+        (row["system"], row["figure"]): float(row["deviation_over_folds"])
+        for row in rows
+        if row["threshold"] == "five_fold"
+    }
     for name in ("small", "large"):
         found = [
             json.loads(
@@ -169,6 +174,8 @@ def test_the_audit_says_what_each_run_s_own_evaluation_says(finished):
                 ("best_on_test", best), ("normal_images_only", own), ("five_fold", folds),
             ):  # fmt: skip
                 assert table[name, threshold, figure] == pytest.approx(np.mean(values))
+            deviations = [one["five_fold"]["deviation"][figure] for one in found]
+            assert over_folds[name, figure] == pytest.approx(np.mean(deviations))
     # Half of the slices are anomalous: 2 x 12 / (12 + 24).
     assert table["", "all_positive", "f1"] == pytest.approx(2 / 3)
     path = finished / "runs/small/seed_0/eval/test_squares/metrics.json"
@@ -212,7 +219,10 @@ def test_the_table_is_made_of_the_runs_own_files(finished):
             )
             for seed in (0, 1)
         ]
-        for metric in ("mse", "auroc", "auroc_position_corrected", "average_precision"):
+        for metric in (
+            "mse", "psnr", "ssim", "auroc", "auroc_position_corrected", "average_precision",
+            "pixel_auroc", "aupro", "best_dice",
+        ):  # fmt: skip
             row = table[name, metric]
             ours = [value[metric]["value"] for value in values]
             assert float(row["mean"]) == pytest.approx(np.mean(ours), rel=1e-5)
