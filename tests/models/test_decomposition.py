@@ -1,4 +1,4 @@
-"""Equations of the decomposition: loss terms against NumPy and SciPy, and the paper's PCA argument."""
+"""Equations of the decomposition: loss terms against NumPy, and the paper's PCA argument."""
 
 import jax
 import jax.numpy as jnp
