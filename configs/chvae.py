@@ -23,6 +23,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.model.variance = 0.0056  # c, in squared units of the [0, 1] image
     config.model.weights = (1.0, 1.0, 1.0)  # lambda 2, 4 and 5: nll, kl_high, kl_low
     config.model.condition_z2 = True  # z2's posterior sees z1
+    config.model.image_score = "elbo"  # the paper's; or "reconstruction", "low_level"
     config.model.score_samples = 4  # z1 collapses; at its mean the decoder is biased
     config.model.norm = "none"
     if variant == "smoke":

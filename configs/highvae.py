@@ -22,6 +22,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.model.latent_channels = (32,)  # z at H/16
     config.model.variance = 0.0056  # c, in squared units of the [0, 1] image
     config.model.weights = (1.0, 1.0)  # lambda 2 and 4: nll, kl_high
+    config.model.image_score = "elbo"  # the paper's; or "reconstruction"
     config.model.score_samples = 0  # latents at their means
     config.model.norm = "none"
     if variant == "paper":

@@ -22,6 +22,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.model.variance = 0.0056  # c, in squared units of the [0, 1] image
     config.model.weights = (1.0, 1.0, 1.0, 1.0, 1.0)  # lambda 1 to 5
     config.model.condition_z2 = True  # z2's posterior sees z1: f2(x, z1) in Eq. 8
+    config.model.image_score = "elbo"  # the paper's; or "reconstruction", "high_level", "low_level"
     config.model.score_samples = 0  # latents at their means
     config.model.norm = "none"
     if variant == "paper":

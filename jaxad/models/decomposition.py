@@ -66,8 +66,13 @@ class Parts:
 #: The terms of Eq. 9 in its order: lambda_1 ... lambda_5 weigh them.
 TERMS = ("nll_high", "nll", "nll_zero", "kl_high", "kl_low")
 
-#: Terms whose sum is the negative ELBO.
-ELBO_TERMS = ("nll", "kl_high", "kl_low")
+#: Image score -> the terms of Eq. 9 that it is the sum of.
+IMAGE_SCORES = {
+    "elbo": ("nll", "kl_high", "kl_low"),  # the negative ELBO, the paper's anomaly score
+    "reconstruction": ("nll",),
+    "high_level": ("nll_high", "kl_high"),  # the negative ELBO of the high level alone
+    "low_level": ("kl_low",),  # the information that the low level adds
+}
 
 
 @runtime_checkable
@@ -186,10 +191,5 @@ def loss_terms(parts: Decomposition, x: Pixels, variance: float) -> dict[str, Pe
 
 
 def weighted_sum(terms: Mapping[str, PerExample], weights: Mapping[str, float]) -> PerExample:
-    """Returns Eq. 9: the sum of lambda_i times term i; [B]."""
-    return sum((weights[name] * term for name, term in terms.items()), start=jnp.zeros(()))
-
-
-def negative_elbo(terms: Mapping[str, PerExample]) -> PerExample:
-    """Returns the approximate negative ELBO, the paper's anomaly score; [B]."""
-    return sum((terms[name] for name in ELBO_TERMS if name in terms), start=jnp.zeros(()))
+    """Returns the sum of the terms in `weights`, weighted; [B]. With all lambda_i, it is Eq. 9."""
+    return sum((weight * terms[name] for name, weight in weights.items()), start=jnp.zeros(()))

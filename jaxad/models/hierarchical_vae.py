@@ -16,13 +16,12 @@ from jaxtyping import Array, Float, Key
 
 from jaxad.errors import UserError
 from jaxad.models.decomposition import (
-    ELBO_TERMS,
+    IMAGE_SCORES,
     Decomposition,
     Latent,
     Parts,
     decompose,
     loss_terms,
-    negative_elbo,
     split_levels,
     through_high_level,
     weighted_sum,
@@ -135,6 +134,9 @@ class HierarchicalVAE(SystemFields):
         variance: the constant variance c of the likelihoods, in squared units of the image.
         weights: lambda of each of `parts.terms`, in the order of Eq. 9.
         condition_z2: whether z2's posterior sees z1 (Eq. 8: f2(x, z1)) or the image alone.
+        image_score: terms whose sum is the image score: `elbo` (nll + kl_high + kl_low, those that
+            the system has; the paper's), `reconstruction` (nll), `high_level` (nll_high + kl_high)
+            or `low_level` (kl_low).
         score_samples: draws of the latents that a score averages over; 0 takes the latents at
             their posterior means.
         norm: kind of normalisation.
@@ -149,13 +151,15 @@ class HierarchicalVAE(SystemFields):
     variance: Annotated[float, Interval("(0, inf)")]
     weights: tuple[float, ...]
     condition_z2: bool = True
+    image_score: Annotated[str, OneOf(tuple(IMAGE_SCORES))] = "elbo"
     score_samples: Annotated[int, Interval("[0, inf)")] = 0
     norm: Annotated[str, OneOf(blocks.NORMS)] = "none"
 
     @property
     def score_weights(self) -> Mapping[str, float]:
-        """The terms of the negative ELBO that the system has, each with weight 1."""
-        return {name: 1.0 for name in ELBO_TERMS if name in self.parts.terms}
+        """The terms of `image_score` that the system has, each with weight 1."""
+        names = IMAGE_SCORES[self.image_score]
+        return {name: 1.0 for name in names if name in self.parts.terms}
 
     @property
     def _halvings(self) -> list[int]:
@@ -186,6 +190,12 @@ class HierarchicalVAE(SystemFields):
                 raise UserError(
                     f"config.model.{name}: {getattr(self, name)}; give {length} numbers."
                 )
+        missing = set(IMAGE_SCORES[self.image_score]) - set(self.parts.terms)
+        if missing and self.image_score != "elbo":
+            raise UserError(
+                f"config.model.image_score: '{self.image_score}' needs {min(missing)}, which this "
+                "system lacks; use 'elbo' or 'reconstruction'."
+            )
 
     def modules(self, *, train: bool) -> Modules:
         """Returns the networks in training or evaluation mode."""
@@ -217,12 +227,13 @@ class HierarchicalVAE(SystemFields):
         return {"model": weighted_sum(terms, weights)}, LossAux(terms, mutable)
 
     def score(self, variables: Variables, images: Images) -> Scores:
-        """Scores images by the approximate negative ELBO: nll + kl_high + kl_low.
+        """Scores images by the terms of `image_score`; by default, the approximate negative ELBO.
 
         The pixel map is each pixel's share of the likelihood term without its constant,
         (x - x_hat)^2 / 2c averaged over channels. Systems with both levels also have such maps
         for terms 1 and 3, `high` (x - x_high) and `zero` (x_zero), and for what the low level
-        alone explains, `low` (x_low). Terms 1 and 3 are components without weight.
+        alone explains, `low` (x_low). All terms are components; those that the score leaves out
+        have no weight.
 
         The expectation over the posteriors (Eq. 8) is taken at their means, or as the mean over
         `score_samples` draws; components, maps and reconstructions are then means over the draws,
@@ -267,7 +278,7 @@ class HierarchicalVAE(SystemFields):
                 "zero": energy(parts.x_zero),
             }
         return Scores(
-            image=negative_elbo(terms),
+            image=weighted_sum(terms, self.score_weights),
             pixel=residual,
             components={**terms, "mse": _mean_squared_error(images, levels.x_hat)},
             reconstructions={**by_level, "reconstruction": levels.x_hat},

@@ -1,4 +1,4 @@
-"""pchVAE: loss terms against NumPy and SciPy, the paper's PCA argument, and contracts."""
+"""pchVAE: scores against NumPy and SciPy, parts of the systems, and contracts."""
 
 import dataclasses
 
@@ -7,13 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-import scipy.linalg
 import scipy.stats
 
 from jaxad import models
 from jaxad.errors import UserError
 from jaxad.models import decomposition as dc
-from jaxad.nn import ops
 
 FIELDS = {
     "widths": (8, 8, 8, 8),
@@ -75,41 +73,6 @@ def trained():
     variables = jax.jit(model.init_variables)(jax.random.key(1))
     images = np.random.default_rng(0).uniform(size=(6, 32, 32, 1)).astype("float32")
     return model, variables, jnp.asarray(images)
-
-
-def test_terms_are_those_of_equation_9(rng):
-    x, high, low, zero = rng.normal(size=(4, 3, 8, 8, 1)).astype("float32")
-    mean, log_variance = rng.normal(size=(2, 3, 5)).astype("float32")
-    levels = dc.Levels(
-        x_high=jnp.array(high),
-        x_low=jnp.array(low),
-        posterior_high=ops.DiagonalGaussian(jnp.array(mean), jnp.array(log_variance)),
-        posterior_low=ops.DiagonalGaussian(jnp.array(2 * mean), jnp.array(log_variance)),
-    )
-    parts = dc.Decomposition(levels, jnp.array(zero))
-    variance = 0.2
-    terms = dc.loss_terms(parts, jnp.array(x), variance)
-
-    def nll(value, center):
-        logpdf = scipy.stats.norm.logpdf(value, center, np.sqrt(variance))
-        return -logpdf.sum(axis=(1, 2, 3))
-
-    def kl(center):
-        return 0.5 * (center**2 + np.exp(log_variance) - log_variance - 1).sum(axis=1)
-
-    expected = {
-        "nll_high": nll(x, high),
-        "nll": nll(x, high + low),
-        "nll_zero": nll(0.0, zero),  # the third term wants a zero image
-        "kl_high": kl(mean),
-        "kl_low": kl(2 * mean),
-    }
-    assert tuple(terms) == dc.TERMS
-    for name, value in expected.items():
-        np.testing.assert_allclose(terms[name], value, rtol=1e-4, err_msg=name)
-    weights = dict(zip(dc.TERMS, (1.0, 2.0, 3.0, 4.0, 5.0), strict=True))
-    total = sum(weight * expected[name] for name, weight in weights.items())
-    np.testing.assert_allclose(dc.weighted_sum(terms, weights), total, rtol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -232,6 +195,66 @@ def test_score_is_the_negative_elbo(trained):
     np.testing.assert_allclose(terms["mse"], (residual**2).mean(axis=(1, 2)), rtol=1e-4)
 
 
+def test_image_score_names_the_terms_of_the_score(trained):
+    """NumPy: Gaussian log densities of the images and KL divergences of the posteriors."""
+    model, variables, images = trained
+    parts = jax.jit(model.modules(train=False).apply)(variables, images, None)
+
+    def nll(reconstruction):
+        logpdf = scipy.stats.norm.logpdf(images, reconstruction, np.sqrt(0.05))
+        return -logpdf.sum(axis=(1, 2, 3))
+
+    def kl(posterior):
+        mean, log_variance = np.asarray(posterior.mean), np.asarray(posterior.log_variance)
+        return 0.5 * (mean**2 + np.exp(log_variance) - log_variance - 1).sum(axis=(1, 2, 3))
+
+    levels = parts.levels
+    kl_high, kl_low = kl(levels.posterior_high), kl(levels.posterior_low)
+    expected = {
+        "elbo": nll(levels.x_high + levels.x_low) + kl_high + kl_low,
+        "reconstruction": nll(levels.x_high + levels.x_low),
+        "high_level": nll(levels.x_high) + kl_high,
+        "low_level": kl_low,
+    }
+    for name, value in expected.items():
+        chosen = dataclasses.replace(model, image_score=name)
+        scores = score(chosen, variables, images)
+        np.testing.assert_allclose(scores.image, value, rtol=1e-4, err_msg=name)
+        weights = chosen.score_weights
+        assert set(weights.values()) == {1.0}
+        np.testing.assert_allclose(
+            scores.image, sum(scores.components[term] for term in weights), rtol=1e-6
+        )
+        # Maps and components stay those of the default.
+        default = score(model, variables, images)
+        np.testing.assert_array_equal(scores.pixel, default.pixel)
+        assert scores.components.keys() == default.components.keys()
+    drawn = score(
+        dataclasses.replace(model, image_score="low_level", score_samples=3), variables, images
+    )
+    np.testing.assert_allclose(drawn.image, drawn.components["kl_low"], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("system", "image_score", "missing"),
+    [
+        ("chvae", "high_level", "nll_high"),
+        ("chvae", "low_level", None),
+        ("highvae", "high_level", "nll_high"),  # elbo is this score
+        ("highvae", "low_level", "kl_low"),
+        ("highvae", "reconstruction", None),
+        ("lowvae", "high_level", "kl_high"),
+        ("lowvae", "low_level", None),
+    ],
+)
+def test_image_scores_of_parts_that_a_system_lacks_are_refused(system, image_score, missing):
+    if missing is None:
+        assert build(system, image_score=image_score).score_weights
+    else:
+        with pytest.raises(UserError, match=f"'{image_score}' needs {missing}, which this"):
+            build(system, image_score=image_score)
+
+
 def test_score_over_draws_is_the_mean_over_them_and_ignores_the_batch(trained):
     """The expectation over the posteriors, estimated by draws."""
     model, variables, images = trained
@@ -242,8 +265,9 @@ def test_score_over_draws_is_the_mean_over_them_and_ignores_the_batch(trained):
         jax.jit(modules.apply)(variables, images, jnp.broadcast_to(key, 6))
         for key in jax.random.split(jax.random.key(0), 3)
     ]
+    elbo = {"nll": 1.0, "kl_high": 1.0, "kl_low": 1.0}
     expected = np.mean(
-        [dc.negative_elbo(dc.loss_terms(part, images, 0.05)) for part in parts], axis=0
+        [dc.weighted_sum(dc.loss_terms(part, images, 0.05), elbo) for part in parts], axis=0
     )
     np.testing.assert_allclose(scores.image, expected, rtol=1e-5)
     error = (images - scores.reconstructions["reconstruction"]) ** 2
@@ -312,84 +336,9 @@ def test_bfloat16_keeps_parameters_likelihoods_and_scores_in_float32(trained):
         ({"widths": (8, 8)}, "widths: .* give 4 numbers"),
         ({"latent_channels": (4, 0)}, "latent_channels: .* each in .1, inf"),
         ({"score_samples": -1}, "score_samples"),
+        ({"image_score": "kl"}, "elbo, reconstruction, high_level, low_level"),
     ],
 )
 def test_refused_settings(changes, words):
     with pytest.raises(UserError, match=words):
         dataclasses.replace(build(), **changes)
-
-
-class LinearBranches:
-    """The linear autoencoder of Eq. 2 as `Branches`: one matrix pair per level, z = mean."""
-
-    parts = dc.Parts()
-
-    def __init__(self, weights):
-        self.weights = weights
-
-    def _posterior(self, mean):
-        return ops.DiagonalGaussian(mean, jnp.zeros_like(mean))
-
-    def encode(self, x):
-        return x
-
-    def encode_high(self, features):
-        return self._posterior(features @ self.weights["encode_high"])
-
-    def decode_high(self, z1):
-        x_high = z1 @ self.weights["decode_high"]
-        return x_high, x_high
-
-    def encode_low(self, features, u):
-        return self._posterior(features @ self.weights["encode_low"])
-
-    def decode_low(self, z2, u):
-        return z2 @ self.weights["decode_low"]
-
-
-def test_with_linear_modules_the_branches_recover_the_pca_subspaces():
-    """The paper's argument (Eqs. 1, 2, 6), through this package's loss with its third term.
-
-    The high branch must find the leading principal subspace and the low branch the next one. An
-    autoencoder's matrices are not unique but the spaces that its decoders span are.
-    """
-    size, rank, count = 12, 2, 4000
-    rng = np.random.default_rng(0)
-    basis, _ = np.linalg.qr(rng.normal(size=(size, size)))
-    deviations = np.array([3.0, 2.6, 1.6, 1.4] + [0.3] * (size - 4))
-    data = (rng.normal(size=(count, size)) * deviations) @ basis.T
-    data -= data.mean(axis=0)
-    x = jnp.asarray(data, jnp.float32)
-
-    def loss(weights):
-        parts = dc.decompose(LinearBranches(weights), x, None)
-        terms = dc.loss_terms(parts, x, variance=1.0)
-        weights_of_terms = dict(zip(dc.TERMS, (1.0, 1.0, 1.0, 0.0, 0.0), strict=True))
-        return jnp.mean(dc.weighted_sum(terms, weights_of_terms))
-
-    weights = {
-        name: jnp.asarray(0.1 * rng.normal(size=shape), jnp.float32)
-        for name, shape in {
-            "encode_high": (size, rank),
-            "decode_high": (rank, size),
-            "encode_low": (size, rank),
-            "decode_low": (rank, size),
-        }.items()
-    }
-    optimiser = optax.adam(optax.cosine_decay_schedule(0.03, 2500))
-
-    def update(carry, _):
-        weights, state = carry
-        changes, state = optimiser.update(jax.grad(loss)(weights), state)
-        return (optax.apply_updates(weights, changes), state), None
-
-    carry = (weights, optimiser.init(weights))
-    (weights, _), _ = jax.jit(lambda c: jax.lax.scan(update, c, length=2500))(carry)
-
-    _, _, directions = np.linalg.svd(data, full_matrices=False)
-    for name, expected in {
-        "decode_high": directions[:rank],
-        "decode_low": directions[rank : 2 * rank],
-    }.items():
-        angles = np.degrees(scipy.linalg.subspace_angles(np.asarray(weights[name]).T, expected.T))
-        assert angles.max() < 2.0, (name, angles)
