@@ -47,6 +47,9 @@ _DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs"}
 #: A first line by which spreadsheets name the delimiter.
 _DELIMITER_LINE = re.compile(r'\s*?"?sep=([^\w\r\n" ])"?[ \t]*(?:\r\n?|\n|$)', re.IGNORECASE)
 
+#: What a line that is not blank has; blank lines of spreadsheets consist of delimiters.
+_TEXT = re.compile(r"[^\s,;]")
+
 #: Name that pandas gives to a column without a name, such as its own index.
 _UNNAMED = re.compile(r"Unnamed: \d+(\.\d+)*")
 
@@ -247,7 +250,7 @@ def _parse(text: str) -> tuple[list[str], list[tuple[int, list[str]]], str]:
 def _lines(text: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
     """Yields the cells of each line that is not blank, with the line's number."""
     reader = csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=delimiter)
-    return ((reader.line_num, cells) for cells in reader if any(map(str.strip, cells)))
+    return ((reader.line_num, cells) for cells in reader if any(map(_TEXT.search, cells)))
 
 
 def _check_columns(
