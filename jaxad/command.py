@@ -65,7 +65,7 @@ MODES: Mapping[str, Mode] = {
     ),
     "calibrate": Mode(
         "set the thresholds of a run's decisions by other normal images (--normals)",
-        ("normals",), ("normals",), config="saved",
+        ("normals", "allow_outside_root"), ("normals",), config="saved",
     ),
     "study": Mode("do every run of a study (configs/studies/), write one table", folder="study"),
     "export": Mode(
@@ -94,7 +94,8 @@ OPTIONS: Mapping[str, str] = {
     "output": "score: a folder for scores.csv, patients.csv, errors.csv and maps/.",
     "rate": "score: false-positive rate among normal patients, as 0.05; default: the run's.",
     "maps": "score: images to write maps of: all (default), anomalous or none.",
-    "allow_outside_root": "score: True: a table may name files elsewhere, by absolute paths.",
+    "allow_outside_root": "score, calibrate: True: a table may name files elsewhere, by "
+    "absolute paths.",
     "steps": "profile: updates to time in each phase, each way (30).",
 }
 

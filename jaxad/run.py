@@ -189,7 +189,11 @@ def study(config: ConfigDict, workdir: str | os.PathLike[str], *, print_table: b
 
 
 def calibrate(
-    config: ConfigDict, workdir: str | os.PathLike[str], *, normals: str | os.PathLike[str]
+    config: ConfigDict,
+    workdir: str | os.PathLike[str],
+    *,
+    normals: str | os.PathLike[str],
+    allow_outside_root: str | bool = "",
 ) -> None:
     """Calibrates the decisions of a run on normal images of another site.
 
@@ -198,11 +202,13 @@ def calibrate(
         workdir: the folder of the run.
         normals: an .npz file, or, for a run on files, a folder, a table, or a file; see
             `docs/data.md`. `group` or `config.data.group_pattern` gives the patients.
+        allow_outside_root: whether a table may name files outside its folder, by absolute paths.
     """
+    allows = _truth("allow_outside_root", allow_outside_root)
     run, path = Workdir(workdir), expand(normals, "--normals")
     run_config.check(run, config)
     split_cpu(config.cpu_devices)
-    split = read_normals(path, config.data)
+    split = read_normals(path, config.data, allow_outside_root=allows)
     membership.warn_of_names(run, split, f"--normals={path}")
     with run.lock():
         calibrate_run(run, str(path), split)
@@ -271,6 +277,7 @@ def score(
     from jaxad.detector.calibrated import load_calibrated
     from jaxad.score.files import score_files
 
+    allows = _truth("allow_outside_root", allow_outside_root)
     path = expand(workdir, "--workdir")
     if config is not None:
         split_cpu(config.cpu_devices)
@@ -279,13 +286,9 @@ def score(
     name = f"{path.resolve()} at step {detector.detector.step}"
     if path.is_file():
         name = exported.digest(path.read_bytes())
-    allows = str(allow_outside_root or False).lower()
-    if allows not in ("true", "false"):
-        raise UserError(f"--allow_outside_root={allow_outside_root}: write True or False.")
     score_files(
-        detector, source, target,
-        which_maps=maps or "all", name=name, allow_outside_root=allows == "true",
-    )  # fmt: skip
+        detector, source, target, which_maps=maps or "all", name=name, allow_outside_root=allows
+    )
 
 
 def _number(flag: str, text: str | int | float) -> float:
@@ -293,6 +296,13 @@ def _number(flag: str, text: str | int | float) -> float:
         return float(text)
     except ValueError as error:
         raise UserError(f"--{flag}={text}: not a number.") from error
+
+
+def _truth(flag: str, value: str | bool) -> bool:
+    text = str(value or False).lower()
+    if text not in ("true", "false"):
+        raise UserError(f"--{flag}={value}: write True or False.")
+    return text == "true"
 
 
 def profile(config: ConfigDict, workdir: str | os.PathLike[str], *, steps: str | int = "") -> None:

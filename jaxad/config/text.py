@@ -45,7 +45,8 @@ def flatten(config: ConfigDict, prefix: str = "config") -> dict[str, Any]:
 def without_paths(config: ConfigDict) -> ConfigDict:
     """The config with every path of this machine empty, for files that leave it.
 
-    Paths may name people. Weights of encoders are paths, too; weights of losses are numbers.
+    Paths may name people. Weights of encoders are paths, too; weights of losses are numbers. A
+    permission for paths (`data.allow_outside_root`) holds on this machine only.
     """
     config = config.copy_and_resolve_references().unlock()
     paths = [field.path for field in FIELDS if field.role == "path"]
@@ -54,8 +55,8 @@ def without_paths(config: ConfigDict) -> ConfigDict:
         group = config
         for key in groups:
             group = group.get(key, ConfigDict())
-        if isinstance(group.get(name), str):
-            group[name] = ""
+        if isinstance(group.get(name), str | bool):
+            group[name] = type(group[name])()
     return config.lock()
 
 

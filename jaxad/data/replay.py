@@ -134,11 +134,20 @@ def _as_in_file(voxels: Shaped[np.ndarray, "x y z"]) -> Shaped[np.ndarray, "x y 
 # --- Files.
 
 
-def find_items(path: Path, data: ConfigDict, *, normal: bool = False) -> list[Item]:
+def find_items(
+    path: Path,
+    data: ConfigDict,
+    *,
+    normal: bool = False,
+    allow_outside_root: bool = False,
+    flag: str = "--allow_outside_root=True",
+) -> list[Item]:
     """Finds the files at a path that a run can score, in a fixed order, without reading them.
 
     The path is a folder of images, scans or DICOM series, one of them, or a table of them. If all
-    must be `normal`, hints at anomalies are refused.
+    must be `normal`, hints at anomalies are refused. `allow_outside_root`, which the user sets by
+    `flag`, lets a table name files outside its folder by absolute paths, whatever the run's own
+    table may do.
 
     Raises:
         UserError: the run's data set has no files, or these cannot be used.
@@ -159,7 +168,8 @@ def find_items(path: Path, data: ConfigDict, *, normal: bool = False) -> list[It
     if is_table(path):
         rows = read_rows(
             path, file_format, splitting,
-            labels="optional" if normal else "ignored", allow_outside_root=data.allow_outside_root,
+            labels="optional" if normal else "ignored",
+            allow_outside_root=allow_outside_root, flag=flag,
         )  # fmt: skip
         return [item for _, item in rows]
     # Names of published scans do not tell which scan a mask marks.
@@ -186,8 +196,15 @@ def find_items(path: Path, data: ConfigDict, *, normal: bool = False) -> list[It
     return items if builder is None else builder.of_site(items, data.modality)
 
 
-def read_files(path: Path, data: ConfigDict, *, with_labels: bool = False) -> Split:
-    """Reads files as the run's data set was read.
+def read_files(
+    path: Path,
+    data: ConfigDict,
+    *,
+    with_labels: bool = False,
+    allow_outside_root: bool = False,
+    flag: str = "--allow_outside_root=True",
+) -> Split:
+    """Reads files as the run's data set was read; see `find_items`.
 
     With `with_labels`, labels and masks count, and hints at anomalies are refused (`find_items`).
     Without, all slices of a scan are kept and labelled 0.
@@ -195,7 +212,9 @@ def read_files(path: Path, data: ConfigDict, *, with_labels: bool = False) -> Sp
     Raises:
         UserError: see `find_items`, or a file cannot be read.
     """
-    items = find_items(path, data, normal=with_labels)
+    items = find_items(
+        path, data, normal=with_labels, allow_outside_root=allow_outside_root, flag=flag
+    )
     reading = reading_of(data)
     split = read_split(items if with_labels else _unlabelled(items), reading, str(path))
     images = _to_depth(split.images, data, reading)
@@ -221,12 +240,13 @@ def _to_depth(
     return images if builder is None else to_depth(images, builder.depth(reading.preparation))
 
 
-def read_normals(path: Path, data: ConfigDict) -> Split:
+def read_normals(path: Path, data: ConfigDict, *, allow_outside_root: bool = False) -> Split:
     """Reads normal images of another site, to calibrate on.
 
     The path is an `.npz` file (see `npz_readers`), without labels or with labels 0, whose `group`
     names the patient of each image: slices of one patient that count as several patients would void
-    any guarantee. For runs on files it may also be what `find_items` takes.
+    any guarantee. For runs on files it may also be what `find_items` takes, a table with
+    `allow_outside_root` among them.
 
     Raises:
         UserError: the images cannot be read, an `.npz` file has no `group`, an image is unusable,
@@ -240,7 +260,7 @@ def read_normals(path: Path, data: ConfigDict) -> Split:
     if is_archive(path) or data_set_info(data.name).file_format is None:
         split = read_npz(path, needed=("group",))
     else:
-        split = read_files(path, data, with_labels=True)
+        split = read_files(path, data, with_labels=True, allow_outside_root=allow_outside_root)
     shape = data_shape(data)
     check_split(split, f"'{path}'", shape, normal=True)
     return split

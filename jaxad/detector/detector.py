@@ -79,12 +79,14 @@ class Detector(abc.ABC):
         self.check(pixels)
         return to_unit_interval(pixels)
 
-    def read(self, path: str | os.PathLike[str]) -> Split:
+    def read(self, path: str | os.PathLike[str], *, allow_outside_root: bool = False) -> Split:
         """Reads files and prepares them as for training, without labels.
 
         Args:
             path: an image, a scan or a DICOM series, a folder of them, or a table; of the same kind
                 as the run's data set.
+            allow_outside_root: whether a table may name files outside its folder, by absolute
+                paths.
 
         Returns:
             The images with their ids, patients and positions; `score` takes its `images`.
@@ -94,7 +96,10 @@ class Detector(abc.ABC):
         """
         from jaxad.data import replay
 
-        return replay.read_files(expand(path), self.config.data)
+        return replay.read_files(
+            expand(path), self.config.data,
+            allow_outside_root=allow_outside_root, flag="allow_outside_root=True",
+        )  # fmt: skip
 
     def score(self, images: np.ndarray) -> Scores:
         """Scores images; all arrays of the result are NumPy arrays of N rows.

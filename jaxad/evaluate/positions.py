@@ -43,7 +43,7 @@ def corrected_column(
     """Returns `CORRECTED_SCORE` of the scores of a split; {} if it is unwanted or unavailable.
 
     It is unavailable where slices have no positions, or where validation has no slice at the
-    position of most of them.
+    positions of more than half of them.
     """
     if not wanted or split.positions is None or val.positions is None:
         return {}

@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from jaxad.detector.detector import SCORE, extra_columns
 from jaxad.evaluate.paired import ScoredSplit
 from jaxad.evaluate.positions import CORRECTED_SCORE
+from jaxad.storage.csv_text import csv_text
 from jaxad.storage.workdir import atomic_write
 from jaxad.types import Split, group_numbers
 
@@ -69,12 +70,11 @@ def write_score_table(path: Path, split: Split, columns: Mapping[str, Scalars]) 
     """
     extra = extra_columns(split.extra, (*_HEADING, *columns))
     with atomic_write(path) as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow([*_HEADING, *extra.values(), *columns])
         positions = [""] * len(split) if split.positions is None else split.positions.tolist()
         texts = [split.ids, split.groups, positions, split.labels.tolist(), *split.extra.values()]
         values = [map(str, column) for column in columns.values()]
-        writer.writerows(zip(*texts, *values, strict=True))
+        heading = [*_HEADING, *extra.values(), *columns]
+        file.write(csv_text([heading, *zip(*texts, *values, strict=True)]))
 
 
 def read_score_table(path: Path) -> ScoreTable:

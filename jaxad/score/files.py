@@ -109,10 +109,9 @@ def score_files(
     if is_archive(path):
         source = _open_archive(path, detector.detector)
     else:
-        data = detector.detector.config.data.copy_and_resolve_references().unlock()
-        data.allow_outside_root |= allow_outside_root
+        data = detector.detector.config.data
         source = _Source(
-            items=replay.find_items(path, data),
+            items=replay.find_items(path, data, allow_outside_root=allow_outside_root),
             read=lambda items: replay.read_rows_of(items, data),
             reading=replay.reading_of(data),
         )

@@ -6,7 +6,6 @@ leave, are cut off.
 
 import csv
 import hashlib
-import io
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from jaxad.errors import UserError
+from jaxad.storage.csv_text import csv_text
 from jaxad.storage.workdir import atomic_write, naming, write_json
 
 SCORES, ERRORS, PATIENTS = "scores.csv", "errors.csv", "patients.csv"
@@ -47,7 +47,7 @@ class Tables:
             path = folder / name
             if not self.num_done:
                 with naming(path):
-                    path.write_text(_line(head), encoding="utf-8", errors="surrogateescape")
+                    path.write_text(csv_text([head]), encoding="utf-8", errors="surrogateescape")
             elif not path.exists() or path.stat().st_size < sizes[name]:
                 raise UserError(
                     f"'{path}': is shorter than when it was last written; choose another --output."
@@ -63,7 +63,7 @@ class Tables:
         cells = ([row[name] for name in self._columns] for row in rows)
         for name, lines in ((SCORES, cells), (ERRORS, errors)):
             with naming(self._folder / name), self._open(name, "a") as file:
-                file.write("".join(map(_line, lines)))
+                file.write(csv_text(lines))
                 file.flush()
                 os.fsync(file.fileno())
         self.num_done += items
@@ -81,9 +81,9 @@ class Tables:
 
     def write_patients(self, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
         """Writes `patients.csv`."""
-        lines = [_line(columns), *map(_line, rows)]
+        text = csv_text([columns, *rows])
         with atomic_write(self._folder / PATIENTS, "wb") as file:
-            file.write("".join(lines).encode("utf-8", errors="surrogateescape"))
+            file.write(text.encode("utf-8", errors="surrogateescape"))
 
     def _open(self, name: str, mode: str = "r") -> IO[str]:
         path = self._folder / name
@@ -128,9 +128,3 @@ def digest(names: Iterable[str]) -> str:
     for name in names:
         total.update(name.encode(errors="surrogateescape") + b"\0")
     return total.hexdigest()
-
-
-def _line(cells: Iterable[Any]) -> str:
-    file = io.StringIO()
-    csv.writer(file, lineterminator="\n").writerow(cells)
-    return file.getvalue()

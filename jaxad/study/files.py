@@ -18,13 +18,14 @@ from jaxad.report.columns import Column, image_column, reconstruction_columns, s
 from jaxad.report.contact_sheet import draw_sheet
 from jaxad.report.figures import to_png
 from jaxad.report.study_figures import SystemScores
+from jaxad.storage.csv_text import csv_text
 from jaxad.storage.workdir import Workdir, atomic_write
 from jaxad.study import tables
 from jaxad.study.audit import make_audit
 from jaxad.study.heat_map import WEIGHTS, make_heat_map
 from jaxad.study.plan import Runs
 from jaxad.study.results import Scored, best_reference, make_table, read_scores
-from jaxad.study.tables import csv_text, title
+from jaxad.study.tables import title
 from jaxad.types import Split
 
 logger = logging.getLogger(__name__)

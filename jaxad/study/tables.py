@@ -1,8 +1,6 @@
 """A study's tables as Markdown and CSV."""
 
-import csv
 import dataclasses
-import io
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -230,13 +228,6 @@ def markdown(
         for description, path in pictures[table.split]:
             lines += ["", f"![{description}]({path})"]
     return "\n".join(lines) + "\n"
-
-
-def csv_text(rows: Iterable[Iterable[object]]) -> str:
-    """Rows of values as CSV."""
-    file = io.StringIO()
-    csv.writer(file, lineterminator="\n").writerows(rows)
-    return file.getvalue()
 
 
 def table_rows(config: ConfigDict, tables: Sequence[Table]) -> Iterator[list[object]]:

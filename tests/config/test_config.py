@@ -361,6 +361,19 @@ def test_text_that_is_not_a_json_object_is_a_value_error(text):
         config_lib.from_json(text)
 
 
+def test_files_that_leave_the_machine_have_neither_its_paths_nor_its_permissions():
+    """An exported detector must not read what the run's own table was allowed to name."""
+    config = config_lib.get_config("aeflow")
+    config.data.root = config.data.test.root = "/home/ann"
+    config.model.weights = "/home/ann/weights.pth"
+    config.data.allow_outside_root = True
+    config.data.check_sizes = True
+    shared = config_lib.without_paths(config)
+    assert "/home/ann" not in config_lib.to_json(shared)
+    assert shared.data.allow_outside_root is False and shared.data.check_sizes is True
+    assert config.data.allow_outside_root is True
+
+
 def test_difference_lists_the_changed_fields_and_no_others():
     ours, theirs = config_lib.get_config("pchvae"), config_lib.get_config("pchvae")
     assert config_lib.difference(ours, theirs) == []

@@ -98,6 +98,12 @@ def test_the_encoder_is_the_system_s_own_or_the_default_one():
     assert encoder_title(config) == "wide_resnet50_2, stride 16"
     config.model.weights = "random"
     assert encoder_title(config) == "wide_resnet50_2, weights random, stride 16"
+    config.model.weights = "/home/ann/weights/wide.pth"  # folders may name people
+    assert encoder_title(config) == "wide_resnet50_2, weights wide.pth, stride 16"
+    config.model.weights = "hub:timm/wide_resnet50_2.tv_in1k"
+    assert encoder_title(config) == (
+        "wide_resnet50_2, weights hub:timm/wide_resnet50_2.tv_in1k, stride 16"
+    )
     config.evaluate.feature_references = False
     assert encoder_title(config) == ""
     config.data.channels = 2

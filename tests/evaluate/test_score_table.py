@@ -38,14 +38,21 @@ def test_extra_columns_precede_the_score_and_are_not_read(tmp_path, capsys):
         labels=np.array([0, 1], np.int32),
         ids=("a", "b"),
         groups=("a", "b"),
-        extra={"Diagnosis": ("nv", 'm"e,l'), "NLL": ("x", "y"), "score": ("", "")},
+        extra={
+            "Diagnosis": ("nv", 'm"e,l'),
+            "note": ("a\rb", "a\nb"),
+            "NLL": ("x", "y"),
+            "score": ("", ""),
+        },
     )
     path = tmp_path / "scores.csv"
     columns = {"score": np.array([1.0, 2.0]), "nll": np.array([3.0, 4.0])}
     write_score_table(path, split, columns)
-    lines = path.read_text().splitlines()
-    assert lines[0] == "id,group,position,label,Diagnosis,extra_NLL,extra_score,score,nll"
-    assert lines[2] == 'b,b,,1,"m""e,l",y,,2.0,4.0'
+    assert path.read_bytes().decode() == (
+        "id,group,position,label,Diagnosis,note,extra_NLL,extra_score,score,nll\n"
+        'a,a,,0,nv,"a\rb",x,,1.0,3.0\n'
+        'b,b,,1,"m""e,l","a\nb",y,,2.0,4.0\n'
+    )
     assert "extra column 'NLL' is written as 'extra_NLL'" in capsys.readouterr().out
     table = read_score_table(path)
     assert list(table.columns) == ["score", "nll"] and table.columns["nll"].tolist() == [3.0, 4.0]

@@ -1,4 +1,4 @@
-"""The command line of `--mode=score`."""
+"""The command line of `--mode=score`, and of the flags that it shares."""
 
 from jaxad import cli, run
 from jaxad import config as config_lib
@@ -17,6 +17,8 @@ def test_flags_of_score(tmp_path, monkeypatch, capsys):
     assert fail(workdir, score, "--input=x").startswith("error: --output: missing")
     line = fail(workdir, score, "--input=x", "--output=y", "--rate=much")
     assert line == "error: --rate=much: not a number."
+    line = fail(workdir, score, "--input=x", "--output=y", "--allow_outside_root=yes")
+    assert line == "error: --allow_outside_root=yes: write True or False."
     file = tmp_path / "detector.jaxad"
     file.write_bytes(b"x")
     line = fail(f"--workdir={file}", score, "--config=pchvae:smoke", "--input=x", "--output=y")
@@ -29,3 +31,7 @@ def test_flags_of_score(tmp_path, monkeypatch, capsys):
     assert seen == [(None, {
         "input": "x", "output": "y", "rate": "", "maps": "", "allow_outside_root": "",
     })]  # fmt: skip
+    monkeypatch.setattr(run, "calibrate", lambda *_, **options: seen.append(options))
+    calibrate = ("--mode=calibrate", "--normals=site.csv", "--allow_outside_root=True")
+    assert cli.main([workdir, *calibrate]) == 0
+    assert seen[1] == {"normals": "site.csv", "allow_outside_root": "True"}

@@ -58,8 +58,8 @@ def normals(count=39):
 
 
 def rows(path):
-    with path.open(encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file, strict=True))
 
 
 def write_images(folder, count=6):
@@ -279,11 +279,13 @@ def test_names_that_are_not_utf_8_are_accepted(images, tmp_path):
 def test_a_table_needs_paths_only_and_its_other_columns_are_kept(images, tmp_path, capsys):
     table = tmp_path / "elsewhere/list.csv"
     table.parent.mkdir()
-    lines = [f"{images}/patient0/{n}.png,{n},?, x,y{n},z" for n in range(2)]
+    lines = [f'{images}/patient0/{n}.png,{n},?, x,"y\r{n}",z' for n in range(2)]
     head = "path,position,label,p_value,Extra_P_Value,score"
     table.write_text("\n".join([head, *lines]))
     with pytest.raises(UserError, match="0.png' is outside .*; set --allow_outside_root=True, or"):
         score_files(detector(), table, tmp_path / "out")
+    with pytest.raises(UserError, match="0.png' is outside"):  # the run's own table may
+        score_files(detector(allow_outside_root=True), table, tmp_path / "out")
     score_files(detector(), table, tmp_path / "out", which_maps="none", allow_outside_root=True)
     assert "extra column 'p_value' is written as 'extra_extra_p_value'" in capsys.readouterr().out
     found = rows(tmp_path / "out/scores.csv")
@@ -293,11 +295,21 @@ def test_a_table_needs_paths_only_and_its_other_columns_are_kept(images, tmp_pat
     ]  # fmt: skip
     row = found[1]
     assert row["id"] == f"{images}/patient0/1.png" and row["position"] == "1"
-    assert (row["label"], row["extra_extra_p_value"], row["Extra_P_Value"]) == ("?", " x", "y1")
+    assert (row["label"], row["extra_extra_p_value"], row["Extra_P_Value"]) == ("?", " x", "y\r1")
     assert float(row["score"]) > 0 and 0 < float(row["p_value"]) <= 1
     table.write_text("\n".join([head, *lines]).replace("?", "0"))
     with pytest.raises(UserError, match="holds scores of another input"):
         score_files(detector(), table, tmp_path / "out", which_maps="none", allow_outside_root=True)
+
+
+def test_reading_a_table_takes_the_same_permission(images, tmp_path):
+    table = tmp_path / "elsewhere/list.csv"
+    table.parent.mkdir()
+    table.write_text(f"path\n{images}/patient0/0.png\n")
+    own = detector(allow_outside_root=True).detector
+    with pytest.raises(UserError, match="0.png' is outside .*; set allow_outside_root=True, or"):
+        own.read(table)
+    assert len(own.read(table, allow_outside_root=True)) == 1
 
 
 # --- Continuing.

@@ -5,6 +5,7 @@ import csv
 from ml_collections import ConfigDict
 
 from jaxad.evaluate.metrics import AUROC, MSE, PIXEL_AUROC
+from jaxad.storage.csv_text import csv_text
 from jaxad.study import tables
 from jaxad.study.audit import Audit, AuditRow
 from jaxad.study.results import Row, Spread, Table
@@ -27,7 +28,7 @@ def text_of(tables_and_audits, published=None):
     )
     of_split, audits = tables_and_audits
     text = tables.markdown(config, of_split, audits, {"test": []})
-    rows = csv.DictReader(tables.csv_text(tables.audit_rows(config, audits)).splitlines())
+    rows = csv.DictReader(csv_text(tables.audit_rows(config, audits)).splitlines())
     return text, list(rows)
 
 

@@ -76,17 +76,23 @@ _SYNONYMS = {
     "subject": "group", "slice": "position", "name": "id",
 }  # fmt: skip
 
-#: Other words for columns of a table. Without these columns, results would be wrong.
+#: Columns of a table -> other words for them. Without these columns, results would be wrong.
 _COLUMN_SYNONYMS = {
-    "file": "path", "filename": "path", "image": "path", "img": "path",
-    "target": "label", "class": "label", "lbl": "label",
-    "patient": "group", "subject": "group", "participant": "group", "grp": "group",
-    "segmentation": "mask", "seg": "mask", "msk": "mask",
-    "subset": "split", "partition": "split",
-}  # fmt: skip
+    "path": _words("file filename image img"),
+    "label": _words("target class lbl"),
+    "group": _words(
+        "patient pat pt subject subj sub participant person individual volunteer donor proband "
+        "case pid mrn accession study studyinstance examid eyeid grp"
+    ),
+    "mask": _words("segmentation seg msk roi annotation annot anno groundtruth gt labelmap"),
+    "split": _words("subset partition set dataset fold phase usage traintest trainval"),
+}
 
-#: Words that do not change what a column holds: `patient_id`, `mask_path`.
+#: Words that do not change what a column holds: `patient_id`, `mask_path`. Also ends of words.
 _COLUMN_FILLERS = _words("id ids uid name names number no nr num index idx path paths file files")
+
+#: Words that, beside words for splits, do not change what a column holds: `is_test`, `train_set`.
+_SPLIT_FILLERS = _words("is in or and for set")
 
 _GROUND_TRUTH = "groundtruth"
 
@@ -205,20 +211,46 @@ def column_meant(name: str, absent: Collection[str]) -> str:
     """Returns which of some absent columns a name probably means: `label` for `lable`, `class_id`.
 
     Returns:
-        One of `absent`; "" if the name resembles none, as any name does that starts with `extra_`.
+        One of `absent`; "" if the name resembles none, or starts with `extra_`.
     """
     words = [word for word in words_of(name) if not word.isdigit()]
-    core = "".join(word for word in words if word not in _COLUMN_FILLERS) or "".join(words)
-    for word in (core, core.removesuffix("s")):
-        if _COLUMN_SYNONYMS.get(word) in absent:
-            return _COLUMN_SYNONYMS[word]
+    if words[:1] == ["extra"]:
+        return ""
+    whole = "".join(words)
+    core = "".join(word for word in words if word not in _COLUMN_FILLERS) or whole
+    cores = (core, core.removesuffix("s"))
+    for column in absent:
+        synonyms = {column, *_COLUMN_SYNONYMS.get(column, ())}
+        if not synonyms.isdisjoint((*cores, whole, _without_filler(core))):
+            return column
+    for word in cores:
         for column in absent:
             # Two letters are too few to compare.
             is_near = len(column) > 2 and abs(len(word) - len(column)) < 2
             ratio = difflib.SequenceMatcher(None, word, column).ratio() if is_near else 0
             if ratio >= 0.8 or sorted(word) == sorted(column):
                 return column
-    return ""
+    if "mask" in absent and core.endswith(_MASK_SUFFIXES) and core not in _NO_MASK_WORDS:
+        return "mask"
+    splits = [word for word in words if word not in _SPLIT_FILLERS]
+    is_split = bool(splits) and all(word in _SPLITS or word in _NEARLY_SPLITS for word in splits)
+    return "split" if (is_split or "split" in words) and "split" in absent else ""
+
+
+def _without_filler(word: str) -> str:
+    """Returns a word without a filler at its end: `patient` for `patientid`."""
+    ends = (word[: -len(filler)] for filler in _COLUMN_FILLERS if word.endswith(filler))
+    return min(ends, key=len, default="") or word
+
+
+def are_splits(texts: Iterable[str]) -> bool:
+    """Tells whether the texts of a column, except empty ones, are splits, with `train` among them.
+
+    `training` counts as `train` and so on; `valid` alone may mean something else.
+    """
+    words = {folded(text.strip()) for text in texts} - {""}
+    splits = {split_of(word) or _NEARLY_SPLITS.get(word, "") for word in words}
+    return "train" in splits and "" not in splits
 
 
 # --- Splits.

@@ -2,10 +2,11 @@
 
 import csv
 import dataclasses
+import io
 import logging
 import os
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -15,6 +16,7 @@ from jaxad.data.files.formats import Kind
 from jaxad.data.files.items import Item
 from jaxad.data.files.mask_search import refuse_masks
 from jaxad.data.files.names import (
+    are_splits,
     by_folded_name,
     column_meant,
     folded,
@@ -37,6 +39,19 @@ _LABELLING = ("label", "mask", "split")
 Labels = Literal["required", "optional", "ignored"]
 
 _POSITIONS = np.iinfo(np.int32)
+
+#: Delimiters of fields -> their names. Spreadsheets use semicolons where the comma is the decimal
+#: separator.
+_DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs"}
+
+#: A first line by which spreadsheets name the delimiter.
+_DELIMITER_LINE = re.compile(r'\s*?"?sep=([^\w\r\n" ])"?[ \t]*(?:\r\n?|\n|$)', re.IGNORECASE)
+
+#: What a line that is not blank has; blank lines of spreadsheets consist of delimiters.
+_TEXT = re.compile(r"[^\s,;]")
+
+#: Name that pandas gives to a column without a name, such as its own index.
+_UNNAMED = re.compile(r"Unnamed: \d+(\.\d+)*")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +80,12 @@ def read_table(
         UserError: see `read_rows`; or no row has the split `train`.
     """
     rows = read_rows(
-        table, kind, splitting, labels="required", allow_outside_root=allow_outside_root
+        table,
+        kind,
+        splitting,
+        labels="required",
+        allow_outside_root=allow_outside_root,
+        flag="--config.data.allow_outside_root=True",
     )
     if all(not split for split, _ in rows):
         return draw_splits([item for _, item in rows], splitting)
@@ -78,7 +98,13 @@ def read_table(
 
 
 def read_rows(
-    table: Path, kind: Kind, splitting: Splitting, *, labels: Labels, allow_outside_root: bool
+    table: Path,
+    kind: Kind,
+    splitting: Splitting,
+    *,
+    labels: Labels,
+    allow_outside_root: bool,
+    flag: str,
 ) -> list[tuple[str, Item]]:
     """Lists the items of a CSV file, each with its split, or "" if the file has no column `split`.
 
@@ -86,8 +112,9 @@ def read_rows(
     `config.data.normal_classes`; empty if the mask of a scan labels its slices); optionally `group`
     (the patient), `mask`, `id`, `split` and, for images, `position`. All others become `Item.extra`
     and are logged. Paths are relative to the folder of the table and must not lead out of it; with
-    `allow_outside_root`, absolute paths may. If labels are `optional`, rows without a column
-    `label` are normal. If they are `ignored`, `label`, `mask` and `split` are extra columns.
+    `allow_outside_root`, absolute paths may; `flag` is how the caller's user sets it. If labels are
+    `optional`, rows without a column `label` are normal. If they are `ignored`, `label`, `mask` and
+    `split` are extra columns.
 
     Raises:
         UserError: the file cannot be read, or a row is wrong; the message gives its line.
@@ -103,8 +130,7 @@ def read_rows(
     _check_complete(rows, "group", "name the patient of every row or of none")
     _check_complete(rows, "position", "number every image or none")
     _check_spellings(table, rows, splitting)
-    flag = "allow_outside_root" if labels == "ignored" else "config.data.allow_outside_root"
-    allowed_by = "" if allow_outside_root else f"--{flag}=True"
+    allowed_by = "" if allow_outside_root else flag
     items: list[tuple[str, Item]] = []
     line_of_id: dict[str, int] = {}
     line_of_file: dict[Path, int] = {}
@@ -144,36 +170,87 @@ def _read(table: Path, known: Sequence[str], needed: Sequence[str]) -> list[_Row
     """Returns the rows of a table that are not blank, split into known and other columns."""
     try:
         with table.open(encoding="utf-8-sig", newline="") as file:
-            # Spreadsheets use semicolons where the comma is the decimal separator.
-            delimiter = max(",;\t", key=file.readline().count)
-            file.seek(0)
-            reader = csv.reader(file, strict=True, delimiter=delimiter)
-            columns = [column.strip() for column in next(reader, ())]
-            lines = [(reader.line_num, cells) for cells in reader if any(map(str.strip, cells))]
+            columns, lines, delimiter = _parse(file.read())
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(
             f"{table}: not a readable CSV file ({error}); write it in UTF-8 with a header line."
         ) from error
+    if not columns:
+        raise UserError(f"{table}: is empty; write a header line, and a row for each image.")
     named = {column: place for place, column in enumerate(columns) if column}
     spelling = by_folded_name(filter(None, columns), str(table), "column")
     _check_columns(table, columns, spelling, known, needed)
     if not lines:
         raise UserError(f"{table}: has no rows; add one for each image.")
-    for place in (place for place, column in enumerate(columns) if not column):
-        if any(cells[place].strip() for _, cells in lines if place < len(cells)):
+    filled = {place for _, cells in lines for place, cell in enumerate(cells) if cell.strip()}
+    for place, column in enumerate(columns):
+        if not column and place in filled:
             logger.warning(f"note: {table}: column {place + 1} has no name and is ignored.")
+    num_needed = 1 + max((place for place in named.values() if place in filled), default=0)
     known_places = {name: named[spelling[name]] for name in known if name in spelling}
     extra_places = {name: named[name] for name in spelling.values() if folded(name) not in known}
     rows = []
     for line, cells in lines:
         where = f"{table} line {line}"
         if any(map(str.strip, cells[len(columns) :])):
-            raise UserError(f"{where}: has more fields than the header line; quote commas.")
+            raise UserError(
+                f"{where}: has more fields than the header line; quote fields that contain "
+                f"{_DELIMITERS.get(delimiter, repr(delimiter))}."
+            )
+        if len(cells) < num_needed:
+            raise UserError(
+                f"{where}: has {len(cells)} of the {len(columns)} fields of the header line; add "
+                "the others, empty ones too, or make a column that every row fills the last one."
+            )
         cells += [""] * (len(columns) - len(cells))
         texts = {name: cells[place].strip() for name, place in known_places.items()}
         extra = {name: cells[place] for name, place in extra_places.items()}
         rows.append(_Row(where, line, texts, extra))
+    if "split" in known and "split" not in spelling:
+        for name in extra_places:
+            is_named_extra = folded(name).startswith("extra_")
+            if not is_named_extra and are_splits(row.extra[name] for row in rows):
+                raise UserError(_misnamed(table, name, "split"))
     return rows
+
+
+def _parse(text: str) -> tuple[list[str], list[tuple[int, list[str]]], str]:
+    """Parses the text of a CSV file.
+
+    The delimiter is the one that a line `sep=;` names, or else one by which the header line has a
+    column `path`; failing this, the one that gives it the most columns.
+
+    Returns:
+        The names of the columns, "" for those without one; the lines below that are not blank, each
+        with its number; and the delimiter. No columns if all lines are blank.
+
+    Raises:
+        csv.Error: the file is not CSV by any delimiter.
+    """
+    delimiters: Sequence[str] = tuple(_DELIMITERS)
+    if first := _DELIMITER_LINE.match(text):
+        delimiters = (first[1],)
+        # Blank lines in its place keep the numbers of the others.
+        text = "\n" * len(first[0].splitlines()) + text[first.end() :]
+    headers: dict[str, list[str]] = {}
+    errors: list[csv.Error] = []
+    for delimiter in delimiters:
+        try:
+            lines = _lines(text, delimiter)
+            headers[delimiter] = [cell.strip() for cell in next(lines, (0, []))[1]]
+        except csv.Error as error:
+            errors.append(error)
+    if not headers:
+        raise errors[0]
+    best = max(headers, key=lambda key: ("path" in map(folded, headers[key]), len(headers[key])))
+    columns = ["" if _UNNAMED.fullmatch(name) else name for name in headers[best]]
+    return columns, [*_lines(text, best)][1:], best
+
+
+def _lines(text: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    """Yields the cells of each line that is not blank, with the line's number."""
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=delimiter)
+    return ((reader.line_num, cells) for cells in reader if any(map(_TEXT.search, cells)))
 
 
 def _check_columns(
@@ -195,13 +272,18 @@ def _check_columns(
             optional = ", ".join(name for name in known if name not in needed)
             raise UserError(
                 f"{table}: has no column '{column}', but {listed}; {remedy}. The header line has "
-                f"{' and '.join(needed)}, optionally {optional}, separated by commas."
+                f"{' and '.join(needed)}, optionally {optional}, separated by commas, semicolons "
+                "or tabs."
             )
     for name, column in meant:
-        raise UserError(
-            f"{table}: has a column '{name}' but no '{column}'; rename it to '{column}', or, if it "
-            f"is something else, to 'extra_{name}'."
-        )
+        raise UserError(_misnamed(table, name, column))
+
+
+def _misnamed(table: Path, name: str, column: str) -> str:
+    return (
+        f"{table}: has a column '{name}' but no '{column}'; rename it to '{column}', or, if it is "
+        f"something else, to 'extra_{name}'."
+    )
 
 
 # --- Rows.

@@ -15,6 +15,7 @@ import dataclasses
 import functools
 import logging
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -30,6 +31,7 @@ from jaxad.evaluate.references.pixels import PCA_COMPONENTS, pca_residual
 from jaxad.models.pretrained import PretrainedSystem
 from jaxad.nn import ops
 from jaxad.nn.backbones import ARCHITECTURES, Backbone
+from jaxad.nn.backbones.weights import HUB
 from jaxad.runtime import processes
 from jaxad.runtime.parallel import make_parallel
 from jaxad.train.feature_cache import Encoder, cached_features
@@ -113,11 +115,15 @@ def encoder_source(config: ConfigDict) -> tuple[str, str]:
 
 
 def encoder_title(config: ConfigDict) -> str:
-    """Returns encoder, weights and stride of a run's references on features; "" without them."""
+    """Returns encoder, weights and stride of a run's references on features; "" without them.
+
+    Weights are `hub:...` or the name of their file: folders may name people.
+    """
     if not config.evaluate.feature_references:
         return ""
     backbone, weights = encoder_source(config)
-    named = f", weights {weights}" if weights else ""
+    file = weights if weights.startswith(HUB) else Path(weights).name
+    named = f", weights {file}" if file else ""
     return f"{backbone}{named}, stride {_coarsest_stride(backbone)}"
 
 

@@ -83,6 +83,22 @@ def test_scans_with_masks_need_no_label(tmp_path):
         ("path,label", "images/0.png,", r"line 2: label '' is neither"),
         ("path,label", "images/0.png,0,p1", r"line 2: has more fields than the header line"),
         ("path,label", "images/0.png", r"line 2: label '' is neither"),
+        (
+            "path,label,note",
+            "images/0.png,0\nimages/1.png,0,a",
+            r"2: has 2 of the 3 fields of the",
+        ),
+        (
+            "path,label,mask",
+            "images/9.png,1,masks/9.png\nimages/8.png,0",
+            r"line 3: has 2 of the 3",
+        ),
+        ("path;label", "images/0.png;0;p1", r"line 2: has more fields .* contain semicolons"),
+        (
+            "file;lable",
+            "images/0.png;0",
+            r"but 'file', 'lable'; .* by commas, semicolons or",
+        ),
         ("path", "images/0.png", r"has no column 'label', but 'path'; add 'label'"),
         ("path,lable", "images/0.png,0", r"but 'path', 'lable'; rename 'lable' to 'label'"),
         (
@@ -118,6 +134,7 @@ def test_scans_with_masks_need_no_label(tmp_path):
         ),
         ("path,label,split", "images/0.png,0,test_a/../../x", r"line 2: split '.*' is not train"),
         ("path,label", "", r"has no rows"),
+        ("", "\n , \n", r"is empty; write a header line"),
         ("path,label", '"images/0.png,0', r"not a readable CSV file"),
     ],
 )
@@ -247,7 +264,14 @@ def test_extra_columns_are_kept_as_they_are(images, capsys):
     ("name", "meant"),
     [("gruop", "group"), ("Patient_ID", "group"), ("PatientID", "group"), ("subjects", "group"),
      ("Maks", "mask"), ("mask_path", "mask"), ("segmentation", "mask"), ("spilt", "split"),
-     ("Splits", "split"), ("subset", "split"), ("postion", "position"), ("positions", "position")],
+     ("Splits", "split"), ("subset", "split"), ("postion", "position"), ("positions", "position"),
+     *((name, "group") for name in (
+         "case_id", "case", "mrn", "pid", "pat_id", "subj", "person", "study_id", "eye_id",
+         "StudyInstanceUID", "patientnr", "patientid", "PTID")),
+     *((name, "split") for name in (
+         "set", "fold", "phase", "usage", "train_test", "dataset", "is_test", "data_split")),
+     *((name, "mask") for name in (
+         "annotation", "ground_truth", "roi", "lesion_mask", "tumor_seg", "maskfile"))],
 )  # fmt: skip
 def test_a_column_that_may_be_a_missing_one_is_refused(images, name, meant):
     """The message names two remedies; both work."""
@@ -265,8 +289,41 @@ def test_a_column_that_may_be_a_missing_one_is_refused(images, name, meant):
         assert not read(meant).split("train").extra
 
 
+@pytest.mark.parametrize(
+    ("texts", "is_split"),
+    [
+        (("train", "Test", "VAL", "test_b"), True),
+        (("training", "testing", "", "train"), True),
+        (("train",) * 4, True),
+        (("train", "test", "x", "train"), False),
+        (("valid",) * 4, False),  # a table without `train` would be refused as a column `split`
+        (("",) * 4, False),
+    ],
+)
+def test_a_column_of_splits_is_refused_whatever_its_name(images, texts, is_split):
+    """Otherwise splits would be drawn at random."""
+
+    def read(name):
+        rows = [f"images/{n}.png,0,{text}" for n, text in enumerate(texts)]
+        return DataSet(data_config(write_table(images, rows, f"path,label,{name}")))
+
+    if is_split:
+        with pytest.raises(
+            UserError, match="column 'cohort' but no 'split'; rename it .* 'extra_cohort'"
+        ):
+            read("cohort")
+    else:
+        assert read("cohort").split("train").extra
+    assert read("extra_cohort").split("train").extra
+    assert replay.find_items(images / "list.csv", data_config(images))[0].extra
+
+
 def test_words_that_resemble_no_missing_column_are_extra(images):
-    extra = ("task", "lab", "disposition", "lesion_id", "image_id", "slice", "name", "age", "idx")
+    extra = (
+        "task", "lab", "disposition", "lesion_id", "image_id", "slice", "name", "age", "idx",
+        "diagnosis", "dx", "sex", "site", "patient_age", "mask_area", "test_result", "grade",
+        "localization", "benign_malignant", "extra_mask", "extra_fold",
+    )  # fmt: skip
     rows = [f"images/{n}.png,0{',1' * len(extra)}" for n in range(4)]
     table = write_table(images, rows, f"path,label,{','.join(extra)}")
     assert tuple(DataSet(data_config(table)).split("train").extra) == extra
@@ -281,10 +338,13 @@ def test_known_columns_excuse_similar_ones(images):
 
 @pytest.mark.parametrize("separator", [",", ";", "\t"])
 def test_tables_of_spreadsheets(images, separator, caplog):
-    """A byte order mark, CRLF, semicolons, quotes, blank rows, and columns without a name."""
-    rows = [["path", "label", "group", "note", "", ""]]
+    """A byte order mark, CRLF, semicolons, quotes, blank rows, and columns without a name.
+
+    A row may lack the cells of columns that are empty in every row.
+    """
+    rows = [["path", "label", "group", "note", "", "unit"]]
     rows += [[f"images/{n}.png", "0", f"p{n}", '"a,;\nb"', "", ""] for n in range(4)]
-    rows += [[""] * 6, ["images/4.png", "0", "p4"]]
+    rows += [[""] * 6, ["images/4.png", "0", "p4", ""]]
     text = "\r\n".join(separator.join(row) for row in rows) + "\r\n\r\n"
     table = images / "list.csv"
     table.write_bytes(b"\xef\xbb\xbf" + text.encode())
@@ -294,11 +354,42 @@ def test_tables_of_spreadsheets(images, separator, caplog):
     splits = [data_set.split(name) for name in data_set.split_names]
     notes = {id_: note for s in splits for id_, note in zip(s.ids, s.extra["note"], strict=True)}
     assert notes == {**{f"images/{n}.png": "a,;\nb" for n in range(4)}, "images/4.png": ""}
-    # pandas writes its index into a column without a name.
-    table.write_text(text.replace("note", "").replace("\r", ""))
-    with caplog.at_level(logging.WARNING):
-        DataSet(data_config(table))
-    assert "list.csv: column 4 has no name and is ignored." in caplog.text
+    # pandas writes its index into a column without a name, and reads it as `Unnamed: 0`.
+    for name in ("", "Unnamed: 0", "Unnamed: 0.1"):
+        table.write_text(text.replace("note", name).replace("\r", ""))
+        caplog.clear()
+        with caplog.at_level(logging.WARNING):
+            data_set = DataSet(data_config(table))
+        assert "list.csv: column 4 has no name and is ignored." in caplog.text
+        assert list(data_set.split("train").extra) == ["unit"]
+
+
+@pytest.mark.parametrize(
+    ("head", "row", "line"),
+    [
+        ("\n\npath,label\n", "{},{}", 4),
+        (" \n;;\npath;label\n", "{};{}", 4),
+        ("sep=;\r\npath;label\r\n", "{};{}", 3),
+        ('\n"sep=|"\npath|label\n', "{}|{}", 4),
+        ("Sep=\t\npath\tlabel\n", "{}\t{}", 3),
+        ('path,"a;b;c;d",label\n', "{},x,{}", 2),
+        ('"path";"a,b,c,d";"label"\n', "{};x;{}", 2),
+        ("path\ta,b,c\tlabel\n", "{}\tx\t{}", 2),
+    ],
+)
+def test_the_header_line_is_found_with_its_delimiter(images, head, row, line):
+    """The delimiter is the one by which there is a column `path`; lines keep their numbers."""
+
+    def write(*labels):
+        rows = [row.format(f"images/{n}.png", label) for n, label in enumerate(labels)]
+        (images / "list.csv").write_bytes((head + "\n".join(rows)).encode())
+        return images / "list.csv"
+
+    data_set = DataSet(data_config(write(*"0000")))
+    assert sum(len(data_set.split(name)) for name in data_set.split_names) == 4
+    assert len(data_set.split("train").extra) == row.count("x")
+    with pytest.raises(UserError, match=f"list.csv line {line}: label 'ill' is neither"):
+        DataSet(data_config(write("ill")))
 
 
 # --- Positions.
@@ -364,6 +455,19 @@ def test_absolute_paths_may_lead_outside_if_allowed(images, tmp_path_factory):
     table = write_table(folder, [f"{images}/images/._0.png,0"], "path,label")
     with pytest.raises(UserError, match="is a hidden file"):
         DataSet(data_config(table, allow_outside_root=True))
+
+
+def test_a_run_s_permission_for_paths_outside_is_not_that_of_other_tables(images, tmp_path_factory):
+    """Each caller names the flag that its user can set."""
+    folder = tmp_path_factory.mktemp("elsewhere")
+    table = write_table(folder, [f"{images}/images/0.png"], "path")
+    data = data_config("", allow_outside_root=True)
+    for read in (replay.find_items, replay.read_normals):
+        with pytest.raises(UserError, match="outside .*; set --allow_outside_root=True, or move"):
+            read(table, data)
+        assert len(read(table, data, allow_outside_root=True)) == 1
+    with pytest.raises(UserError, match="outside .*; set allow_outside_root=True, or move"):
+        replay.read_files(table, data, flag="allow_outside_root=True")
 
 
 def test_scoring_needs_no_labels_and_ignores_them(images):
