@@ -2,11 +2,10 @@
 
 import csv
 import dataclasses
-import io
 import logging
 import os
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -24,6 +23,7 @@ from jaxad.data.files.names import (
     split_suggested,
 )
 from jaxad.data.files.splitting import Splitting, draw_splits, with_val
+from jaxad.data.files.spreadsheets import DELIMITERS, parse
 from jaxad.data.readers.checks import is_hidden
 from jaxad.errors import UserError
 
@@ -39,19 +39,6 @@ _LABELLING = ("label", "mask", "split")
 Labels = Literal["required", "optional", "ignored"]
 
 _POSITIONS = np.iinfo(np.int32)
-
-#: Delimiters of fields -> their names. Spreadsheets use semicolons where the comma is the decimal
-#: separator.
-_DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs"}
-
-#: A first line by which spreadsheets name the delimiter.
-_DELIMITER_LINE = re.compile(r'\s*?"?sep=([^\w\r\n" ])"?[ \t]*(?:\r\n?|\n|$)', re.IGNORECASE)
-
-#: What a line that is not blank has; blank lines of spreadsheets consist of delimiters.
-_TEXT = re.compile(r"[^\s,;]")
-
-#: Name that pandas gives to a column without a name, such as its own index.
-_UNNAMED = re.compile(r"Unnamed: \d+(\.\d+)*")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,7 +157,7 @@ def _read(table: Path, known: Sequence[str], needed: Sequence[str]) -> list[_Row
     """Returns the rows of a table that are not blank, split into known and other columns."""
     try:
         with table.open(encoding="utf-8-sig", newline="") as file:
-            columns, lines, delimiter = _parse(file.read())
+            columns, lines, delimiter = parse(file.read())
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(
             f"{table}: not a readable CSV file ({error}); write it in UTF-8 with a header line."
@@ -195,7 +182,7 @@ def _read(table: Path, known: Sequence[str], needed: Sequence[str]) -> list[_Row
         if any(map(str.strip, cells[len(columns) :])):
             raise UserError(
                 f"{where}: has more fields than the header line; quote fields that contain "
-                f"{_DELIMITERS.get(delimiter, repr(delimiter))}."
+                f"{DELIMITERS.get(delimiter, repr(delimiter))}."
             )
         if len(cells) < num_needed:
             raise UserError(
@@ -212,45 +199,6 @@ def _read(table: Path, known: Sequence[str], needed: Sequence[str]) -> list[_Row
             if not is_named_extra and are_splits(row.extra[name] for row in rows):
                 raise UserError(_misnamed(table, name, "split"))
     return rows
-
-
-def _parse(text: str) -> tuple[list[str], list[tuple[int, list[str]]], str]:
-    """Parses the text of a CSV file.
-
-    The delimiter is the one that a line `sep=;` names, or else one by which the header line has a
-    column `path`; failing this, the one that gives it the most columns.
-
-    Returns:
-        The names of the columns, "" for those without one; the lines below that are not blank, each
-        with its number; and the delimiter. No columns if all lines are blank.
-
-    Raises:
-        csv.Error: the file is not CSV by any delimiter.
-    """
-    delimiters: Sequence[str] = tuple(_DELIMITERS)
-    if first := _DELIMITER_LINE.match(text):
-        delimiters = (first[1],)
-        # Blank lines in its place keep the numbers of the others.
-        text = "\n" * len(first[0].splitlines()) + text[first.end() :]
-    headers: dict[str, list[str]] = {}
-    errors: list[csv.Error] = []
-    for delimiter in delimiters:
-        try:
-            lines = _lines(text, delimiter)
-            headers[delimiter] = [cell.strip() for cell in next(lines, (0, []))[1]]
-        except csv.Error as error:
-            errors.append(error)
-    if not headers:
-        raise errors[0]
-    best = max(headers, key=lambda key: ("path" in map(folded, headers[key]), len(headers[key])))
-    columns = ["" if _UNNAMED.fullmatch(name) else name for name in headers[best]]
-    return columns, [*_lines(text, best)][1:], best
-
-
-def _lines(text: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    """Yields the cells of each line that is not blank, with the line's number."""
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=delimiter)
-    return ((reader.line_num, cells) for cells in reader if any(map(_TEXT.search, cells)))
 
 
 def _check_columns(
