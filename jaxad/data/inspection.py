@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from ml_collections import ConfigDict
 
+from jaxad.data.files.reading import describe_blank
 from jaxad.data.files.splitting import SEVERAL_UNDER_ONE_NAME
 from jaxad.data.leaks import image_digests, named_patients, spelt_alike
 from jaxad.data.prepare.preprocess import to_unit_interval
@@ -79,9 +80,11 @@ class Inspection:
                 lines.append(f"note: {name}: {facts.repeated:,} images repeat another one.")
             if facts.files and facts.files.slices_left_out:
                 lines.append(
-                    f"note: {name}: {facts.files.slices_left_out:,} slices have too little "
-                    "foreground or too small an anomaly and are left out."
+                    f"note: {name}: {facts.files.slices_left_out:,} slices are constant or have "
+                    "too little foreground or too small an anomaly, and are left out."
                 )
+            if facts.files and facts.files.blank:
+                lines.append(describe_blank(name, facts.files))
             for reason in facts.files.skipped if facts.files else ():
                 lines.append(f"bad file: {name}: {reason}")
         return [*lines, *(f"leak: {leak}" for leak in self.leaks)]

@@ -18,7 +18,7 @@ from jaxad.data.files.masks import check_coverage, list_ids
 from jaxad.data.files.names import is_table
 from jaxad.data.files.npz import npz_readers
 from jaxad.data.files.places import passed_over
-from jaxad.data.files.reading import describe_skipped, read_split
+from jaxad.data.files.reading import check_blank, describe_blank, describe_skipped, read_split
 from jaxad.data.files.splitting import SEVERAL_UNDER_ONE_NAME
 from jaxad.data.files.tables import read_table
 from jaxad.data.files.tree import check_not_hidden, files_in
@@ -146,10 +146,12 @@ _OPENERS: Mapping[str, Callable[[ConfigDict, ReadOptions], Readers]] = {
 }
 
 
-def report_skipped(split: Split, source: str) -> Split:
-    """Returns the split after warning of the files that were skipped when it was read."""
-    if split.files is not None and split.files.skipped:
-        logger.warning(describe_skipped(source, split.files))
+def report_left_out(split: Split, source: str) -> Split:
+    """Returns the split after warning of bad files and blank images that were left out of it."""
+    if split.files is not None:
+        for line in (describe_skipped(source, split.files), describe_blank(source, split.files)):
+            if line:
+                logger.warning(line)
     return split
 
 
@@ -294,8 +296,8 @@ class DataSet:
         """Returns a split, checked.
 
         Raises:
-            UserError: there is no such split, or it is unusable, see `check_split`; or most masks
-                are inverted.
+            UserError: there is no such split, or it is unusable, see `check_split`; most of its
+                images are blank, or most masks are inverted.
         """
         if name not in self._readers:
             raise UserError(
@@ -304,7 +306,9 @@ class DataSet:
             )
         if name not in self._splits:
             source = f"{self.info.name} split '{name}'"
-            split = report_skipped(self._readers[name](), f"{self.info.name} {name}")
+            split = report_left_out(self._readers[name](), f"{self.info.name} {name}")
+            if split.files is not None:
+                check_blank(source, split.files)
             check_split(split, source, self._image_shape, normal=name in ("train", "val"))
             if note := check_coverage(split, source):
                 logger.warning(f"note: {self.info.name} {name}: {note}")

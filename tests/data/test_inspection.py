@@ -84,13 +84,23 @@ def test_all_bad_files_are_named(mvtec, look):
     assert code == 0 and out.count("bad file: train: ") == 2
 
 
+def test_blank_images_are_no_bad_files(mvtec, look):
+    Image.new("L", (20, 20), 0).save(mvtec / "train/good/edge.png")
+    write_image(mvtec / "val/good/0.png", 160)
+    code, out, _, workdir = look(mvtec)
+    assert code == 0
+    assert "note: train: 1 of 11 images are blank (every pixel has the same value)" in out
+    facts = json.loads((workdir / "inspect.json").read_text())["splits"]["train"]
+    assert facts["files"]["blank"] == ["train/good/edge.png"] and facts["files"]["skipped"] == []
+
+
 def test_left_out_slices_of_scans_are_counted(tmp_path, look):
     for number in range(4):
         write_scan(tmp_path / f"train/good/{number}.nii.gz", number)
     code, out, _, _ = look(tmp_path, name="nifti")
     assert code == 0
     # The first and the last two of 16 slices of a scan hold nothing.
-    assert "note: train: 12 slices have too little foreground" in out
+    assert "note: train: 12 slices are constant or have too little foreground" in out
     assert "16x16x16 (3)" in out
 
 

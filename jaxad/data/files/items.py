@@ -15,7 +15,7 @@ from jaxad.data.files.formats import FORMATS, Kind, is_other_format
 from jaxad.data.files.masks import check_labels
 from jaxad.data.prepare.cutting import Cutting, cut
 from jaxad.data.prepare.framing import Frame
-from jaxad.data.prepare.preparation import Preparation
+from jaxad.data.prepare.preparation import BlankImageError, Preparation
 from jaxad.data.prepare.prepare_images import extrema_of, prepare_image, prepare_plain
 from jaxad.data.prepare.preprocess import are_constant
 from jaxad.data.readers import dicom
@@ -69,7 +69,7 @@ class Rows:
     """The rows of a split that one item becomes."""
 
     item: Item
-    #: [N, S, S, C], uint8 or uint16; N is 1 for an image, 0 for an item that is skipped
+    #: [N, S, S, C], uint8 or uint16; N is 1 for an image, 0 for one that is skipped or blank
     images: Shaped[np.ndarray, "n s s c"]
     labels: Int[np.ndarray, " n"]  # 1 = anomalous
     positions: Int[np.ndarray, " n"] | None = None  # slice indices; None if there are none
@@ -79,6 +79,7 @@ class Rows:
     highest: float | None = None  # largest value in the file; None if it was not measured
     num_left_out: int = 0  # number of slices that were left out
     error: str = ""  # why the item was skipped; "" if it was not
+    blank: str = ""  # which value all pixels of the image have; "" if they differ
     grid: Grid | None = None  # the grid of a scan
 
     @property
@@ -92,15 +93,21 @@ class Rows:
 def read_item(item: Item, reading: Reading) -> Rows:
     """Reads and prepares the images of an item.
 
-    With `reading.on_error="skip"`, a bad item gives no images and an `error`.
+    A blank image gives no images and a text in `blank`; if a mask marks an anomaly in it, it is a
+    bad item. With `reading.on_error="skip"`, a bad item gives no images and an `error`.
 
     Raises:
         DataError: a file cannot be used, and `on_error` is `raise`.
     """
+    side, channels = reading.preparation.image_size, reading.preparation.channels
+    images, labels = np.zeros((0, side, side, channels), np.uint8), np.zeros(0, np.int32)
     try:
         return (_read_image_item if reading.kind == "image" else _read_volume_item)(item, reading)
     except DataError as error:
         message = str(error)
+        is_blank = isinstance(error, BlankImageError) and reading.kind == "image"
+        if is_blank and not (item.mask and item.label):
+            return Rows(item, images, labels, blank=readable(message))
         others = [p for p in item.paths if is_other_format(p, reading.kind) and not p.is_dir()]
         if others:
             message = (
@@ -109,8 +116,6 @@ def read_item(item: Item, reading: Reading) -> Rows:
             )
         if reading.on_error == "raise":
             raise DataError(message) from error
-    side, channels = reading.preparation.image_size, reading.preparation.channels
-    images, labels = np.zeros((0, side, side, channels), np.uint8), np.zeros(0, np.int32)
     return Rows(item, images, labels, error=readable(message))
 
 
@@ -139,10 +144,12 @@ def _read_image_item(item: Item, reading: Reading) -> Rows:
                 f"{settings.square} cuts off; choose another value, or leave the image out."
             )
     if are_constant(image[None])[0]:
-        raise DataError(
-            f"{path}: has only one value after config.data.preprocess.square={settings.square} and "
-            "resizing; choose another value, or leave the image out."
-        )
+        if settings.square == "crop":
+            raise DataError(
+                f"{path}: has only one value after config.data.preprocess.square=crop and "
+                "resizing; choose another value, or leave the image out."
+            )
+        raise BlankImageError(f"{path}: has only one value after resizing; leave it out.")
     return Rows(
         item=item,
         images=image[None],

@@ -23,6 +23,10 @@ _MIN_FOREGROUND = 1 / 255
 _MIN_BACKGROUND = 0.05
 
 
+class BlankImageError(DataError):
+    """All pixels of an image have the same value, as in the outermost slices of a scan."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Preparation:
     """How pixels become an image; see `config.data.preprocess`."""
@@ -60,14 +64,19 @@ class Preparation:
 
 
 def check_pixels(pixels: Shaped[np.ndarray, "..."], name: str) -> None:
-    """Raises a DataError if there are no pixels, all are the same, or some are not finite."""
+    """Checks that there are pixels, that they differ and that they are finite.
+
+    Raises:
+        BlankImageError: all pixels have the same value.
+        DataError: there are no pixels, or some are not finite.
+    """
     if not pixels.size:
         raise DataError(f"{name}: holds no pixels; leave it out.")
     lowest, highest = pixels.min(), pixels.max()
     if not (np.isfinite(lowest) and np.isfinite(highest)):
         raise DataError(f"{name}: has NaN or infinite values; repair it or leave it out.")
     if lowest == highest:
-        raise DataError(f"{name}: is constant, every value is {lowest:g}; leave it out.")
+        raise BlankImageError(f"{name}: is constant, every value is {lowest:g}; leave it out.")
 
 
 def to_channels(
