@@ -1,5 +1,6 @@
 """`--mode=inspect`: facts about splits, bad files and leaks."""
 
+import csv
 import json
 import shutil
 
@@ -37,6 +38,26 @@ def test_the_same_picture_in_two_splits_is_a_leak_in_any_format(mvtec, look):
     assert "note: train: 1 images repeat another one." in out
     assert err.startswith("error: folder: splits leak: 1 image both in train and in test")
     assert json.loads((workdir / "inspect.json").read_text())["leaks"][0]["kind"] == "image"
+
+
+def test_duplicates_are_listed_completely(mvtec, look):
+    write_image(mvtec / "val/good/0.png", 160)
+    for copy in ("train/good/05.png", "train/good/06.png", "test/good/x.png"):
+        shutil.copy(mvtec / "train/good/04.png", mvtec / copy)  # neighbours, but not the last
+    shutil.copy(mvtec / "train/good/08.png", mvtec / "train/good/09.png")
+    code, out, _, workdir = look(mvtec)
+    assert code == 2
+    assert "note: 6 images have a copy (2 different ones); duplicates.csv lists all" in out
+    assert "1 of the 2 are repeated in neighbouring slices of one scan" in out
+    head, *rows = csv.reader((workdir / "duplicates.csv").open())
+    assert head == ["hash", "split", "id"]
+    names = [("train", f"train/good/0{number}.png") for number in (4, 5, 6, 8, 9)]
+    assert sorted(tuple(row[1:]) for row in rows) == [("test", "test/good/x.png"), *names]
+    assert len({row[0] for row in rows}) == 2 and rows[0][0] == rows[3][0]
+    # Without the copy in another split it is no leak, and nothing else changes.
+    (mvtec / "test/good/x.png").unlink()
+    code, out, _, _ = look(mvtec)
+    assert code == 0 and "2 of the 2 are repeated in neighbouring slices" in out
 
 
 def test_a_patient_in_two_splits_is_a_leak(mvtec, look):

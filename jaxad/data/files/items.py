@@ -43,6 +43,8 @@ class Item:
     #: whether the patient is unknown, so that `group` is the path of the file
     is_unnamed: bool = False
     position: int | None = None  # slice index of an image; scans number their own slices
+    #: whether its patient was drawn for `val`, as opposed to files that the user assigned
+    is_drawn: bool = dataclasses.field(default=False, compare=False)
     #: texts of a table's other columns by name; the same columns for all items of a data set
     extra: Mapping[str, str] = dataclasses.field(default_factory=dict, compare=False)
 
