@@ -114,11 +114,9 @@ def _keep_together(
 ) -> dict[str, Split]:
     """Reads `train` and `val`, and moves patients who share an image with the other split.
 
-    They move to `train`, or to `val` if more than half of `val` would move, but never more than
-    half of a split. Without such patients the draw is unchanged.
-
-    Raises:
-        UserError: more than half of either split would move.
+    They move to `train`, or to `val` if more than half of `val` would move. The draw is unchanged
+    if there are no such patients, or if more than half of either split would move; in the second
+    case `DataSet.check` refuses the splits.
     """
     splits = {name: read(items, name) for name, items in drawn.items()}
     for larger, smaller in (("train", "val"), ("val", "train")):
@@ -134,10 +132,7 @@ def _keep_together(
             )
             items = {larger: [*drawn[larger], *moved], smaller: kept}
             return {name: read(items[name], name) for name in drawn}
-    raise UserError(
-        "identical images connect most patients of the drawn val with train; leave out duplicates "
-        "with --config.data.duplicates=leave_out, or give the split of each file in a table."
-    )
+    return splits
 
 
 def _open_published(data: ConfigDict, options: ReadOptions) -> Readers:
