@@ -214,6 +214,7 @@ class FilesRead:
         lowest: the lowest raw value in any file; None if it was not measured.
         highest: the highest raw value in any file; None if it was not measured.
         blank: the ids of images that are left out because all of their pixels have one value.
+        num_noisy: number of files whose background is noise that is normalised as foreground.
     """
 
     count: int
@@ -223,6 +224,7 @@ class FilesRead:
     lowest: float | None
     highest: float | None
     blank: tuple[str, ...] = ()
+    num_noisy: int = 0
 
 
 @dataclasses.dataclass(frozen=True)

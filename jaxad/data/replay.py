@@ -33,7 +33,7 @@ from jaxad.data.prepare.preparation import to_depth
 from jaxad.data.prepare.prepare_images import prepare_image
 from jaxad.data.prepare.preprocess import native
 from jaxad.data.readers.volumes import to_right_anterior_superior
-from jaxad.data.sources import check_split, report_left_out
+from jaxad.data.sources import check_split, report_files
 from jaxad.errors import UserError
 from jaxad.types import Split
 
@@ -199,7 +199,7 @@ def read_files(path: Path, data: ConfigDict, *, with_labels: bool = False) -> Sp
     reading = reading_of(data)
     split = read_split(items if with_labels else _unlabelled(items), reading, str(path))
     images = _to_depth(split.images, data, reading)
-    return dataclasses.replace(report_left_out(split, str(path)), images=images)
+    return dataclasses.replace(report_files(split, str(path)), images=images)
 
 
 def read_rows_of(items: Sequence[Item], data: ConfigDict) -> Iterator[Rows]:

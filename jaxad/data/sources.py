@@ -18,7 +18,13 @@ from jaxad.data.files.masks import check_coverage, list_ids
 from jaxad.data.files.names import is_table
 from jaxad.data.files.npz import npz_readers
 from jaxad.data.files.places import passed_over
-from jaxad.data.files.reading import check_blank, describe_blank, describe_skipped, read_split
+from jaxad.data.files.reading import (
+    check_blank,
+    describe_blank,
+    describe_noise,
+    describe_skipped,
+    read_split,
+)
 from jaxad.data.files.splitting import SEVERAL_UNDER_ONE_NAME
 from jaxad.data.files.tables import read_table
 from jaxad.data.files.tree import check_not_hidden, files_in
@@ -192,11 +198,11 @@ _OPENERS: Mapping[str, Callable[[ConfigDict, ReadOptions], Readers]] = {
 }
 
 
-def report_left_out(split: Split, source: str) -> Split:
-    """Returns the split after warning of bad files and blank images that were left out of it."""
+def report_files(split: Split, source: str) -> Split:
+    """Returns the split after warning of skipped, blank and noisy files."""
     if split.files is not None:
-        for line in (describe_skipped(source, split.files), describe_blank(source, split.files)):
-            if line:
+        for describe in (describe_skipped, describe_blank, describe_noise):
+            if line := describe(source, split.files):
                 logger.warning(line)
     return split
 
@@ -353,7 +359,7 @@ class DataSet:
             )
         if name not in self._splits:
             source = f"{self.info.name} split '{name}'"
-            split = report_left_out(self._readers[name](), f"{self.info.name} {name}")
+            split = report_files(self._readers[name](), f"{self.info.name} {name}")
             if split.files is not None:
                 check_blank(source, split.files)
             if name in TRAINING_SPLITS and not self._keeps_duplicates:

@@ -15,7 +15,11 @@ from jaxad.data.files.formats import FORMATS, Kind, is_other_format
 from jaxad.data.files.masks import check_labels
 from jaxad.data.prepare.cutting import Cutting, cut
 from jaxad.data.prepare.framing import Frame
-from jaxad.data.prepare.preparation import BlankImageError, Preparation
+from jaxad.data.prepare.preparation import (
+    BlankImageError,
+    Preparation,
+    has_noisy_background,
+)
 from jaxad.data.prepare.prepare_images import extrema_of, prepare_image, prepare_plain
 from jaxad.data.prepare.preprocess import are_constant
 from jaxad.data.readers import dicom
@@ -81,6 +85,7 @@ class Rows:
     highest: float | None = None  # largest value in the file; None if it was not measured
     num_left_out: int = 0  # number of slices that were left out
     error: str = ""  # why the item was skipped; "" if it was not
+    is_noisy: bool = False  # see `has_noisy_background`
     blank: str = ""  # which value all pixels of the image have; "" if they differ
     grid: Grid | None = None  # the grid of a scan
 
@@ -122,7 +127,7 @@ def read_item(item: Item, reading: Reading) -> Rows:
 
 
 def _read_image_item(item: Item, reading: Reading) -> Rows:
-    path, settings = item.paths[0], reading.preparation.of_images()
+    path, settings, is_noisy = item.paths[0], reading.preparation.of_images(), False
     is_plain = settings.intensity == "range" and settings.channels in (1, 3)
     plain = read_plain(path) if is_plain else None
     if plain is not None:
@@ -132,6 +137,7 @@ def _read_image_item(item: Item, reading: Reading) -> Rows:
     else:
         pixels = read_image(path)
         image = prepare_image(pixels, settings, str(path))
+        is_noisy = has_noisy_background(pixels, 2, settings, str(path))
         shape = pixels.shape[:2]
         extrema = np.array([pixels.min(), pixels.max()]) if reading.measure else None
     label, mask = item.label or 0, None
@@ -161,6 +167,7 @@ def _read_image_item(item: Item, reading: Reading) -> Rows:
         size=f"{shape[0]}x{shape[1]}",
         lowest=None if extrema is None else float(extrema.min()),
         highest=None if extrema is None else float(extrema.max()),
+        is_noisy=is_noisy,
     )
 
 
@@ -195,6 +202,12 @@ def _read_volume_item(item: Item, reading: Reading) -> Rows:
         lowest=float(min(volume.voxels.min() for volume in volumes)),
         highest=float(max(volume.voxels.max() for volume in volumes)),
         num_left_out=slices.num_left_out,
+        is_noisy=any(
+            has_noisy_background(
+                volume.voxels, 3, reading.preparation.of_volumes(), str(volume.path)
+            )
+            for volume in volumes
+        ),
         grid=volumes[0].grid,
     )
 

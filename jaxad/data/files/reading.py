@@ -108,12 +108,14 @@ class FilesSummary:
         self._blank: list[str] = []
         self._num_left_out = 0
         self._num_images = 0
+        self._num_noisy = 0
         self._read: list[tuple[str, float | None, float | None]] = []
 
     def add(self, rows: Rows) -> None:
         """Counts an item."""
         self._num_left_out += rows.num_left_out
         self._num_images += len(rows.images)
+        self._num_noisy += rows.is_noisy
         if rows.error:
             self._errors.append(rows.error)
         elif rows.blank:
@@ -136,6 +138,7 @@ class FilesSummary:
             lowest=min((low for _, low, _ in self._read if low is not None), default=None),
             highest=max((high for _, _, high in self._read if high is not None), default=None),
             blank=tuple(self._blank),
+            num_noisy=self._num_noisy,
         )
 
 
@@ -221,6 +224,17 @@ def describe_blank(name: str, files: FilesRead) -> str:
     return (
         f"note: {name}: {len(files.blank):,} of {files.count:,} images are blank ({_BLANK}) and "
         f"are left out; the first: '{files.blank[0]}'."
+    )
+
+
+def describe_noise(name: str, files: FilesRead) -> str:
+    """Returns a line on files whose background is noise; "" if there are none."""
+    if not files.num_noisy:
+        return ""
+    return (
+        f"warning: {name}: in {files.num_noisy:,} of {files.count:,} files the background is noise "
+        "instead of 0, and intensities are normalised over it; set "
+        "--config.data.preprocess.foreground=otsu to normalise over the object alone."
     )
 
 

@@ -2,6 +2,7 @@
 
 import shutil
 
+import nibabel as nib
 import numpy as np
 import pytest
 from PIL import Image
@@ -206,3 +207,18 @@ def test_a_split_of_blank_images_alone_is_refused(mvtec):
     shutil.rmtree(mvtec / "ground_truth")
     with pytest.raises(UserError, match=r"none of 4 files gave .*'test/crack/0\.png' is blank"):
         DataSet(data_config(mvtec)).split("test")
+
+
+def test_scans_with_a_background_of_noise_are_reported(tmp_path, capsys):
+    for number in range(3):
+        path = write_scan(tmp_path / f"train/good/{number}.nii.gz", number)
+        scan = nib.load(path)
+        noise = np.random.default_rng(number).uniform(0.01, 0.1, scan.shape).astype(np.float32)
+        nib.save(nib.Nifti1Image(np.asarray(scan.dataobj) + noise, scan.affine), path)
+    assert DataSet(data_config(tmp_path, "nifti")).split("train").files.num_noisy == 2
+    err = capsys.readouterr().err
+    assert "warning: nifti train: in 2 of 2 files the background is noise instead of 0" in err
+    # The remedy works.
+    data = data_config(tmp_path, "nifti", preprocess__foreground="otsu")
+    assert DataSet(data).split("train").files.num_noisy == 0
+    assert capsys.readouterr().err == ""
