@@ -36,7 +36,7 @@ def inspect_data(config: ConfigDict, workdir: str | os.PathLike[str]) -> Path:
     """Inspects the data before training, as `--mode=inspect` does.
 
     Returns:
-        The folder, with `inspect.json` and a contact sheet, `inspect.png`.
+        The folder, with `inspect.json`, `duplicates.csv` and a contact sheet, `inspect.png`.
 
     Raises:
         UserError: an image or a patient is in two splits, or a file cannot be read.

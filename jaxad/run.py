@@ -15,7 +15,7 @@ from jaxad.config.model import make_model, pixels_per_device
 from jaxad.data import membership
 from jaxad.data.files.unread import tell_unread
 from jaxad.data.inspection import inspect as inspect_data
-from jaxad.data.inspection import leak_remedy
+from jaxad.data.inspection import leak_remedy, write_duplicates
 from jaxad.data.replay import read_normals
 from jaxad.data.sources import DataSet
 from jaxad.detector import exported
@@ -215,7 +215,7 @@ def calibrate(
 
 
 def inspect(config: ConfigDict, workdir: str | os.PathLike[str]) -> None:
-    """Inspects the data before training; writes `inspect.json` and `inspect.png`.
+    """Inspects the data; writes `inspect.json`, `inspect.png` and `duplicates.csv`.
 
     Raises:
         UserError: an image or a patient is in two splits; or a file cannot be read, and
@@ -225,6 +225,7 @@ def inspect(config: ConfigDict, workdir: str | os.PathLike[str]) -> None:
     inspection, data_set = inspect_data(config.data)
     splits = {name: data_set.split(name) for name in data_set.split_names}
     write_json(folder / "inspect.json", dataclasses.asdict(inspection))
+    write_duplicates(folder / "duplicates.csv", inspection)
     with atomic_write(folder / "inspect.png", "wb") as file:
         file.write(to_png(data_set_sheet(splits)))
     logger.info("\n".join([*inspection.lines(), f"contact sheet: {folder / 'inspect.png'}"]))

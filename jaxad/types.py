@@ -206,12 +206,15 @@ class FilesRead:
     """The files that a split was read from.
 
     Attributes:
-        count: number of files, including the skipped ones.
+        count: number of files, including skipped and blank ones.
         skipped: for each skipped file, the reason.
-        slices_left_out: number of slices in range with too little foreground or an uncertain label.
+        slices_left_out: number of slices in range that are constant or have too little foreground
+            or an uncertain label.
         sizes: size, such as `512x512` -> number of files.
         lowest: the lowest raw value in any file; None if it was not measured.
         highest: the highest raw value in any file; None if it was not measured.
+        blank: the ids of images that are left out because all of their pixels have one value.
+        num_noisy: number of files whose background is noise that is normalised as foreground.
     """
 
     count: int
@@ -220,6 +223,8 @@ class FilesRead:
     sizes: Mapping[str, int]
     lowest: float | None
     highest: float | None
+    blank: tuple[str, ...] = ()
+    num_noisy: int = 0
 
 
 @dataclasses.dataclass(frozen=True)

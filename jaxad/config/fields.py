@@ -162,6 +162,10 @@ _DATA = (
         data=("published",),
     ),
     Field(
+        "data.duplicates", "keep", "Images of train and val that repeat another one: keep or omit.",
+        ("keep", "leave_out"), data=(*_PREPARED, "npz", "external"),
+    ),
+    Field(
         "data.on_error", "raise", "What to do with a bad file: stop, or leave it out and name it.",
         ("raise", "skip"), role="execution",
     ),

@@ -1,17 +1,22 @@
 """A summary of a data set before training: what it holds, which files are bad, and what leaks."""
 
+import csv
 import dataclasses
 import itertools
+import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 from ml_collections import ConfigDict
 
+from jaxad.data.files.reading import describe_blank
 from jaxad.data.files.splitting import SEVERAL_UNDER_ONE_NAME
 from jaxad.data.leaks import image_digests, named_patients, spelt_alike
 from jaxad.data.prepare.preprocess import to_unit_interval
 from jaxad.data.sources import DataSet
+from jaxad.storage.workdir import atomic_write
 from jaxad.types import FilesRead, Split
 
 #: Examples in one line of text.
@@ -34,6 +39,16 @@ class Leak:
         first, second = self.splits
         listed = ", ".join(self.examples[:_MAX_EXAMPLES])
         return f"{what} both in {first} and in {second}: {listed}{more}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Duplicate:
+    """An image that is identical to others, in the same or another split."""
+
+    hash: str  # hash of the prepared pixels, the same for all copies
+    split: str  # name of the split
+    id: str  # id of the image
+    in_neighbours: bool  # whether all of its copies are neighbouring slices of one scan
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,6 +75,7 @@ class Inspection:
     splits: Mapping[str, SplitFacts]  # facts by name of the split
     leaks: tuple[Leak, ...]  # what any two splits have in common
     unread: tuple[str, ...] = ()  # one line for each folder with files that are not read
+    duplicates: tuple[Duplicate, ...] = ()  # all images that have a copy, copies together
 
     @property
     def skipped(self) -> tuple[str, ...]:
@@ -79,12 +95,31 @@ class Inspection:
                 lines.append(f"note: {name}: {facts.repeated:,} images repeat another one.")
             if facts.files and facts.files.slices_left_out:
                 lines.append(
-                    f"note: {name}: {facts.files.slices_left_out:,} slices have too little "
-                    "foreground or too small an anomaly and are left out."
+                    f"note: {name}: {facts.files.slices_left_out:,} slices are constant or have "
+                    "too little foreground or too small an anomaly, and are left out."
                 )
+            if facts.files and facts.files.blank:
+                lines.append(describe_blank(name, facts.files))
             for reason in facts.files.skipped if facts.files else ():
                 lines.append(f"bad file: {name}: {reason}")
+        if self.duplicates:
+            lines.append(self._describe_duplicates())
         return [*lines, *(f"leak: {leak}" for leak in self.leaks)]
+
+    def _describe_duplicates(self) -> str:
+        sets = {copy.hash: copy.in_neighbours for copy in self.duplicates}
+        neighbours = sum(sets.values())
+        text = (
+            f"note: {len(self.duplicates):,} images have a copy ({len(sets):,} different ones); "
+            "duplicates.csv lists all of them."
+        )
+        if neighbours:
+            text += (
+                f" {neighbours:,} of the {len(sets):,} are repeated in neighbouring slices of one "
+                "scan; keep all slices of a scan in one split, by its patient (the column group, "
+                "or config.data.group_pattern)."
+            )
+        return text
 
 
 def _row(name: str, facts: SplitFacts) -> tuple[str, ...]:
@@ -120,7 +155,54 @@ def inspect(data: ConfigDict) -> tuple[Inspection, DataSet]:
     ]
     facts = {name: _facts(split, digests[name]) for name, split in splits.items()}
     unread = tuple(map(str, filter(None, data_set.unread)))
-    return Inspection(data.name, facts, tuple(leaks), unread), data_set
+    duplicates = find_duplicates(splits, digests)
+    return Inspection(data.name, facts, tuple(leaks), unread, duplicates), data_set
+
+
+def find_duplicates(
+    splits: Mapping[str, Split], digests: Mapping[str, Sequence[bytes]]
+) -> tuple[Duplicate, ...]:
+    """Returns all images that have a copy in any split, copies together."""
+    copies = defaultdict(list)
+    for name, split in splits.items():
+        for index, digest in enumerate(digests[name]):
+            copies[digest].append((name, split, index))
+    duplicates = []
+    for digest, members in copies.items():
+        if len(members) > 1:
+            are_neighbours = _are_neighbours([_slice_of(split, n) for _, split, n in members])
+            for name, split, index in members:
+                copy = Duplicate(digest.hex(), name, split.ids[index], are_neighbours)
+                duplicates.append(copy)
+    return tuple(duplicates)
+
+
+def _slice_of(split: Split, index: int) -> tuple[str, int] | None:
+    """Returns the scan of an image and the number of its slice; None if they are unknown.
+
+    If the data do not give the patient and the position, the last number in the id is the slice.
+    """
+    group = split.groups[index]
+    if split.positions is not None and group not in split.unnamed:
+        return group, int(split.positions[index])
+    match = re.fullmatch(r"(.*?)(\d+)(\D*)", split.ids[index])
+    return None if match is None else (match[1] + match[3], int(match[2]))
+
+
+def _are_neighbours(slices: Sequence[tuple[str, int] | None]) -> bool:
+    """Tells whether slices are consecutive ones of one scan."""
+    known = [slice_ for slice_ in slices if slice_ is not None]
+    numbers = sorted(number for _, number in known)
+    is_consecutive = all(after - before == 1 for before, after in itertools.pairwise(numbers))
+    return len(known) == len(slices) and len({scan for scan, _ in known}) == 1 and is_consecutive
+
+
+def write_duplicates(path: Path, inspection: Inspection) -> None:
+    """Writes a CSV file with one row per image that has a copy: `hash`, `split`, `id`."""
+    with atomic_write(path) as file:
+        rows = csv.writer(file, lineterminator="\n")
+        rows.writerow(("hash", "split", "id"))
+        rows.writerows((copy.hash, copy.split, copy.id) for copy in inspection.duplicates)
 
 
 def leak_remedy(data_set: DataSet) -> str:

@@ -4,7 +4,7 @@ import hashlib
 import itertools
 import re
 import unicodedata
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -23,9 +23,33 @@ def image_digests(splits: Mapping[str, Split]) -> dict[str, list[bytes]]:
 
     def digest(image: np.ndarray) -> bytes:
         pixels = image if same_dtype else to_unit_interval(image)
-        return hashlib.blake2b(np.ascontiguousarray(pixels).data).digest()
+        return hashlib.blake2b(np.ascontiguousarray(pixels).data, digest_size=16).digest()
 
     return {name: [digest(image) for image in split.images] for name, split in splits.items()}
+
+
+def linked_patients(known: Split, split: Split) -> set[str]:
+    """Finds the patients of `split` who share an image with `known`, or with such a patient."""
+    digests = image_digests({"known": known, "split": split})
+    images = list(zip(digests["split"], split.groups, strict=True))
+    seen, linked = set(digests["known"]), set[str]()
+    while added := {group for digest, group in images if digest in seen} - linked:
+        linked |= added
+        seen |= {digest for digest, group in images if group in added}
+    return linked
+
+
+def without_duplicates(split: Split, others: Sequence[Split]) -> Split:
+    """Returns a split without images that are in others or repeat an earlier image of the split."""
+    named = {str(number): other for number, other in enumerate(others)}
+    digests = image_digests({"split": split, **named})
+    seen = {digest for name in named for digest in digests[name]}
+    kept = []
+    for index, digest in enumerate(digests["split"]):
+        if digest not in seen:
+            kept.append(index)
+        seen.add(digest)
+    return split if len(kept) == len(split) else split.rows(np.array(kept, np.int64))
 
 
 def plain_name(name: str) -> str:
@@ -73,8 +97,9 @@ def check_images_apart(name: str, splits: Mapping[str, Split]) -> None:
             if first != split_name:
                 raise UserError(
                     f"{name}: image '{image}' of '{split_name}' is '{copy}' of '{first}', pixel by "
-                    "pixel; remove one of the two. --mode=inspect lists all of them in "
-                    "inspect.json."
+                    "pixel; remove one of the two, or leave such images out of train and val with "
+                    "--config.data.duplicates=leave_out. --mode=inspect lists all of them in "
+                    "duplicates.csv."
                 )
             if split_name in TRAINING_SPLITS:
                 seen[digest] = (split_name, image)

@@ -33,7 +33,7 @@ from jaxad.data.prepare.preparation import to_depth
 from jaxad.data.prepare.prepare_images import prepare_image
 from jaxad.data.prepare.preprocess import native
 from jaxad.data.readers.volumes import to_right_anterior_superior
-from jaxad.data.sources import check_split, report_skipped
+from jaxad.data.sources import check_split, report_files
 from jaxad.errors import UserError
 from jaxad.types import Split
 
@@ -218,14 +218,18 @@ def read_files(
     reading = reading_of(data)
     split = read_split(items if with_labels else _unlabelled(items), reading, str(path))
     images = _to_depth(split.images, data, reading)
-    return dataclasses.replace(report_skipped(split, str(path)), images=images)
+    return dataclasses.replace(report_files(split, str(path)), images=images)
 
 
 def read_rows_of(items: Sequence[Item], data: ConfigDict) -> Iterator[Rows]:
-    """Reads files to score one by one, in their order; rows of bad files have an `error`."""
+    """Reads files to score one by one, in their order.
+
+    Rows of bad files and of blank images have an `error`.
+    """
     reading = dataclasses.replace(reading_of(data), on_error="skip")
     for rows in read_items(_unlabelled(items), reading, ""):
-        yield dataclasses.replace(rows, images=_to_depth(rows.images, data, reading))
+        images = _to_depth(rows.images, data, reading)
+        yield dataclasses.replace(rows, images=images, error=rows.error or rows.blank)
 
 
 def _unlabelled(items: Sequence[Item]) -> list[Item]:

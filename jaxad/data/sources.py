@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -13,17 +13,29 @@ from jaxad.data import settings
 from jaxad.data.data_sets import Readers, data_set_info
 from jaxad.data.external import open_external
 from jaxad.data.files.folders import read_folder
-from jaxad.data.files.items import files_of
+from jaxad.data.files.items import Item, files_of
 from jaxad.data.files.masks import check_coverage, list_ids
 from jaxad.data.files.names import is_table
 from jaxad.data.files.npz import npz_readers
 from jaxad.data.files.places import passed_over
-from jaxad.data.files.reading import describe_skipped, read_split
+from jaxad.data.files.reading import (
+    check_blank,
+    describe_blank,
+    describe_noise,
+    describe_skipped,
+    read_split,
+)
 from jaxad.data.files.splitting import SEVERAL_UNDER_ONE_NAME
 from jaxad.data.files.tables import read_table
 from jaxad.data.files.tree import check_not_hidden, files_in
 from jaxad.data.files.unread import Unread, find_unread, tell_unread
-from jaxad.data.leaks import check_images_apart, check_spelling
+from jaxad.data.leaks import (
+    TRAINING_SPLITS,
+    check_images_apart,
+    check_spelling,
+    linked_patients,
+    without_duplicates,
+)
 from jaxad.data.prepare.preprocess import are_constant, check_images
 from jaxad.data.synthetic.natural_objects import render_natural_objects
 from jaxad.errors import UserError
@@ -83,10 +95,50 @@ def _open_files(data: ConfigDict, options: ReadOptions) -> Readers:
         splits = read_folder(root, file_format, splitting)
         unread = find_unread(root, file_format, files_of(splits.values()), passed_over(root))
         options.on_unread(unread)
-    return {
+    readers: dict[str, Callable[[], Split]] = {
         name: functools.partial(read_split, items, reading, f"{data.name} {name}")
         for name, items in splits.items()
     }
+    if data.duplicates == "keep" and any(item.is_drawn for item in splits["val"]):
+
+        def read(items: Sequence[Item], name: str) -> Split:
+            return read_split(items, reading, f"{data.name} {name}")
+
+        @functools.cache
+        def read_both() -> dict[str, Split]:
+            return _keep_together({name: splits[name] for name in TRAINING_SPLITS}, read)
+
+        def read_drawn(name: str) -> Split:
+            return read_both()[name]
+
+        readers |= {name: functools.partial(read_drawn, name) for name in TRAINING_SPLITS}
+    return readers
+
+
+def _keep_together(
+    drawn: Mapping[str, list[Item]], read: Callable[[Sequence[Item], str], Split]
+) -> dict[str, Split]:
+    """Reads `train` and `val`, and moves patients who share an image with the other split.
+
+    They move to `train`, or to `val` if more than half of `val` would move. The draw is unchanged
+    if there are no such patients, or if more than half of either split would move; in the second
+    case `DataSet.check` refuses the splits.
+    """
+    splits = {name: read(items, name) for name, items in drawn.items()}
+    for larger, smaller in (("train", "val"), ("val", "train")):
+        linked = linked_patients(splits[larger], splits[smaller])
+        if not linked:
+            return splits
+        moved = [item for item in drawn[smaller] if item.group in linked]
+        kept = [item for item in drawn[smaller] if item.group not in linked]
+        if len(kept) >= len(moved):
+            logger.info(
+                f"note: {len(linked):,} patients drawn for {smaller} share an image with {larger} "
+                f"and move there, such as '{min(linked)}'."
+            )
+            items = {larger: [*drawn[larger], *moved], smaller: kept}
+            return {name: read(items[name], name) for name in drawn}
+    return splits
 
 
 def _open_published(data: ConfigDict, options: ReadOptions) -> Readers:
@@ -146,10 +198,12 @@ _OPENERS: Mapping[str, Callable[[ConfigDict, ReadOptions], Readers]] = {
 }
 
 
-def report_skipped(split: Split, source: str) -> Split:
-    """Returns the split after warning of the files that were skipped when it was read."""
-    if split.files is not None and split.files.skipped:
-        logger.warning(describe_skipped(source, split.files))
+def report_files(split: Split, source: str) -> Split:
+    """Returns the split after warning of skipped, blank and noisy files."""
+    if split.files is not None:
+        for describe in (describe_skipped, describe_blank, describe_noise):
+            if line := describe(source, split.files):
+                logger.warning(line)
     return split
 
 
@@ -258,6 +312,7 @@ class DataSet:
         for unread in self.unread:
             tell_unread(unread, is_strict=data.on_error == "raise")
         self._splits: dict[str, Split] = {}
+        self._keeps_duplicates = data.duplicates == "keep"
         self._image_shape = data_shape(data)
         self.split_names = tuple(self._readers)
 
@@ -294,8 +349,8 @@ class DataSet:
         """Returns a split, checked.
 
         Raises:
-            UserError: there is no such split, or it is unusable, see `check_split`; or most masks
-                are inverted.
+            UserError: there is no such split, or it is unusable, see `check_split`; most of its
+                images are blank, or most masks are inverted.
         """
         if name not in self._readers:
             raise UserError(
@@ -304,12 +359,30 @@ class DataSet:
             )
         if name not in self._splits:
             source = f"{self.info.name} split '{name}'"
-            split = report_skipped(self._readers[name](), f"{self.info.name} {name}")
-            check_split(split, source, self._image_shape, normal=name in ("train", "val"))
+            split = report_files(self._readers[name](), f"{self.info.name} {name}")
+            if split.files is not None:
+                check_blank(source, split.files)
+            if name in TRAINING_SPLITS and not self._keeps_duplicates:
+                split = self._leave_out_duplicates(name, split)
+            check_split(split, source, self._image_shape, normal=name in TRAINING_SPLITS)
             if note := check_coverage(split, source):
                 logger.warning(f"note: {self.info.name} {name}: {note}")
             self._splits[name] = split
         return self._splits[name]
+
+    def _leave_out_duplicates(self, name: str, split: Split) -> Split:
+        """Leaves out images of `train` or `val` that are also in `val` or a test split, or repeat.
+
+        Test splits stay whole, so that results on them are comparable.
+        """
+        others = [*self.test_split_names, *(["val"] if name == "train" else [])]
+        kept = without_duplicates(split, [self.split(other) for other in others])
+        if count := len(split) - len(kept):
+            logger.warning(
+                f"note: {self.info.name} {name}: {count:,} images repeat another one and are left "
+                "out (config.data.duplicates=leave_out)."
+            )
+        return kept
 
 
 def check_split(

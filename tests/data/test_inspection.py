@@ -1,5 +1,6 @@
 """`--mode=inspect`: facts about splits, bad files and leaks."""
 
+import csv
 import json
 import shutil
 
@@ -37,6 +38,26 @@ def test_the_same_picture_in_two_splits_is_a_leak_in_any_format(mvtec, look):
     assert "note: train: 1 images repeat another one." in out
     assert err.startswith("error: folder: splits leak: 1 image both in train and in test")
     assert json.loads((workdir / "inspect.json").read_text())["leaks"][0]["kind"] == "image"
+
+
+def test_duplicates_are_listed_completely(mvtec, look):
+    write_image(mvtec / "val/good/0.png", 160)
+    for copy in ("train/good/05.png", "train/good/06.png", "test/good/x.png"):
+        shutil.copy(mvtec / "train/good/04.png", mvtec / copy)  # neighbours, but not the last
+    shutil.copy(mvtec / "train/good/08.png", mvtec / "train/good/09.png")
+    code, out, _, workdir = look(mvtec)
+    assert code == 2
+    assert "note: 6 images have a copy (2 different ones); duplicates.csv lists all" in out
+    assert "1 of the 2 are repeated in neighbouring slices of one scan" in out
+    head, *rows = csv.reader((workdir / "duplicates.csv").open())
+    assert head == ["hash", "split", "id"]
+    names = [("train", f"train/good/0{number}.png") for number in (4, 5, 6, 8, 9)]
+    assert sorted(tuple(row[1:]) for row in rows) == [("test", "test/good/x.png"), *names]
+    assert len({row[0] for row in rows}) == 2 and rows[0][0] == rows[3][0]
+    # Without the copy in another split it is no leak, and nothing else changes.
+    (mvtec / "test/good/x.png").unlink()
+    code, out, _, _ = look(mvtec)
+    assert code == 0 and "2 of the 2 are repeated in neighbouring slices" in out
 
 
 def test_a_patient_in_two_splits_is_a_leak(mvtec, look):
@@ -84,13 +105,23 @@ def test_all_bad_files_are_named(mvtec, look):
     assert code == 0 and out.count("bad file: train: ") == 2
 
 
+def test_blank_images_are_no_bad_files(mvtec, look):
+    Image.new("L", (20, 20), 0).save(mvtec / "train/good/edge.png")
+    write_image(mvtec / "val/good/0.png", 160)
+    code, out, _, workdir = look(mvtec)
+    assert code == 0
+    assert "note: train: 1 of 11 images are blank (every pixel has the same value)" in out
+    facts = json.loads((workdir / "inspect.json").read_text())["splits"]["train"]
+    assert facts["files"]["blank"] == ["train/good/edge.png"] and facts["files"]["skipped"] == []
+
+
 def test_left_out_slices_of_scans_are_counted(tmp_path, look):
     for number in range(4):
         write_scan(tmp_path / f"train/good/{number}.nii.gz", number)
     code, out, _, _ = look(tmp_path, name="nifti")
     assert code == 0
     # The first and the last two of 16 slices of a scan hold nothing.
-    assert "note: train: 12 slices have too little foreground" in out
+    assert "note: train: 12 slices are constant or have too little foreground" in out
     assert "16x16x16 (3)" in out
 
 

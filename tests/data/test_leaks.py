@@ -8,9 +8,10 @@ import pytest
 from PIL import Image
 from user_files import data_config, write_image, write_scan
 
-from jaxad.data.leaks import plain_name, spelt_alike
+from jaxad.data.leaks import linked_patients, plain_name, spelt_alike
 from jaxad.data.sources import DataSet
 from jaxad.errors import UserError
+from jaxad.types import Split
 
 
 @pytest.mark.parametrize(
@@ -125,16 +126,72 @@ def test_spellings_of_patients_are_refused(tmp_path):
 # --- The same image twice.
 
 
-def test_copies_in_train_and_val_are_refused_until_removed(mvtec):
-    copies = [mvtec / f"train/good/copy{number}.png" for number in range(6)]
-    for path in copies:
-        shutil.copy(mvtec / "train/good/03.png", path)
-    data = data_config(mvtec, val_share=0.5)
-    with pytest.raises(UserError, match="pixel by pixel; remove one of the two. --mode=inspect"):
+def test_copies_in_train_and_val_are_refused_until_left_out(mvtec, capsys):
+    write_image(mvtec / "val/good/v.png", 160)
+    shutil.copy(mvtec / "train/good/03.png", mvtec / "val/good/copy.png")
+    shutil.copy(mvtec / "train/good/04.png", mvtec / "train/good/04 again.png")
+    shutil.copy(mvtec / "val/good/v.png", mvtec / "test/good/v.png")
+    shutil.copy(mvtec / "test/good/0.png", mvtec / "test/good/0 again.png")
+    message = "pixel by pixel; remove one of the two, or .*duplicates=leave_out. --mode=inspect"
+    with pytest.raises(UserError, match=message):
+        DataSet(data_config(mvtec)).check()
+    capsys.readouterr()
+    data_set = DataSet(data_config(mvtec, duplicates="leave_out"))
+    data_set.check()
+    left_out = {"train/good/03.png", "train/good/04.png"}
+    names = {f"train/good/{number:02d}.png" for number in range(10)} | {"train/good/04 again.png"}
+    assert set(data_set.split("train").ids) == names - left_out  # `04 again` sorts before `04`
+    assert data_set.split("val").ids == ("val/good/copy.png",)
+    assert len(data_set.split("test")) == 6  # stays whole
+    err = capsys.readouterr().err
+    assert "note: folder train: 2 images repeat another one and are left out" in err
+    assert "note: folder val: 1 images repeat another one and are left out" in err
+
+
+def test_the_draw_of_val_keeps_identical_images_together(mvtec, capsys):
+    before = DataSet(data_config(mvtec, val_share=0.5)).split("val").ids
+    assert len(before) == 5 and capsys.readouterr() == ("", "")
+    # The names, and therefore the draw, stay the same; 2 of 5 drawn patients get copies in train.
+    first = next(path for path in sorted((mvtec / "train/good").iterdir()) if
+                 f"train/good/{path.name}" not in before)  # fmt: skip
+    for name in before[:2]:
+        shutil.copy(first, mvtec / name)
+    data_set = DataSet(data_config(mvtec, val_share=0.5))
+    data_set.check()
+    assert data_set.split("val").ids == before[2:]
+    assert set(data_set.split("train").ids) > {f"train/good/{first.name}", *before[:2]}
+    assert "2 patients drawn for val share an image with train and move" in capsys.readouterr().out
+    # If most of val would move, the patients of train move.
+    for name in before[2:]:
+        shutil.copy(first, mvtec / name)
+    data_set = DataSet(data_config(mvtec, val_share=0.5))
+    data_set.check()
+    assert data_set.split("val").ids == (*before, f"train/good/{first.name}")
+
+
+def test_a_draw_that_identical_images_connect_is_refused(mvtec):
+    for number in range(10):
+        (mvtec / f"train/good/{number:02d}.png").rename(mvtec / f"train/good/p{number}_a.png")
+        write_image(mvtec / f"train/good/p{number}_edge.png", 3)
+    data = data_config(mvtec, group_pattern=r"p\d_|test.*")
+    with pytest.raises(UserError, match="pixel by pixel; .* --config.data.duplicates=leave_out"):
         DataSet(data).check()
-    for path in copies:
-        path.unlink()
-    DataSet(data).check()
+    data.duplicates = "leave_out"  # the remedy
+    data_set = DataSet(data)
+    data_set.check()
+    assert len(data_set.split("train")) + len(data_set.split("val")) == 11
+
+
+def test_patients_are_linked_through_others():
+    pixels = np.arange(5, dtype=np.uint8).repeat(16).reshape(5, 4, 4, 1)
+
+    def split(images, groups):
+        ids = tuple(f"{group}{place}" for place, group in enumerate(groups))
+        return Split(pixels[images], np.zeros(len(images), np.int32), ids, tuple(groups))
+
+    val = split([0, 1, 1, 2, 3], "aabbc")  # `b` shares image 1 with `a`
+    assert linked_patients(split([0], "t"), val) == {"a", "b"}
+    assert linked_patients(split([4], "t"), val) == set()
 
 
 def test_inspect_lists_every_copy(mvtec, look):

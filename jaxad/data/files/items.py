@@ -15,7 +15,11 @@ from jaxad.data.files.formats import FORMATS, Kind, is_other_format
 from jaxad.data.files.masks import check_labels
 from jaxad.data.prepare.cutting import Cutting, cut
 from jaxad.data.prepare.framing import Frame
-from jaxad.data.prepare.preparation import Preparation
+from jaxad.data.prepare.preparation import (
+    BlankImageError,
+    Preparation,
+    has_noisy_background,
+)
 from jaxad.data.prepare.prepare_images import extrema_of, prepare_image, prepare_plain
 from jaxad.data.prepare.preprocess import are_constant
 from jaxad.data.readers import dicom
@@ -43,6 +47,8 @@ class Item:
     #: whether the patient is unknown, so that `group` is the path of the file
     is_unnamed: bool = False
     position: int | None = None  # slice index of an image; scans number their own slices
+    #: whether its patient was drawn for `val`, as opposed to files that the user assigned
+    is_drawn: bool = dataclasses.field(default=False, compare=False)
     #: texts of a table's other columns by name; the same columns for all items of a data set
     extra: Mapping[str, str] = dataclasses.field(default_factory=dict, compare=False)
 
@@ -69,7 +75,7 @@ class Rows:
     """The rows of a split that one item becomes."""
 
     item: Item
-    #: [N, S, S, C], uint8 or uint16; N is 1 for an image, 0 for an item that is skipped
+    #: [N, S, S, C], uint8 or uint16; N is 1 for an image, 0 for one that is skipped or blank
     images: Shaped[np.ndarray, "n s s c"]
     labels: Int[np.ndarray, " n"]  # 1 = anomalous
     positions: Int[np.ndarray, " n"] | None = None  # slice indices; None if there are none
@@ -79,6 +85,8 @@ class Rows:
     highest: float | None = None  # largest value in the file; None if it was not measured
     num_left_out: int = 0  # number of slices that were left out
     error: str = ""  # why the item was skipped; "" if it was not
+    is_noisy: bool = False  # see `has_noisy_background`
+    blank: str = ""  # which value all pixels of the image have; "" if they differ
     grid: Grid | None = None  # the grid of a scan
 
     @property
@@ -92,15 +100,21 @@ class Rows:
 def read_item(item: Item, reading: Reading) -> Rows:
     """Reads and prepares the images of an item.
 
-    With `reading.on_error="skip"`, a bad item gives no images and an `error`.
+    A blank image gives no images and a text in `blank`; if a mask marks an anomaly in it, it is a
+    bad item. With `reading.on_error="skip"`, a bad item gives no images and an `error`.
 
     Raises:
         DataError: a file cannot be used, and `on_error` is `raise`.
     """
+    side, channels = reading.preparation.image_size, reading.preparation.channels
+    images, labels = np.zeros((0, side, side, channels), np.uint8), np.zeros(0, np.int32)
     try:
         return (_read_image_item if reading.kind == "image" else _read_volume_item)(item, reading)
     except DataError as error:
         message = str(error)
+        is_blank = isinstance(error, BlankImageError) and reading.kind == "image"
+        if is_blank and not (item.mask and item.label):
+            return Rows(item, images, labels, blank=readable(message))
         others = [p for p in item.paths if is_other_format(p, reading.kind) and not p.is_dir()]
         if others:
             message = (
@@ -109,13 +123,11 @@ def read_item(item: Item, reading: Reading) -> Rows:
             )
         if reading.on_error == "raise":
             raise DataError(message) from error
-    side, channels = reading.preparation.image_size, reading.preparation.channels
-    images, labels = np.zeros((0, side, side, channels), np.uint8), np.zeros(0, np.int32)
     return Rows(item, images, labels, error=readable(message))
 
 
 def _read_image_item(item: Item, reading: Reading) -> Rows:
-    path, settings = item.paths[0], reading.preparation.of_images()
+    path, settings, is_noisy = item.paths[0], reading.preparation.of_images(), False
     is_plain = settings.intensity == "range" and settings.channels in (1, 3)
     plain = read_plain(path) if is_plain else None
     if plain is not None:
@@ -125,6 +137,7 @@ def _read_image_item(item: Item, reading: Reading) -> Rows:
     else:
         pixels = read_image(path)
         image = prepare_image(pixels, settings, str(path))
+        is_noisy = has_noisy_background(pixels, 2, settings, str(path))
         shape = pixels.shape[:2]
         extrema = np.array([pixels.min(), pixels.max()]) if reading.measure else None
     label, mask = item.label or 0, None
@@ -139,10 +152,12 @@ def _read_image_item(item: Item, reading: Reading) -> Rows:
                 f"{settings.square} cuts off; choose another value, or leave the image out."
             )
     if are_constant(image[None])[0]:
-        raise DataError(
-            f"{path}: has only one value after config.data.preprocess.square={settings.square} and "
-            "resizing; choose another value, or leave the image out."
-        )
+        if settings.square == "crop":
+            raise DataError(
+                f"{path}: has only one value after config.data.preprocess.square=crop and "
+                "resizing; choose another value, or leave the image out."
+            )
+        raise BlankImageError(f"{path}: has only one value after resizing; leave it out.")
     return Rows(
         item=item,
         images=image[None],
@@ -152,6 +167,7 @@ def _read_image_item(item: Item, reading: Reading) -> Rows:
         size=f"{shape[0]}x{shape[1]}",
         lowest=None if extrema is None else float(extrema.min()),
         highest=None if extrema is None else float(extrema.max()),
+        is_noisy=is_noisy,
     )
 
 
@@ -186,6 +202,12 @@ def _read_volume_item(item: Item, reading: Reading) -> Rows:
         lowest=float(min(volume.voxels.min() for volume in volumes)),
         highest=float(max(volume.voxels.max() for volume in volumes)),
         num_left_out=slices.num_left_out,
+        is_noisy=any(
+            has_noisy_background(
+                volume.voxels, 3, reading.preparation.of_volumes(), str(volume.path)
+            )
+            for volume in volumes
+        ),
         grid=volumes[0].grid,
     )
 

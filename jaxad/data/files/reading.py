@@ -28,6 +28,9 @@ _CHUNK_SIZES = (8, 96)
 #: Number of bad files that a message lists.
 _NUM_LISTED = 5
 
+#: What a blank image is.
+_BLANK = "every pixel has the same value"
+
 
 def read_items(
     items: Sequence[Item], reading: Reading, progress: str, shared: np.memmap | None = None
@@ -102,26 +105,40 @@ class FilesSummary:
 
     def __init__(self) -> None:
         self._errors: list[str] = []
+        self._blank: list[str] = []
         self._num_left_out = 0
+        self._num_images = 0
+        self._num_noisy = 0
         self._read: list[tuple[str, float | None, float | None]] = []
 
     def add(self, rows: Rows) -> None:
         """Counts an item."""
         self._num_left_out += rows.num_left_out
+        self._num_images += len(rows.images)
+        self._num_noisy += rows.is_noisy
         if rows.error:
             self._errors.append(rows.error)
+        elif rows.blank:
+            self._blank.append(rows.item.id)
         else:
             self._read.append((rows.size, rows.lowest, rows.highest))
 
-    def finish(self) -> FilesRead:
-        """Returns the summary."""
+    def finish(self, name: str) -> FilesRead:
+        """Returns the summary of the split `name`; raises a UserError if it has no images."""
+        count = len(self._errors) + len(self._blank) + len(self._read)
+        if not self._num_images:
+            reasons = [*self._errors, *(f"'{id_}' is blank ({_BLANK})" for id_ in self._blank)]
+            first = f"; the first: {reasons[0]}" if reasons else ""
+            raise UserError(f"{name}: none of {count} files gave a usable image{first}")
         return FilesRead(
-            count=len(self._errors) + len(self._read),
+            count=count,
             skipped=tuple(self._errors),
             slices_left_out=self._num_left_out,
             sizes=dict(collections.Counter(size for size, _, _ in self._read).most_common()),
             lowest=min((low for _, low, _ in self._read if low is not None), default=None),
             highest=max((high for _, _, high in self._read if high is not None), default=None),
+            blank=tuple(self._blank),
+            num_noisy=self._num_noisy,
         )
 
 
@@ -149,10 +166,7 @@ def _join(results: Iterable[Rows], count: int, name: str, shared: np.memmap | No
         summary.add(rows)
         if len(rows.images):
             parts.append(rows)
-    files = summary.finish()
-    if not parts:
-        first = f"; the first: {files.skipped[0]}" if files.skipped else ""
-        raise UserError(f"{name}: none of {count} files gave a usable image{first}")
+    files = summary.finish(name)
     is_shared = shared is not None and all(np.may_share_memory(r.images, shared) for r in parts)
     if shared is not None and is_shared and len(parts) == count:
         images = np.asarray(shared)
@@ -201,3 +215,33 @@ def describe_skipped(name: str, files: FilesRead) -> str:
     num_others = len(files.skipped) - _NUM_LISTED
     more = f" | and {num_others} more" if num_others > 0 else ""
     return f"{name}: skipped {len(files.skipped)} of {files.count} files: {first}{more}"
+
+
+def describe_blank(name: str, files: FilesRead) -> str:
+    """Returns a line on the blank images that were left out; "" if there are none."""
+    if not files.blank:
+        return ""
+    return (
+        f"note: {name}: {len(files.blank):,} of {files.count:,} images are blank ({_BLANK}) and "
+        f"are left out; the first: '{files.blank[0]}'."
+    )
+
+
+def describe_noise(name: str, files: FilesRead) -> str:
+    """Returns a line on files whose background is noise; "" if there are none."""
+    if not files.num_noisy:
+        return ""
+    return (
+        f"warning: {name}: in {files.num_noisy:,} of {files.count:,} files the background is noise "
+        "instead of 0, and intensities are normalised over it; set "
+        "--config.data.preprocess.foreground=otsu to normalise over the object alone."
+    )
+
+
+def check_blank(source: str, files: FilesRead) -> None:
+    """Raises a UserError if most images of a split are blank."""
+    if 2 * len(files.blank) > files.count:
+        raise UserError(
+            f"{source}: {len(files.blank):,} of {files.count:,} images are blank ({_BLANK}); the "
+            f"first: '{files.blank[0]}'. Check how they were exported, or remove the blank ones."
+        )

@@ -155,5 +155,10 @@ def draw_splits(items: Sequence[Item], splitting: Splitting) -> dict[str, list[I
 def _by_group(items: Sequence[Item], groups: Mapping[str, set[str]]) -> dict[str, list[Item]]:
     """Returns the items of each split, given its groups."""
     return {
-        name: [item for item in items if item.group in members] for name, members in groups.items()
+        name: [
+            dataclasses.replace(item, is_drawn=name == "val")
+            for item in items
+            if item.group in members
+        ]
+        for name, members in groups.items()
     }

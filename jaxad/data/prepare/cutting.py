@@ -14,7 +14,7 @@ from jaxad.data.prepare.preparation import (
     normalise,
     quantise,
 )
-from jaxad.data.prepare.preprocess import to_unit_interval
+from jaxad.data.prepare.preprocess import are_constant, to_unit_interval
 from jaxad.data.readers.volumes import Grid, Volume, check_same_grid
 from jaxad.errors import DataError, UserError
 
@@ -59,7 +59,8 @@ class Slices:
     positions: Int[np.ndarray, " n"]  # slice numbers in the (resampled) scan, int32 [N]
     labels: Int[np.ndarray, " n"] | None  # 1 = anomalous, int32 [N]; None without a mask
     masks: UInt8[np.ndarray, "n s s"] | None  # 1 = anomalous; None without a mask
-    num_left_out: int  # slices in range with too little foreground or too small an anomaly
+    #: slices in range that are constant, or have too little foreground or too small an anomaly
+    num_left_out: int
 
 
 def cut(
@@ -72,7 +73,7 @@ def cut(
 
     Raises:
         DataError: modalities or mask do not lie on the same grid, a modality is constant, no
-            slice is in range, or a slice that is not empty is constant.
+            slice is in range, or a mask marks an anomaly in a constant slice.
     """
     settings = settings.of_volumes()
     first = volumes[0]
@@ -121,22 +122,26 @@ def cut(
     side = settings.image_size
     images = np.zeros((len(kept), side, side, len(channels)), np.uint16)
     masks = None if marked is None else np.zeros((len(kept), side, side), np.uint8)
+    is_constant = np.zeros(len(kept), bool)
     for index, number in enumerate(kept):
         plane = np.stack([channel[number] for channel in channels], axis=-1)
-        if (plane == plane[0, 0]).all():
-            raise DataError(
-                f"{first.path}: slice {number} is constant; leave it out with "
-                "config.data.volume.slices, or leave out the scan."
-            )
         images[index] = quantise(frame.resize(plane))
-        if masks is not None and marked is not None and marked[number].any():
+        is_marked = marked is not None and bool(marked[number].any())
+        is_constant[index] = (plane == plane[0, 0]).all() or are_constant(images[index][None])[0]
+        if is_constant[index] and is_marked:
+            raise DataError(
+                f"{first.path}: slice {number} is constant, but its mask marks an anomaly; leave "
+                "it out with config.data.volume.slices, or leave out the scan."
+            )
+        if masks is not None and marked is not None and is_marked:
             masks[index] = frame.resize_mask(marked[number])
+    varied = ~is_constant
     return Slices(
-        images=images,
-        positions=kept.astype(np.int32),
-        labels=labels,
-        masks=masks,
-        num_left_out=len(numbers) - len(kept),
+        images=images[varied],
+        positions=kept[varied].astype(np.int32),
+        labels=None if labels is None else labels[varied],
+        masks=None if masks is None else masks[varied],
+        num_left_out=len(numbers) - int(varied.sum()),
     )
 
 

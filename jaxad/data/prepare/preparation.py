@@ -22,6 +22,14 @@ _MIN_FOREGROUND = 1 / 255
 #: If a scan has negative values, at least this share of it must be 0 for 0 to be its background.
 _MIN_BACKGROUND = 0.05
 
+#: A background is noise if at least the first share of the border is dark and less than the second
+#: is 0. The neck, or corners that were padded with 0, may fill the rest.
+_DARK_BORDER, _ZERO_BORDER = 0.75, 0.5
+
+
+class BlankImageError(DataError):
+    """All pixels of an image have the same value, as in the outermost slices of a scan."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Preparation:
@@ -60,14 +68,19 @@ class Preparation:
 
 
 def check_pixels(pixels: Shaped[np.ndarray, "..."], name: str) -> None:
-    """Raises a DataError if there are no pixels, all are the same, or some are not finite."""
+    """Checks that there are pixels, that they differ and that they are finite.
+
+    Raises:
+        BlankImageError: all pixels have the same value.
+        DataError: there are no pixels, or some are not finite.
+    """
     if not pixels.size:
         raise DataError(f"{name}: holds no pixels; leave it out.")
     lowest, highest = pixels.min(), pixels.max()
     if not (np.isfinite(lowest) and np.isfinite(highest)):
         raise DataError(f"{name}: has NaN or infinite values; repair it or leave it out.")
     if lowest == highest:
-        raise DataError(f"{name}: is constant, every value is {lowest:g}; leave it out.")
+        raise BlankImageError(f"{name}: is constant, every value is {lowest:g}; leave it out.")
 
 
 def to_channels(
@@ -122,6 +135,27 @@ def foreground_of(
         low, high = float(values.min()) / 2, float(values.max()) / 2  # the difference may overflow
         values = (values / 2 - low) / (high - low)
     return (values > threshold_otsu(values)).reshape(pixels.shape)
+
+
+def has_noisy_background(
+    pixels: Shaped[np.ndarray, "..."], num_axes: int, settings: Preparation, name: str
+) -> bool:
+    """Tells whether `foreground=nonzero` normalises over a background that is noise instead of 0.
+
+    It looks at the border, the first and the last pixels along each of the first `num_axes` axes.
+    The background is noise if most of the border is dark (not above Otsu's threshold), but little
+    of it is 0. If the object fills the border, there is no background.
+    """
+    if settings.intensity == "range" or settings.foreground != "nonzero":
+        return False
+
+    def border(array: np.ndarray) -> np.ndarray:
+        return np.concatenate([array.take((0, -1), axis).ravel() for axis in range(num_axes)])
+
+    if (border(pixels) == 0).mean() >= _ZERO_BORDER:
+        return False
+    is_dark = ~foreground_of(pixels, "otsu", name)
+    return bool(border(is_dark).mean() >= _DARK_BORDER)
 
 
 def normalise(

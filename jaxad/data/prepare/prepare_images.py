@@ -6,13 +6,13 @@ from PIL import Image
 
 from jaxad.data.prepare.framing import Frame
 from jaxad.data.prepare.preparation import (
+    BlankImageError,
     Preparation,
     check_pixels,
     normalise,
     quantise,
     to_channels,
 )
-from jaxad.errors import DataError
 
 
 def prepare_image(
@@ -27,7 +27,8 @@ def prepare_image(
         [S, S, settings.channels]; uint8 if the pixels are uint8 and keep their range, else uint16.
 
     Raises:
-        DataError: the pixels are not finite, all the same, or do not fit the settings.
+        BlankImageError: all pixels have the same colour.
+        DataError: the pixels are not finite, or do not fit the settings.
     """
     settings = settings.of_images()
     pixels = to_channels(pixels, settings.channels, name)
@@ -49,7 +50,7 @@ def prepare_plain(
     or 3 channels and the intensity `range`.
 
     Raises:
-        DataError: all pixels have the same colour.
+        BlankImageError: all pixels have the same colour.
     """
     mode = "L" if settings.channels == 1 else "RGB"
     converted = image if image.mode == mode else image.convert(mode)
@@ -61,8 +62,8 @@ def prepare_plain(
     return resized
 
 
-def _constant(pixel: object, name: str) -> DataError:
-    return DataError(f"{name}: is constant, every pixel is {pixel}; leave it out.")
+def _constant(pixel: object, name: str) -> BlankImageError:
+    return BlankImageError(f"{name}: is constant, every pixel is {pixel}; leave it out.")
 
 
 def extrema_of(image: Image.Image) -> list[tuple[int, int]]:

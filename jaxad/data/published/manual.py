@@ -253,7 +253,6 @@ class ManualBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  #
 
     def _read_examples(self, split: str, items: list[Item]) -> Iterator[dict[str, Any]]:
         choices, summary = self.builder_config.choices, FilesSummary()
-        number = 0
         for rows in read_items(items, self.reading(choices), f"{self.name} {split}"):
             summary.add(rows)
             images = to_depth(rows.images, self.depth(choices.preparation))
@@ -272,13 +271,7 @@ class ManualBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  #
                 if rows.positions is not None:
                     example["position"] = int(rows.positions[place])
                 yield example
-                number += 1
-        files = summary.finish()
-        if not number:
-            reason = f"; the first: {files.skipped[0]}" if files.skipped else ""
-            raise UserError(
-                f"{self.name} {split}: none of {len(items)} files gave a usable image{reason}"
-            )
+        files = summary.finish(f"{self.name} {split}")
         self.info.metadata["files"][split] = dataclasses.asdict(files)
 
     def download_and_prepare(self, **kwargs: Any) -> None:

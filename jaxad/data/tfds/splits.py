@@ -117,4 +117,7 @@ def _read(builder: Any, split: str) -> Split:
 def _files_read(builder: Any, split: str) -> FilesRead | None:
     """Returns the facts about the user's files that a builder keeps; None if it has no files."""
     files = (builder.info.metadata or {}).get("files", {}).get(split)
-    return None if files is None else FilesRead(**{**files, "skipped": tuple(files["skipped"])})
+    if files is None:
+        return None
+    lists = {name: tuple(files.get(name, ())) for name in ("skipped", "blank")}
+    return FilesRead(**{**files, **lists})

@@ -2,6 +2,7 @@
 
 import shutil
 
+import nibabel as nib
 import numpy as np
 import pytest
 from PIL import Image
@@ -155,3 +156,69 @@ def test_plain_images_are_prepared_as_others_to_the_bit(tmp_path, channels, squa
     flat = Image.new(bands, (30, 20), 7 if bands == "L" else (7, 8, 9))
     with pytest.raises(DataError, match="is constant, every pixel is"):
         prepare_plain(flat, settings.of_images(), "a")
+
+
+# --- Blank images.
+
+
+def _write_blank(path, value=0):
+    Image.new("L", (20, 20), value).save(path)
+
+
+def test_blank_images_are_left_out_and_counted(mvtec, capsys):
+    _write_blank(mvtec / "test/good/blank.png")
+    _write_blank(mvtec / "test/crack/blank.png", 255)
+    shutil.rmtree(mvtec / "ground_truth")  # an anomalous image without a mask
+    split = DataSet(data_config(mvtec)).split("test")
+    assert len(split) == 4 and split.files.count == 6
+    assert split.files.blank == ("test/crack/blank.png", "test/good/blank.png")
+    assert split.files.skipped == ()
+    assert capsys.readouterr().err == (
+        "note: folder test: 2 of 6 images are blank (every pixel has the same value) and are left "
+        "out; the first: 'test/crack/blank.png'.\n"
+    )
+
+
+def test_an_image_that_is_blank_once_it_is_small_is_left_out(mvtec):
+    pixels = np.zeros((400, 400), np.uint8)
+    pixels[7, 7] = 1  # a shadow of the next slice, lost when 25 x 25 pixels become one
+    Image.fromarray(pixels).save(mvtec / "test/good/edge.png")
+    assert DataSet(data_config(mvtec)).split("test").files.blank == ("test/good/edge.png",)
+
+
+def test_a_mark_in_a_blank_image_is_an_error(mvtec):
+    _write_blank(mvtec / "test/crack/0.png")
+    with pytest.raises(DataError, match=r"crack/0\.png: is constant, every pixel is"):
+        DataSet(data_config(mvtec)).split("test")
+
+
+def test_a_split_of_mostly_blank_images_is_refused(mvtec):
+    for number in range(4):
+        _write_blank(mvtec / f"test/good/blank {number}.png")
+    assert len(DataSet(data_config(mvtec)).split("test")) == 4  # half of them
+    _write_blank(mvtec / "test/good/blank 4.png")
+    with pytest.raises(UserError, match=r"'test': 5 of 9 images are blank .*good/blank 0\.png'"):
+        DataSet(data_config(mvtec)).split("test")
+
+
+def test_a_split_of_blank_images_alone_is_refused(mvtec):
+    for path in (mvtec / "test").rglob("*.png"):
+        _write_blank(path)
+    shutil.rmtree(mvtec / "ground_truth")
+    with pytest.raises(UserError, match=r"none of 4 files gave .*'test/crack/0\.png' is blank"):
+        DataSet(data_config(mvtec)).split("test")
+
+
+def test_scans_with_a_background_of_noise_are_reported(tmp_path, capsys):
+    for number in range(3):
+        path = write_scan(tmp_path / f"train/good/{number}.nii.gz", number)
+        scan = nib.load(path)
+        noise = np.random.default_rng(number).uniform(0.01, 0.1, scan.shape).astype(np.float32)
+        nib.save(nib.Nifti1Image(np.asarray(scan.dataobj) + noise, scan.affine), path)
+    assert DataSet(data_config(tmp_path, "nifti")).split("train").files.num_noisy == 2
+    err = capsys.readouterr().err
+    assert "warning: nifti train: in 2 of 2 files the background is noise instead of 0" in err
+    # The remedy works.
+    data = data_config(tmp_path, "nifti", preprocess__foreground="otsu")
+    assert DataSet(data).split("train").files.num_noisy == 0
+    assert capsys.readouterr().err == ""

@@ -1,5 +1,6 @@
 """Prepared images: properties of all of them, and values from independent computations."""
 
+import dataclasses
 import re
 
 import numpy as np
@@ -12,6 +13,7 @@ from jaxad.config.fields import find
 from jaxad.data.prepare.preparation import (
     Preparation,
     foreground_of,
+    has_noisy_background,
     normalise,
     quantise,
     to_channels,
@@ -299,3 +301,29 @@ def test_ct_has_another_background_than_0():
     scored = np.zeros((20, 20), np.float32)
     scored[5:15, 5:15] = rng.normal(size=(10, 10))
     assert (normalise(scored, Preparation(20, 1, "zscore"), "mri") > 0).sum() == 100
+
+
+@pytest.mark.parametrize(
+    ("background", "is_noisy"),
+    [
+        ("noise", True),
+        ("zero", False),  # skull-stripped
+        ("padded noise", True),  # rotated onto a larger grid
+        ("object", False),  # the object fills the image
+    ],
+)
+def test_a_background_of_noise_is_recognised(background, is_noisy):
+    """A bright ball in a cube, with the background of a scan before skull-stripping or after."""
+    rng = np.random.default_rng(0)
+    radius = np.linalg.norm(np.mgrid[-16:16, -16:16, -16:16] + 0.5, axis=0)
+    noise = np.abs(rng.normal(0, 10, radius.shape))
+    scan = np.where(radius < 12, 200 + noise, 0 if background == "zero" else noise)
+    if background == "padded noise":
+        scan[:, :, :5] = 0
+    if background == "object":
+        scan = 200 + rng.normal(0, 10, radius.shape)
+    zscore = Preparation(16, 1, intensity="zscore")
+    scan = scan.astype(np.float32)
+    assert has_noisy_background(scan, 3, zscore, "a") == is_noisy
+    for other in ({"foreground": "otsu"}, {"foreground": "all"}, {"intensity": "range"}):
+        assert not has_noisy_background(scan, 3, dataclasses.replace(zscore, **other), "a")

@@ -188,19 +188,30 @@ def test_constant_scans(tmp_path, value):
     _refused(slices, path, rf"a\.nii: is constant, every value is {value}; leave it out")
 
 
-def test_a_constant_slice_among_others(tmp_path):
+@pytest.mark.parametrize("value", [0, 50])
+@pytest.mark.parametrize("foreground", ["nonzero", "all"])
+def test_constant_slices_are_left_out(tmp_path, value, foreground):
+    voxels = _voxels()
+    voxels[:, :, 3] = value
+    path = write_nifti(tmp_path / "a.nii", voxels)
+    settings = Preparation(16, 1, foreground=foreground)
+    slices = cut([read_nifti(path)], None, settings, Cutting())
+    assert slices.positions.tolist() == [0, 1, 2, 4, 5, 6, 7] and slices.num_left_out == 1
+
+
+def test_a_mark_in_a_constant_slice_is_an_error(tmp_path):
     voxels = _voxels()
     voxels[:, :, 3] = 50
+    mask = np.zeros(voxels.shape, np.uint8)
+    mask[:5, :5, 3] = 1
     path = write_nifti(tmp_path / "a.nii", voxels)
+    marks = write_nifti(tmp_path / "a_mask.nii", mask)
 
     def slices(path, **cutting):
-        return cut([read_nifti(path)], None, Preparation(16, 1), Cutting(**cutting))
+        return cut([read_nifti(path)], read_nifti(marks), Preparation(16, 1), Cutting(**cutting))
 
-    _refused(slices, path, r"a\.nii: slice 3 is constant; leave it out with config\.data\.volume\.")
+    _refused(slices, path, r"a\.nii: slice 3 is constant, but its mask .*config\.data\.volume\.")
     assert len(slices(path, slices=(4, 8)).images) == 4
-    voxels[:, :, 3] = 0  # an empty slice is no error but has too little foreground
-    write_nifti(path, voxels)
-    assert slices(path).positions.tolist() == [0, 1, 2, 4, 5, 6, 7]
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.tif", "a.nii", "a.nii.gz"])
