@@ -6,6 +6,7 @@ and `Outputs` writes to all their folders; the loop is that of one seed.
 
 import contextlib
 import dataclasses
+import logging
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -14,6 +15,7 @@ import jax
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
+from jaxad.config import run_config
 from jaxad.config.model import make_model
 from jaxad.data import membership
 from jaxad.data.pipeline.augment import Augmentation
@@ -23,12 +25,16 @@ from jaxad.storage.checkpoint import VALIDATION_LOSS
 from jaxad.storage.workdir import Workdir
 from jaxad.train.feature_cache import cached_features
 from jaxad.train.fit import checked, fit, fit_batches
+from jaxad.train.initial_weights import start_from
 from jaxad.train.metrics import Row, StepMetrics, check_finite, validate
+from jaxad.train.optim import learning_rate_schedule, network_settings
 from jaxad.train.outputs import Outputs, open_outputs
-from jaxad.train.phases import Phase, dispatches
-from jaxad.train.program import Program, make_program, train_batches
+from jaxad.train.phases import Phase, dispatches, make_phases
+from jaxad.train.program import Program, make_program, num_train_steps, train_batches
 from jaxad.train.state import TrainState
 from jaxad.types import FittedModel, Tree
+
+logger = logging.getLogger(__name__)
 
 
 def train(config: ConfigDict, workdir: Workdir, data_set: DataSet) -> bool:
@@ -71,11 +77,41 @@ def train_seeds(
         if last_saved is not None and last_saved >= program.num_steps:
             outputs.log_complete(f"trained already: {last_saved:,} steps")
             return True
-        if last_saved is None:
+        if last_saved is not None:
+            logger.info(f"resumed from step {last_saved:,} of {program.num_steps:,}.")
+            _warn_if_longer(configs[0], workdirs[0], program, data_set, last_saved)
+        elif configs[0].init_from:
+            states = start_from(configs[0], states)
+        else:
             states = _prepared(configs, program, data_set, states)
         training = _Training(configs[0], program, outputs, data_set, last_saved, states)
         outputs.begin(configs, data_set, last_saved)
         return training.run()
+
+
+def _warn_if_longer(
+    config: ConfigDict, workdir: Workdir, program: Program, data_set: DataSet, step: int
+) -> None:
+    """Warns if `config.train.num_epochs` was raised and a learning rate depends on the length."""
+    if not processes.is_first() or not workdir.config.exists():
+        return
+    before = run_config.read(workdir)
+    num_steps = num_train_steps(before, len(data_set.split("train")))
+    if num_steps >= program.num_steps:
+        return
+    phases = make_phases(before.train.updates, program.model.networks, num_steps)
+    for name, schedule in program.schedules.items():
+        settings = network_settings(config.optim, name)
+        if settings.schedule == "constant":
+            continue
+        count = phases.count(name, step)
+        old = learning_rate_schedule(settings, max(1, phases.count(name)))
+        logger.warning(
+            f"warning: config.train.num_epochs is now {config.train.num_epochs:g} instead of "
+            f"{before.train.num_epochs:g}: the {settings.schedule} schedule of '{name}' stretches, "
+            f"and its learning rate changes from {float(old(count)):.3g} to "
+            f"{float(schedule(count)):.3g}; a run of this length from the start ends elsewhere."
+        )
 
 
 def _prepared(
