@@ -213,8 +213,14 @@ _TRAIN = (
     ),
     Field("train.log_every_steps", 25, "Updates between logs.", _STEPS, trained_only=True),
     Field(
-        "train.checkpoint_every_steps", 250, "Updates between validations and checkpoints.", _STEPS,
+        "train.checkpoint_every_steps", 250,
+        "Updates between validations and checkpoints; a run no longer than this: an epoch.", _STEPS,
         trained_only=True,
+    ),
+    Field(
+        "train.early_stopping", 0,
+        "Validations in a row without a lower loss after which training stops; 0: never.",
+        "[0, 2147483647]", trained_only=True,
     ),
     Field(
         "train.steps_per_dispatch", 1, "Updates sent to the devices at once; helps if short.",

@@ -235,6 +235,7 @@ class DataSet:
         self.info = data_set_info(data.name)
         settings.check(data)
         self.unread: list[Unread] = []
+        self._measure = measure
         options = ReadOptions(measure=measure, on_unread=self.unread.append)
         self._readers = _OPENERS[self.info.kind](data, options)
         if rendered := data.natural_objects or self.info.rendered_split:
@@ -304,7 +305,9 @@ class DataSet:
             )
         if name not in self._splits:
             source = f"{self.info.name} split '{name}'"
-            split = report_skipped(self._readers[name](), f"{self.info.name} {name}")
+            split = self._readers[name]()
+            if not self._measure:  # an inspection lists every skipped file itself
+                split = report_skipped(split, f"{self.info.name} {name}")
             check_split(split, source, self._image_shape, normal=name in ("train", "val"))
             if note := check_coverage(split, source):
                 logger.warning(f"note: {self.info.name} {name}: {note}")

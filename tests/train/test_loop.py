@@ -1,16 +1,17 @@
 """The training loop: resumes where it stopped, stops at a loss that is not finite, logs once."""
 
 import os
+import re
 import shutil
 import signal
 from contextlib import ExitStack
-from pathlib import Path
 from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from small_run import EVERY, STEPS, run, variables
 
 from jaxad import run as launched
 from jaxad.config import get_config, run_config, without_paths
@@ -23,42 +24,11 @@ from jaxad.errors import RunError, UserError
 from jaxad.storage.checkpoint import Checkpoints
 from jaxad.storage.workdir import Workdir
 from jaxad.train import metrics as metrics_module
-from jaxad.train.loop import train, train_seeds
+from jaxad.train.loop import train_seeds
 from jaxad.train.outputs import Outputs
 from jaxad.train.program import num_train_steps
 from jaxad.train.state import TrainState, initial_variables
 from jaxad.train.writer import MetricsWriter, read_metrics
-
-STEPS, EVERY = 8, 3
-
-
-@pytest.fixture(scope="module")
-def npz_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("npz")
-    rng = np.random.default_rng(0)
-    for name in ("train", "val"):
-        np.savez(root / f"{name}.npz", image=rng.uniform(size=(32, 16, 16)).astype("float32"))
-    return root
-
-
-@pytest.fixture
-def config(npz_root: Path):
-    config = get_config("pchvae:smoke")
-    config.data.name, config.data.root, config.data.image_size = "npz", str(npz_root), 16
-    config.data.augment.rotation = config.data.augment.noise = 0.05
-    config.model.depths = (0, 0, 0, 0)
-    config.train.num_epochs = STEPS * config.data.batch_size / 32
-    config.train.checkpoint_every_steps = EVERY
-    return config
-
-
-def run(config, folder: Path) -> bool:
-    return train(config, Workdir(folder), DataSet(config.data))
-
-
-def variables(folder: Path, checkpoint="last"):
-    found = restore(folder, checkpoint)
-    return found.step, jax.tree.leaves(found.variables)
 
 
 @pytest.fixture(scope="module")
@@ -188,7 +158,8 @@ def test_a_run_can_be_made_longer(config, tmp_path, capsys):
     capsys.readouterr()
     config.train.num_epochs = length
     launched.train(config, parts)
-    assert capsys.readouterr() == (f"resumed from step {STEPS // 2} of {STEPS}.\n", "")
+    out, err = capsys.readouterr()
+    assert f"resumed from step {STEPS // 2} of {STEPS}.\n" in out and err == ""
     assert run_config.read(Workdir(parts)).train.num_epochs == length
     (step, found), (_, expected) = variables(parts), variables(whole)
     assert step == STEPS
@@ -253,6 +224,27 @@ def test_weights_of_another_system_are_refused(config, tmp_path):
     with pytest.raises(UserError, match=r"do not fit this config \(.*; set config.model"):
         launched.train(config, tmp_path / "run")
     assert not (tmp_path / "run" / "config.json").exists()
+
+
+def test_the_log_has_plain_lines(config, tmp_path, capsys):
+    assert run(config, tmp_path)
+    out, err = capsys.readouterr()
+    assert "\r" not in out + err
+    first, *lines = out.splitlines()
+    assert re.search(rf"train pchvae: {STEPS} steps on 8 \w+ \(cpu\), jaxad \d.*, jax \d", first)
+    trained = re.compile(r"step 8 of 8, epoch 4\.00: loss \S+ \(\w+ .*\), \S+ images/s, 0 s left$")
+    assert trained.search(lines[-2])
+    for line, step in zip(lines[-1:], (STEPS,), strict=True):
+        assert re.search(rf" step {step}: validation loss \S+ \(.*\); checkpoint saved$", line)
+
+
+def test_a_short_run_is_validated_after_every_epoch(config, tmp_path):
+    config.train.checkpoint_every_steps = 100
+    assert run(config, tmp_path)
+    rows = read_metrics(tmp_path / "metrics.jsonl")
+    per_epoch = 32 // config.data.batch_size
+    validated = [row["step"] for row in rows if "validation_loss" in row]
+    assert validated == list(range(per_epoch, STEPS + 1, per_epoch))
 
 
 def test_several_updates_in_a_dispatch_are_the_same_updates(config, wholes, tmp_path):
