@@ -244,7 +244,8 @@ def main() -> None:
         # The weights of Wide-ResNet-50-2 need a download.
         "model.weights": "random" if ":paper" in options.system else "",
     }
-    changes |= _TWINS.get(options.system, {})
+    name, _, variant = options.system.partition(":")
+    changes |= {} if variant == "paper" else _TWINS.get(name, {})
     changes["data.channels"] = 1
     config = _answer(_serve_config, options.system, {k: v for k, v in changes.items() if v})
     variables = _answer(_serve_check, config)

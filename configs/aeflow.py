@@ -2,7 +2,7 @@
 
     python launch.py --config=aeflow:demo --workdir=runs/aeflow
 
-takes 5 min on two cores. Expect an AUROC of .903 on `test_objects` and .712 on `test_lesions`.
+takes 5 min on two cores. Expect an AUROC of .938 on `test_objects` and .759 on `test_lesions`.
 """
 
 from ml_collections import ConfigDict
@@ -20,7 +20,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.model.strides, config.model.num_blocks = (16, 32), 4  # a flow of 4 blocks for each
     config.model.whitening = "place"  # first step of each flow: PaDiM's Gaussians; or "none"
     config.model.subnet = "conv"  # or "resnet"
-    config.model.permutation, config.model.moves = "random", "second"  # half that changes
+    config.model.permutation, config.model.moves = "random", "second"  # order; moved half
     config.model.output_scale = config.model.global_scale = 0.1  # of subnets and actnorm
     config.model.decoder_widths = (128, 64, 32)  # (): 1/2, 1/4 and 1/16 of the features' channels
     config.model.alpha, config.model.beta = 0.5, 0.9  # weights of the flow in loss and score
@@ -29,7 +29,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.model.pixel_map = "flow"  # or "residual" (the paper), "ssim"
     if variant in ("", "demo"):
         config.optim.learning_rate, config.optim.schedule = 1e-3, "cosine"
-        config.train.num_epochs = 2.5 if variant == "demo" else 20.0
+        config.train.num_epochs = 2.5 if variant == "demo" else 12.0
     elif variant in ("paper", "chest"):
         config.model.backbone, config.model.strides = "wide_resnet50_2", (16,)
         config.model.num_blocks, config.model.decoder_widths = 8, ()

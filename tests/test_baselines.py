@@ -98,8 +98,8 @@ def test_a_fit_keeps_the_contract_and_another_site_recalibrates_it(system, npz_r
     run.fit(config, tmp_path)
     rows = read_scores(tmp_path)
     components = {**BASELINES, **FITTED}[system]
-    similarity = ["ssim"] if "mse" in components else []  # of the reconstruction
-    header = ["id", "group", "position", "label", "score", *components, *similarity]
+    quality = ["reconstruction_psnr", "reconstruction_ssim"] if "mse" in components else []
+    header = ["id", "group", "position", "label", "score", *components, *quality]
     assert list(rows[0]) == [*header, "score_position_corrected"]
     path = tmp_path / "eval/test_squares/metrics.json"
     metrics = json.loads(path.read_text())

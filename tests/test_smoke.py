@@ -47,8 +47,8 @@ def check_contract(workdir, system):
     assert json.loads((workdir / "config.json").read_text())["model"]["name"] == system
     for split in SPLITS:
         components = AEFLOW_COMPONENTS if system == "aeflow" else COMPONENTS[system]
-        similarity = [] if "ssim" in components else ["ssim"]
-        header = ["id", "group", "position", "label", "score", *components, *similarity]
+        quality = ["reconstruction_psnr", "reconstruction_ssim"]
+        header = ["id", "group", "position", "label", "score", *components, *quality]
         assert list(rows(workdir, split)[0]) == [*header, "score_position_corrected"]
         metrics = json.loads((workdir / "eval" / split / "metrics.json").read_text())
         assert list(metrics)[-1] == "trivial"

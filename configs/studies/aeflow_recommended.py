@@ -2,7 +2,7 @@
 
     python launch.py --mode=study --config=studies/aeflow_recommended:demo --workdir=runs/parts
 
-docs/results.md has its table.
+`:paper` is the same on the paper's OCT.
 """
 
 from ml_collections import ConfigDict
@@ -25,8 +25,11 @@ def get_config(variant: str = "") -> ConfigDict:
     check_variant("studies/aeflow_recommended", variant)
     experiments = {}
     for name, changes in CHANGES.items():
-        experiments[name] = experiment(f"aeflow:{variant}" if variant else "aeflow")
+        own = f":{variant}" if variant in ("demo", "smoke") else ""
+        experiments[name] = experiment(f"aeflow{own}")
         experiments[name].model.update(changes)
+        if variant == "paper":
+            experiments[name].data = experiment("aeflow:paper").data
     config = study(experiments, seeds=range(3))
     config.reference = "recommended"
     if variant == "smoke":

@@ -24,7 +24,7 @@ from jaxad.errors import RunError
 from jaxad.evaluate import decisions, examples, metrics, paired
 from jaxad.evaluate.pixel_metrics import estimate_pixels
 from jaxad.evaluate.positions import corrected_column, describe_correction
-from jaxad.evaluate.reconstructions import similarity
+from jaxad.evaluate.reconstructions import quality
 from jaxad.evaluate.references import (
     PIXEL_STATISTICS,
     TITLES,
@@ -86,7 +86,7 @@ def evaluate_splits(
         # A folder with metrics.json is a finished evaluation: delete it first, write it last.
         if processes.is_first():
             (folder / "metrics.json").unlink(missing_ok=True)
-        columns, maps = _score(detector, split, f"score {name}", np.asarray)
+        columns, maps = _score(detector, split, f"score {name}", np.asarray, with_quality=True)
         corrected = corrected_column(
             columns[SCORE], split, val_columns[SCORE], val, wanted=corrects
         )
@@ -287,12 +287,17 @@ def _bar(split: Split, description: str) -> Any:
 
 
 def _score(
-    detector: RestoredDetector, split: Split, description: str, reduce: Callable[[Maps], np.ndarray]
+    detector: RestoredDetector,
+    split: Split,
+    description: str,
+    reduce: Callable[[Maps], np.ndarray],
+    *,
+    with_quality: bool = False,
 ) -> tuple[dict[str, Scalars], np.ndarray]:
     """Returns the columns of a split, and its reduced anomaly maps [N, ...].
 
-    The columns are `score`, every component, and `reconstructions.SIMILARITY` where the system
-    reconstructs, each [N].
+    The columns are `score`, every component and, `with_quality`, the quality of reconstructions,
+    each [N].
     """
     columns: list[dict[str, Any]] = []
     done = 0
@@ -300,7 +305,8 @@ def _score(
     with _bar(split, description) as bar:
         for scores in detector.score_batches(split.images):
             images = split.images[done : done + len(scores.image)]
-            columns.append({**score_columns(scores), **similarity(scores, images)})
+            more = quality(scores, images) if with_quality else {}
+            columns.append({**score_columns(scores), **more})
             reduced.append(reduce(np.asarray(scores.pixel)))
             bar.update(len(images))
             done += len(images)

@@ -29,8 +29,8 @@ Labels = Int[np.ndarray, " n"]
 
 #: `Metric.column` of metrics of pixels: anomaly maps, whose labels are the masks.
 PIXELS = "pixels"
-#: Column with the similarity of reconstructions; see `jaxad.evaluate.reconstructions`.
-SIMILARITY = "ssim"
+#: Columns of the quality of reconstructions; see `jaxad.evaluate.reconstructions`.
+RECONSTRUCTION_PSNR, RECONSTRUCTION_SSIM = "reconstruction_psnr", "reconstruction_ssim"
 
 _FIELD = "config.evaluate.metrics"
 #: Keys of `metrics.json` that hold something other than a metric, besides `num_*`.
@@ -122,12 +122,6 @@ def _mean(labels: Labels, values: Scalars) -> float:
     return float(np.mean(values))
 
 
-def _mean_psnr(labels: Labels, squared_errors: Scalars) -> float:
-    """Returns the mean over images of 10 log10(1 / MSE): the range of images is 1."""
-    with np.errstate(divide="ignore"):
-        return _mean(labels, -10 * np.log10(squared_errors))
-
-
 AUROC = Metric(
     "auroc", sklearn.metrics.roc_auc_score, curves.auroc, title="AUROC, raw", heading="AUROC"
 )
@@ -145,7 +139,7 @@ AVERAGE_PRECISION = Metric(
     title="Average precision (AP)",
     heading="AP",
 )
-#: How well a system reconstructs what it should: the normal images. So do PSNR and SSIM.
+#: MSE, PSNR and SSIM: how well a system reconstructs what it should, the normal images.
 MSE = Metric(
     "mse",
     _mean,
@@ -158,8 +152,8 @@ MSE = Metric(
 )
 PSNR = Metric(
     "psnr",
-    _mean_psnr,
-    column="mse",
+    _mean,
+    column=RECONSTRUCTION_PSNR,
     normal_only=True,
     title="Peak signal-to-noise ratio (PSNR), dB",
     heading="PSNR, dB",
@@ -168,7 +162,7 @@ PSNR = Metric(
 SSIM = Metric(
     "ssim",
     _mean,
-    column=SIMILARITY,
+    column=RECONSTRUCTION_SSIM,
     normal_only=True,
     title="Structural similarity (SSIM)",
     heading="SSIM",

@@ -1,4 +1,4 @@
-"""How similar reconstructions are to their images."""
+"""The quality of reconstructions."""
 
 import jax
 import jax.numpy as jnp
@@ -6,26 +6,30 @@ import numpy as np
 from jaxtyping import Float
 
 from jaxad.data.prepare.preprocess import to_unit_interval
-from jaxad.evaluate.metrics import SIMILARITY
+from jaxad.evaluate.metrics import RECONSTRUCTION_PSNR, RECONSTRUCTION_SSIM
 from jaxad.nn import ops
 from jaxad.types import Images, PerExample, Scores
 
 
-def similarity(scores: Scores, images: np.ndarray) -> dict[str, Float[np.ndarray, " batch"]]:
-    """Returns the mean SSIM of each reconstruction and its image, `{SIMILARITY: [B]}`.
+def quality(scores: Scores, images: np.ndarray) -> dict[str, Float[np.ndarray, " batch"]]:
+    """Returns the peak signal-to-noise ratio, in dB, and the SSIM of reconstructions, each [B].
 
-    Returns `{}` for a system without reconstructions, and for images smaller than SSIM's window.
+    Returns `{}` for a system without reconstructions, and no SSIM for images smaller than its
+    window. The range of images is 1.
 
     Args:
-        scores: the scores of a batch, which has this column as a component or not.
+        scores: the scores of a batch.
         images: the images of the batch, of any type of `jaxad.types.Split`.
     """
-    if "reconstruction" not in scores.reconstructions or SIMILARITY in scores.components:
+    if "reconstruction" not in scores.reconstructions:
         return {}
-    if min(images.shape[1:3]) < ops.SSIM_WINDOW:
-        return {}
-    reconstruction = np.asarray(scores.reconstructions["reconstruction"])
-    return {SIMILARITY: np.asarray(_mean_ssim(to_unit_interval(images), reconstruction))}
+    image, output = to_unit_interval(images), np.asarray(scores.reconstructions["reconstruction"])
+    with np.errstate(divide="ignore"):
+        ratio = -10 * np.log10(np.mean((image - output) ** 2, axis=(1, 2, 3)))
+    found = {RECONSTRUCTION_PSNR: ratio}
+    if min(images.shape[1:3]) >= ops.SSIM_WINDOW:
+        found[RECONSTRUCTION_SSIM] = np.asarray(_mean_ssim(image, output))
+    return found
 
 
 @jax.jit

@@ -94,6 +94,7 @@ class AEFlow(FlowLevels):
     """
 
     networks: ClassVar[Mapping[str, str]] = networks.ONE_LOSS
+    decodes: ClassVar[bool] = True
 
     num_blocks: int
     subnet: str

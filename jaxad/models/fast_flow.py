@@ -14,7 +14,7 @@ what is upsampled (linearly), so that the two differ between the positions of a 
 
 The layer norm, without which the flow does not train, has no parameters: a trained scale before
 the flow would raise the likelihood without bound by shrinking the features to a point. A fitted
-whitening (`flow_levels`) replaces it: it keeps the size of the features, which tells anomalies.
+whitening (`flow_levels`) replaces it: it keeps the size of the features, which reveals anomalies.
 """
 
 import dataclasses

@@ -15,7 +15,7 @@ import abc
 import dataclasses
 import math
 from collections.abc import Iterable, Mapping
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -49,6 +49,9 @@ class FlowLevels(PyramidSystem):
             with the number of places times the square of the channels.
     """
 
+    #: Whether a decoder follows, for which the fitted step keeps its inverse.
+    decodes: ClassVar[bool] = False
+
     whitening: Annotated[str, OneOf(("none", "place"))]
 
     @property
@@ -78,7 +81,7 @@ class FlowLevels(PyramidSystem):
             shape = self._shapes[level]
             variables = dict(flow.init(keys[level], jnp.zeros((1, *shape))))
             if self.whitening == "place":
-                variables[_WHITENING] = _identity(shape)
+                variables[_WHITENING] = _identity(shape, self.decodes)
             networks_of[f"flow_{level}"] = variables
         return networks_of
 
@@ -100,15 +103,17 @@ class FlowLevels(PyramidSystem):
             fitted[f"flow_{number}"] = {
                 "mean": mean.reshape(shape),
                 "matrix": matrix.reshape(*shape, shape[-1]),
-                "inverse": np.linalg.inv(matrix).reshape(*shape, shape[-1]),
             }
+            if self.decodes:
+                inverse = gaussian.factors().reshape(*shape, shape[-1])
+                fitted[f"flow_{number}"]["inverse"] = inverse
         return {**variables, _WHITENING: fitted}
 
     def _decodable(self, variables: Variables, transformed: Transformed) -> list[Level]:
         """Returns z' of every level for a decoder, which sees the same convolutions everywhere.
 
-        Behind a whitening z' has lost what differs between places. Undoing the permutations of the
-        flow and the whitening, but not what the flow has learnt, puts it back.
+        Behind a whitening z' has lost what differs between places. This undoes the permutations of
+        the flow and the whitening, but not what the flow has learnt.
         """
         if self.whitening == "none":
             return [z_prime for z_prime, _ in transformed]
@@ -147,7 +152,9 @@ def top_tenth(transformed: Transformed) -> PerExample:
 
     With -log p(z_p) of the features at each place p, which counts the log-det: its mean over the
     tenth of a level's places where it is largest, summed over levels and divided by the channels of
-    all levels. An anomaly may change only a few places, which a mean over all of them hides.
+    all levels. An anomaly may change only a few places, which a mean over all of them hides. Behind
+    a whitening, log-dets differ between places: those whose normal features vary most are among the
+    tenth more often.
     """
     sums, channels = [], 0
     for z_prime, log_det in transformed:
@@ -158,10 +165,11 @@ def top_tenth(transformed: Transformed) -> PerExample:
     return jnp.sum(jnp.stack(sums), axis=0) / channels
 
 
-def _identity(shape: tuple[int, int, int]) -> Tree:
+def _identity(shape: tuple[int, int, int], has_inverse: bool) -> Tree:
     rows, columns, channels = shape
     matrix = jnp.tile(jnp.eye(channels), (rows, columns, 1, 1))
-    return {"mean": jnp.zeros(shape), "matrix": matrix, "inverse": matrix}
+    step = {"mean": jnp.zeros(shape), "matrix": matrix}
+    return {**step, "inverse": matrix} if has_inverse else step
 
 
 def _whiten(step: Tree, z: Level) -> Level:
@@ -174,7 +182,8 @@ def _whiten(step: Tree, z: Level) -> Level:
 def _unwhiten(step: Tree, u: Level) -> Level:
     """Returns mu + L u."""
     mean, inverse = (jax.lax.stop_gradient(step[name]) for name in ("mean", "inverse"))
-    return mean[None] + ops.full_precision(jnp.einsum("hwij,bhwj->bhwi", inverse, u))
+    z = jnp.einsum("hwij,bhwj->bhwi", inverse, u, precision="highest")
+    return mean[None] + ops.full_precision(z)
 
 
 def _log_det(step: Tree) -> Float[Array, "1 _ _"]:

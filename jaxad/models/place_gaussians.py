@@ -40,14 +40,19 @@ class PlaceGaussians:
         self,
     ) -> tuple[Float[np.ndarray, "places channels"], Float[np.ndarray, "places channels channels"]]:
         """Returns mu and L^-1 of every position (Eq. 1, Sigma = L L^T), float32."""
-        mean = self._sum / self._count
         whitening = np.empty(self._products.shape, np.float32)
-        ridge = RIDGE * np.eye(mean.shape[1])
         for part in self._parts():
-            outer = self._sum[part, :, None] * mean[part, None]
-            covariance = (self._products[part] - outer) / max(self._count - 1, 1)
-            whitening[part] = np.linalg.inv(np.linalg.cholesky(covariance + ridge))
-        return (self._shift + mean).astype(np.float32), whitening
+            whitening[part] = np.linalg.inv(self._factor(part))
+        return (self._shift + self._sum / self._count).astype(np.float32), whitening
+
+    def factors(self) -> Float[np.ndarray, "places channels channels"]:
+        """Returns L of every position, float32."""
+        return np.concatenate([self._factor(part).astype(np.float32) for part in self._parts()])
+
+    def _factor(self, part: slice) -> Float[np.ndarray, "part channels channels"]:
+        outer = self._sum[part, :, None] * self._sum[part, None] / self._count
+        covariance = (self._products[part] - outer) / max(self._count - 1, 1)
+        return np.linalg.cholesky(covariance + RIDGE * np.eye(covariance.shape[-1]))
 
     def _parts(self) -> list[slice]:
         return [slice(start, start + _CHUNK) for start in range(0, len(self._sum), _CHUNK)]

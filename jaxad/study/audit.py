@@ -2,9 +2,9 @@
 
 Per system: figures at the threshold that is best on the test split (as papers report), at one
 chosen on a validation fold, and at two from normal images alone: at a given rate of false
-positives, and at the rate that the best threshold has, so that their difference is what choosing by
-labels is worth. For comparison, the same for scores without a network, and the F1 of flagging
-everything.
+positives, and at the rate that the best threshold has. The last one differs from the best only in
+that no label chose it. For comparison, the same for scores without a network, and the F1 of
+flagging everything.
 """
 
 import dataclasses

@@ -55,7 +55,7 @@ def _values(table: Table, published: Published) -> list[str]:
         if row.size is not None:
             size = [f"{row.size.parameters:,}", f"{row.size.latents:,}"]
         seconds = "–" if math.isnan(row.seconds) else f"{row.seconds:.0f}"
-        runs = str(max(spread.runs for spread in row.metrics.values()))
+        runs = str(max((spread.runs for spread in row.metrics.values()), default=0))
         cells = [title(row.experiment), runs, *size, seconds]
         for metric in table.metrics:
             cells.append(_spread(row.metrics.get(metric.name), metric.decimals))
@@ -161,7 +161,8 @@ def _audit(audit: Audit, published: Published) -> list[str]:
     return [
         "**Audit.** F1, accuracy (ACC), sensitivity (SEN) and specificity (SPE) at the threshold "
         "with the best F1 on this test split, as papers report them. *Same rate*: at the threshold "
-        "from normal images alone for the rate of false positives that this one has, 1 - SPE. "
+        "from normal images alone for the rate of false positives that this one has, 1 - SPE, or "
+        "for the smallest rate that the normal patients support. "
         "*Normals only*: "
         f"at the threshold that guarantees at most {100 * audit.rate:.3g} % false positives by "
         f"image, from {audit.patients} normal patients; the only one of these that needs no "
@@ -277,6 +278,10 @@ def audit_rows(config: ConfigDict, audits: Sequence[Audit]) -> Iterator[list[obj
             theirs = published.get(row.name, {})
             yield [audit.split, row.name, "", "auroc", *dataclasses.astuple(row.auroc), "",
                    *_pair(theirs.get("auroc"))]  # fmt: skip
+            if auroc := row.folds.get("auroc"):
+                pair = _pair(theirs.get(f"{FOLDS}_auroc"))
+                yield [audit.split, row.name, FOLDS, "auroc", auroc.mean, "", auroc.runs,
+                       auroc.deviation, *pair]  # fmt: skip
             for threshold, figures in row.figures.items():
                 for figure, spread in figures.items():
                     cells = dataclasses.astuple(spread)

@@ -6,7 +6,6 @@ import math
 import numpy as np
 import pytest
 import sklearn.metrics
-from skimage.metrics import peak_signal_noise_ratio
 
 from jaxad.evaluate import metrics
 from jaxad.evaluate.bootstrap import Estimate
@@ -63,19 +62,6 @@ def test_auc_comes_from_scores_and_not_from_thresholded_labels(rng, metric, scal
         predicted = (scores > np.quantile(scores, quantile)).astype(int)
         assert VALUES[metric](labels, predicted) < value - 0.02
     assert value == VALUES[metric](labels, scores)
-
-
-def test_psnr_is_scikit_images():
-    rng = np.random.default_rng(0)
-    images, outputs = rng.uniform(size=(2, 4, 8, 8))
-    errors = ((images - outputs) ** 2).mean(axis=(1, 2))
-    ratios = [
-        peak_signal_noise_ratio(a, b, data_range=1.0)
-        for a, b in zip(images[1:], outputs[1:], strict=True)
-    ]
-    labels = np.array([1, 0, 0, 0])  # the anomalous image does not count
-    found = metrics.estimate(metrics.PSNR, labels, errors, np.arange(4), 20)
-    assert found.value == pytest.approx(np.mean(ratios))
 
 
 def test_mean_is_over_rows_and_not_over_groups():

@@ -1,23 +1,23 @@
-"""The similarity of reconstructions and their images, against scikit-image."""
+"""The quality of reconstructions, against scikit-image."""
 
 import numpy as np
 import pytest
-from skimage.metrics import structural_similarity
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from jaxad.evaluate.reconstructions import similarity
+from jaxad.evaluate.reconstructions import quality
 from jaxad.types import Scores
 
 
-def scores_of(reconstructions, components=None, height=16):
+def scores_of(reconstructions, height=16):
     nothing = np.zeros(3, np.float32)
     return Scores(
-        image=nothing, pixel=np.zeros((3, height, 16), np.float32), components=components or {},
+        image=nothing, pixel=np.zeros((3, height, 16), np.float32), components={},
         reconstructions=reconstructions,
     )  # fmt: skip
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
-def test_it_is_the_mean_ssim_of_each_image(dtype):
+def test_it_is_psnr_and_the_mean_ssim_of_each_image(dtype):
     rng = np.random.default_rng(0)
     images = rng.uniform(size=(3, 16, 16, 1)).astype(np.float32)
     if dtype is np.uint8:
@@ -31,13 +31,17 @@ def test_it_is_the_mean_ssim_of_each_image(dtype):
         )[1][5:-5, 5:-5].mean()
         for a, b in zip(unit.astype(np.float32), output, strict=True)
     ]  # fmt: skip
-    found = similarity(scores_of({"reconstruction": output}), images)
-    np.testing.assert_allclose(found["ssim"], expected, atol=1e-5)
+    found = quality(scores_of({"reconstruction": output}), images)
+    np.testing.assert_allclose(found["reconstruction_ssim"], expected, atol=1e-5)
+    ratios = [
+        peak_signal_noise_ratio(a, b, data_range=1.0) for a, b in zip(unit, output, strict=True)
+    ]
+    np.testing.assert_allclose(found["reconstruction_psnr"], ratios, rtol=1e-4)
 
 
-def test_there_is_none_without_reconstructions_in_small_images_and_beside_a_component():
+def test_there_is_none_without_reconstructions_and_no_ssim_in_small_images():
     images, small = np.zeros((3, 16, 16, 1), np.float32), np.zeros((3, 10, 16, 1), np.float32)
-    component = {"ssim": np.ones(3, np.float32)}
-    assert similarity(scores_of({}), images) == {}
-    assert similarity(scores_of({"reconstruction": small}, height=10), small) == {}
-    assert similarity(scores_of({"reconstruction": images}, component), images) == {}
+    assert quality(scores_of({}), images) == {}
+    found = quality(scores_of({"reconstruction": small}, height=10), small)
+    assert list(found) == ["reconstruction_psnr"]
+    assert np.isinf(found["reconstruction_psnr"]).all()  # no error at all

@@ -160,9 +160,11 @@ def test_maps_are_shares_of_the_components(variables):
     )
 
 
-def test_with_a_whitening_the_decoder_sees_features_again():
+@pytest.mark.parametrize("subnet", ["conv", "resnet"])
+@pytest.mark.parametrize("permutation", ["random", "reverse", "orthogonal"])
+def test_with_a_whitening_the_decoder_sees_features_again(subnet, permutation):
     """Before the first update, z' is a permutation of the whitened features."""
-    model = build(whitening="place", subnet="conv")
+    model = build(whitening="place", subnet=subnet, permutation=permutation)
     features = np.random.default_rng(0).normal(3, 2, size=(200, DIMENSIONS)).astype(np.float32)
     batches = [{"features": features, "_valid": np.ones(200, bool)}]
     variables = model.prepare(initial_variables(model, 0), batches)

@@ -111,6 +111,7 @@ def test_the_gaussian_of_four_points_is_known():
     np.testing.assert_allclose(mean, [[10, 20]], rtol=1e-6)
     expected = np.diag([(2 / 3 + 0.01) ** -0.5, (8 / 3 + 0.01) ** -0.5])
     np.testing.assert_allclose(whitening[0], expected, rtol=1e-6, atol=1e-7)
+    np.testing.assert_allclose(moments.factors()[0], np.linalg.inv(expected), rtol=1e-6)
 
 
 def test_covariances_keep_their_digits_where_means_are_large(rng):

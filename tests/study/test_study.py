@@ -235,8 +235,8 @@ def test_scores_of_other_images_are_not_compared(finished, npz_root, monkeypatch
 def test_normal_images_without_a_score_are_one_run_s_failure(npz_root, tmp_path, monkeypatch):
     original = evaluation._score
 
-    def score(detector, split, description, reduce):
-        columns, reduced = original(detector, split, description, reduce)
+    def score(detector, split, description, reduce, **options):
+        columns, reduced = original(detector, split, description, reduce, **options)
         if description == "score val" and detector.config.model.latent_channels == (4,):
             columns["score"] = np.full_like(columns["score"], np.nan)
         return columns, reduced

@@ -38,6 +38,8 @@ def test_a_metric_that_a_system_lacks_is_a_dash():
         spreads = {key: Spread(value, NAN, 1) for key, value in values.items()}
         return Row(name, spreads, {}, None, None, NAN)
 
+    without = Table("test", {}, (), (row("differnet"),), "", "", ())
+    assert "| DifferNet | 0 | – | – | – |" in text_of(([without], []))[0]
     table = Table(
         split="test",
         references={"mse": "ae", "auroc": "ae"},
@@ -78,6 +80,7 @@ def test_figures_over_five_folds_stand_beside_the_published_ones():
     assert f1["deviation_over_folds"] == "0.01"
     assert (f1["published_mean"], f1["published_standard_deviation"]) == ("0.8662", "0.0235")
     assert by_figure["", "auroc"]["published_mean"] == "0.92"
+    assert by_figure["five_fold", "auroc"]["deviation_over_folds"] == "0.01"
 
 
 def test_the_encoder_of_the_references_is_named():

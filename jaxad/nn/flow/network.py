@@ -62,8 +62,8 @@ class FlowSettings:
             (AE-FLOW's formula).
         output_scale: factor of a subnet's output: 0.1 in FrEIA, 1 in AE-FLOW's text.
         global_scale: factor of the actnorm's softplus: 0.1 in FrEIA, 1 in AE-FLOW's text.
-        zero_start: whether the last 1x1 convolution of every subnet starts at zero, so that a flow
-            of `conv` or `dense` subnets starts as a permutation (Kingma and Dhariwal 2018, Glow).
+        zero_start: whether the output of every subnet starts at zero, so that a flow starts as a
+            permutation (Kingma and Dhariwal 2018, Glow).
         hidden_widths: hidden channels of each layer of a `dense` subnet; () for two layers of four
             times its input's.
     """
@@ -127,7 +127,11 @@ class ResNetSubnet(_Subnet):
             dtype=self.dtype,
             name="norm",
         )(self._conv("conv", self.features, x))
-        return nn.relu(y) + self._dense("shortcut", x)
+        y = nn.relu(y)
+        if self.zero_start:
+            gain = self.param("gain", nn.initializers.zeros, (1, 1, 1, self.features))
+            y = y * gain.astype(y.dtype)
+        return y + self._dense("shortcut", x)
 
 
 class DenseSubnet(_Subnet):
