@@ -189,8 +189,8 @@ class _Training:
         is_complete = self._stopping.is_due or self._train()
         if is_complete and self._stopping.is_due:
             logger.info(
-                f"stopped early at step {self._step:,} of {self._program.num_steps:,}: the "
-                f"validation loss was lowest {self._stopping.waited} validations ago."
+                f"stopped early at step {self._step:,} of {self._program.num_steps:,}; validations "
+                f"without a lower loss: {self._stopping.waited}."
             )
         return is_complete
 
