@@ -86,6 +86,7 @@ def launch() -> NoReturn:
     interrupts.install()
     ignore_closed_streams()
     io_errors.drop_late_errors()
+    messages.quiet_libraries()
     # Python's resource tracker would print warnings after an interrupted pool of workers.
     filters = os.environ.get("PYTHONWARNINGS", "")
     os.environ["PYTHONWARNINGS"] = f"{filters},ignore:resource_tracker:UserWarning".lstrip(",")

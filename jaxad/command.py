@@ -38,6 +38,7 @@ class Mode:
         folder: what the workdir is: a `run`'s, a `study`'s, any `output` folder, or only `read`.
         several_processes: whether several processes can do it as one run.
         evaluates: whether it evaluates a run, and may change how.
+        trains: whether it trains a run, and may make it longer.
     """
 
     help: str
@@ -47,14 +48,15 @@ class Mode:
     folder: Literal["run", "study", "output", "read"] = "run"
     several_processes: bool = False
     evaluates: bool = False
+    trains: bool = False
 
 
 MODES: Mapping[str, Mode] = {
     "fit": Mode(
         "train, evaluate every test split, write the report", processes.FLAGS,
-        several_processes=True, evaluates=True,
+        several_processes=True, evaluates=True, trains=True,
     ),
-    "train": Mode("train only", processes.FLAGS, several_processes=True),
+    "train": Mode("train only", processes.FLAGS, several_processes=True, trains=True),
     "evaluate": Mode(
         "evaluate the last checkpoint of a run, write the report", processes.FLAGS,
         config="saved", several_processes=True, evaluates=True,
@@ -338,7 +340,7 @@ def _check_workdir(mode: Mode, config: ConfigDict, workdir: Workdir) -> None:
     if mode.folder == "read":
         run_config.check_same(workdir, config)
     elif mode.folder == "run":
-        run_config.check(workdir, config, evaluates=mode.evaluates)
+        run_config.check(workdir, config, evaluates=mode.evaluates, trains=mode.trains)
     else:
         workdir.check_writable(for_checkpoints=mode.folder == "study")
 

@@ -34,7 +34,7 @@ from jaxad.runtime.parallel import split_cpu, warn_of_crowded_cpu
 from jaxad.storage.home import cache_folder
 from jaxad.storage.paths import expand
 from jaxad.storage.workdir import Workdir, atomic_write, write_json
-from jaxad.train import checks
+from jaxad.train import checks, initial_weights
 from jaxad.train.loop import train as train_run
 from jaxad.types import FittedModel
 
@@ -68,7 +68,7 @@ def train(config: ConfigDict, workdir: str | os.PathLike[str]) -> None:
     """Trains or fits a run, from its last checkpoint if there is one.
 
     Args:
-        config: the config of the run.
+        config: the config of the run; `config.train.num_epochs` may be larger than before.
         workdir: the folder of the run, created if needed.
 
     Raises:
@@ -76,8 +76,8 @@ def train(config: ConfigDict, workdir: str | os.PathLike[str]) -> None:
         RunError: training failed.
         Stopped: a signal ended training early; a checkpoint was saved.
     """
-    run = _open_run(config, workdir)
-    data_set = _open_to_train(config)
+    run = _open_run(config, workdir, trains=True)
+    data_set = _open_to_train(config, run)
     with run.lock():
         _train(config, run, data_set)
 
@@ -100,8 +100,8 @@ def evaluate(config: ConfigDict, workdir: str | os.PathLike[str]) -> None:
 
 def fit(config: ConfigDict, workdir: str | os.PathLike[str]) -> None:
     """Trains a run, evaluates it, and writes the report; see `train` and `evaluate`."""
-    run = _open_run(config, workdir, evaluates=True)
-    data_set = _open_to_train(config)
+    run = _open_run(config, workdir, evaluates=True, trains=True)
+    data_set = _open_to_train(config, run)
     with run.lock():
         _store_evaluation(run, config)
         _train(config, run, data_set)
@@ -109,22 +109,27 @@ def fit(config: ConfigDict, workdir: str | os.PathLike[str]) -> None:
 
 
 def _open_run(
-    config: ConfigDict, workdir: str | os.PathLike[str], *, evaluates: bool = False
+    config: ConfigDict,
+    workdir: str | os.PathLike[str],
+    *,
+    evaluates: bool = False,
+    trains: bool = False,
 ) -> Workdir:
     """Opens the folder of a run; every process must call it."""
     run = Workdir(workdir)
-    run_config.check(run, config, evaluates=evaluates)
+    run_config.check(run, config, evaluates=evaluates, trains=trains)
     split_cpu(config.cpu_devices)
     processes.check_shared(run.path)
     return run
 
 
-def _open_to_train(config: ConfigDict) -> DataSet:
+def _open_to_train(config: ConfigDict, run: Workdir) -> DataSet:
     """Checks the config, then the data: a mistake is reported before data are generated or read.
 
     Bad test splits are reported, too, before hours of training.
     """
     checks.check(config)
+    initial_weights.check(config, run)
     load_metrics(config)
     data_set = DataSet(config.data)
     data_set.check()
@@ -331,7 +336,7 @@ def profile(config: ConfigDict, workdir: str | os.PathLike[str], *, steps: str |
             f"--mode=profile: '{config.model.name}' is fitted in one pass and has no updates to "
             "profile; name another config.model.name."
         )
-    data_set = _open_to_train(config)
+    data_set = _open_to_train(config, run)
     with run.lock(), run.replaced(run.profile) as folder:
         measured = profile_training(config, data_set.split("train"), folder, int(count))
         text = format_profile(measured)

@@ -113,6 +113,7 @@ RULES = {
             "jaxad.errors",
             "jaxad.types",
             "jaxad.runtime.interrupts",
+            "jaxad.runtime.progress",
             "jaxad.storage.paths",
             "jaxad.data.readers",
             "jaxad.data.prepare",

@@ -5,7 +5,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from jaxad.config.fields import FIELDS, Field
+from jaxad.config.field import Field
+from jaxad.config.fields import FIELDS
 from jaxad.errors import UserError
 
 #: Variants of every shipped config; the empty one is the recommended setting.

@@ -4,79 +4,9 @@ Defaults, `--help`, range checks and the checks for fields without effect all fo
 records. Fields of `config.model` other than `name` are those of the model's own dataclass.
 """
 
-import dataclasses
 from collections.abc import Mapping
-from typing import Any, Literal
 
-from jaxad.errors import UserError
-from jaxad.nn.fields import Interval, OneOf
-
-#: What a field sets: `setting` changes results; `evaluation` changes only those of an evaluation;
-#: `path` is a place on this machine; `execution` says how a run is executed. Paths and execution do
-#: not count as differences between runs.
-Role = Literal["setting", "evaluation", "path", "execution"]
-
-#: Kinds of data sets that `Field.data` may name; a data set can be of several kinds.
-DATA_KINDS: Mapping[str, str] = {
-    "files": "your own images and scans",
-    "volumes": "scans, your own or published",
-    "published": "data sets of the papers",
-    "tfds": "tfds:<name>",
-    "external": "package.module:function",
-}
-
-
-@dataclasses.dataclass(frozen=True)
-class Field:
-    """A config field, or a group of fields that every system names differently (default `{}`).
-
-    Attributes:
-        path: dotted path without `config.`.
-        default: value in `base()`; its type is the field's type.
-        help: one line for `--help`.
-        allowed: an interval such as `[0, 1)`, or the choices. For a tuple the interval holds for
-            each item, for an open group for each value.
-        items: type of the items of a tuple that is empty by default.
-        role: whether the field counts as a difference between runs; see `Role`.
-        data: names and kinds of the data sets that use the field; empty: all of them.
-        requires: another field and the values of it under which this field has an effect.
-        trained_only: whether only systems that are trained by gradients use the field.
-        per_experiment: whether each experiment of a study has its own value although the other
-            fields of `config.data` are shared.
-    """
-
-    path: str
-    default: Any
-    help: str
-    allowed: str | tuple[str, ...] = ()
-    items: type = str
-    role: Role = "setting"
-    data: tuple[str, ...] = ()
-    requires: tuple[str, tuple[str, ...]] = ("", ())
-    trained_only: bool = False
-    per_experiment: bool = False
-
-    @property
-    def is_open_group(self) -> bool:
-        """Whether the fields below this path are named by the system or the study."""
-        return self.default == {}
-
-    def check(self, path: str, value: Any) -> None:
-        """Checks a value of this field.
-
-        Args:
-            path: full path of the field, for the message.
-            value: a value of the field's type.
-
-        Raises:
-            UserError: the value is outside the interval or not among the choices.
-        """
-        if not self.allowed:
-            return
-        limit = Interval(self.allowed) if isinstance(self.allowed, str) else OneOf(self.allowed)
-        if problem := limit.find_problem(value):
-            raise UserError(f"{path}: {problem}.")
-
+from jaxad.config.field import Field
 
 _SEED = "[0, 4294967295]"
 _STEPS = "[1, 2147483647]"
@@ -95,6 +25,11 @@ _RUN = (
     Field(
         "precision", "float32", "Compute precision; parameters are float32.",
         ("float32", "bfloat16"),
+    ),
+    Field(
+        "init_from", "",
+        "Run or exported file whose weights the run starts from; empty: random weights.",
+        trained_only=True,
     ),
 )  # fmt: skip
 
@@ -282,8 +217,14 @@ _TRAIN = (
     ),
     Field("train.log_every_steps", 25, "Updates between logs.", _STEPS, trained_only=True),
     Field(
-        "train.checkpoint_every_steps", 250, "Updates between validations and checkpoints.", _STEPS,
+        "train.checkpoint_every_steps", 250,
+        "Updates between validations and checkpoints; a run no longer than this: an epoch.", _STEPS,
         trained_only=True,
+    ),
+    Field(
+        "train.early_stopping", 0,
+        "Validations in a row without a lower loss after which training stops; 0: never.",
+        "[0, 2147483647]", trained_only=True,
     ),
     Field(
         "train.steps_per_dispatch", 1, "Updates sent to the devices at once; helps if short.",

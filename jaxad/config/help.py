@@ -4,7 +4,8 @@ import textwrap
 
 from ml_collections import ConfigDict
 
-from jaxad.config.fields import DATA_KINDS, Field, find
+from jaxad.config.field import DATA_KINDS, Field
+from jaxad.config.fields import find
 from jaxad.config.text import flatten
 
 #: Column at which the text of a field begins.

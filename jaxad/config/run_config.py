@@ -5,7 +5,8 @@ import logging
 
 from ml_collections import ConfigDict
 
-from jaxad.config.fields import FIELDS, Role
+from jaxad.config.field import Role
+from jaxad.config.fields import FIELDS
 from jaxad.config.text import difference, flatten, from_json, to_json
 from jaxad.errors import UserError
 from jaxad.extension import source_digest
@@ -46,14 +47,19 @@ def write(workdir: Workdir, config: ConfigDict) -> None:
     """Writes the config into a folder that has none; relative paths of data become absolute.
 
     Call it once every check of the config has passed: from then on the folder belongs to this run.
-    Warns if the code of external objects has changed since the run began.
+    In a folder that has one, a larger `config.train.num_epochs` is stored. Warns if the code of
+    external objects has changed since the run began.
 
     Raises:
         UserError: see `check`.
     """
-    check(workdir, config)
+    check(workdir, config, trains=True)
     if workdir.config.exists():
         warn_of_changed_code(workdir)
+        saved = read(workdir)
+        if config.train.num_epochs > saved.train.num_epochs:
+            saved.train.num_epochs = config.train.num_epochs
+            _write(workdir, saved)
         return
     config = config.copy_and_resolve_references()
     for data in (config.data, config.data.test):
@@ -109,7 +115,9 @@ def update_evaluation(workdir: Workdir, config: ConfigDict) -> None:
     _write(workdir, saved)
 
 
-def check(workdir: Workdir, config: ConfigDict, *, evaluates: bool = False) -> None:
+def check(
+    workdir: Workdir, config: ConfigDict, *, evaluates: bool = False, trains: bool = False
+) -> None:
     """Checks that a folder can be written and holds no run of another config.
 
     Raises:
@@ -117,10 +125,12 @@ def check(workdir: Workdir, config: ConfigDict, *, evaluates: bool = False) -> N
             holds a study or a run of another config; see `check_same`.
     """
     workdir.check_writable(for_checkpoints=True)
-    check_same(workdir, config, evaluates=evaluates)
+    check_same(workdir, config, evaluates=evaluates, trains=trains)
 
 
-def check_same(workdir: Workdir, config: ConfigDict, *, evaluates: bool = False) -> None:
+def check_same(
+    workdir: Workdir, config: ConfigDict, *, evaluates: bool = False, trains: bool = False
+) -> None:
     """Checks that a folder holds no run of another config.
 
     Args:
@@ -128,17 +138,34 @@ def check_same(workdir: Workdir, config: ConfigDict, *, evaluates: bool = False)
         config: a config.
         evaluates: whether the run is evaluated next, so that `update_evaluation` may store other
             fields of the evaluation.
+        trains: whether the run is trained next, so that `config.train.num_epochs` may be larger.
 
     Raises:
         UserError: it holds one, or a study.
     """
     if workdir.study.exists():
         raise UserError(f"workdir '{workdir.path}' holds a study; choose another --workdir.")
-    if workdir.config.exists():
-        roles: tuple[Role, ...] = ("setting",) if evaluates else ("setting", "evaluation")
-        differences = difference(config, read(workdir), roles)
-        if differences:
+    if not workdir.config.exists():
+        return
+    saved = read(workdir)
+    if trains and config.train.num_epochs > saved.train.num_epochs:
+        _check_can_lengthen(workdir, saved)
+        saved.train.num_epochs = config.train.num_epochs
+    roles: tuple[Role, ...] = ("setting",) if evaluates else ("setting", "evaluation")
+    differences = difference(config, saved, roles)
+    if differences:
+        raise UserError(
+            f"workdir '{workdir.path}' holds a run of another config; choose another --workdir or "
+            f"undo the difference: {'; '.join(differences)}."
+        )
+
+
+def _check_can_lengthen(workdir: Workdir, saved: ConfigDict) -> None:
+    """Raises a UserError if a longer run would have trained other networks up to now."""
+    for name, (start, end, _) in saved.train.updates.items():
+        if (start, end) != (0, 1):
             raise UserError(
-                f"workdir '{workdir.path}' holds a run of another config; choose another "
-                f"--workdir or undo the difference: {'; '.join(differences)}."
+                f"config.train.num_epochs: cannot be raised in '{workdir.path}', because "
+                f"config.train.updates.{name} is a stage of the run, which would move; train in "
+                f"another --workdir with --config.init_from={workdir.path}."
             )

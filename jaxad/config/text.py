@@ -6,7 +6,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from jaxad.config.fields import FIELDS, Role, find
+from jaxad.config.field import Role
+from jaxad.config.fields import FIELDS, find
 
 
 def to_json(config: ConfigDict) -> str:
@@ -45,12 +46,12 @@ def flatten(config: ConfigDict, prefix: str = "config") -> dict[str, Any]:
 def without_paths(config: ConfigDict) -> ConfigDict:
     """The config with every path of this machine empty, for files that leave it.
 
-    Paths may name people. Weights of encoders are paths, too; weights of losses are numbers. A
-    permission for paths (`data.allow_outside_root`) holds on this machine only.
+    Paths may name people. Weights of encoders and initial weights are paths, too; weights of losses
+    are numbers. A permission for paths (`data.allow_outside_root`) holds on this machine only.
     """
     config = config.copy_and_resolve_references().unlock()
     paths = [field.path for field in FIELDS if field.role == "path"]
-    for path in (*paths, "model.weights"):
+    for path in (*paths, "init_from", "model.weights"):
         *groups, name = path.split(".")
         group = config
         for key in groups:

@@ -289,6 +289,7 @@ class DataSet:
         self.info = data_set_info(data.name)
         settings.check(data)
         self.unread: list[Unread] = []
+        self._measure = measure
         options = ReadOptions(measure=measure, on_unread=self.unread.append)
         self._readers = _OPENERS[self.info.kind](data, options)
         if rendered := data.natural_objects or self.info.rendered_split:
@@ -359,7 +360,9 @@ class DataSet:
             )
         if name not in self._splits:
             source = f"{self.info.name} split '{name}'"
-            split = report_files(self._readers[name](), f"{self.info.name} {name}")
+            split = self._readers[name]()
+            if not self._measure:  # an inspection lists these files itself
+                split = report_files(split, f"{self.info.name} {name}")
             if split.files is not None:
                 check_blank(source, split.files)
             if name in TRAINING_SPLITS and not self._keeps_duplicates:

@@ -134,6 +134,20 @@ def load(path: Path) -> ExportedDetector:
     return detector
 
 
+def read_weights(path: Path) -> tuple[str, int, list[np.ndarray]]:
+    """Reads the config (JSON), the step, and the variables' leaves in order, without the program.
+
+    Raises:
+        UserError: the file is damaged or not a detector.
+    """
+    members = _members(path)
+    try:
+        weights, step = _arrays(members[WEIGHTS]), int(json.loads(members[MANIFEST])["step"])
+        return members[CONFIG].decode(), step, [weights[str(n)] for n in range(len(weights))]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"'{path}': cannot be loaded ({_line(error)}); export it again.") from error
+
+
 def check_calls(program: str) -> None:
     """Checks the custom calls of a program, given as StableHLO text.
 

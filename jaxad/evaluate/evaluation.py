@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 from ml_collections import ConfigDict
-from tqdm import tqdm
 
 from jaxad.calibration.calibration_set import (
     OWN_SPLIT,
@@ -34,6 +33,7 @@ from jaxad.evaluate.references import (
 )
 from jaxad.evaluate.score_table import write_score_table
 from jaxad.runtime import interrupts, processes
+from jaxad.runtime.progress import progress_bar
 from jaxad.storage.workdir import Workdir, write_json
 from jaxad.types import Scores, Split, group_numbers
 
@@ -280,8 +280,8 @@ class _SplitEvaluation:
 
 
 def _bar(split: Split, description: str) -> Any:
-    return tqdm(
-        total=len(split), desc=description, unit="image", dynamic_ncols=True,
+    return progress_bar(
+        total=len(split), desc=description, unit="image",
         disable=not processes.is_first(),
     )  # fmt: skip
 

@@ -165,7 +165,7 @@ def profile_training(config: ConfigDict, split: Split, folder: Path, steps: int)
 
 def _plan(config: ConfigDict, program: Program) -> tuple[dict[Phase, int], dict[Phase, int]]:
     """Returns the number of updates of each phase, and how many of them are in a usual dispatch."""
-    boundaries = (config.train.log_every_steps, config.train.checkpoint_every_steps)
+    boundaries = (config.train.log_every_steps, program.save_every)
     counts: dict[Phase, collections.Counter[int]] = {}
     for phase, count in dispatches(program.phases, 0, config.train.steps_per_dispatch, boundaries):
         counts.setdefault(phase, collections.Counter())[count] += count

@@ -1,8 +1,9 @@
 """TensorFlow on the CPU only, for the input pipeline and TensorBoard files."""
 
 import functools
-import os
 from types import ModuleType
+
+from jaxad.runtime.messages import quiet_libraries
 
 
 @functools.cache
@@ -11,9 +12,7 @@ def tensorflow() -> ModuleType:
 
     GPUs are hidden from it: it would reserve the memory that JAX is about to use.
     """
-    # No messages at start-up; oneDNN has one and is not used.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+    quiet_libraries()
     import tensorflow as tf
 
     tf.config.set_visible_devices([], "GPU")

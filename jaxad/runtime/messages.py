@@ -6,6 +6,7 @@ Python shows warnings by default, and the program decides about the rest.
 
 import contextlib
 import logging
+import os
 import sys
 from collections.abc import Iterator
 
@@ -48,6 +49,18 @@ def root_logger_kept() -> contextlib.ExitStack:
         root.addHandler(handler)
         block.callback(root.removeHandler, handler)
     return block
+
+
+def quiet_libraries() -> None:
+    """Silences the start-up lines of TensorFlow and XLA, in workers too.
+
+    Call it before either is imported. They log errors (`E0000 ...`) for libraries of GPUs that are
+    loaded twice; an error that matters is raised as well. The user's own setting is kept.
+    """
+    # Level 2 still prints errors; importing JAX sets 1.
+    if os.environ.get("TF_CPP_MIN_LOG_LEVEL", "1") == "1":
+        os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # it has a line of its own, and is not used
 
 
 def print_warnings_only() -> None:

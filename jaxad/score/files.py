@@ -9,7 +9,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from tqdm import tqdm
 
 from jaxad.data import replay
 from jaxad.data.files.items import Item, Reading, Rows
@@ -20,6 +19,7 @@ from jaxad.data.prepare.preprocess import are_constant, to_unit_interval
 from jaxad.detector.calibrated import CalibratedDetector
 from jaxad.detector.detector import SCORE, Detector, extra_columns, score_columns
 from jaxad.errors import UserError
+from jaxad.runtime.progress import progress_bar
 from jaxad.score import maps
 from jaxad.score.tables import ERRORS, PATIENTS, SCORES, Tables, digest
 from jaxad.storage.workdir import Workdir
@@ -138,7 +138,7 @@ def score_files(
     with folder.lock():
         tables = Tables(output, columns, task)
         draw = _make_draw(detector, output, source, which_maps)
-        with tqdm(
+        with progress_bar(
             total=len(source.items), initial=tables.num_done, desc="score", unit=source.unit,
             disable=len(source.items) < 20,
         ) as bar:  # fmt: skip

@@ -23,7 +23,7 @@ from jaxad.storage.workdir import Workdir, atomic_write
 from jaxad.study.files import write_results
 from jaxad.study.heat_map import check_heat_map
 from jaxad.study.plan import PlannedRun, Runs, plan, sizes
-from jaxad.train import checks
+from jaxad.train import checks, early_stopping, initial_weights
 from jaxad.train.loop import train_seeds
 from jaxad.train.program import num_train_steps
 
@@ -69,6 +69,7 @@ def run_study(
     firsts = [first for first, *_ in planned.values()]  # other runs differ in their seed alone
     for first in firsts:
         checks.check(first.config, is_of_study=True)
+        initial_weights.check(first.config, first.workdir)
     union(load_metrics(first.config) for first in firsts)
     check_heat_map(config, {first.experiment: first.config for first in firsts})
     with folder.lock():
@@ -126,6 +127,9 @@ class _Work:
     def is_finished(self, run: PlannedRun) -> bool:
         """Whether a run needs no more work."""
         num_steps = num_train_steps(run.config, len(self._data_set.split("train")))
+        step = run.last_step() if run.config.train.early_stopping else 0
+        if early_stopping.read(run.config, run.workdir, step).is_due:
+            num_steps = step
         return run.is_finished(self._data_set.test_split_names, num_steps)
 
     def groups(self, runs: Sequence[PlannedRun], size: int) -> list[list[PlannedRun]]:

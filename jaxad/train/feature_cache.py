@@ -20,11 +20,11 @@ import jax
 import ml_dtypes
 import numpy as np
 from ml_collections import ConfigDict
-from tqdm import tqdm
 
 from jaxad.data.pipeline.batching import HostBatch, eval_batches
 from jaxad.runtime import interrupts, locks, processes
 from jaxad.runtime.parallel import Parallel
+from jaxad.runtime.progress import progress_bar
 from jaxad.storage.home import cache_folder
 from jaxad.storage.paths import expand
 from jaxad.storage.workdir import write_json
@@ -188,9 +188,7 @@ class FeatureCache:
         encoder = Encoder(self.model, self.variables, self.parallel)
         batch_size = self.parallel.round_up(min(self.batch_size, _PART))
         counts = {start: len(split.images[start : start + _PART]) for start in starts}
-        with tqdm(
-            total=sum(counts.values()), desc=f"features {name}", unit="image", dynamic_ncols=True
-        ) as bar:
+        with progress_bar(total=sum(counts.values()), desc=f"features {name}", unit="image") as bar:
             for start, count in counts.items():
                 images = split.images[start : start + count]
                 batches = eval_batches(images, {}, batch_size=batch_size)

@@ -15,7 +15,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
-from tqdm import tqdm
 
 from jaxad.config.model import make_model
 from jaxad.data.pipeline.batching import HostBatch, eval_batches
@@ -24,6 +23,7 @@ from jaxad.errors import RunError, UserError
 from jaxad.extension import errors_named
 from jaxad.runtime import interrupts, processes
 from jaxad.runtime.parallel import make_parallel
+from jaxad.runtime.progress import progress_bar
 from jaxad.storage.array_digests import kind_difference, tree_kinds
 from jaxad.storage.workdir import Workdir
 from jaxad.train.feature_cache import Encoder, cached_features
@@ -103,9 +103,9 @@ def fit_batches(
 
 def checked(batches: Iterator[HostBatch], config: ConfigDict, split: Split) -> Iterator[HostBatch]:
     """Passes batches on; shows a progress bar on the first process and checks for signals."""
-    with tqdm(
+    with progress_bar(
         total=len(split), desc=f"fit {config.model.name}", unit="image", unit_scale=True,
-        dynamic_ncols=True, disable=not processes.is_first(),
+        disable=not processes.is_first(),
     ) as bar:  # fmt: skip
         for batch in batches:
             processes.check_signals()

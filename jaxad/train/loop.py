@@ -6,29 +6,36 @@ and `Outputs` writes to all their folders; the loop is that of one seed.
 
 import contextlib
 import dataclasses
+import logging
 import time
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 from ml_collections import ConfigDict
-from tqdm import tqdm
 
+from jaxad.config import run_config
 from jaxad.config.model import make_model
 from jaxad.data import membership
 from jaxad.data.pipeline.augment import Augmentation
 from jaxad.data.sources import DataSet
+from jaxad.errors import UserError
 from jaxad.runtime import interrupts, processes
 from jaxad.storage.checkpoint import VALIDATION_LOSS
 from jaxad.storage.workdir import Workdir
+from jaxad.train import early_stopping
 from jaxad.train.feature_cache import cached_features
 from jaxad.train.fit import checked, fit, fit_batches
+from jaxad.train.initial_weights import start_from
 from jaxad.train.metrics import Row, StepMetrics, check_finite, validate
+from jaxad.train.optim import learning_rate_schedule, network_settings
 from jaxad.train.outputs import Outputs, open_outputs
-from jaxad.train.phases import Phase, dispatches
-from jaxad.train.program import Program, make_program, train_batches
+from jaxad.train.phases import Phase, dispatches, make_phases
+from jaxad.train.program import Program, make_program, num_train_steps, train_batches
+from jaxad.train.progress import TrainingProgress
 from jaxad.train.state import TrainState
 from jaxad.types import FittedModel, Tree
+
+logger = logging.getLogger(__name__)
 
 
 def train(config: ConfigDict, workdir: Workdir, data_set: DataSet) -> bool:
@@ -64,6 +71,11 @@ def train_seeds(
             fit(config, workdir, data_set)
             for config, workdir in zip(configs, workdirs, strict=True)
         )
+    if len(configs) > 1 and configs[0].train.early_stopping:
+        raise UserError(
+            "config.train.early_stopping: seeds that train as one program cannot stop at different "
+            "steps; set config.seeds_per_program=1."
+        )
     seeds = [int(config.seed) for config in configs]
     program = make_program(configs[0], seeds, len(data_set.split("train")))
     with open_outputs(workdirs, configs[0].train.keep_last) as outputs:
@@ -71,11 +83,45 @@ def train_seeds(
         if last_saved is not None and last_saved >= program.num_steps:
             outputs.log_complete(f"trained already: {last_saved:,} steps")
             return True
-        if last_saved is None:
+        stopping = early_stopping.read(configs[0], workdirs[0], last_saved or 0)
+        if stopping.is_due:
+            outputs.log_complete(f"trained already: it stopped early at step {last_saved:,}")
+            return True
+        if last_saved is not None:
+            logger.info(f"resumed from step {last_saved:,} of {program.num_steps:,}.")
+            _warn_if_longer(configs[0], workdirs[0], program, data_set, last_saved)
+        elif configs[0].init_from:
+            states = start_from(configs[0], states)
+        else:
             states = _prepared(configs, program, data_set, states)
-        training = _Training(configs[0], program, outputs, data_set, last_saved, states)
+        training = _Training(configs[0], program, outputs, data_set, last_saved, states, stopping)
         outputs.begin(configs, data_set, last_saved)
         return training.run()
+
+
+def _warn_if_longer(
+    config: ConfigDict, workdir: Workdir, program: Program, data_set: DataSet, step: int
+) -> None:
+    """Warns if `config.train.num_epochs` was raised and a learning rate depends on the length."""
+    if not processes.is_first() or not workdir.config.exists():
+        return
+    before = run_config.read(workdir)
+    num_steps = num_train_steps(before, len(data_set.split("train")))
+    if num_steps >= program.num_steps:
+        return
+    phases = make_phases(before.train.updates, program.model.networks, num_steps)
+    for name, schedule in program.schedules.items():
+        settings = network_settings(config.optim, name)
+        if settings.schedule == "constant":
+            continue
+        count = phases.count(name, step)
+        old = learning_rate_schedule(settings, max(1, phases.count(name)))
+        logger.warning(
+            f"warning: config.train.num_epochs is now {config.train.num_epochs:g} instead of "
+            f"{before.train.num_epochs:g}: the {settings.schedule} schedule of '{name}' stretches, "
+            f"and its learning rate changes from {float(old(count)):.3g} to "
+            f"{float(schedule(count)):.3g}; a run of this length from the start ends elsewhere."
+        )
 
 
 def _prepared(
@@ -110,6 +156,7 @@ class _Training:
         data_set: DataSet,
         last_saved: int | None,
         states: Sequence[TrainState],
+        stopping: early_stopping.EarlyStopping,
     ):
         self._config = config
         self._program = program
@@ -128,12 +175,29 @@ class _Training:
             images_change=not Augmentation(**config.data.augment).is_off,
         )
         self._metrics = StepMetrics(program, self._images_per_step)
+        self._stopping = stopping
         self._called: set[tuple[Phase, int]] = set()
 
     def run(self) -> bool:
         """Trains; returns whether the run is complete. The last step is saved in either case."""
+        if self._lacks_validation():
+            losses = self._validate()
+            if losses is None:
+                self._outputs.log_stop(self._step, self._program.num_steps)
+                return False
+            self._record(losses)
+        is_complete = self._stopping.is_due or self._train()
+        if is_complete and self._stopping.is_due:
+            logger.info(
+                f"stopped early at step {self._step:,} of {self._program.num_steps:,}; validations "
+                f"without a lower loss: {self._stopping.waited}."
+            )
+        return is_complete
+
+    def _train(self) -> bool:
+        """Does the updates that are left; see `run`."""
         train, stop = self._config.train, False
-        boundaries = (train.log_every_steps, train.checkpoint_every_steps)
+        boundaries = (train.log_every_steps, self._program.save_every)
         size = train.steps_per_dispatch
         plan = list(dispatches(self._program.phases, self._step, size, boundaries))
         counts = [count for _, count in plan]
@@ -141,8 +205,12 @@ class _Training:
         batches = self._program.parallel.prefetch(
             train_batches(self._config, seeds, split, self._step, counts, features.get("train"))
         )
+        progress = TrainingProgress(
+            self._program, self._config.model.name, self._step, self._config.data.batch_size,
+            len(split),
+        )  # fmt: skip
         self._metrics.restart_clock()
-        with self._progress_bar() as bar, contextlib.ExitStack() as stack:
+        with progress, contextlib.ExitStack() as stack:
             for dispatch, batch in zip(plan, batches, strict=True):
                 is_first = not self._called
                 self._update(dispatch, batch)
@@ -151,14 +219,15 @@ class _Training:
                         interrupts.deferred(sets_handlers=not processes.are_several())
                     )
                 stop = processes.stop_requested()
-                is_save = stop or self._is_due(train.checkpoint_every_steps)
+                is_save = stop or self._is_due(self._program.save_every)
                 if is_save or self._is_due(train.log_every_steps):
-                    self._log(bar)
+                    progress.update(self._step, self._log())
                 if is_save:
                     losses = None if stop else self._validate()
                     self._save(losses)
+                    progress.save(self._step, losses)
                     stop = losses is None
-                if stop:
+                if stop or self._stopping.is_due:
                     break
             self._outputs.wait()
             processes.barrier("trained")  # from here on every process finds the last checkpoint
@@ -166,6 +235,15 @@ class _Training:
                 self._outputs.log_stop(self._step, self._program.num_steps)
                 return False
         return True
+
+    def _lacks_validation(self) -> bool:
+        """Tells whether a signal kept early stopping from the validation of the last checkpoint."""
+        return (
+            self._stopping.last_step < self._step
+            and self._stopping.patience > 0
+            and self._is_due(self._program.save_every)
+            and self._program.phases.all_begun(self._step)
+        )
 
     def _is_due(self, every: int) -> bool:
         """Tells whether something that happens every so many steps, and at the end, is due."""
@@ -183,13 +261,11 @@ class _Training:
             self._called.add(dispatch)
             self._metrics.exclude(time.monotonic() - start)
 
-    def _log(self, bar: Any) -> None:
-        """Writes the mean metrics since the last log and moves the progress bar."""
+    def _log(self) -> list[Row]:
+        """Writes the mean metrics since the last log, and returns them."""
         rows = self._metrics.read(self._last_saved)
         self._outputs.write(self._step, rows)
-        losses = (value for name, value in rows[-1].items() if name.startswith("train/loss/"))
-        bar.set_postfix(loss=f"{sum(losses):.5g}", refresh=False)
-        bar.update(self._step * self._images_per_step - bar.n)
+        return rows
 
     def _validate(self) -> list[Row] | None:
         """Computes the validation losses; None if a signal asks to stop."""
@@ -197,30 +273,25 @@ class _Training:
         batch_size = self._config.evaluate.batch_size
         return validate(self._program, self._state, split, batch_size, features)
 
+    def _record(self, losses: list[Row]) -> list[Row]:
+        """Writes validation losses; returns what may make the state the best, for each seed."""
+        check_finite(self._step, self._program.seeds, losses, self._last_saved)
+        candidates: list[Row] = [{} for _ in self._program.seeds]
+        # Before every network has been trained, losses do not tell which state is better.
+        if self._program.phases.all_begun(self._step):
+            first = next(iter(self._program.model.networks))
+            candidates = [{VALIDATION_LOSS: row[f"validation/loss/{first}"]} for row in losses]
+            self._stopping.add(self._step, candidates[0][VALIDATION_LOSS])
+        rows = [row | best for row, best in zip(losses, candidates, strict=True)]
+        self._outputs.write(self._step, rows)
+        return candidates
+
     def _save(self, losses: list[Row] | None) -> None:
         """Saves a checkpoint; with validation losses it may become the best one."""
-        candidates: list[Row] = [{} for _ in self._program.seeds]
-        if losses is not None:
-            check_finite(self._step, self._program.seeds, losses, self._last_saved)
-            # Before every network has been trained, losses do not tell which state is better.
-            if self._program.phases.all_begun(self._step):
-                first = next(iter(self._program.model.networks))
-                candidates = [{VALIDATION_LOSS: row[f"validation/loss/{first}"]} for row in losses]
-            rows = [row | best for row, best in zip(losses, candidates, strict=True)]
-            self._outputs.write(self._step, rows)
+        candidates = [{} for _ in self._program.seeds] if losses is None else self._record(losses)
         # From the host: of arrays on several devices Orbax would write a part from each, and
         # compile the slicing of every shape for every device.
         states = self._program.unstack(self._program.parallel.get_replicated(self._state))
         self._outputs.save(self._step, states, candidates)
         self._last_saved = self._step
         self._metrics.restart_clock()
-
-    def _progress_bar(self) -> Any:
-        """Opens a bar of images done, images per second, and time left; on the first process."""
-        num_seeds = len(self._program.seeds)
-        return tqdm(
-            total=self._program.num_steps * self._images_per_step,
-            initial=self._step * self._images_per_step,
-            desc=f"train {self._config.model.name}" + (f" x {num_seeds}" if num_seeds > 1 else ""),
-            unit="image", unit_scale=True, dynamic_ncols=True, disable=not processes.is_first(),
-        )  # fmt: skip

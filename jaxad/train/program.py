@@ -49,6 +49,7 @@ class Program:
     Attributes:
         parallel: the layout of arrays on the devices.
         num_steps: updates in the run.
+        save_every: updates between validations and checkpoints.
         phases: the networks that each update trains.
         schedules: network -> schedule of its learning rate over its own updates.
         updates: (phase, number of updates) -> compiled (state, batch) -> (state, metrics), which
@@ -62,6 +63,7 @@ class Program:
     model: TrainedModel
     parallel: Parallel
     num_steps: int
+    save_every: int
     phases: Phases
     schedules: Mapping[str, optax.Schedule]
     updates: Mapping[tuple[Phase, int], Dispatched]
@@ -133,6 +135,7 @@ def make_program(config: ConfigDict, seeds: Sequence[int], num_examples: int) ->
         model=model,
         parallel=parallel,
         num_steps=num_steps,
+        save_every=_save_every(config, num_steps, num_examples),
         phases=phases,
         schedules={
             name: learning_rate_schedule(network_settings(config.optim, name), phases.count(name))
@@ -150,6 +153,14 @@ def make_program(config: ConfigDict, seeds: Sequence[int], num_examples: int) ->
             for of_seed, seed in zip(variables, seeds, strict=True)
         ),
     )
+
+
+def _save_every(config: ConfigDict, num_steps: int, num_examples: int) -> int:
+    """Returns the updates between validations: in a short run at most those of one epoch."""
+    every = int(config.train.checkpoint_every_steps)
+    if num_steps > every:
+        return every
+    return min(every, max(1, num_examples // config.data.batch_size))
 
 
 def _scan_updates(step: Step, state: Tree, batches: Tree) -> tuple[Tree, Tree]:

@@ -6,7 +6,8 @@ import pytest
 
 from jaxad import cli, command
 from jaxad import config as config_lib
-from jaxad.config.fields import FIELDS, STUDY_FIELDS, Field, find
+from jaxad.config.field import Field
+from jaxad.config.fields import FIELDS, STUDY_FIELDS, find
 from jaxad.config.help import describe, field_lines
 from jaxad.config.model import PRECISIONS
 from jaxad.data.prepare import cutting

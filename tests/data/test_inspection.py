@@ -98,7 +98,7 @@ def test_all_bad_files_are_named(mvtec, look):
     write_image(mvtec / "val/good/0.png", 160)
     code, out, err, _ = look(mvtec)
     assert code == 2
-    assert "bad file: train: " in out and "02.png: is empty" in out
+    assert "bad file: train: " in out and (out + err).count("02.png: is empty") == 1
     assert "07.png: not a readable image" in out
     assert "error: folder: 2 bad files, listed above; repair or remove them" in err
     code, out, err, _ = look(mvtec, "--config.data.on_error=skip")

@@ -1,63 +1,34 @@
 """The training loop: resumes where it stopped, stops at a loss that is not finite, logs once."""
 
 import os
+import re
 import shutil
 import signal
 from contextlib import ExitStack
-from pathlib import Path
 from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from small_run import EVERY, STEPS, run, variables
 
 from jaxad import run as launched
-from jaxad.config import get_config
+from jaxad.config import get_config, run_config, without_paths
 from jaxad.config.model import make_model
 from jaxad.data.pipeline import batching
 from jaxad.data.sources import DataSet
+from jaxad.detector.export import export
 from jaxad.detector.restored import restore
 from jaxad.errors import RunError, UserError
 from jaxad.storage.checkpoint import Checkpoints
 from jaxad.storage.workdir import Workdir
 from jaxad.train import metrics as metrics_module
-from jaxad.train.loop import train, train_seeds
+from jaxad.train.loop import train_seeds
 from jaxad.train.outputs import Outputs
 from jaxad.train.program import num_train_steps
 from jaxad.train.state import TrainState, initial_variables
 from jaxad.train.writer import MetricsWriter, read_metrics
-
-STEPS, EVERY = 8, 3
-
-
-@pytest.fixture(scope="module")
-def npz_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("npz")
-    rng = np.random.default_rng(0)
-    for name in ("train", "val"):
-        np.savez(root / f"{name}.npz", image=rng.uniform(size=(32, 16, 16)).astype("float32"))
-    return root
-
-
-@pytest.fixture
-def config(npz_root: Path):
-    config = get_config("pchvae:smoke")
-    config.data.name, config.data.root, config.data.image_size = "npz", str(npz_root), 16
-    config.data.augment.rotation = config.data.augment.noise = 0.05
-    config.model.depths = (0, 0, 0, 0)
-    config.train.num_epochs = STEPS * config.data.batch_size / 32
-    config.train.checkpoint_every_steps = EVERY
-    return config
-
-
-def run(config, folder: Path) -> bool:
-    return train(config, Workdir(folder), DataSet(config.data))
-
-
-def variables(folder: Path, checkpoint="last"):
-    found = restore(folder, checkpoint)
-    return found.step, jax.tree.leaves(found.variables)
 
 
 @pytest.fixture(scope="module")
@@ -173,6 +144,107 @@ def test_a_finished_run_is_left_alone(config, tmp_path):
     ]
     assert steps == sorted(set(steps))
     assert steps[-1] == STEPS
+
+
+def test_a_run_can_be_made_longer(config, tmp_path, capsys):
+    """With a constant rate it is then, bit for bit, a run that had this length from the start."""
+    config.optim.schedule = "constant"
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert run(config, whole)
+    length = config.train.num_epochs
+    config.train.num_epochs = length / 2
+    assert run(config, parts)
+    assert variables(parts)[0] == STEPS // 2
+    capsys.readouterr()
+    config.train.num_epochs = length
+    launched.train(config, parts)
+    out, err = capsys.readouterr()
+    assert f"resumed from step {STEPS // 2} of {STEPS}.\n" in out and err == ""
+    assert run_config.read(Workdir(parts)).train.num_epochs == length
+    (step, found), (_, expected) = variables(parts), variables(whole)
+    assert step == STEPS
+    for ours, theirs in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    config.train.num_epochs = length / 2
+    with pytest.raises(UserError, match=r"undo the difference: config\.train\.num_epochs"):
+        launched.train(config, parts)
+
+
+def test_a_longer_run_warns_that_its_learning_rate_jumps(config, tmp_path, capsys):
+    assert config.optim.schedule == "cosine"
+    config.optim.warmup_steps = 0
+    assert run(config, tmp_path)
+    config.train.num_epochs *= 2
+    assert run(config, tmp_path)
+    # Half of the cosine is done: the rate is half of the largest.
+    rate = f"from 0 to {config.optim.learning_rate / 2:.3g};"
+    assert rate in capsys.readouterr().err
+    assert variables(tmp_path)[0] == 2 * STEPS
+
+
+def test_stages_cannot_be_made_longer(tmp_path):
+    config = get_config("fanogan:smoke")
+    run_config.write(Workdir(tmp_path), config)
+    config.train.num_epochs *= 2
+    with pytest.raises(UserError, match=r"updates\.critic is a stage .*--config\.init_from="):
+        run_config.check(Workdir(tmp_path), config, trains=True)
+
+
+def test_a_run_starts_from_the_weights_of_another(config, wholes, tmp_path, capsys):
+    whole = wholes / "pchvae"
+    assert run(config, whole)
+    _, expected = variables(whole)
+    config.optim.learning_rate, config.seed = 0.0, 1  # no update moves the parameters
+    for source in (whole, export(Workdir(whole))):
+        config.init_from, folder = str(source), tmp_path / source.name
+        capsys.readouterr()
+        launched.train(config, folder)
+        assert f"initial weights: step {STEPS} of '{source}'." in capsys.readouterr().out
+        step, found = variables(folder)
+        assert step == STEPS
+        for ours, theirs in zip(found, expected, strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+    assert without_paths(config).init_from == ""
+    # Not needed any more once there are checkpoints.
+    source.unlink()
+    launched.train(config, folder)
+
+
+def test_weights_of_another_system_are_refused(config, tmp_path):
+    run_config.write(Workdir(tmp_path / "source"), get_config("fanogan:smoke"))
+    for source, problem in (
+        ("source", r"config.init_from: '.*source' holds 'fanogan', another system than 'pchvae'"),
+        ("nowhere", r"config.init_from: workdir '.*nowhere': holds no config.json"),
+    ):
+        config.init_from = str(tmp_path / source)
+        with pytest.raises(UserError, match=problem):
+            launched.train(config, tmp_path / "run")
+    run_config.write(Workdir(tmp_path / "sizes"), get_config("pchvae:smoke"))
+    config.init_from = str(tmp_path / "sizes")
+    with pytest.raises(UserError, match=r"do not fit this config \(.*; set config.model"):
+        launched.train(config, tmp_path / "run")
+    assert not (tmp_path / "run" / "config.json").exists()
+
+
+def test_the_log_has_plain_lines(config, tmp_path, capsys):
+    assert run(config, tmp_path)
+    out, err = capsys.readouterr()
+    assert "\r" not in out + err
+    first, *lines = out.splitlines()
+    assert re.search(rf"train pchvae: {STEPS} steps on 8 \w+ \(cpu\), jaxad \d.*, jax \d", first)
+    trained = re.compile(r"step 8 of 8, epoch 4\.00: loss \S+ \(\w+ .*\), \S+ images/s, 0 s left$")
+    assert trained.search(lines[-2])
+    for line, step in zip(lines[-1:], (STEPS,), strict=True):
+        assert re.search(rf" step {step}: validation loss \S+ \(.*\); checkpoint saved$", line)
+
+
+def test_a_short_run_is_validated_after_every_epoch(config, tmp_path):
+    config.train.checkpoint_every_steps = 100
+    assert run(config, tmp_path)
+    rows = read_metrics(tmp_path / "metrics.jsonl")
+    per_epoch = 32 // config.data.batch_size
+    validated = [row["step"] for row in rows if "validation_loss" in row]
+    assert validated == list(range(per_epoch, STEPS + 1, per_epoch))
 
 
 def test_several_updates_in_a_dispatch_are_the_same_updates(config, wholes, tmp_path):

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from tqdm import tqdm
 
 from jaxad.data.files import names
 from jaxad.data.files.formats import FORMATS, Kind
@@ -19,6 +18,7 @@ from jaxad.data.files.label_maps import is_label_map
 from jaxad.data.readers import dicom, images, volumes
 from jaxad.data.readers.checks import is_hidden
 from jaxad.errors import DataError, UserError
+from jaxad.runtime.progress import progress_bar
 
 logger = logging.getLogger(__name__)
 
@@ -239,7 +239,7 @@ def _reasons_by_content(group: Sequence[_Candidate], look: _Look) -> dict[Path, 
         return {}
     masks, holds = group, "it holds a label map"
     if is_mixed:
-        with tqdm(
+        with progress_bar(
             group, desc="looking for masks", unit="file", disable=len(group) == len(sample)
         ) as bar:
             masks = [member for member in bar if _content_beside(member, look) == "labels"]

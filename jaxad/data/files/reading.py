@@ -9,13 +9,13 @@ from typing import Any
 import joblib
 import numpy as np
 from jaxtyping import UInt8
-from tqdm import tqdm
 
 from jaxad.data.files.items import Item, Reading, Rows, read_item
 from jaxad.data.files.workers import can_start_processes, parallel, reserve, shared_array
 from jaxad.data.prepare.preparation import to_depth
 from jaxad.errors import UserError
 from jaxad.runtime import interrupts
+from jaxad.runtime.progress import progress_bar
 from jaxad.types import FilesRead, Split
 
 #: Below these numbers, threads of this process read the items.
@@ -52,7 +52,7 @@ def read_items(
         )
     unit = "image" if reading.kind == "image" else "scan"
     is_silent = len(items) < 20 or not progress
-    with tqdm(total=len(items), desc=progress, unit=unit, disable=is_silent) as bar:
+    with progress_bar(total=len(items), desc=progress, unit=unit, disable=is_silent) as bar:
         index = 0
         for chunk in chunks:
             for result in chunk:

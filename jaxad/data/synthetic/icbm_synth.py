@@ -18,7 +18,6 @@ import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 from threadpoolctl import threadpool_limits
-from tqdm import tqdm
 
 from jaxad.data.files.workers import can_start_processes, parallel
 from jaxad.data.synthetic.slices import SPLITS, make_slices
@@ -26,6 +25,7 @@ from jaxad.data.synthetic.template import NUM_SLICES
 from jaxad.data.tfds.quiet import silent_tfds
 from jaxad.errors import UserError
 from jaxad.runtime import interrupts
+from jaxad.runtime.progress import progress_bar
 
 DEFAULT_NUM_SUBJECTS = (240, 120, 60, 60)
 """Subjects in train, val, test_objects and test_lesions."""
@@ -93,7 +93,7 @@ class IcbmSynth(tfds.core.GeneratorBasedBuilder):
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES = {"1.0.0": "Initial release."}
 
-    _progress: tqdm | None = None
+    _progress: Any = None
 
     def _info(self) -> tfds.core.DatasetInfo:
         size = self.builder_config.image_size
@@ -131,7 +131,7 @@ class IcbmSynth(tfds.core.GeneratorBasedBuilder):
     def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[int, dict]]]:
         del dl_manager  # Nothing is downloaded.
         config = self.builder_config
-        self._progress = tqdm(
+        self._progress = progress_bar(
             total=sum(config.num_subjects), desc=f"icbm_synth {config.name}", unit="subject"
         )
         return {

@@ -162,7 +162,7 @@ def test_one_progress_bar_over_all_subjects(tmp_path, monkeypatch, caplog):
         def close(self):
             self.closed = True
 
-    monkeypatch.setattr(icbm_synth, "tqdm", Bar)
+    monkeypatch.setattr(icbm_synth, "progress_bar", Bar)
     caplog.set_level(logging.WARNING)
     made = icbm_synth.IcbmSynth(
         config=icbm_synth.make_config(16, num_subjects=(1, 1, 1, 1)), data_dir=tmp_path

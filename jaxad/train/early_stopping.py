@@ -1,0 +1,60 @@
+"""Early stopping: training ends once the validation loss has stopped falling.
+
+The state follows from the validation losses in `metrics.jsonl` alone, so that a run that resumes
+stops where an uninterrupted one does.
+"""
+
+import dataclasses
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from jaxad.runtime import processes
+from jaxad.storage.checkpoint import VALIDATION_LOSS
+from jaxad.storage.workdir import Workdir
+from jaxad.train.writer import read_metrics
+
+
+@dataclasses.dataclass
+class EarlyStopping:
+    """Tells when `patience` validations in a row had no lower loss than the best before them.
+
+    Losses are compared as float32, which processes exchange. A patience of 0 never stops.
+
+    Attributes:
+        patience: `config.train.early_stopping`.
+        best: the lowest loss so far.
+        waited: validations since then.
+        last_step: step of the last validation; 0 if there was none.
+    """
+
+    patience: int
+    best: float = float("inf")
+    waited: int = 0
+    last_step: int = 0
+
+    def add(self, step: int, loss: float) -> None:
+        """Adds the loss of a validation; steps increase."""
+        loss = float(np.float32(loss))
+        self.waited = 0 if loss < self.best else self.waited + 1
+        self.best, self.last_step = min(loss, self.best), step
+
+    @property
+    def is_due(self) -> bool:
+        """Whether training is to stop now."""
+        return 0 < self.patience <= self.waited
+
+
+def read(config: ConfigDict, workdir: Workdir, step: int) -> EarlyStopping:
+    """Returns the state of a run after `step` updates; every process must call it."""
+    stopping = EarlyStopping(config.train.early_stopping)
+    if not stopping.patience:
+        return stopping
+    if processes.is_first():
+        for row in read_metrics(workdir.metrics):
+            if VALIDATION_LOSS in row and row["step"] <= step:
+                stopping.add(int(row["step"]), row[VALIDATION_LOSS])
+    best, waited, last = processes.broadcast_from_first(
+        (np.float32(stopping.best), np.int32(stopping.waited), np.int32(stopping.last_step))
+    )
+    return EarlyStopping(stopping.patience, float(best), int(waited), int(last))

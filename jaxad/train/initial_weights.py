@@ -1,0 +1,94 @@
+"""Weights that a run starts from instead of random ones: `config.init_from`.
+
+All variables come from the source: parameters, batch statistics, what its model fitted before the
+first update, and a frozen encoder. Step and optimiser states are those of a new run.
+"""
+
+import dataclasses
+import logging
+from collections.abc import Sequence
+
+import jax
+from ml_collections import ConfigDict
+
+from jaxad.config import from_json, run_config
+from jaxad.config.model import make_model
+from jaxad.detector import exported
+from jaxad.errors import UserError
+from jaxad.runtime import processes
+from jaxad.storage.array_digests import kind_difference, tree_kinds
+from jaxad.storage.checkpoint import Checkpoints
+from jaxad.storage.paths import expand
+from jaxad.storage.workdir import Workdir
+from jaxad.train.state import TrainState
+from jaxad.types import PretrainedModel, Variables
+
+logger = logging.getLogger(__name__)
+
+
+def check(config: ConfigDict, workdir: Workdir) -> None:
+    """Checks that `config.init_from` can be used; a run that has checkpoints needs it no more.
+
+    Raises:
+        UserError: it holds no weights, or those of another system.
+    """
+    if config.init_from and not workdir.checkpoints.is_dir():
+        _read(config)
+
+
+def start_from(config: ConfigDict, states: Sequence[TrainState]) -> Sequence[TrainState]:
+    """Returns the initial states with the weights of `config.init_from`, the same for every seed.
+
+    The first of several processes reads them.
+
+    Raises:
+        UserError: see `check`.
+    """
+    if processes.is_first():
+        step, variables = _read(config)
+        encoder = ", with its encoder" if isinstance(make_model(config), PretrainedModel) else ""
+        logger.info(f"initial weights: step {step:,} of '{config.init_from}'{encoder}.")
+        mutable = {name: tree for name, tree in variables.items() if name != "params"}
+        states = [
+            dataclasses.replace(state, params=variables["params"], mutable=mutable)
+            for state in states
+        ]
+    return processes.broadcast_from_first(jax.device_get(tuple(states)))
+
+
+def _read(config: ConfigDict) -> tuple[int, Variables]:
+    """Reads the last step of the source, and its variables as NumPy arrays."""
+    path = expand(config.init_from, "config.init_from")
+    try:
+        if path.is_file():
+            text, step, leaves = exported.read_weights(path)
+            structure = jax.tree.structure(_shapes(from_json(text), config))
+            return step, jax.tree.unflatten(structure, leaves)
+        source = Workdir(path)
+        like = _shapes(run_config.read(source), config)
+        if not source.checkpoints.is_dir():
+            raise UserError(f"workdir '{path}': no checkpoint yet; train there first.")
+        with Checkpoints(source.checkpoints, read_only=True) as checkpoints:
+            step, variables, _ = checkpoints.restore_newest(like)
+        return step, variables
+    except UserError as error:
+        raise UserError(f"config.init_from: {error}") from error
+
+
+def _shapes(source: ConfigDict, config: ConfigDict) -> Variables:
+    """Returns the shapes of a source's variables; raises a UserError unless they fit a config."""
+    path = config.init_from
+    if source.model.name != config.model.name:
+        raise UserError(
+            f"'{path}' holds '{source.model.name}', another system than '{config.model.name}'; "
+            "name a run of this system."
+        )
+    shapes, needed = (
+        jax.eval_shape(make_model(of).init_variables, jax.random.key(0)) for of in (source, config)
+    )
+    if difference := kind_difference(tree_kinds(shapes), tree_kinds(needed)):
+        raise UserError(
+            f"the weights in '{path}' do not fit this config ({difference}); set config.model and "
+            "config.data.image_size to those of that run."
+        )
+    return shapes
