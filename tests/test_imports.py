@@ -119,8 +119,8 @@ RULES = {
             "jaxad.data.prepare",
             "jaxad.data.files",
         ),
-        reason="sources.py and settings.py choose among data sets; files are one kind of them",
-        example=("jaxad.data.files.normals", "jaxad.data.sources"),
+        reason="openers.py and settings.py choose among data sets; files are one kind of them",
+        example=("jaxad.data.files.normals", "jaxad.data.openers"),
     ),
     "report": Rule(
         rooms=("jaxad.report",),

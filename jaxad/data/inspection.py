@@ -115,9 +115,9 @@ class Inspection:
         )
         if neighbours:
             text += (
-                f" {neighbours:,} of the {len(sets):,} are repeated in neighbouring slices of one "
-                "scan; keep all slices of a scan in one split, by its patient (the column group, "
-                "or config.data.group_pattern)."
+                f" {neighbours:,} of the {len(sets):,} are repeated only in consecutive images, "
+                "as neighbouring slices of one scan are; keep all slices of a scan in one split, "
+                "by its patient (the column group, or config.data.group_pattern)."
             )
         return text
 

@@ -1,271 +1,35 @@
 """The splits of the data set that `config.data` names: opened, read and checked."""
 
-import dataclasses
-import functools
 import logging
-from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from ml_collections import ConfigDict
 
 from jaxad.config.shape import data_shape
 from jaxad.data import settings
-from jaxad.data.data_sets import Readers, data_set_info
-from jaxad.data.external import open_external
-from jaxad.data.files.folders import read_folder
-from jaxad.data.files.items import Item, files_of
+from jaxad.data.data_sets import data_set_info
 from jaxad.data.files.masks import check_coverage, list_ids
-from jaxad.data.files.names import is_table
-from jaxad.data.files.npz import npz_readers
-from jaxad.data.files.places import passed_over
 from jaxad.data.files.reading import (
     check_blank,
     describe_blank,
     describe_noise,
     describe_skipped,
-    read_split,
 )
 from jaxad.data.files.splitting import SEVERAL_UNDER_ONE_NAME
-from jaxad.data.files.tables import read_table
-from jaxad.data.files.tree import check_not_hidden, files_in
-from jaxad.data.files.unread import Unread, find_unread, tell_unread
+from jaxad.data.files.unread import Unread, tell_unread
 from jaxad.data.leaks import (
     TRAINING_SPLITS,
     check_images_apart,
     check_spelling,
-    linked_patients,
     without_duplicates,
 )
+from jaxad.data.openers import ReadOptions, open_splits
 from jaxad.data.prepare.preprocess import are_constant, check_images
-from jaxad.data.synthetic.natural_objects import render_natural_objects
 from jaxad.errors import UserError
-from jaxad.storage.paths import expand, is_undecodable, readable
+from jaxad.storage.paths import is_undecodable, readable
 from jaxad.types import Split
 
 logger = logging.getLogger(__name__)
-
-
-@dataclasses.dataclass(frozen=True)
-class ReadOptions:
-    """Options for opening a data set that are not part of `config.data`."""
-
-    measure: bool = False  # whether to find the range of values in all files, which takes time
-    test_only: bool = False  # whether all patients go to the test split if jaxad draws it
-    #: called with the files of a folder that are not read
-    on_unread: Callable[[Unread], None] = lambda _: None
-
-
-# --- One function for each kind of data set. TensorFlow is imported inside: it takes seconds.
-
-
-def _open_generated(data: ConfigDict, _: ReadOptions) -> Readers:
-    """Opens `icbm_synth`, which is generated on first use and then read from the cache."""
-    from jaxad.data.synthetic.icbm_synth import IcbmSynth, make_config
-    from jaxad.data.tfds import splits as tfds_splits
-
-    builder_config = make_config(
-        image_size=data.image_size, seed=data.seed, num_subjects=tuple(data.num_subjects)
-    )
-    return tfds_splits.open_builder(IcbmSynth, builder_config, data.root)
-
-
-def _open_npz(data: ConfigDict, options: ReadOptions) -> Readers:
-    root = expand(data.root or ".", "config.data.root")
-    readers = npz_readers(root)
-    options.on_unread(find_unread(root, "npz", files_in(root, ".npz")))
-    return readers
-
-
-def _open_files(data: ConfigDict, options: ReadOptions) -> Readers:
-    """Opens a folder or a table of the user's files, which are read each time."""
-    if not data.root:
-        raise UserError(
-            "config.data.root: missing; name the folder of your images or scans. See docs/data.md."
-        )
-    root, info = expand(data.root, "config.data.root"), data_set_info(data.name)
-    file_format = info.format_of_files
-    check_not_hidden(root)
-    reading = dataclasses.replace(settings.reading(data, file_format), measure=options.measure)
-    splitting = settings.splitting(data)
-    if is_table(root):
-        splits = read_table(
-            root, file_format, splitting, allow_outside_root=data.allow_outside_root
-        )
-    else:
-        splits = read_folder(root, file_format, splitting)
-        unread = find_unread(root, file_format, files_of(splits.values()), passed_over(root))
-        options.on_unread(unread)
-    readers: dict[str, Callable[[], Split]] = {
-        name: functools.partial(read_split, items, reading, f"{data.name} {name}")
-        for name, items in splits.items()
-    }
-    if data.duplicates == "keep" and any(item.is_drawn for item in splits["val"]):
-
-        def read(items: Sequence[Item], name: str) -> Split:
-            return read_split(items, reading, f"{data.name} {name}")
-
-        @functools.cache
-        def read_both() -> dict[str, Split]:
-            return _keep_together({name: splits[name] for name in TRAINING_SPLITS}, read)
-
-        def read_drawn(name: str) -> Split:
-            return read_both()[name]
-
-        readers |= {name: functools.partial(read_drawn, name) for name in TRAINING_SPLITS}
-    return readers
-
-
-def _keep_together(
-    drawn: Mapping[str, list[Item]], read: Callable[[Sequence[Item], str], Split]
-) -> dict[str, Split]:
-    """Reads `train` and `val`, and moves patients who share an image with the other split.
-
-    They move to `train`, or to `val` if more than half of `val` would move. The draw is unchanged
-    if there are no such patients, or if more than half of either split would move; in the second
-    case `DataSet.check` refuses the splits.
-    """
-    splits = {name: read(items, name) for name, items in drawn.items()}
-    for larger, smaller in (("train", "val"), ("val", "train")):
-        linked = linked_patients(splits[larger], splits[smaller])
-        if not linked:
-            return splits
-        moved = [item for item in drawn[smaller] if item.group in linked]
-        kept = [item for item in drawn[smaller] if item.group not in linked]
-        if len(kept) >= len(moved):
-            logger.info(
-                f"note: {len(linked):,} patients drawn for {smaller} share an image with {larger} "
-                f"and move there, such as '{min(linked)}'."
-            )
-            items = {larger: [*drawn[larger], *moved], smaller: kept}
-            return {name: read(items[name], name) for name in drawn}
-    return splits
-
-
-def _open_published(data: ConfigDict, options: ReadOptions) -> Readers:
-    """Opens a published data set: files are read once, then images come from the TFDS cache."""
-    from jaxad.data.published.manual import Choices, config_for
-    from jaxad.data.tfds import splits as tfds_splits
-
-    builder = data_set_info(data.name).load_builder()
-    instructions = " ".join((builder.MANUAL_DOWNLOAD_INSTRUCTIONS or "").split())
-    if not data.root:
-        raise UserError(
-            f"config.data.root: {data.name} needs files that you download. {instructions}"
-        )
-    root = expand(data.root, "config.data.root")
-    if not root.is_dir():
-        raise UserError(f"config.data.root '{root}': no such folder. {instructions}")
-    choices = Choices(
-        preparation=settings.preparation(data),
-        cutting=settings.cutting(data),
-        splitting=settings.splitting(data),
-        on_error=data.on_error,
-        modality=data.modality,
-        regroup=data.regroup,
-        check_sizes=data.check_sizes,
-        test_only=options.test_only,
-    )
-    readers = tfds_splits.open_builder(builder, config_for(builder, root, choices), "", root)
-    if data.on_error == "skip":
-        return readers
-    return {name: functools.partial(_read_complete, read) for name, read in readers.items()}
-
-
-def _read_complete(read: Callable[[], Split]) -> Split:
-    """Reads a split; refuses one that was cached without some bad files (`on_error=skip`)."""
-    split = read()
-    if split.files is not None and split.files.skipped:
-        raise UserError(
-            f"{len(split.files.skipped)} files cannot be used; the first: {split.files.skipped[0]} "
-            "Or leave them out with config.data.on_error=skip."
-        )
-    return split
-
-
-def _open_tfds(data: ConfigDict, _: ReadOptions) -> Readers:
-    from jaxad.data.tfds import labels
-
-    return labels.open_labelled(data)
-
-
-_OPENERS: Mapping[str, Callable[[ConfigDict, ReadOptions], Readers]] = {
-    "generated": _open_generated,
-    "npz": _open_npz,
-    "files": _open_files,
-    "published": _open_published,
-    "tfds": _open_tfds,
-    "external": lambda data, options: open_external(data, test_only=options.test_only),
-}
-
-
-def report_files(split: Split, source: str) -> Split:
-    """Returns the split after warning of skipped, blank and noisy files."""
-    if split.files is not None:
-        for describe in (describe_skipped, describe_blank, describe_noise):
-            if line := describe(source, split.files):
-                logger.warning(line)
-    return split
-
-
-# --- Splits that are made from others.
-
-
-def _open_tests(data: ConfigDict, options: ReadOptions) -> Readers:
-    """Opens the test splits of `config.data.test`, renamed to `test_<data set>...`."""
-    test = data.copy_and_resolve_references().unlock()
-    test.name, test.root, test.natural_objects = data.test.name, data.test.root, ""
-    info = data_set_info(test.name, "config.data.test.name")
-    try:
-        readers = _OPENERS[info.kind](test, dataclasses.replace(options, test_only=True))
-    except UserError as error:
-        message = str(error).replace("config.data.name", "config.data.test.name")
-        message = message.replace("config.data.root", "config.data.test.root")
-        raise UserError(message) from error
-    tests = {
-        f"test_{info.short_name}{name.removeprefix('test')}": functools.partial(
-            _read_other, read, info.short_name
-        )
-        for name, read in readers.items()
-        if name.startswith("test")
-    }
-    if not tests:
-        raise UserError(f"config.data.test: {test.name} has no test split; name another data set.")
-    return tests
-
-
-def _read_other(read: Callable[[], Split], name: str) -> Split:
-    """Reads a split of another data set: its patients get a prefix, and it loses its positions.
-
-    Slices of two data sets are counted differently.
-    """
-    split = read()
-    groups = tuple(f"{name}:{group}" for group in split.groups)
-    unnamed = frozenset(f"{name}:{group}" for group in split.unnamed)
-    return dataclasses.replace(split, groups=groups, unnamed=unnamed, positions=None)
-
-
-def _render_into(readers: Readers, source: str, data: ConfigDict) -> Readers:
-    """Replaces the split `source` by `test_objects`, the same with natural objects."""
-    if source not in readers:
-        raise UserError(
-            f"config.data.natural_objects: {data.name} has no split '{source}'; choose from "
-            f"{', '.join(readers)}."
-        )
-    if not source.startswith("test"):
-        raise UserError(
-            f"config.data.natural_objects: split '{source}' is used for training; name a test "
-            "split of other normal images."
-        )
-    if "test_objects" in readers and source != "test_objects":
-        raise UserError(
-            f"config.data.natural_objects: '{source}' would become 'test_objects', a split that "
-            f"{data.name} already has; rename or remove that one."
-        )
-    others = {name: read for name, read in readers.items() if name != source}
-    return {
-        **others,
-        "test_objects": lambda: render_natural_objects(readers[source](), seed=data.seed),
-    }
 
 
 class DataSet:
@@ -291,20 +55,7 @@ class DataSet:
         self.unread: list[Unread] = []
         self._measure = measure
         options = ReadOptions(measure=measure, on_unread=self.unread.append)
-        self._readers = _OPENERS[self.info.kind](data, options)
-        if rendered := data.natural_objects or self.info.rendered_split:
-            self._readers = _render_into(self._readers, rendered, data)
-        if data.test.name:
-            tests = _open_tests(data, options)
-            for name in tests:
-                if name in self._readers:
-                    raise UserError(
-                        f"config.data.test: '{name}' would replace a split of {data.name}; rename "
-                        "that one."
-                    )
-            self._readers = {**self._readers, **tests}
-        elif data.test.root:
-            raise UserError("config.data.test.root: names no data set; set config.data.test.name.")
+        self._readers = open_splits(data, options)
         for name in self._readers:
             if is_undecodable(name):  # it becomes a folder, a heading and a key in JSON
                 raise UserError(
@@ -386,6 +137,15 @@ class DataSet:
                 "out (config.data.duplicates=leave_out)."
             )
         return kept
+
+
+def report_files(split: Split, source: str) -> Split:
+    """Returns the split after warning of skipped, blank and noisy files."""
+    if split.files is not None:
+        for describe in (describe_skipped, describe_blank, describe_noise):
+            if line := describe(source, split.files):
+                logger.warning(line)
+    return split
 
 
 def check_split(

@@ -6,7 +6,7 @@ Bars are redrawn with carriage returns, which make a log file unreadable.
 import logging
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from typing import Any
 
 from tqdm import tqdm
@@ -60,7 +60,7 @@ class _Lines:
         self._iterable, self._initial, self._description, self._unit = (
             iterable, initial, desc, unit
         )  # fmt: skip
-        self._total = len(iterable) if total is None and hasattr(iterable, "__len__") else total
+        self._total = len(iterable) if total is None and isinstance(iterable, Sized) else total
         self._start = self._logged = time.monotonic()
 
     def __enter__(self) -> "_Lines":

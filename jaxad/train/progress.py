@@ -44,10 +44,11 @@ class TrainingProgress(contextlib.AbstractContextManager["TrainingProgress"]):
         )  # fmt: skip
         if self._has_lines:
             devices = program.parallel.devices
+            kind, platform = devices[0].device_kind, devices[0].platform.upper()
             logger.info(
                 f"{time_of_day()} {description}: {self._num_steps:,} steps on {len(devices)} "
-                f"{devices[0].device_kind} ({devices[0].platform}), jaxad {_version()}, "
-                f"jax {jax.__version__}"
+                f"{platform if kind.upper() == platform else f'{kind} ({platform})'}, "
+                f"jaxad {_version()}, jax {jax.__version__}"
             )
 
     def __exit__(self, *_: object) -> None:

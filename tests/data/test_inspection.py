@@ -48,8 +48,8 @@ def test_duplicates_are_listed_completely(mvtec, look):
     code, out, _, workdir = look(mvtec)
     assert code == 2
     assert "note: 6 images have a copy (2 different ones); duplicates.csv lists all" in out
-    assert "1 of the 2 are repeated in neighbouring slices of one scan" in out
-    head, *rows = csv.reader((workdir / "duplicates.csv").open())
+    assert "1 of the 2 are repeated only in consecutive images, as neighbouring slices" in out
+    head, *rows = csv.reader((workdir / "duplicates.csv").read_text().splitlines())
     assert head == ["hash", "split", "id"]
     names = [("train", f"train/good/0{number}.png") for number in (4, 5, 6, 8, 9)]
     assert sorted(tuple(row[1:]) for row in rows) == [("test", "test/good/x.png"), *names]
@@ -57,7 +57,7 @@ def test_duplicates_are_listed_completely(mvtec, look):
     # Without the copy in another split it is no leak, and nothing else changes.
     (mvtec / "test/good/x.png").unlink()
     code, out, _, _ = look(mvtec)
-    assert code == 0 and "2 of the 2 are repeated in neighbouring slices" in out
+    assert code == 0 and "2 of the 2 are repeated only in consecutive images" in out
 
 
 def test_a_patient_in_two_splits_is_a_leak(mvtec, look):

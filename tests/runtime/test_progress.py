@@ -31,7 +31,7 @@ def test_a_terminal_gets_a_bar(capsys, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"), [(59.4, "59 s"), (600, "10 min"), (3 * 3600 + 290, "3 h 05 min")]
+    ("seconds", "text"), [(59.4, "59 s"), (600.0, "10 min"), (3.0 * 3600 + 290, "3 h 05 min")]
 )
 def test_durations(seconds, text):
     assert progress.duration(seconds) == text
