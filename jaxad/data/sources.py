@@ -1,5 +1,6 @@
 """The splits of the data set that `config.data` names: opened, read and checked."""
 
+import collections
 import logging
 
 import numpy as np
@@ -167,7 +168,7 @@ def check_split(
             "leave out such images."
         )
     if len(set(split.ids)) != len(split):
-        first = next(i for n, i in enumerate(split.ids) if i in split.ids[:n])
+        first = collections.Counter(split.ids).most_common(1)[0][0]
         raise UserError(f"{source}: id '{first}' appears twice; give every image its own.")
     if normal and split.labels.any():
         first = split.ids[int(np.argmax(split.labels))]
