@@ -98,9 +98,11 @@ class Inspection:
                     f"note: {name}: {facts.files.slices_left_out:,} slices are constant or have "
                     "too little foreground or too small an anomaly, and are left out."
                 )
-            for describe in (describe_blank, describe_noise) if facts.files else ():
-                if line := describe(name, facts.files):
-                    lines.append(line)
+            lines.extend(
+                line
+                for describe in (describe_blank, describe_noise)
+                if facts.files and (line := describe(name, facts.files))
+            )
             for reason in facts.files.skipped if facts.files else ():
                 lines.append(f"bad file: {name}: {reason}")
         if self.duplicates:
