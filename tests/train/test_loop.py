@@ -24,6 +24,7 @@ from jaxad.detector.restored import restore
 from jaxad.errors import RunError, UserError
 from jaxad.storage.checkpoint import Checkpoints
 from jaxad.storage.workdir import Workdir
+from jaxad.train import loop
 from jaxad.train import metrics as metrics_module
 from jaxad.train.loop import train_seeds
 from jaxad.train.outputs import Outputs
@@ -147,7 +148,7 @@ def test_a_finished_run_is_left_alone(config, tmp_path):
     assert steps[-1] == STEPS
 
 
-def test_a_run_can_be_made_longer(config, tmp_path, capsys):
+def test_a_run_can_be_made_longer(config, tmp_path, monkeypatch, capsys):
     """With a constant rate it is then, bit for bit, a run that had this length from the start."""
     config.optim.schedule = "constant"
     whole, parts = tmp_path / "whole", tmp_path / "parts"
@@ -156,13 +157,18 @@ def test_a_run_can_be_made_longer(config, tmp_path, capsys):
     config.train.num_epochs = length / 2
     assert run(config, parts)
     assert variables(parts)[0] == STEPS // 2
-    capsys.readouterr()
     config.train.num_epochs = length
+    with monkeypatch.context() as patch:  # killed before its first new checkpoint
+        patch.setattr(loop, "train_batches", lambda *_: iter([]))
+        with pytest.raises(ValueError, match="shorter"):
+            launched.train(config, parts)
+    assert run_config.read(Workdir(parts)).train.num_epochs == length
+    assert variables(parts)[0] == STEPS // 2
+    capsys.readouterr()
     launched.train(config, parts)
     out, err = capsys.readouterr()
     assert f"resumed from step {STEPS // 2} of {STEPS}.\n" in out
     assert "learning rate" not in err
-    assert run_config.read(Workdir(parts)).train.num_epochs == length
     (step, found), (_, expected) = variables(parts), variables(whole)
     assert step == STEPS
     for ours, theirs in zip(found, expected, strict=True):
