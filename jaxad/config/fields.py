@@ -218,7 +218,7 @@ _TRAIN = (
     Field("train.log_every_steps", 25, "Updates between logs.", _STEPS, trained_only=True),
     Field(
         "train.checkpoint_every_steps", 250,
-        "Updates between validations and checkpoints; a run no longer than this: an epoch.", _STEPS,
+        "Updates between validations and checkpoints; at most an epoch in a shorter run.", _STEPS,
         trained_only=True,
     ),
     Field(

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from ml_collections import ConfigDict
 
-from jaxad.data.files.reading import describe_blank
+from jaxad.data.files.reading import describe_blank, describe_noise
 from jaxad.data.files.splitting import SEVERAL_UNDER_ONE_NAME
 from jaxad.data.leaks import image_digests, named_patients, spelt_alike
 from jaxad.data.prepare.preprocess import to_unit_interval
@@ -98,8 +98,11 @@ class Inspection:
                     f"note: {name}: {facts.files.slices_left_out:,} slices are constant or have "
                     "too little foreground or too small an anomaly, and are left out."
                 )
-            if facts.files and facts.files.blank:
-                lines.append(describe_blank(name, facts.files))
+            lines.extend(
+                line
+                for describe in (describe_blank, describe_noise)
+                if facts.files and (line := describe(name, facts.files))
+            )
             for reason in facts.files.skipped if facts.files else ():
                 lines.append(f"bad file: {name}: {reason}")
         if self.duplicates:

@@ -88,6 +88,29 @@ def warn_of_names(run: Workdir, normals: Split, source: str) -> None:
         )
 
 
+def warn_of_trained(source: Workdir, data_set: DataSet) -> None:
+    """Warns if a run that gives initial weights was trained on patients of `val` or a test split.
+
+    This is not an error: names such as `1` occur in many data sets. Nothing is compared if the
+    members of the source were not stored.
+
+    Raises:
+        UserError: the members cannot be read.
+    """
+    if not source.splits.exists():
+        return
+    trained = set(_read_members(source)["train"]["patients"])
+    for name in ("val", *data_set.test_split_names):
+        patients = set(data_set.split(name).groups)
+        if shared := trained & patients:
+            logger.warning(
+                f"warning: config.init_from: {len(shared):,} of {len(patients):,} patients of "
+                f"'{name}' have the same names as patients that '{source.path}' was trained on, "
+                f"such as '{min(shared)}'. If they are the same patients, results on '{name}' are "
+                "too good: use the splits of that run (config.data.seed, val_share, test_share)."
+            )
+
+
 def _read_members(run: Workdir) -> dict[str, dict[str, Any]]:
     try:
         kept = json.loads(run.splits.read_text(encoding="utf-8"))

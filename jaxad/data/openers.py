@@ -15,16 +15,11 @@ from jaxad.data.files.items import Item, files_of
 from jaxad.data.files.names import is_table
 from jaxad.data.files.npz import npz_readers
 from jaxad.data.files.places import passed_over
-from jaxad.data.files.reading import (
-    read_split,
-)
+from jaxad.data.files.reading import read_split
 from jaxad.data.files.tables import read_table
 from jaxad.data.files.tree import check_not_hidden, files_in
 from jaxad.data.files.unread import Unread, find_unread
-from jaxad.data.leaks import (
-    TRAINING_SPLITS,
-    linked_patients,
-)
+from jaxad.data.leaks import TRAINING_SPLITS, linked_patients
 from jaxad.data.synthetic.natural_objects import render_natural_objects
 from jaxad.errors import UserError
 from jaxad.storage.paths import expand
@@ -116,7 +111,7 @@ def _keep_together(
     for larger, smaller in (("train", "val"), ("val", "train")):
         linked = linked_patients(splits[larger], splits[smaller])
         if not linked:
-            return splits
+            break
         moved = [item for item in drawn[smaller] if item.group in linked]
         kept = [item for item in drawn[smaller] if item.group not in linked]
         if len(kept) >= len(moved):
@@ -125,6 +120,7 @@ def _keep_together(
                 f"and move there, such as '{min(linked)}'."
             )
             items = {larger: [*drawn[larger], *moved], smaller: kept}
+            del splits  # their memory may be needed
             return {name: read(items[name], name) for name in drawn}
     return splits
 

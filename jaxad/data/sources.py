@@ -1,5 +1,6 @@
 """The splits of the data set that `config.data` names: opened, read and checked."""
 
+import collections
 import logging
 
 import numpy as np
@@ -128,9 +129,18 @@ class DataSet:
         """Leaves out images of `train` or `val` that are also in `val` or a test split, or repeat.
 
         Test splits stay whole, so that results on them are comparable.
+
+        Raises:
+            UserError: no image is left.
         """
         others = [*self.test_split_names, *(["val"] if name == "train" else [])]
         kept = without_duplicates(split, [self.split(other) for other in others])
+        if not len(kept):
+            raise UserError(
+                f"{self.info.name}: every image of '{name}' is also in another split "
+                f"({', '.join(others)}), and config.data.duplicates=leave_out leaves no image; "
+                "check how the splits were made."
+            )
         if count := len(split) - len(kept):
             logger.warning(
                 f"note: {self.info.name} {name}: {count:,} images repeat another one and are left "
@@ -167,7 +177,7 @@ def check_split(
             "leave out such images."
         )
     if len(set(split.ids)) != len(split):
-        first = next(i for n, i in enumerate(split.ids) if i in split.ids[:n])
+        first = collections.Counter(split.ids).most_common(1)[0][0]
         raise UserError(f"{source}: id '{first}' appears twice; give every image its own.")
     if normal and split.labels.any():
         first = split.ids[int(np.argmax(split.labels))]

@@ -93,7 +93,7 @@ def restore(
     """
     workdir = Workdir(path)
     config = run_config.read(workdir)
-    step, variables = _restore_variables(workdir, config, checkpoint)
+    step, variables = restore_variables(workdir, config, checkpoint)
     run_config.warn_of_changed_code(workdir)
     return RestoredDetector(config, variables, step)
 
@@ -104,13 +104,13 @@ def checkpoint_step(workdir: Workdir, checkpoint: Literal["last", "best"] | int)
     Raises:
         UserError: see `restore`.
     """
-    return _restore_variables(workdir, run_config.read(workdir), checkpoint)[0]
+    return restore_variables(workdir, run_config.read(workdir), checkpoint)[0]
 
 
-def _restore_variables(
+def restore_variables(
     workdir: Workdir, config: ConfigDict, checkpoint: Literal["last", "best"] | int
 ) -> tuple[int, Tree]:
-    """Returns the step and the variables of a checkpoint."""
+    """Reads the step and the variables (NumPy arrays) of a checkpoint; see `restore`."""
     missing = UserError(f"workdir '{workdir.path}': no checkpoint yet; train there first.")
     if not workdir.checkpoints.is_dir():
         raise missing

@@ -70,6 +70,7 @@ def run_study(
     for first in firsts:
         checks.check(first.config, is_of_study=True)
         initial_weights.check(first.config, first.workdir)
+        early_stopping.check(first.config, min(len(config.seeds), int(config.seeds_per_program)))
     union(load_metrics(first.config) for first in firsts)
     check_heat_map(config, {first.experiment: first.config for first in firsts})
     with folder.lock():

@@ -9,6 +9,7 @@ import dataclasses
 import numpy as np
 from ml_collections import ConfigDict
 
+from jaxad.errors import UserError
 from jaxad.runtime import processes
 from jaxad.storage.checkpoint import VALIDATION_LOSS
 from jaxad.storage.workdir import Workdir
@@ -43,6 +44,15 @@ class EarlyStopping:
     def is_due(self) -> bool:
         """Whether training is to stop now."""
         return 0 < self.patience <= self.waited
+
+
+def check(config: ConfigDict, num_seeds: int) -> None:
+    """Raises a UserError if several seeds that train as one program are to stop early."""
+    if num_seeds > 1 and config.train.early_stopping:
+        raise UserError(
+            "config.train.early_stopping: seeds that train as one program cannot stop at different "
+            "steps; set config.seeds_per_program=1."
+        )
 
 
 def read(config: ConfigDict, workdir: Workdir, step: int) -> EarlyStopping:

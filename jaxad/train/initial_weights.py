@@ -13,11 +13,13 @@ from ml_collections import ConfigDict
 
 from jaxad.config import from_json, run_config
 from jaxad.config.model import make_model
+from jaxad.data import membership
+from jaxad.data.sources import DataSet
 from jaxad.detector import exported
+from jaxad.detector.restored import restore_variables
 from jaxad.errors import UserError
 from jaxad.runtime import processes
 from jaxad.storage.array_digests import kind_difference, tree_kinds
-from jaxad.storage.checkpoint import Checkpoints
 from jaxad.storage.paths import expand
 from jaxad.storage.workdir import Workdir
 from jaxad.train.state import TrainState
@@ -36,16 +38,20 @@ def check(config: ConfigDict, workdir: Workdir) -> None:
         _read(config)
 
 
-def start_from(config: ConfigDict, states: Sequence[TrainState]) -> Sequence[TrainState]:
+def start_from(
+    config: ConfigDict, states: Sequence[TrainState], data_set: DataSet
+) -> Sequence[TrainState]:
     """Returns the initial states with the weights of `config.init_from`, the same for every seed.
 
-    The first of several processes reads them.
+    The first of several processes reads them. Warns if the source was trained on patients whose
+    names are in `val` or a test split of this run.
 
     Raises:
         UserError: see `check`.
     """
     if processes.is_first():
         step, variables = _read(config)
+        membership.warn_of_trained(Workdir(config.init_from), data_set)
         encoder = ", with its encoder" if isinstance(make_model(config), PretrainedModel) else ""
         logger.info(f"initial weights: step {step:,} of '{config.init_from}'{encoder}.")
         mutable = {name: tree for name, tree in variables.items() if name != "params"}
@@ -62,15 +68,18 @@ def _read(config: ConfigDict) -> tuple[int, Variables]:
     try:
         if path.is_file():
             text, step, leaves = exported.read_weights(path)
-            structure = jax.tree.structure(_shapes(from_json(text), config))
+            shapes, structure = jax.tree.flatten(_shapes(from_json(text), config))
+            kinds = [[(leaf.dtype, leaf.shape) for leaf in tree] for tree in (leaves, shapes)]
+            if kinds[0] != kinds[1]:
+                raise UserError(
+                    f"'{path}' holds other arrays than '{config.model.name}' has; use the code "
+                    "that wrote it."
+                )
             return step, jax.tree.unflatten(structure, leaves)
         source = Workdir(path)
-        like = _shapes(run_config.read(source), config)
-        if not source.checkpoints.is_dir():
-            raise UserError(f"workdir '{path}': no checkpoint yet; train there first.")
-        with Checkpoints(source.checkpoints, read_only=True) as checkpoints:
-            step, variables, _ = checkpoints.restore_newest(like)
-        return step, variables
+        source_config = run_config.read(source)
+        _shapes(source_config, config)
+        return restore_variables(source, source_config, "last")
     except UserError as error:
         raise UserError(f"config.init_from: {error}") from error
 

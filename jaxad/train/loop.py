@@ -17,7 +17,6 @@ from jaxad.config.model import make_model
 from jaxad.data import membership
 from jaxad.data.pipeline.augment import Augmentation
 from jaxad.data.sources import DataSet
-from jaxad.errors import UserError
 from jaxad.extension import errors_named
 from jaxad.runtime import interrupts, processes
 from jaxad.storage.checkpoint import VALIDATION_LOSS
@@ -71,11 +70,7 @@ def train_seeds(
             fit(config, workdir, data_set)
             for config, workdir in zip(configs, workdirs, strict=True)
         )
-    if len(configs) > 1 and configs[0].train.early_stopping:
-        raise UserError(
-            "config.train.early_stopping: seeds that train as one program cannot stop at different "
-            "steps; set config.seeds_per_program=1."
-        )
+    early_stopping.check(configs[0], len(configs))
     seeds = [int(config.seed) for config in configs]
     program = make_program(configs[0], seeds, len(data_set.split("train")))
     with open_outputs(workdirs, configs[0].train.keep_last) as outputs:
@@ -85,13 +80,15 @@ def train_seeds(
             return True
         stopping = early_stopping.read(configs[0], workdirs[0], last_saved or 0)
         if stopping.is_due:
-            outputs.log_complete(f"trained already: it stopped early at step {last_saved:,}")
+            outputs.log_complete(
+                f"trained already: it stopped early at step {last_saved:,} of {program.num_steps:,}"
+            )
             return True
         if last_saved is not None:
             logger.info(f"resumed from step {last_saved:,} of {program.num_steps:,}.")
             _warn_if_longer(configs[0], workdirs[0], program, data_set, last_saved)
         elif configs[0].init_from:
-            states = start_from(configs[0], states)
+            states = start_from(configs[0], states, data_set)
         else:
             states = _prepared(configs, program, data_set, states)
         training = _Training(configs[0], program, outputs, data_set, last_saved, states, stopping)

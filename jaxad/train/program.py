@@ -8,6 +8,7 @@ seed computes what it would compute alone.
 import dataclasses
 import functools
 import itertools
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import jax
@@ -26,6 +27,9 @@ from jaxad.train.phases import Phase, Phases, check_phases, make_phases
 from jaxad.train.state import TrainState, create_state, initial_variables
 from jaxad.train.step import train_step, validation_sums
 from jaxad.types import FittedModel, Split, TrainedModel, Tree
+
+#: Most validations in a run that is no longer than `config.train.checkpoint_every_steps`.
+_MOST_VALIDATIONS = 50
 
 Step = Callable[[Tree, Tree], tuple[Tree, Tree]]
 
@@ -156,11 +160,15 @@ def make_program(config: ConfigDict, seeds: Sequence[int], num_examples: int) ->
 
 
 def _save_every(config: ConfigDict, num_steps: int, num_examples: int) -> int:
-    """Returns the updates between validations: in a short run at most those of one epoch."""
+    """Returns the updates between validations: in a short run at most those of one epoch.
+
+    Epochs of few updates share one: checkpoints would take longer than the training.
+    """
     every = int(config.train.checkpoint_every_steps)
     if num_steps > every:
         return every
-    return min(every, max(1, num_examples // config.data.batch_size))
+    per_epoch = num_examples // config.data.batch_size
+    return min(every, max(per_epoch, math.ceil(num_steps / _MOST_VALIDATIONS)))
 
 
 def _scan_updates(step: Step, state: Tree, batches: Tree) -> tuple[Tree, Tree]:

@@ -4,6 +4,7 @@ import csv
 import json
 import shutil
 
+import nibabel as nib
 import numpy as np
 import pytest
 from PIL import Image
@@ -113,6 +114,17 @@ def test_blank_images_are_no_bad_files(mvtec, look):
     assert "note: train: 1 of 11 images are blank (every pixel has the same value)" in out
     facts = json.loads((workdir / "inspect.json").read_text())["splits"]["train"]
     assert facts["files"]["blank"] == ["train/good/edge.png"] and facts["files"]["skipped"] == []
+
+
+def test_a_background_of_noise_is_reported(tmp_path, look):
+    for number in range(4):
+        path = write_scan(tmp_path / f"train/good/{number}.nii.gz", number)
+        scan = nib.load(path)
+        noise = np.random.default_rng(number).uniform(0.01, 0.1, scan.shape).astype(np.float32)
+        nib.save(nib.Nifti1Image(np.asarray(scan.dataobj) + noise, scan.affine), path)
+    code, out, _, _ = look(tmp_path, name="nifti")
+    assert code == 0
+    assert "warning: train: in 3 of 3 files the background is noise instead of 0" in out
 
 
 def test_left_out_slices_of_scans_are_counted(tmp_path, look):

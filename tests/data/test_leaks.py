@@ -148,6 +148,13 @@ def test_copies_in_train_and_val_are_refused_until_left_out(mvtec, capsys):
     assert "note: folder val: 1 images repeat another one and are left out" in err
 
 
+def test_a_split_of_copies_alone_is_refused(mvtec):
+    shutil.copytree(mvtec / "train/good", mvtec / "val/good")
+    data = data_config(mvtec, duplicates="leave_out")
+    with pytest.raises(UserError, match=r"every image of 'train' is also .* \(test, val\)"):
+        DataSet(data).check()
+
+
 def test_the_draw_of_val_keeps_identical_images_together(mvtec, capsys):
     before = DataSet(data_config(mvtec, val_share=0.5)).split("val").ids
     assert len(before) == 5 and capsys.readouterr() == ("", "")

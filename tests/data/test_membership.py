@@ -84,3 +84,13 @@ def test_a_run_without_a_list_passes_and_a_damaged_list_is_named(mvtec, tmp_path
     folder.splits.write_text("{")
     with pytest.raises(UserError, match=r"splits\.json' cannot be read"):
         membership.check(folder, DataSet(data_config(mvtec)))
+
+
+def test_initial_weights_that_were_trained_on_what_is_tested_are_reported(run, mvtec, capsys):
+    membership.warn_of_trained(run, DataSet(data_config(mvtec)))
+    assert "init_from" not in capsys.readouterr().err
+    membership.warn_of_trained(run, DataSet(data_config(mvtec, seed=1)))  # draws another val
+    err = capsys.readouterr().err
+    assert err.count("init_from") == 1
+    assert "1 of 1 patients of 'val' have the same names as patients that " in err
+    assert "was trained on, such as 'train/good/0" in err

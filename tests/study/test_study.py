@@ -69,6 +69,15 @@ def test_studies_that_cannot_be_are_refused(npz_root, tmp_path, change, words):
         plan(config, Workdir(tmp_path))
 
 
+def test_seeds_of_one_program_that_would_stop_early_are_refused(npz_root, tmp_path):
+    config = make_config(npz_root)
+    config.seeds_per_program = 2
+    config.experiments.large.train.early_stopping = 1  # the second one: before the first trains
+    with pytest.raises(UserError, match=r"early_stopping: seeds .*seeds_per_program=1"):
+        run_study(config, tmp_path)
+    assert not (tmp_path / "runs").exists()
+
+
 def test_a_plain_config_is_no_study(tmp_path):
     with pytest.raises(UserError, match="describes a single run"):
         run_study(config_lib.get_config("pchvae:smoke"), tmp_path)

@@ -5,9 +5,10 @@ import os
 import signal
 
 import pytest
-from small_run import EVERY, run, variables
+from small_run import EVERY, STEPS, run, variables
 
 from jaxad.config import get_config
+from jaxad.data.sources import DataSet
 from jaxad.errors import UserError
 from jaxad.storage.workdir import Workdir
 from jaxad.train import metrics as metrics_module
@@ -49,7 +50,10 @@ def test_a_resumed_run_stops_where_an_uninterrupted_one_does(config, tmp_path, m
     assert f"stopped early at step {2 * EVERY} of " in capsys.readouterr().out
     assert variables(whole)[0] == 2 * EVERY
     assert run(config, whole)
-    assert f"trained already: it stopped early at step {2 * EVERY}." in capsys.readouterr().out
+    assert (
+        f"trained already: it stopped early at step {2 * EVERY} of {STEPS}."
+        in capsys.readouterr().out
+    )
     original = metrics_module.batching.eval_batches
 
     def eval_batches(*arguments, **options):  # the signal arrives in the first validation
@@ -72,8 +76,6 @@ def test_a_resumed_run_stops_where_an_uninterrupted_one_does(config, tmp_path, m
 
 def test_seeds_of_one_program_do_not_stop_early(config, tmp_path):
     config.train.early_stopping = 1
-    from jaxad.data.sources import DataSet
-
     folders = [Workdir(tmp_path / str(seed)) for seed in (0, 1)]
     with pytest.raises(UserError, match=r"early_stopping: seeds .*seeds_per_program=1"):
         train_seeds([config, config], folders, DataSet(config.data))

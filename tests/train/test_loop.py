@@ -18,15 +18,17 @@ from jaxad.config import get_config, run_config, without_paths
 from jaxad.config.model import make_model
 from jaxad.data.pipeline import batching
 from jaxad.data.sources import DataSet
+from jaxad.detector import exported
 from jaxad.detector.export import export
 from jaxad.detector.restored import restore
 from jaxad.errors import RunError, UserError
 from jaxad.storage.checkpoint import Checkpoints
 from jaxad.storage.workdir import Workdir
+from jaxad.train import loop
 from jaxad.train import metrics as metrics_module
 from jaxad.train.loop import train_seeds
 from jaxad.train.outputs import Outputs
-from jaxad.train.program import num_train_steps
+from jaxad.train.program import make_program, num_train_steps
 from jaxad.train.state import TrainState, initial_variables
 from jaxad.train.writer import MetricsWriter, read_metrics
 
@@ -146,7 +148,7 @@ def test_a_finished_run_is_left_alone(config, tmp_path):
     assert steps[-1] == STEPS
 
 
-def test_a_run_can_be_made_longer(config, tmp_path, capsys):
+def test_a_run_can_be_made_longer(config, tmp_path, monkeypatch, capsys):
     """With a constant rate it is then, bit for bit, a run that had this length from the start."""
     config.optim.schedule = "constant"
     whole, parts = tmp_path / "whole", tmp_path / "parts"
@@ -155,13 +157,18 @@ def test_a_run_can_be_made_longer(config, tmp_path, capsys):
     config.train.num_epochs = length / 2
     assert run(config, parts)
     assert variables(parts)[0] == STEPS // 2
-    capsys.readouterr()
     config.train.num_epochs = length
+    with monkeypatch.context() as patch:  # killed before its first new checkpoint
+        patch.setattr(loop, "train_batches", lambda *_: iter([]))
+        with pytest.raises(ValueError, match="shorter"):
+            launched.train(config, parts)
+    assert run_config.read(Workdir(parts)).train.num_epochs == length
+    assert variables(parts)[0] == STEPS // 2
+    capsys.readouterr()
     launched.train(config, parts)
     out, err = capsys.readouterr()
     assert f"resumed from step {STEPS // 2} of {STEPS}.\n" in out
     assert "learning rate" not in err
-    assert run_config.read(Workdir(parts)).train.num_epochs == length
     (step, found), (_, expected) = variables(parts), variables(whole)
     assert step == STEPS
     for ours, theirs in zip(found, expected, strict=True):
@@ -227,6 +234,24 @@ def test_weights_of_another_system_are_refused(config, tmp_path):
     assert not (tmp_path / "run" / "config.json").exists()
 
 
+def test_initial_weights_that_cannot_be_read_are_refused(config, wholes, tmp_path, monkeypatch):
+    whole = wholes / "pchvae"
+    assert run(config, whole)
+    source = export(Workdir(whole))
+    text, step, leaves = exported.read_weights(source)
+    source.unlink()
+    begun = Workdir(tmp_path / "begun")  # a run that was killed before its first checkpoint
+    run_config.write(begun, config)
+    begun.checkpoints.mkdir()
+    (tmp_path / "file").touch()
+    other_code = (text, step, [leaf[None] for leaf in leaves])
+    monkeypatch.setattr(exported, "read_weights", lambda _: other_code)
+    for name, problem in (("begun", "no checkpoint yet"), ("file", "holds other arrays than")):
+        config.init_from = str(tmp_path / name)
+        with pytest.raises(UserError, match=rf"config\.init_from: .*{name}'.* {problem}"):
+            launched.train(config, tmp_path / "run")
+
+
 def test_the_log_has_plain_lines(config, tmp_path, capsys):
     assert run(config, tmp_path)
     out, err = capsys.readouterr()
@@ -235,8 +260,9 @@ def test_the_log_has_plain_lines(config, tmp_path, capsys):
     assert re.search(rf"train pchvae: {STEPS} steps on 8 CPU, jaxad \d.*, jax \d", first)
     trained = re.compile(r"step 8 of 8, epoch 4\.00: loss \S+ \(\w+ .*\), \S+ images/s, 0 s left$")
     assert trained.search(lines[-2])
-    for line, step in zip(lines[-1:], (STEPS,), strict=True):
-        assert re.search(rf" step {step}: validation loss \S+ \(.*\); checkpoint saved$", line)
+    saved = re.compile(r" step (\d): validation loss \S+ \(.*\); checkpoint saved$")
+    steps = [int(match[1]) for line in lines if (match := saved.search(line))]
+    assert steps == [EVERY, 2 * EVERY, STEPS]
 
 
 def test_a_short_run_is_validated_after_every_epoch(config, tmp_path):
@@ -246,6 +272,10 @@ def test_a_short_run_is_validated_after_every_epoch(config, tmp_path):
     per_epoch = 32 // config.data.batch_size
     validated = [row["step"] for row in rows if "validation_loss" in row]
     assert validated == list(range(per_epoch, STEPS + 1, per_epoch))
+    # A data set smaller than a batch: 200 epochs of one update have 50 validations.
+    config.train.checkpoint_every_steps, config.train.num_epochs = 250, 200.0
+    config.data.batch_size = 32
+    assert make_program(config, [0], 32).save_every == 4
 
 
 def test_several_updates_in_a_dispatch_are_the_same_updates(config, wholes, tmp_path):

@@ -168,8 +168,12 @@ def _join(results: Iterable[Rows], count: int, name: str, shared: np.memmap | No
             parts.append(rows)
     files = summary.finish(name)
     is_shared = shared is not None and all(np.may_share_memory(r.images, shared) for r in parts)
-    if shared is not None and is_shared and len(parts) == count:
-        images = np.asarray(shared)
+    has_gaps = len(parts) < count  # of items without an image
+    if shared is not None and is_shared and (not has_gaps or reserve(shared, 0, len(parts))):
+        images = np.asarray(shared)[: len(parts)]
+        if has_gaps:
+            for place, rows in enumerate(parts):
+                images[place] = rows.images[0]
     else:
         # One type for all: uint16 if any image is.
         dtype = max((rows.images.dtype for rows in parts), key=lambda dtype: dtype.itemsize)

@@ -8,6 +8,7 @@ from pathlib import Path
 import joblib
 import numpy as np
 import pytest
+from PIL import Image
 from user_files import write_image
 
 from jaxad.data.files import reading, workers
@@ -80,6 +81,18 @@ def test_many_images_are_read_all_the_same(no_processes, tmp_path):
     items = [Item(f"{number}", f"{number}", (path,), 0) for number in range(220)]
     split = read_split(items, Reading("image", Preparation(16, 1), Cutting()), "x")
     assert len(split) == 220 and np.ptp(split.images, axis=0).max() == 0
+
+
+def test_items_without_an_image_leave_no_gap_in_the_shared_array(tmp_path):
+    paths = [write_image(tmp_path / f"{value}.png", value) for value in range(1, 8)]
+    Image.new("L", (20, 20), 0).save(tmp_path / "blank.png")
+    paths[2] = tmp_path / "blank.png"
+    items = [Item(f"{n}", f"{n}", (paths[n % 7],), 0) for n in range(7 * 60)]
+    split = read_split(items, Reading("image", Preparation(16, 1), Cutting()), "x")
+    assert split.images.base.shape == (420, 16, 16, 1)  # the shared array, not a copy
+    assert split.ids == tuple(f"{n}" for n in range(420) if n % 7 != 2)
+    values = [int(image[-1, -1, 0]) for image in split.images]
+    assert values == [n % 7 + 1 for n in range(420) if n % 7 != 2]
 
 
 def test_data_are_made_all_the_same(no_processes):
