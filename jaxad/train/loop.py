@@ -113,11 +113,12 @@ def _warn_if_longer(
             continue
         count = phases.count(name, step)
         old = learning_rate_schedule(settings, max(1, phases.count(name)))
+        rates = [f"{float(rate(count)):.3g}" for rate in (old, schedule)]
+        change = "" if rates[0] == rates[1] else ", and its learning rate changes from {} to {}"
         logger.warning(
             f"warning: config.train.num_epochs is now {config.train.num_epochs:g} instead of "
-            f"{before.train.num_epochs:g}: the {settings.schedule} schedule of '{name}' stretches, "
-            f"and its learning rate changes from {float(old(count)):.3g} to "
-            f"{float(schedule(count)):.3g}; a run of this length from the start ends elsewhere."
+            f"{before.train.num_epochs:g}: the {settings.schedule} schedule of '{name}' stretches"
+            f"{change.format(*rates)}; a run of this length from the start ends elsewhere."
         )
 
 
