@@ -47,9 +47,9 @@ def data_folder(root: str) -> str:
     if named:
         folder = expand(named, source)
     else:
-        folder = None if home is None else home / "tensorflow_datasets"
-        if folder is None or not (folder.is_dir() or is_writable(folder)):
-            folder = _without_home()
+        default = None if home is None else home / "tensorflow_datasets"
+        is_usable = default is not None and (default.is_dir() or is_writable(default))
+        folder = default if default is not None and is_usable else _without_home()
     check_name(folder, f"{source}: data folder", for_checkpoints=False)
     return str(folder)
 
