@@ -113,7 +113,8 @@ _USAGE = """jaxad: anomaly detection in medical images, trained on normal images
 {modes}
 {options}
   {processes}
-              fit, train, evaluate: one of several processes; see docs/launching.md.
+              fit, train, evaluate: one of several processes. They find each other on a TPU pod
+              and under SLURM (--cluster=none: run this process alone); see docs/launching.md.
   --config.optim.learning_rate=3e-4   any field of the config by its path.
   --help      this text; with --config also the config's fields.
 """
@@ -285,10 +286,12 @@ def _run_mode(
         _check_workdir(mode, config, Workdir(workdir))
     run = _import_run()
     interrupts.check()
+    source = ""
     if mode.several_processes:
-        processes.join(**options)
+        source = processes.join(**options)
         options = {}
     run.configure_process(name, config)
+    processes.log_devices(source)
     try:
         with external_errors_named(_texts(config)):
             getattr(run, name)(config, workdir, **options)

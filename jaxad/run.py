@@ -31,7 +31,7 @@ from jaxad.runtime.compilation_cache import enable_compilation_cache
 from jaxad.runtime.malloc import keep_freed_memory
 from jaxad.runtime.messages import print_warnings_only
 from jaxad.runtime.parallel import split_cpu, warn_of_crowded_cpu
-from jaxad.storage.home import cache_folder
+from jaxad.storage.home import compiled_folder
 from jaxad.storage.paths import expand
 from jaxad.storage.workdir import Workdir, atomic_write, write_json
 from jaxad.train import checks, initial_weights
@@ -56,7 +56,7 @@ def configure_process(mode: str, config: ConfigDict | None) -> None:
         seeds_per_program = int(config.get("seeds_per_program", 1))
         split_cpu(configs[0].cpu_devices)
     if mode != "profile":  # which measures compile times
-        enable_compilation_cache(cache_folder)
+        enable_compilation_cache(compiled_folder)
     if not processes.is_first():
         print_warnings_only()
     pixels = [seeds_per_program * pixels_per_device(config) for config in configs]

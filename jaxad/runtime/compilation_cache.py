@@ -30,7 +30,7 @@ def enable_compilation_cache(find_cache_folder: Callable[[], Path | None]) -> Pa
         return None
     base = find_cache_folder()
     if base is None:
-        _warn("this user has no home folder")
+        _warn("there is no folder for them")
         return None
     # Programs for a CPU have its instructions, and machines may share a home folder.
     folder = base / "jaxad" / "compiled" / _processor_digest()

@@ -8,6 +8,7 @@ import contextlib
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Iterator
 
 _LOGGER = logging.getLogger("jaxad")
@@ -61,6 +62,8 @@ def quiet_libraries() -> None:
     if os.environ.get("TF_CPP_MIN_LOG_LEVEL", "1") == "1":
         os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # it has a line of its own, and is not used
+    # Joblib warns on import if there are no semaphores; jaxad does when it would need them.
+    warnings.filterwarnings("ignore", ".*joblib will operate in serial mode", UserWarning)
 
 
 def print_warnings_only() -> None:

@@ -8,25 +8,26 @@ import itertools
 import logging
 import os
 import signal
-import socket
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
 from jaxad.errors import UserError, first_line
-from jaxad.runtime import interrupts
+from jaxad.runtime import clusters, interrupts, rollcall
 
 logger = logging.getLogger(__name__)
 
-#: Values of `--cluster`: environments in which JAX finds the processes by itself.
-CLUSTERS = ("auto", "slurm", "ompi", "mpi4py", "tpu", "gcetpu", "gketpu", "k8s")
+#: Values of `--cluster` for which JAX finds the processes.
+_FOUND_BY_JAX = ("k8s", "ompi", "mpi4py")
+#: Values of `--cluster`.
+CLUSTERS = ("auto", "none", "slurm", "tpu", *_FOUND_BY_JAX)
 #: Flags of the command line that `join` takes.
 FLAGS = (
     "cluster", "coordinator_address", "num_processes", "process_id", "heartbeat_seconds",
 )  # fmt: skip
 
-#: Seconds for which processes wait for each other at the start, and for a heartbeat.
+#: Seconds that processes wait for each other at the start, and for a heartbeat.
 _START_SECONDS, _HEARTBEAT_SECONDS = 300, 60
 #: Numbers the calls of `notice`.
 _notice_calls = itertools.count()
@@ -41,60 +42,88 @@ def join(
     num_processes: str = "",
     process_id: str = "",
     heartbeat_seconds: str = "",
-) -> None:
-    """Connects this process with others if the flags ask for it; returns when all are connected.
+) -> str:
+    """Connects this process with the others of its run, if there are any.
 
-    Call it before JAX starts. From then on SIGTERM is a preemption notice, which all processes poll
-    (`notice`).
+    Call it before JAX starts. Flags take precedence over what the environment says. From then on
+    SIGTERM is a preemption notice, which all processes poll (`notice`).
 
     Args:
-        cluster: one of `CLUSTERS`: JAX finds the processes in the scheduler's environment.
+        cluster: one of `CLUSTERS`; by default `auto`: join if the environment is unambiguous.
         coordinator_address: `host:port` at which the first process listens.
         num_processes: the number of processes.
         process_id: the index of this process, from 0.
         heartbeat_seconds: a process without a heartbeat for this long counts as dead, and the
             others end.
 
+    Returns:
+        What describes the processes, such as `SLURM job 1234`; empty for a single process.
+
     Raises:
-        UserError: flags are missing or wrong, or nothing listens at the address.
+        UserError: flags are missing or wrong, or a process is missing.
     """
-    given = {
+    flags = {
         "--coordinator_address": coordinator_address,
         "--num_processes": num_processes,
         "--process_id": process_id,
     }
-    if not cluster and not any(given.values()):
-        if heartbeat_seconds:
-            raise UserError("--heartbeat_seconds: this is a single process; leave the flag out.")
-        return
     if cluster and cluster not in CLUSTERS:
         raise UserError(f"--cluster={cluster}: unknown cluster; known: {', '.join(CLUSTERS)}.")
-    if not cluster:
-        for flag, value in given.items():
-            if not value:
-                raise UserError(
-                    f"{flag}: missing; without --cluster, processes need all of {', '.join(given)}."
-                )
     count = _whole_number("--num_processes", num_processes, 1)
     index = _whole_number("--process_id", process_id, 0)
     heartbeat = _whole_number("--heartbeat_seconds", heartbeat_seconds, 1) or _HEARTBEAT_SECONDS
-    if count is not None and index is not None:
-        if index >= count:
-            raise UserError(f"--process_id={index}: ids of {count} processes are 0 to {count - 1}.")
-        logger.warning(
-            f"process {index} of {count}: waiting for the others at {coordinator_address}, for up "
-            f"to {_START_SECONDS} s"
-        )
-    if index:
-        _wait_for(coordinator_address)
+    if cluster in _FOUND_BY_JAX:
+        _connect(coordinator_address or None, count, index, heartbeat, method=cluster)
+        return f"--cluster={cluster}"
+    if cluster == "none":
+        if any(flags.values()):
+            raise UserError(f"--cluster=none: a single process; leave out {', '.join(flags)}.")
+        return ""
+    if all(flags.values()):
+        found = clusters.Processes("flags")
+    else:
+        found = clusters.detect(clusters.around(), "" if cluster == "auto" else cluster)
+    if found.count == 1 and not any(flags.values()):
+        if heartbeat_seconds:
+            raise UserError("--heartbeat_seconds: this is a single process; leave the flag out.")
+        if found.note:
+            logger.warning(found.note)
+        return ""
+    if found.count == 1:
+        for flag, value in flags.items():
+            if not value:
+                raise UserError(f"{flag}: missing; processes need all of {', '.join(flags)}.")
+    address = coordinator_address or found.address
+    count, index = count or found.count, found.index if index is None else index
+    if index >= count:
+        raise UserError(f"--process_id={index}: ids of {count} processes are 0 to {count - 1}.")
+    rollcall.split_address(address)
+    logger.warning(
+        f"process {index} of {count} ({found.source}): waiting for the others at {address}, for up "
+        f"to {_START_SECONDS} s"
+    )
+    rollcall.call(address, count, index, float(_START_SECONDS))
+    _connect(address, count, index, heartbeat)
+    return found.source
+
+
+def _connect(
+    address: str | None,
+    count: int | None,
+    index: int | None,
+    heartbeat: int,
+    method: str = "deactivate",
+) -> None:
+    """Connects this process; with a `method`, JAX finds what is None."""
     import jax
 
     try:
         jax.distributed.initialize(
-            coordinator_address or None,
+            address,
             count,
             index,
-            cluster_detection_method=None if cluster in ("", "auto") else cluster,
+            local_device_ids=clusters.local_devices(os.environ),
+            cluster_detection_method=method,
             initialization_timeout=_START_SECONDS,
             heartbeat_timeout_seconds=heartbeat,
             # A process that ends with an error waits this long for the others, which then end too.
@@ -103,10 +132,29 @@ def join(
     except (ValueError, RuntimeError, KeyError) as error:
         line = first_line(error)
         missing = f"{line} is not set" if isinstance(error, KeyError) else line
+        flag = "--coordinator_address" if method == "deactivate" else f"--cluster={method}"
         raise UserError(
-            f"{f'--cluster={cluster}' if cluster else '--coordinator_address'}: the processes "
-            f"cannot connect ({missing}); set {', '.join(given)}."
+            f"{flag}: the processes cannot connect ({missing}); set --coordinator_address, "
+            "--num_processes, and --process_id."
         ) from error
+
+
+def log_devices(source: str) -> None:
+    """Logs the processes and devices of a run of several; starts JAX.
+
+    `source` is what `join` returned. Nothing is logged for a single process.
+    """
+    if not source or not is_first():
+        return
+    import jax
+
+    devices = jax.devices()
+    kind, platform = devices[0].device_kind, devices[0].platform.upper()
+    count = jax.process_count()
+    logger.info(
+        f"{count} process{'es' * (count > 1)} ({source}), {len(devices)} devices "
+        f"{kind if platform in kind.upper() else f'{platform} {kind}'}, mesh data={len(devices)}"
+    )
 
 
 def leave(code: int) -> None:
@@ -219,7 +267,7 @@ def check_shared(folder: Path) -> None:
         blind = ", ".join(str(number) for number, sees in enumerate(seen) if not sees)
         raise UserError(
             f"workdir '{folder}': not visible to process {blind}; choose a folder that all hosts "
-            "share."
+            "share, or pass --cluster=none if each process has a run of its own."
         )
 
 
@@ -229,23 +277,3 @@ def _whole_number(flag: str, text: str, least: int) -> int | None:
     if not text.isdecimal() or int(text) < least:
         raise UserError(f"{flag}={text}: not a whole number of at least {least}.")
     return int(text)
-
-
-def _wait_for(address: str) -> None:
-    """Waits until something listens at the address; JAX would end the process without a message."""
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdecimal():
-        raise UserError(f"--coordinator_address={address}: not of the form host:port.")
-    deadline = time.monotonic() + _START_SECONDS
-    while True:
-        interrupts.check()
-        try:
-            socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
-            return
-        except OSError as error:
-            if time.monotonic() > deadline:
-                raise UserError(
-                    f"--coordinator_address={address}: nothing listens there "
-                    f"({error.strerror or error}); start process 0 on that host."
-                ) from error
-            time.sleep(0.5)

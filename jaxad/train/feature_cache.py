@@ -45,7 +45,7 @@ _LARGEST_SHARE = 0.5
 
 
 def default_folder() -> Path | None:
-    """Returns `$XDG_CACHE_HOME/jaxad/features`, by default below ~/.cache; None without a home."""
+    """Returns `$XDG_CACHE_HOME/jaxad/features`, by default below ~/.cache; None without."""
     base = cache_folder()
     return None if base is None else base / "jaxad" / "features"
 
@@ -78,7 +78,10 @@ def cached_features(
         return {}
     folder = expand(setting, "config.train.feature_cache") if setting else default_folder()
     if folder is None:
-        _log("not used, this user has no home folder; set config.train.feature_cache to a folder.")
+        _log(
+            "not used, this user has no home folder to write to; set XDG_CACHE_HOME, or "
+            "config.train.feature_cache to a folder."
+        )
         return {}
     encoders = [[of_seed[name] for name in model.frozen_collections] for of_seed in variables]
     equal = [jax.tree.map(np.array_equal, encoders[0], other) for other in encoders[1:]]

@@ -1,5 +1,6 @@
 """Several processes over loopback are one run: the same losses, rows and checkpoints."""
 
+import contextlib
 import csv
 import re
 import signal
@@ -303,9 +304,11 @@ def test_a_second_run_of_two_processes_is_refused_the_folder(
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ({"process_id": "1"}, "--coordinator_address: missing; without --cluster, processes need"),
+        ({"process_id": "1"}, "--coordinator_address: missing; processes need all of"),
         ({"heartbeat_seconds": "9"}, "--heartbeat_seconds: this is a single process"),
-        ({"cluster": "slrum"}, "--cluster=slrum: unknown cluster; known: auto, slurm"),
+        ({"cluster": "slrum"}, "--cluster=slrum: unknown cluster; known: auto, none, slurm, tpu"),
+        ({"cluster": "none", "process_id": "1"}, "--cluster=none: a single process; leave out"),
+        ({"cluster": "slurm"}, "--cluster=slurm: .*: SLURM_JOB_ID is not set"),
         (
             {"coordinator_address": "a:1", "num_processes": "2", "process_id": "2"},
             "--process_id=2: ids of 2 processes are 0 to 1",
@@ -320,20 +323,79 @@ def test_a_second_run_of_two_processes_is_refused_the_folder(
         ),
     ],
 )
-def test_missing_and_wrong_flags_are_named(given, words):
+def test_missing_and_wrong_flags_are_named(given, words, monkeypatch):
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
     with pytest.raises(UserError, match=words):
         processes.join(**given)
 
 
-def test_an_address_where_nothing_listens(monkeypatch):
+def slurm(port, index):
+    """The variables of a task of two that srun starts on this machine."""
+    return {
+        "SLURM_JOB_ID": "77", "SLURM_NTASKS": "2", "SLURM_PROCID": str(index),
+        "SLURM_LOCALID": str(index), "SLURM_NODEID": "0", "SLURM_STEP_NUM_TASKS": "2",
+        "SLURM_STEP_NODELIST": "localhost", "SLURM_STEP_TASKS_PER_NODE": "2",
+        "JAX_COORDINATOR_PORT": str(port),
+    }  # fmt: skip
+
+
+def test_two_tasks_of_slurm_find_each_other(fits, launch_environment, npz_root, tmp_path):
+    """Without flags; every loss and variable is that of the run with explicit flags."""
+    port, command = free_port(), arguments(npz_root, tmp_path, "--mode=train")
+    with contextlib.ExitStack() as stack:
+        tasks = [
+            stack.enter_context(
+                Cluster(launch_environment | slurm(port, index), 1, 2, *command)
+            )
+            for index in range(2)
+        ]  # fmt: skip
+        (first,), (second,) = [task.end() for task in tasks]
+    assert (first[0], second[0]) == (0, 0), (first, second)
+    assert "2 processes (SLURM job 77), 4 devices cpu, mesh data=4" in first[1]
+    assert "SLURM job 77), 4" not in second[1]
+    assert losses(tmp_path) == losses(fits(2, 2))
+    for ours, theirs in zip(variables(tmp_path), variables(fits(2, 2)), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def join_in_slurm(monkeypatch, index, **flags):
+    for name, value in slurm(free_port(), index).items():
+        monkeypatch.setenv(name, value)
     monkeypatch.setattr(processes, "_START_SECONDS", 0)
+    monkeypatch.setattr("sys.stdin", None)  # not a terminal, as in a task
+    return processes.join(**flags)
+
+
+@pytest.mark.parametrize(
+    ("index", "words"),
+    [(0, "process 1 of 2 did not start within 0 s"), (1, "process 0 of 2 does not answer")],
+)
+def test_the_only_task_that_starts_names_the_missing_one(monkeypatch, capsys, index, words):
+    with pytest.raises(UserError, match=f"^{words}.*--cluster=none"):
+        join_in_slurm(monkeypatch, index)
+    assert f"process {index} of 2 (SLURM job 77): waiting for the others" in capsys.readouterr().err
+
+
+def test_flags_take_precedence_over_what_is_found(monkeypatch):
+    assert join_in_slurm(monkeypatch, 1, cluster="none") == ""
     address = f"127.0.0.1:{free_port()}"
-    with pytest.raises(UserError, match=f"{address}: nothing listens there.*start process 0"):
-        processes.join(coordinator_address=address, num_processes="2", process_id="1")
+    with pytest.raises(UserError, match=f"nothing listens at {address}"):
+        join_in_slurm(monkeypatch, 1, coordinator_address=address)
+    with pytest.raises(UserError, match="processes 1, 2 of 3 did not start"):
+        join_in_slurm(monkeypatch, 1, num_processes="3", process_id="0")
+
+
+def test_a_script_of_slurm_without_srun_is_one_process(monkeypatch, capsys):
+    monkeypatch.delenv("SLURM_STEP_NODELIST", raising=False)
+    for name, value in slurm(1, 0).items():
+        if "STEP" not in name:
+            monkeypatch.setenv(name, value)
+    assert processes.join() == ""
+    assert "not started with srun" in capsys.readouterr().err
 
 
 def test_a_single_process_is_the_first_and_does_not_wait(tmp_path):
-    processes.join()
+    assert processes.join(cluster="none") == ""
     assert processes.is_first()
     processes.barrier("here")
     processes.check_shared(tmp_path)

@@ -1,6 +1,7 @@
 """Users without a home folder, or with one that cannot be written."""
 
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -65,7 +66,7 @@ def test_programs_are_not_cached_without_a_home_folder(homeless, capsys):
         compilation_cache.jax.config.update("jax_compilation_cache_dir", before)
     printed = capsys.readouterr().err
     assert printed.startswith(
-        "note: compiled programs are not cached (this user has no home folder)"
+        "note: compiled programs are not cached (there is no folder for them)"
     )
     assert printed.count("\n") == 1
 
@@ -80,14 +81,58 @@ def test_a_file_in_the_place_of_a_folder(clean, monkeypatch, capsys, variable):
     assert capsys.readouterr().err.count("\n") == 1
 
 
-def test_without_a_folder_for_temporary_files(homeless, monkeypatch):
+@pytest.fixture
+def read_only(homeless, monkeypatch):
+    """There is no folder for temporary files, either."""
+
     def none():
         raise FileNotFoundError("No usable temporary directory found")
 
     monkeypatch.setattr("tempfile.gettempdir", none)
+    monkeypatch.setenv("TMPDIR", "")
+    return homeless
+
+
+def test_without_a_folder_for_temporary_files(read_only):
+    """Libraries need one when they are imported."""
     assert home.temporary_folder() is None
+    with pytest.raises(UserError, match="set TMPDIR or XDG_CACHE_HOME to a folder that can be wri"):
+        home.relocate_library_caches()
+
+
+def test_one_variable_is_enough_on_a_read_only_system(read_only, monkeypatch, capsys):
+    cache = read_only / "cache"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
     home.relocate_library_caches()
-    assert not any(variable in os.environ for variable in VARIABLES)
+    assert os.environ["TMPDIR"] == tempfile.tempdir == str(cache / "jaxad/tmp")
+    assert (cache / "jaxad/tmp").is_dir()
+    assert Path(os.environ["KERAS_HOME"]).parent == cache / "jaxad"
+    assert Path(os.environ["MPLCONFIGDIR"]).parent == cache / "jaxad"
+    assert home.compiled_folder() == cache
+    assert capsys.readouterr() == ("", "")
+
+
+def test_temporary_files_do_not_go_to_the_current_folder(clean, monkeypatch):
+    monkeypatch.chdir(clean)
+    monkeypatch.setenv("TMPDIR", "")
+    monkeypatch.setattr("tempfile.tempdir", str(clean))
+    home.relocate_library_caches()
+    assert tempfile.tempdir == str(clean)  # no other is named
+    monkeypatch.setenv("XDG_CACHE_HOME", str(clean / "cache"))
+    home.relocate_library_caches()
+    assert tempfile.tempdir == str(clean / "cache/jaxad/tmp")
+
+
+def test_compiled_programs_of_a_user_without_home_are_cached_in_a_temporary_folder(homeless):
+    assert home.compiled_folder() == homeless / "tmp" / f"jaxad-{os.getuid()}"
+
+
+def test_a_home_folder_that_cannot_be_written_has_no_cache(clean, monkeypatch):
+    """Docker gives a user that the image does not know the home folder `/`."""
+    (clean / "file").touch()
+    monkeypatch.setenv("HOME", str(clean / "file"))
+    assert home.cache_folder() is None
+    assert home.compiled_folder() == clean / "tmp" / f"jaxad-{os.getuid()}"
 
 
 def test_the_temporary_folder_of_another_user_is_not_taken(clean, monkeypatch):

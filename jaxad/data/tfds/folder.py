@@ -11,7 +11,12 @@ from pathlib import Path
 from jaxad.errors import NO_ROOM, RunError, UserError
 from jaxad.runtime import locks
 from jaxad.storage import io_errors
-from jaxad.storage.home import home_folder, temporary_folder
+from jaxad.storage.home import (
+    home_folder,
+    is_writable,
+    named_cache_folder,
+    temporary_folder,
+)
 from jaxad.storage.paths import check_name, expand, take_folders_literally
 
 logger = logging.getLogger(__name__)
@@ -26,8 +31,8 @@ _STALE_SECONDS = 86_400
 def data_folder(root: str) -> str:
     """Returns the folder that TFDS keeps data in.
 
-    It is `root`, by default `$TFDS_DATA_DIR` or `tensorflow_datasets` in the home folder. A user
-    without a home folder gets a temporary folder and a note.
+    It is `root`, by default `$TFDS_DATA_DIR` or `tensorflow_datasets` in the home folder. If that
+    cannot be created there, it is below `$XDG_CACHE_HOME`, or else temporary, with a note.
 
     Raises:
         UserError: the path names the home folder of an unknown user, or TFDS cannot use it.
@@ -41,16 +46,19 @@ def data_folder(root: str) -> str:
     home = home_folder()
     if named:
         folder = expand(named, source)
-    elif home is not None:
-        folder = home / "tensorflow_datasets"
     else:
-        folder = _temporary()
+        default = None if home is None else home / "tensorflow_datasets"
+        is_usable = default is not None and (default.is_dir() or is_writable(default))
+        folder = default if default is not None and is_usable else _without_home()
     check_name(folder, f"{source}: data folder", for_checkpoints=False)
     return str(folder)
 
 
-def _temporary() -> Path:
-    """Returns a temporary folder of this user that the next run finds again."""
+def _without_home() -> Path:
+    """Returns a folder of this user that the next run finds again."""
+    named = named_cache_folder()
+    if named is not None:
+        return named / "tensorflow_datasets"
     base = temporary_folder()
     if base is None:
         raise UserError(
@@ -59,8 +67,8 @@ def _temporary() -> Path:
         )
     folder = base / "tensorflow_datasets"
     logger.warning(
-        f"note: this user has no home folder; data are kept in '{folder}'. Set $TFDS_DATA_DIR to "
-        "use another folder."
+        f"note: this user has no home folder that can be written; data are kept in '{folder}'. Set "
+        "TFDS_DATA_DIR or XDG_CACHE_HOME to use another folder."
     )
     return folder
 

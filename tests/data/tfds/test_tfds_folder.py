@@ -44,15 +44,30 @@ def test_impossible_folders_are_named(monkeypatch, root, variable, message):
 
 def test_without_a_home_folder_data_are_temporary(monkeypatch, tmp_path, capsys):
     monkeypatch.delenv("TFDS_DATA_DIR", raising=False)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setattr(tfds_folder, "home_folder", lambda: None)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     found = tfds_folder.data_folder("")
     assert found == str(tmp_path / f"jaxad-{os.getuid()}" / "tensorflow_datasets")
     assert capsys.readouterr().err.count("\n") == 1
     assert tfds_folder.data_folder("") == found  # the next run finds them
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert tfds_folder.data_folder("") == str(tmp_path / "cache/tensorflow_datasets")
+    assert capsys.readouterr().err.count("\n") == 1  # of the call before
+    monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setattr(tfds_folder, "temporary_folder", lambda: None)
     with pytest.raises(UserError, match="no home folder for data; name a folder in --config.data"):
         tfds_folder.data_folder("")
+
+
+def test_data_of_a_read_only_home_folder_are_used_if_they_exist(monkeypatch, tmp_path):
+    monkeypatch.delenv("TFDS_DATA_DIR", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(tfds_folder, "is_writable", lambda _: False)
+    assert tfds_folder.data_folder("") == str(tmp_path / "cache/tensorflow_datasets")
+    (tmp_path / "home/tensorflow_datasets").mkdir(parents=True)
+    assert tfds_folder.data_folder("") == str(tmp_path / "home/tensorflow_datasets")
 
 
 def leftover(folder: Path, name: str, age: float) -> Path:

@@ -1,0 +1,34 @@
+# An image that runs as any user, without a home folder, with a read-only root file system.
+#
+#   docker build -t jaxad .                                 # CPU
+#   docker build -t jaxad:cuda --build-arg DEVICE=cuda .    # NVIDIA GPUs
+#   docker build -t jaxad:tpu --build-arg DEVICE=tpu .      # Cloud TPU
+#   docker run --rm --read-only --user 12345:12345 -v "$WORKDIR:/work" jaxad \
+#     --config=pchvae:smoke --workdir=/work/smoke
+#
+# Everything that a run writes is below /work. See docs/launching.md.
+ARG PYTHON=3.11
+FROM python:${PYTHON}-slim
+
+ARG DEVICE=cpu
+WORKDIR /opt/jaxad
+COPY pyproject.toml README.md LICENSE ./
+COPY configs ./configs
+COPY jaxad ./jaxad
+RUN case "$DEVICE" in \
+      cpu) extras="dicom,hub" ;; \
+      cuda|tpu) extras="dicom,hub,$DEVICE" ;; \
+      *) echo "DEVICE=$DEVICE: must be cpu, cuda, or tpu" >&2; exit 1 ;; \
+    esac \
+    && pip install --no-cache-dir ".[$extras]" \
+    && mkdir -m 1777 /work
+
+# Caches and generated data; the only folder besides --workdir and --output that is written.
+ENV XDG_CACHE_HOME=/work/.cache \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONUNBUFFERED=1
+WORKDIR /work
+VOLUME /work
+USER 12345:12345
+ENTRYPOINT ["jaxad"]
+CMD ["--help"]
