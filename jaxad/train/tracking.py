@@ -102,7 +102,7 @@ def _start(config: ConfigDict, workdir: Workdir) -> Iterator["_Follower"]:
 
 def _warn(service: Service, reason: str) -> None:
     logger.warning(
-        f"{WARNING}{service.title}: {reason.rstrip('.')}. The run continues without it; the next "
+        f"{WARNING}{service.title}: {reason.rstrip('.')}. The run is not affected; the next "
         "command in the same folder sends what is missing."
     )
 
@@ -130,12 +130,13 @@ class _Follower:
 
     def _pass_on(self) -> None:
         assert self._process.stdout is not None
-        for line in self._process.stdout:
-            text = line.rstrip()
-            if text.startswith(WARNING):
-                _warn(self._service, text.removeprefix(WARNING))
-            else:
-                logger.info(text)
+        with self._process.stdout as lines:
+            for line in lines:
+                text = line.rstrip()
+                if text.startswith(WARNING):
+                    _warn(self._service, text.removeprefix(WARNING))
+                else:
+                    logger.info(text)
 
     def end(self, status: str) -> None:
         """Tells the process how the run ended."""

@@ -26,7 +26,7 @@ from jaxad.storage.workdir import Workdir
 from jaxad.train.tracking_services import EXIT_CODES, SERVICES, Identity, Row, Service
 
 #: Seconds after the end of a run within which its last rows must be sent.
-FINISH_SECONDS = 30.0
+FINISH_SECONDS = 60.0
 #: Seconds between two looks at the run's folder.
 _PERIOD = 1.0
 #: First word of a line that is a warning.
@@ -49,7 +49,7 @@ class Rows:
         self._path = path
         self._file = (0, 0)
         self._offset = 0
-        self._last: tuple[int, dict[str, float]] | None = None
+        self._last: tuple[int, dict[str, int | float]] | None = None
 
     def read(self, *, is_end: bool) -> list[Row]:
         """Returns the steps that are complete since the last call.
@@ -79,7 +79,7 @@ class Rows:
             self._last = None
         return rows
 
-    def _add(self, step: int, metrics: dict[str, float], complete: list[Row]) -> None:
+    def _add(self, step: int, metrics: dict[str, int | float], complete: list[Row]) -> None:
         if self._last is not None and self._last[0] == step:
             self._last[1].update(metrics)
             return
@@ -88,7 +88,7 @@ class Rows:
         self._last = step, metrics
 
 
-def evaluation_metrics(workdir: Workdir) -> tuple[int, dict[str, float]]:
+def evaluation_metrics(workdir: Workdir) -> tuple[int, dict[str, int | float]]:
     """Returns the step of the evaluated checkpoint, and every number of the evaluation.
 
     Names are `<split>/auroc` for a metric and `<split>/auroc/low` for a limit of its interval.
@@ -102,9 +102,9 @@ def evaluation_metrics(workdir: Workdir) -> tuple[int, dict[str, float]]:
     return step, numbers
 
 
-def _numbers(prefix: str, value: Any) -> dict[str, float]:
+def _numbers(prefix: str, value: Any) -> dict[str, int | float]:
     if isinstance(value, Mapping):
-        found: dict[str, float] = {}
+        found: dict[str, int | float] = {}
         for key, item in value.items():
             found.update(_numbers(prefix if key == "value" else f"{prefix}/{key}", item))
         return found
@@ -205,6 +205,6 @@ def main(name: str, folder: str) -> NoReturn:
     try:
         follow(SERVICES[name], Workdir(folder), Ending(), tell)
     except Exception as error:  # a package of others may raise anything
-        tell(f"{WARNING}{type(error).__name__}: {first_line(error)}")
+        tell(f"{WARNING}{first_line(error)}")
         raise
     sys.exit(0)

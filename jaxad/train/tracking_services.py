@@ -3,7 +3,9 @@
 Their packages are imported only in the process of `jaxad.train.tracking_process`.
 """
 
+import contextlib
 import dataclasses
+import fcntl
 import os
 import re
 import time
@@ -11,10 +13,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from jaxad.storage.home import temporary_folder
+
 #: How a run ended, by name; the values are W&B's exit codes.
 EXIT_CODES = {"FINISHED": 0, "FAILED": 1, "KILLED": 255}
 
-Row = tuple[int, Mapping[str, float]]
+Row = tuple[int, Mapping[str, int | float]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +55,7 @@ class Tracked(Protocol):
     def log(self, rows: Sequence[Row]) -> None:
         """Sends rows of increasing steps, all above `last_step`."""
 
-    def summarise(self, step: int, metrics: Mapping[str, float]) -> None:
+    def summarise(self, step: int, metrics: Mapping[str, int | float]) -> None:
         """Sends the evaluation of the checkpoint of `step`; it may have been sent before."""
 
     def close(self, status: str) -> None:
@@ -96,7 +100,7 @@ class _WeightsAndBiases:
             self._run.log(dict(metrics), step=step)
             self.last_step = step
 
-    def summarise(self, step: int, metrics: Mapping[str, float]) -> None:
+    def summarise(self, step: int, metrics: Mapping[str, int | float]) -> None:
         self._run.summary.update({**metrics, "evaluation/checkpoint_step": step})
 
     def close(self, status: str) -> None:
@@ -118,7 +122,8 @@ class _MLflow:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         from mlflow import MlflowClient
 
-        self._client = MlflowClient()
+        with _one_at_a_time():  # processes that create the same database at once fail
+            self._client = MlflowClient()
         name = os.environ.get("MLFLOW_EXPERIMENT_NAME", "jaxad")
         experiment = os.environ.get("MLFLOW_EXPERIMENT_ID") or self._experiment(name)
         runs = self._client.search_runs([experiment], f"tags.`{self._ID}` = '{identity.id}'")
@@ -170,13 +175,13 @@ class _MLflow:
             self._client.log_batch(self._id, metrics=metrics, tags=tags)
             self.last_step = step
 
-    def summarise(self, step: int, metrics: Mapping[str, float]) -> None:
+    def summarise(self, step: int, metrics: Mapping[str, int | float]) -> None:
         known = self._data.metrics
         values = {key: value for key, value in metrics.items() if known.get(key) != value}
         for part in _parts(self._metrics(step, values), self._MOST_METRICS):
             self._client.log_batch(self._id, metrics=part)
 
-    def _metrics(self, step: int, metrics: Mapping[str, float]) -> list[Any]:
+    def _metrics(self, step: int, metrics: Mapping[str, int | float]) -> list[Any]:
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
@@ -187,6 +192,18 @@ class _MLflow:
 
     def close(self, status: str) -> None:
         self._client.set_terminated(self._id, status)
+
+
+@contextlib.contextmanager
+def _one_at_a_time() -> Iterator[None]:
+    """Lets one process of this user on this machine into the block."""
+    folder = temporary_folder()
+    if folder is None:
+        yield
+        return
+    with (folder / "mlflow.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def _parts(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
