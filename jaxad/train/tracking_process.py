@@ -89,7 +89,7 @@ class Rows:
 
 
 def evaluation_metrics(workdir: Workdir) -> tuple[int, dict[str, int | float]]:
-    """Returns the step of the evaluated checkpoint, and every number of the evaluation.
+    """Returns the step of the evaluated checkpoint, and every number of the system's evaluation.
 
     Names are `<split>/auroc` for a metric and `<split>/auroc/low` for a limit of its interval.
     There are none for a run without an evaluation.
@@ -98,6 +98,7 @@ def evaluation_metrics(workdir: Workdir) -> tuple[int, dict[str, int | float]]:
     for path in sorted(workdir.path.glob("eval/*/metrics.json")):
         results = json.loads(path.read_text(encoding="utf-8"))
         step = int(results["checkpoint_step"])
+        results.pop("trivial", None)  # reference scores: many numbers, the same for every system
         numbers.update(_numbers(path.parent.name, results))
     return step, numbers
 
