@@ -14,7 +14,7 @@ _SCANS = ("volumes",)
 _PREPARED = ("files", "published", "tfds")
 _INTENSITY = "data.preprocess.intensity"
 _WRITERS = ("tensorboard", "wandb", "mlflow")
-_WRITERS_HELP = "Where metrics go besides metrics.jsonl; wandb and mlflow may send them elsewhere."
+_WRITERS_HELP = "Where metrics go besides metrics.jsonl, as ('tensorboard', 'wandb')."
 
 _RUN = (
     Field("seed", 0, "Seed of initial parameters, noise and the order of batches.", _SEED),
