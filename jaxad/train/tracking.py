@@ -35,6 +35,8 @@ _PROGRAM = (
 _AFTER_SAVE, _AFTER_SIGNAL = 10.0, 2.0
 #: Seconds after which a message tells what the command waits for.
 _QUIET_SECONDS = 3.0
+#: Services that were late once; the other runs of a study wait for them as briefly as after a save.
+_late: set[str] = set()
 
 
 def services(config: ConfigDict) -> list[Service]:
@@ -152,6 +154,8 @@ class _Follower:
         it is left to end by itself.
         """
         start, is_quiet = time.monotonic(), is_interrupted
+        if self._service.name in _late:
+            deadline = min(deadline, start + _AFTER_SAVE)
         while self._process.poll() is None:
             now = time.monotonic()
             if interrupts.requested() and not is_interrupted:
@@ -159,6 +163,8 @@ class _Follower:
             if now > deadline:
                 if not is_interrupted:
                     self._kill()
+                    _late.add(self._service.name)
+                    _warn(self._service, f"not everything was sent in {now - start:.0f} s")
                 return
             if now - start > _QUIET_SECONDS and not is_quiet:
                 is_quiet = True
@@ -170,4 +176,3 @@ class _Follower:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)  # with the processes of the package
         self._process.wait()
-        _warn(self._service, f"not everything was sent in {FINISH_SECONDS:.0f} s")
