@@ -36,6 +36,7 @@ from jaxad.storage.paths import expand
 from jaxad.storage.workdir import Workdir, atomic_write, write_json
 from jaxad.train import checks, initial_weights
 from jaxad.train.loop import train as train_run
+from jaxad.train.tracking import tracked
 from jaxad.types import FittedModel
 
 logger = logging.getLogger(__name__)
@@ -78,7 +79,7 @@ def train(config: ConfigDict, workdir: str | os.PathLike[str]) -> None:
     """
     run = _open_run(config, workdir, trains=True)
     data_set = _open_to_train(config, run)
-    with run.lock():
+    with run.lock(), tracked([config], [run]):
         _train(config, run, data_set)
 
 
@@ -93,7 +94,7 @@ def evaluate(config: ConfigDict, workdir: str | os.PathLike[str]) -> None:
     data_set = DataSet(config.data)
     data_set.check()
     membership.check_processes(data_set)
-    with run.lock():
+    with run.lock(), tracked([config], [run]):
         _store_evaluation(run, config)
         _evaluate(run, data_set)
 
@@ -102,7 +103,7 @@ def fit(config: ConfigDict, workdir: str | os.PathLike[str]) -> None:
     """Trains a run, evaluates it, and writes the report; see `train` and `evaluate`."""
     run = _open_run(config, workdir, evaluates=True, trains=True)
     data_set = _open_to_train(config, run)
-    with run.lock():
+    with run.lock(), tracked([config], [run]):
         _store_evaluation(run, config)
         _train(config, run, data_set)
         _evaluate(run, data_set)

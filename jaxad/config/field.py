@@ -30,8 +30,8 @@ class Field:
         path: dotted path without `config.`.
         default: value in `base()`; its type is the field's type.
         help: one line for `--help`.
-        allowed: an interval such as `[0, 1)`, or the choices. For a tuple the interval holds for
-            each item, for an open group for each value.
+        allowed: an interval such as `[0, 1)`, or the choices. For a tuple they hold for each item,
+            for an open group for each value.
         items: type of the items of a tuple that is empty by default.
         role: whether the field counts as a difference between runs; see `Role`.
         data: names and kinds of the data sets that use the field; empty: all of them.

@@ -13,6 +13,8 @@ _STEPS = "[1, 2147483647]"
 _SCANS = ("volumes",)
 _PREPARED = ("files", "published", "tfds")
 _INTENSITY = "data.preprocess.intensity"
+_WRITERS = ("tensorboard", "wandb", "mlflow")
+_WRITERS_HELP = "Where metrics go besides metrics.jsonl, as ('tensorboard', 'wandb')."
 
 _RUN = (
     Field("seed", 0, "Seed of initial parameters, noise and the order of batches.", _SEED),
@@ -215,6 +217,7 @@ _TRAIN = (
     Field(
         "train.num_epochs", 10.0, "Length of training, in epochs.", "(0, 1e9]", trained_only=True
     ),
+    Field("train.writers", ("tensorboard",), _WRITERS_HELP, _WRITERS, role="execution"),
     Field("train.log_every_steps", 25, "Updates between logs.", _STEPS, trained_only=True),
     Field(
         "train.checkpoint_every_steps", 250,
@@ -298,6 +301,7 @@ FIELDS = (
 #: The fields of a study's config besides the shared `data` and the fields of its experiments.
 STUDY_FIELDS = (
     Field("seeds", (0,), "Seeds that every experiment is trained with.", _SEED),
+    Field("writers", ("tensorboard",), _WRITERS_HELP, _WRITERS, role="execution"),
     Field("seeds_per_program", 1, "Seeds trained together as one program (vmap).", "[1, inf)"),
     Field("reference", "", "Experiment to compare the others with; empty: the best one."),
     Field("bootstrap_resamples", 2000, "Resamples of patients for differences.", "[1, 1000000]"),

@@ -42,7 +42,8 @@ def describe(field: Field) -> str:
     if isinstance(field.allowed, str):
         text += f" In {field.allowed}."
     elif field.allowed:
-        text += f" One of {', '.join(field.allowed)}."
+        quantity = "Any" if isinstance(field.default, tuple) else "One"
+        text += f" {quantity} of {', '.join(field.allowed)}."
     if field.data:
         text += f" Only for {', '.join(field.data)}."
     if field.requires[0]:

@@ -9,15 +9,16 @@ from jaxad.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class OneOf:
-    """Allows a fixed set of names."""
+    """Allows a fixed set of names, or tuples of them."""
 
     names: tuple[str, ...]
 
     def find_problem(self, value: Any) -> str:
         """Returns why a value is not allowed; "" if it is."""
-        if value in self.names:
-            return ""
-        return f"unknown '{value}'; known: {', '.join(self.names)}"
+        for name in value if isinstance(value, tuple) else (value,):
+            if name not in self.names:
+                return f"unknown '{name}'; known: {', '.join(self.names)}"
+        return ""
 
 
 @dataclasses.dataclass(frozen=True)

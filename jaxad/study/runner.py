@@ -26,6 +26,7 @@ from jaxad.study.plan import PlannedRun, Runs, plan, sizes
 from jaxad.train import checks, early_stopping, initial_weights
 from jaxad.train.loop import train_seeds
 from jaxad.train.program import num_train_steps
+from jaxad.train.tracking import tracked
 
 logger = logging.getLogger(__name__)
 
@@ -171,6 +172,7 @@ class _Work:
                 run_config.check(run.workdir, run.config)
                 stack.enter_context(run.workdir.lock())
             configs, folders = [run.config for run in group], [run.workdir for run in group]
+            stack.enter_context(tracked(configs, folders))
             if not train_seeds(configs, folders, self._data_set):
                 return False
             for run in group:

@@ -12,7 +12,7 @@ from jaxad.config.model import make_model
 from jaxad.errors import UserError, first_line
 from jaxad.extension import is_external
 from jaxad.runtime.parallel import Parallel, make_parallel, on_host
-from jaxad.train import trial
+from jaxad.train import tracking, trial
 from jaxad.train.optim import make_optimisers
 from jaxad.train.phases import make_phases
 from jaxad.types import Model, PretrainedModel, TrainedModel
@@ -28,10 +28,11 @@ def check(config: ConfigDict, *, is_of_study: bool = False) -> None:
     although a system does not use it.
 
     Raises:
-        UserError: a value is not allowed, the devices cannot share the batch, or the model, its
-            weights or its optimisers cannot be made; names the field.
+        UserError: a value is not allowed, a package is missing, the devices cannot share the batch,
+            or the model, its weights or its optimisers cannot be made; names the field.
     """
     config_lib.check(config)
+    tracking.check(config)
     _check_batch(config, make_parallel(config.parallel))
     model = make_model(config)
     variables = _shapes(config, model)

@@ -110,7 +110,9 @@ class Outputs:
             run_config.write(workdir, config)
             if last_saved is None:  # the members of the splits when the run began, and no later
                 membership.remember(workdir, data_set)
-            writer = MetricsWriter(workdir, last_saved or 0)
+            writer = MetricsWriter(
+                workdir, last_saved or 0, tensorboard="tensorboard" in config.train.writers
+            )
             self._writers.append(self._stack.enter_context(writer))
 
     def write(self, step: int, rows: Sequence[Mapping[str, float]]) -> None:

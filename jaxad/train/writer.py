@@ -1,4 +1,7 @@
-"""Training metrics as JSON lines and TensorBoard events."""
+"""Training metrics as JSON lines and TensorBoard events.
+
+`jaxad.train.tracking` sends the JSON lines on to tracking services.
+"""
 
 import contextlib
 import json
@@ -42,13 +45,14 @@ def read_metrics(path: Path) -> list[dict[str, int | float]]:
 
 
 class MetricsWriter:
-    """Appends metrics of increasing steps; a context manager.
+    """Appends metrics of increasing steps to `metrics.jsonl`; a context manager.
 
     A run that resumes at `start_step` repeats the later steps: their rows are dropped first, so
-    that each step appears once. Only the first of several processes writes.
+    that each step appears once. With `tensorboard` there are TensorBoard events, too. Only the
+    first of several processes writes.
     """
 
-    def __init__(self, workdir: Workdir, start_step: int):
+    def __init__(self, workdir: Workdir, start_step: int, *, tensorboard: bool = True):
         self._is_open = processes.is_first()
         if not self._is_open:
             return
@@ -58,10 +62,7 @@ class MetricsWriter:
             file.writelines(json.dumps(row) + "\n" for row in kept)
         self._path = workdir.metrics
         self._lines = workdir.metrics.open("a", encoding="utf-8")  # noqa: SIM115 closed in __exit__
-        self._folder = workdir.path / "tensorboard"
-        self._folder.mkdir(exist_ok=True)  # TensorFlow's error would not name what is in the way
-        with self._translated_errors():
-            self._events = tensorflow().summary.create_file_writer(str(self._folder))
+        self._events = _Events(workdir.path / "tensorboard") if tensorboard else None
 
     def __enter__(self) -> "MetricsWriter":
         return self
@@ -75,14 +76,15 @@ class MetricsWriter:
         if not self._is_open:
             return
         try:
-            with naming(self._path), contextlib.closing(self._lines), self._translated_errors():
-                self._events.close()
+            with naming(self._path), contextlib.closing(self._lines):
+                if self._events is not None:
+                    self._events.close()
         except (RunError, OSError):
             if kind is None:  # otherwise the error that ended the block is reported
                 raise
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Writes a row, and an event for each metric, after `step` updates.
+        """Writes a row after `step` updates.
 
         Raises:
             OSError, RunError: they cannot be written, because the disk is full for example.
@@ -92,15 +94,34 @@ class MetricsWriter:
         with naming(self._path):
             self._lines.write(json.dumps({"step": step, **metrics}) + "\n")
             self._lines.flush()
+        if self._events is not None:
+            self._events.write(step, metrics)
+
+
+class _Events:
+    """TensorBoard events in a folder; errors of TensorFlow become a RunError of one line."""
+
+    def __init__(self, folder: Path):
+        self._folder = folder
+        folder.mkdir(exist_ok=True)  # TensorFlow's error would not name what is in the way
+        with self._translated_errors():
+            self._writer = tensorflow().summary.create_file_writer(str(folder))
+
+    def write(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Writes an event for each metric."""
         summary = tensorflow().summary
-        with self._translated_errors(), self._events.as_default(step=step):
+        with self._translated_errors(), self._writer.as_default(step=step):
             for name, value in metrics.items():
                 summary.scalar(name, value)
-            self._events.flush()
+            self._writer.flush()
+
+    def close(self) -> None:
+        with self._translated_errors():
+            self._writer.close()
 
     @contextlib.contextmanager
     def _translated_errors(self) -> Iterator[None]:
-        """Raises errors of TensorFlow as a RunError of one line."""
+        """Raises errors of TensorFlow as a RunError."""
         try:
             yield
         except tensorflow().errors.OpError as error:
