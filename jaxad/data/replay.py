@@ -19,6 +19,7 @@ from jaxad.config.shape import data_shape
 from jaxad.data import settings
 from jaxad.data.data_sets import data_set_info
 from jaxad.data.files.folders import candidates, read_any_folder, read_normal_folder
+from jaxad.data.files.formats import FORMATS
 from jaxad.data.files.items import Item, Reading, Rows, cut_scan
 from jaxad.data.files.mask_pairs import mask_beside, separate_masks
 from jaxad.data.files.mask_search import refuse_masks
@@ -195,6 +196,11 @@ def find_items(
         tell_unread(unread, is_strict=normal and data.on_error == "raise")
     elif file_format == "dicom":
         raise UserError(f"{path}: is a single file; name the folder of its series.")
+    elif file_format == "nifti" and path.name.lower().endswith(FORMATS["image"].suffixes):
+        raise UserError(
+            f"{path}: is an image of unknown preparation; a run on '{data.name}' takes scans "
+            "(.nii, .nii.gz), or prepared images as an .npz file."
+        )
     else:
         refuse_masks([path], file_format, path.parent, "name what it marks")
         mask = mask_beside(path, file_format) if normal else None
