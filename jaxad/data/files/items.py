@@ -177,8 +177,8 @@ def _read_image_item(item: Item, reading: Reading) -> Rows:
 
 
 def _read_volume_item(item: Item, reading: Reading) -> Rows:
-    volumes = [_read_volume(path) for path in item.paths]
-    mask = None if item.mask is None else _read_volume(item.mask)
+    volumes = [read_volume(path) for path in item.paths]
+    mask = None if item.mask is None else read_volume(item.mask)
     channels = reading.preparation.channels
     if len(volumes) == 1 and channels == 3:
         volumes = volumes * 3
@@ -249,7 +249,8 @@ def cut_scan(volumes: Sequence[Volume], mask: Volume | None, reading: Reading) -
     return Scan(dataclasses.replace(slices, images=images), aligned.grid, note)
 
 
-def _read_volume(path: Path) -> Volume:
+def read_volume(path: Path) -> Volume:
+    """Reads a NIfTI file or, if the path is a folder, a DICOM series."""
     return dicom.read_series(path) if path.is_dir() else read_nifti(path)
 
 

@@ -7,13 +7,15 @@ from user_files import data_config, write_image
 
 from jaxad.data.prepare.preparation import Preparation
 from jaxad.data.prepare.standard_space import brain_box
-from jaxad.data.readers.volumes import Volume, read_nifti
+from jaxad.data.readers.volumes import read_nifti
 from jaxad.data.replay import prepare_pixels, read_files
 from jaxad.data.synthetic import scans, subject, template
 from jaxad.data.synthetic.fields import SubjectKey
 from jaxad.errors import DataError, UserError
 
 SIZE = 64
+
+
 def config(size=SIZE):
     data = data_config("", "icbm_synth")
     data.image_size = size
@@ -174,5 +176,5 @@ def test_a_head_of_the_usual_size_is_not_refused(tmp_path):
 
 def test_an_image_is_refused(tmp_path):
     path = write_image(tmp_path / "a.png")
-    with pytest.raises(UserError, match=r"a.png: is an image of unknown preparation; a run on 'icb"):
+    with pytest.raises(UserError, match=r"is an image of unknown preparation; a run on 'icbm"):
         read_files(path, config())
