@@ -239,10 +239,17 @@ def read_files(
 def read_rows_of(items: Sequence[Item], data: ConfigDict) -> Iterator[Rows]:
     """Reads files to score one by one, in their order.
 
-    Rows of bad files and of blank images have an `error`.
+    Rows of bad files and of blank images have an `error`. Warns of files whose background is noise
+    that the run normalises as foreground.
     """
     reading = dataclasses.replace(reading_of(data), on_error="skip")
     for rows in read_items(_unlabelled(items), reading, ""):
+        if rows.is_noisy:
+            logger.warning(
+                f"warning: {rows.item.id}: its background is noise instead of 0, and the run "
+                "normalises over it (config.data.preprocess.foreground=nonzero); set the "
+                "background to 0, or its scores do not compare with those of clean files."
+            )
         images = _to_depth(rows.images, data, reading)
         yield dataclasses.replace(rows, images=images, error=rows.error or rows.blank)
 
