@@ -257,9 +257,9 @@ def _write_patients(tables: Tables, detector: CalibratedDetector, output: Path) 
             patient.score, patient.highest = score, row["id"]
     num_errors = sum(1 for _ in tables.errors())
     if not patients:
-        first = next(iter(tables.errors()))["error"]
+        first = next((f" The first: {row['error']}" for row in tables.errors()), "")
         raise UserError(
-            f"none of {num_errors:,} files has a score; see '{output / ERRORS}'. The first: {first}"
+            f"none of {num_errors:,} files has a score; see '{output / ERRORS}'.{first}"
         )
     lines = []
     for group, patient in sorted(patients.items()):

@@ -160,7 +160,9 @@ def test_bad_files_are_left_out_and_listed(images, tmp_path, capsys):
 def test_only_bad_files_are_an_error(images, tmp_path):
     for path in images.rglob("*.png"):
         path.write_bytes(b"")
-    with pytest.raises(UserError, match="none of 6 files has a score; see '.*errors.csv'"):
+    with pytest.raises(
+        UserError, match=r"none of 6 files .*errors.csv'. The first: .*0.png: is empty"
+    ):
         score_files(detector(), images, tmp_path / "out")
 
 

@@ -1,5 +1,7 @@
 """A user's scan is cut like an embedded subject: checked on subjects written as volumes."""
 
+import shutil
+
 import nibabel as nib
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ from user_files import data_config, write_image
 from jaxad.data.prepare.preparation import Preparation
 from jaxad.data.prepare.standard_space import brain_box
 from jaxad.data.readers.volumes import read_nifti
-from jaxad.data.replay import prepare_pixels, read_files
+from jaxad.data.replay import prepare_pixels, read_files, read_normals
 from jaxad.data.synthetic import scans, subject, template
 from jaxad.data.synthetic.fields import SubjectKey
 from jaxad.errors import DataError, UserError
@@ -172,6 +174,18 @@ def test_a_head_of_the_usual_size_is_not_refused(tmp_path):
     # The control of the test above: 132 x 168 x 144 mm, 1.6 litres.
     nib.save(nib.Nifti1Image(_blob(), np.diag([2.0, 2.0, 2.0, 1])), tmp_path / "a.nii.gz")
     assert len(read_files(tmp_path / "a.nii.gz", config()).images) == 20
+
+
+def test_normal_scans_of_a_site_calibrate(subject_scan, tmp_path):
+    path, images = subject_scan
+    site = tmp_path / "site"
+    site.mkdir()
+    path.rename(site / "p1.nii.gz")
+    shutil.copy(template.template_path("t1"), site / "p2.nii.gz")
+    split = read_normals(site, config())
+    assert split.groups == ("p1.nii.gz",) * 20 + ("p2.nii.gz",) * 20
+    assert not split.labels.any()
+    assert np.abs(split.images[:20, ..., 0].astype(int) - images).max() <= 1
 
 
 def test_an_image_is_refused(tmp_path):
