@@ -77,7 +77,7 @@ def train(config: ConfigDict, workdir: str | os.PathLike[str]) -> None:
         RunError: training failed.
         Stopped: a signal ended training early; a checkpoint was saved.
     """
-    run = _open_run(config, workdir, trains=True)
+    run, config = _open_run(config, workdir, trains=True)
     data_set = _open_to_train(config, run)
     with run.lock(), tracked([config], [run]):
         _train(config, run, data_set)
@@ -89,7 +89,7 @@ def evaluate(config: ConfigDict, workdir: str | os.PathLike[str]) -> None:
     The fields of `config.evaluate` that affect only an evaluation may differ from those of the run,
     and are stored as its new ones.
     """
-    run = _open_run(config, workdir, evaluates=True)
+    run, config = _open_run(config, workdir, evaluates=True)
     load_metrics(config)
     data_set = DataSet(config.data)
     data_set.check()
@@ -101,7 +101,7 @@ def evaluate(config: ConfigDict, workdir: str | os.PathLike[str]) -> None:
 
 def fit(config: ConfigDict, workdir: str | os.PathLike[str]) -> None:
     """Trains a run, evaluates it, and writes the report; see `train` and `evaluate`."""
-    run = _open_run(config, workdir, evaluates=True, trains=True)
+    run, config = _open_run(config, workdir, evaluates=True, trains=True)
     data_set = _open_to_train(config, run)
     with run.lock(), tracked([config], [run]):
         _store_evaluation(run, config)
@@ -115,13 +115,16 @@ def _open_run(
     *,
     evaluates: bool = False,
     trains: bool = False,
-) -> Workdir:
-    """Opens the folder of a run; every process must call it."""
+) -> tuple[Workdir, ConfigDict]:
+    """Opens the folder of a run, and returns its config; every process must call it.
+
+    What a run in the folder decided from its data is kept (`run_config.with_decisions`).
+    """
     run = Workdir(workdir)
-    run_config.check(run, config, evaluates=evaluates, trains=trains)
+    config = run_config.check(run, config, evaluates=evaluates, trains=trains)
     split_cpu(config.cpu_devices)
     processes.check_shared(run.path)
-    return run
+    return run, config
 
 
 def _open_to_train(config: ConfigDict, run: Workdir) -> DataSet:
@@ -212,7 +215,7 @@ def calibrate(
     """
     allows = _truth("allow_outside_root", allow_outside_root)
     run, path = Workdir(workdir), expand(normals, "--normals")
-    run_config.check(run, config)
+    config = run_config.check(run, config)
     split_cpu(config.cpu_devices)
     split = read_normals(path, config.data, allow_outside_root=allows)
     membership.warn_of_names(run, split, f"--normals={path}")
@@ -330,7 +333,7 @@ def profile(config: ConfigDict, workdir: str | os.PathLike[str], *, steps: str |
     if count < 1 or count != int(count):
         raise UserError(f"--steps={steps}: not a whole number of at least 1.")
     run = Workdir(workdir)
-    run_config.check(run, config)
+    config = run_config.check(run, config)
     split_cpu(config.cpu_devices)
     if isinstance(make_model(config), FittedModel):
         raise UserError(

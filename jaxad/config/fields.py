@@ -112,8 +112,10 @@ _DATA = (
         ("auto", "range", "zscore", "percentile"), data=_PREPARED,
     ),
     Field(
-        "data.preprocess.foreground", "nonzero", "Pixels that intensities are normalised over.",
-        ("nonzero", "all", "otsu"), data=_PREPARED, requires=(_INTENSITY, ("zscore", "percentile")),
+        "data.preprocess.foreground", "auto",
+        "Pixels to normalise over; auto: nonzero, or otsu where the background is noise.",
+        ("auto", "nonzero", "all", "otsu"), data=_PREPARED,
+        requires=(_INTENSITY, ("zscore", "percentile")),
     ),
     Field(
         "data.preprocess.clip", 3.0, "Standard deviations at which zscore clips.", "(0, inf)",

@@ -115,22 +115,39 @@ def update_evaluation(workdir: Workdir, config: ConfigDict) -> None:
     _write(workdir, saved)
 
 
+def with_decisions(config: ConfigDict, data: ConfigDict) -> ConfigDict:
+    """Returns the config with what was decided from the data where it says `auto`.
+
+    That is the foreground alone. `data` is the `config.data` of a stored run, or `DataSet.data`.
+    """
+    decided = data.preprocess.foreground
+    if config.data.preprocess.foreground != "auto" or decided == "auto":
+        return config
+    config = config.copy_and_resolve_references()
+    with config.unlocked():
+        config.data.preprocess.foreground = decided
+    return config
+
+
 def check(
     workdir: Workdir, config: ConfigDict, *, evaluates: bool = False, trains: bool = False
-) -> None:
+) -> ConfigDict:
     """Checks that a folder can be written and holds no run of another config.
+
+    Returns:
+        The config, with the decisions of the run in the folder; see `with_decisions`.
 
     Raises:
         UserError: the folder cannot be written, its name cannot be used for checkpoints, or it
             holds a study or a run of another config; see `check_same`.
     """
     workdir.check_writable(for_checkpoints=True)
-    check_same(workdir, config, evaluates=evaluates, trains=trains)
+    return check_same(workdir, config, evaluates=evaluates, trains=trains)
 
 
 def check_same(
     workdir: Workdir, config: ConfigDict, *, evaluates: bool = False, trains: bool = False
-) -> None:
+) -> ConfigDict:
     """Checks that a folder holds no run of another config.
 
     Args:
@@ -140,14 +157,18 @@ def check_same(
             fields of the evaluation.
         trains: whether the run is trained next, so that `config.train.num_epochs` may be larger.
 
+    Returns:
+        The config, with the decisions of the run in the folder; see `with_decisions`.
+
     Raises:
         UserError: it holds one, or a study.
     """
     if workdir.study.exists():
         raise UserError(f"workdir '{workdir.path}' holds a study; choose another --workdir.")
     if not workdir.config.exists():
-        return
+        return config
     saved = read(workdir)
+    config = with_decisions(config, saved.data)
     if trains and config.train.num_epochs > saved.train.num_epochs:
         _check_can_lengthen(workdir, saved)
         saved.train.num_epochs = config.train.num_epochs
@@ -158,6 +179,7 @@ def check_same(
             f"workdir '{workdir.path}' holds a run of another config; choose another --workdir or "
             f"undo the difference: {'; '.join(differences)}."
         )
+    return config
 
 
 def _check_can_lengthen(workdir: Workdir, saved: ConfigDict) -> None:

@@ -40,6 +40,9 @@ class DataSetInfo:
     #: test split that natural objects are rendered into unless `config.data.natural_objects` names
     #: another; "" for none
     rendered_split: str = ""
+    #: `module:function` that returns, for a `Preparation`, how a user's scan is read as images like
+    #: those of a `generated` data set; "" if there is none
+    scan_reading: str = ""
 
     @property
     def is_prepared(self) -> bool:
@@ -53,14 +56,23 @@ class DataSetInfo:
 
     @property
     def format_of_files(self) -> Kind:
-        """The format of the image files; a UserError if the images are not in files."""
-        if self.file_format is None:
-            names = [info.name for info in DATA_SETS.values() if info.file_format]
+        """The format of the files that a run on this data set takes.
+
+        Raises:
+            UserError: it takes prepared images only.
+        """
+        if not self.takes_files:
+            names = [info.name for info in DATA_SETS.values() if info.takes_files]
             raise UserError(
                 f"a run on '{self.name}' takes prepared images, as an .npz file; runs on "
                 f"{', '.join(names)} take files."
             )
-        return self.file_format
+        return self.file_format or "nifti"
+
+    @property
+    def takes_files(self) -> bool:
+        """Whether a run on this data set takes image files or scans, as opposed to `.npz` files."""
+        return bool(self.file_format or self.scan_reading)
 
     @property
     def holds_scans(self) -> bool:
@@ -89,7 +101,10 @@ class DataSetInfo:
 DATA_SETS: Mapping[str, DataSetInfo] = {
     info.name: info
     for info in (
-        DataSetInfo("icbm_synth", "Semi-synthetic brain MRI (ICBM152 template).", "generated"),
+        DataSetInfo(
+            "icbm_synth", "Semi-synthetic brain MRI (ICBM152 template).", "generated",
+            scan_reading="jaxad.data.synthetic.scans:scan_reading",
+        ),
         DataSetInfo("npz", "NumPy archives of prepared images.", "npz"),
         DataSetInfo("folder", "Image files.", "files", "image"),
         DataSetInfo("nifti", "NIfTI scans.", "files", "nifti"),

@@ -49,12 +49,14 @@ def check(run: Workdir, data_set: DataSet) -> None:
 def check_processes(data_set: DataSet) -> None:
     """Raises a UserError unless all of several processes read the same ids, patients and labels.
 
+    They must also have decided on the same foreground (`config.data.preprocess.foreground=auto`).
+
     Each trains on its part of every batch, and two that order the images differently would learn
     from some images twice. Every process must call it.
     """
     if not processes.are_several():
         return
-    digest = 0
+    digest = zlib.crc32(data_set.data.preprocess.foreground.encode())
     for name in data_set.split_names:
         split = data_set.split(name)
         facts = [name, split.images.shape, _members(split), split.groups, split.labels.tolist()]

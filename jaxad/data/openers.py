@@ -19,6 +19,7 @@ from jaxad.data.files.reading import read_split
 from jaxad.data.files.tables import read_table
 from jaxad.data.files.tree import check_not_hidden, files_in
 from jaxad.data.files.unread import Unread, find_unread
+from jaxad.data.foreground import choose_foreground
 from jaxad.data.leaks import TRAINING_SPLITS, linked_patients
 from jaxad.data.synthetic.natural_objects import render_natural_objects
 from jaxad.errors import UserError
@@ -60,7 +61,10 @@ def _open_npz(data: ConfigDict, options: ReadOptions) -> Readers:
 
 
 def _open_files(data: ConfigDict, options: ReadOptions) -> Readers:
-    """Opens a folder or a table of the user's files, which are read each time."""
+    """Opens a folder or a table of the user's files, which are read each time.
+
+    If the foreground is `auto`, it is decided, and `data` changes.
+    """
     if not data.root:
         raise UserError(
             "config.data.root: missing; name the folder of your images or scans. See docs/data.md."
@@ -78,6 +82,9 @@ def _open_files(data: ConfigDict, options: ReadOptions) -> Readers:
         splits = read_folder(root, file_format, splitting)
         unread = find_unread(root, file_format, files_of(splits.values()), passed_over(root))
         options.on_unread(unread)
+    if data.preprocess.foreground == "auto" and settings.normalises(data):
+        data.preprocess.foreground = choose_foreground(splits["train"], reading)
+        reading = dataclasses.replace(reading, preparation=settings.preparation(data))
     readers: dict[str, Callable[[], Split]] = {
         name: functools.partial(read_split, items, reading, f"{data.name} {name}")
         for name, items in splits.items()
@@ -189,6 +196,8 @@ def _open_tests(data: ConfigDict, options: ReadOptions) -> Readers:
     """Opens the test splits of `config.data.test`, renamed to `test_<data set>...`."""
     test = data.copy_and_resolve_references().unlock()
     test.name, test.root, test.natural_objects = data.test.name, data.test.root, ""
+    if test.preprocess.foreground == "auto":  # training data decide, and these do not
+        test.preprocess.foreground = "nonzero"
     info = data_set_info(test.name, "config.data.test.name")
     try:
         readers = _OPENERS[info.kind](test, dataclasses.replace(options, test_only=True))
@@ -246,6 +255,9 @@ def _render_into(readers: Readers, source: str, data: ConfigDict) -> Readers:
 def open_splits(data: ConfigDict, options: ReadOptions) -> Readers:
     """Opens (and if needed generates) the data set of `config.data`, with its other test set.
 
+    If intensities are normalised over the foreground `auto`, it is decided, once for both data
+    sets, and `data` changes: to `otsu` or `nonzero` for files, to `nonzero` for all others.
+
     Returns:
         For each split, by name, a function that reads it.
 
@@ -255,6 +267,8 @@ def open_splits(data: ConfigDict, options: ReadOptions) -> Readers:
     """
     info = data_set_info(data.name)
     readers = _OPENERS[info.kind](data, options)
+    if data.preprocess.foreground == "auto" and settings.normalises(data):
+        data.preprocess.foreground = "nonzero"
     if rendered := data.natural_objects or info.rendered_split:
         readers = _render_into(readers, rendered, data)
     if not data.test.name:

@@ -5,6 +5,7 @@ another machine, are bit-identical to what training would have seen.
 """
 
 import dataclasses
+import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +19,8 @@ from jaxad.config.shape import data_shape
 from jaxad.data import settings
 from jaxad.data.data_sets import data_set_info
 from jaxad.data.files.folders import candidates, read_any_folder, read_normal_folder
-from jaxad.data.files.items import Item, Reading, Rows
+from jaxad.data.files.formats import FORMATS
+from jaxad.data.files.items import Item, Reading, Rows, cut_scan
 from jaxad.data.files.mask_pairs import mask_beside, separate_masks
 from jaxad.data.files.mask_search import refuse_masks
 from jaxad.data.files.names import is_archive, is_table
@@ -28,22 +30,27 @@ from jaxad.data.files.reading import read_items, read_split
 from jaxad.data.files.tables import read_rows
 from jaxad.data.files.tree import check_not_hidden
 from jaxad.data.files.unread import find_unread, tell_unread
-from jaxad.data.prepare.cutting import cut
 from jaxad.data.prepare.preparation import to_depth
 from jaxad.data.prepare.prepare_images import prepare_image
 from jaxad.data.prepare.preprocess import native
 from jaxad.data.readers.volumes import to_right_anterior_superior
 from jaxad.data.sources import check_split, report_files
 from jaxad.errors import UserError
+from jaxad.extension import load_object
 from jaxad.types import Split
 
 if TYPE_CHECKING:  # it imports TensorFlow, which takes seconds
     from jaxad.data.published.manual import ManualBuilder
 
+logger = logging.getLogger(__name__)
+
 
 def reading_of(data: ConfigDict) -> Reading:
     """Returns how the files of the run's data set were read; raises a UserError if it has none."""
-    reading = settings.reading(data, data_set_info(data.name).format_of_files)
+    info = data_set_info(data.name)
+    if info.scan_reading:
+        return load_object(info.scan_reading, "config.data.name")(settings.preparation(data))
+    reading = settings.reading(data, info.format_of_files)
     builder = _published_builder(data)
     return reading if builder is None else builder.reading_of(reading)
 
@@ -65,7 +72,7 @@ def prepare_pixels(
         pixels: for a run on images one image [H, W] (grey) or [H, W, 3], or images [N, H, W]
             (grey) or [N, H, W, C] of any size. For a run on scans one scan [X, Y, Z], or
             [X, Y, Z, C] if the run is on several modalities.
-        data: `config.data` of a run whose data set is not `is_prepared`.
+        data: `config.data` of a run on files, or on a data set with a `scan_reading`.
         affine: 4 x 4 matrix of a scan from indices to mm, RAS+; None: the axes point to right,
             anterior and superior, at 1 mm.
 
@@ -76,7 +83,7 @@ def prepare_pixels(
         UserError: they cannot be prepared.
     """
     pixels = native(pixels, "pixels")
-    if data_set_info(data.name).holds_scans:
+    if data_set_info(data.name).format_of_files != "image":
         return _cut_scan(pixels, data, np.eye(4) if affine is None else np.asarray(affine))
     is_one_colour_image = pixels.ndim == 3 and pixels.shape[-1] == 3
     stack = pixels[None] if pixels.ndim == 2 or is_one_colour_image else pixels
@@ -111,7 +118,10 @@ def _cut_scan(
         image = nib.Nifti1Image(modality, affine.astype(np.float64))
         volumes.append(to_right_anterior_superior(image, Path("scan"), modality.nbytes))
     volumes = volumes * channels if len(volumes) == 1 else volumes
-    return cut(volumes, None, reading.preparation, reading.cutting).images
+    scan = cut_scan(volumes, None, reading)
+    if scan.note:
+        logger.warning(scan.note)
+    return scan.slices.images
 
 
 def _as_in_file(voxels: Shaped[np.ndarray, "x y z"]) -> Shaped[np.ndarray, "x y z"]:
@@ -186,6 +196,11 @@ def find_items(
         tell_unread(unread, is_strict=normal and data.on_error == "raise")
     elif file_format == "dicom":
         raise UserError(f"{path}: is a single file; name the folder of its series.")
+    elif file_format == "nifti" and path.name.lower().endswith(FORMATS["image"].suffixes):
+        raise UserError(
+            f"{path}: is an image of unknown preparation; a run on '{data.name}' takes scans "
+            "(.nii, .nii.gz), or prepared images as an .npz file."
+        )
     else:
         refuse_masks([path], file_format, path.parent, "name what it marks")
         mask = mask_beside(path, file_format) if normal else None
@@ -224,10 +239,17 @@ def read_files(
 def read_rows_of(items: Sequence[Item], data: ConfigDict) -> Iterator[Rows]:
     """Reads files to score one by one, in their order.
 
-    Rows of bad files and of blank images have an `error`.
+    Rows of bad files and of blank images have an `error`. Warns of files whose background is noise
+    that the run normalises as foreground.
     """
     reading = dataclasses.replace(reading_of(data), on_error="skip")
     for rows in read_items(_unlabelled(items), reading, ""):
+        if rows.is_noisy:
+            logger.warning(
+                f"warning: {rows.item.id}: its background is noise instead of 0, and the run "
+                "normalises over it (config.data.preprocess.foreground=nonzero); set the "
+                "background to 0, or its scores do not compare with those of clean files."
+            )
         images = _to_depth(rows.images, data, reading)
         yield dataclasses.replace(rows, images=images, error=rows.error or rows.blank)
 
@@ -261,7 +283,7 @@ def read_normals(path: Path, data: ConfigDict, *, allow_outside_root: bool = Fal
         info = data_set_info(name) if name else None
         if info is not None and (info.kind == "npz" or (info.file_format and root)):
             check_apart(path, root or ".", is_npz=info.kind == "npz")
-    if is_archive(path) or data_set_info(data.name).file_format is None:
+    if is_archive(path) or not data_set_info(data.name).takes_files:
         split = read_npz(path, needed=("group",))
     else:
         split = read_files(path, data, with_labels=True, allow_outside_root=allow_outside_root)

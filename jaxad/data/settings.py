@@ -20,10 +20,22 @@ from jaxad.errors import UserError
 
 
 def preparation(data: ConfigDict) -> Preparation:
-    """Returns how pixels become an image."""
+    """Returns how pixels become an image.
+
+    An undecided foreground, `auto`, is `nonzero`; `DataSet` decides it for files.
+    """
     fields = data.preprocess.to_dict()
+    if fields["foreground"] == "auto":
+        fields["foreground"] = "nonzero"
     size, _, channels = data_shape(data)
     return Preparation(image_size=size, channels=channels, **fields)
+
+
+def normalises(data: ConfigDict) -> bool:
+    """Tells whether intensities are normalised over a foreground, as opposed to kept."""
+    info, settings = data_set_info(data.name), preparation(data)
+    settings = settings.of_volumes() if info.holds_scans else settings.of_images()
+    return not info.is_prepared and settings.intensity != "range"
 
 
 def cutting(data: ConfigDict) -> Cutting:

@@ -38,6 +38,7 @@ class DataSet:
 
     Attributes:
         info: the data set's record.
+        data: `config.data`, with the foreground that `auto` was decided to be.
         split_names: names of all splits; those that are neither `train` nor `val` are test splits.
         unread: for each folder of the user's, the files in it that are not read.
     """
@@ -53,10 +54,12 @@ class DataSet:
         """
         self.info = data_set_info(data.name)
         settings.check(data)
+        data = data.copy_and_resolve_references().unlock()
         self.unread: list[Unread] = []
         self._measure = measure
         options = ReadOptions(measure=measure, on_unread=self.unread.append)
         self._readers = open_splits(data, options)
+        self.data = data.lock()
         for name in self._readers:
             if is_undecodable(name):  # it becomes a folder, a heading and a key in JSON
                 raise UserError(

@@ -59,9 +59,10 @@ class Detector(abc.ABC):
             pixels: one image [H, W] (grey) or [H, W, 3], or images [N, H, W] (grey) or
                 [N, H, W, C]. For a run on prepared images (`npz`, `icbm_synth`): of its size, and
                 uint8 (divided by 255), uint16 (by 65535) or float in [0, 1]. For a run on image
-                files, they may have any size. For a run on scans: one scan [X, Y, Z].
-            affine: the affine of a scan, from indices to mm, RAS+; by default, X points to the
-                right, Y to anterior and Z to superior, at 1 mm.
+                files, they may have any size. For a run on scans, or on `icbm_synth` with an
+                `affine`: one scan [X, Y, Z].
+            affine: the affine of a scan, from indices to mm, RAS+; by default, for a run on scans,
+                X points to the right, Y to anterior and Z to superior, at 1 mm.
 
         Raises:
             UserError: wrong rank, size, type or range, or a pixel that is not finite.
@@ -70,7 +71,8 @@ class Detector(abc.ABC):
         from jaxad.data import data_sets, replay
 
         pixels = native(pixels, "pixels")
-        if not data_sets.data_set_info(self.config.data.name).is_prepared:
+        info = data_sets.data_set_info(self.config.data.name)
+        if not info.is_prepared or (info.scan_reading and affine is not None):
             return to_unit_interval(replay.prepare_pixels(pixels, self.config.data, affine))
         if pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape == self.image_shape):
             pixels = pixels[None]

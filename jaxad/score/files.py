@@ -255,9 +255,12 @@ def _write_patients(tables: Tables, detector: CalibratedDetector, output: Path) 
         patient.num_anomalous += row["anomalous"] == "1"
         if score > patient.score:
             patient.score, patient.highest = score, row["id"]
-    num_errors = tables.num_errors()
+    num_errors = sum(1 for _ in tables.errors())
     if not patients:
-        raise UserError(f"none of {num_errors:,} files has a score; see '{output / ERRORS}'.")
+        first = next((f" The first: {row['error']}" for row in tables.errors()), "")
+        raise UserError(
+            f"none of {num_errors:,} files has a score; see '{output / ERRORS}'.{first}"
+        )
     lines = []
     for group, patient in sorted(patients.items()):
         decision = detector.patient(patient.score)

@@ -99,12 +99,17 @@ def write_volume(
     """Writes the maps of a scan's slices as a volume (`.nii.gz`) on the scan's grid."""
     assert rows.grid is not None
     assert rows.positions is not None
-    voxels = place_back(maps, rows.positions, rows.grid, reading.preparation, reading.cutting)
+    space, grid = reading.space, rows.grid
+    voxels = place_back(
+        maps, rows.positions, grid if space is None else space.grid,
+        reading.preparation, reading.cutting,
+    )  # fmt: skip
+    if space is not None:
+        voxels = space.place_back(voxels, grid)
     source = rows.item.paths[0]
-    if source.is_dir():  # a DICOM series has no NIfTI header to copy
-        image = nib.Nifti1Image(voxels, rows.grid.affine)
-    else:
-        image = like_file(source, voxels)
+    # A DICOM series has no NIfTI header to copy.
+    is_series = source.is_dir()
+    image = nib.Nifti1Image(voxels, grid.affine) if is_series else like_file(source, voxels)
     image.header.set_data_dtype(np.float32)
     image.header["cal_min"], image.header["cal_max"] = 0.0, float(maps.max(initial=0.0))
     image.header["descrip"] = b"anomaly map"

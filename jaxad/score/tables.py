@@ -8,7 +8,7 @@ import csv
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -74,10 +74,10 @@ class Tables:
         with self._open(SCORES) as file:
             yield from csv.DictReader(file)
 
-    def num_errors(self) -> int:
-        """Returns the number of rows of `errors.csv`."""
+    def errors(self) -> Iterator[dict[str, str]]:
+        """Yields the rows of `errors.csv`."""
         with self._open(ERRORS) as file:
-            return sum(1 for _ in csv.DictReader(file))
+            yield from csv.DictReader(file)
 
     def write_patients(self, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
         """Writes `patients.csv`."""

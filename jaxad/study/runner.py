@@ -63,9 +63,10 @@ def run_study(
         )
     planned = plan(config, folder)
     runs = [run for seeds in planned.values() for run in seeds]
+    data = runs[0].config.data  # all experiments have the same data (`jaxad.config.study`)
     for run in runs:
         if run.workdir.config.exists():
-            _check_resumes(run, folder)
+            data = _check_resumes(run, folder)
     split_cpu(runs[0].config.cpu_devices)
     firsts = [first for first, *_ in planned.values()]  # other runs differ in their seed alone
     for first in firsts:
@@ -77,8 +78,7 @@ def run_study(
     with folder.lock():
         with atomic_write(folder.study) as file:
             file.write(config_lib.to_json(config.copy_and_resolve_references()))
-        # All experiments have the same data (`jaxad.config.study`).
-        data_set = DataSet(runs[0].config.data)
+        data_set = DataSet(data)
         data_set.check()
         warn_of_crowded_cpu()
         for run in runs:
@@ -108,14 +108,21 @@ def run_study(
     return True
 
 
-def _check_resumes(run: PlannedRun, folder: Workdir) -> None:
-    """Raises a UserError if the folder of a run holds a run with another config."""
-    differences = config_lib.difference(run.config, run_config.read(run.workdir))
+def _check_resumes(run: PlannedRun, folder: Workdir) -> ConfigDict:
+    """Returns the `config.data` of a run that began, with what it decided from the data.
+
+    Raises:
+        UserError: the folder of the run holds a run with another config.
+    """
+    saved = run_config.read(run.workdir)
+    config = run_config.with_decisions(run.config, saved.data)
+    differences = config_lib.difference(config, saved)
     if differences:
         raise UserError(
             f"workdir '{folder.path}' holds this study with another config; choose another "
             f"--workdir or undo the difference: {'; '.join(differences)} (in '{run.experiment}')."
         )
+    return config.data
 
 
 class _Work:

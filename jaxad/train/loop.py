@@ -63,6 +63,7 @@ def train_seeds(
     A `FittedModel` is fitted instead, one seed after another. The newest checkpoints in the folders
     are at the same step, or a UserError is raised.
     """
+    configs = [run_config.with_decisions(config, data_set.data) for config in configs]
     for workdir in workdirs:
         membership.check(workdir, data_set)
     if isinstance(make_model(configs[0]), FittedModel):

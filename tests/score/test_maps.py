@@ -153,3 +153,34 @@ def test_names_with_dots_have_separate_maps(tmp_path):
         "1.2.840.77.3_map.png", "1.2.840.77.4_map.png", "a/scan.v1_map.png", "a/scan.v2_map.png",
     ]  # fmt: skip
     assert len(set(written)) == len(ids)
+
+
+@pytest.mark.parametrize("shift_mm", [0.0, 60.0])
+def test_a_run_on_embedded_brains_returns_the_map_on_the_grid_of_the_scan(
+    shift_mm, tmp_path, capsys
+):
+    # An ellipsoid of 132 x 168 x 144 mm with a bright ball, on an oblique grid of 2 x 2 x 3 mm.
+    shape, centre = (100, 120, 70), np.array([20.0, -40.0, 25.0])
+    turn = nib.eulerangles.euler2mat(0.15, -0.1, 0.1)
+    affine = nib.affines.from_matvec(turn @ np.diag([-2.0, 2.0, 3.0]))
+    middle = affine[:3, :3] @ ((np.array(shape) - 1) / 2)
+    affine[:3, 3] = np.array([0.0, -17.0, 5.0]) - middle
+    points = np.moveaxis(nib.affines.apply_affine(affine, np.indices(shape).T), (0, 2), (2, 0))
+    distance = (((points - (0, -17, 5)) / (66, 84, 72)) ** 2).sum(axis=-1)
+    voxels = np.random.default_rng(0).uniform(50, 60, shape) * (distance < 1)
+    ball = np.linalg.norm(points - centre, axis=-1) < 14
+    voxels[ball] = 120
+    affine[:3, 3] += shift_mm
+    path = tmp_path / "head.nii.gz"
+    nib.save(nib.Nifti1Image(voxels.astype(np.int16), affine), path)
+    score_files(detector("icbm_synth"), path, tmp_path / "out")
+    assert ("it is shifted there" in capsys.readouterr().err) == bool(shift_mm)
+    found = nib.load(tmp_path / "out/maps/head_map.nii.gz")
+    assert found.shape == shape and found.get_data_dtype() == np.float32
+    np.testing.assert_array_equal(found.affine, nib.load(path).affine)
+    values = found.get_fdata()
+    bright = values > 0.9 * values.max()
+    places = nib.affines.apply_affine(found.affine, np.argwhere(bright))
+    # A pixel of the detector is 6.25 mm wide, and slices are 3.5 mm apart.
+    assert np.abs(places.mean(axis=0) - (centre + shift_mm)).max() < 2
+    assert 2 * (bright & ball).sum() / (bright.sum() + ball.sum()) > 0.7

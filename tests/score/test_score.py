@@ -160,7 +160,9 @@ def test_bad_files_are_left_out_and_listed(images, tmp_path, capsys):
 def test_only_bad_files_are_an_error(images, tmp_path):
     for path in images.rglob("*.png"):
         path.write_bytes(b"")
-    with pytest.raises(UserError, match="none of 6 files has a score; see '.*errors.csv'"):
+    with pytest.raises(
+        UserError, match=r"none of 6 files .*errors.csv'. The first: .*0.png: is empty"
+    ):
         score_files(detector(), images, tmp_path / "out")
 
 
@@ -384,3 +386,17 @@ def test_the_task_is_stored(images, tmp_path):
     score_files(detector(), images, tmp_path / "out", name="run at step 7")
     task = json.loads((tmp_path / "out/progress.json").read_text())["task"]
     assert task["detector"] == "run at step 7" and task["rate"] == 0.05
+
+
+def test_a_background_of_noise_that_is_normalised_over_is_reported(tmp_path, capsys):
+    write_oblique(tmp_path / "clean.nii.gz")
+    scan = nib.load(tmp_path / "clean.nii.gz")
+    noise = np.random.default_rng(0).integers(1, 5, scan.shape)
+    noisy = (np.asarray(scan.dataobj) + noise).astype(np.int16)
+    nib.save(nib.Nifti1Image(noisy, scan.affine), tmp_path / "noisy.nii.gz")
+    for foreground, reported in (("nonzero", ["noisy.nii.gz"]), ("otsu", [])):
+        scorer = detector("nifti", preprocess__foreground=foreground)
+        score_files(scorer, tmp_path, tmp_path / foreground, which_maps="none")
+        lines = capsys.readouterr().err.splitlines()
+        found = [line for line in lines if "its background is noise instead of 0" in line]
+        assert [line.split(": ")[1] for line in found] == reported

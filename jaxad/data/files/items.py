@@ -5,7 +5,7 @@ cache what they read, folders that are read anew and images of new sites all use
 """
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,19 +13,21 @@ from jaxtyping import Int, Shaped, UInt8
 
 from jaxad.data.files.formats import FORMATS, Kind, is_other_format
 from jaxad.data.files.masks import check_labels
-from jaxad.data.prepare.cutting import Cutting, cut
+from jaxad.data.prepare.cutting import Cutting, Slices, cut
 from jaxad.data.prepare.framing import Frame
 from jaxad.data.prepare.preparation import (
     BlankImageError,
     Preparation,
     has_noisy_background,
+    to_depth,
 )
 from jaxad.data.prepare.prepare_images import extrema_of, prepare_image, prepare_plain
 from jaxad.data.prepare.preprocess import are_constant
+from jaxad.data.prepare.standard_space import StandardSpace
 from jaxad.data.readers import dicom
 from jaxad.data.readers.images import read_image, read_plain
 from jaxad.data.readers.masks import check_orientation, marked_pixels, read_mask
-from jaxad.data.readers.volumes import Grid, Volume, read_nifti
+from jaxad.data.readers.volumes import Grid, Volume, check_same_grid, read_nifti
 from jaxad.errors import DataError, UserError
 from jaxad.storage.paths import readable
 
@@ -68,6 +70,8 @@ class Reading:
     #: whether to measure the range of values of images, which takes time; for scans it is always
     #: measured
     measure: bool = False
+    #: the space that scans are resampled into before they are cut; None: they are cut as they are
+    space: StandardSpace | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,7 +91,8 @@ class Rows:
     error: str = ""  # why the item was skipped; "" if it was not
     is_noisy: bool = False  # see `has_noisy_background`
     blank: str = ""  # which value all pixels of the image have; "" if they differ
-    grid: Grid | None = None  # the grid of a scan
+    grid: Grid | None = None  # the grid of a scan, shifted as `Scan.grid` is
+    note: str = ""  # what was done to the scan that the user should know; "" for nothing
 
     @property
     def ids(self) -> tuple[str, ...]:
@@ -172,8 +177,8 @@ def _read_image_item(item: Item, reading: Reading) -> Rows:
 
 
 def _read_volume_item(item: Item, reading: Reading) -> Rows:
-    volumes = [_read_volume(path) for path in item.paths]
-    mask = None if item.mask is None else _read_volume(item.mask)
+    volumes = [read_volume(path) for path in item.paths]
+    mask = None if item.mask is None else read_volume(item.mask)
     channels = reading.preparation.channels
     if len(volumes) == 1 and channels == 3:
         volumes = volumes * 3
@@ -186,8 +191,8 @@ def _read_volume_item(item: Item, reading: Reading) -> Rows:
         voxels = marked_pixels(mask.voxels, str(item.mask))
         mask = dataclasses.replace(mask, voxels=voxels.astype(np.uint8))
         _check_label(item, bool(voxels.any()))
-    slices = cut(volumes, mask, reading.preparation, reading.cutting)
-    labels = slices.labels
+    scan = cut_scan(volumes, mask, reading)
+    slices, labels = scan.slices, scan.slices.labels
     if labels is None:
         labels = np.full(len(slices.images), item.label or 0, np.int32)
     kept = labels == 0 if item.normal_only else np.ones(len(labels), bool)
@@ -208,11 +213,44 @@ def _read_volume_item(item: Item, reading: Reading) -> Rows:
             )
             for volume in volumes
         ),
-        grid=volumes[0].grid,
+        grid=scan.grid,
+        note=scan.note,
     )
 
 
-def _read_volume(path: Path) -> Volume:
+@dataclasses.dataclass(frozen=True)
+class Scan:
+    """A scan that was cut."""
+
+    slices: Slices
+    grid: Grid  # the grid of the scan, shifted if its space is `Reading.space`
+    note: str = ""  # what was done to the scan that the user should know; "" for nothing
+
+
+def cut_scan(volumes: Sequence[Volume], mask: Volume | None, reading: Reading) -> Scan:
+    """Cuts a scan, after resampling it into `reading.space` if there is one.
+
+    The volumes are the modalities of the scan, one per channel.
+
+    Raises:
+        DataError: see `cut` and `StandardSpace.align`.
+    """
+    first, space = volumes[0], reading.space
+    if space is None:
+        return Scan(cut(list(volumes), mask, reading.preparation, reading.cutting), first.grid)
+    aligned, note = space.align(first)
+    channels = [space.resample(aligned)] * len(volumes)
+    if mask is not None:
+        check_same_grid(first, mask, "mask")
+        mask = space.resample_mask(dataclasses.replace(mask, affine=aligned.affine))
+    slices = cut(channels, mask, reading.preparation, reading.cutting)
+    # Embedded data sets hold 8 bits.
+    images = to_depth(slices.images, np.uint8)
+    return Scan(dataclasses.replace(slices, images=images), aligned.grid, note)
+
+
+def read_volume(path: Path) -> Volume:
+    """Reads a NIfTI file or, if the path is a folder, a DICOM series."""
     return dicom.read_series(path) if path.is_dir() else read_nifti(path)
 
 

@@ -3,6 +3,7 @@
 import collections
 import contextlib
 import functools
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -17,6 +18,8 @@ from jaxad.errors import UserError
 from jaxad.runtime import interrupts
 from jaxad.runtime.progress import progress_bar
 from jaxad.types import FilesRead, Split
+
+logger = logging.getLogger(__name__)
 
 #: Below these numbers, threads of this process read the items.
 _FEW = {"image": 200, "scan": 12}
@@ -56,6 +59,8 @@ def read_items(
         index = 0
         for chunk in chunks:
             for result in chunk:
+                if isinstance(result, Rows) and result.note:
+                    logger.warning(result.note)
                 if isinstance(result, Rows) or shared is None:
                     yield result
                 else:

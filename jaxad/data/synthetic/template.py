@@ -62,6 +62,12 @@ def spacing_mm(image_size: int) -> float:
     return FIELD_OF_VIEW_MM / image_size
 
 
+def smoothing_mm(image_size: int) -> tuple[float, float, float]:
+    """Returns the standard deviations of the Gaussian that smooths the template along x, y, z."""
+    in_plane = _IN_PLANE_SIGMA_PIXELS * spacing_mm(image_size)
+    return in_plane, in_plane, _THROUGH_PLANE_SIGMA_MM
+
+
 def template_path(kind: str) -> pathlib.Path:
     """Returns the path of nilearn's template volume `kind` ("t1", "gm" or "wm").
 
@@ -112,10 +118,8 @@ def load_template(image_size: int) -> Template:
     t1, grey, white, brain = t1[box], grey[box], white[box], brain[box]
     pull = _ventricle_pull(brain, grey + white, _VENTRICLES_TOP_VOXEL - int(origin[2]))
 
-    sigma_xy = _IN_PLANE_SIGMA_PIXELS * spacing_mm(image_size)
-    sigma = (sigma_xy, sigma_xy, _THROUGH_PLANE_SIGMA_MM)
     cover, t1, grey, white = (
-        ndimage.gaussian_filter(volume.astype(np.float32), sigma, truncate=3.0)
+        ndimage.gaussian_filter(volume.astype(np.float32), smoothing_mm(image_size), truncate=3.0)
         for volume in (brain, t1, grey, white)
     )
     for volume in (cover, t1, grey, white, pull):

@@ -25,6 +25,7 @@ from jaxad.errors import DataError, UserError
 INTENSITIES, FOREGROUNDS, SQUARES = (
     find(f"data.preprocess.{name}").allowed for name in ("intensity", "foreground", "square")
 )
+FOREGROUNDS = tuple(name for name in FOREGROUNDS if name != "auto")  # decided for a data set
 LEVELS = 65535  # of uint16, which stands for [0, 1]
 
 few = settings(max_examples=60, deadline=None, derandomize=True)

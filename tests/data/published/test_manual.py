@@ -1,6 +1,7 @@
 """Published data sets in general: instructions, the cache, bad files and splits."""
 
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from jaxad.data.files.items import Item
 from jaxad.data.prepare.preparation import Preparation
 from jaxad.data.published.hcp import Hcp
 from jaxad.data.published.manual import Choices, ManualBuilder, config_for, make_config
+from jaxad.data.replay import read_files
 from jaxad.data.sources import DataSet
 from jaxad.errors import DataError, UserError
 
@@ -236,6 +238,19 @@ def brains(tmp_path_factory):
     return trees.hcp(folder / "hcp"), trees.brats2017(folder / "brats2017")
 
 
+def test_a_scan_of_the_user_is_cut_as_hcp_is(data_config, brains, tmp_path):
+    data = data_config("hcp", brains[0], image_size=32)
+    split = DataSet(data).split("train")
+    subject = split.groups[0]
+    # Under any name: the file of one scan need not be named as the published ones are.
+    scan = tmp_path / "mine.nii.gz"
+    shutil.copy(brains[0] / subject / "T1w/T2w_acpc_dc_restore_brain.nii.gz", scan)
+    own = np.array(split.groups) == subject
+    found = read_files(scan, data)
+    np.testing.assert_array_equal(found.images, split.images[own])
+    np.testing.assert_array_equal(found.positions, split.positions[own])
+
+
 def test_hcp_has_natural_objects_in_its_test_split(data_config, brains, capsys):
     data_set = DataSet(data_config("hcp", brains[0], image_size=32))
     assert data_set.split_names == ("train", "val", "test_objects")
@@ -246,6 +261,7 @@ def test_hcp_has_natural_objects_in_its_test_split(data_config, brains, capsys):
     np.testing.assert_array_equal(test.masks.any((1, 2)), test.labels == 1)
     np.testing.assert_array_equal(test.positions, [20, 21, 22, 23, 24] * 2)
     assert not data_set.split("train").labels.any()
+    assert data_set.data.preprocess.foreground == "nonzero"  # what `auto` means here
     assert "warning" not in capsys.readouterr().err
 
 
