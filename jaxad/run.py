@@ -31,6 +31,7 @@ from jaxad.runtime.compilation_cache import enable_compilation_cache
 from jaxad.runtime.malloc import keep_freed_memory
 from jaxad.runtime.messages import print_warnings_only
 from jaxad.runtime.parallel import split_cpu, warn_of_crowded_cpu
+from jaxad.storage import history
 from jaxad.storage.home import cache_folder
 from jaxad.storage.paths import expand
 from jaxad.storage.workdir import Workdir, atomic_write, write_json
@@ -152,7 +153,8 @@ def _train(config: ConfigDict, run: Workdir, data_set: DataSet) -> None:
 
 
 def _evaluate(run: Workdir, data_set: DataSet) -> None:
-    evaluate_splits(run, data_set)
+    with history.evaluation(run, data_set.test_split_names):
+        evaluate_splits(run, data_set)
     if processes.is_first():
         logger.info(f"report: {write_report(run)}")
     processes.barrier("evaluated")
