@@ -295,8 +295,9 @@ def score(
     if path.is_file():
         name = exported.digest(path.read_bytes())
     score_files(
-        detector, source, target, which_maps=maps or "all", name=name, allow_outside_root=allows
-    )
+        detector, source, target, which_maps=maps or "all", name=name, allow_outside_root=allows,
+        run=None if path.is_file() else Workdir(path),
+    )  # fmt: skip
 
 
 def _number(flag: str, text: str | int | float) -> float:

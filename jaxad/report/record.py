@@ -83,7 +83,7 @@ def calibration_text(run: RunFiles) -> str:
     if run.stored is None:
         return ""
     text = summary(run.stored, float(run.config.evaluate.false_positive_rate))
-    return text[:1].upper() + text[1:]
+    return (text[:1].upper() + text[1:]).replace("`", "")
 
 
 def numbers_view(metrics: Mapping[str, Any]) -> str:
