@@ -50,7 +50,10 @@ _OUTPUTS = (
 
 def is_output(folder: Path) -> bool:
     """Tells whether jaxad wrote a folder: a run, a study, scores or an inspection."""
-    return any(all((folder / name).exists() for name in names) for names in _OUTPUTS)
+    try:
+        return any(all((folder / name).exists() for name in names) for names in _OUTPUTS)
+    except OSError:  # it cannot be read, which is reported where it is
+        return False
 
 
 def check_name(path: Path, what: str, *, for_checkpoints: bool = True) -> None:

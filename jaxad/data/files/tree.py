@@ -47,7 +47,7 @@ def files_in(folder: Path, suffixes: str | tuple[str, ...]) -> list[Path]:
 def find_folders(folder: Path) -> list[Path]:
     """Returns the folders directly in a folder, sorted."""
     try:
-        return [path for path in _entries(folder) if path.is_dir()]
+        return [path for path in _entries(folder) if path.is_dir() and not is_output(path)]
     except OSError as error:
         raise UserError(f"{folder}: {error.strerror}; make it readable.") from error
 
@@ -57,7 +57,7 @@ def _entries(folder: Path) -> list[Path]:
         paths = sorted(path for path in folder.iterdir() if not is_hidden(path.name))
         if is_output(folder):  # the folder of the data is also the one of scores or a run
             paths = [path for path in paths if path.name not in _OUTPUT_FOLDERS]
-        return [path for path in paths if not is_output(path)]
+        return paths
     except FileNotFoundError as error:
         raise UserError(f"{folder}: no such folder; name an existing one.") from error
     except NotADirectoryError as error:
@@ -81,6 +81,8 @@ def _walk(folder: Path, parents: tuple[tuple[int, int], ...]) -> Iterator[Path]:
             if error.errno == errno.ELOOP:
                 raise _loop(path) from error
             is_folder = False
+        if is_folder and is_output(path):
+            continue
         if is_folder:
             yield from _walk(path, (*parents, key))
         else:
