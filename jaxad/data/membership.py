@@ -16,6 +16,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from jaxad.data import settings
+from jaxad.data.data_sets import data_set_info
 from jaxad.data.files.items import Item
 from jaxad.data.leaks import TRAINING_SPLITS
 from jaxad.data.sources import DataSet
@@ -128,10 +129,11 @@ def warn_of_learnt(run: Workdir, items: Sequence[Item], data: ConfigDict, source
 
     known = [item for item in items if patient_of(item) in learnt]
     if known:
+        unit = "scans" if data_set_info(data.name).holds_scans else "images"
         logger.warning(
-            f"warning: {source}: {len(known):,} of {len(items):,} are of patients that the run was "
-            f"trained or calibrated on, such as '{known[0].id}'; their scores are lower than those "
-            "of new images, and their p-values are not valid."
+            f"warning: {source}: {len(known):,} of {len(items):,} {unit} are of patients that the "
+            f"run was trained or calibrated on, such as '{known[0].id}'; their scores are lower "
+            f"than those of new {unit}, and their p-values are not valid."
         )
 
 

@@ -99,11 +99,12 @@ def test_images_that_were_learnt_from_are_reported(images, tmp_path, capsys):
     write_json(run.splits, {"train": train, "val": {**members, "patients": ["patient1/2.png"]}})
     own = detector(root=str(images))
     score_files(own, images / "patient0", tmp_path / "a", run=run)
-    assert "2 of 2 are of patients that the run was trained or calibrated on, such as '0.png'" in (
-        capsys.readouterr().err
+    assert (
+        "2 of 2 images are of patients that the run was trained or calibrated on, such as '0.png'"
+        in (capsys.readouterr().err)
     )
     score_files(own, images, tmp_path / "b", run=run)
-    assert "3 of 6 are of patients" in capsys.readouterr().err
+    assert "3 of 6 images are of patients" in capsys.readouterr().err
     score_files(own, images / "patient2", tmp_path / "c", run=run)
     others = write_images(tmp_path / "others")  # the same names at another site
     score_files(own, others, tmp_path / "d", run=run)
@@ -111,4 +112,4 @@ def test_images_that_were_learnt_from_are_reported(images, tmp_path, capsys):
     named = detector(root=str(images), group_pattern="patient[0-9]")
     write_json(run.splits, {"train": {**train, "patients": ["patient2"]}, "val": train})
     score_files(named, others, tmp_path / "e", run=run)
-    assert "2 of 6 are of patients" in capsys.readouterr().err
+    assert "2 of 6 images are of patients" in capsys.readouterr().err
