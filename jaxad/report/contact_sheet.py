@@ -92,8 +92,9 @@ def draw_sheet(columns: Sequence[Column], row_labels: Sequence[str]) -> Figure:
 def draw_pages(columns: Sequence[Column], row_labels: Sequence[str]) -> Iterator[Figure]:
     """Yields a sheet for every `ROWS_PER_PAGE` rows; see `draw_sheet`."""
     for start in range(0, len(row_labels), ROWS_PER_PAGE):
-        rows = np.arange(start, min(start + ROWS_PER_PAGE, len(row_labels)))
-        yield draw_sheet([column.rows(rows) for column in columns], [row_labels[i] for i in rows])
+        labels = row_labels[start : start + ROWS_PER_PAGE]
+        rows = np.arange(start, start + len(labels))
+        yield draw_sheet([column.rows(rows) for column in columns], labels)
 
 
 def _draw_image(axes: Axes, column: Column, row: int) -> AxesImage:

@@ -66,7 +66,9 @@ def _packages(entries: Sequence[Mapping[str, Any]]) -> str:
 def score_view(run: RunFiles) -> dict[str, Any]:
     """What the run's score is, and the weights of its components."""
     metrics = (files.metrics for files in run.splits.values())
-    weights = next((m["score_weights"] for m in metrics if m.get("score_weights")), {})
+    weights: Mapping[str, float] = next(
+        (m["score_weights"] for m in metrics if m.get("score_weights")), {}
+    )
     terms = [
         name if weight == 1 else f"{weight:.4g} {name}"
         for name, weight in weights.items()
