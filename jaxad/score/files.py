@@ -81,6 +81,17 @@ def _open_archive(path: Path, detector: Detector) -> _Source:
     return _Source(all_items, read)
 
 
+def _open_source(path: Path, detector: Detector, *, allow_outside_root: bool) -> _Source:
+    if is_archive(path):
+        return _open_archive(path, detector)
+    data = detector.config.data
+    return _Source(
+        items=replay.find_items(path, data, allow_outside_root=allow_outside_root),
+        read=lambda items: replay.read_rows_of(items, data),
+        reading=replay.reading_of(data),
+    )
+
+
 def score_files(
     detector: CalibratedDetector,
     path: Path,
@@ -113,15 +124,7 @@ def score_files(
     if which_maps not in MAPS:
         raise UserError(f"--maps={which_maps}: is not one of {', '.join(MAPS)}.")
     check_not_hidden(path)
-    if is_archive(path):
-        source = _open_archive(path, detector.detector)
-    else:
-        data = detector.detector.config.data
-        source = _Source(
-            items=replay.find_items(path, data, allow_outside_root=allow_outside_root),
-            read=lambda items: replay.read_rows_of(items, data),
-            reading=replay.reading_of(data),
-        )
+    source = _open_source(path, detector.detector, allow_outside_root=allow_outside_root)
     if which_maps == "anomalous" and detector.normals is None:
         raise UserError(
             "--maps=anomalous: without a calibration no image is called anomalous; run "
