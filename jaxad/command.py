@@ -14,7 +14,7 @@ from ml_collections import ConfigDict, config_flags
 
 from jaxad import config as config_lib
 from jaxad.config import run_config
-from jaxad.config.checks import check_name, check_tuples, suggest
+from jaxad.config.checks import check_name, check_tuples, suggest, suggest_field
 from jaxad.config.fields import FIELDS
 from jaxad.config.help import field_lines
 from jaxad.errors import UserError
@@ -155,7 +155,7 @@ def parse(arguments: Sequence[str]) -> Arguments:
     try:
         rest = values(["jaxad", *own])
     except flags.UnrecognizedFlagError as error:
-        hint = suggest(error.flagname, _known_flags(error.flagname, names), "--")
+        hint = suggest_field(error.flagname, _known_flags(error.flagname, names))
         raise UserError(f"--{error.flagname}: no such flag;{hint} see --help.") from error
     except flags.Error as error:
         raise UserError(" ".join(str(error).split())) from error

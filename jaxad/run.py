@@ -31,6 +31,7 @@ from jaxad.runtime.compilation_cache import enable_compilation_cache
 from jaxad.runtime.malloc import keep_freed_memory
 from jaxad.runtime.messages import print_warnings_only
 from jaxad.runtime.parallel import split_cpu, warn_of_crowded_cpu
+from jaxad.storage import history
 from jaxad.storage.home import compiled_folder
 from jaxad.storage.paths import expand
 from jaxad.storage.workdir import Workdir, atomic_write, write_json
@@ -156,7 +157,8 @@ def _train(config: ConfigDict, run: Workdir, data_set: DataSet) -> None:
 
 
 def _evaluate(run: Workdir, data_set: DataSet) -> None:
-    evaluate_splits(run, data_set)
+    with history.evaluation(run, data_set.test_split_names):
+        evaluate_splits(run, data_set)
     if processes.is_first():
         logger.info(f"report: {write_report(run)}")
     processes.barrier("evaluated")
@@ -297,8 +299,9 @@ def score(
     if path.is_file():
         name = exported.digest(path.read_bytes())
     score_files(
-        detector, source, target, which_maps=maps or "all", name=name, allow_outside_root=allows
-    )
+        detector, source, target, which_maps=maps or "all", name=name, allow_outside_root=allows,
+        run=None if path.is_file() else Workdir(path),
+    )  # fmt: skip
 
 
 def _number(flag: str, text: str | int | float) -> float:

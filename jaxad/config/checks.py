@@ -73,7 +73,22 @@ def check_name(path: str, config: ConfigDict) -> None:
             f"--{path}: this config does not set this field, and the command line cannot add it; "
             f"set it in Python or in your own config file, under config.{group.path}."
         )
-    raise UserError(f"--{path}: no such field;{suggest(path, known, '--')}")
+    raise UserError(f"--{path}: no such field;{suggest_field(path, known)}")
+
+
+def suggest_field(path: str, known: Iterable[str]) -> str:
+    """Returns ` did you mean '--<path>'?` with the field that a path probably means; "" if none.
+
+    A field with this alias comes first, then one with a similar last part, then a similar path.
+    """
+    known, name = list(known), path.rpartition(".")[2].replace("-", "_").lower()
+    likely = [other for other in known if (field := fields.find(other)) and name in field.aliases]
+    if not likely:
+        last_parts = {other.rpartition(".")[2] for other in known}
+        close = difflib.get_close_matches(name, last_parts, n=1, cutoff=0.75)
+        likely = [other for other in known if other.rpartition(".")[2] in close]
+    nearest = difflib.get_close_matches(path, likely, n=1, cutoff=0)
+    return suggest(nearest[0] if nearest else path, likely or known, "--")
 
 
 def suggest(name: str, known: Iterable[str], prefix: str = "") -> str:

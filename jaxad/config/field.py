@@ -39,6 +39,9 @@ class Field:
         trained_only: whether only systems that are trained by gradients use the field.
         per_experiment: whether each experiment of a study has its own value although the other
             fields of `config.data` are shared.
+        selects_only: whether a field of `config.data` only selects or labels images, which are
+            otherwise the same.
+        aliases: other usual names of the field, which messages translate.
     """
 
     path: str
@@ -51,11 +54,19 @@ class Field:
     requires: tuple[str, tuple[str, ...]] = ("", ())
     trained_only: bool = False
     per_experiment: bool = False
+    selects_only: bool = False
+    aliases: tuple[str, ...] = ()
 
     @property
     def is_open_group(self) -> bool:
         """Whether the fields below this path are named by the system or the study."""
         return self.default == {}
+
+    @property
+    def changes_inputs(self) -> bool:
+        """Whether images that a run receives may differ with this field, under the same names."""
+        is_of_data = self.path.startswith("data.") and self.role == "setting"
+        return is_of_data and not self.per_experiment and not self.selects_only
 
     def check(self, path: str, value: Any) -> None:
         """Checks a value of this field.

@@ -17,7 +17,10 @@ _WRITERS = ("tensorboard", "wandb", "mlflow")
 _WRITERS_HELP = "Where metrics go besides metrics.jsonl, as ('tensorboard', 'wandb')."
 
 _RUN = (
-    Field("seed", 0, "Seed of initial parameters, noise and the order of batches.", _SEED),
+    Field(
+        "seed", 0, "Seed of initial parameters, noise and the order of batches.", _SEED,
+        aliases=("random_seed",),
+    ),
     Field(
         "parallel", "jit", "How one program runs on all devices.", ("jit", "pmap"), role="execution"
     ),
@@ -26,26 +29,29 @@ _RUN = (
     ),
     Field(
         "precision", "float32", "Compute precision; parameters are float32.",
-        ("float32", "bfloat16"),
+        ("float32", "bfloat16"), aliases=("dtype", "amp"),
     ),
     Field(
         "init_from", "",
         "Run or exported file whose weights the run starts from; empty: random weights.",
-        trained_only=True,
+        trained_only=True, aliases=("pretrained",),
     ),
 )  # fmt: skip
 
 _DATA = (
-    Field("data.name", "icbm_synth", "Data set; docs/data.md lists them."),
+    Field("data.name", "icbm_synth", "Data set; docs/data.md lists them.", aliases=("dataset",)),
     Field(
         "data.root", "", "Folder or table of the data; empty for icbm_synth: TFDS's folder.",
-        role="path",
+        role="path", aliases=("data_dir", "path"),
     ),
-    Field("data.image_size", 64, "Height and width of images, in pixels.", "[4, 16384]"),
+    Field(
+        "data.image_size", 64, "Height and width of images, in pixels.", "[4, 16384]",
+        aliases=("img_size", "imgsz", "resolution"),
+    ),
     Field("data.channels", 0, "Channels of images; 0: 3 for isic2018, else 1.", "[0, 1024]"),
     Field(
         "data.batch_size", 64, "Images per update, over all devices and processes.",
-        "[1, 1048576]", per_experiment=True,
+        "[1, 1048576]", per_experiment=True, aliases=("bs", "batch"),
     ),
     Field("data.seed", 0, "Seed of generated data and of drawn splits.", _SEED),
     Field(
@@ -66,24 +72,25 @@ _DATA = (
     ),
     Field(
         "data.val_share", 0.1, "Share of training patients for val, if the data have no val.",
-        "(0, 1)", data=(*_PREPARED, "external"),
+        "(0, 1)", data=(*_PREPARED, "external"), selects_only=True, aliases=("val_split",),
     ),
     Field(
         "data.test_share", 0.2, "Share of normal patients for test, if the data have no test.",
         "(0, 1)", data=("files", "brats2017", "brats2021", "external"),
+        selects_only=True, aliases=("test_split",),
     ),
     Field(
         "data.group_pattern", "",
         "Regular expression that finds the patient in a file's path; empty: one per file.",
-        data=("files", "miic", "external"),
+        data=("files", "miic", "external"), selects_only=True, aliases=("patient_pattern",),
     ),
     Field(
         "data.normal_classes", (), "Folders or labels that are normal; empty: the usual words.",
-        data=("files", "miic", "tfds", "external"),
+        data=("files", "miic", "tfds", "external"), selects_only=True,
     ),
     Field(
         "data.anomalous_classes", (), "Labels that are anomalous; all others are then normal.",
-        data=("tfds", "external"),
+        data=("tfds", "external"), selects_only=True,
     ),
     Field(
         "data.allow_outside_root", False,
@@ -92,15 +99,15 @@ _DATA = (
     ),
     Field(
         "data.regroup", False, "Leave training images of patients in the published test split out.",
-        data=("oct2017", "chestxray"),
+        data=("oct2017", "chestxray"), selects_only=True,
     ),
     Field(
         "data.check_sizes", True, "Check the number of files against the published one.",
-        data=("published",),
+        data=("published",), selects_only=True,
     ),
     Field(
         "data.duplicates", "keep", "Images of train and val that repeat another one: keep or omit.",
-        ("keep", "leave_out"), data=(*_PREPARED, "npz", "external"),
+        ("keep", "leave_out"), data=(*_PREPARED, "npz", "external"), selects_only=True,
     ),
     Field(
         "data.on_error", "raise", "What to do with a bad file: stop, or leave it out and name it.",
@@ -156,11 +163,11 @@ _DATA = (
     ),
     Field(
         "data.augment.mirror", True, "Flip half of the training images left-right.",
-        per_experiment=True,
+        per_experiment=True, aliases=("flip",),
     ),
     Field(
         "data.augment.rotation", 0.0, "Standard deviation of the rotation, degrees.", "[0, 180]",
-        per_experiment=True, trained_only=True,
+        per_experiment=True, trained_only=True, aliases=("rotate",),
     ),
     Field(
         "data.augment.scale", 0.0, "Standard deviation of the logarithm of the magnification.",
@@ -177,21 +184,26 @@ _DATA = (
 )  # fmt: skip
 
 _OPTIM = (
-    Field("optim.name", "adam", "Optimiser.", ("adam", "adamw", "sgd"), trained_only=True),
     Field(
-        "optim.learning_rate", 1e-4, "Learning rate, after warm-up.", "[0, inf)", trained_only=True
+        "optim.name", "adam", "Optimiser.", ("adam", "adamw", "sgd"), trained_only=True,
+        aliases=("optimizer",),
     ),
     Field(
-        "optim.b1", 0.9, "Decay of the gradients' mean; sgd: momentum.", "[0, 1]", trained_only=True
+        "optim.learning_rate", 1e-4, "Learning rate, after warm-up.", "[0, inf)", trained_only=True,
+        aliases=("lr",),
+    ),
+    Field(
+        "optim.b1", 0.9, "Decay of the gradients' mean; sgd: momentum.", "[0, 1]",
+        trained_only=True, aliases=("momentum",),
     ),
     Field("optim.b2", 0.999, "Decay of the gradients' variance.", "[0, 1]", trained_only=True),
     Field(
         "optim.epsilon", 1e-8, "Adam: added to the root of the gradients' variance.", "(0, inf)",
-        trained_only=True,
+        trained_only=True, aliases=("eps",),
     ),
     Field(
         "optim.schedule", "constant", "Learning rate after warm-up; cosine ends at zero.",
-        ("constant", "cosine"), trained_only=True,
+        ("constant", "cosine"), trained_only=True, aliases=("scheduler",),
     ),
     Field(
         "optim.warmup_steps", 0, "Updates over which the learning rate rises from zero.",
@@ -199,11 +211,11 @@ _OPTIM = (
     ),
     Field(
         "optim.clip_norm", 0.0, "Largest norm of the gradient; 0: not clipped.", "[0, inf)",
-        trained_only=True,
+        trained_only=True, aliases=("grad_clip",),
     ),
     Field(
         "optim.weight_decay", 0.0, "adam: L2 in the gradient; adamw: decoupled.", "[0, inf)",
-        trained_only=True,
+        trained_only=True, aliases=("wd", "l2"),
     ),
     Field(
         "optim.networks", {}, "Network -> the fields of config.optim that differ for it.",
@@ -217,19 +229,23 @@ _OPTIM = (
 
 _TRAIN = (
     Field(
-        "train.num_epochs", 10.0, "Length of training, in epochs.", "(0, 1e9]", trained_only=True
+        "train.num_epochs", 10.0, "Length of training, in epochs.", "(0, 1e9]", trained_only=True,
+        aliases=("epochs",),
+    ),
+    Field(
+        "train.log_every_steps", 25, "Updates between logs.", _STEPS, trained_only=True,
+        aliases=("log_every",),
     ),
     Field("train.writers", ("tensorboard",), _WRITERS_HELP, _WRITERS, role="execution"),
-    Field("train.log_every_steps", 25, "Updates between logs.", _STEPS, trained_only=True),
     Field(
         "train.checkpoint_every_steps", 250,
         "Updates between validations and checkpoints; at most an epoch in a shorter run.", _STEPS,
-        trained_only=True,
+        trained_only=True, aliases=("save_every",),
     ),
     Field(
         "train.early_stopping", 0,
         "Validations in a row without a lower loss after which training stops; 0: never.",
-        "[0, 2147483647]", trained_only=True,
+        "[0, 2147483647]", trained_only=True, aliases=("patience",),
     ),
     Field(
         "train.steps_per_dispatch", 1, "Updates sent to the devices at once; helps if short.",
@@ -238,7 +254,7 @@ _TRAIN = (
     Field(
         "train.accumulate_steps", 1,
         "Parts that a device takes its batch in, to save memory; batch norm sees one part.",
-        "[1, 1048576]", trained_only=True,
+        "[1, 1048576]", trained_only=True, aliases=("grad_accum",),
     ),
     Field(
         "train.rematerialise", False, "Save memory by computing activations twice.",
@@ -270,7 +286,7 @@ _EVALUATE = (
     ),
     Field(
         "evaluate.false_positive_rate", 0.05, "False-positive rate of decisions, by patient.",
-        "(0, 1)", role="evaluation",
+        "(0, 1)", role="evaluation", aliases=("fpr", "rate"),
     ),
     Field(
         "evaluate.feature_references", True,

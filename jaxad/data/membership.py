@@ -4,16 +4,25 @@
 with splits other than those it began with might be tested on patients that it was trained on.
 """
 
+import contextlib
 import hashlib
 import json
 import logging
 import zlib
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+from ml_collections import ConfigDict
+
+from jaxad.data import settings
+from jaxad.data.data_sets import data_set_info
+from jaxad.data.files.items import Item
 from jaxad.data.leaks import TRAINING_SPLITS
 from jaxad.data.sources import DataSet
 from jaxad.errors import UserError
 from jaxad.runtime import processes
+from jaxad.storage.paths import expand
 from jaxad.storage.workdir import Workdir, write_json
 from jaxad.types import Split
 
@@ -111,6 +120,46 @@ def warn_of_trained(source: Workdir, data_set: DataSet) -> None:
                 f"such as '{min(shared)}'. If they are the same patients, results on '{name}' are "
                 "too good: use the splits of that run (config.data.seed, val_share, test_share)."
             )
+
+
+def warn_of_learnt(run: Workdir, items: Sequence[Item], data: ConfigDict, source: Path) -> None:
+    """Warns if images to score are of patients that the run was trained or calibrated on.
+
+    Files in the run's data folder are compared by path, others by the patient's name if it is
+    known. Nothing is compared if the members of the run were not stored.
+
+    Args:
+        run: the run.
+        items: the images or scans to score.
+        data: `config.data` of the run.
+        source: the path that the items are at, for the message.
+
+    Raises:
+        UserError: the members cannot be read.
+    """
+    if not run.splits.exists():
+        return
+    learnt = {patient for split in _read_members(run).values() for patient in split["patients"]}
+    root = expand(data.root or ".").resolve()
+    folder = root.parent if root.is_file() else root
+    splitting = settings.splitting(data)
+
+    def patient_of(item: Item) -> str:
+        path = item.paths[0].resolve()
+        if not item.is_unnamed or not data.root or not path.is_relative_to(folder):
+            return "" if item.is_unnamed else item.group
+        with contextlib.suppress(UserError):  # no patient has such a path
+            return splitting.patient_of(path, path.relative_to(folder).as_posix())
+        return ""
+
+    known = [item for item in items if patient_of(item) in learnt]
+    if known:
+        unit = "scans" if data_set_info(data.name).holds_scans else "images"
+        logger.warning(
+            f"warning: {source}: {len(known):,} of {len(items):,} {unit} are of patients that the "
+            f"run was trained or calibrated on, such as '{known[0].id}'; their scores are lower "
+            f"than those of new {unit}, and their p-values are not valid."
+        )
 
 
 def _read_members(run: Workdir) -> dict[str, dict[str, Any]]:

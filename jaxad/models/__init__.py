@@ -20,30 +20,92 @@ class System:
         name: value of `config.model.name`.
         title: name in reports, tables and figures.
         path: `module:Class`, imported on demand.
+        score: what its score is, with unit and range, to continue "the score is".
     """
 
     name: str
     title: str
     path: str
+    score: str
 
+
+_ELBO = (
+    "the negative log-likelihood of the image plus KL divergences of its latents (the parts that "
+    "config.model.image_score chooses), in nats per image; it grows with the number of pixels and "
+    "can be negative"
+)
 
 #: The shipped systems by name.
 SYSTEMS: Mapping[str, System] = {
     system.name: system
     for system in (
-        System("pchvae", "pchVAE", "jaxad.models.hierarchical_vae:HierarchicalVAE"),
-        System("chvae", "chVAE", "jaxad.models.hierarchical_vae:ConditionalHierarchicalVAE"),
-        System("highvae", "High VAE", "jaxad.models.hierarchical_vae:HighVAE"),
-        System("lowvae", "Low VAE", "jaxad.models.hierarchical_vae:LowVAE"),
-        System("vqvae2", "VQ-VAE-2", "jaxad.models.vq_vae2:VQVAE2"),
-        System("aeflow", "AE-FLOW", "jaxad.models.ae_flow:AEFlow"),
-        System("ae", "AE", "jaxad.models.autoencoder:AutoEncoder"),
-        System("fanogan", "f-AnoGAN", "jaxad.models.f_anogan:FAnoGAN"),
-        System("ganomaly", "GANomaly", "jaxad.models.ganomaly:GANomaly"),
-        System("differnet", "DifferNet", "jaxad.models.differ_net:DifferNet"),
-        System("fastflow", "FastFlow", "jaxad.models.fast_flow:FastFlow"),
-        System("patchcore", "PatchCore", "jaxad.models.patch_core:PatchCore"),
-        System("padim", "PaDiM", "jaxad.models.padim:PaDiM"),
+        System("pchvae", "pchVAE", "jaxad.models.hierarchical_vae:HierarchicalVAE", _ELBO),
+        System("chvae", "chVAE", "jaxad.models.hierarchical_vae:ConditionalHierarchicalVAE", _ELBO),
+        System("highvae", "High VAE", "jaxad.models.hierarchical_vae:HighVAE", _ELBO),
+        System("lowvae", "Low VAE", "jaxad.models.hierarchical_vae:LowVAE", _ELBO),
+        System(
+            "vqvae2",
+            "VQ-VAE-2",
+            "jaxad.models.vq_vae2:VQVAE2",
+            "the mean squared error of the reconstruction plus weighted distances of the latents"
+            " from their codes, without unit; at least 0",
+        ),
+        System(
+            "aeflow",
+            "AE-FLOW",
+            "jaxad.models.ae_flow:AEFlow",
+            "a weighted sum of how unlikely the features are under the flow and of minus the "
+            "SSIM of the reconstruction, without unit; negative values are common",
+        ),
+        System(
+            "ae",
+            "AE",
+            "jaxad.models.autoencoder:AutoEncoder",
+            "the mean squared error of the reconstruction of an image with intensities in [0, "
+            "1]; 0 is perfect",
+        ),
+        System(
+            "fanogan",
+            "f-AnoGAN",
+            "jaxad.models.f_anogan:FAnoGAN",
+            "the mean squared error of the reconstruction plus the weighted distance of the "
+            "critic's features, without unit; at least 0",
+        ),
+        System(
+            "ganomaly",
+            "GANomaly",
+            "jaxad.models.ganomaly:GANomaly",
+            "the mean distance of the codes of the image and of its reconstruction, without "
+            "unit; at least 0",
+        ),
+        System(
+            "differnet",
+            "DifferNet",
+            "jaxad.models.differ_net:DifferNet",
+            "the negative log-likelihood of the flow's output, a mean over rotated views, in "
+            "nats per dimension",
+        ),
+        System(
+            "fastflow",
+            "FastFlow",
+            "jaxad.models.fast_flow:FastFlow",
+            "the negative log-likelihood of the features (the places that "
+            "config.model.image_score chooses), in nats per channel; it can be negative",
+        ),
+        System(
+            "patchcore",
+            "PatchCore",
+            "jaxad.models.patch_core:PatchCore",
+            "the distance of the farthest patch from the patches of normal images, in units of "
+            "the features; at least 0",
+        ),
+        System(
+            "padim",
+            "PaDiM",
+            "jaxad.models.padim:PaDiM",
+            "the largest Mahalanobis distance of the features at any place from those of normal "
+            "images, in standard deviations; at least 0",
+        ),
     )
 }
 
@@ -60,6 +122,11 @@ def title(name: str) -> str:
     if is_external(name):
         return name.rpartition(":")[2]
     return name.replace("_", " ") or "Unnamed system"
+
+
+def score_description(name: str) -> str:
+    """Returns what the score of a system is; "" for a class of another package."""
+    return SYSTEMS[name].score if name in SYSTEMS else ""
 
 
 def build(name: str, fields: Mapping[str, Any], **common: Any) -> Model:

@@ -1,5 +1,6 @@
 """The slices that a reader steps through: images, score and the components that drove it."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from jaxad.detector.detector import SCORE
 from jaxad.evaluate.examples import FALSE_ALARMS, LEAST, MISSES, MOST, Examples
 from jaxad.evaluate.score_table import ScoreTable
 from jaxad.report.columns import Column, sheet_columns
-from jaxad.report.contact_sheet import draw_sheet
+from jaxad.report.contact_sheet import draw_pages
 from jaxad.report.pictures import outline, panel_view
 from jaxad.report.run_files import SplitFiles
 
@@ -93,8 +94,8 @@ def _contributions(files: SplitFiles, table: ScoreTable) -> dict[str, np.ndarray
     return normals.contributions(table.columns, weights)
 
 
-def cases_sheet(examples: Examples, kind: str) -> Figure:
-    """The contact sheet of one kind of cases, the most extreme first."""
+def cases_sheets(examples: Examples, kind: str) -> Iterator[Figure]:
+    """Yields the pages of the contact sheet of one kind of cases, the most extreme first."""
     rows = examples.ranked(kind)
     kinds = ("normal", "anomalous")
     labels = [
@@ -102,4 +103,4 @@ def cases_sheet(examples: Examples, kind: str) -> Figure:
         for row in rows
     ]
     columns = sheet_columns(examples.images, examples, examples.masks)
-    return draw_sheet([column.rows(rows) for column in columns.values()], labels)
+    return draw_pages([column.rows(rows) for column in columns.values()], labels)

@@ -8,6 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from jaxad.config import flatten
+from jaxad.config.fields import FIELDS
+from jaxad.data.data_sets import data_set_info
 from jaxad.detector.detector import SCORE
 from jaxad.errors import UserError
 from jaxad.evaluate import paired
@@ -62,13 +65,36 @@ def comparison_view(runs: Mapping[str, RunFiles], metrics: Sequence[Metric]) -> 
         metrics: the metrics to compare.
     """
     first = next(iter(runs.values()))
+    inputs = {name: _differing_inputs(first, run) for name, run in runs.items()}
     return {
+        "inputs": [
+            {"field": field, "values": [_input_text(run, field) for run in runs.values()]}
+            for field in sorted({field for fields in inputs.values() for field in fields})
+        ],
         "runs": [
             {"name": name, "system": system_of(run), "seed": run.config.get("seed")}
             for name, run in runs.items()
         ],
-        "splits": [_split_view(runs, name, metrics) for name in first.splits],
+        "splits": [_split_view(runs, name, metrics, inputs) for name in first.splits],
     }
+
+
+def _differing_inputs(first: RunFiles, other: RunFiles) -> list[str]:
+    """Returns the config fields in which the runs differ and that change the images they get."""
+    is_drawn = data_set_info(first.config.data.name).kind == "generated"
+    uses_seed = is_drawn or bool(first.config.data.natural_objects)
+    changing = {
+        f"config.{field.path}"
+        for field in FIELDS
+        if field.changes_inputs and (uses_seed or field.path != "data.seed")
+    }
+    ours, theirs = flatten(first.config), flatten(other.config)
+    return sorted(path for path in changing if ours.get(path) != theirs.get(path))
+
+
+def _input_text(run: RunFiles, field: str) -> str:
+    value = flatten(run.config).get(field)
+    return "–" if value in ("", (), None) else str(value)
 
 
 def system_of(run: RunFiles) -> str:
@@ -77,13 +103,19 @@ def system_of(run: RunFiles) -> str:
 
 
 def _split_view(
-    runs: Mapping[str, RunFiles], split: str, metrics: Sequence[Metric]
+    runs: Mapping[str, RunFiles],
+    split: str,
+    metrics: Sequence[Metric],
+    inputs: Mapping[str, Sequence[str]],
 ) -> dict[str, Any]:
-    """The comparison on one test split of the first run."""
+    """The comparison on one test split of the first run.
+
+    `inputs` are the fields by which the images of each run differ from those of the first.
+    """
     evaluated = {name: run.splits[split] for name, run in runs.items() if split in run.splits}
     reference, *others = evaluated
     resamples = int(runs[reference].config.evaluate.bootstrap_resamples)
-    pairs = {name: _pair(evaluated[reference], evaluated[name]) for name in others}
+    pairs = {name: _pair(evaluated[reference], evaluated[name], inputs[name]) for name in others}
     comparable = {name: pair for name, pair in pairs.items() if isinstance(pair, _Pair)}
     cells = {name: pair.cells(metrics, resamples) for name, pair in comparable.items()}
     measured = paired.errors_first(
@@ -146,8 +178,21 @@ class _Pair:
         return cells
 
 
-def _pair(reference: SplitFiles, other: SplitFiles) -> _Pair | str:
-    """The scores of both runs for the same images, or why they cannot be paired."""
+def _pair(reference: SplitFiles, other: SplitFiles, inputs: Sequence[str]) -> _Pair | str:
+    """The scores of both runs for the same images, or why they cannot be paired.
+
+    `inputs` are the config fields by which the images of the runs differ.
+    """
+    if inputs:
+        return (
+            f"no difference is shown, because its images differ in {', '.join(inputs)}, and only "
+            "results on the same images can be paired. Compare the metrics by their intervals."
+        )
+    if _show_other_images(reference, other):
+        return (
+            "no difference is shown, because images of the same name have other pixels, and only "
+            "results on the same images can be paired. Compare the metrics by their intervals."
+        )
     if reference.table is None or other.table is None:
         return "no difference is shown, because one of the runs has no scores."
     if reference.num_not_finite or other.num_not_finite:
@@ -162,6 +207,19 @@ def _pair(reference: SplitFiles, other: SplitFiles) -> _Pair | str:
         if not are_equal:
             return f"no difference is shown, because the same images have other {what}."
     return _Pair(reference.table.scored(), aligned.scored())
+
+
+def _show_other_images(reference: SplitFiles, other: SplitFiles) -> bool:
+    """Tells whether an example that both runs kept has other pixels in the second."""
+    ours, theirs = reference.examples, other.examples
+    if ours is None or theirs is None:
+        return False
+    rows = {name: row for row, name in enumerate(theirs.ids)}
+    return any(
+        not np.array_equal(ours.images[row], theirs.images[rows[name]])
+        for row, name in enumerate(ours.ids)
+        if name in rows
+    )
 
 
 def _align(reference: ScoreTable, other: ScoreTable) -> ScoreTable | None:

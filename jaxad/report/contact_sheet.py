@@ -1,7 +1,9 @@
 """Contact sheets as figures: rows of images beside the outputs of a system for them."""
 
+import logging
+import math
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,12 +20,16 @@ from jaxad.report.columns import Column, image_column, sheet_columns
 from jaxad.report.figures import DEVICE_PIXEL_RATIO, SKY, STYLE
 from jaxad.types import Scores, Split
 
+logger = logging.getLogger(__name__)
+
 #: Sizes in CSS pixels.
 _CELL, _GAP, _LABEL_WIDTH, _HEADING, _FOOTING = 128.0, 6.0, 138.0, 26.0, 34.0
 #: The number of characters that fit beside a row, and above a column.
 _LABEL_CHARACTERS, _TITLE_CHARACTERS = 20, 18
 #: A longer line of a label loses its middle.
 _LONGEST_LINE = 3 * _LABEL_CHARACTERS
+#: Rows of a page: matplotlib cannot draw figures of any height.
+ROWS_PER_PAGE = 24
 #: Images per row of a data set's sheet.
 _DATA_SET_COLUMNS = 8
 
@@ -83,6 +89,14 @@ def draw_sheet(columns: Sequence[Column], row_labels: Sequence[str]) -> Figure:
     return figure
 
 
+def draw_pages(columns: Sequence[Column], row_labels: Sequence[str]) -> Iterator[Figure]:
+    """Yields a sheet for every `ROWS_PER_PAGE` rows; see `draw_sheet`."""
+    for start in range(0, len(row_labels), ROWS_PER_PAGE):
+        labels = row_labels[start : start + ROWS_PER_PAGE]
+        rows = np.arange(start, start + len(labels))
+        yield draw_sheet([column.rows(rows) for column in columns], labels)
+
+
 def _draw_image(axes: Axes, column: Column, row: int) -> AxesImage:
     """Draws one image and, where the column has masks, the outline of its mask."""
     axes.set_axis_off()
@@ -113,6 +127,7 @@ def contact_sheet(
     masks: Shaped[np.ndarray, "m height width"] | None = None,
     titles: Sequence[str] | None = None,
     columns: Sequence[str] | None = None,
+    page: int = 1,
 ) -> Figure:
     """Draws scored images, one per row, beside their reconstructions, residuals and maps.
 
@@ -127,9 +142,12 @@ def contact_sheet(
         columns: names of the columns to show, in this order: `input`, the names of
             `scores.reconstructions`, `residual`, the names of `scores.maps` (`map_<name>` where a
             reconstruction has that name) and `mask`. All by default.
+        page: which images to show, 24 at a time: 1 for the first 24. A message tells how many
+            pages there are. All pages have the same scales.
 
     Raises:
-        UserError: a column does not exist, or the numbers of images, titles or masks differ.
+        UserError: a column or the page does not exist, or the numbers of images, titles or masks
+            differ.
     """
     titles = [f"score {score:.4g}" for score in scores.image] if titles is None else titles
     counts = {"images": len(images), "scores": len(scores.image), "titles": len(titles)}
@@ -145,7 +163,17 @@ def contact_sheet(
     if unknown or not chosen:
         problem = unknown[0] if unknown else "'columns' is empty"
         raise UserError(f"contact_sheet: {problem}; choose from {', '.join(available)}.")
-    figure = draw_sheet([available[name] for name in chosen], titles)
+    num_pages = max(1, math.ceil(len(titles) / ROWS_PER_PAGE))
+    if not 1 <= page <= num_pages:
+        raise UserError(f"contact_sheet: there is no page {page}; choose from 1 to {num_pages}.")
+    start, end = (page - 1) * ROWS_PER_PAGE, min(page * ROWS_PER_PAGE, len(titles))
+    if num_pages > 1:
+        logger.info(
+            f"contact_sheet: page {page} of {num_pages}, images {start + 1:,} to {end:,} of "
+            f"{len(titles):,}; page={page % num_pages + 1} shows others."
+        )
+    rows = np.arange(start, end)
+    figure = draw_sheet([available[name].rows(rows) for name in chosen], titles[start:end])
 
     def png() -> tuple[bytes, dict[str, int]]:
         """The figure as PNG, and the CSS size to display it at, below its size in pixels."""

@@ -25,10 +25,11 @@ from jaxad.errors import UserError
 from jaxad.evaluate.examples import LEAST, MOST
 from jaxad.evaluate.metrics import METRICS, Metric, load_metrics
 from jaxad.report import figures
-from jaxad.report.cases import cases_sheet, cases_view
+from jaxad.report.cases import cases_sheets, cases_view
 from jaxad.report.comparison import comparison_view, is_metric, read_others, system_of
 from jaxad.report.interactive import interactive_view
 from jaxad.report.pictures import figure_view, save_figure
+from jaxad.report.record import calibration_text, numbers_view, record_view, score_view
 from jaxad.report.run_files import RunFiles, SplitFiles, read_run
 from jaxad.report.sections import (
     curves_view,
@@ -66,6 +67,7 @@ def write_report(workdir: Workdir, compare: Sequence[Workdir] = ()) -> Path:
         lstrip_blocks=True,
     )
     environment.globals["decimals"] = {metric.name: metric.decimals for metric in metrics}
+    training = training_view(workdir)
     splits = [
         {"number": number, **_split_view(run, files)}
         for number, files in enumerate(run.splits.values())
@@ -78,7 +80,11 @@ def write_report(workdir: Workdir, compare: Sequence[Workdir] = ()) -> Path:
         seed=run.config.get("seed"),
         splits=splits,
         compared=compared,
-        training=training_view(workdir),
+        training=training,
+        record=record_view(run, training["last_step"]),
+        scoring=score_view(run),
+        lacks_test_splits=run.lacks_test_splits,
+        calibration=calibration_text(run),
         config=config_lib.to_json(config_lib.without_paths(run.config)),
         metric_names={metric.name: metric.title for metric in metrics},
         versions=_versions(),
@@ -138,7 +144,7 @@ def _split_view(run: RunFiles, files: SplitFiles) -> dict[str, Any]:
     view: dict[str, Any] = {
         "name": files.name,
         "metrics": {name: value for name, value in metrics.items() if is_metric(value)},
-        "numbers": {k: v for k, v in metrics.items() if isinstance(v, int | float)},
+        "numbers": numbers_view(metrics),
         "json": json.dumps(metrics, indent=2) if metrics else "",
         "references": reference_rows(metrics),
         "reference_encoder": metrics.get("reference_encoder", ""),
@@ -160,6 +166,7 @@ def _split_view(run: RunFiles, files: SplitFiles) -> dict[str, Any]:
         # For papers and slides; the page shows the cases themselves.
         for kind in (MOST, LEAST):
             if files.examples.kinds[kind].any():
-                sheet = cases_sheet(files.examples, kind)
-                save_figure(run.workdir, f"{files.name}_{kind}", sheet)
+                for number, sheet in enumerate(cases_sheets(files.examples, kind), 1):
+                    page = f"_{number}" if number > 1 else ""
+                    save_figure(run.workdir, f"{files.name}_{kind}{page}", sheet)
     return view

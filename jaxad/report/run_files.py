@@ -17,6 +17,7 @@ from jaxad.detector.detector import SCORE
 from jaxad.errors import UserError
 from jaxad.evaluate.examples import Examples, read_examples
 from jaxad.evaluate.score_table import ScoreTable, read_score_table
+from jaxad.storage import history
 from jaxad.storage.workdir import Workdir
 
 
@@ -42,11 +43,24 @@ class SplitFiles:
 
 @dataclasses.dataclass(frozen=True)
 class RunFiles:
-    """The folder of a run, its config, and its evaluated test splits by name."""
+    """The folder of a run and what it holds.
+
+    Attributes:
+        splits: the evaluated test splits by name.
+        stored: the run's calibration; None if it has none.
+        history: `history.json`; {} if there is none.
+    """
 
     workdir: Workdir
     config: ConfigDict
     splits: dict[str, SplitFiles]
+    stored: CalibrationSet | None
+    history: dict[str, Any]
+
+    @property
+    def lacks_test_splits(self) -> bool:
+        """Whether the run was evaluated with data that have no test split."""
+        return self.history.get("evaluation", {}).get("splits") == [] and not self.splits
 
 
 def read_run(workdir: Workdir) -> RunFiles:
@@ -60,7 +74,7 @@ def read_run(workdir: Workdir) -> RunFiles:
     folders = sorted(evaluations.iterdir()) if evaluations.is_dir() else []
     stored = read_calibration_set(workdir)
     splits = {folder.name: _read_split(folder, stored) for folder in folders if folder.is_dir()}
-    return RunFiles(workdir, config, splits)
+    return RunFiles(workdir, config, splits, stored, history.read(workdir))
 
 
 def _read_split(folder: Path, stored: CalibrationSet | None) -> SplitFiles:

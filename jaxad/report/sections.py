@@ -36,6 +36,7 @@ def training_view(workdir: Workdir) -> dict[str, Any]:
             for row in rows if FIT_IMAGES in row]  # fmt: skip
     return {
         "fit": fits[-1] if fits else None,
+        "last_step": max((row["step"] for row in rows), default=0),
         "steps": 0 if fits else max((row["step"] for row in rows), default=0),
         "best": min(losses, default=None),
         "images_per_second": None if speed is None else float(np.median(speed.values)),

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxad.data import replay
+from jaxad.data import membership, replay
 from jaxad.data.files.items import Item, Reading, Rows
 from jaxad.data.files.names import is_archive
 from jaxad.data.files.npz import read_npz
@@ -32,6 +32,9 @@ _BLOCK = {"image": 256, "scan": 8}
 
 #: Which images get a map; a scan gets the maps of all its slices or none.
 MAPS = ("all", "anomalous", "none")
+
+#: Parts of a task that only decisions depend on.
+_DECISION_TASK = ("rate", "calibration", "columns")
 
 _PATIENT_COLUMNS = (
     "group", "num_images", "num_anomalous", "score", "p_value", "anomalous", "highest",
@@ -78,6 +81,17 @@ def _open_archive(path: Path, detector: Detector) -> _Source:
     return _Source(all_items, read)
 
 
+def _open_source(path: Path, detector: Detector, *, allow_outside_root: bool) -> _Source:
+    if is_archive(path):
+        return _open_archive(path, detector)
+    data = detector.config.data
+    return _Source(
+        items=replay.find_items(path, data, allow_outside_root=allow_outside_root),
+        read=lambda items: replay.read_rows_of(items, data),
+        reading=replay.reading_of(data),
+    )
+
+
 def score_files(
     detector: CalibratedDetector,
     path: Path,
@@ -86,10 +100,12 @@ def score_files(
     which_maps: str = "all",
     name: str = "",
     allow_outside_root: bool = False,
+    run: Workdir | None = None,
 ) -> None:
     """Scores the images at a path and writes `scores.csv`, `patients.csv`, `errors.csv`, `maps/`.
 
-    Bad files are listed in `errors.csv`. After an interruption, the same call continues.
+    Bad files are listed in `errors.csv`. After an interruption, the same call continues. With
+    another rate or calibration, decisions are made again from the stored scores.
 
     Args:
         detector: scores and decides.
@@ -98,6 +114,8 @@ def score_files(
         which_maps: one of `MAPS`.
         name: identifies the detector; a folder holds scores of one detector.
         allow_outside_root: whether a table may name files outside its folder, by absolute paths.
+        run: the run that trained the detector, to warn of images that it learnt from; None if the
+            run is not known.
 
     Raises:
         UserError: there is nothing to score, no file could be scored, or the folder holds something
@@ -106,20 +124,14 @@ def score_files(
     if which_maps not in MAPS:
         raise UserError(f"--maps={which_maps}: is not one of {', '.join(MAPS)}.")
     check_not_hidden(path)
-    if is_archive(path):
-        source = _open_archive(path, detector.detector)
-    else:
-        data = detector.detector.config.data
-        source = _Source(
-            items=replay.find_items(path, data, allow_outside_root=allow_outside_root),
-            read=lambda items: replay.read_rows_of(items, data),
-            reading=replay.reading_of(data),
-        )
+    source = _open_source(path, detector.detector, allow_outside_root=allow_outside_root)
     if which_maps == "anomalous" and detector.normals is None:
         raise UserError(
             "--maps=anomalous: without a calibration no image is called anomalous; run "
             "--mode=evaluate first, or choose all or none."
         )
+    if run is not None:
+        membership.warn_of_learnt(run, source.items, detector.detector.config.data, path)
     heading = ("id", "group", "position")
     extra = extra_columns(
         source.items[0].extra if source.items else (), (*heading, *detector.columns)
@@ -136,7 +148,12 @@ def score_files(
     folder = Workdir(output)
     folder.check_writable()
     with folder.lock():
-        tables = Tables(output, columns, task)
+        may_change = _what_may_change(which_maps, source.unit)
+        tables = Tables(output, columns, task, may_change, lambda rows: _decide(detector, rows))
+        if tables.num_decided_again:
+            logger.info(
+                f"decided again on {tables.num_decided_again:,} stored scores: {output / SCORES}"
+            )
         draw = _make_draw(detector, output, source, which_maps)
         with progress_bar(
             total=len(source.items), initial=tables.num_done, desc="score", unit=source.unit,
@@ -149,6 +166,25 @@ def score_files(
                 tables.add(rows, errors, len(block))
                 bar.update(len(block))
         _write_patients(tables, detector, output)
+
+
+def _what_may_change(which_maps: str, unit: str) -> tuple[str, ...]:
+    """Returns the parts of a task that do not affect scores and maps that were written already."""
+    if which_maps == "anomalous":
+        return ()
+    # The calibration sets the scale of the maps of images.
+    return ("rate",) if (which_maps, unit) == ("all", "image") else _DECISION_TASK
+
+
+def _decide(
+    detector: CalibratedDetector, rows: Sequence[Mapping[str, str]]
+) -> Iterator[dict[str, Any]]:
+    """Yields stored rows of `scores.csv` with the decisions of this detector."""
+    names = (SCORE, *detector.components)
+    # Nine digits give back every float32.
+    columns = {name: np.array([row[name] for row in rows], np.float32) for name in names}
+    for row, cells in zip(rows, detector.rows(columns), strict=True):
+        yield {**row, **cells}
 
 
 #: Writes the maps of one item, given its images, scores and which images are called anomalous.

@@ -6,9 +6,10 @@ leave, are cut off.
 
 import csv
 import hashlib
+import itertools
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -19,18 +20,33 @@ from jaxad.storage.workdir import atomic_write, naming, write_json
 SCORES, ERRORS, PATIENTS = "scores.csv", "errors.csv", "patients.csv"
 _PROGRESS = "progress.json"
 _ERROR_COLUMNS = ("id", "error")
+#: Rows whose decisions are made again together.
+_BLOCK = 4096
+
+#: Makes rows of `scores.csv` from stored ones, whose scores stay as they are.
+Decide = Callable[[Sequence[Mapping[str, str]]], Iterable[Mapping[str, Any]]]
 
 
 class Tables:
     """The tables `scores.csv` and `errors.csv` of a folder, which hold `num_done` items."""
 
-    def __init__(self, folder: Path, columns: Sequence[str], task: Mapping[str, Any]):
+    def __init__(
+        self,
+        folder: Path,
+        columns: Sequence[str],
+        task: Mapping[str, Any],
+        may_change: Collection[str],
+        decide: Decide,
+    ):
         """Creates the tables, or opens those of an interrupted call.
 
         Args:
             folder: the folder they are in.
             columns: the columns of `scores.csv`.
             task: identifies detector, input and options.
+            may_change: the parts of the task that may differ from those of existing tables, because
+                `decide` makes the rows that they affect again.
+            decide: see `Decide`.
 
         Raises:
             UserError: the folder holds tables of another task, or damaged ones.
@@ -38,8 +54,9 @@ class Tables:
         self._folder = folder
         self._columns = tuple(columns)
         self._task = dict(task)
-        progress = self._read_progress()
+        progress = self._read_progress(may_change)
         self.num_done = 0 if progress is None else int(progress["items"])
+        self.num_decided_again = 0
         sizes = {} if progress is None else progress["bytes"]
         if progress is None:  # written first: tables without it belong to something else
             self._write_progress(dict.fromkeys((SCORES, ERRORS), 0))
@@ -54,14 +71,31 @@ class Tables:
                 )
             else:
                 os.truncate(path, sizes[name])
+        if self.num_done and progress is not None and progress["task"] != self._task:
+            self._decide_again(decide)
         self._write_progress()
+
+    def _decide_again(self, decide: Decide) -> None:
+        """Makes all rows of `scores.csv` again from their scores."""
+        num_done = self.num_done
+        with atomic_write(self._folder / SCORES, "wb") as file:
+            file.write(_encoded(csv_text([self._columns])))
+            for block in _blocks(self.rows()):
+                file.write(_encoded(csv_text(self._cells(decide(block)))))
+                self.num_decided_again += len(block)
+            # A kill after the new table has replaced the old one must not leave the old sizes.
+            self.num_done = 0
+            self._write_progress(dict.fromkeys((SCORES, ERRORS), 0))
+        self.num_done = num_done
+
+    def _cells(self, rows: Iterable[Mapping[str, Any]]) -> Iterator[list[Any]]:
+        return ([row[name] for name in self._columns] for row in rows)
 
     def add(
         self, rows: Iterable[Mapping[str, Any]], errors: Iterable[tuple[str, str]], items: int
     ) -> None:
         """Appends the rows and errors of the next `items` items."""
-        cells = ([row[name] for name in self._columns] for row in rows)
-        for name, lines in ((SCORES, cells), (ERRORS, errors)):
+        for name, lines in ((SCORES, self._cells(rows)), (ERRORS, errors)):
             with naming(self._folder / name), self._open(name, "a") as file:
                 file.write(csv_text(lines))
                 file.flush()
@@ -81,9 +115,8 @@ class Tables:
 
     def write_patients(self, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
         """Writes `patients.csv`."""
-        text = csv_text([columns, *rows])
         with atomic_write(self._folder / PATIENTS, "wb") as file:
-            file.write(text.encode("utf-8", errors="surrogateescape"))
+            file.write(_encoded(csv_text([columns, *rows])))
 
     def _open(self, name: str, mode: str = "r") -> IO[str]:
         path = self._folder / name
@@ -96,7 +129,7 @@ class Tables:
         progress = {"items": self.num_done, "bytes": dict(sizes), "task": self._task}
         write_json(self._folder / _PROGRESS, progress)
 
-    def _read_progress(self) -> dict[str, Any] | None:
+    def _read_progress(self, may_change: Collection[str]) -> dict[str, Any] | None:
         path = self._folder / _PROGRESS
         try:
             progress = json.loads(path.read_text(encoding="utf-8"))
@@ -114,12 +147,21 @@ class Tables:
                 error
             )
         for name, value in self._task.items():
-            if task.get(name) != value:
+            if task.get(name) != value and name not in may_change:
                 raise UserError(
                     f"--output '{self._folder}': holds scores of another {name}; choose another "
                     "folder."
                 )
         return progress
+
+
+def _encoded(text: str) -> bytes:
+    return text.encode("utf-8", errors="surrogateescape")  # file names need not be UTF-8
+
+
+def _blocks(rows: Iterable[dict[str, str]]) -> Iterator[list[dict[str, str]]]:
+    iterator = iter(rows)
+    return iter(lambda: list(itertools.islice(iterator, _BLOCK)), [])
 
 
 def digest(names: Iterable[str]) -> str:

@@ -39,6 +39,23 @@ def expand(path: str | os.PathLike[str], what: str = "") -> Path:
     return expanded.absolute() if str(expanded).startswith("~") else expanded
 
 
+#: Two entries that folders written by jaxad have: of a run, a study, scores and an inspection.
+_OUTPUTS = (
+    ("config.json", "checkpoints"),
+    ("study.json", "runs"),
+    ("progress.json", "scores.csv"),
+    ("inspect.json", "inspect.png"),
+)
+
+
+def is_output(folder: Path) -> bool:
+    """Tells whether jaxad wrote a folder: a run, a study, scores or an inspection."""
+    try:
+        return any(all((folder / name).exists() for name in names) for names in _OUTPUTS)
+    except OSError:  # it cannot be read, which is reported where it is
+        return False
+
+
 def check_name(path: Path, what: str, *, for_checkpoints: bool = True) -> None:
     """Raises a UserError if libraries that write checkpoints or data reject the name of a folder.
 

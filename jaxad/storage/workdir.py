@@ -97,6 +97,7 @@ class Workdir:
         self.study = self.path / "study.json"
         self.splits = self.path / "splits.json"
         self.sources = self.path / "sources.json"
+        self.history = self.path / "history.json"
         self.checkpoints = self.path / "checkpoints"
         self.metrics = self.path / "metrics.jsonl"
         self.report = self.path / "report.html"

@@ -15,7 +15,7 @@ from jaxad.detector.restored import restore
 from jaxad.evaluate.references import ReferenceScores
 from jaxad.report import study_figures
 from jaxad.report.columns import Column, image_column, reconstruction_columns, system_columns
-from jaxad.report.contact_sheet import draw_sheet
+from jaxad.report.contact_sheet import draw_pages
 from jaxad.report.figures import to_png
 from jaxad.report.study_figures import SystemScores
 from jaxad.storage.csv_text import csv_text
@@ -129,7 +129,9 @@ def _sheets(config: ConfigDict, runs: Runs, split: Split, name: str) -> Iterator
         ("maps_", maps, "residuals or anomaly maps"),
     ):
         columns += [] if masks is None else [Column("mask", masks)]
-        yield f"{prefix}{name}", f"The same slices of {name}: {text}", draw_sheet(columns, labels)
+        for number, figure in enumerate(draw_pages(columns, labels), 1):
+            page, of_page = (f"_{number}", f", page {number}") if number > 1 else ("", "")
+            yield f"{prefix}{name}{page}", f"The same slices of {name}: {text}{of_page}", figure
 
 
 def choose_slices(split: Split, count: int) -> Int[np.ndarray, " rows"]:

@@ -19,6 +19,7 @@ from jaxad.evaluate.references import ReferenceScores
 from jaxad.report.page import write_report
 from jaxad.runtime import interrupts
 from jaxad.runtime.parallel import split_cpu, warn_of_crowded_cpu
+from jaxad.storage import history
 from jaxad.storage.workdir import Workdir, atomic_write
 from jaxad.study.files import write_results
 from jaxad.study.heat_map import check_heat_map
@@ -183,7 +184,8 @@ class _Work:
             if not train_seeds(configs, folders, self._data_set):
                 return False
             for run in group:
-                evaluate_splits(run.workdir, self._data_set, self.references)
+                with history.evaluation(run.workdir, self._data_set.test_split_names):
+                    evaluate_splits(run.workdir, self._data_set, self.references)
                 write_report(run.workdir)
         return True
 

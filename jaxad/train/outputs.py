@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import time
 from collections.abc import Iterator, Mapping, Sequence
 
 import jax
@@ -14,6 +15,7 @@ from jaxad.data.sources import DataSet
 from jaxad.errors import RunError, UserError
 from jaxad.runtime import interrupts, processes
 from jaxad.storage.checkpoint import Checkpoints
+from jaxad.storage.history import TrainingEntry
 from jaxad.storage.workdir import Workdir
 from jaxad.train.state import TrainState
 from jaxad.train.writer import MetricsWriter
@@ -55,6 +57,9 @@ class Outputs:
         self._checkpoints = checkpoints
         self._stack = stack
         self._writers: list[MetricsWriter] = []
+        self._start = time.monotonic()
+        self._start_step = 0
+        self._entries: list[TrainingEntry] = []
 
     def restore(self, initial: Sequence[TrainState]) -> tuple[int | None, Sequence[TrainState]]:
         """Reads the newest undamaged checkpoints.
@@ -102,7 +107,7 @@ class Outputs:
     def begin(
         self, configs: Sequence[ConfigDict], data_set: DataSet, last_saved: int | None
     ) -> None:
-        """Claims the folders for these configs, which are checked, and opens their metrics.
+        """Claims the folders for these configs, which are checked; opens their metrics and records.
 
         `last_saved` is the step that the runs resume from; None for new runs.
         """
@@ -114,6 +119,15 @@ class Outputs:
                 workdir, last_saved or 0, tensorboard="tensorboard" in config.train.writers
             )
             self._writers.append(self._stack.enter_context(writer))
+            self._entries.append(
+                TrainingEntry(workdir, self._start, resumes=last_saved is not None)
+            )
+        self._start_step = last_saved or 0
+        self._update_entries(self._start_step)
+
+    def _update_entries(self, step: int) -> None:
+        for entry in self._entries:
+            entry.update(step - self._start_step)
 
     def write(self, step: int, rows: Sequence[Mapping[str, float]]) -> None:
         """Writes a row of metrics to each run."""
@@ -131,6 +145,7 @@ class Outputs:
             return
         for checkpoints, state, row in zip(self._checkpoints, states, metrics, strict=True):
             checkpoints.save(step, state.variables, _training_item(state), row)
+        self._update_entries(step)
 
     def wait(self) -> None:
         """Waits until every save is complete on disk."""

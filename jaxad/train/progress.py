@@ -2,15 +2,14 @@
 
 import contextlib
 import logging
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 
 from jaxad.runtime import processes
+from jaxad.runtime.environment import describe_devices, versions
 from jaxad.runtime.progress import LINE_SECONDS, can_redraw, duration, progress_bar, time_of_day
 from jaxad.train.metrics import Row
 from jaxad.train.program import Program
@@ -44,11 +43,10 @@ class TrainingProgress(contextlib.AbstractContextManager["TrainingProgress"]):
         )  # fmt: skip
         if self._has_lines:
             devices = program.parallel.devices
-            kind, platform = devices[0].device_kind, devices[0].platform.upper()
+            packages = ", ".join(f"{name} {version}" for name, version in versions().items())
             logger.info(
-                f"{time_of_day()} {description}: {self._num_steps:,} steps on {len(devices)} "
-                f"{platform if kind.upper() == platform else f'{kind} ({platform})'}, "
-                f"jaxad {_version()}, jax {jax.__version__}"
+                f"{time_of_day()} {description}: {self._num_steps:,} steps on "
+                f"{describe_devices(devices)}, {packages}"
             )
 
     def __exit__(self, *_: object) -> None:
@@ -77,10 +75,6 @@ class TrainingProgress(contextlib.AbstractContextManager["TrainingProgress"]):
         if self._has_lines:
             losses = "" if rows is None else f"validation {_losses(rows, 'validation/')}; "
             logger.info(f"{time_of_day()} step {step:,}: {losses}checkpoint saved")
-
-
-def _version() -> str:
-    return sys.modules["jaxad"].__version__  # no import: the package lies above this room
 
 
 def _losses(rows: Sequence[Mapping[str, Any]], prefix: str) -> str:

@@ -143,3 +143,38 @@ def test_mistakes_in_overrides_of_the_user_s_config(outside):
         command.parse([f"--config={outside}", "--config.model.widht=16"])
     with pytest.raises(UserError, match=r"model\.width=a: .*int"):
         command.parse([f"--config={outside}", "--config.model.width=a"])
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("optim.lr", "optim.learning_rate"),
+        ("lr", "optim.learning_rate"),
+        ("train.epochs", "train.num_epochs"),
+        ("data.bs", "data.batch_size"),
+        ("batch", "data.batch_size"),
+        ("optim.wd", "optim.weight_decay"),
+        ("data.img_size", "data.image_size"),
+        ("model.image_size", "data.image_size"),
+        ("optim.learning-rate", "optim.learning_rate"),
+        ("evaluate.fpr", "evaluate.false_positive_rate"),
+    ],
+)
+def test_other_names_of_fields_are_translated(written, meant, capsys):
+    assert cli.main(["--config=pchvae:smoke", "--workdir=x", f"--config.{written}=1"]) == 2
+    line = capsys.readouterr().err
+    assert f"--config.{written}: no such field; did you mean '--config.{meant}'?" in line
+
+
+def test_flags_without_config_are_translated(capsys):
+    assert cli.main(["--config=pchvae:smoke", "--workdir=x", "--epochs=1"]) == 2
+    assert "--epochs: no such flag; did you mean '--config.train.num_epochs'?" in (
+        capsys.readouterr().err
+    )
+
+
+def test_no_two_fields_share_an_alias():
+    aliases = [alias for field in (*FIELDS, *STUDY_FIELDS) for alias in field.aliases]
+    assert len(set(aliases)) == len(aliases)
+    paths = {field.path.rpartition(".")[2] for field in FIELDS}
+    assert not paths & set(aliases)

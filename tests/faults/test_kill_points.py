@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 #: Files that tell times and rates.
-UNEQUAL = ("metrics.jsonl", "report.html", "detector.jaxad", "table.md", "table.csv")
+UNEQUAL = (
+    "metrics.jsonl", "history.json", "report.html", "detector.jaxad", "table.md", "table.csv"
+)  # fmt: skip
 #: The digests of all arrays of a checkpoint.
 DIGESTS = "digests/metadata"
 

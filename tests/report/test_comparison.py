@@ -6,6 +6,7 @@ from fake_runs import HOSTILE, add_examples, add_scores, add_split, make_metrics
 
 import jaxad
 from jaxad import cli
+from jaxad.config import run_config, to_json
 from jaxad.errors import UserError
 from jaxad.evaluate import paired
 from jaxad.evaluate.metrics import METRICS
@@ -121,3 +122,60 @@ def test_the_command_writes_the_report_again(tmp_path, capsys):
     assert cli.main(command) == 0
     assert str(ours.report) in capsys.readouterr().out
     assert "b" in ours.report.read_text()
+
+
+def reconfigure(workdir, **fields):
+    """Sets fields of `config.data` in a run's folder; `__` stands for a dot."""
+    config = run_config.read(workdir).unlock()
+    for name, value in fields.items():
+        *groups, last = name.split("__")
+        group = config.data
+        for key in groups:
+            group = group[key]
+        group[last] = value
+    workdir.config.write_text(to_json(config))
+
+
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        ({"image_size": 32}, "config.data.image_size"),
+        ({"preprocess__square": "crop"}, "config.data.preprocess.square"),
+        ({"name": "folder", "channels": 3}, "config.data.channels, config.data.name"),
+        ({"seed": 1}, "config.data.seed"),  # of data that are generated
+    ],
+)
+def test_results_on_other_inputs_are_not_paired(tmp_path, fields, named):
+    ours, theirs = make_run(tmp_path / "a", 0), make_run(tmp_path / "b", 1)
+    reconfigure(theirs, **fields)
+    runs = read_others(read_run(ours), [theirs])
+    view = comparison_view(runs, METRICS)
+    assert ", ".join(row["field"] for row in view["inputs"]) == named
+    (split,) = view["splits"]
+    assert split["notes"] == [
+        f"b: no difference is shown, because its images differ in {named}, and only results on the "
+        "same images can be paired. Compare the metrics by their intervals."
+    ]
+    assert split["differences"] == split["slices"] == []
+    assert [row["name"] for row in split["rows"]] == ["a", "b"]  # unpaired figures stay
+    page = jaxad.write_report(ours.path, [theirs.path]).read_text()
+    assert "Difference from a" not in page and "The images of these runs differ in" in page
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"batch_size": 7}, {"augment__noise": 0.1}, {"val_share": 0.3}, {"root": "/elsewhere"}],
+)
+def test_other_training_on_the_same_inputs_is_paired(tmp_path, fields):
+    ours, theirs = make_run(tmp_path / "a", 0), make_run(tmp_path / "b", 1)
+    reconfigure(theirs, **fields)
+    assert compare(ours, theirs)["differences"]
+
+
+def test_images_of_the_same_names_but_other_pixels_are_not_paired(tmp_path):
+    ours, theirs = make_run(tmp_path / "a", 0), make_run(tmp_path / "b", 1)
+    add_examples(ours, "test_a", ["reconstruction"], ids=IDS[:4])
+    add_examples(theirs, "test_a", ["reconstruction"], ids=IDS[3::-1])
+    split = compare(ours, theirs)
+    assert "images of the same name have other pixels" in split["notes"][0]
+    assert split["differences"] == []

@@ -5,6 +5,8 @@ import pytest
 
 import jaxad
 from jaxad.errors import UserError
+from jaxad.evaluate.examples import MOST, Examples
+from jaxad.report.cases import cases_sheets
 from jaxad.report.contact_sheet import data_set_sheet
 from jaxad.types import Scores, Split
 
@@ -92,3 +94,39 @@ def test_a_data_set_has_a_row_of_each_class_and_outlines_masks():
     empty = np.array([np.ma.getmaskarray(image).all() for image in shown]).reshape(8, 2)
     assert (~empty).sum(axis=0).tolist() == [2, 1]
     assert [bool(cell.collections) for cell in cells[:2].ravel()] == [False, True, False, False]
+
+
+def test_many_images_are_shown_page_by_page_on_one_scale(scored, capsys):
+    images, scores = scored
+    rows = np.arange(50) % 3
+    many = Scores(
+        np.arange(50, dtype=np.float32), scores.pixel[rows], {}, {}, {"other": scores.pixel[rows]}
+    )
+    shown = [
+        jaxad.contact_sheet(images[rows], many, columns=["other"], page=page) for page in (1, 2, 3)
+    ]
+    assert [len(_cells(figure)) for figure in shown] == [24, 24, 2]
+    assert _headings(shown[2])[1:] == ["score 48", "score 49"]
+    assert len({_cells(figure)[0].images[0].get_clim() for figure in shown}) == 1
+    text = capsys.readouterr().out
+    assert "page 1 of 3, images 1 to 24 of 50; page=2 shows others." in text
+    with pytest.raises(UserError, match="there is no page 4; choose from 1 to 3"):
+        jaxad.contact_sheet(images[rows], many, page=4)
+
+
+def test_a_report_with_many_examples_has_sheets_of_several_pages(rng):
+    images = rng.random((30, 8, 8, 1), np.float32)
+    examples = Examples(
+        ids=tuple(map(str, range(30))),
+        labels=np.zeros(30, np.int32),
+        scores=np.arange(30, dtype=np.float32),
+        images=images,
+        pixel=images[..., 0],
+        masks=None,
+        kinds={MOST: np.ones(30, bool)},
+        reconstructions={},
+        maps={},
+    )
+    pages = [*cases_sheets(examples, MOST)]
+    assert [len(_cells(figure)) for figure in pages] == [2 * 24, 2 * 6]  # input and map
+    assert _headings(pages[1])[2].startswith("5\n")  # the highest scores are on the first page

@@ -23,7 +23,9 @@ from markupsafe import escape
 
 from jaxad.config import get_config, run_config
 from jaxad.errors import UserError
+from jaxad.models import SYSTEMS
 from jaxad.report import write_report
+from jaxad.storage import history
 from jaxad.storage.workdir import Workdir, write_json
 
 SECTIONS = (
@@ -46,6 +48,10 @@ def visible(page):
     """The text of the page, without tags, styles, scripts, embedded figures and the raw JSON."""
     page = re.sub(r"(?s)<(style|script|pre)[ >].*?</\1>|<img[^>]*>", " ", page)
     return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", page))
+
+
+def sections(page):
+    return re.findall(r'<section id="(.*?)">', page)
 
 
 def explained(page):
@@ -73,10 +79,8 @@ def test_every_metric_is_on_the_page(full):
     for row in (metrics, *scores):
         for name, metric in row.items():
             if isinstance(metric, dict) and "value" in metric:
-                numbers = (
-                    f"{metric[k]:#.3g}" if name == "mse" else f"{metric[k]:.3f}" for k in metric
-                )
-                value, low, high = numbers
+                decimals = {"mse": 5}.get(name, 3)
+                value, low, high = (f"{metric[k]:.{decimals}f}" for k in metric)
                 assert f"{value} {low} to {high}" in text
     assert "1,234 images, 43 anomalous" in text
 
@@ -205,8 +209,8 @@ def test_a_run_that_was_only_trained(tmp_path):
     workdir = make_workdir(tmp_path, "aeflow", "folder")
     add_training(workdir, losses=("generator", "critic"), lines=1)
     page = read(workdir)
-    assert "has not been evaluated" in page and "No test split was evaluated" in page
-    assert "The run kept no example slices" in page
+    assert "has not been evaluated" in page
+    assert sections(page) == ["summary", "training", "run"]
     assert "AE-FLOW" in page and "semi-synthetic" not in page
     assert (workdir.figures / "training_loss_critic.png").exists()
 
@@ -217,6 +221,104 @@ def test_a_run_that_was_fitted_in_one_pass(tmp_path):
     page = read(workdir)
     assert "Fitted in one pass over 1,234 training images, in 5.5 s." in page
     assert "No training metrics" not in page and "training steps" not in page
+
+
+def test_a_run_without_a_test_split_offers_scoring_and_calibration_alone(tmp_path):
+    workdir = make_workdir(tmp_path / "one")
+    add_training(workdir)
+    add_calibration(workdir, np.linspace(0, 1, 40), [f"n{i}" for i in range(40)])
+    with history.evaluation(workdir, ()):
+        pass
+    page = read(workdir)
+    assert sections(page) == re.findall('href="#(.*?)"', page) == ["summary", "training", "run"]
+    text = visible(page)
+    assert "The data have no test split" in text and "mode=evaluate" not in page
+    # 5 % of 40 normal patients: the threshold is the second highest score, 38 / 39.
+    assert "Calibrated on 40 normal patients (val): at a false-positive rate of 0.05" in text
+    assert "above 0.974359" in text
+    assert "--mode=score --workdir=one" in page and "--mode=calibrate --workdir=one" in page
+
+
+ENTRY = {"device": "2 CPU", "jaxad": "0.1.0", "jax": "0.10.2"}
+
+
+def test_when_how_long_and_on_what_a_run_was_made(tmp_path):
+    workdir = make_workdir(tmp_path / "run")
+    add_training(workdir)  # 40 steps
+    first = ENTRY | {"started": "2026-01-01 10:00 UTC", "seconds": 100.0, "steps": 10}
+    second = first | {"started": "2026-01-02 10:00 UTC", "device": "1 H200", "steps": 25}
+    evaluated = ENTRY | {"started": "2026-01-02 11:00 UTC", "seconds": 7.0, "splits": ["test_a"]}
+    write_json(workdir.history, {"training": [first, second], "evaluation": evaluated})
+    text = visible(read(workdir))
+    assert (
+        "Trained 2026-01-01 10:00 UTC, in 3 min on 2 CPU, then 1 H200; in 2 parts, the last one "
+        "from 2026-01-02 10:00 UTC; the time of 5 of 40 updates is not recorded; jaxad 0.1.0, jax "
+        "0.10.2"
+    ) in text
+    assert "Evaluated 2026-01-02 11:00 UTC, in 7 s on 2 CPU; jaxad 0.1.0, jax 0.10.2" in text
+    assert "Training took 3 min on 2 CPU, then 1 H200." in text
+    workdir.history.unlink()
+    text = visible(read(workdir))
+    assert "Trained" not in text and "Evaluated" not in text and "Training took" not in text
+
+
+def test_the_command_that_repeats_the_run_names_no_path(tmp_path):
+    workdir = Workdir(tmp_path / "run 1")
+    config = get_config("ae:smoke")
+    config.data.name, config.data.root = "folder", "/home/Mrs. Miller"
+    config.optim.learning_rate = 0.5
+    run_config.write(workdir, config)
+    page = html.unescape(read(workdir))
+    command = re.search(r'<pre class="command">(python launch.py --config.*)</pre>', page)[1]
+    assert command == (
+        "python launch.py --config=ae:smoke --workdir='run 1' --config.data.name=folder "
+        "--config.data.root=PATH --config.optim.learning_rate=0.5"
+    )
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_sign_and_scale_of_the_score_are_explained(tmp_path, name):
+    workdir = make_workdir(tmp_path, name)
+    weights = {"nll": 1.0, "kl": 0.5, "other": 0.0}
+    add_scores(workdir, "test_a", [0, 1, 1], [0.5, 1.5, 2.5])
+    write_json(workdir.evaluation("test_a") / "metrics.json", make_metrics(score_weights=weights))
+    text = html.unescape(visible(read(workdir)))
+    assert "Each slice has a score; higher is more anomalous." in text
+    assert f"score is {SYSTEMS[name].score}. Score = nll + 0.5 kl ." in text
+
+
+def test_figures_have_the_decimals_of_their_metric(tmp_path):
+    workdir = make_workdir(tmp_path)
+    workdir.evaluation("test_a").mkdir(parents=True)
+    metrics = {"psnr": interval(23.456, 0.21), "mse": interval(0.0123456, 0.001)}
+    write_json(workdir.evaluation("test_a") / "metrics.json", metrics)
+    text = visible(read(workdir))
+    assert "PSNR), dB 23.5 23.2 to 23.7" in text
+    assert "(MSE) 0.01235 0.01135 to 0.01335" in text
+
+
+def test_files_that_were_left_out_are_counted(tmp_path):
+    workdir = make_workdir(tmp_path)
+    workdir.evaluation("test_a").mkdir(parents=True)
+    counts = {"num_images": 9, "num_groups": 4, "num_files_skipped": 2, "num_blank": 3}
+    path = workdir.evaluation("test_a") / "metrics.json"
+    write_json(path, {**counts, "num_training_files_skipped": 0, "auroc": interval(0.6)})
+    text = visible(read(workdir))
+    assert "9 images, 4 patients, 2 files skipped, 3 blank images left out." in text
+    write_json(path, {"num_images": 9, "num_blank": 0, "auroc": interval(0.6)})
+    assert "9 images." in visible(read(workdir))
+
+
+def test_cut_names_have_a_tooltip_and_patients_of_one_slice_no_slices(tmp_path):
+    workdir = make_workdir(tmp_path)
+    ids = [f"folder/with-a-long-name/{i}.png" for i in range(4)]
+    add_scores(workdir, "test_a", [0, 1, 1, 0], np.arange(4), ids, groups=list("ppqr"))
+    page = read(workdir)
+    assert f'<td class="slice" title="{ids[1]}">{ids[1]}</td>' in page
+    assert 'class="name" title="p"' in page
+    add_scores(workdir, "test_a", [0, 1, 1, 0], np.arange(4), ids, groups=ids)
+    page = read(workdir)
+    assert '<td class="slice"' not in page and "Every patient has one slice." in page
 
 
 def test_a_config_alone(tmp_path):

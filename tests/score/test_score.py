@@ -49,9 +49,9 @@ class Brightness(Detector):
             yield Scores(parts["mean"] + 2 * parts["largest"], pixel, parts, {})
 
 
-def normals(count=39):
+def normals(count=39, largest=0.1):
     """Returns normal images with means 0 to .38 and largest values .1: scores .2 to .58."""
-    means, largest = np.arange(count) / 100, np.full(count, 0.1)
+    means, largest = np.arange(count) / 100, np.full(count, largest)
     names = tuple(f"n{number}" for number in range(count))
     components = {"mean": means, "largest": largest}
     return CalibrationSet("val", True, 7, names, names, means + 2 * largest, components, largest)
@@ -349,8 +349,6 @@ def test_scores_of_another_task_are_not_mixed(images, tmp_path):
     score_files(detector(), images, out, name="a")
     with pytest.raises(UserError, match="holds scores of another detector; choose another"):
         score_files(detector(), images, out, name="b")
-    with pytest.raises(UserError, match="holds scores of another rate"):
-        score_files(detector(rate=0.1), images, out, name="a")
     with pytest.raises(UserError, match="holds scores of another calibration"):
         score_files(
             CalibratedDetector(Brightness("folder"), normals(49), 0.05), images, out, name="a"

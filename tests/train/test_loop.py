@@ -22,6 +22,7 @@ from jaxad.detector import exported
 from jaxad.detector.export import export
 from jaxad.detector.restored import restore
 from jaxad.errors import RunError, UserError
+from jaxad.storage import history
 from jaxad.storage.checkpoint import Checkpoints
 from jaxad.storage.workdir import Workdir
 from jaxad.train import loop
@@ -82,6 +83,8 @@ def test_a_run_stopped_by_sigterm_resumes_bit_for_bit(
     for step in validation[0].keys() & validation[1].keys():
         assert validation[0][step] == validation[1][step]
     assert STEPS in validation[0].keys() & validation[1].keys()
+    entries = history.read(Workdir(parts))["training"]
+    assert [entry["steps"] for entry in entries] == [stopped, STEPS - stopped]
 
 
 def test_a_signal_does_not_wait_for_a_validation(config, wholes, tmp_path, monkeypatch):

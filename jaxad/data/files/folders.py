@@ -143,12 +143,16 @@ def _with_masks_beside(folder: Path, items: list[Item], kind: Kind) -> list[Item
 def _normal_items(root: Path, split: Path, kind: Kind, splitting: Splitting) -> list[Item]:
     """Lists the items of `train` or `val`."""
     check_spellings(split, splitting.normal_words)
-    for folder in find_folders(split):
-        if not splitting.is_normal(folder.name):
-            raise UserError(
-                f"{split}: holds '{folder.name}', but only normal images are used for training; "
-                f"move it to test/, or rename it to {splitting.normal_words[0]}."
-            )
+    names = [folder.name for folder in find_folders(split)]
+    others = tuple(name for name in names if not splitting.is_normal(name))
+    if others:
+        known = tuple(name for name in names if splitting.is_normal(name))
+        classes = (*(splitting.normal_classes or known), *others)
+        raise UserError(
+            f"{split}: holds '{others[0]}', but only normal images are used for training; if it "
+            f"holds normal images, set config.data.normal_classes={classes}; otherwise move it to "
+            "test/."
+        )
     paths = _find_data(split, kind)
     if not paths:
         raise UserError(f"{split}: {none_of(split, kind)}; {LAYOUT}.")

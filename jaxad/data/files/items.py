@@ -127,7 +127,8 @@ def read_item(item: Item, reading: Reading) -> Rows:
                 f"{FORMATS[reading.kind].target}, or leave it out."
             )
         if reading.on_error == "raise":
-            raise DataError(message) from error
+            remedy = "Or leave out every bad file with --config.data.on_error=skip."
+            raise DataError(f"{message.rstrip('.')}. {remedy}") from error
     return Rows(item, images, labels, error=readable(message))
 
 

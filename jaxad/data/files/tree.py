@@ -1,4 +1,6 @@
-"""Files and folders below a folder, in a fixed order, without hidden ones.
+"""Files and folders below a folder, in a fixed order, without hidden ones and jaxad's own output.
+
+Runs and scores may be written into a folder of data; their pictures are no data.
 
 A folder that cannot be read is a UserError, and so are links that form a loop.
 """
@@ -12,6 +14,10 @@ from pathlib import Path
 
 from jaxad.data.readers.checks import is_hidden
 from jaxad.errors import UserError
+from jaxad.storage.paths import is_output
+
+#: Folders with pictures and arrays in a folder that jaxad wrote.
+_OUTPUT_FOLDERS = ("maps", "figures", "eval")
 
 
 def check_not_hidden(path: Path) -> None:
@@ -41,14 +47,17 @@ def files_in(folder: Path, suffixes: str | tuple[str, ...]) -> list[Path]:
 def find_folders(folder: Path) -> list[Path]:
     """Returns the folders directly in a folder, sorted."""
     try:
-        return [path for path in _entries(folder) if path.is_dir()]
+        return [path for path in _entries(folder) if path.is_dir() and not is_output(path)]
     except OSError as error:
         raise UserError(f"{folder}: {error.strerror}; make it readable.") from error
 
 
 def _entries(folder: Path) -> list[Path]:
     try:
-        return sorted(path for path in folder.iterdir() if not is_hidden(path.name))
+        paths = sorted(path for path in folder.iterdir() if not is_hidden(path.name))
+        if is_output(folder):  # the folder of the data is also the one of scores or a run
+            paths = [path for path in paths if path.name not in _OUTPUT_FOLDERS]
+        return paths
     except FileNotFoundError as error:
         raise UserError(f"{folder}: no such folder; name an existing one.") from error
     except NotADirectoryError as error:
@@ -72,6 +81,8 @@ def _walk(folder: Path, parents: tuple[tuple[int, int], ...]) -> Iterator[Path]:
             if error.errno == errno.ELOOP:
                 raise _loop(path) from error
             is_folder = False
+        if is_folder and is_output(path):
+            continue
         if is_folder:
             yield from _walk(path, (*parents, key))
         else:

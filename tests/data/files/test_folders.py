@@ -298,3 +298,30 @@ def test_an_image_that_is_learnt_from_is_not_tested_under_another_name(mvtec):
     (mvtec / "test/good/another.tiff").unlink()
     shutil.copy(mvtec / "test/good/0.png", mvtec / "test/good/again.png")  # no leak
     DataSet(data_config(mvtec)).check()
+
+
+def test_unknown_names_of_normal_classes_are_offered_as_such(mvtec):
+    (mvtec / "train/good").rename(mvtec / "train/no_tumor")
+    with pytest.raises(UserError, match=r"set config\.data\.normal_classes=\('no_tumor',\)"):
+        DataSet(data_config(mvtec))
+    write_image(mvtec / "train/good/99.png", 9)
+    with pytest.raises(UserError, match=r"normal_classes=\('good', 'no_tumor'\)"):
+        DataSet(data_config(mvtec))
+    DataSet(data_config(mvtec, normal_classes=("good", "no_tumor")))
+
+
+@pytest.mark.parametrize("place", ["runs", "train/run", "test/run"])
+@pytest.mark.parametrize(
+    "names", [("config.json", "checkpoints/1"), ("inspect.json", "inspect.png")]
+)
+def test_a_workdir_inside_the_data_is_not_read(mvtec, capsys, place, names):
+    before = DataSet(data_config(mvtec))
+    ids = {name: before.split(name).ids for name in before.split_names}
+    capsys.readouterr()
+    write_image(mvtec / place / "figures/roc.png", 9)
+    for name in names:
+        (mvtec / place / name).parent.mkdir(exist_ok=True)
+        (mvtec / place / name).write_bytes(b"")
+    data_set = DataSet(data_config(mvtec))
+    assert {name: data_set.split(name).ids for name in data_set.split_names} == ids
+    assert capsys.readouterr().err == ""

@@ -34,6 +34,9 @@ def test_a_bad_file_is_named_with_the_remedy(two_bad):
         DataError, match=r"0[35]\.png: (is empty|not a readable image).*(copy it again|leave it)"
     ) as raised:
         DataSet(data_config(two_bad)).split("train")
+    assert str(raised.value).endswith(
+        "Or leave out every bad file with --config.data.on_error=skip."
+    )
     assert "\n" not in str(raised.value)
 
 

@@ -1,0 +1,101 @@
+"""What the page says of a run as a whole: how it was made, how to repeat it, what its score is."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from jaxad.config.repeat import PATH, repeat_command
+from jaxad.evaluate.decisions import summary
+from jaxad.models import score_description
+from jaxad.report.run_files import RunFiles
+from jaxad.runtime.progress import duration
+
+#: Counts in metrics.json that are shown only if they are not 0, with their words.
+_LEFT_OUT = {
+    "num_files_skipped": "files skipped",
+    "num_blank": "blank images left out",
+    "num_training_files_skipped": "training files skipped",
+    "num_training_blank": "blank training images left out",
+}
+
+
+def record_view(run: RunFiles, last_step: int) -> dict[str, Any]:
+    """When, how long, on what and with which versions a run was made, and how to repeat it.
+
+    `last_step` is the last step in the metrics of training. Facts that the run did not store are
+    left out.
+    """
+    training, evaluation = run.history.get("training", []), run.history.get("evaluation")
+    rows = []
+    if training:
+        rows.append(("Trained", _training_text(training, last_step)))
+    if evaluation:
+        seconds = duration(evaluation["seconds"])
+        text = f"{evaluation['started']}, in {seconds} on {evaluation['device']}"
+        rows.append(("Evaluated", f"{text}; {_packages([evaluation])}"))
+    return {
+        "rows": rows,
+        "training": f"{_total(training)} on {_devices(training)}" if training else "",
+        "command": (command := repeat_command(run.config, run.workdir.path.resolve().name)),
+        "has_paths": f"={PATH}" in command,
+    }
+
+
+def _training_text(entries: Sequence[Mapping[str, Any]], last_step: int) -> str:
+    text = f"{entries[0]['started']}, in {_total(entries)} on {_devices(entries)}"
+    if len(entries) > 1:
+        text += f"; in {len(entries)} parts, the last one from {entries[-1]['started']}"
+    missing = last_step - sum(entry["steps"] for entry in entries)
+    if missing > 0:
+        text += f"; the time of {missing:,} of {last_step:,} updates is not recorded"
+    return f"{text}; {_packages(entries)}"
+
+
+def _total(entries: Sequence[Mapping[str, Any]]) -> str:
+    return duration(sum(entry["seconds"] for entry in entries))
+
+
+def _devices(entries: Sequence[Mapping[str, Any]]) -> str:
+    return ", then ".join(dict.fromkeys(entry["device"] for entry in entries))
+
+
+def _packages(entries: Sequence[Mapping[str, Any]]) -> str:
+    texts = (f"jaxad {entry['jaxad']}, jax {entry['jax']}" for entry in entries)
+    return ", then ".join(dict.fromkeys(texts))
+
+
+def score_view(run: RunFiles) -> dict[str, Any]:
+    """What the run's score is, and the weights of its components."""
+    metrics = (files.metrics for files in run.splits.values())
+    weights: Mapping[str, float] = next(
+        (m["score_weights"] for m in metrics if m.get("score_weights")), {}
+    )
+    terms = [
+        name if weight == 1 else f"{weight:.4g} {name}"
+        for name, weight in weights.items()
+        if weight
+    ]
+    return {
+        "description": score_description(str(run.config.get("model", {}).get("name", ""))),
+        "sum": " + ".join(terms),
+    }
+
+
+def calibration_text(run: RunFiles) -> str:
+    """The thresholds of the run's calibration; "" if it has none."""
+    if run.stored is None:
+        return ""
+    text = summary(run.stored, float(run.config.evaluate.false_positive_rate))
+    return (text[:1].upper() + text[1:]).replace("`", "")
+
+
+def numbers_view(metrics: Mapping[str, Any]) -> str:
+    """The plain numbers of metrics.json as one sentence; `""` if there are none."""
+    parts = []
+    for name, value in metrics.items():
+        if not isinstance(value, int | float) or (name in _LEFT_OUT and not value):
+            continue
+        shown = f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
+        words = name.removeprefix("num_").replace("groups", "patients").replace("_", " ")
+        words = _LEFT_OUT.get(name, words)
+        parts.append(f"{shown} {words}" if name.startswith("num_") else f"{words} {shown}")
+    return ", ".join(parts) + "." if parts else ""
