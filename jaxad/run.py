@@ -7,22 +7,29 @@ import dataclasses
 import logging
 import os
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 from ml_collections import ConfigDict
 
+from jaxad.calibration.calibration_set import read_calibration_set
 from jaxad.config import is_study, representatives, run_config
 from jaxad.config.model import make_model, pixels_per_device
 from jaxad.data import membership
 from jaxad.data.files.unread import tell_unread
 from jaxad.data.inspection import inspect as inspect_data
 from jaxad.data.inspection import leak_remedy, write_duplicates
+from jaxad.data.leaks import named_patients
+from jaxad.data.other_site import Site, check_not_learnt, parse_classes, read_site
 from jaxad.data.replay import read_normals
 from jaxad.data.sources import DataSet
 from jaxad.detector import exported
 from jaxad.errors import UserError
 from jaxad.evaluate.evaluation import calibrate as calibrate_run
-from jaxad.evaluate.evaluation import evaluate_splits
+from jaxad.evaluate.evaluation import evaluate_splits, restore_same
 from jaxad.evaluate.metrics import load_metrics
+from jaxad.evaluate.site_evaluation import check_names, usable_calibration
+from jaxad.evaluate.site_evaluation import evaluate_site as evaluate_on_site
 from jaxad.report.contact_sheet import data_set_sheet
 from jaxad.report.figures import to_png
 from jaxad.report.page import write_report
@@ -82,12 +89,40 @@ def train(config: ConfigDict, workdir: str | os.PathLike[str]) -> None:
         _train(config, run, data_set)
 
 
-def evaluate(config: ConfigDict, workdir: str | os.PathLike[str]) -> None:
+def evaluate(
+    config: ConfigDict | None,
+    workdir: str | os.PathLike[str],
+    *,
+    output: str | os.PathLike[str] = "",
+    **site: str,
+) -> None:
     """Evaluates the last checkpoint of a run on every test split and writes the report.
 
     The fields of `config.evaluate` that affect only an evaluation may differ from those of the run,
     and are stored as its new ones.
+
+    Args:
+        config: the config of the run; None for an exported file.
+        workdir: the folder of the run, or an exported file, which needs `test_root` and `output`.
+        output: for an exported file: the folder of the results.
+        **site: if `test_root` is given, only this data set of another site is evaluated; the
+            options `--test.*`, with `_` instead of the dot.
     """
+    if site.get("test_root"):
+        evaluate_site(config, workdir, _site_of(**site), output=output)
+        return
+    if given := next((name for name, value in site.items() if value), ""):
+        raise UserError(
+            f"--{given.replace('_', '.', 1)}: belongs to another site's data; name them with "
+            "--test.root."
+        )
+    if config is None:
+        raise UserError(
+            f"--workdir={workdir}: an exported file has no data of its own; name labelled data "
+            "with --test.root."
+        )
+    if output:
+        raise UserError("--output: the results of a run go to its eval/; leave it out.")
     run = _open_run(config, workdir, evaluates=True)
     load_metrics(config)
     data_set = DataSet(config.data)
@@ -96,6 +131,103 @@ def evaluate(config: ConfigDict, workdir: str | os.PathLike[str]) -> None:
     with run.lock():
         _store_evaluation(run, config)
         _evaluate(run, data_set)
+
+
+def _site_of(
+    *,
+    test_root: str,
+    test_name: str = "",
+    test_as: str = "",
+    test_calibrate: str = "",
+    test_group_pattern: str = "",
+    test_normal_classes: str = "",
+    test_on_error: str = "",
+    test_allow_outside_root: str = "",
+) -> Site:
+    """Returns the site that the options of the command line describe."""
+    changes: dict[str, Any] = {
+        "allow_outside_root": _truth("test.allow_outside_root", test_allow_outside_root)
+    }
+    if test_group_pattern:
+        changes["group_pattern"] = test_group_pattern
+    if test_normal_classes:
+        changes["normal_classes"] = parse_classes(test_normal_classes)
+    if test_on_error:
+        changes["on_error"] = test_on_error
+    calibrates = _truth("test.calibrate", test_calibrate)
+    return Site(test_root, test_name, test_as, calibrates, changes)
+
+
+def evaluate_site(
+    config: ConfigDict | None,
+    workdir: str | os.PathLike[str],
+    site: Site,
+    *,
+    output: str | os.PathLike[str] = "",
+) -> Path:
+    """Evaluates a run or an exported file on another site's labelled data; writes the report.
+
+    Args:
+        config: the config of the run; None for an exported file.
+        workdir: the folder of the run, or the exported file.
+        site: the data.
+        output: the folder of the results of an exported file; those of a run go to its `eval/`.
+
+    Returns:
+        The folder that holds `eval/<name>/` and the report.
+
+    Raises:
+        UserError: the site's data are unusable (see `read_site`), images of them were learnt from,
+            or the name is that of another evaluation.
+        RunError: a score is not finite, or a metric fails.
+    """
+    source = expand(workdir, "--workdir")
+    if config is None:
+        if not output:
+            raise UserError("--output: missing; name a folder for the results of this file.")
+        folder = Workdir(output)
+        if folder.config.exists() or folder.study.exists():
+            raise UserError(f"--output={output}: holds a run or a study; choose another folder.")
+        detector = exported.load(source)
+        normals, name = detector.calibration_set, exported.digest(source.read_bytes())
+        folder.check_writable()
+    else:
+        if output:
+            raise UserError("--output: the results of a run go to its eval/; leave it out.")
+        folder, name = _open_run(config, workdir), ""
+        detector = restore_same(folder)
+        normals = read_calibration_set(folder.calibration)
+    if not site.calibrates:
+        normals = usable_calibration(normals, detector, source)
+    splits = read_site(site, detector.config.data)
+    membership.check_processes_read_same(site.name, splits.tests)
+    check_names(folder, site, splits, name)
+    data_set = None if config is None else _data_at_hand(config, folder)
+    if data_set is not None:
+        check_not_learnt(splits.with_normals(site.name), data_set)
+    patients = {patient for split in splits.with_normals("").values()
+                for patient in named_patients(split)}  # fmt: skip
+    membership.warn_of_names(folder, patients, site.name, "they make the results too good")
+    with folder.lock():
+        evaluate_on_site(folder, detector, normals, site, splits, data_set, name)
+        if processes.is_first():
+            logger.info(f"report: {write_report(folder, config=detector.config)}")
+        processes.barrier("evaluated")
+    return folder.path
+
+
+def _data_at_hand(config: ConfigDict, run: Workdir) -> DataSet | None:
+    """Returns the data set of a run; None, with a warning, if it is gone or has changed."""
+    try:
+        data_set = DataSet(config.data)
+        membership.check(run, data_set)
+    except UserError as error:
+        logger.warning(
+            "warning: the run's own data are not available, so there are no reference scores, and "
+            f"images that it was trained on are not found among these: {error}"
+        )
+        return None
+    return data_set
 
 
 def fit(config: ConfigDict, workdir: str | os.PathLike[str]) -> None:
@@ -214,7 +346,10 @@ def calibrate(
     run_config.check(run, config)
     split_cpu(config.cpu_devices)
     split = read_normals(path, config.data, allow_outside_root=allows)
-    membership.warn_of_names(run, split, f"--normals={path}")
+    membership.warn_of_names(
+        run, set(split.groups), f"--normals={path}",
+        "they make the false-positive rate larger than promised",
+    )  # fmt: skip
     with run.lock():
         calibrate_run(run, str(path), split)
 
