@@ -6,12 +6,13 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from ml_collections import ConfigDict
 
 from jaxad import run
 from jaxad.config import run_config
+from jaxad.data.other_site import Site
 from jaxad.data.sources import DataSet
 from jaxad.detector.detector import Detector
 from jaxad.detector.load import load
@@ -117,6 +118,43 @@ def score_files(
         allow_outside_root=allow_outside_root,
     )  # fmt: skip
     return expand(output) / "scores.csv"
+
+
+def evaluate_site(
+    path: str | os.PathLike[str],
+    root: str | os.PathLike[str],
+    output: str | os.PathLike[str] = "",
+    *,
+    data_set: str = "",
+    name: str = "",
+    calibrate: bool = False,
+    **changes: Any,
+) -> Path:
+    """Evaluates a detector on labelled data of another site, without training it.
+
+    This is what `--mode=evaluate` does with `--test.root`; see `docs/external_validation.md`.
+
+    Args:
+        path: the folder of a run, whose last checkpoint is used, or an exported file.
+        root: a folder, a table or an `.npz` file, prepared as the data of the run were.
+        output: for an exported file: the folder of the results.
+        data_set: its `config.data.name`; by default the kind of the run's own data.
+        name: the name of the results; by default that of `root`.
+        calibrate: whether to calibrate decisions on the site's own `train` and `val`.
+        **changes: fields of `config.data` in which the site differs from the run: `group_pattern`,
+            `normal_classes`, `on_error`, `allow_outside_root`.
+
+    Returns:
+        The folder that holds `eval/<name>/` and `report.html`.
+
+    Raises:
+        UserError: the data cannot be used, or images of them were learnt from.
+        RunError: a score is not finite.
+    """
+    config = None if expand(path).is_file() else run_config.read(Workdir(path))
+    site = Site(os.fspath(root), data_set, name, calibrate, changes)
+    with removed_if_empty(expand(output or path)):
+        return run.evaluate_site(config, path, site, output=output)
 
 
 def export_detector(workdir: str | os.PathLike[str]) -> Path:

@@ -116,7 +116,9 @@ def update_evaluation(workdir: Workdir, config: ConfigDict) -> None:
             group, name = field.path.split(".")
             saved[group][name] = config[group][name]
     for path in workdir.path.glob("eval/*/metrics.json"):
-        path.unlink()
+        # Those of other sites, which have a calibration of their own, are not repeated.
+        if not (path.parent / "calibration.json").exists():
+            path.unlink()
     _write(workdir, saved)
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from jaxad.config import base
 from jaxad.errors import RunError, UserError
-from jaxad.evaluate import paired
+from jaxad.evaluate import paired, split_evaluation
 from jaxad.evaluate.metrics import AUROC, METRICS, estimate, load_metrics
 from jaxad.evaluate.paired import ScoredSplit
 from jaxad.evaluate.pixel_metrics import estimate_pixels
