@@ -190,7 +190,6 @@ def evaluate_site(
             raise UserError(f"--output={output}: holds a run or a study; choose another folder.")
         detector = exported.load(source)
         normals, name = detector.calibration_set, exported.digest(source.read_bytes())
-        folder.check_writable()
     else:
         if output:
             raise UserError("--output: the results of a run go to its eval/; leave it out.")
@@ -208,6 +207,7 @@ def evaluate_site(
     patients = {patient for split in splits.with_normals("").values()
                 for patient in named_patients(split)}  # fmt: skip
     membership.warn_of_names(folder, patients, site.name, "they make the results too good")
+    folder.check_writable()
     with folder.lock():
         evaluate_on_site(folder, detector, normals, site, splits, data_set, name)
         if processes.is_first():

@@ -16,12 +16,13 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
+from jaxad import config as config_lib
 from jaxad.config.shape import data_shape
 from jaxad.data import replay, settings
 from jaxad.data.data_sets import DataSetInfo, Readers, data_set_info
 from jaxad.data.files.folders import WITHOUT_LABELS
 from jaxad.data.files.items import Reading
-from jaxad.data.files.names import is_archive, stem
+from jaxad.data.files.names import is_archive, is_table
 from jaxad.data.files.normals import check_apart
 from jaxad.data.files.unread import Unread, tell_unread
 from jaxad.data.leaks import TRAINING_SPLITS, copies, named_patients
@@ -76,7 +77,7 @@ class Site:
             name, hint = self.label, "choose another"
         else:
             place = self.path.resolve()
-            plain = stem(place) if place.is_file() else place.name
+            plain = place.stem if is_table(place) or is_archive(place) else place.name
             name = re.sub(r"[^\w.-]+", "_", plain, flags=re.ASCII).strip("._-")[:80]
             hint = "name the evaluation with --test.as=<name>"
         if name.casefold().startswith("test") or name.casefold() in TRAINING_SPLITS:
@@ -150,9 +151,9 @@ def read_site(site: Site, data: ConfigDict) -> SiteSplits:
                 "evaluates the run's own test splits",
             )  # fmt: skip
         unread: list[Unread] = []
-        reading = _reading(info, data)
-        options = ReadOptions(test_only=True, reading=reading, on_unread=unread.append)
         config = _config(site, info, data)
+        reading = _reading(info, data, config.on_error)
+        options = ReadOptions(test_only=True, reading=reading, on_unread=unread.append)
         readers = open_readers(config, options)
         for files in unread:
             tell_unread(files, is_strict=config.on_error == "raise")
@@ -238,13 +239,14 @@ def _info_of(site: Site, data: ConfigDict) -> DataSetInfo:
     return info
 
 
-def _reading(info: DataSetInfo, data: ConfigDict) -> Reading | None:
+def _reading(info: DataSetInfo, data: ConfigDict, on_error: str) -> Reading | None:
     """Returns how the run's files were read, for a site of files; None for any other."""
     if info.kind != "files":
         return None
-    if data_set_info(data.name).file_format is None:  # images of TensorFlow Datasets
-        return settings.reading(data, info.format_of_files)
-    return dataclasses.replace(replay.reading_of(data), kind=info.format_of_files)
+    file_format = info.format_of_files
+    is_of_files = data_set_info(data.name).file_format is not None
+    reading = replay.reading_of(data) if is_of_files else settings.reading(data, file_format)
+    return dataclasses.replace(reading, kind=file_format, on_error=on_error)
 
 
 def _config(site: Site, info: DataSetInfo, data: ConfigDict) -> ConfigDict:
@@ -255,6 +257,7 @@ def _config(site: Site, info: DataSetInfo, data: ConfigDict) -> ConfigDict:
     config.allow_outside_root = False  # is not inherited: it trusts one table
     for field, value in site.changes.items():
         config[field] = value
+    config_lib.check(config, "config.data")
     settings.splitting(config)
     return config
 
