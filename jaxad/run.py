@@ -199,7 +199,7 @@ def evaluate_site(
     if not site.calibrates:
         normals = usable_calibration(normals, detector, source)
     splits = read_site(site, detector.config.data)
-    membership.check_processes_read_same(site.name, splits.tests)
+    membership.check_processes_read_same(site.name, splits.with_normals(site.name))
     check_names(folder, site, splits, name)
     data_set = None if config is None else _data_at_hand(config, folder)
     if data_set is not None:
@@ -217,7 +217,11 @@ def evaluate_site(
 
 
 def _data_at_hand(config: ConfigDict, run: Workdir) -> DataSet | None:
-    """Returns the data set of a run; None, with a warning, if it is gone or has changed."""
+    """Returns the data set of a run; None, with a warning, if it is gone or has changed.
+
+    Every process must call it.
+    """
+    data_set = None
     try:
         data_set = DataSet(config.data)
         membership.check(run, data_set)
@@ -226,8 +230,8 @@ def _data_at_hand(config: ConfigDict, run: Workdir) -> DataSet | None:
             "warning: the run's own data are not available, so there are no reference scores, and "
             f"images that it was trained on are not found among these: {error}"
         )
-        return None
-    return data_set
+        data_set = None
+    return data_set if all(processes.of_all(data_set is not None)) else None
 
 
 def fit(config: ConfigDict, workdir: str | os.PathLike[str]) -> None:

@@ -94,7 +94,7 @@ class Site:
 
     def digest(self, detector: str = "") -> str:
         """Returns a digest of the absolute root and a detector's name, which discloses neither."""
-        place = f"{self.path.resolve()}\0{self.data_set}\0{detector}"
+        place = f"{self.path.resolve()}\0{detector}"
         return hashlib.blake2b(place.encode(errors="surrogateescape"), digest_size=8).hexdigest()
 
 

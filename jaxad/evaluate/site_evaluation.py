@@ -1,9 +1,8 @@
 """Evaluates a detector on another site's labelled data, without training: external validation."""
 
 import json
-from collections.abc import Mapping
+import logging
 from pathlib import Path
-from typing import Any
 
 from jaxad.calibration.calibration_set import CalibrationSet, write_calibration_set
 from jaxad.data.other_site import Site, SiteSplits
@@ -17,13 +16,10 @@ from jaxad.evaluate.split_evaluation import Evaluator, map_maxima, score_split
 from jaxad.runtime import interrupts, processes
 from jaxad.storage.workdir import Workdir
 
+logger = logging.getLogger(__name__)
+
 #: Key of `metrics.json` that only evaluations of other sites have.
 EXTERNAL = "external"
-
-
-def is_external(metrics_json: Mapping[str, Any]) -> bool:
-    """Tells whether the content of a `metrics.json` is of another site's data."""
-    return EXTERNAL in metrics_json
 
 
 def usable_calibration(
@@ -121,6 +117,11 @@ def evaluate_site(
     }
     for test, split in splits.tests.items():
         interrupts.check()
+        num_anomalous = int(split.labels.sum())
+        logger.info(
+            f"{test}: {len(split) - num_anomalous:,} normal and {num_anomalous:,} anomalous images "
+            f"of {len(set(split.groups)):,} patients"
+        )
         if processes.is_first():
             write_calibration_set(folder.evaluation(test) / "calibration.json", normals)
         evaluator.write(folder.evaluation(test), test, split, {EXTERNAL: external})

@@ -111,6 +111,15 @@ def test_each_test_split_of_a_site_has_a_name(tmp_path):
         read_site(site, data_config("elsewhere"))
 
 
+def test_0_and_1_are_labels_beside_the_normal_classes_of_the_run(tmp_path):
+    root = write_classes(tmp_path / "site")
+    (root / "list.csv").write_text("path,label\ngood/0.png,0\ncrack/0.png,1\n")
+    data = data_config("elsewhere", normal_classes=("healthy",))
+    assert read_site(Site(str(root / "list.csv")), data).tests["list"].labels.tolist() == [0, 1]
+    data.normal_classes = ("1", "2")  # grades
+    assert read_site(Site(str(root / "list.csv")), data).tests["list"].labels.tolist() == [1, 0]
+
+
 def test_a_table_may_leave_its_folder_only_if_the_user_says_so(tmp_path):
     root = write_classes(tmp_path / "site")
     lines = ["path,label", f"{root / 'good/0.png'},0", f"{root / 'crack/0.png'},1"]

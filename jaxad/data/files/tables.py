@@ -331,7 +331,9 @@ def _label(row: _Row, kind: Kind, splitting: Splitting) -> int | None:
     text, is_by_slice = row.text("label"), bool(row.text("mask")) and kind != "image"
     if not text and is_by_slice:
         return None
-    if splitting.normal_classes:
+    # Numbers among the classes are names; otherwise 0 and 1 always mean normal and anomalous.
+    is_named = text not in ("0", "1") or bool({"0", "1"} & set(splitting.normal_classes))
+    if splitting.normal_classes and is_named:
         if not text:
             raise UserError(f"{row.where}: has no label; name the class.")
         label = int(not splitting.is_normal(text))
