@@ -128,7 +128,10 @@ def evaluate_site(
     data_set: str = "",
     name: str = "",
     calibrate: bool = False,
-    **changes: Any,
+    group_pattern: str | None = None,
+    normal_classes: Sequence[str] | None = None,
+    on_error: Literal["raise", "skip"] | None = None,
+    allow_outside_root: bool = False,
 ) -> Path:
     """Evaluates a detector on labelled data of another site, without training it.
 
@@ -141,8 +144,10 @@ def evaluate_site(
         data_set: its `config.data.name`; by default the kind of the run's own data.
         name: the name of the results; by default that of `root`.
         calibrate: whether to calibrate decisions on the site's own `train` and `val`.
-        **changes: fields of `config.data` in which the site differs from the run: `group_pattern`,
-            `normal_classes`, `on_error`, `allow_outside_root`.
+        group_pattern: finds the patient in a file's path; None: as for the run.
+        normal_classes: names of normal folders or labels; None: as for the run.
+        on_error: what to do with a bad file; None: as for the run.
+        allow_outside_root: whether a table may name files outside its folder, by absolute paths.
 
     Returns:
         The folder that holds `eval/<name>/` and `report.html`.
@@ -152,6 +157,10 @@ def evaluate_site(
         RunError: a score is not finite.
     """
     config = None if expand(path).is_file() else run_config.read(Workdir(path))
+    changes: dict[str, Any] = {"group_pattern": group_pattern, "on_error": on_error}
+    changes["normal_classes"] = None if normal_classes is None else tuple(normal_classes)
+    changes = {field: value for field, value in changes.items() if value is not None}
+    changes["allow_outside_root"] = allow_outside_root
     site = Site(os.fspath(root), data_set, name, calibrate, changes)
     with removed_if_empty(expand(output or path)):
         return run.evaluate_site(config, path, site, output=output)

@@ -19,7 +19,7 @@ from jaxad.data import membership
 from jaxad.data.files.unread import tell_unread
 from jaxad.data.inspection import inspect as inspect_data
 from jaxad.data.inspection import leak_remedy, write_duplicates
-from jaxad.data.leaks import named_patients
+from jaxad.data.leaks import TRAINING_SPLITS, named_patients
 from jaxad.data.other_site import Site, check_not_learnt, parse_classes, read_site
 from jaxad.data.replay import read_normals
 from jaxad.data.sources import DataSet
@@ -224,6 +224,8 @@ def _data_at_hand(config: ConfigDict, run: Workdir) -> DataSet | None:
     data_set = None
     try:
         data_set = DataSet(config.data)
+        for name in TRAINING_SPLITS:
+            data_set.split(name)
         membership.check(run, data_set)
     except UserError as error:
         logger.warning(
