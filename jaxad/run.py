@@ -24,6 +24,7 @@ from jaxad.data.other_site import Site, check_not_learnt, parse_classes, read_si
 from jaxad.data.replay import read_normals
 from jaxad.data.sources import DataSet
 from jaxad.detector import exported
+from jaxad.detector.detector import Detector
 from jaxad.errors import UserError
 from jaxad.evaluate.evaluation import calibrate as calibrate_run
 from jaxad.evaluate.evaluation import evaluate_splits, restore_same
@@ -188,7 +189,7 @@ def evaluate_site(
         folder = Workdir(output)
         if folder.config.exists() or folder.study.exists():
             raise UserError(f"--output={output}: holds a run or a study; choose another folder.")
-        detector = exported.load(source)
+        detector: Detector = exported.load(source)
         normals, name = detector.calibration_set, exported.digest(source.read_bytes())
     else:
         if output:
