@@ -10,6 +10,7 @@ times, and none waits in a barrier for as long as a fit takes.
 import dataclasses
 import time
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -30,7 +31,7 @@ from jaxad.train.feature_cache import Encoder, cached_features
 from jaxad.train.outputs import open_outputs
 from jaxad.train.state import TrainState, create_state, initial_variables
 from jaxad.train.writer import FIT_IMAGES, FIT_SECONDS
-from jaxad.types import FittedModel, Model, PretrainedModel, Split, Tree, Variables
+from jaxad.types import FittedModel, Model, PretrainedModel, Split, Variables
 
 #: The step of the one checkpoint.
 FITTED_STEP = 1
@@ -63,15 +64,10 @@ def fit(config: ConfigDict, workdir: Workdir, data_set: DataSet) -> bool:
         start = time.monotonic()
         batches = fit_batches(config, model, initial.variables, split)
         key = jax.random.fold_in(jax.random.key(config.seed), 0)
-        name = config.model.name
-        with errors_named(f"config.model: fit of '{name}'", name):
+        with errors_named(f"config.model: fit of '{config.model.name}'", config.model.name):
             fitted = model.fit(initial.variables, checked(batches, config, split), key)
-        if not isinstance(fitted, Mapping):
-            raise UserError(
-                f"config.model: fit of '{name}' returned a {type(fitted).__name__}; "
-                "return variables like those of init_variables."
-            )
-        state = _state(config, initial, jax.device_get(dict(fitted)))
+        state = fitted_state(config, initial, fitted, "fit")
+        state = dataclasses.replace(state, step=np.asarray(FITTED_STEP, np.int32))
         seconds = time.monotonic() - start
         with interrupts.deferred(sets_handlers=not processes.are_several()):
             row = {FIT_IMAGES: float(len(split)), FIT_SECONDS: seconds}
@@ -114,24 +110,30 @@ def checked(batches: Iterator[HostBatch], config: ConfigDict, split: Split) -> I
     processes.check_signals()
 
 
-def _state(config: ConfigDict, before: TrainState, fitted: dict[str, Tree]) -> TrainState:
-    """Returns the state to save; checks shapes, dtypes, and that every number is finite."""
-    name = config.model.name
-    difference = kind_difference(tree_kinds(fitted), tree_kinds(before.variables))
-    if difference:
+def fitted_state(config: ConfigDict, before: TrainState, fitted: Any, method: str) -> TrainState:
+    """Returns the state with the variables that a model's method fitted.
+
+    Raises:
+        UserError: they differ from those before in names, shapes or dtypes.
+        RunError: they are not finite.
+    """
+    source = f"{method} of '{config.model.name}'"
+    if not isinstance(fitted, Mapping):
         raise UserError(
-            f"config.model: fit of '{name}' must return variables like those of init_variables; "
+            f"config.model: {source} returned a {type(fitted).__name__}; "
+            "return variables like those of init_variables."
+        )
+    variables: Variables = jax.device_get(dict(fitted))
+    if difference := kind_difference(tree_kinds(variables), tree_kinds(before.variables)):
+        raise UserError(
+            f"config.model: {source} must return variables like those of init_variables; "
             f"{difference}."
         )
-    for path, leaf in jax.tree_util.tree_leaves_with_path(fitted):
+    for path, leaf in jax.tree_util.tree_leaves_with_path(variables):
         if jnp.issubdtype(leaf.dtype, jnp.floating) and not np.isfinite(leaf).all():
             raise RunError(
-                f"fit of '{name}': {jax.tree_util.keystr(path)} is not finite (seed "
-                f"{config.seed}); the run stops. Check the training images with --mode=inspect."
+                f"{source}: {jax.tree_util.keystr(path)} is not finite (seed {config.seed}); the "
+                "run stops. Check the training images with --mode=inspect."
             )
-    return dataclasses.replace(
-        before,
-        step=np.asarray(FITTED_STEP, np.int32),
-        params=fitted["params"],
-        mutable={key: tree for key, tree in fitted.items() if key != "params"},
-    )
+    mutable = {key: tree for key, tree in variables.items() if key != "params"}
+    return dataclasses.replace(before, params=variables["params"], mutable=mutable)

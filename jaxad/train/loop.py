@@ -5,7 +5,6 @@ and `Outputs` writes to all their folders; the loop is that of one seed.
 """
 
 import contextlib
-import dataclasses
 import logging
 import time
 from collections.abc import Sequence
@@ -19,12 +18,13 @@ from jaxad.data import membership
 from jaxad.data.pipeline.augment import Augmentation
 from jaxad.data.sources import DataSet
 from jaxad.errors import UserError
+from jaxad.extension import errors_named
 from jaxad.runtime import interrupts, processes
 from jaxad.storage.checkpoint import VALIDATION_LOSS
 from jaxad.storage.workdir import Workdir
 from jaxad.train import early_stopping
 from jaxad.train.feature_cache import cached_features
-from jaxad.train.fit import checked, fit, fit_batches
+from jaxad.train.fit import checked, fit, fit_batches, fitted_state
 from jaxad.train.initial_weights import start_from
 from jaxad.train.metrics import Row, StepMetrics, check_finite, validate
 from jaxad.train.optim import learning_rate_schedule, network_settings
@@ -137,10 +137,10 @@ def _prepared(
     split, prepared = data_set.split("train"), []
     for config, state in zip(configs, states, strict=True):
         batches = fit_batches(config, program.model, state.variables, split)
-        variables = prepare(state.variables, checked(batches, config, split))
-        variables = jax.device_get(dict(variables))
-        params = variables.pop("params")
-        prepared.append(dataclasses.replace(state, params=params, mutable=variables))
+        name = config.model.name
+        with errors_named(f"config.model: prepare of '{name}'", name):
+            variables = prepare(state.variables, checked(batches, config, split))
+        prepared.append(fitted_state(config, state, variables, "prepare"))
     # Another kind of processor may round differently.
     return processes.broadcast_from_first(tuple(prepared))
 

@@ -38,7 +38,7 @@ def check_variables(name: str, model: Model) -> Variables:
 
 
 def check_methods(name: str, model: Model, variables: Variables) -> None:
-    """Checks what `networks`, `losses` and `score` of a model return; `fit` is not called.
+    """Checks what the methods of a model return; `fit` and `prepare` are not called.
 
     `variables` are those of `check_variables`. Dependence on the batch is found only where it
     changes scores of the initial variables.
@@ -70,6 +70,27 @@ def _check_networks(name: str, model: TrainedModel, variables: Variables) -> Non
                 f"{name}.networks['{network}']: {pattern!r} matches no parameter; it must match "
                 "whole paths, as 'encoder/.*'."
             )
+    _check_decay_factors(name, model, variables)
+
+
+def _check_decay_factors(name: str, model: TrainedModel, variables: Variables) -> None:
+    with errors_named(f"{name}.decay_factors", name):
+        factors = getattr(model, "decay_factors", {})
+    if not isinstance(factors, Mapping):
+        raise UserError(
+            f"{name}.decay_factors: is {_kind(factors)}; give a mapping from regular expressions "
+            "over parameter paths to factors, such as {'flow/.*': 0.1}."
+        )
+    for pattern, factor in factors.items():
+        source = f"{name}.decay_factors['{pattern}']"
+        with errors_named(source, name):
+            owned = jax.tree.leaves(matches(variables["params"], [pattern]))
+        if not any(owned):
+            raise UserError(
+                f"{source}: matches no parameter; it must match whole paths, as 'encoder/.*'."
+            )
+        if not isinstance(factor, float | int) or not 0 <= factor < float("inf"):
+            raise UserError(f"{source}: is {factor!r}; give a finite number of at least 0.")
 
 
 def _check_losses(name: str, model: TrainedModel, variables: Variables) -> None:

@@ -29,6 +29,11 @@ class Scaled:
     def networks(self):
         return {"list": ["model"], "pattern": {"model": "other"}}.get(self.mistake, {"model": ".*"})
 
+    @property
+    def decay_factors(self):
+        wrong = {"decay": [".*"], "decay pattern": {"other": 0.5}, "decay value": {"scale": "half"}}
+        return wrong.get(self.mistake, {"scale": 0.5})
+
     def init_variables(self, key):
         return {} if self.mistake == "no params" else {"params": {"scale": jnp.zeros(())}}
 
@@ -77,6 +82,9 @@ def test_a_right_model_passes(monkeypatch):
         ("no params", r"init_variables: returned a dict; return a mapping with 'params'"),
         ("list", r"networks: is a list; give a mapping"),
         ("pattern", r"networks\['model'\]: 'other' matches no parameter"),
+        ("decay", r"decay_factors: is a list; give a mapping"),
+        ("decay pattern", r"decay_factors\['other'\]: matches no parameter"),
+        ("decay value", r"decay_factors\['scale'\]: is 'half'; give a finite number"),
         ("fails", r"losses: raised RuntimeError: no such layer \(test_trial.py, line \d+\)\."),
         ("loss name", r"losses: returned losses of \['other'\].*\['model'\]"),
         ("loss shape", r"losses: loss 'model' is float32\[\] for 5 images; give \[B\]"),
