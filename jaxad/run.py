@@ -8,29 +8,25 @@ import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from ml_collections import ConfigDict
 
-from jaxad.calibration.calibration_set import read_calibration_set
 from jaxad.config import is_study, representatives, run_config
+from jaxad.config.flags import parse_bool, parse_number
 from jaxad.config.model import make_model, pixels_per_device
 from jaxad.data import membership
 from jaxad.data.files.unread import tell_unread
 from jaxad.data.inspection import inspect as inspect_data
 from jaxad.data.inspection import leak_remedy, write_duplicates
-from jaxad.data.leaks import TRAINING_SPLITS, named_patients
-from jaxad.data.other_site import Site, check_not_learnt, parse_classes, read_site
+from jaxad.data.other_site import Site, site_of_flags
 from jaxad.data.replay import read_normals
 from jaxad.data.sources import DataSet
 from jaxad.detector import exported
-from jaxad.detector.detector import Detector
 from jaxad.errors import UserError
 from jaxad.evaluate.evaluation import calibrate as calibrate_run
-from jaxad.evaluate.evaluation import evaluate_splits, restore_same
+from jaxad.evaluate.evaluation import evaluate_splits
 from jaxad.evaluate.metrics import load_metrics
-from jaxad.evaluate.site_evaluation import check_names, usable_calibration
-from jaxad.evaluate.site_evaluation import evaluate_site as evaluate_on_site
+from jaxad.evaluate.site_evaluation import prepare_exported, prepare_run
 from jaxad.report.contact_sheet import data_set_sheet
 from jaxad.report.figures import to_png
 from jaxad.report.page import write_report
@@ -110,11 +106,12 @@ def evaluate(
             options `--test.*`, with `_` instead of the dot.
     """
     if site.get("test_root"):
-        evaluate_site(config, workdir, _site_of(**site), output=output)
+        evaluate_site(config, workdir, site_of_flags(site), output=output)
         return
-    if given := next((name for name, value in site.items() if value), ""):
+    flags = {**site, "output": output}
+    if unused := next((name for name, value in flags.items() if value), ""):
         raise UserError(
-            f"--{given.replace('_', '.', 1)}: belongs to another site's data; name them with "
+            f"--{unused.replace('_', '.', 1)}: belongs to another site's data; name them with "
             "--test.root."
         )
     if config is None:
@@ -122,8 +119,6 @@ def evaluate(
             f"--workdir={workdir}: an exported file has no data of its own; name labelled data "
             "with --test.root."
         )
-    if output:
-        raise UserError("--output: the results of a run go to its eval/; leave it out.")
     run = _open_run(config, workdir, evaluates=True)
     load_metrics(config)
     data_set = DataSet(config.data)
@@ -132,31 +127,6 @@ def evaluate(
     with run.lock():
         _store_evaluation(run, config)
         _evaluate(run, data_set)
-
-
-def _site_of(
-    *,
-    test_root: str,
-    test_name: str = "",
-    test_as: str = "",
-    test_calibrate: str = "",
-    test_group_pattern: str = "",
-    test_normal_classes: str = "",
-    test_on_error: str = "",
-    test_allow_outside_root: str = "",
-) -> Site:
-    """Returns the site that the options of the command line describe."""
-    changes: dict[str, Any] = {
-        "allow_outside_root": _truth("test.allow_outside_root", test_allow_outside_root)
-    }
-    if test_group_pattern:
-        changes["group_pattern"] = test_group_pattern
-    if test_normal_classes:
-        changes["normal_classes"] = parse_classes(test_normal_classes)
-    if test_on_error:
-        changes["on_error"] = test_on_error
-    calibrates = _truth("test.calibrate", test_calibrate)
-    return Site(test_root, test_name, test_as, calibrates, changes)
 
 
 def evaluate_site(
@@ -178,63 +148,23 @@ def evaluate_site(
         The folder that holds `eval/<name>/` and the report.
 
     Raises:
-        UserError: the site's data are unusable (see `read_site`), images of them were learnt from,
-            or the name is that of another evaluation.
+        UserError: see `prepare_run` and `prepare_exported`.
         RunError: a score is not finite, or a metric fails.
     """
-    source = expand(workdir, "--workdir")
     if config is None:
-        if not output:
-            raise UserError("--output: missing; name a folder for the results of this file.")
-        folder = Workdir(output)
-        if folder.config.exists() or folder.study.exists():
-            raise UserError(f"--output={output}: holds a run or a study; choose another folder.")
-        detector: Detector = exported.load(source)
-        normals, name = detector.calibration_set, exported.digest(source.read_bytes())
+        evaluation = prepare_exported(expand(workdir, "--workdir"), output, site)
+    elif output:
+        raise UserError("--output: the results of a run go to its eval/; leave it out.")
     else:
-        if output:
-            raise UserError("--output: the results of a run go to its eval/; leave it out.")
-        folder, name = _open_run(config, workdir), ""
-        detector = restore_same(folder)
-        normals = read_calibration_set(folder.calibration)
-    if not site.calibrates:
-        normals = usable_calibration(normals, detector, source)
-    splits = read_site(site, detector.config.data)
-    membership.check_processes_read_same(site.name, splits.with_normals(site.name))
-    check_names(folder, site, splits, name)
-    data_set = None if config is None else _data_at_hand(config, folder)
-    if data_set is not None:
-        check_not_learnt(splits.with_normals(site.name), data_set)
-    patients = {patient for split in splits.with_normals("").values()
-                for patient in named_patients(split)}  # fmt: skip
-    membership.warn_of_names(folder, patients, site.name, "they make the results too good")
+        evaluation = prepare_run(_open_run(config, workdir), site)
+    folder = evaluation.folder
     folder.check_writable()
     with folder.lock():
-        evaluate_on_site(folder, detector, normals, site, splits, data_set, name)
+        evaluation.write()
         if processes.is_first():
-            logger.info(f"report: {write_report(folder, config=detector.config)}")
+            logger.info(f"report: {write_report(folder, config=evaluation.detector.config)}")
         processes.barrier("evaluated")
     return folder.path
-
-
-def _data_at_hand(config: ConfigDict, run: Workdir) -> DataSet | None:
-    """Returns the data set of a run; None, with a warning, if it is gone or has changed.
-
-    Every process must call it.
-    """
-    data_set = None
-    try:
-        data_set = DataSet(config.data)
-        for name in TRAINING_SPLITS:
-            data_set.split(name)
-        membership.check(run, data_set)
-    except UserError as error:
-        logger.warning(
-            "warning: the run's own data are not available, so there are no reference scores, and "
-            f"images that it was trained on are not found among these: {error}"
-        )
-        data_set = None
-    return data_set if all(processes.of_all(data_set is not None)) else None
 
 
 def fit(config: ConfigDict, workdir: str | os.PathLike[str]) -> None:
@@ -348,7 +278,7 @@ def calibrate(
             `docs/data.md`. `group` or `config.data.group_pattern` gives the patients.
         allow_outside_root: whether a table may name files outside its folder, by absolute paths.
     """
-    allows = _truth("allow_outside_root", allow_outside_root)
+    allows = parse_bool("allow_outside_root", allow_outside_root)
     run, path = Workdir(workdir), expand(normals, "--normals")
     run_config.check(run, config)
     split_cpu(config.cpu_devices)
@@ -425,11 +355,11 @@ def score(
     from jaxad.detector.calibrated import load_calibrated
     from jaxad.score.files import score_files
 
-    allows = _truth("allow_outside_root", allow_outside_root)
+    allows = parse_bool("allow_outside_root", allow_outside_root)
     path = expand(workdir, "--workdir")
     if config is not None:
         split_cpu(config.cpu_devices)
-    detector = load_calibrated(path, None if rate == "" else _number("rate", rate))
+    detector = load_calibrated(path, None if rate == "" else parse_number("rate", rate))
     source, target = expand(input, "--input"), expand(output, "--output")
     name = f"{path.resolve()} at step {detector.detector.step}"
     if path.is_file():
@@ -437,20 +367,6 @@ def score(
     score_files(
         detector, source, target, which_maps=maps or "all", name=name, allow_outside_root=allows
     )
-
-
-def _number(flag: str, text: str | int | float) -> float:
-    try:
-        return float(text)
-    except ValueError as error:
-        raise UserError(f"--{flag}={text}: not a number.") from error
-
-
-def _truth(flag: str, value: str | bool) -> bool:
-    text = str(value or False).lower()
-    if text not in ("true", "false"):
-        raise UserError(f"--{flag}={value}: write True or False.")
-    return text == "true"
 
 
 def profile(config: ConfigDict, workdir: str | os.PathLike[str], *, steps: str | int = "") -> None:
@@ -467,7 +383,7 @@ def profile(config: ConfigDict, workdir: str | os.PathLike[str], *, steps: str |
     from jaxad.profile.profiling import profile_training
     from jaxad.profile.table import format_profile
 
-    count = 30.0 if steps == "" else _number("steps", steps)
+    count = 30.0 if steps == "" else parse_number("steps", steps)
     if count < 1 or count != int(count):
         raise UserError(f"--steps={steps}: not a whole number of at least 1.")
     run = Workdir(workdir)

@@ -17,6 +17,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from jaxad import config as config_lib
+from jaxad.config.flags import parse_bool
 from jaxad.config.shape import data_shape
 from jaxad.data import replay, settings
 from jaxad.data.data_sets import DataSetInfo, Readers, data_set_info
@@ -117,6 +118,23 @@ class SiteSplits:
         """Returns the splits by name, the normal images to calibrate on as `<name> normals`."""
         normals = {} if self.normals is None else {f"{name} normals": self.normals}
         return {**self.tests, **normals}
+
+
+def site_of_flags(flags: Mapping[str, str]) -> Site:
+    """Returns the site that the flags `--test.*` describe, named with `_` instead of the dot."""
+    changes: dict[str, Any] = {}
+    for field in ("group_pattern", "normal_classes", "on_error"):
+        if text := flags.get(f"test_{field}"):
+            changes[field] = parse_classes(text) if field == "normal_classes" else text
+    permission = flags.get("test_allow_outside_root", "")
+    changes["allow_outside_root"] = parse_bool("test.allow_outside_root", permission)
+    return Site(
+        root=flags["test_root"],
+        data_set=flags.get("test_name", ""),
+        label=flags.get("test_as", ""),
+        calibrates=parse_bool("test.calibrate", flags.get("test_calibrate", "")),
+        changes=changes,
+    )
 
 
 def parse_classes(text: str) -> tuple[str, ...]:

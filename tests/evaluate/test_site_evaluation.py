@@ -238,7 +238,7 @@ def test_an_exported_file(run, trained, tmp_path, capsys):
     file, root = f"--workdir={run.exported}", f"--test.root={site}"
     assert cli.main(["--mode=evaluate", file, root]) == 2
     assert "--output: missing" in capsys.readouterr().err
-    assert cli.main(["--mode=evaluate", file, f"--output={output}"]) == 2
+    assert cli.main(["--mode=evaluate", file]) == 2
     assert "name labelled data with --test.root" in capsys.readouterr().err
     assert cli.main(["--mode=evaluate", file, root, f"--output={run.path}"]) == 2
     assert "holds a run or a study" in capsys.readouterr().err
@@ -319,7 +319,7 @@ def test_a_run_without_its_data(run, tmp_path, capsys):
         (["--test.root={own}"], "lies in the run's own data"),
         (["--test.root={site}/colour.npz"], "(32, 32, 3)"),
         (["--test.as=b"], "--test.as: belongs to another site's data; name them with --test.root"),
-        (["--output=x"], "--output: the results of a run go to its eval/"),
+        (["--output=x"], "--output: belongs to another site's data; name them with --test.root"),
         (
             ["--test.root={site}", "--config=ae:smoke"],
             "holds a run of another config",
