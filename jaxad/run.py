@@ -102,8 +102,8 @@ def evaluate(
         config: the config of the run; None for an exported file.
         workdir: the folder of the run, or an exported file, which needs `test_root` and `output`.
         output: for an exported file: the folder of the results.
-        **site: if `test_root` is given, only this data set of another site is evaluated; the
-            options `--test.*`, with `_` instead of the dot.
+        **site: the flags `--test.*`, with `_` instead of the dot: if `test_root` is given, only
+            this data set of another site is evaluated.
     """
     if site.get("test_root"):
         evaluate_site(config, workdir, site_of_flags(site), output=output)
@@ -115,10 +115,7 @@ def evaluate(
             "--test.root."
         )
     if config is None:
-        raise UserError(
-            f"--workdir={workdir}: an exported file has no data of its own; name labelled data "
-            "with --test.root."
-        )
+        raise UserError(f"--workdir={workdir}: an exported file needs data; give --test.root.")
     run = _open_run(config, workdir, evaluates=True)
     load_metrics(config)
     data_set = DataSet(config.data)
@@ -161,9 +158,7 @@ def evaluate_site(
     folder.check_writable()
     with folder.lock():
         evaluation.write()
-        if processes.is_first():
-            logger.info(f"report: {write_report(folder, config=evaluation.detector.config)}")
-        processes.barrier("evaluated")
+        _report_evaluation(folder, evaluation.detector.config)
     return folder.path
 
 
@@ -222,8 +217,12 @@ def _train(config: ConfigDict, run: Workdir, data_set: DataSet) -> None:
 
 def _evaluate(run: Workdir, data_set: DataSet) -> None:
     evaluate_splits(run, data_set)
+    _report_evaluation(run)
+
+
+def _report_evaluation(folder: Workdir, config: ConfigDict | None = None) -> None:
     if processes.is_first():
-        logger.info(f"report: {write_report(run)}")
+        logger.info(f"report: {write_report(folder, config=config)}")
     processes.barrier("evaluated")
 
 

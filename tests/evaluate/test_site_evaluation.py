@@ -239,7 +239,7 @@ def test_an_exported_file(run, trained, tmp_path, capsys):
     assert cli.main(["--mode=evaluate", file, root]) == 2
     assert "--output: missing" in capsys.readouterr().err
     assert cli.main(["--mode=evaluate", file]) == 2
-    assert "name labelled data with --test.root" in capsys.readouterr().err
+    assert "an exported file needs data; give --test.root" in capsys.readouterr().err
     assert cli.main(["--mode=evaluate", file, root, f"--output={run.path}"]) == 2
     assert "holds a run or a study" in capsys.readouterr().err
     assert cli.main(["--mode=evaluate", file, f"--test.root={site}/x", f"--output={output}"]) == 2
