@@ -108,12 +108,9 @@ def evaluate(
     if site.get("test_root"):
         evaluate_site(config, workdir, site_of_flags(site), output=output)
         return
-    flags = {**site, "output": output}
-    if unused := next((name for name, value in flags.items() if value), ""):
-        raise UserError(
-            f"--{unused.replace('_', '.', 1)}: belongs to another site's data; name them with "
-            "--test.root."
-        )
+    if unused := [name for name, value in {**site, "output": output}.items() if value]:
+        flag = unused[0].replace("_", ".", 1)
+        raise UserError(f"--{flag}: belongs to another site's data; name them with --test.root.")
     if config is None:
         raise UserError(f"--workdir={workdir}: an exported file needs data; give --test.root.")
     run = _open_run(config, workdir, evaluates=True)

@@ -72,7 +72,7 @@ class Site:
         """The name of the evaluation.
 
         Raises:
-            UserError: it is not usable as the name of a folder, or is one of a run's own split.
+            UserError: it cannot name a folder, or is kept for the run's own splits.
         """
         if self.label:
             name, hint = self.label, "choose another"
@@ -83,8 +83,8 @@ class Site:
             hint = "name the evaluation with --test.as=<name>"
         if name.casefold().startswith("test") or name.casefold() in TRAINING_SPLITS:
             raise UserError(
-                f"--test.as: '{name}' is kept for the run's own splits, whose names begin with "
-                f"train, val or test; {hint}."
+                f"--test.as: '{name}' is kept for the run's own splits, as are train, val and all "
+                f"names that begin with test; {hint}."
             )
         if not _NAME.fullmatch(name):
             raise UserError(

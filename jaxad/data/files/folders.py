@@ -79,8 +79,9 @@ def _check_classes(root: Path, splitting: Splitting) -> None:
     raise UserError(
         f"config.data.root '{root}': its folders give no labels, because it has no folder test and "
         f"none that is named {splitting.normal_words[0]}; put normal images into "
-        f"{splitting.normal_words[0]}/ and others into folders of other names, or, if all are "
-        f"anomalous, into test/<name>/. {WITHOUT_LABELS}"
+        f"{splitting.normal_words[0]}/ and others into folders of other names (or, if all are "
+        "anomalous, into test/<name>/), or list the normal folders in config.data.normal_classes. "
+        f"{WITHOUT_LABELS}"
     )
 
 
