@@ -28,7 +28,7 @@ def main() -> None:
     parser.add_argument("--splits", type=int, default=200)
     parser.add_argument("--rates", type=float, nargs="+", default=[0.02, 0.05, 0.1])
     options = parser.parse_args()
-    stored = read_calibration_set(Workdir(options.workdir))
+    stored = read_calibration_set(Workdir(options.workdir).calibration)
     if stored is None or not stored.is_own:
         parser.error(f"'{options.workdir}' is not calibrated on its own val; run --mode=evaluate.")
     groups, scores = group_numbers(stored.groups), stored.scores

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from jaxad.api import (
+        evaluate_site,
         export_detector,
         fit,
         inspect_data,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = [
     "__version__",
     "contact_sheet",
+    "evaluate_site",
     "explain",
     "export_detector",
     "fit",
@@ -47,6 +49,7 @@ __version__ = "0.1.0"
 #: Public name -> the module that defines it.
 _MODULES = {
     "contact_sheet": "jaxad.report.contact_sheet",
+    "evaluate_site": "jaxad.api",
     "explain": "jaxad.detector.calibrated",
     "export_detector": "jaxad.api",
     "fit": "jaxad.api",

@@ -6,12 +6,13 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from ml_collections import ConfigDict
 
 from jaxad import run
 from jaxad.config import run_config
+from jaxad.data.other_site import Site
 from jaxad.data.sources import DataSet
 from jaxad.detector.detector import Detector
 from jaxad.detector.load import load
@@ -117,6 +118,52 @@ def score_files(
         allow_outside_root=allow_outside_root,
     )  # fmt: skip
     return expand(output) / "scores.csv"
+
+
+def evaluate_site(
+    path: str | os.PathLike[str],
+    root: str | os.PathLike[str],
+    output: str | os.PathLike[str] = "",
+    *,
+    data_set: str = "",
+    name: str = "",
+    calibrate: bool = False,
+    group_pattern: str | None = None,
+    normal_classes: Sequence[str] | None = None,
+    on_error: Literal["raise", "skip"] | None = None,
+    allow_outside_root: bool = False,
+) -> Path:
+    """Evaluates a detector on labelled data of another site, without training it.
+
+    This is what `--mode=evaluate` does with `--test.root`; see `docs/external_validation.md`.
+
+    Args:
+        path: the folder of a run, whose last checkpoint is used, or an exported file.
+        root: a folder, a table or an `.npz` file, prepared as the data of the run were.
+        output: for an exported file: the folder of the results.
+        data_set: its `config.data.name`; by default the kind of the run's own data.
+        name: the name of the results; by default that of `root`.
+        calibrate: whether to calibrate decisions on the site's own `train` and `val`.
+        group_pattern: finds the patient in a file's path; None: as for the run.
+        normal_classes: names of normal folders or labels; None: as for the run.
+        on_error: what to do with a bad file; None: as for the run.
+        allow_outside_root: whether a table may name files outside its folder, by absolute paths.
+
+    Returns:
+        The folder that holds `eval/<name>/` and `report.html`.
+
+    Raises:
+        UserError: the data cannot be used, or images of them were learnt from.
+        RunError: a score is not finite.
+    """
+    config = None if expand(path).is_file() else run_config.read(Workdir(path))
+    changes: dict[str, Any] = {"group_pattern": group_pattern, "on_error": on_error}
+    changes["normal_classes"] = None if normal_classes is None else tuple(normal_classes)
+    changes = {field: value for field, value in changes.items() if value is not None}
+    changes["allow_outside_root"] = allow_outside_root
+    site = Site(os.fspath(root), data_set, name, calibrate, changes)
+    with removed_if_empty(expand(output or path)):
+        return run.evaluate_site(config, path, site, output=output)
 
 
 def export_detector(workdir: str | os.PathLike[str]) -> Path:

@@ -39,6 +39,7 @@ class Mode:
         several_processes: whether several processes can do it as one run.
         evaluates: whether it evaluates a run, and may change how.
         trains: whether it trains a run, and may make it longer.
+        takes_file: whether the workdir may be an exported file, which has its own config.
     """
 
     help: str
@@ -49,7 +50,14 @@ class Mode:
     several_processes: bool = False
     evaluates: bool = False
     trains: bool = False
+    takes_file: bool = False
 
+
+#: Flags of another site's data, which `evaluate` takes.
+SITE = (
+    "test.root", "test.name", "test.as", "test.calibrate", "test.group_pattern",
+    "test.normal_classes", "test.on_error", "test.allow_outside_root",
+)  # fmt: skip
 
 MODES: Mapping[str, Mode] = {
     "fit": Mode(
@@ -58,8 +66,9 @@ MODES: Mapping[str, Mode] = {
     ),
     "train": Mode("train only", processes.FLAGS, several_processes=True, trains=True),
     "evaluate": Mode(
-        "evaluate the last checkpoint of a run, write the report", processes.FLAGS,
-        config="saved", several_processes=True, evaluates=True,
+        "evaluate the last checkpoint of a run, or another site's data (--test.root)",
+        (*processes.FLAGS, *SITE, "output"),
+        config="saved", several_processes=True, evaluates=True, takes_file=True,
     ),
     "report": Mode(
         "write a run's report again, beside other runs (--compare)",
@@ -76,7 +85,7 @@ MODES: Mapping[str, Mode] = {
     "score": Mode(
         "score files with a run or an exported file (--input, --output)",
         ("input", "output", "rate", "maps", "allow_outside_root"), ("input", "output"),
-        config="saved", folder="read",
+        config="saved", folder="read", takes_file=True,
     ),
     "inspect": Mode(
         "check the data: counts, bad files, what splits share, a contact sheet",
@@ -93,12 +102,21 @@ OPTIONS: Mapping[str, str] = {
     "compare": "report: folders of other runs, as runs/b,runs/c.",
     "normals": "calibrate: normal images: an .npz file, or files like the run's (folder, scan).",
     "input": "score: an image, a scan, a DICOM series, a folder or a table of them.",
-    "output": "score: a folder for scores.csv, patients.csv, errors.csv and maps/.",
+    "output": "score: a folder for scores.csv, patients.csv, errors.csv and maps/;\n"
+    "              evaluate: a folder for the results of an exported file.",
     "rate": "score: false-positive rate among normal patients, as 0.05; default: the run's.",
     "maps": "score: images to write maps of: all (default), anomalous or none.",
     "allow_outside_root": "score, calibrate: True: a table may name files elsewhere, by "
     "absolute paths.",
     "steps": "profile: updates to time in each phase, each way (30).",
+    "test.root": "evaluate: labelled data of another site: a folder, a table or an .npz file.",
+    "test.name": "evaluate: their config.data.name; default: the kind of the run's own data.",
+    "test.as": "evaluate: name of the results, eval/<name>/; default: the name of the root.",
+    "test.calibrate": "evaluate: True: calibrate on that site's own train and val.",
+    "test.group_pattern": "evaluate: config.data.group_pattern of that site.",
+    "test.normal_classes": "evaluate: config.data.normal_classes of that site, as good,normal.",
+    "test.on_error": "evaluate: raise or skip; config.data.on_error of that site.",
+    "test.allow_outside_root": "evaluate: True: its table may name files elsewhere.",
 }
 
 _USAGE = """jaxad: anomaly detection in medical images, trained on normal images only.
@@ -278,7 +296,7 @@ def _run_mode(
 ) -> int:
     """Runs a mode and returns the exit code; see `run`."""
     mode = MODES[name]
-    if name == "score" and paths.expand(workdir, "--workdir").is_file():
+    if mode.takes_file and paths.expand(workdir, "--workdir").is_file():
         if config is not None:
             raise UserError("--config: an exported file has its own; leave it out.")
     else:
@@ -288,13 +306,17 @@ def _run_mode(
     interrupts.check()
     source = ""
     if mode.several_processes:
-        source = processes.join(**options)
-        options = {}
+        source = processes.join(**{flag: options[flag] for flag in processes.FLAGS})
     run.configure_process(name, config)
     processes.log_devices(source)
+    arguments = {
+        flag.replace(".", "_"): value
+        for flag, value in options.items()
+        if flag not in processes.FLAGS
+    }
     try:
         with external_errors_named(_texts(config)):
-            getattr(run, name)(config, workdir, **options)
+            getattr(run, name)(config, workdir, **arguments)
     except interrupts.Stopped:
         return interrupts.EXIT_CODE if interrupts.signal_name() == "SIGINT" else 0
     return 0

@@ -3,19 +3,21 @@
 `jaxad.command.MODES` describes them.
 """
 
-import dataclasses
 import logging
 import os
 from collections.abc import Sequence
+from pathlib import Path
 
 from ml_collections import ConfigDict
 
 from jaxad.config import is_study, representatives, run_config
+from jaxad.config.flags import parse_bool, parse_number
 from jaxad.config.model import make_model, pixels_per_device
 from jaxad.data import membership
 from jaxad.data.files.unread import tell_unread
 from jaxad.data.inspection import inspect as inspect_data
-from jaxad.data.inspection import leak_remedy, write_duplicates
+from jaxad.data.inspection import leak_remedy
+from jaxad.data.other_site import Site, site_of_flags
 from jaxad.data.replay import read_normals
 from jaxad.data.sources import DataSet
 from jaxad.detector import exported
@@ -23,8 +25,8 @@ from jaxad.errors import UserError
 from jaxad.evaluate.evaluation import calibrate as calibrate_run
 from jaxad.evaluate.evaluation import evaluate_splits
 from jaxad.evaluate.metrics import load_metrics
-from jaxad.report.contact_sheet import data_set_sheet
-from jaxad.report.figures import to_png
+from jaxad.evaluate.site_evaluation import prepare_exported, prepare_run
+from jaxad.report.inspection import write_inspection
 from jaxad.report.page import write_report
 from jaxad.runtime import interrupts, processes
 from jaxad.runtime.compilation_cache import enable_compilation_cache
@@ -44,9 +46,7 @@ logger = logging.getLogger(__name__)
 
 
 def configure_process(mode: str, config: ConfigDict | None) -> None:
-    """Configures JAX, malloc, and messages; for a process that runs one command.
-
-    Call it before any computation.
+    """Configures JAX, malloc and messages before any computation, in a process of one command.
 
     Args:
         mode: one of `jaxad.command.MODES`.
@@ -84,12 +84,32 @@ def train(config: ConfigDict, workdir: str | os.PathLike[str]) -> None:
         _train(config, run, data_set)
 
 
-def evaluate(config: ConfigDict, workdir: str | os.PathLike[str]) -> None:
+def evaluate(
+    config: ConfigDict | None,
+    workdir: str | os.PathLike[str],
+    *,
+    output: str | os.PathLike[str] = "",
+    **site: str,
+) -> None:
     """Evaluates the last checkpoint of a run on every test split and writes the report.
 
-    The fields of `config.evaluate` that affect only an evaluation may differ from those of the run,
-    and are stored as its new ones.
+    Fields that affect only evaluations may differ from the run's, and are stored as its new ones.
+
+    Args:
+        config: the config of the run; None for an exported file.
+        workdir: the folder of the run, or an exported file, which needs `test_root` and `output`.
+        output: for an exported file: the folder of the results.
+        **site: the flags `--test.*`, with `_` instead of the dot: if `test_root` is given, only
+            this data set of another site is evaluated.
     """
+    if site.get("test_root"):
+        evaluate_site(config, workdir, site_of_flags(site), output=output)
+        return
+    if unused := [name for name, value in {**site, "output": output}.items() if value]:
+        flag = unused[0].replace("_", ".", 1)
+        raise UserError(f"--{flag}: belongs to another site's data; name them with --test.root.")
+    if config is None:
+        raise UserError(f"--workdir={workdir}: an exported file needs data; give --test.root.")
     run, config = _open_run(config, workdir, evaluates=True)
     load_metrics(config)
     data_set = DataSet(config.data)
@@ -98,6 +118,43 @@ def evaluate(config: ConfigDict, workdir: str | os.PathLike[str]) -> None:
     with run.lock(), tracked([config], [run]):
         _store_evaluation(run, config)
         _evaluate(run, data_set)
+
+
+def evaluate_site(
+    config: ConfigDict | None,
+    workdir: str | os.PathLike[str],
+    site: Site,
+    *,
+    output: str | os.PathLike[str] = "",
+) -> Path:
+    """Evaluates a run or an exported file on another site's labelled data; writes the report.
+
+    Args:
+        config: the config of the run; None for an exported file.
+        workdir: the folder of the run, or the exported file.
+        site: the data.
+        output: the folder of the results of an exported file; those of a run go to its `eval/`.
+
+    Returns:
+        The folder that holds `eval/<name>/` and the report.
+
+    Raises:
+        UserError: see `prepare_run` and `prepare_exported`.
+        RunError: a score is not finite, or a metric fails.
+    """
+    if config is None:
+        evaluation = prepare_exported(expand(workdir, "--workdir"), output, site)
+    elif output:
+        raise UserError("--output: the results of a run go to its eval/; leave it out.")
+    else:
+        run, _ = _open_run(config, workdir)
+        evaluation = prepare_run(run, site)
+    folder = evaluation.folder
+    folder.check_writable()
+    with folder.lock():
+        evaluation.write()
+        _report_evaluation(folder, evaluation.detector.config)
+    return folder.path
 
 
 def fit(config: ConfigDict, workdir: str | os.PathLike[str]) -> None:
@@ -159,8 +216,12 @@ def _train(config: ConfigDict, run: Workdir, data_set: DataSet) -> None:
 def _evaluate(run: Workdir, data_set: DataSet) -> None:
     with history.evaluation(run, data_set.test_split_names):
         evaluate_splits(run, data_set)
+    _report_evaluation(run)
+
+
+def _report_evaluation(folder: Workdir, config: ConfigDict | None = None) -> None:
     if processes.is_first():
-        logger.info(f"report: {write_report(run)}")
+        logger.info(f"report: {write_report(folder, config=config)}")
     processes.barrier("evaluated")
 
 
@@ -174,7 +235,7 @@ def report(
 
     Args:
         config: the config of the run.
-        workdir: the folder of the run.
+        workdir: its folder.
         compare: folders of other runs to show beside it, or text with commas between them.
     """
     run = Workdir(workdir)
@@ -215,12 +276,15 @@ def calibrate(
             `docs/data.md`. `group` or `config.data.group_pattern` gives the patients.
         allow_outside_root: whether a table may name files outside its folder, by absolute paths.
     """
-    allows = _truth("allow_outside_root", allow_outside_root)
+    allows = parse_bool("allow_outside_root", allow_outside_root)
     run, path = Workdir(workdir), expand(normals, "--normals")
     config = run_config.check(run, config)
     split_cpu(config.cpu_devices)
     split = read_normals(path, config.data, allow_outside_root=allows)
-    membership.warn_of_names(run, split, f"--normals={path}")
+    membership.warn_of_names(
+        run, set(split.groups), f"--normals={path}",
+        "they make the false-positive rate larger than promised",
+    )  # fmt: skip
     with run.lock():
         calibrate_run(run, str(path), split)
 
@@ -234,12 +298,8 @@ def inspect(config: ConfigDict, workdir: str | os.PathLike[str]) -> None:
     """
     folder = Workdir(workdir).path
     inspection, data_set = inspect_data(config.data)
-    splits = {name: data_set.split(name) for name in data_set.split_names}
-    write_json(folder / "inspect.json", dataclasses.asdict(inspection))
-    write_duplicates(folder / "duplicates.csv", inspection)
-    with atomic_write(folder / "inspect.png", "wb") as file:
-        file.write(to_png(data_set_sheet(splits)))
-    logger.info("\n".join([*inspection.lines(), f"contact sheet: {folder / 'inspect.png'}"]))
+    sheet = write_inspection(folder, inspection, data_set)
+    logger.info("\n".join([*inspection.lines(), f"contact sheet: {sheet}"]))
     if inspection.leaks:
         leaks = " | ".join(map(str, inspection.leaks))
         raise UserError(f"{config.data.name}: splits leak: {leaks}. {leak_remedy(data_set)}")
@@ -289,11 +349,11 @@ def score(
     from jaxad.detector.calibrated import load_calibrated
     from jaxad.score.files import score_files
 
-    allows = _truth("allow_outside_root", allow_outside_root)
+    allows = parse_bool("allow_outside_root", allow_outside_root)
     path = expand(workdir, "--workdir")
     if config is not None:
         split_cpu(config.cpu_devices)
-    detector = load_calibrated(path, None if rate == "" else _number("rate", rate))
+    detector = load_calibrated(path, None if rate == "" else parse_number("rate", rate))
     source, target = expand(input, "--input"), expand(output, "--output")
     name = f"{path.resolve()} at step {detector.detector.step}"
     if path.is_file():
@@ -302,20 +362,6 @@ def score(
         detector, source, target, which_maps=maps or "all", name=name, allow_outside_root=allows,
         run=None if path.is_file() else Workdir(path),
     )  # fmt: skip
-
-
-def _number(flag: str, text: str | int | float) -> float:
-    try:
-        return float(text)
-    except ValueError as error:
-        raise UserError(f"--{flag}={text}: not a number.") from error
-
-
-def _truth(flag: str, value: str | bool) -> bool:
-    text = str(value or False).lower()
-    if text not in ("true", "false"):
-        raise UserError(f"--{flag}={value}: write True or False.")
-    return text == "true"
 
 
 def profile(config: ConfigDict, workdir: str | os.PathLike[str], *, steps: str | int = "") -> None:
@@ -332,7 +378,7 @@ def profile(config: ConfigDict, workdir: str | os.PathLike[str], *, steps: str |
     from jaxad.profile.profiling import profile_training
     from jaxad.profile.table import format_profile
 
-    count = 30.0 if steps == "" else _number("steps", steps)
+    count = 30.0 if steps == "" else parse_number("steps", steps)
     if count < 1 or count != int(count):
         raise UserError(f"--steps={steps}: not a whole number of at least 1.")
     run = Workdir(workdir)

@@ -212,7 +212,9 @@ def test_exit_codes(capsys, tmp_path, monkeypatch, mode, error, code, line):
         config.seed = 3
         run_config.write(Workdir(tmp_path), config)
     given = dict.fromkeys(command.MODES[mode].required, "x.npz")
-    taken = set(command.MODES[mode].options) - set(processes.FLAGS)  # those are of the launch
+    # The flags of processes are of the launch.
+    taken = set(command.MODES[mode].options) - set(processes.FLAGS)
+    taken = {flag.replace(".", "_") for flag in taken}
     arguments = [name, f"--{changed}=3", f"--workdir={tmp_path}", f"--mode={mode}"]
     arguments += [f"--{option}={value}" for option, value in given.items()]
     assert cli.main(arguments) == code
@@ -224,7 +226,7 @@ def test_evaluate_takes_the_config_of_the_run(tmp_path, monkeypatch):
     from jaxad import run
 
     seen = []
-    monkeypatch.setattr(run, "evaluate", lambda config, _: seen.append(config.seed))
+    monkeypatch.setattr(run, "evaluate", lambda config, *_, **options: seen.append(config.seed))
     config = config_lib.get_config("pchvae:smoke")
     config.seed = 11
     run_config.write(Workdir(tmp_path), config)

@@ -16,7 +16,7 @@ from jaxtyping import Float
 
 from jaxad.calibration.conformal import Calibration, calibrate
 from jaxad.errors import UserError
-from jaxad.storage.workdir import Workdir, write_json
+from jaxad.storage.workdir import write_json
 from jaxad.types import Split, group_numbers
 
 Scalars = Float[np.ndarray, " n"]
@@ -39,6 +39,7 @@ class CalibrationSet:
             differently.
         ids: the ids of the images.
         groups: the patient of each image.
+        images_are_patients: whether no patient is known, so that each image counts as one.
         scores: float64 [N].
         components: components of the score by name, float64 [N].
         pixel_maxima: largest value of each anomaly map, float64 [N].
@@ -49,6 +50,7 @@ class CalibrationSet:
     checkpoint_step: int
     ids: tuple[str, ...]
     groups: tuple[str, ...]
+    images_are_patients: bool
     scores: Scalars
     components: Mapping[str, Scalars]
     pixel_maxima: Scalars
@@ -57,11 +59,6 @@ class CalibrationSet:
     def name(self) -> str:
         """A human-readable name of the source."""
         return self.source if self.is_own else Path(self.source).name
-
-    @property
-    def images_are_patients(self) -> bool:
-        """Whether every image has its own patient, as it does where `group` is not given."""
-        return len(set(self.groups)) == len(self.ids)
 
     @property
     def brightest(self) -> float:
@@ -130,6 +127,7 @@ class CalibrationSet:
             checkpoint_step=int(fields["checkpoint_step"]),
             ids=tuple(map(str, fields["ids"])),
             groups=tuple(map(str, fields["groups"])),
+            images_are_patients=bool(fields["images_are_patients"]),
             scores=np.array(fields["scores"], np.float64),
             components={
                 str(name): np.array(values, np.float64)
@@ -149,8 +147,7 @@ def drivers(contributions: Mapping[str, Scalars]) -> list[str]:
     return [names[place] for place in np.argmax(np.stack(list(contributions.values())), axis=0)]
 
 
-def write_calibration_set(
-    workdir: Workdir,
+def make_calibration_set(
     source: str | None,
     checkpoint_step: int,
     split: Split,
@@ -158,10 +155,9 @@ def write_calibration_set(
     components: Mapping[str, Scalars],
     pixel_maxima: Scalars,
 ) -> CalibrationSet:
-    """Makes the scores of a split of normal images the run's calibration.
+    """Makes a calibration set of the scores of a split of normal images.
 
     Args:
-        workdir: the run.
         source: path of another site's images; None for the run's own `OWN_SPLIT`.
         checkpoint_step: the step of the checkpoint that scored them.
         split: the images.
@@ -179,22 +175,28 @@ def write_calibration_set(
         checkpoint_step=checkpoint_step,
         ids=split.ids,
         groups=split.groups,
+        images_are_patients=(
+            len(set(split.groups)) == len(split) and set(split.groups) <= split.unnamed
+        ),
         scores=scores.astype(np.float64),
         components={name: values.astype(np.float64) for name, values in components.items()},
         pixel_maxima=pixel_maxima.astype(np.float64),
     )
     normals.calibration  # noqa: B018 - checks the scores
-    write_json(workdir.calibration, normals.as_json())
     return normals
 
 
-def read_calibration_set(workdir: Workdir) -> CalibrationSet | None:
-    """Reads the run's calibration, whichever checkpoint it was made with; None if there is none.
+def write_calibration_set(path: Path, normals: CalibrationSet) -> None:
+    """Writes a calibration set to a JSON file; `read_calibration_set` reads it."""
+    write_json(path, normals.as_json())
+
+
+def read_calibration_set(path: Path) -> CalibrationSet | None:
+    """Reads a calibration set, whichever checkpoint it was made with; None if there is no file.
 
     Raises:
         UserError: the file cannot be read.
     """
-    path = workdir.calibration
     try:
         return CalibrationSet.from_json(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:

@@ -22,6 +22,11 @@ def read(workdir: Workdir) -> ConfigDict:
     Raises:
         UserError: the folder holds no run, or its config is damaged or of another version.
     """
+    if workdir.study.exists():
+        raise UserError(
+            f"workdir '{workdir.path}' holds a study; name the folder of one of its runs, "
+            "runs/<experiment>/seed_<seed>, or choose another --workdir."
+        )
     try:
         config = from_json(workdir.config.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
@@ -111,7 +116,9 @@ def update_evaluation(workdir: Workdir, config: ConfigDict) -> None:
             group, name = field.path.split(".")
             saved[group][name] = config[group][name]
     for path in workdir.path.glob("eval/*/metrics.json"):
-        path.unlink()
+        # Those of other sites, which have a calibration of their own, are not repeated.
+        if not (path.parent / "calibration.json").exists():
+            path.unlink()
     _write(workdir, saved)
 
 

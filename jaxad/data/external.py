@@ -35,7 +35,7 @@ _SPLIT_NAME = re.compile(r"train|val|test(_[\w.-]+)?")
 def open_external(data: ConfigDict, *, test_only: bool) -> Readers:
     """Calls the function that `config.data.name` names, and returns a reader for each split.
 
-    With `test_only`, `train` and `val` are left out and may be missing.
+    With `test_only`, `train` and `val` may be missing and are not drawn.
 
     Raises:
         UserError: there is no such function, it fails, or it returns something other than splits.
@@ -69,7 +69,7 @@ def open_external(data: ConfigDict, *, test_only: bool) -> Readers:
         for name, split in splits.items()
     }
     if test_only:
-        return {name: read for name, read in readers.items() if name.startswith("test")}
+        return readers
     if "train" not in readers:
         raise UserError(
             f"{data.name}: returned no split 'train', only {sorted(readers)}; return it, too."

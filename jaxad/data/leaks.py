@@ -39,6 +39,20 @@ def linked_patients(known: Split, split: Split) -> set[str]:
     return linked
 
 
+def copies(known: Split, split: Split) -> list[tuple[str, str]]:
+    """Finds the images of `split` that `known` holds, too, pixel by pixel.
+
+    Returns:
+        The ids of the image and of its copy in `known`, in the order of `split`.
+    """
+    digests = image_digests({"known": known, "split": split})
+    first: dict[bytes, str] = {}
+    for digest, name in zip(digests["known"], known.ids, strict=True):
+        first.setdefault(digest, name)
+    images = zip(digests["split"], split.ids, strict=True)
+    return [(name, first[digest]) for digest, name in images if digest in first]
+
+
 def without_duplicates(split: Split, others: Sequence[Split]) -> Split:
     """Returns a split without images that are in others or repeat an earlier image of the split."""
     named = {str(number): other for number, other in enumerate(others)}

@@ -9,7 +9,7 @@ import hashlib
 import json
 import logging
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,22 +63,35 @@ def check_processes(data_set: DataSet) -> None:
     Each trains on its part of every batch, and two that order the images differently would learn
     from some images twice. Every process must call it.
     """
+    if processes.are_several():
+        splits = {name: data_set.split(name) for name in data_set.split_names}
+        check_processes_read_same(data_set.info.name, splits, data_set.data.preprocess.foreground)
+
+
+def check_processes_read_same(
+    source: str, splits: Mapping[str, Split], foreground: str = ""
+) -> None:
+    """Raises a UserError unless all of several processes read the same splits from a source.
+
+    `foreground` is what each has decided for `config.data.preprocess.foreground`.
+    """
     if not processes.are_several():
         return
-    digest = zlib.crc32(data_set.data.preprocess.foreground.encode())
-    for name in data_set.split_names:
-        split = data_set.split(name)
+    digest = zlib.crc32(foreground.encode())
+    for name, split in splits.items():
         facts = [name, split.images.shape, _members(split), split.groups, split.labels.tolist()]
         digest = zlib.crc32(repr(facts).encode(errors="surrogateescape"), digest)
     if len(set(processes.of_all(digest & 0x7FFFFFFF))) > 1:
         raise UserError(
-            f"{data_set.info.name}: the processes read different images, or in different orders; "
+            f"{source}: the processes read different images, or in different orders; "
             "give all hosts the same data, in splits that depend on the config alone."
         )
 
 
-def warn_of_names(run: Workdir, normals: Split, source: str) -> None:
+def warn_of_names(run: Workdir, patients: set[str], source: str, consequence: str) -> None:
     """Warns if patients of another site have the same names as training patients.
+
+    `consequence` says what happens if they are the same patients: "they ...".
 
     This is not an error: names such as `1` occur at many sites. Nothing is compared if the members
     of the run were not stored.
@@ -89,13 +102,12 @@ def warn_of_names(run: Workdir, normals: Split, source: str) -> None:
     if not run.splits.exists():
         return
     members = _read_members(run).values()
-    patients = set(normals.groups)
     shared = patients & {patient for split in members for patient in split["patients"]}
     if shared:
         logger.warning(
             f"warning: {source}: {len(shared):,} of {len(patients):,} patients have the same names "
             f"as patients that the run was trained on, such as '{min(shared)}'. If they are the "
-            "same patients, leave them out: they make the false-positive rate larger than promised."
+            f"same patients, leave them out: {consequence}."
         )
 
 

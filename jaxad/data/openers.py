@@ -11,7 +11,7 @@ from jaxad.data import settings
 from jaxad.data.data_sets import Readers, data_set_info
 from jaxad.data.external import open_external
 from jaxad.data.files.folders import read_folder
-from jaxad.data.files.items import Item, files_of
+from jaxad.data.files.items import Item, Reading, files_of
 from jaxad.data.files.names import is_table
 from jaxad.data.files.npz import npz_readers
 from jaxad.data.files.places import passed_over
@@ -34,7 +34,10 @@ class ReadOptions:
     """Options for opening a data set that are not part of `config.data`."""
 
     measure: bool = False  # whether to find the range of values in all files, which takes time
-    test_only: bool = False  # whether all patients go to the test split if jaxad draws it
+    #: whether only test splits are needed: `train` and `val` may be missing and are not drawn
+    test_only: bool = False
+    #: how files of the user's are read; None: as `config.data` says
+    reading: Reading | None = None
     #: called with the files of a folder that are not read
     on_unread: Callable[[Unread], None] = lambda _: None
 
@@ -55,8 +58,9 @@ def _open_generated(data: ConfigDict, _: ReadOptions) -> Readers:
 
 def _open_npz(data: ConfigDict, options: ReadOptions) -> Readers:
     root = expand(data.root or ".", "config.data.root")
-    readers = npz_readers(root)
-    options.on_unread(find_unread(root, "npz", files_in(root, ".npz")))
+    readers = npz_readers(root, test_only=options.test_only)
+    if root.is_dir():
+        options.on_unread(find_unread(root, "npz", files_in(root, ".npz")))
     return readers
 
 
@@ -72,16 +76,18 @@ def _open_files(data: ConfigDict, options: ReadOptions) -> Readers:
     root, info = expand(data.root, "config.data.root"), data_set_info(data.name)
     file_format = info.format_of_files
     check_not_hidden(root)
-    reading = dataclasses.replace(settings.reading(data, file_format), measure=options.measure)
+    reading = options.reading or settings.reading(data, file_format)
+    reading = dataclasses.replace(reading, measure=options.measure)
     splitting = settings.splitting(data)
     if is_table(root):
         splits = read_table(
-            root, file_format, splitting, allow_outside_root=data.allow_outside_root
-        )
+            root, file_format, splitting,
+            allow_outside_root=data.allow_outside_root, test_only=options.test_only,
+        )  # fmt: skip
     else:
-        splits = read_folder(root, file_format, splitting)
-        unread = find_unread(root, file_format, files_of(splits.values()), passed_over(root))
-        options.on_unread(unread)
+        splits = read_folder(root, file_format, splitting, test_only=options.test_only)
+        used = files_of(splits.values())
+        options.on_unread(find_unread(root, file_format, used, passed_over(root, used)))
     if data.preprocess.foreground == "auto" and settings.normalises(data):
         data.preprocess.foreground = choose_foreground(splits["train"], reading)
         reading = dataclasses.replace(reading, preparation=settings.preparation(data))
@@ -89,7 +95,7 @@ def _open_files(data: ConfigDict, options: ReadOptions) -> Readers:
         name: functools.partial(read_split, items, reading, f"{data.name} {name}")
         for name, items in splits.items()
     }
-    if data.duplicates == "keep" and any(item.is_drawn for item in splits["val"]):
+    if data.duplicates == "keep" and any(item.is_drawn for item in splits.get("val", ())):
 
         def read(items: Sequence[Item], name: str) -> Split:
             return read_split(items, reading, f"{data.name} {name}")
@@ -189,6 +195,15 @@ _OPENERS: Mapping[str, Callable[[ConfigDict, ReadOptions], Readers]] = {
 }
 
 
+def open_readers(data: ConfigDict, options: ReadOptions) -> Readers:
+    """Opens the data set that `config.data.name` names, without `config.data.test`.
+
+    Raises:
+        UserError: the data are not where the config says.
+    """
+    return _OPENERS[data_set_info(data.name).kind](data, options)
+
+
 # --- Splits that are made from others.
 
 
@@ -200,7 +215,7 @@ def _open_tests(data: ConfigDict, options: ReadOptions) -> Readers:
         test.preprocess.foreground = "nonzero"
     info = data_set_info(test.name, "config.data.test.name")
     try:
-        readers = _OPENERS[info.kind](test, dataclasses.replace(options, test_only=True))
+        readers = open_readers(test, dataclasses.replace(options, test_only=True))
     except UserError as error:
         message = str(error).replace("config.data.name", "config.data.test.name")
         message = message.replace("config.data.root", "config.data.test.root")
@@ -266,7 +281,7 @@ def open_splits(data: ConfigDict, options: ReadOptions) -> Readers:
             that `config.data.natural_objects` names, or `config.data.test` is unusable.
     """
     info = data_set_info(data.name)
-    readers = _OPENERS[info.kind](data, options)
+    readers = open_readers(data, options)
     if data.preprocess.foreground == "auto" and settings.normalises(data):
         data.preprocess.foreground = "nonzero"
     if rendered := data.natural_objects or info.rendered_split:

@@ -232,7 +232,7 @@ def read_files(
     )
     reading = reading_of(data)
     split = read_split(items if with_labels else _unlabelled(items), reading, str(path))
-    images = _to_depth(split.images, data, reading)
+    images = to_depth_of_run(split.images, data, reading)
     return dataclasses.replace(report_files(split, str(path)), images=images)
 
 
@@ -250,7 +250,7 @@ def read_rows_of(items: Sequence[Item], data: ConfigDict) -> Iterator[Rows]:
                 "normalises over it (config.data.preprocess.foreground=nonzero); set the "
                 "background to 0, or its scores do not compare with those of clean files."
             )
-        images = _to_depth(rows.images, data, reading)
+        images = to_depth_of_run(rows.images, data, reading)
         yield dataclasses.replace(rows, images=images, error=rows.error or rows.blank)
 
 
@@ -258,7 +258,7 @@ def _unlabelled(items: Sequence[Item]) -> list[Item]:
     return [dataclasses.replace(item, label=0, mask=None) for item in items]
 
 
-def _to_depth(
+def to_depth_of_run(
     images: Shaped[np.ndarray, "n s s c"], data: ConfigDict, reading: Reading
 ) -> Shaped[np.ndarray, "n s s c"]:
     """Converts images to the type of a published data set; others keep the type of their files."""
@@ -282,7 +282,11 @@ def read_normals(path: Path, data: ConfigDict, *, allow_outside_root: bool = Fal
     for name, root in ((data.name, data.root), (data.test.name, data.test.root)):
         info = data_set_info(name) if name else None
         if info is not None and (info.kind == "npz" or (info.file_format and root)):
-            check_apart(path, root or ".", is_npz=info.kind == "npz")
+            check_apart(
+                path, root or ".", is_npz=info.kind == "npz", flag="--normals",
+                remedy="give normal images that are in none of its splits. --mode=evaluate "
+                "calibrates on the run's val split",
+            )  # fmt: skip
     if is_archive(path) or not data_set_info(data.name).takes_files:
         split = read_npz(path, needed=("group",))
     else:

@@ -118,15 +118,16 @@ class DataSet:
             split = self._readers[name]()
             if not self._measure:  # an inspection lists these files itself
                 split = report_files(split, f"{self.info.name} {name}")
-            if split.files is not None:
-                check_blank(source, split.files)
             if name in TRAINING_SPLITS and not self._keeps_duplicates:
                 split = self._leave_out_duplicates(name, split)
-            check_split(split, source, self._image_shape, normal=name in TRAINING_SPLITS)
-            if note := check_coverage(split, source):
-                logger.warning(f"note: {self.info.name} {name}: {note}")
+            check_read_split(split, source, self._image_shape, normal=name in TRAINING_SPLITS)
             self._splits[name] = split
         return self._splits[name]
+
+    def add_split(self, name: str, split: Split) -> None:
+        """Adds a checked split of another data set, which `split` returns from then on."""
+        self._readers = {**self._readers, name: lambda: split}
+        self._splits[name] = split
 
     def _leave_out_duplicates(self, name: str, split: Split) -> Split:
         """Leaves out images of `train` or `val` that are also in `val` or a test split, or repeat.
@@ -159,6 +160,21 @@ def report_files(split: Split, source: str) -> Split:
             if line := describe(source, split.files):
                 logger.warning(line)
     return split
+
+
+def check_read_split(
+    split: Split, source: str, image_shape: tuple[int, int, int], *, normal: bool
+) -> None:
+    """Checks a split that was read, as `check_split` does, and its blank images and masks.
+
+    Raises:
+        UserError: see `check_split`; or most images are blank, or most masks are inverted.
+    """
+    if split.files is not None:
+        check_blank(source, split.files)
+    check_split(split, source, image_shape, normal=normal)
+    if note := check_coverage(split, source):
+        logger.warning(f"note: {source}: {note}")
 
 
 def check_split(

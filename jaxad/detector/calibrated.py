@@ -141,7 +141,7 @@ def load_calibrated(
     if isinstance(detector, ExportedDetector):
         normals = detector.calibration_set
     else:
-        normals = read_calibration_set(Workdir(path))
+        normals = read_calibration_set(Workdir(path).calibration)
     reason = ""
     if normals is None:
         reason = "there is no calibration"

@@ -42,7 +42,7 @@ def export(run: Workdir) -> Path:
             checkpoint.
     """
     detector = restore(run.path)
-    normals = read_calibration_set(run)
+    normals = read_calibration_set(run.calibration)
     if normals is not None and normals.checkpoint_step != detector.step:
         raise UserError(
             f"workdir '{run.path}': its calibration was made with checkpoint "
@@ -121,9 +121,10 @@ def _card(
     evaluated = {}
     for path in sorted(run.evaluation("x").parent.glob("*/metrics.json")):
         metrics = json.loads(path.read_text(encoding="utf-8"))
-        if metrics["checkpoint_step"] == detector.step:
+        # The name of another site must not leave this one.
+        if metrics["checkpoint_step"] == detector.step and "external" not in metrics:
             evaluated[path.parent.name] = {
-                name: metrics[name] for name in ("auroc", "num_images", "num_groups")
+                name: metrics[name] for name in ("auroc", "num_images", "num_patients")
             }
     return {
         "system": config.model.name,

@@ -66,7 +66,7 @@ def load_calibration(
 
     workdir = Workdir(path)
     step = checkpoint_step(workdir, checkpoint)
-    normals = read_calibration_set(workdir)
+    normals = read_calibration_set(workdir.calibration)
     if normals is None:
         raise UserError(
             f"workdir '{workdir.path}': has no calibration; write it with --mode=evaluate."

@@ -34,6 +34,7 @@ from jaxad.report.run_files import RunFiles, SplitFiles, read_run
 from jaxad.report.sections import (
     curves_view,
     decision_rows,
+    external_view,
     reference_rows,
     training_view,
     verdict,
@@ -46,17 +47,20 @@ logger = logging.getLogger(__name__)
 _SCRIPTS = ("common.js", "cases.js", "thresholds.js", "patients.js")
 
 
-def write_report(workdir: Workdir, compare: Sequence[Workdir] = ()) -> Path:
+def write_report(
+    workdir: Workdir, compare: Sequence[Workdir] = (), config: ConfigDict | None = None
+) -> Path:
     """Writes `report.html`, whose path it returns, and its figures as separate files in `figures/`.
 
     Args:
         workdir: the run.
         compare: other runs to compare it with.
+        config: the config of the run, if the folder has none; see `read_run`.
 
     Raises:
         UserError: a folder does not hold a run, or a file in it is damaged.
     """
-    run = read_run(workdir)
+    run = read_run(workdir, config)
     metrics = _load_metrics(run.config)
     compared = comparison_view(read_others(run, compare), metrics) if compare else None
     environment = Environment(
@@ -140,9 +144,11 @@ def _versions() -> dict[str, str]:
 def _split_view(run: RunFiles, files: SplitFiles) -> dict[str, Any]:
     """What the page shows of one test split."""
     metrics = files.metrics
+    current = max((of.metrics.get("checkpoint_step", 0) for of in run.splits.values()), default=0)
     curves, notes = curves_view(run.workdir, files)
     view: dict[str, Any] = {
         "name": files.name,
+        "external": external_view(metrics, current),
         "metrics": {name: value for name, value in metrics.items() if is_metric(value)},
         "numbers": numbers_view(metrics),
         "json": json.dumps(metrics, indent=2) if metrics else "",

@@ -12,9 +12,9 @@ from jaxad.runtime.progress import duration
 #: Counts in metrics.json that are shown only if they are not 0, with their words.
 _LEFT_OUT = {
     "num_files_skipped": "files skipped",
-    "num_blank": "blank images left out",
+    "num_blank_images": "blank images left out",
     "num_training_files_skipped": "training files skipped",
-    "num_training_blank": "blank training images left out",
+    "num_training_blank_images": "blank training images left out",
 }
 
 

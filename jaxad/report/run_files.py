@@ -30,7 +30,8 @@ class SplitFiles:
         table: `scores.csv` without the rows whose score is not finite.
         num_not_finite: the number of those rows.
         examples: `examples.npz`.
-        stored: the run's calibration; None if it was made with another checkpoint than the scores.
+        stored: the calibration of the decisions: the evaluation's own, or the run's; None if it was
+            made with another checkpoint than the scores.
     """
 
     name: str
@@ -63,16 +64,18 @@ class RunFiles:
         return self.history.get("evaluation", {}).get("splits") == [] and not self.splits
 
 
-def read_run(workdir: Workdir) -> RunFiles:
+def read_run(workdir: Workdir, config: ConfigDict | None = None) -> RunFiles:
     """Reads the files of a run that exist.
+
+    `config` is that of the run if its folder has none, as the results of an exported file.
 
     Raises:
         UserError: the folder does not hold a run, or a file in it is damaged.
     """
-    config = run_config.read(workdir)
+    config = run_config.read(workdir) if config is None else config
     evaluations = workdir.path / "eval"
     folders = sorted(evaluations.iterdir()) if evaluations.is_dir() else []
-    stored = read_calibration_set(workdir)
+    stored = read_calibration_set(workdir.calibration)
     splits = {folder.name: _read_split(folder, stored) for folder in folders if folder.is_dir()}
     return RunFiles(workdir, config, splits, stored, history.read(workdir))
 
@@ -85,6 +88,7 @@ def _read_split(folder: Path, stored: CalibrationSet | None) -> SplitFiles:
         finite = np.isfinite(table.columns[SCORE])
         num_not_finite = int((~finite).sum())
         table = table.rows(np.flatnonzero(finite))
+    stored = read_calibration_set(folder / "calibration.json") or stored
     if stored is not None and stored.checkpoint_step != metrics.get("checkpoint_step"):
         stored = None
     examples = _read(folder / "examples.npz", read_examples)

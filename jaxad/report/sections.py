@@ -111,6 +111,25 @@ def reference_rows(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [row("The model", metrics, True), *sorted(references, key=rank)]
 
 
+def external_view(metrics: Mapping[str, Any], checkpoint_step: int) -> str:
+    """Returns a line on the evaluation of another site's data; "" for the run's own test splits.
+
+    `checkpoint_step` is the newest checkpoint that any evaluation of the run used.
+    """
+    external = metrics.get("external")
+    if external is None:
+        return ""
+    text = f"external validation on {external['root']} ({external['data_set']}); decisions "
+    text += "calibrated on that site" if external["calibrated_on_site"] else "calibrated as the run"
+    if not external["compared_with_training_images"]:
+        text += "; not compared with the training images"
+    if metrics["checkpoint_step"] < checkpoint_step:
+        text += (
+            f"; of checkpoint {metrics['checkpoint_step']}, not {checkpoint_step}: evaluate again"
+        )
+    return f"{text}. "
+
+
 def verdict(metrics: Mapping[str, Any]) -> dict[str, Any] | None:
     """How the model compares with the best reference score; None where AUROC is undefined."""
     best = metrics.get("best_reference")

@@ -102,7 +102,7 @@ def make_audit(
 
 
 def _calibration(run: PlannedRun) -> Calibration:
-    stored = read_calibration_set(run.workdir)
+    stored = read_calibration_set(run.workdir.calibration)
     if stored is not None and not stored.is_own:
         raise UserError(
             f"workdir '{run.workdir.path}': is calibrated on '{stored.source}', but an audit needs "

@@ -122,7 +122,7 @@ def test_a_background_of_noise_is_reported(tmp_path, look):
         scan = nib.load(path)
         noise = np.random.default_rng(number).uniform(0.01, 0.1, scan.shape).astype(np.float32)
         nib.save(nib.Nifti1Image(np.asarray(scan.dataobj) + noise, scan.affine), path)
-    code, out, _, _ = look(tmp_path, name="nifti")
+    code, out, _, _ = look(tmp_path, "--config.data.preprocess.foreground=nonzero", name="nifti")
     assert code == 0
     assert "warning: train: in 3 of 3 files the background is noise instead of 0" in out
 

@@ -48,7 +48,7 @@ def calibration():
     scores = np.linspace(0, 1, 30)
     ids, groups = (tuple(f"{what} {n}" for n in range(30)) for what in ("image", "Mrs. Miller"))
     return CalibrationSet(
-        "/home/x/site.npz", False, 3, ids, groups, scores, {"mse": scores}, scores
+        "/home/x/site.npz", False, 3, ids, groups, True, scores, {"mse": scores}, scores
     )
 
 

@@ -1,11 +1,16 @@
 """Calibration sets on disk, and the reported figures of decisions."""
 
+import dataclasses
 import json
 
 import numpy as np
 import pytest
 
-from jaxad.calibration.calibration_set import read_calibration_set, write_calibration_set
+from jaxad.calibration.calibration_set import (
+    make_calibration_set,
+    read_calibration_set,
+    write_calibration_set,
+)
 from jaxad.detector import restored
 from jaxad.detector.load import load_calibration
 from jaxad.errors import UserError
@@ -33,7 +38,9 @@ def workdir(tmp_path):
 
 def write(workdir, split, scores, source=None, step=7):
     maxima = np.zeros_like(scores)
-    return write_calibration_set(workdir, source, step, split, scores, {"nll": scores}, maxima)
+    made = make_calibration_set(source, step, split, scores, {"nll": scores}, maxima)
+    write_calibration_set(workdir.calibration, made)
+    return made
 
 
 def store(workdir, patients, *, source=None, step=7, **changes):
@@ -41,9 +48,9 @@ def store(workdir, patients, *, source=None, step=7, **changes):
 
 
 def test_a_calibration_is_read_as_it_was_written(workdir):
-    assert read_calibration_set(workdir) is None
+    assert read_calibration_set(workdir.calibration) is None
     written = store(workdir, 30, scale=0.1, source="b/site.npz")
-    found = read_calibration_set(workdir)
+    found = read_calibration_set(workdir.calibration)
     assert (found.source, found.name, found.is_own) == ("b/site.npz", "site.npz", False)
     assert found.checkpoint_step == 7
     assert (found.ids, found.groups) == (written.ids, written.groups)
@@ -55,9 +62,9 @@ def test_a_calibration_is_read_as_it_was_written(workdir):
 
 def test_a_new_calibration_replaces_the_old_one(workdir):
     store(workdir, 30)
-    before = read_calibration_set(workdir).calibration.image_threshold(0.1)
+    before = read_calibration_set(workdir.calibration).calibration.image_threshold(0.1)
     store(workdir, 30, scale=2.0)
-    assert read_calibration_set(workdir).calibration.image_threshold(0.1) == 2 * before
+    assert read_calibration_set(workdir.calibration).calibration.image_threshold(0.1) == 2 * before
 
 
 def test_a_calibration_is_of_the_checkpoint_that_scored_it(workdir, monkeypatch):
@@ -89,7 +96,7 @@ def test_a_damaged_calibration_is_reported_with_its_path(workdir, damage):
     assert damage(text) != text
     workdir.calibration.write_text(damage(text))
     with pytest.raises(UserError, match=r"calibration\.json' cannot be read .*--mode=evaluate"):
-        read_calibration_set(workdir)
+        read_calibration_set(workdir.calibration)
 
 
 def test_scores_that_are_not_finite_replace_nothing(workdir):
@@ -176,7 +183,9 @@ def test_with_one_class_there_are_only_thresholds_from_normal_images(workdir):
 
 def test_images_without_patients_are_reported(workdir):
     split, scores = normals(30, slices=1)
-    stored = write(workdir, split, scores)
+    given = write(workdir, split, scores)
+    assert "Every image" not in decisions.summary(given, 0.1)  # one image each of known patients
+    stored = write(workdir, dataclasses.replace(split, unnamed=frozenset(split.groups)), scores)
     assert stored.is_own and "Every image counts as a separate patient" in decisions.summary(
         stored, 0.1
     )

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from jaxad.errors import RunError
-from jaxad.evaluate.evaluation import _check_finite, _print_summary, _report_constants
 from jaxad.evaluate.metrics import METRICS, Metric
+from jaxad.evaluate.split_evaluation import _print_summary, _report_constants, check_finite
 from jaxad.types import Split
 
 SPLIT = Split(
@@ -17,10 +17,10 @@ SPLIT = Split(
 
 
 def test_the_first_score_that_is_not_finite_is_reported():
-    _check_finite("test", "score", SPLIT, np.array([1.0, 2.0, 3.0]))
+    check_finite("test", "score", SPLIT, np.array([1.0, 2.0, 3.0]))
     words = "test: the anomaly map of image 'b' is not finite .2 such images"
     with pytest.raises(RunError, match=words):
-        _check_finite("test", "anomaly map", SPLIT, np.array([1.0, np.nan, -np.inf]))
+        check_finite("test", "anomaly map", SPLIT, np.array([1.0, np.nan, -np.inf]))
 
 
 def test_constant_columns_are_reported(capsys):

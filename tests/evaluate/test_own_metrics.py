@@ -7,7 +7,7 @@ import pytest
 
 from jaxad.config import base
 from jaxad.errors import RunError, UserError
-from jaxad.evaluate import evaluation, paired
+from jaxad.evaluate import paired, split_evaluation
 from jaxad.evaluate.metrics import AUROC, METRICS, estimate, load_metrics
 from jaxad.evaluate.paired import ScoredSplit
 from jaxad.evaluate.pixel_metrics import estimate_pixels
@@ -155,7 +155,7 @@ def test_a_metric_that_fails_on_the_data_is_reported(load, rng):
 def test_a_metric_that_is_not_finite_is_a_warning(load, capsys, num_anomalous, text):
     metric, empty = load("never")[-1], {"value": None, "low": None, "high": None}
     sizes = {"num_images": 9, "num_anomalous": num_anomalous}
-    evaluation._print_summary("test_a", [metric], {"never": empty, **sizes})
+    split_evaluation._print_summary("test_a", [metric], {"never": empty, **sizes})
     printed = capsys.readouterr()
     assert re.search(f"never {text}", printed.out)
     warning = "test_a: metric 'never' is not finite and is left empty; correct it, then"

@@ -5,7 +5,7 @@ import json
 
 import numpy as np
 
-from jaxad.calibration.calibration_set import write_calibration_set
+from jaxad.calibration.calibration_set import make_calibration_set, write_calibration_set
 from jaxad.config import base, run_config
 from jaxad.evaluate.examples import KINDS
 from jaxad.storage.workdir import Workdir, write_json
@@ -126,7 +126,8 @@ def add_calibration(workdir, scores, groups, step=100):
     )
     components = {"nll": np.full(len(scores), 1.25), "kl": 2 * (scores.astype(np.float64) - 1.25)}
     maxima = np.ones(len(scores))
-    normals = write_calibration_set(workdir, None, step, split, scores, components, maxima)
+    normals = make_calibration_set(None, step, split, scores, components, maxima)
+    write_calibration_set(workdir.calibration, normals)
     return normals.calibration
 
 

@@ -191,7 +191,7 @@ def check_figures(page, run, unit, threshold):
 
 @pytest.mark.parametrize("unit", ["image", "patient"])
 def test_rates_give_the_thresholds_and_figures_of_python(desktop, run, unit):
-    calibration = read_calibration_set(run).calibration
+    calibration = read_calibration_set(run.calibration).calibration
     table = table_of(run)
     groups = group_numbers(table.groups)
     choose(desktop, "unit-0", unit)
@@ -221,7 +221,7 @@ def test_a_slider_is_a_rate_too(page, run):
         one(page, '#thresholds [data-by="rate"] input[type="number"]').get_attribute("value")
         == "5.3"
     )
-    calibration = read_calibration_set(run).calibration
+    calibration = read_calibration_set(run.calibration).calibration
     check_figures(page, run, "image", calibration.image_threshold(0.053))
 
 
@@ -283,7 +283,7 @@ def test_patients_are_found_sorted_and_chosen(page, run):
 
 def test_decisions_on_patients_follow_the_threshold(desktop, run):
     labels, scores = of_unit(run, "patient")
-    calibration = read_calibration_set(run).calibration
+    calibration = read_calibration_set(run.calibration).calibration
     for rate in (0.05, 0.4):
         write(one(desktop, '#thresholds [data-by="rate"] input[type="number"]'), f"{100 * rate:g}")
         called = scores > calibration.patient_threshold(rate)

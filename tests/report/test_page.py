@@ -300,12 +300,12 @@ def test_figures_have_the_decimals_of_their_metric(tmp_path):
 def test_files_that_were_left_out_are_counted(tmp_path):
     workdir = make_workdir(tmp_path)
     workdir.evaluation("test_a").mkdir(parents=True)
-    counts = {"num_images": 9, "num_groups": 4, "num_files_skipped": 2, "num_blank": 3}
+    counts = {"num_images": 9, "num_patients": 4, "num_files_skipped": 2, "num_blank_images": 3}
     path = workdir.evaluation("test_a") / "metrics.json"
     write_json(path, {**counts, "num_training_files_skipped": 0, "auroc": interval(0.6)})
     text = visible(read(workdir))
     assert "9 images, 4 patients, 2 files skipped, 3 blank images left out." in text
-    write_json(path, {"num_images": 9, "num_blank": 0, "auroc": interval(0.6)})
+    write_json(path, {"num_images": 9, "num_blank_images": 0, "auroc": interval(0.6)})
     assert "9 images." in visible(read(workdir))
 
 

@@ -54,7 +54,9 @@ def normals(count=39, largest=0.1):
     means, largest = np.arange(count) / 100, np.full(count, largest)
     names = tuple(f"n{number}" for number in range(count))
     components = {"mean": means, "largest": largest}
-    return CalibrationSet("val", True, 7, names, names, means + 2 * largest, components, largest)
+    return CalibrationSet(
+        "val", True, 7, names, names, False, means + 2 * largest, components, largest
+    )
 
 
 def rows(path):
@@ -204,7 +206,7 @@ def test_an_npz_file_needs_images_only_and_constant_ones_are_listed(tmp_path):
 )
 def test_limits_of_a_calibration_are_reported(stored, line, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(calibrated, "load", lambda path, checkpoint: Brightness("folder"))
-    monkeypatch.setattr(calibrated, "read_calibration_set", lambda workdir: stored)
+    monkeypatch.setattr(calibrated, "read_calibration_set", lambda path: stored)
     found = load_calibrated(tmp_path, None)
     told = capsys.readouterr().err
     assert line in told and (line or not told)

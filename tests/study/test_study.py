@@ -242,7 +242,7 @@ def test_scores_of_other_images_are_not_compared(finished, npz_root, monkeypatch
 
 
 def test_normal_images_without_a_score_are_one_run_s_failure(npz_root, tmp_path, monkeypatch):
-    original = evaluation._score
+    original = evaluation.score_split
 
     def score(detector, split, description, reduce, **options):
         columns, reduced = original(detector, split, description, reduce, **options)
@@ -250,7 +250,7 @@ def test_normal_images_without_a_score_are_one_run_s_failure(npz_root, tmp_path,
             columns["score"] = np.full_like(columns["score"], np.nan)
         return columns, reduced
 
-    monkeypatch.setattr(evaluation, "_score", score)
+    monkeypatch.setattr(evaluation, "score_split", score)
     with pytest.raises(RunError, match="1 runs failed: large, seed 0: val: the score of image"):
         run_study(make_config(npz_root, seeds=(0,)), tmp_path)
     assert ("small", "auroc") in read_table(tmp_path)

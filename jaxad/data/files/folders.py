@@ -16,6 +16,9 @@ from jaxad.data.files.unread import describe_content, none_of
 from jaxad.data.readers import dicom
 from jaxad.errors import UserError
 
+#: What to do with images without labels.
+WITHOUT_LABELS = "To score files without labels, use --mode=score."
+
 #: What to do with a mask among images.
 _REMEDIES: Mapping[Kind, str] = {
     "image": "move masks of test images to ground_truth/<name>/, and all others away",
@@ -24,7 +27,9 @@ _REMEDIES: Mapping[Kind, str] = {
 }
 
 
-def read_folder(root: Path, kind: Kind, splitting: Splitting) -> dict[str, list[Item]]:
+def read_folder(
+    root: Path, kind: Kind, splitting: Splitting, *, test_only: bool = False
+) -> dict[str, list[Item]]:
     """Lists the items of a folder by split: `train`, `val` and, if there is one, `test`.
 
     Files lie in `train/good`, `val/good` (without it, a share of the patients of `train` is taken),
@@ -33,17 +38,24 @@ def read_folder(root: Path, kind: Kind, splitting: Splitting) -> dict[str, list[
     (`<name>_mask.nii.gz`): scans with a mask are tested, the others are normal. Letter case does
     not count in names of folders; see `find_places`.
 
+    With `test_only`, `train` and `val` may be missing and are not drawn, scans in the root are all
+    tested, and the folders of classes may lie in the root itself.
+
     Raises:
         UserError: the layout is another one, a class has no files, `train` or `val` has anomalous
-            ones, or a mask lies among images.
+            ones, a mask lies among images, or, with `test_only`, nothing gives the labels.
     """
     if not root.is_dir():
         raise UserError(f"config.data.root '{root}': no such folder; {LAYOUT}.")
-    has_train = any(split_named(path.name) == "train" for path in find_folders(root))
-    if kind == "nifti" and not has_train and (splits := _read_flat(root, splitting)):
+    splits_named = {split_named(path.name) for path in find_folders(root)}
+    is_sorted = bool(splits_named & ({"train", "val", "test"} if test_only else {"train"}))
+    if kind == "nifti" and not is_sorted and (splits := _read_flat(root, splitting, test_only)):
         return splits
-    places = find_places(root, FORMATS[kind].suffixes)
-    if "train" not in places:
+    places = find_places(root, FORMATS[kind].suffixes, test_only=test_only)
+    if test_only and not is_sorted:
+        _check_classes(root, splitting)
+        places = {**places, "test": root}
+    if "train" not in places and not test_only:
         content = "" if _find_data(root, kind) else describe_content(root, kind)
         raise UserError(f"config.data.root '{root}': has no folder train{content}; {LAYOUT}.")
     splits = {
@@ -57,10 +69,23 @@ def read_folder(root: Path, kind: Kind, splitting: Splitting) -> dict[str, list[
     refuse_masks(paths, kind, root, _REMEDIES[kind])
     if "test" in places:
         splits["test"] = with_masks(splits["test"], kind, places["test"], places.get(TRUTH))
-    return splits if "val" in places else with_val(splits, splitting)
+    return splits if "val" in places or test_only else with_val(splits, splitting)
 
 
-def _read_flat(root: Path, splitting: Splitting) -> dict[str, list[Item]]:
+def _check_classes(root: Path, splitting: Splitting) -> None:
+    """Raises a UserError unless a folder in the root is normal, so that the folders are classes."""
+    if any(splitting.is_normal(folder.name) for folder in find_folders(root)):
+        return
+    raise UserError(
+        f"config.data.root '{root}': its folders give no labels, because it has no folder test and "
+        f"none that is named {splitting.normal_words[0]}; put normal images into "
+        f"{splitting.normal_words[0]}/ and others into folders of other names (or, if all are "
+        "anomalous, into test/<name>/), or list the normal folders in config.data.normal_classes. "
+        f"{WITHOUT_LABELS}"
+    )
+
+
+def _read_flat(root: Path, splitting: Splitting, test_only: bool) -> dict[str, list[Item]]:
     """Draws splits from scans that lie directly in the root; scans with a mask go to test."""
     scans = [path for path in _find_data(root, "nifti") if path.parent == root]
     if not scans:
@@ -69,7 +94,14 @@ def _read_flat(root: Path, splitting: Splitting) -> dict[str, list[Item]]:
     items = _with_masks_beside(root, _items(root, scans, splitting, label=0), "nifti")
     items = [dataclasses.replace(item, label=None) if item.mask else item for item in items]
     refuse_masks(scans, "nifti", root, _REMEDIES["nifti"])
-    return draw_splits(items, splitting)
+    if not test_only:
+        return draw_splits(items, splitting)
+    if all(item.mask is None for item in items):
+        raise UserError(
+            f"config.data.root '{root}': no scan has a mask beside it, so there are no labels; put "
+            f"scans into test/good/ and test/<any other name>/. {WITHOUT_LABELS}"
+        )
+    return {"test": items}
 
 
 def read_any_folder(root: Path, kind: Kind, splitting: Splitting) -> list[Item]:
@@ -163,6 +195,11 @@ def _test_items(root: Path, test: Path, kind: Kind, splitting: Splitting) -> lis
     """Lists the items of `test`, labelled by their folders."""
     check_spellings(test, splitting.normal_words)
     loose = [path for path in _find_data(test, kind) if path.parent == test]
+    if loose and test == root:
+        raise UserError(
+            f"{loose[0]}: lies beside the folders of the classes, so it has no label; move it into "
+            "one of them."
+        )
     if loose:
         raise UserError(
             f"{loose[0]}: lies in test/ itself; put it into test/good/ or test/<another name>/, "
@@ -170,6 +207,8 @@ def _test_items(root: Path, test: Path, kind: Kind, splitting: Splitting) -> lis
         )
     items: list[Item] = []
     for folder in find_folders(test):
+        if test == root and is_ground_truth(folder.name):
+            continue
         paths = _find_data(folder, kind)
         if not paths:
             raise UserError(f"{folder}: {none_of(folder, kind)}; add some or remove the folder.")

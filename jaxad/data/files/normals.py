@@ -1,4 +1,4 @@
-"""Checks of another site's normal images: they hold no anomalies and none of the run's own data."""
+"""Checks of another site's images: none are a run's own, and normal ones hold no anomalies."""
 
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
@@ -12,11 +12,11 @@ from jaxad.errors import UserError
 from jaxad.storage.paths import expand
 
 
-def check_apart(path: Path, root: str, *, is_npz: bool) -> None:
-    """Checks that the normal images at a path are not a run's own data.
+def check_apart(path: Path, root: str, *, is_npz: bool, flag: str, remedy: str) -> None:
+    """Checks that images of another site, at the path in a flag, are not a run's own data.
 
     The run's data are at `root`, as its config names it; with `is_npz`, they are only the `.npz`
-    files there.
+    files there. `remedy` ends the message.
 
     Raises:
         UserError: the path lies in the run's data, holds them, or lists a file of theirs.
@@ -28,10 +28,7 @@ def check_apart(path: Path, root: str, *, is_npz: bool) -> None:
     relation = "holds"
     if inside is not None:
         relation = "lies in" if inside == path.resolve() else f"lists '{inside}' of"
-    raise UserError(
-        f"--normals={path}: {relation} the run's own data, '{root}'; give normal images that are "
-        "in none of its splits. --mode=evaluate calibrates on the run's val split."
-    )
+    raise UserError(f"{flag}={path}: {relation} the run's own data, '{root}'; {remedy}.")
 
 
 def _files_of_run(root: Path, is_npz: bool) -> set[Path]:

@@ -30,17 +30,20 @@ _MEANINGS = {
 _MISSING = ("", "nan", "inf", "-inf", "none", "null", "nat", "<na>")
 
 
-def npz_readers(root: Path) -> Mapping[str, Callable[[], Split]]:
+def npz_readers(root: Path, *, test_only: bool = False) -> Mapping[str, Callable[[], Split]]:
     """Returns a reader for each `<split>.npz` in a folder.
 
     Arrays: `image` [N, H, W] or [N, H, W, C] (uint8, uint16 or float in [0, 1]); for test splits
     `label` [N]; optional `mask` [N, H, W], `id` [N], `group` [N], `position` [N]. Letter case does
-    not count in their names; other arrays are refused.
+    not count in their names; other arrays are refused. With `test_only`, `train.npz` and `val.npz`
+    may be missing, and the root may be a file, which becomes `test`.
 
     Raises:
         UserError: `train.npz` or `val.npz` is missing, or a file is not a split, or a split has two
             files.
     """
+    if test_only and names.is_archive(root):
+        return {"test": functools.partial(read_npz, root, ("label",))}
     paths: dict[str, Path] = {}
     for path in files_in(root, ".npz") if root.is_dir() else ():
         name = names.split_of(names.stem(path)) or names.stem(path)
@@ -57,7 +60,7 @@ def npz_readers(root: Path) -> Mapping[str, Callable[[], Split]]:
             f"test_{strays[0]}.npz or move it away."
         )
     missing = [f"{name}.npz" for name in ("train", "val") if name not in paths]
-    if missing:
+    if missing and not test_only:
         raise UserError(
             f"config.data.root '{root}': has no {' and no '.join(missing)}; an npz data set "
             "consists of train.npz, val.npz and any number of test_<name>.npz."

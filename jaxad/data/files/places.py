@@ -1,7 +1,7 @@
 """Folders directly below the root of a data set by their meaning; others are reported."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from jaxad.data.files import names
@@ -20,11 +20,12 @@ LAYOUT = (
 TRUTH = "ground_truth"
 
 
-def find_places(root: Path, suffixes: Sequence[str]) -> dict[str, Path]:
+def find_places(root: Path, suffixes: Sequence[str], *, test_only: bool = False) -> dict[str, Path]:
     """Returns the folders `train`, `val`, `test` and `ground_truth` of a root, if they exist.
 
     Letter case does not count; `valid` and `validation` mean `val`, and `ground truth` and
-    `GroundTruth` mean `ground_truth`. Other folders are logged if there is a folder `train`.
+    `GroundTruth` mean `ground_truth`. Other folders are logged if there is a folder `train`, or
+    `test` with `test_only`.
 
     Raises:
         UserError: two folders have one meaning, or a folder that holds files is named similarly to
@@ -43,8 +44,9 @@ def find_places(root: Path, suffixes: Sequence[str]) -> dict[str, Path]:
             )
         else:
             places[meaning] = folder
+    needed = "test" if test_only else "train"
     # Report a missing `train` first.
-    missing = {"train"} if "train" not in places else {"val", "test", TRUTH} - set(places)
+    missing = {needed} if needed not in places else {"val", "test", TRUTH} - set(places)
     for folder in others:
         suggested = _suggested_meaning(folder.name)
         if suggested in missing and find_files(folder, suffixes):
@@ -52,16 +54,22 @@ def find_places(root: Path, suffixes: Sequence[str]) -> dict[str, Path]:
                 f"config.data.root '{root}': has no folder {suggested}; {LAYOUT}. There is "
                 f"'{folder.name}': rename it to {suggested}, or move it away."
             )
-    if "train" in places:
+    if needed in places:
         _report(root, others)
     return places
 
 
-def passed_over(root: Path) -> list[Path]:
-    """Returns the folders below a root that `find_places` or `check_flat` logs as ignored."""
+def passed_over(root: Path, files: Collection[Path]) -> list[Path]:
+    """Returns the folders below a root that `find_places` or `check_flat` logs as ignored.
+
+    No folder with one of the `files` that are read is ignored.
+    """
+    below = (file.relative_to(root).parts for file in files if file.is_relative_to(root))
+    used = {parts[0] for parts in below if parts}
     folders = find_folders(root)
-    is_flat = all(_meaning(folder.name) != "train" for folder in folders)
-    return [folder for folder in folders if is_flat or not _meaning(folder.name)]
+    is_flat = not any(folder.name in used for folder in folders)
+    unused = [folder for folder in folders if folder.name not in used]
+    return [folder for folder in unused if is_flat or not _meaning(folder.name)]
 
 
 def _meaning(name: str) -> str:

@@ -56,12 +56,18 @@ class _Row:
 
 
 def read_table(
-    table: Path, kind: Kind, splitting: Splitting, *, allow_outside_root: bool
+    table: Path,
+    kind: Kind,
+    splitting: Splitting,
+    *,
+    allow_outside_root: bool,
+    test_only: bool = False,
 ) -> dict[str, list[Item]]:
     """Lists the items of a CSV file by split; see `read_rows`.
 
     The column `split` has `train`, `val`, `test` or `test_<name>`. Without it, patients with an
-    anomaly go to `test`, and the others are drawn at random.
+    anomaly go to `test`, and the others are drawn at random. With `test_only`, nothing is drawn:
+    `train` and `val` may be missing, and without the column all rows go to `test`.
 
     Raises:
         UserError: see `read_rows`; or no row has the split `train`.
@@ -75,10 +81,13 @@ def read_table(
         flag="--config.data.allow_outside_root=True",
     )
     if all(not split for split, _ in rows):
-        return draw_splits([item for _, item in rows], splitting)
+        items = [item for _, item in rows]
+        return {"test": items} if test_only else draw_splits(items, splitting)
     splits: dict[str, list[Item]] = {}
     for name, item in rows:
         splits.setdefault(name, []).append(item)
+    if test_only:
+        return splits
     if "train" not in splits:
         raise UserError(f"{table}: no row has split 'train'; add normal images with this split.")
     return splits if "val" in splits else with_val(splits, splitting)
@@ -322,7 +331,9 @@ def _label(row: _Row, kind: Kind, splitting: Splitting) -> int | None:
     text, is_by_slice = row.text("label"), bool(row.text("mask")) and kind != "image"
     if not text and is_by_slice:
         return None
-    if splitting.normal_classes:
+    # Numbers among the classes are names; otherwise 0 and 1 always mean normal and anomalous.
+    is_named = text not in ("0", "1") or bool({"0", "1"} & set(splitting.normal_classes))
+    if splitting.normal_classes and is_named:
         if not text:
             raise UserError(f"{row.where}: has no label; name the class.")
         label = int(not splitting.is_normal(text))

@@ -143,4 +143,5 @@ def _read(
         labels=np.array(labels, np.int32),
         ids=tuple(ids),
         groups=tuple(ids),
+        unnamed=frozenset(ids),
     )

@@ -103,14 +103,17 @@ def _read(builder: Any, split: str) -> Split:
     def column(name: str) -> np.ndarray:
         return np.stack([row[name] for row in rows])
 
+    ids = tuple(row["id"].decode() for row in rows)
+    groups = tuple(row["group"].decode() for row in rows)
     return Split(
         images=column("image"),
         labels=column("label").astype(np.int32),
-        ids=tuple(row["id"].decode() for row in rows),
-        groups=tuple(row["group"].decode() for row in rows),
+        ids=ids,
+        groups=groups,
         masks=column("mask")[..., 0] if with_masks else None,
         positions=column("position").astype(np.int32) if "position" in features else None,
         files=_files_read(builder, split),
+        unnamed=frozenset(ids) if ids == groups else frozenset(),
     )
 
 

@@ -169,12 +169,14 @@ def test_patients_of_the_names_of_the_run_s_are_reported(tmp_path, capsys):
     site = _tree(tmp_path / "site", "P1", "P2", "P3")
     split = read_normals(site, data_config("", group_pattern=r"P\d"))
     run = Workdir(tmp_path / "run")
-    membership.warn_of_names(run, split, "--normals=site")  # a run without splits.json
+    membership.warn_of_names(
+        run, set(split.groups), "--normals=site", "they mislead"
+    )  # a run without splits.json
     run.splits.parent.mkdir()
     members = {"images": 1, "order_of_images": ""}
     kept = {"train": {**members, "patients": ["P2"]}, "val": {**members, "patients": ["P9"]}}
     run.splits.write_text(json.dumps(kept))
-    membership.warn_of_names(run, split, "--normals=site")
+    membership.warn_of_names(run, set(split.groups), "--normals=site", "they mislead")
     text = capsys.readouterr().err
     assert text.count("\n") == 1
     assert (
@@ -183,5 +185,5 @@ def test_patients_of_the_names_of_the_run_s_are_reported(tmp_path, capsys):
     )
     kept["train"]["patients"] = ["P10"]
     run.splits.write_text(json.dumps(kept))
-    membership.warn_of_names(run, split, "--normals=site")
+    membership.warn_of_names(run, set(split.groups), "--normals=site", "they mislead")
     assert capsys.readouterr().err == ""
