@@ -88,7 +88,8 @@ def _open_files(data: ConfigDict, options: ReadOptions) -> Readers:
         splits = read_folder(root, file_format, splitting, test_only=options.test_only)
         used = files_of(splits.values())
         options.on_unread(find_unread(root, file_format, used, passed_over(root, used)))
-    if data.preprocess.foreground == "auto" and settings.normalises(data):
+    is_undecided = data.preprocess.foreground == "auto" and options.reading is None
+    if is_undecided and settings.normalises(data):
         data.preprocess.foreground = choose_foreground(splits["train"], reading)
         reading = dataclasses.replace(reading, preparation=settings.preparation(data))
     readers: dict[str, Callable[[], Split]] = {
