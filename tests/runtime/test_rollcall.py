@@ -1,7 +1,9 @@
 """The roll call of processes before JAX connects them."""
 
+import contextlib
 import socket
 import threading
+import time
 
 import pytest
 
@@ -91,6 +93,41 @@ def test_strangers_at_the_port_are_ignored(port):
     assert outcomes(port, (0, 2), seconds=30.0) == [""]
     thread.join(timeout=60)
     assert errors == [""]
+
+
+def test_silent_and_slow_strangers_delay_nobody(port):
+    """Read one after the other, each would hold up process 0 for as long as it likes."""
+    with contextlib.ExitStack() as stack:
+        errors: list[str] = []
+        thread = threading.Thread(
+            target=lambda: errors.extend(outcomes(port, (0, 2), seconds=20.0))
+        )
+        thread.start()
+        for words in (b"", b"jaxad", b"jaxad 1 2", b"x" * 2000):
+            stranger = stack.enter_context(connection_to(port))
+            stranger.sendall(words)
+        start = time.monotonic()
+        assert outcomes(port, (1, 2)) == [""]
+        assert time.monotonic() - start < 4.0  # a read waits 5 s for a silent one
+        thread.join(timeout=60)
+        assert errors == [""]
+
+
+def connection_to(port):
+    for _ in range(100):
+        try:
+            return socket.create_connection(("127.0.0.1", port), timeout=5)
+        except OSError:
+            time.sleep(0.05)
+    raise AssertionError("nothing listens")
+
+
+def test_another_service_at_the_address_is_not_waited_for_without_end(port, monkeypatch):
+    """For example a web server, which waits for the rest of the request."""
+    monkeypatch.setattr(rollcall, "_MARGIN_SECONDS", 0.2)
+    with socket.create_server(("127.0.0.1", port)):
+        (error,) = outcomes(port, (1, 2), seconds=0.2)
+    assert f"does not answer: something else listens at 127.0.0.1:{port}" in error
 
 
 def test_a_port_in_use(port):
