@@ -137,10 +137,10 @@ def _tpu(here: Around) -> Processes | None:
     hosts = environment.get("TPU_PROCESS_ADDRESSES") or environment.get("TPU_WORKER_HOSTNAMES")
     slices: Environment = environment
     if hosts:
-        workers, index = hosts.split(","), _number(environment, "TPU_WORKER_ID") or 0
+        workers, index = hosts.split(","), _number(environment, "TPU_WORKER_ID")
     elif here.has_tpu and "TPU_SKIP_MDS_QUERY" not in environment:
         number = here.attribute("agent-worker-number")
-        endpoints = here.attribute("worker-network-endpoints")
+        endpoints = number and here.attribute("worker-network-endpoints")
         if not number or not endpoints:
             return Processes("a TPU without other workers")
         # Either hosts, or `name:id:ip` of each.
@@ -151,6 +151,11 @@ def _tpu(here: Around) -> Processes | None:
     num_slices = _number(slices, "MEGASCALE_NUM_SLICES") or 1
     if len(workers) * num_slices == 1:
         return Processes("a single TPU host")
+    if index is None:
+        raise UserError(
+            f"TPU_WORKER_HOSTNAMES names {len(workers)} hosts: TPU_WORKER_ID is missing; set it, "
+            "or pass --cluster=none."
+        )
     index += (_number(slices, "MEGASCALE_SLICE_ID") or 0) * len(workers)
     host = (slices.get("MEGASCALE_COORDINATOR_ADDRESS") or workers[0]).split(":")[0]
     address = _address(environment) or f"{host}:{_port(environment, _TPU_PORT)}"

@@ -129,6 +129,7 @@ def test_all_else_is_one_process(here, source, note):
     [
         (STEP | {"SLURM_PROCID": "x"}, r"^\$SLURM_PROCID: 'x' is not a whole number; .*none"),
         (STEP | {"SLURM_PROCID": "4"}, "^SLURM job 1234: process 4 is not one of 0 to 3; .*none"),
+        ({"TPU_WORKER_HOSTNAMES": "a,b"}, "names 2 hosts: TPU_WORKER_ID is missing; set it"),
         ({"JAX_NUM_PROCESSES": "2"}, "JAX_COORDINATOR_ADDRESS is missing; set it too, or pass"),
         (
             {"JAX_NUM_PROCESSES": "2", "JAX_COORDINATOR_ADDRESS": "a"},
