@@ -66,8 +66,8 @@ def _find_missing(service: Service) -> str:
 def tracked(configs: Sequence[ConfigDict], workdirs: Sequence[Workdir]) -> Iterator[None]:
     """Sends what the block writes to each run's folder to the services that its config names.
 
-    Only the first of several processes sends. The end of the block waits for at most
-    `FINISH_SECONDS`, or shortly after a signal.
+    Only the first of several processes sends; every process must call it. The end of the block
+    waits for at most `FINISH_SECONDS`, or shortly after a signal.
     """
     followers: list[_Follower] = []
     if processes.is_first():
@@ -89,6 +89,9 @@ def tracked(configs: Sequence[ConfigDict], workdirs: Sequence[Workdir]) -> Itera
         deadline = time.monotonic() + seconds
         for follower in followers:
             follower.wait(deadline, is_interrupted=status == "KILLED")
+    if any(services(config) for config in configs):
+        # Otherwise the others would wait in JAX's exit, which aborts all after a heartbeat's time.
+        processes.barrier("tracked")
 
 
 def _start(config: ConfigDict, workdir: Workdir) -> Iterator["_Follower"]:
@@ -168,7 +171,8 @@ class _Follower:
                 return
             if now - start > _QUIET_SECONDS and not is_quiet:
                 is_quiet = True
-                logger.info(f"waiting for {self._service.title}, for up to {FINISH_SECONDS:.0f} s")
+                seconds = deadline - start
+                logger.info(f"waiting for {self._service.title}, for up to {seconds:.0f} s")
             time.sleep(0.05)
         self._messages.join(1.0)
 

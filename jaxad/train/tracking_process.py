@@ -92,11 +92,14 @@ def evaluation_metrics(workdir: Workdir) -> tuple[int, dict[str, int | float]]:
     """Returns the step of the evaluated checkpoint, and every number of the system's evaluation.
 
     Names are `<split>/auroc` for a metric and `<split>/auroc/low` for a limit of its interval.
-    There are none for a run without an evaluation.
+    There are none for a run without an evaluation. Those of other sites' data are left out: they
+    are named after folders, and may be of another checkpoint.
     """
     step, numbers = 0, {}
     for path in sorted(workdir.path.glob("eval/*/metrics.json")):
         results = json.loads(path.read_text(encoding="utf-8"))
+        if "external" in results:
+            continue
         step = int(results["checkpoint_step"])
         results.pop("trivial", None)  # reference scores: many numbers, the same for every system
         numbers.update(_numbers(path.parent.name, results))

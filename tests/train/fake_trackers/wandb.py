@@ -19,11 +19,12 @@ def record(name, value):
 
 
 class Settings:
-    model_fields = {"console": None, "project": None}
     project = None
 
     def __init__(self, **fields):
-        assert fields.keys() <= self.model_fields.keys()
+        if unknown := fields.keys() - {"console", "disable_git", "x_disable_meta", "x_stats_pid"}:
+            raise ValueError(f"extra inputs are not permitted: {unknown}")
+        self.fields = fields
 
 
 class _Session:
@@ -67,7 +68,7 @@ class _Run:
 def init(**options):
     if BEHAVIOUR == "fail in init":
         raise RuntimeError("no API key configured.")
-    del options["settings"]
+    options["settings"] = options["settings"].fields
     heavy = [name for name in ("jax", "tensorflow") if name in sys.modules]
     record("init", options | {"heavy": heavy, "pid": os.getpid()})
     return _Run()
