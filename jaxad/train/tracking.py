@@ -117,6 +117,7 @@ class _Follower:
 
     def __init__(self, service: Service, workdir: Workdir):
         self._service = service
+        self._has_warned = False
         folder = workdir.path / "tracking"
         folder.mkdir(exist_ok=True)
         arguments = [json.dumps(sys.path), service.name, str(workdir.path.absolute())]
@@ -139,6 +140,7 @@ class _Follower:
             for line in lines:
                 text = line.rstrip()
                 if text.startswith(WARNING):
+                    self._has_warned = True
                     _warn(self._service, text.removeprefix(WARNING))
                 else:
                     logger.info(text)
@@ -175,6 +177,8 @@ class _Follower:
                 logger.info(f"waiting for {self._service.title}, for up to {seconds:.0f} s")
             time.sleep(0.05)
         self._messages.join(1.0)
+        if self._process.returncode and not self._has_warned:  # a crash of the package, for example
+            _warn(self._service, f"the sending process ended with code {self._process.returncode}")
 
     def _kill(self) -> None:
         with contextlib.suppress(ProcessLookupError):

@@ -27,6 +27,8 @@ from jaxad.train.tracking_services import EXIT_CODES, SERVICES, Identity, Row, S
 
 #: Seconds after the end of a run within which its last rows must be sent.
 FINISH_SECONDS = 60.0
+#: Seconds after which this process ends by itself, if that of the run has not ended it.
+_LIMIT_SECONDS = FINISH_SECONDS + 5
 #: Seconds between two looks at the run's folder.
 _PERIOD = 1.0
 #: First word of a line that is a warning.
@@ -131,7 +133,7 @@ class Ending:
         text = sys.stdin.readline().strip()
         self.status = text if text in EXIT_CODES else ""
         # Also if the package hangs in a call.
-        timer = threading.Timer(FINISH_SECONDS, os._exit, (1,))
+        timer = threading.Timer(_LIMIT_SECONDS, os._exit, (1,))
         timer.daemon = True
         timer.start()
         self._has_ended.set()

@@ -182,7 +182,11 @@ def test_after_a_kill_the_same_run_continues_and_no_step_is_sent_twice(fakes, wo
 
 @pytest.mark.parametrize(
     "behaviour, reason",
-    [("fail in init", "no API key configured"), ("fail in log", "the network is down")],
+    [
+        ("fail in init", "no API key configured"),
+        ("fail in log", "the network is down"),
+        ("crash in log", "the sending process ended with code -9"),
+    ],
 )
 def test_a_failure_is_one_warning_and_the_next_command_sends_the_rest(
     fakes, workdir, monkeypatch, capsys, behaviour, reason

@@ -5,6 +5,7 @@ A run's last step is that of the calls recorded so far, as if they had been sent
 
 import json
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -57,6 +58,8 @@ class _Run:
     def log(self, metrics, *, step):
         if BEHAVIOUR == "fail in log":
             raise ConnectionError("the network is down\nand more")
+        if BEHAVIOUR == "crash in log":
+            os.kill(os.getpid(), signal.SIGKILL)
         record("log", {"step": step, **metrics})
 
     def finish(self, *, exit_code):
