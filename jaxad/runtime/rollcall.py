@@ -70,11 +70,13 @@ def _collect(port: int, count: int, seconds: float) -> None:
             if time.monotonic() > deadline:
                 verdict = _missing(sorted({*range(1, count)} - {*reported}), count, seconds)
                 break
+            for index in [index for index, other in reported.items() if _has_ended(other)]:
+                del reported[index]  # it may be started again
             for key, _ in selector.select(_TICK_SECONDS):
                 if key.fileobj is listener:
                     with contextlib.suppress(OSError):  # it has gone already
                         connection = stack.enter_context(listener.accept()[0])
-                        connection.settimeout(5)
+                        connection.setblocking(False)
                         selector.register(connection, selectors.EVENT_READ, connection)
                     continue
                 connection, part = key.data, _receive(key.data)
@@ -83,6 +85,7 @@ def _collect(port: int, count: int, seconds: float) -> None:
                     selector.unregister(connection)
                     verdict = verdict or _note(text, connection, count, reported)
         for connection in reported.values():
+            connection.settimeout(5)
             with contextlib.suppress(OSError):  # that process has ended; JAX will notice
                 connection.sendall(verdict.encode() + b"\n")
                 connection.recv(1)  # it closes first: the port is free for JAX at once
@@ -96,6 +99,15 @@ def _receive(connection: socket.socket) -> bytes:
         return connection.recv(_MOST_BYTES)
     except OSError:
         return b""
+
+
+def _has_ended(connection: socket.socket) -> bool:
+    try:
+        return not connection.recv(1, socket.MSG_PEEK)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
 
 
 def _note(

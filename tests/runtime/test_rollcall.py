@@ -57,6 +57,22 @@ def test_missing_processes_are_named_to_all_that_came(port):
     assert "--cluster=none" in first
 
 
+def test_a_process_that_reported_and_ended_is_missing(port):
+    def report_and_end():
+        with connection_to(port) as connection:
+            connection.sendall(b"jaxad 1 3\n")
+            time.sleep(0.5)
+        time.sleep(1.5)  # process 0 looks twice a second
+        errors.extend(outcomes(port, (2, 3)))
+
+    errors: list[str] = []
+    thread = threading.Thread(target=report_and_end)
+    thread.start()
+    (error,) = outcomes(port, (0, 3), seconds=4.0)
+    thread.join(timeout=60)
+    assert error.startswith("process 1 of 3 did not start within 4 s") and errors == [error]
+
+
 def test_a_missing_first_process_is_named(port):
     (error,) = outcomes(port, (1, 2), seconds=0.0)
     assert f"process 0 of 2 does not answer: nothing listens at 127.0.0.1:{port}" in error
