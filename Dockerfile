@@ -3,7 +3,7 @@
 #   docker build -t jaxad .                                 # CPU
 #   docker build -t jaxad:cuda --build-arg DEVICE=cuda .    # NVIDIA GPUs
 #   docker build -t jaxad:tpu --build-arg DEVICE=tpu .      # Cloud TPU
-#   docker run --rm --read-only --user 12345:12345 -v "$WORKDIR:/work" jaxad \
+#   docker run --rm --read-only --user $(id -u):$(id -g) -v "$WORKDIR:/work" jaxad \
 #     --config=pchvae:smoke --workdir=/work/smoke
 #
 # Everything that a run writes is below /work. See docs/launching.md.
@@ -23,8 +23,12 @@ RUN case "$DEVICE" in \
     && pip install --no-cache-dir ".[$extras]" \
     && mkdir -m 1777 /work
 
-# Caches and generated data; the only folder besides --workdir and --output that is written.
+# Caches and generated data; the only folder besides --workdir and --output that is written. Without
+# TFDS_DATA_DIR, generated data of root would go to /root and be lost with the container.
+# LD_LIBRARY_PATH: where GKE mounts NVIDIA's driver; the folder does not exist elsewhere.
 ENV XDG_CACHE_HOME=/work/.cache \
+    TFDS_DATA_DIR=/work/.cache/tensorflow_datasets \
+    LD_LIBRARY_PATH=/usr/local/nvidia/lib64 \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1
 WORKDIR /work

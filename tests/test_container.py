@@ -102,6 +102,8 @@ def test_the_image_has_what_the_package_needs():
     assert {project["project"]["readme"], *project["project"]["license-files"]} <= set(copied)
     build = project["tool"]["hatch"]["build"]["targets"]["wheel"]
     assert {*build["packages"], *build["force-include"]} <= set(copied)
+    variables = dict(re.findall(r"([A-Z_]+)=(/\S+)", lines))
+    assert Path(variables["TFDS_DATA_DIR"]).parent == Path(variables["XDG_CACHE_HOME"])
     extras = {"dicom", "hub", "cuda", "tpu"}
     assert extras <= set(project["project"]["optional-dependencies"])
     assert 'extras="dicom,hub"' in lines and "cuda|tpu)" in lines

@@ -22,8 +22,8 @@ Environment = Mapping[str, str]
 
 #: Ports of process 0: JAX's for TPUs, and the default elsewhere.
 _TPU_PORT, _PORT = 8482, 8476
-#: Ports for SLURM are taken from the job's number, so that jobs on one machine differ.
-_FIRST_SLURM_PORT, _SLURM_PORTS = 61440, 4096
+#: Ports for SLURM are taken from the numbers of job and step, so that those on one machine differ.
+_FIRST_SLURM_PORT, _SLURM_PORTS, _PORTS_BETWEEN_STEPS = 61440, 4096, 509
 _ATTRIBUTES = "http://metadata.google.internal/computeMetadata/v1/instance/attributes/"
 
 
@@ -52,7 +52,7 @@ class Around:
 
     Attributes:
         environment: the environment variables.
-        has_terminal: whether the standard input is a terminal.
+        has_terminal: whether this process runs in an interactive shell.
         has_tpu: whether this machine has a TPU that JAX would use.
         attribute: returns an attribute of a Google Cloud machine by name, None if there is none.
     """
@@ -67,8 +67,21 @@ def around() -> Around:
     """Returns what surrounds this process; asks no other machine."""
     has_chips = any(Path("/dev").glob("accel[0-9]*")) or any(Path("/dev/vfio").glob("[0-9]*"))
     has_tpu = has_chips and importlib.util.find_spec("libtpu") is not None
-    has_terminal = sys.stdin is not None and not sys.stdin.closed and sys.stdin.isatty()
-    return Around(os.environ, has_terminal, has_tpu, _attribute)
+    return Around(os.environ, _has_terminal(os.environ), has_tpu, _attribute)
+
+
+def _has_terminal(environment: Environment) -> bool:
+    """Tells whether the standard input of this process, or of its SLURM task, is a terminal.
+
+    A command in a shell of `srun --pty` may have another input than the shell, as with nohup.
+    """
+    if sys.stdin is not None and not sys.stdin.closed and sys.stdin.isatty():
+        return True
+    try:
+        task_input = Path(f"/proc/{environment['SLURM_TASK_PID']}/fd/0").readlink()
+    except (KeyError, OSError):
+        return False
+    return str(task_input).startswith(("/dev/pts/", "/dev/tty"))
 
 
 def detect(here: Around, only: str = "") -> Processes:
@@ -124,10 +137,10 @@ def _tpu(here: Around) -> Processes | None:
     hosts = environment.get("TPU_PROCESS_ADDRESSES") or environment.get("TPU_WORKER_HOSTNAMES")
     slices: Environment = environment
     if hosts:
-        workers, index = hosts.split(","), _number(environment, "TPU_WORKER_ID") or 0
+        workers, index = hosts.split(","), _number(environment, "TPU_WORKER_ID")
     elif here.has_tpu and "TPU_SKIP_MDS_QUERY" not in environment:
         number = here.attribute("agent-worker-number")
-        endpoints = here.attribute("worker-network-endpoints")
+        endpoints = number and here.attribute("worker-network-endpoints")
         if not number or not endpoints:
             return Processes("a TPU without other workers")
         # Either hosts, or `name:id:ip` of each.
@@ -138,6 +151,11 @@ def _tpu(here: Around) -> Processes | None:
     num_slices = _number(slices, "MEGASCALE_NUM_SLICES") or 1
     if len(workers) * num_slices == 1:
         return Processes("a single TPU host")
+    if index is None:
+        raise UserError(
+            f"TPU_WORKER_HOSTNAMES names {len(workers)} hosts: TPU_WORKER_ID is missing; set it, "
+            "or pass --cluster=none."
+        )
     index += (_number(slices, "MEGASCALE_SLICE_ID") or 0) * len(workers)
     host = (slices.get("MEGASCALE_COORDINATOR_ADDRESS") or workers[0]).split(":")[0]
     address = _address(environment) or f"{host}:{_port(environment, _TPU_PORT)}"
@@ -166,7 +184,9 @@ def _slurm(here: Around) -> Processes | None:
         return Processes("the only task of its step")
     if here.has_terminal:  # srun --pty gives the first task one, and the others end
         return Processes("an interactive shell in SLURM")
-    port = _port(environment, _FIRST_SLURM_PORT + job % _SLURM_PORTS)
+    step = _number(environment, "SLURM_STEP_ID") or 0
+    offset = (job + step * _PORTS_BETWEEN_STEPS) % _SLURM_PORTS
+    port = _port(environment, _FIRST_SLURM_PORT + offset)
     address = _address(environment) or f"{first_host(nodes)}:{port}"
     return _several(f"SLURM job {job}", count, index, address)
 
@@ -242,7 +262,7 @@ def first_host(nodes: str) -> str:
 def _several(source: str, count: int, index: int, address: str) -> Processes:
     if index >= count:
         raise UserError(
-            f"{source}: process {index} of {count}, counted from 0, cannot be; pass "
+            f"{source}: process {index} is not one of 0 to {count - 1}; pass "
             "--coordinator_address, --num_processes, and --process_id, or --cluster=none."
         )
     return Processes(source, count, index, address)

@@ -6,6 +6,7 @@ have, or time is up, each gets the verdict: nothing, or the line that ends it.
 """
 
 import contextlib
+import selectors
 import socket
 import time
 
@@ -14,6 +15,8 @@ from jaxad.runtime import interrupts
 
 #: Seconds between two looks at signals and the clock.
 _TICK_SECONDS = 0.5
+#: Seconds that a process waits for the verdict after process 0 must have sent it.
+_MARGIN_SECONDS = 30.0
 #: Bytes of a report and of a verdict, at most.
 _MOST_BYTES = 1000
 
@@ -49,22 +52,40 @@ def split_address(address: str) -> tuple[str, int]:
 
 
 def _collect(port: int, count: int, seconds: float) -> None:
-    """Waits for the reports of all other processes and sends each the verdict."""
+    """Waits for the reports of all other processes and sends each the verdict.
+
+    Bytes are read as they arrive: a stranger that connects and sends nothing delays nobody.
+    """
     deadline = time.monotonic() + seconds
+    received: dict[socket.socket, bytes] = {}
     reported: dict[int, socket.socket] = {}
     verdict = ""
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(_listen(port))
         listener.settimeout(_TICK_SECONDS)
+        selector = stack.enter_context(selectors.DefaultSelector())
+        selector.register(listener, selectors.EVENT_READ)
         while len(reported) < count - 1 and not verdict:
             interrupts.check()
             if time.monotonic() > deadline:
                 verdict = _missing(sorted({*range(1, count)} - {*reported}), count, seconds)
                 break
-            with contextlib.suppress(TimeoutError):
-                connection = stack.enter_context(listener.accept()[0])
-                verdict = _receive(connection, count, reported)
+            for index in [index for index, other in reported.items() if _has_ended(other)]:
+                del reported[index]  # it may be started again
+            for key, _ in selector.select(_TICK_SECONDS):
+                if key.fileobj is listener:
+                    with contextlib.suppress(OSError):  # it has gone already
+                        connection = stack.enter_context(listener.accept()[0])
+                        connection.setblocking(False)
+                        selector.register(connection, selectors.EVENT_READ, connection)
+                    continue
+                connection, part = key.data, _receive(key.data)
+                text = received[connection] = received.get(connection, b"") + part
+                if not part or text.endswith(b"\n") or len(text) > _MOST_BYTES:
+                    selector.unregister(connection)
+                    verdict = verdict or _note(text, connection, count, reported)
         for connection in reported.values():
+            connection.settimeout(5)
             with contextlib.suppress(OSError):  # that process has ended; JAX will notice
                 connection.sendall(verdict.encode() + b"\n")
                 connection.recv(1)  # it closes first: the port is free for JAX at once
@@ -72,15 +93,31 @@ def _collect(port: int, count: int, seconds: float) -> None:
         raise UserError(verdict)
 
 
-def _receive(connection: socket.socket, count: int, reported: dict[int, socket.socket]) -> str:
-    """Reads the report of a process; returns an error if it contradicts this process."""
-    connection.settimeout(5)
+def _receive(connection: socket.socket) -> bytes:
+    """Reads what has arrived; b"" if the other end has closed the connection."""
     try:
-        words = connection.makefile("rb").readline(_MOST_BYTES).split()
+        return connection.recv(_MOST_BYTES)
     except OSError:
-        return ""
+        return b""
+
+
+def _has_ended(connection: socket.socket) -> bool:
+    try:
+        return not connection.recv(1, socket.MSG_PEEK)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+
+
+def _note(
+    text: bytes, connection: socket.socket, count: int, reported: dict[int, socket.socket]
+) -> str:
+    """Notes a process that has reported; returns an error if it contradicts this process."""
+    words = text.split()
     if len(words) != 3 or words[0] != b"jaxad" or not (words[1] + words[2]).isdigit():
-        return ""  # not one of ours
+        connection.close()  # not one of ours
+        return ""
     index, their_count = int(words[1]), int(words[2])
     if their_count != count or not 0 < index < count:
         reported[index] = connection
@@ -110,12 +147,20 @@ def _report(host: str, port: int, count: int, index: int, seconds: float) -> Non
                     "--cluster=none to run this process alone."
                 ) from error
             time.sleep(_TICK_SECONDS)
+    deadline = time.monotonic() + seconds + _MARGIN_SECONDS
     with connection:
         connection.settimeout(_TICK_SECONDS)
-        connection.sendall(f"jaxad {index} {count}\n".encode())
         verdict = b""
+        with contextlib.suppress(OSError):  # it has ended, as the next lines notice
+            connection.sendall(f"jaxad {index} {count}\n".encode())
         while not verdict.endswith(b"\n"):
             interrupts.check()
+            if time.monotonic() > deadline or len(verdict) > _MOST_BYTES:
+                raise UserError(
+                    f"process 0 of {count} does not answer: something else listens at "
+                    f"{host}:{port}, or that process hangs; see its output, or choose another port "
+                    "with --coordinator_address or JAX_COORDINATOR_PORT, the same for all."
+                )
             try:
                 part = connection.recv(_MOST_BYTES)
             except TimeoutError:

@@ -66,8 +66,8 @@ def _find_missing(service: Service) -> str:
 def tracked(configs: Sequence[ConfigDict], workdirs: Sequence[Workdir]) -> Iterator[None]:
     """Sends what the block writes to each run's folder to the services that its config names.
 
-    Only the first of several processes sends. The end of the block waits for at most
-    `FINISH_SECONDS`, or shortly after a signal.
+    Only the first of several processes sends; every process must call it. The end of the block
+    waits for at most `FINISH_SECONDS`, or shortly after a signal.
     """
     followers: list[_Follower] = []
     if processes.is_first():
@@ -89,6 +89,9 @@ def tracked(configs: Sequence[ConfigDict], workdirs: Sequence[Workdir]) -> Itera
         deadline = time.monotonic() + seconds
         for follower in followers:
             follower.wait(deadline, is_interrupted=status == "KILLED")
+    if any(services(config) for config in configs):
+        # Otherwise the others would wait in JAX's exit, which aborts all after a heartbeat's time.
+        processes.barrier("tracked")
 
 
 def _start(config: ConfigDict, workdir: Workdir) -> Iterator["_Follower"]:
@@ -114,6 +117,7 @@ class _Follower:
 
     def __init__(self, service: Service, workdir: Workdir):
         self._service = service
+        self._has_warned = False
         folder = workdir.path / "tracking"
         folder.mkdir(exist_ok=True)
         arguments = [json.dumps(sys.path), service.name, str(workdir.path.absolute())]
@@ -136,6 +140,7 @@ class _Follower:
             for line in lines:
                 text = line.rstrip()
                 if text.startswith(WARNING):
+                    self._has_warned = True
                     _warn(self._service, text.removeprefix(WARNING))
                 else:
                     logger.info(text)
@@ -168,9 +173,12 @@ class _Follower:
                 return
             if now - start > _QUIET_SECONDS and not is_quiet:
                 is_quiet = True
-                logger.info(f"waiting for {self._service.title}, for up to {FINISH_SECONDS:.0f} s")
+                seconds = deadline - start
+                logger.info(f"waiting for {self._service.title}, for up to {seconds:.0f} s")
             time.sleep(0.05)
         self._messages.join(1.0)
+        if self._process.returncode and not self._has_warned:  # a crash of the package, for example
+            _warn(self._service, f"the sending process ended with code {self._process.returncode}")
 
     def _kill(self) -> None:
         with contextlib.suppress(ProcessLookupError):

@@ -27,6 +27,8 @@ from jaxad.train.tracking_services import EXIT_CODES, SERVICES, Identity, Row, S
 
 #: Seconds after the end of a run within which its last rows must be sent.
 FINISH_SECONDS = 60.0
+#: Seconds after which this process ends by itself, if that of the run has not ended it.
+_LIMIT_SECONDS = FINISH_SECONDS + 5
 #: Seconds between two looks at the run's folder.
 _PERIOD = 1.0
 #: First word of a line that is a warning.
@@ -92,11 +94,14 @@ def evaluation_metrics(workdir: Workdir) -> tuple[int, dict[str, int | float]]:
     """Returns the step of the evaluated checkpoint, and every number of the system's evaluation.
 
     Names are `<split>/auroc` for a metric and `<split>/auroc/low` for a limit of its interval.
-    There are none for a run without an evaluation.
+    There are none for a run without an evaluation. Those of other sites' data are left out: they
+    are named after folders, and may be of another checkpoint.
     """
     step, numbers = 0, {}
     for path in sorted(workdir.path.glob("eval/*/metrics.json")):
         results = json.loads(path.read_text(encoding="utf-8"))
+        if "external" in results:
+            continue
         step = int(results["checkpoint_step"])
         results.pop("trivial", None)  # reference scores: many numbers, the same for every system
         numbers.update(_numbers(path.parent.name, results))
@@ -128,7 +133,7 @@ class Ending:
         text = sys.stdin.readline().strip()
         self.status = text if text in EXIT_CODES else ""
         # Also if the package hangs in a call.
-        timer = threading.Timer(FINISH_SECONDS, os._exit, (1,))
+        timer = threading.Timer(_LIMIT_SECONDS, os._exit, (1,))
         timer.daemon = True
         timer.start()
         self._has_ended.set()

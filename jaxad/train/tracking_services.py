@@ -73,10 +73,11 @@ class _WeightsAndBiases:
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
         import wandb
 
-        # No output, command line, or git remote leaves the machine.
-        settings = {"console": "off", "disable_git": True, "x_disable_meta": True,
-                    "x_stats_pid": os.getppid()}  # fmt: skip
-        known = {key: settings[key] for key in settings if key in wandb.Settings.model_fields}
+        # No output, command line, or git remote leaves the machine. A version without one of these
+        # settings raises an error: nothing is sent.
+        settings = wandb.Settings(
+            console="off", disable_git=True, x_disable_meta=True, x_stats_pid=os.getppid()
+        )
         self._run = wandb.init(
             id=identity.id,
             name=os.environ.get("WANDB_NAME", identity.name),
@@ -84,7 +85,7 @@ class _WeightsAndBiases:
             project=wandb.setup().settings.project or "jaxad",
             dir=os.environ.get("WANDB_DIR", str(identity.folder)),
             resume="allow",
-            settings=wandb.Settings(**known),
+            settings=settings,
         )
         self.last_step = int(self._run.step) - 1
         self.place = str(self._run.url or f"offline; to send it: wandb sync '{self._folder()}'")

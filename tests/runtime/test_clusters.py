@@ -1,6 +1,8 @@
 """Which processes an environment describes; no cluster is needed."""
 
 import io
+import os
+import subprocess
 import urllib.error
 
 import pytest
@@ -65,6 +67,27 @@ def test_several_processes_are_found(here, source, count, index, address):
     assert detect(here) == clusters.Processes(source, count, index, address)
 
 
+def test_steps_of_one_job_that_run_side_by_side_do_not_meet():
+    """`srun ... & srun ... & wait`: their first tasks may be on one machine."""
+    addresses = {detect(Around(STEP | {"SLURM_STEP_ID": str(step)})).address for step in range(9)}
+    assert len(addresses) == 9
+
+
+def test_a_command_in_a_shell_of_srun_has_a_terminal(monkeypatch):
+    """With nohup, or in a loop that reads a list, its standard input is none."""
+    monkeypatch.setattr("sys.stdin", None)
+    other_end, terminal = os.openpty()
+    with subprocess.Popen(["sleep", "60"], stdin=terminal) as shell:
+        assert clusters._has_terminal({"SLURM_TASK_PID": str(shell.pid)})
+        shell.kill()
+    os.close(terminal)
+    os.close(other_end)
+    with subprocess.Popen(["sleep", "60"], stdin=subprocess.DEVNULL) as task:
+        assert not clusters._has_terminal({"SLURM_TASK_PID": str(task.pid)})
+        task.kill()
+    assert not clusters._has_terminal({})
+
+
 @pytest.mark.parametrize(
     ("here", "source", "note"),
     [
@@ -105,7 +128,8 @@ def test_all_else_is_one_process(here, source, note):
     ("environment", "words"),
     [
         (STEP | {"SLURM_PROCID": "x"}, r"^\$SLURM_PROCID: 'x' is not a whole number; .*none"),
-        (STEP | {"SLURM_PROCID": "4"}, "^SLURM job 1234: process 4 of 4.*--cluster=none"),
+        (STEP | {"SLURM_PROCID": "4"}, "^SLURM job 1234: process 4 is not one of 0 to 3; .*none"),
+        ({"TPU_WORKER_HOSTNAMES": "a,b"}, "names 2 hosts: TPU_WORKER_ID is missing; set it"),
         ({"JAX_NUM_PROCESSES": "2"}, "JAX_COORDINATOR_ADDRESS is missing; set it too, or pass"),
         (
             {"JAX_NUM_PROCESSES": "2", "JAX_COORDINATOR_ADDRESS": "a"},

@@ -1,7 +1,9 @@
 """The roll call of processes before JAX connects them."""
 
+import contextlib
 import socket
 import threading
+import time
 
 import pytest
 
@@ -55,6 +57,22 @@ def test_missing_processes_are_named_to_all_that_came(port):
     assert "--cluster=none" in first
 
 
+def test_a_process_that_reported_and_ended_is_missing(port):
+    def report_and_end():
+        with connection_to(port) as connection:
+            connection.sendall(b"jaxad 1 3\n")
+            time.sleep(0.5)
+        time.sleep(1.5)  # process 0 looks twice a second
+        errors.extend(outcomes(port, (2, 3)))
+
+    errors: list[str] = []
+    thread = threading.Thread(target=report_and_end)
+    thread.start()
+    (error,) = outcomes(port, (0, 3), seconds=4.0)
+    thread.join(timeout=60)
+    assert error.startswith("process 1 of 3 did not start within 4 s") and errors == [error]
+
+
 def test_a_missing_first_process_is_named(port):
     (error,) = outcomes(port, (1, 2), seconds=0.0)
     assert f"process 0 of 2 does not answer: nothing listens at 127.0.0.1:{port}" in error
@@ -91,6 +109,41 @@ def test_strangers_at_the_port_are_ignored(port):
     assert outcomes(port, (0, 2), seconds=30.0) == [""]
     thread.join(timeout=60)
     assert errors == [""]
+
+
+def test_silent_and_slow_strangers_delay_nobody(port):
+    """Read one after the other, each would hold up process 0 for as long as it likes."""
+    with contextlib.ExitStack() as stack:
+        errors: list[str] = []
+        thread = threading.Thread(
+            target=lambda: errors.extend(outcomes(port, (0, 2), seconds=20.0))
+        )
+        thread.start()
+        for words in (b"", b"jaxad", b"jaxad 1 2", b"x" * 2000):
+            stranger = stack.enter_context(connection_to(port))
+            stranger.sendall(words)
+        start = time.monotonic()
+        assert outcomes(port, (1, 2)) == [""]
+        assert time.monotonic() - start < 4.0  # a read waits 5 s for a silent one
+        thread.join(timeout=60)
+        assert errors == [""]
+
+
+def connection_to(port):
+    for _ in range(100):
+        try:
+            return socket.create_connection(("127.0.0.1", port), timeout=5)
+        except OSError:
+            time.sleep(0.05)
+    raise AssertionError("nothing listens")
+
+
+def test_another_service_at_the_address_is_not_waited_for_without_end(port, monkeypatch):
+    """For example a web server, which waits for the rest of the request."""
+    monkeypatch.setattr(rollcall, "_MARGIN_SECONDS", 0.2)
+    with socket.create_server(("127.0.0.1", port)):
+        (error,) = outcomes(port, (1, 2), seconds=0.2)
+    assert f"does not answer: something else listens at 127.0.0.1:{port}" in error
 
 
 def test_a_port_in_use(port):

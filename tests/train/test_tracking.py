@@ -103,6 +103,9 @@ def test_a_file_that_was_replaced_is_read_again(tmp_path):
 
 def test_the_numbers_of_an_evaluation_have_short_names(workdir):
     write_run(workdir, tracked_config(), 0, 1, evaluates=True)
+    site = workdir.evaluation("ward_of_a_person")
+    site.mkdir()
+    (site / "metrics.json").write_text(json.dumps(METRICS | {"external": {"root": "a_person"}}))
     assert evaluation_metrics(workdir) == (
         3,
         {
@@ -133,6 +136,9 @@ def test_a_run_is_sent_with_its_config_metrics_and_evaluation(fakes, workdir, ca
     (init,) = fakes("init")
     assert init["name"] == "my_run" and init["project"] == "jaxad" and init["resume"] == "allow"
     assert init["dir"] == str(workdir.path) and init["heavy"] == []
+    assert init["settings"] == {  # paths of the command line stay here
+        "console": "off", "disable_git": True, "x_disable_meta": True, "x_stats_pid": os.getpid(),
+    }  # fmt: skip
     assert (workdir.path / "tracking" / "wandb.id").read_text() == init["id"]
     parameters = fakes("config")[0]
     assert parameters["config.model.name"] == config.model.name
@@ -176,7 +182,11 @@ def test_after_a_kill_the_same_run_continues_and_no_step_is_sent_twice(fakes, wo
 
 @pytest.mark.parametrize(
     "behaviour, reason",
-    [("fail in init", "no API key configured"), ("fail in log", "the network is down")],
+    [
+        ("fail in init", "no API key configured"),
+        ("fail in log", "the network is down"),
+        ("crash in log", "the sending process ended with code -9"),
+    ],
 )
 def test_a_failure_is_one_warning_and_the_next_command_sends_the_rest(
     fakes, workdir, monkeypatch, capsys, behaviour, reason
@@ -249,13 +259,18 @@ def test_the_field_lists_the_services():
 
 
 def test_nothing_starts_unless_the_config_names_it(fakes, workdir, monkeypatch):
+    barriers = []
+    monkeypatch.setattr(processes, "barrier", barriers.append)
     monkeypatch.setattr(tracking.subprocess, "Popen", None)  # calling it would fail
     assert get_config("pchvae").train.writers == ("tensorboard",)
     with tracked([get_config("pchvae")], [workdir]):
         pass
+    assert not barriers
     monkeypatch.setattr(processes, "is_first", lambda: False)
     with tracked([tracked_config("wandb")], [workdir]):  # only the first process sends
         pass
+    assert len(barriers) == 1  # and the others wait until it has
+    assert not list(workdir.path.iterdir())
 
 
 @pytest.mark.parametrize("name", SERVICES)

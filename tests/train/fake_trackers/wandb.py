@@ -5,6 +5,7 @@ A run's last step is that of the calls recorded so far, as if they had been sent
 
 import json
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -19,11 +20,12 @@ def record(name, value):
 
 
 class Settings:
-    model_fields = {"console": None, "project": None}
     project = None
 
     def __init__(self, **fields):
-        assert fields.keys() <= self.model_fields.keys()
+        if unknown := fields.keys() - {"console", "disable_git", "x_disable_meta", "x_stats_pid"}:
+            raise ValueError(f"extra inputs are not permitted: {unknown}")
+        self.fields = fields
 
 
 class _Session:
@@ -56,6 +58,8 @@ class _Run:
     def log(self, metrics, *, step):
         if BEHAVIOUR == "fail in log":
             raise ConnectionError("the network is down\nand more")
+        if BEHAVIOUR == "crash in log":
+            os.kill(os.getpid(), signal.SIGKILL)
         record("log", {"step": step, **metrics})
 
     def finish(self, *, exit_code):
@@ -67,7 +71,7 @@ class _Run:
 def init(**options):
     if BEHAVIOUR == "fail in init":
         raise RuntimeError("no API key configured.")
-    del options["settings"]
+    options["settings"] = options["settings"].fields
     heavy = [name for name in ("jax", "tensorflow") if name in sys.modules]
     record("init", options | {"heavy": heavy, "pid": os.getpid()})
     return _Run()
