@@ -114,7 +114,7 @@ def reference_rows(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
 def external_view(metrics: Mapping[str, Any], checkpoint_step: int) -> str:
     """Returns a line on the evaluation of another site's data; "" for the run's own test splits.
 
-    `checkpoint_step` is the newest checkpoint that any evaluation of the run used.
+    `checkpoint_step` is `RunFiles.newest_step`.
     """
     external = metrics.get("external")
     if external is None:
