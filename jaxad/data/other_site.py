@@ -17,10 +17,11 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from jaxad import config as config_lib
+from jaxad.config.fields import find
 from jaxad.config.flags import parse_bool
 from jaxad.config.shape import data_shape
 from jaxad.data import replay, settings
-from jaxad.data.data_sets import DataSetInfo, Readers, data_set_info
+from jaxad.data.data_sets import DataSetInfo, Readers, data_set_info, users_of
 from jaxad.data.files.folders import WITHOUT_LABELS
 from jaxad.data.files.items import Reading
 from jaxad.data.files.names import is_archive, is_table
@@ -275,12 +276,23 @@ def _reading(info: DataSetInfo, data: ConfigDict, on_error: str) -> Reading | No
 
 
 def _config(site: Site, info: DataSetInfo, data: ConfigDict) -> ConfigDict:
-    """Returns `config.data` of the run with the site's own fields."""
+    """Returns `config.data` of the run with the site's own fields.
+
+    Raises:
+        UserError: a value is not allowed, or has no effect on such data.
+    """
     config = data.copy_and_resolve_references().unlock()
     config.name, config.root = info.name, site.root
     config.natural_objects = config.test.name = config.test.root = ""
     config.allow_outside_root = False  # is not inherited: it trusts one table
     for field, value in site.changes.items():
+        record = find(f"data.{field}")
+        users = () if record is None or value == record.default else record.data
+        if users and not info.kinds & set(users):
+            raise UserError(
+                f"--test.{field}: has no effect on data set '{info.name}', only on "
+                f"{', '.join(users_of(users))}."
+            )
         config[field] = value
     config_lib.check(config, "config.data")
     settings.splitting(config)

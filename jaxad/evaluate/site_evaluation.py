@@ -92,8 +92,7 @@ class SiteEvaluation:
         normals = self.normals
         if self.splits.normals is not None:
             scored = score_split(self.detector, self.splits.normals, "score normals", map_maxima)
-            source = str(self.site.path)
-            normals = calibrate_on(self.detector, source, self.splits.normals, *scored)
+            normals = calibrate_on(self.detector, self.site.name, self.splits.normals, *scored)
         assert normals is not None, "_prepare checks it"
         if self.data_set is not None:
             for name, split in self.splits.tests.items():

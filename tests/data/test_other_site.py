@@ -129,6 +129,13 @@ def test_folders_that_name_no_class_give_no_labels(tmp_path):
     assert labels_of(split) == {"P0/x.png": 0, "P1/x.png": 1}
 
 
+def test_fields_that_data_do_not_use_are_refused(tmp_path):
+    np.savez(tmp_path / "b.npz", image=np.zeros((1, SIZE, SIZE)), label=np.zeros(1))
+    site = Site(str(tmp_path / "b.npz"), changes={"group_pattern": "P"})
+    with pytest.raises(UserError, match="--test.group_pattern: has no effect on data set 'npz', o"):
+        read_site(site, data_config("elsewhere"))
+
+
 @pytest.mark.parametrize("text", ["good, fine", "('good', 'fine')"])
 def test_classes_are_written_with_commas_or_as_in_a_config(text):
     assert parse_classes(text) == ("good", "fine")

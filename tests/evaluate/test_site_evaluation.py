@@ -193,6 +193,7 @@ def test_calibration_on_the_site(run, tmp_path, capsys):
     # 9 patients support 1 / 10.
     assert decisions["normal_images_only"]["rate"] == 0.1
     assert "decisions calibrated on that site" in run.report.read_text()
+    assert str(tmp_path) not in (run.evaluation("f") / "calibration.json").read_text()
     assert evaluate(run, f"--test.root={site}") == 0
     assert metrics_of(run.evaluation("f"))["decisions"]["calibration"] == "val"
 
