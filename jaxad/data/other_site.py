@@ -164,7 +164,8 @@ def read_site(site: Site, data: ConfigDict) -> SiteSplits:
     with _flags_named():
         info = _info_of(site, data)
         own = data_set_info(data.name)
-        if data.root and info.kind == own.kind and info.kind in ("files", "npz"):
+        kinds = {info.kind, own.kind}
+        if data.root and (kinds == {"npz"} or kinds <= {"files", "published"}):
             check_apart(
                 site.path, data.root, is_npz=own.kind == "npz", flag="--test.root",
                 remedy="give the data of another site. --mode=evaluate without --test.root "

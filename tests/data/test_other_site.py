@@ -71,6 +71,9 @@ def test_scans_of_a_run_on_a_published_data_set(tmp_path):
     assert split.images.dtype == np.uint16
     assert split.images.shape[1:] == (SIZE, SIZE, 1)
     assert split.labels.sum() == 1  # one slice of b is marked
+    data.root = str(tmp_path / "site")
+    with pytest.raises(UserError, match="--test.root=.*: lies in the run's own data"):
+        read_site(Site(str(tmp_path / "site/tumour"), label="b"), data)
 
 
 def test_scans_of_a_run_on_embedded_brains(tmp_path):
