@@ -255,7 +255,9 @@ def test_an_exported_file(run, trained, tmp_path, capsys):
     assert metrics["auroc"] == metrics_of(run.evaluation("h"))["auroc"]
     assert metrics["trivial"]["mean"] == {"undefined": "the training images are not available"}
     assert not metrics["external"]["compared_with_training_images"]
-    assert "not compared with the training images" in (output / "report.html").read_text()
+    page = (output / "report.html").read_text()
+    assert "not compared with the training images" in page
+    assert "To repeat the run" in run.report.read_text() and "To repeat the run" not in page
     other = tmp_path / "other.jaxad"
     shutil.copy(run.exported, other)
     with other.open("ab") as end:
