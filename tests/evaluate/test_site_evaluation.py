@@ -287,6 +287,17 @@ def test_patients_that_are_named_as_those_of_the_run_are_reported(run, tmp_path,
     assert "j: 1 of 2 patients have the same names as patients that the run was trained" in line
     # These members are not those of the data, so the data are not used.
     assert "the run's own data are not available" in line
+    # The run that gave the initial weights was trained on the other patient.
+    source = Workdir(tmp_path / "source")
+    source.path.mkdir()
+    members["train"]["patients"] = ["P1"]
+    source.splits.write_text(json.dumps(members))
+    config = run_config.read(run)
+    config.init_from = str(source.path)
+    run.config.write_text(config_lib.to_json(config))
+    assert evaluate(run, f"--test.root={table}", "--test.as=j") == 0
+    line = capsys.readouterr().err
+    assert "such as 'P1'" in line and "such as 'P2'" in line
 
 
 def test_a_run_without_its_data(run, tmp_path, capsys):
