@@ -80,9 +80,9 @@ def read_run(workdir: Workdir, config: ConfigDict | None = None) -> RunFiles:
     """
     config = run_config.read(workdir) if config is None else config
     evaluations = workdir.path / "eval"
-    folders = evaluations.iterdir() if evaluations.is_dir() else ()
+    folders = [*evaluations.iterdir()] if evaluations.is_dir() else []
     # Names of other sites do not begin with `test`.
-    folders = sorted(folders, key=lambda path: (not path.name.startswith("test"), path.name))
+    folders.sort(key=lambda path: (not path.name.startswith("test"), path.name))
     stored = read_calibration_set(workdir.calibration)
     splits = {folder.name: _read_split(folder, stored) for folder in folders if folder.is_dir()}
     return RunFiles(workdir, config, splits, stored, history.read(workdir))
