@@ -18,6 +18,7 @@ from ml_collections import ConfigDict
 from jaxad.data import settings
 from jaxad.data.data_sets import data_set_info
 from jaxad.data.files.items import Item
+from jaxad.data.files.names import is_archive
 from jaxad.data.leaks import TRAINING_SPLITS
 from jaxad.data.sources import DataSet
 from jaxad.errors import UserError
@@ -58,10 +59,9 @@ def check(run: Workdir, data_set: DataSet) -> None:
 def check_processes(data_set: DataSet) -> None:
     """Raises a UserError unless all of several processes read the same ids, patients and labels.
 
-    They must also have decided on the same foreground (`config.data.preprocess.foreground=auto`).
-
     Each trains on its part of every batch, and two that order the images differently would learn
-    from some images twice. Every process must call it.
+    from some images twice. They must also have decided on the same foreground
+    (`config.data.preprocess.foreground=auto`). Every process must call it.
     """
     if processes.are_several():
         splits = {name: data_set.split(name) for name in data_set.split_names}
@@ -158,8 +158,11 @@ def warn_of_learnt(run: Workdir, items: Sequence[Item], data: ConfigDict, source
 
     def patient_of(item: Item) -> str:
         path = item.paths[0].resolve()
-        if not item.is_unnamed or not data.root or not path.is_relative_to(folder):
-            return "" if item.is_unnamed else item.group
+        is_own = bool(data.root) and path.is_relative_to(folder)
+        if not item.is_unnamed or (is_own and is_archive(path)):
+            return item.group
+        if not is_own:
+            return ""
         with contextlib.suppress(UserError):  # no patient has such a path
             return splitting.patient_of(path, path.relative_to(folder).as_posix())
         return ""

@@ -17,14 +17,16 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from jaxad import config as config_lib
+from jaxad.config.fields import find
 from jaxad.config.flags import parse_bool
 from jaxad.config.shape import data_shape
 from jaxad.data import replay, settings
-from jaxad.data.data_sets import DataSetInfo, Readers, data_set_info
+from jaxad.data.data_sets import DataSetInfo, Readers, data_set_info, users_of
 from jaxad.data.files.folders import WITHOUT_LABELS
 from jaxad.data.files.items import Reading
 from jaxad.data.files.names import is_archive, is_table
 from jaxad.data.files.normals import check_apart
+from jaxad.data.files.tree import files_in
 from jaxad.data.files.unread import Unread, tell_unread
 from jaxad.data.leaks import TRAINING_SPLITS, copies, named_patients
 from jaxad.data.openers import ReadOptions, open_readers
@@ -162,7 +164,8 @@ def read_site(site: Site, data: ConfigDict) -> SiteSplits:
     with _flags_named():
         info = _info_of(site, data)
         own = data_set_info(data.name)
-        if data.root and info.kind == own.kind and info.kind in ("files", "npz"):
+        kinds = {info.kind, own.kind}
+        if data.root and (kinds == {"npz"} or kinds <= {"files", "published"}):
             check_apart(
                 site.path, data.root, is_npz=own.kind == "npz", flag="--test.root",
                 remedy="give the data of another site. --mode=evaluate without --test.root "
@@ -229,19 +232,25 @@ def _flags_named() -> Iterator[None]:
 
 def _info_of(site: Site, data: ConfigDict) -> DataSetInfo:
     """Returns the record of the site's data set; raises a UserError if it does not fit the run."""
-    own = data_set_info(data.name)
+    own, place = data_set_info(data.name), site.path
     default = own.name if own.kind == "files" else "npz"
     if own.kind in ("published", "tfds"):
         default = own.file_format if own.file_format in ("nifti", "dicom") else "folder"
-    if is_archive(site.path):
+    if own.scan_reading and not (place.is_dir() and files_in(place, ".npz")):
+        default = own.format_of_files
+    if is_archive(place):
         default = "npz"
     info = data_set_info(site.data_set or default, "--test.name")
     if info.is_prepared:
         return info
     if own.is_prepared:
+        if own.takes_files and info.kind == "files" and info.file_format == own.format_of_files:
+            return info
+        scans = f" or scans (--test.name={own.format_of_files})" if own.takes_files else ""
         raise UserError(
-            f"--test.name={info.name}: a run on '{own.name}' takes prepared images; give an .npz "
-            "file, or a folder of test_<name>.npz, of images that were prepared as the run's were."
+            f"--test.name={info.name}: a run on '{own.name}' takes prepared images{scans}; give an "
+            ".npz file, or a folder of test_<name>.npz, of images that were prepared as the run's "
+            "were."
         )
     if info.holds_scans != own.holds_scans:
         ours, theirs = ("scans" if each.holds_scans else "images" for each in (own, info))
@@ -262,18 +271,29 @@ def _reading(info: DataSetInfo, data: ConfigDict, on_error: str) -> Reading | No
     if info.kind != "files":
         return None
     file_format = info.format_of_files
-    is_of_files = data_set_info(data.name).file_format is not None
-    reading = replay.reading_of(data) if is_of_files else settings.reading(data, file_format)
+    takes_files = data_set_info(data.name).takes_files
+    reading = replay.reading_of(data) if takes_files else settings.reading(data, file_format)
     return dataclasses.replace(reading, kind=file_format, on_error=on_error)
 
 
 def _config(site: Site, info: DataSetInfo, data: ConfigDict) -> ConfigDict:
-    """Returns `config.data` of the run with the site's own fields."""
+    """Returns `config.data` of the run with the site's own fields.
+
+    Raises:
+        UserError: a value is not allowed, or has no effect on such data.
+    """
     config = data.copy_and_resolve_references().unlock()
     config.name, config.root = info.name, site.root
     config.natural_objects = config.test.name = config.test.root = ""
     config.allow_outside_root = False  # is not inherited: it trusts one table
     for field, value in site.changes.items():
+        record = find(f"data.{field}")
+        users = () if record is None or value == record.default else record.data
+        if users and not info.kinds & set(users):
+            raise UserError(
+                f"--test.{field}: has no effect on data set '{info.name}', only on "
+                f"{', '.join(users_of(users))}."
+            )
         config[field] = value
     config_lib.check(config, "config.data")
     settings.splitting(config)

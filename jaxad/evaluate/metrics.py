@@ -36,7 +36,7 @@ _FIELD = "config.evaluate.metrics"
 #: Keys of `metrics.json` that hold something other than a metric, besides `num_*`.
 _OTHER_KEYS = (
     "checkpoint_step", "score_weights", "decisions", "best_reference", "reference_encoder",
-    "trivial",
+    "trivial", "external",
 )  # fmt: skip
 
 

@@ -92,8 +92,7 @@ class SiteEvaluation:
         normals = self.normals
         if self.splits.normals is not None:
             scored = score_split(self.detector, self.splits.normals, "score normals", map_maxima)
-            source = str(self.site.path)
-            normals = calibrate_on(self.detector, source, self.splits.normals, *scored)
+            normals = calibrate_on(self.detector, self.site.name, self.splits.normals, *scored)
         assert normals is not None, "_prepare checks it"
         if self.data_set is not None:
             for name, split in self.splits.tests.items():
@@ -124,7 +123,10 @@ def prepare_run(run: Workdir, site: Site) -> SiteEvaluation:
     if data_set is not None:
         check_not_learnt(splits, data_set)
     patients = {patient for split in splits.values() for patient in named_patients(split)}
-    membership.warn_of_names(run, patients, site.name, "they make the results too good")
+    # The weights that a run starts from have learnt from patients, too.
+    source = detector.config.init_from
+    for folder in [run, Workdir(source)] if source else [run]:
+        membership.warn_of_names(folder, patients, site.name, "they make the results too good")
     return dataclasses.replace(prepared, data_set=data_set)
 
 

@@ -144,11 +144,10 @@ def _versions() -> dict[str, str]:
 def _split_view(run: RunFiles, files: SplitFiles) -> dict[str, Any]:
     """What the page shows of one test split."""
     metrics = files.metrics
-    current = max((of.metrics.get("checkpoint_step", 0) for of in run.splits.values()), default=0)
     curves, notes = curves_view(run.workdir, files)
     view: dict[str, Any] = {
         "name": files.name,
-        "external": external_view(metrics, current),
+        "external": external_view(metrics, run.newest_step),
         "metrics": {name: value for name, value in metrics.items() if is_metric(value)},
         "numbers": numbers_view(metrics),
         "json": json.dumps(metrics, indent=2) if metrics else "",

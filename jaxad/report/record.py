@@ -32,10 +32,12 @@ def record_view(run: RunFiles, last_step: int) -> dict[str, Any]:
         seconds = duration(evaluation["seconds"])
         text = f"{evaluation['started']}, in {seconds} on {evaluation['device']}"
         rows.append(("Evaluated", f"{text}; {_packages([evaluation])}"))
+    is_run = run.workdir.config.exists()  # as opposed to results of an exported file
+    command = repeat_command(run.config, run.workdir.path.resolve().name) if is_run else ""
     return {
         "rows": rows,
         "training": f"{_total(training)} on {_devices(training)}" if training else "",
-        "command": (command := repeat_command(run.config, run.workdir.path.resolve().name)),
+        "command": command,
         "has_paths": f"={PATH}" in command,
     }
 

@@ -47,7 +47,7 @@ class RunFiles:
     """The folder of a run and what it holds.
 
     Attributes:
-        splits: the evaluated test splits by name.
+        splits: the evaluated test splits by name, those of the run before those of other sites.
         stored: the run's calibration; None if it has none.
         history: `history.json`; {} if there is none.
     """
@@ -57,6 +57,12 @@ class RunFiles:
     splits: dict[str, SplitFiles]
     stored: CalibrationSet | None
     history: dict[str, Any]
+
+    @property
+    def newest_step(self) -> int:
+        """Step of the newest checkpoint that was evaluated or calibrated; 0 if none was."""
+        steps = [files.metrics.get("checkpoint_step", 0) for files in self.splits.values()]
+        return max([*steps, 0 if self.stored is None else self.stored.checkpoint_step])
 
     @property
     def lacks_test_splits(self) -> bool:
@@ -74,7 +80,9 @@ def read_run(workdir: Workdir, config: ConfigDict | None = None) -> RunFiles:
     """
     config = run_config.read(workdir) if config is None else config
     evaluations = workdir.path / "eval"
-    folders = sorted(evaluations.iterdir()) if evaluations.is_dir() else []
+    folders = [*evaluations.iterdir()] if evaluations.is_dir() else []
+    # Names of other sites do not begin with `test`.
+    folders.sort(key=lambda path: (not path.name.startswith("test"), path.name))
     stored = read_calibration_set(workdir.calibration)
     splits = {folder.name: _read_split(folder, stored) for folder in folders if folder.is_dir()}
     return RunFiles(workdir, config, splits, stored, history.read(workdir))

@@ -114,13 +114,16 @@ def reference_rows(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
 def external_view(metrics: Mapping[str, Any], checkpoint_step: int) -> str:
     """Returns a line on the evaluation of another site's data; "" for the run's own test splits.
 
-    `checkpoint_step` is the newest checkpoint that any evaluation of the run used.
+    `checkpoint_step` is `RunFiles.newest_step`.
     """
     external = metrics.get("external")
     if external is None:
         return ""
-    text = f"external validation on {external['root']} ({external['data_set']}); decisions "
-    text += "calibrated on that site" if external["calibrated_on_site"] else "calibrated as the run"
+    decisions = "use the run's calibration"
+    if external["calibrated_on_site"]:
+        decisions = "calibrated on that site"
+    text = f"external validation on {external['root']} ({external['data_set']}); "
+    text += f"decisions {decisions}"
     if not external["compared_with_training_images"]:
         text += "; not compared with the training images"
     if metrics["checkpoint_step"] < checkpoint_step:

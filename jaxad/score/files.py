@@ -34,7 +34,7 @@ _BLOCK = {"image": 256, "scan": 8}
 MAPS = ("all", "anomalous", "none")
 
 #: Parts of a task that only decisions depend on.
-_DECISION_TASK = ("rate", "calibration", "columns")
+_DECISION_TASK = ("rate", "calibration")
 
 _PATIENT_COLUMNS = (
     "group", "num_images", "num_anomalous", "score", "p_value", "anomalous", "highest",
@@ -61,7 +61,7 @@ def _open_archive(path: Path, detector: Detector) -> _Source:
     detector.check(split.images, split.ids)
     positions = [None] * len(split) if split.positions is None else split.positions.tolist()
     all_items = [
-        Item(name, group, (path,), 0, position=position)
+        Item(name, group, (path,), 0, position=position, is_unnamed=group in split.unnamed)
         for name, group, position in zip(split.ids, split.groups, positions, strict=True)
     ]
     places = {item.id: place for place, item in enumerate(all_items)}
@@ -143,7 +143,8 @@ def score_files(
         "calibration": detector.digest,
         "rate": detector.rate,
         "choice of maps": which_maps,
-        "columns": ",".join(columns),
+        # With another calibration one may get the prefix of `extra_columns`.
+        "set of columns": ",".join(extra.values()),
     }
     folder = Workdir(output)
     folder.check_writable()

@@ -39,17 +39,19 @@ def expand(path: str | os.PathLike[str], what: str = "") -> Path:
     return expanded.absolute() if str(expanded).startswith("~") else expanded
 
 
-#: Two entries that folders written by jaxad have: of a run, a study, scores and an inspection.
+#: Two entries that folders written by jaxad have: of a run, a study, scores, an inspection and an
+#: evaluation of an exported file.
 _OUTPUTS = (
     ("config.json", "checkpoints"),
     ("study.json", "runs"),
     ("progress.json", "scores.csv"),
     ("inspect.json", "inspect.png"),
+    ("eval", "report.html"),
 )
 
 
 def is_output(folder: Path) -> bool:
-    """Tells whether jaxad wrote a folder: a run, a study, scores or an inspection."""
+    """Tells whether jaxad wrote a folder, such as that of a run."""
     try:
         return any(all((folder / name).exists() for name in names) for names in _OUTPUTS)
     except OSError:  # it cannot be read, which is reported where it is

@@ -93,9 +93,9 @@ class Rows:
 def evaluation_metrics(workdir: Workdir) -> tuple[int, dict[str, int | float]]:
     """Returns the step of the evaluated checkpoint, and every number of the system's evaluation.
 
-    Names are `<split>/auroc` for a metric and `<split>/auroc/low` for a limit of its interval.
-    There are none for a run without an evaluation. Those of other sites' data are left out: they
-    are named after folders, and may be of another checkpoint.
+    Results on other sites' data are not sent: their names may disclose the site, and they may be of
+    an earlier checkpoint. Names are `<split>/auroc` for a metric and `<split>/auroc/low` for a
+    limit of its interval. There are none for a run without an evaluation.
     """
     step, numbers = 0, {}
     for path in sorted(workdir.path.glob("eval/*/metrics.json")):

@@ -2,12 +2,15 @@
 
 import shutil
 
+import nibabel as nib
 import numpy as np
 import pytest
 from user_files import SIZE, data_config, write_grey, write_image, write_mask, write_scan
 
 from jaxad.data.other_site import Site, parse_classes, read_site
+from jaxad.data.replay import read_files
 from jaxad.data.sources import DataSet
+from jaxad.data.synthetic import template
 from jaxad.errors import UserError
 
 
@@ -68,6 +71,42 @@ def test_scans_of_a_run_on_a_published_data_set(tmp_path):
     assert split.images.dtype == np.uint16
     assert split.images.shape[1:] == (SIZE, SIZE, 1)
     assert split.labels.sum() == 1  # one slice of b is marked
+    data.root = str(tmp_path / "site")
+    with pytest.raises(UserError, match="--test.root=.*: lies in the run's own data"):
+        read_site(Site(str(tmp_path / "site/tumour"), label="b"), data)
+
+
+def test_scans_of_a_run_on_embedded_brains(tmp_path):
+    """They are read as `--mode=score` reads them, and the lesion labels its slices."""
+    root = tmp_path / "site"
+    for folder in ("good", "tumour"):
+        (root / folder).mkdir(parents=True)
+    shutil.copy(template.template_path("t1"), root / "good/a.nii.gz")
+    brain = nib.load(root / "good/a.nii.gz")
+    voxels, marked = brain.get_fdata(dtype=np.float32), np.zeros(brain.shape, np.uint8)
+    x, y, z = (round(voxel) for voxel in template.CENTRE_VOXEL)
+    marked[x - 8 : x + 9, y - 8 : y + 9, z - 8 : z + 9] = 1
+    # Elsewhere, so that it is shifted together with its mask.
+    affine = brain.affine.copy()
+    affine[:3, 3] += (0, 40, 0)
+    nib.save(nib.Nifti1Image(np.where(marked, 0.9, 1) * voxels, affine), root / "tumour/b.nii.gz")
+    nib.save(nib.Nifti1Image(marked, affine), root / "tumour/b_mask.nii.gz")
+    data = data_config("", "icbm_synth", image_size=64)
+    site = read_site(Site(str(root)), data)
+    assert site.data_set == "nifti"
+    split = site.tests["site"]
+    good = [place for place, group in enumerate(split.groups) if group.startswith("good")]
+    expected = read_files(root / "good/a.nii.gz", data)
+    np.testing.assert_array_equal(split.images[good], expected.images)
+    assert split.images.dtype == np.uint8 and not split.labels[good].any()
+    # The middle of the field of view: half a slice distance (3.47 mm) of tolerance at each end.
+    num_anomalous = int(split.labels.sum())
+    assert 3 <= num_anomalous <= 6
+    middle = split.masks[split.labels == 1][num_anomalous // 2].astype(bool)
+    rows, columns = np.nonzero(middle)
+    assert abs(rows.mean() - 31.5) < 3 and abs(columns.mean() - 31.5) < 1
+    with pytest.raises(UserError, match=r"'icbm_synth' takes prepared images or scans \(--test.na"):
+        read_site(Site(str(root), "folder"), data)
 
 
 def test_classes_in_the_root_and_their_masks(tmp_path, capsys):
@@ -91,6 +130,13 @@ def test_folders_that_name_no_class_give_no_labels(tmp_path):
     changes = {"normal_classes": parse_classes("P0")}
     split = read_site(Site(str(tmp_path / "site"), changes=changes), data_config("x")).tests["site"]
     assert labels_of(split) == {"P0/x.png": 0, "P1/x.png": 1}
+
+
+def test_fields_that_data_do_not_use_are_refused(tmp_path):
+    np.savez(tmp_path / "b.npz", image=np.zeros((1, SIZE, SIZE)), label=np.zeros(1))
+    site = Site(str(tmp_path / "b.npz"), changes={"group_pattern": "P"})
+    with pytest.raises(UserError, match="--test.group_pattern: has no effect on data set 'npz', o"):
+        read_site(site, data_config("elsewhere"))
 
 
 @pytest.mark.parametrize("text", ["good, fine", "('good', 'fine')"])

@@ -23,6 +23,9 @@ def mean_gap(labels, scores):
 def num_hits(labels, scores):
     return 0.0
 
+def external(labels, scores):
+    return 0.0
+
 def auroc(labels, scores):
     return sklearn.metrics.roc_auc_score(labels, scores)
 
@@ -126,6 +129,7 @@ def test_runs_are_compared_by_external_metrics(load, rng):
     [
         ("auroc", "two metrics are named 'auroc'; rename yours"),
         ("num_hits", "is named 'num_hits', which cannot be a metric's key"),
+        ("external", "is named 'external', which cannot be a metric's key"),
         ("number", "is int; name a function"),
         ("missing", "has no 'missing'"),
         ("fails", r"fails on labels and scores of 20 images \(ValueError: no such thing\)"),

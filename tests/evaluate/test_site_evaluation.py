@@ -193,6 +193,7 @@ def test_calibration_on_the_site(run, tmp_path, capsys):
     # 9 patients support 1 / 10.
     assert decisions["normal_images_only"]["rate"] == 0.1
     assert "decisions calibrated on that site" in run.report.read_text()
+    assert str(tmp_path) not in (run.evaluation("f") / "calibration.json").read_text()
     assert evaluate(run, f"--test.root={site}") == 0
     assert metrics_of(run.evaluation("f"))["decisions"]["calibration"] == "val"
 
@@ -254,7 +255,9 @@ def test_an_exported_file(run, trained, tmp_path, capsys):
     assert metrics["auroc"] == metrics_of(run.evaluation("h"))["auroc"]
     assert metrics["trivial"]["mean"] == {"undefined": "the training images are not available"}
     assert not metrics["external"]["compared_with_training_images"]
-    assert "not compared with the training images" in (output / "report.html").read_text()
+    page = (output / "report.html").read_text()
+    assert "not compared with the training images" in page
+    assert "To repeat the run" in run.report.read_text() and "To repeat the run" not in page
     other = tmp_path / "other.jaxad"
     shutil.copy(run.exported, other)
     with other.open("ab") as end:
@@ -284,6 +287,17 @@ def test_patients_that_are_named_as_those_of_the_run_are_reported(run, tmp_path,
     assert "j: 1 of 2 patients have the same names as patients that the run was trained" in line
     # These members are not those of the data, so the data are not used.
     assert "the run's own data are not available" in line
+    # The run that gave the initial weights was trained on the other patient.
+    source = Workdir(tmp_path / "source")
+    source.path.mkdir()
+    members["train"]["patients"] = ["P1"]
+    source.splits.write_text(json.dumps(members))
+    config = run_config.read(run)
+    config.init_from = str(source.path)
+    run.config.write_text(config_lib.to_json(config))
+    assert evaluate(run, f"--test.root={table}", "--test.as=j") == 0
+    line = capsys.readouterr().err
+    assert "such as 'P1'" in line and "such as 'P2'" in line
 
 
 def test_a_run_without_its_data(run, tmp_path, capsys):

@@ -149,9 +149,9 @@ def test_a_slice_of_several_kinds_is_on_the_page_once(full):
 def test_disclaimers_about_the_data_and_the_software(full):
     text = visible(full[1])
     assert (
-        "The data are semi-synthetic: deformations of one real brain template (ICBM152), with "
-        "photographs of objects or drawn lesions as anomalies. The results show how systems "
-        "compare on these data, not how well they find disease."
+        "The run’s own data are semi-synthetic: deformations of one real brain template (ICBM152), "
+        "with photographs of objects or drawn lesions as anomalies. The results on them show how "
+        "systems compare, not how well they find disease."
     ) in text
     assert "Research software, not a medical device." in text
 
@@ -285,6 +285,26 @@ def test_sign_and_scale_of_the_score_are_explained(tmp_path, name):
     text = html.unescape(visible(read(workdir)))
     assert "Each slice has a score; higher is more anomalous." in text
     assert f"score is {SYSTEMS[name].score}. Score = nll + 0.5 kl ." in text
+
+
+def test_another_site_follows_the_splits_of_the_run(tmp_path):
+    workdir = make_workdir(tmp_path)
+    external = {
+        "root": "b", "data_set": "npz", "calibrated_on_site": False,
+        "compared_with_training_images": True,
+    }  # fmt: skip
+    site = make_metrics(external=external, checkpoint_step=50, score_weights={"old": 1.0})
+    add_scores(workdir, "a_site", [0, 1, 1], [0.5, 1.5, 2.5])
+    write_json(workdir.evaluation("a_site") / "metrics.json", site)
+    assert "evaluate again" not in read(workdir)
+    # The newest checkpoint, 100, is known from the calibration, also without a test split.
+    add_calibration(workdir, np.linspace(0, 1, 40), [f"n{i}" for i in range(40)])
+    assert "of checkpoint 50, not 100: evaluate again" in read(workdir)
+    add_scores(workdir, "test_b", [0, 1, 1], [0.5, 1.5, 2.5])
+    write_json(workdir.evaluation("test_b") / "metrics.json", make_metrics())
+    text = visible(read(workdir))
+    assert "Score = nll + 0.5 kl ." in text
+    assert 0 < text.index("test_b") < text.index("a_site")
 
 
 def test_figures_have_the_decimals_of_their_metric(tmp_path):

@@ -83,6 +83,17 @@ def test_maps_of_anomalous_images_depend_on_the_rate(images, tmp_path):
         score_files(calibrated(rate=0.5), images, out, which_maps="anomalous")
 
 
+def test_a_column_that_another_calibration_adds_is_refused_in_the_same_folder(images, tmp_path):
+    # Without a calibration `from_mean` keeps its name; with one, it gets a prefix.
+    table = images / "list.csv"
+    table.write_text("path,from_mean\npatient0/0.png,a\n")
+    out = tmp_path / "out"
+    score_files(detector(stored=False), table, out, which_maps="none")
+    assert rows(out / "scores.csv")[0]["from_mean"] == "a"
+    with pytest.raises(UserError, match="holds scores of another set of columns"):
+        score_files(calibrated(), table, out, which_maps="none")
+
+
 def test_an_output_folder_inside_the_input_is_not_scored(images, capsys):
     for out in (images / "scored", images):
         for _ in range(2):
@@ -113,3 +124,17 @@ def test_images_that_were_learnt_from_are_reported(images, tmp_path, capsys):
     write_json(run.splits, {"train": {**train, "patients": ["patient2"]}, "val": train})
     score_files(named, others, tmp_path / "e", run=run)
     assert "2 of 6 images are of patients" in capsys.readouterr().err
+
+
+def test_archives_without_patients_are_told_apart_by_their_place(tmp_path, capsys):
+    run, own = Workdir(tmp_path / "run"), tmp_path / "own"
+    members = {"images": 2, "order_of_images": "", "patients": ["val-0", "val-1"]}
+    write_json(run.splits, {"train": {**members, "patients": ["train-0"]}, "val": members})
+    for folder in (own, tmp_path / "other"):
+        folder.mkdir()
+        np.savez(folder / "val.npz", image=np.random.default_rng(0).random((2, 32, 32), np.float32))
+    prepared = detector("npz", root=str(own))
+    score_files(prepared, tmp_path / "other/val.npz", tmp_path / "a", run=run)
+    assert capsys.readouterr().err == ""
+    score_files(prepared, own / "val.npz", tmp_path / "b", run=run)
+    assert "2 of 2 images are of patients that the run was trained" in capsys.readouterr().err

@@ -103,9 +103,11 @@ def test_a_file_that_was_replaced_is_read_again(tmp_path):
 
 def test_the_numbers_of_an_evaluation_have_short_names(workdir):
     write_run(workdir, tracked_config(), 0, 1, evaluates=True)
-    site = workdir.evaluation("ward_of_a_person")
-    site.mkdir()
-    (site / "metrics.json").write_text(json.dumps(METRICS | {"external": {"root": "a_person"}}))
+    # Another site, evaluated with an earlier checkpoint, whose name must not be sent.
+    other = workdir.evaluation("z_hospital")
+    other.mkdir()
+    site = METRICS | {"checkpoint_step": 1, "external": {"root": "z_hospital"}}
+    (other / "metrics.json").write_text(json.dumps(site))
     assert evaluation_metrics(workdir) == (
         3,
         {

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy import ndimage
 
+from jaxad.data.prepare.preparation import check_pixels
 from jaxad.data.readers.volumes import Grid, Volume
 from jaxad.errors import DataError
 
@@ -54,8 +55,10 @@ class StandardSpace:
             The scan, whose affine changes if it is shifted; and a note on the shift, or "".
 
         Raises:
-            DataError: the background is not 0, or the brain is too small or too large.
+            DataError: the scan is constant, the background is not 0, or the brain is too small or
+                too large.
         """
+        check_pixels(volume.voxels, str(volume.path))
         inside = volume.voxels != 0
         if 1 - inside.mean() < _MIN_ZEROS:
             raise DataError(
@@ -152,6 +155,8 @@ def brain_box(volume: Volume) -> tuple[Float[np.ndarray, "3"], Float[np.ndarray,
     """
     # Every second voxel: a scan may have many.
     indices: Int[np.ndarray, "n 3"] = np.argwhere(volume.voxels[::2, ::2, ::2] != 0) * 2
+    if not len(indices):  # a few stray voxels
+        indices = np.argwhere(volume.voxels != 0)
     points = indices @ volume.affine[:3, :3].T + volume.affine[:3, 3]
     low, high = np.quantile(points, (_TAIL, 1 - _TAIL), axis=0)
     return low, high

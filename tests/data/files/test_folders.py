@@ -312,7 +312,12 @@ def test_unknown_names_of_normal_classes_are_offered_as_such(mvtec):
 
 @pytest.mark.parametrize("place", ["runs", "train/run", "test/run"])
 @pytest.mark.parametrize(
-    "names", [("config.json", "checkpoints/1"), ("inspect.json", "inspect.png")]
+    "names",
+    [
+        ("config.json", "checkpoints/1"),
+        ("inspect.json", "inspect.png"),
+        ("eval/b/metrics.json", "report.html"),
+    ],
 )
 def test_a_workdir_inside_the_data_is_not_read(mvtec, capsys, place, names):
     before = DataSet(data_config(mvtec))
@@ -320,7 +325,7 @@ def test_a_workdir_inside_the_data_is_not_read(mvtec, capsys, place, names):
     capsys.readouterr()
     write_image(mvtec / place / "figures/roc.png", 9)
     for name in names:
-        (mvtec / place / name).parent.mkdir(exist_ok=True)
+        (mvtec / place / name).parent.mkdir(exist_ok=True, parents=True)
         (mvtec / place / name).write_bytes(b"")
     data_set = DataSet(data_config(mvtec))
     assert {name: data_set.split(name).ids for name in data_set.split_names} == ids

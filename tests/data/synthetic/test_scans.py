@@ -160,6 +160,8 @@ def _blob(shape=(100, 120, 100), radii=(0.33, 0.35, 0.36), background=0.0):
         (_blob(), 0.8, r"measures \d+ x \d+ x \d+ mm \(.* litres\), unlike an adult brain"),
         (_blob(), 3.0, "unlike an adult brain"),
         (_blob()[:, :, 60:], 2.0, "and give the whole brain"),
+        (np.zeros((90, 100, 90), np.float32), 2.0, "is constant, every value is 0"),
+        (np.eye(90)[:, :, None].repeat(90, axis=2) * (np.arange(90) == 1), 2.0, "unlike an adult"),
         (np.stack([_blob()] * 2, axis=-1), 2.0, "has 4 dimensions .*, but a scan has 3"),
     ],
 )
