@@ -17,6 +17,7 @@ follows a Beta law (`realised_rate_law`). Rates below 1 / (n + 1) are not suppor
 """
 
 import dataclasses
+import decimal
 import functools
 import math
 from typing import Any
@@ -29,6 +30,17 @@ from jaxad.errors import UserError
 
 Scalars = Float[np.ndarray, " n"]
 GroupNumbers = Int[np.ndarray, " n"]
+
+
+def format_rate(rate: float) -> str:
+    """Returns a rate as text, rounded up if six digits are not exact: 1/3 becomes `0.334`.
+
+    The smallest rate that a calibration supports is accepted when it is typed as it was printed.
+    """
+    text = f"{rate:g}"
+    if float(text) == rate:
+        return text
+    return f"{decimal.Context(prec=3, rounding=decimal.ROUND_CEILING).create_decimal(rate):f}"
 
 
 def group_maxima(scores: Scalars, groups: GroupNumbers) -> Float[np.ndarray, " groups"]:
@@ -161,8 +173,8 @@ class Calibration:
         if rate < self.smallest_rate:
             raise UserError(
                 f"a false-positive rate of {rate:g} is not supported by {self.num_patients} normal "
-                f"patients: the smallest is {self.smallest_rate:.3g}; choose that, or calibrate on "
-                f"at least {math.ceil(1 / rate) - 1} patients."
+                f"patients: the smallest is {format_rate(self.smallest_rate)}; choose that, or "
+                f"calibrate on at least {math.ceil(1 / rate) - 1} patients."
             )
 
 

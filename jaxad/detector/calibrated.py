@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Shaped
 
 from jaxad.calibration.calibration_set import CalibrationSet, drivers, read_calibration_set
+from jaxad.calibration.conformal import format_rate
 from jaxad.detector.detector import SCORE, Detector, score_columns
 from jaxad.detector.exported import ExportedDetector
 from jaxad.detector.load import load
@@ -162,7 +163,7 @@ def load_calibrated(
         if normals is not None and rate < smallest:
             logger.warning(
                 f"{normals.calibration.num_patients} normal patients do not support a "
-                f"false-positive rate of {rate:g}; using {smallest:.3g}."
+                f"false-positive rate of {rate:g}; using {format_rate(smallest)}."
             )
             rate = smallest
     return CalibratedDetector(detector, normals, rate)

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from jaxad.calibration.calibration_set import CalibrationSet
-from jaxad.calibration.conformal import Calibration, group_maxima
+from jaxad.calibration.conformal import Calibration, format_rate, group_maxima
 from jaxad.evaluate import thresholds
 
 Scalars = Float[np.ndarray, " n"]
@@ -86,11 +86,11 @@ def summary(normals: CalibrationSet, rate: float) -> str:
     calibration = normals.calibration
     granted = max(rate, calibration.smallest_rate)
     number = calibration.num_patients
-    at_rate = f"at a false-positive rate of {granted:g}"
+    at_rate = f"at a false-positive rate of {format_rate(granted)}"
     if granted > rate:
         at_rate = (
             f"a false-positive rate of {rate:g} needs {math.ceil(1 / rate) - 1} patients; at "
-            f"{granted:.3g}, the smallest rate that these support,"
+            f"{format_rate(granted)}, the smallest rate that these support,"
         )
     text = (
         f"calibrated on {number} normal patient{'s' * (number != 1)} ({normals.name}): {at_rate} "

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxad.calibration.conformal import format_rate
 from jaxad.data import membership, replay
 from jaxad.data.files.items import Item, Reading, Rows
 from jaxad.data.files.names import is_archive
@@ -310,8 +311,8 @@ def _write_patients(tables: Tables, detector: CalibratedDetector, output: Path) 
     if detector.normals is not None:
         num_anomalous = sum(patient.num_anomalous for patient in patients.values())
         text += (
-            f"; anomalous at a false-positive rate of {detector.rate:g}: {num_anomalous:,} images, "
-            f"{sum(line[5] == 1 for line in lines):,} patients"
+            f"; anomalous at a false-positive rate of {format_rate(detector.rate)}: "
+            f"{num_anomalous:,} images, {sum(line[5] == 1 for line in lines):,} patients"
         )
     logger.info(f"{text}: {output / SCORES}, {output / PATIENTS}")
     if num_errors:

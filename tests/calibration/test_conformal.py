@@ -1,10 +1,12 @@
 """Conformal p-values and thresholds: by hand, and their guarantee on simulated patients."""
 
+import re
+
 import numpy as np
 import pytest
 from scipy import stats
 
-from jaxad.calibration.conformal import calibrate, group_maxima
+from jaxad.calibration.conformal import calibrate, format_rate, group_maxima
 from jaxad.errors import UserError
 
 #: Patient 0 has scores 1 and 5, patient 1 has 2, patient 2 has 3, 4 and 6.
@@ -50,6 +52,24 @@ def test_rates_that_too_few_patients_cannot_support_are_rejected():
         calibrate(np.array([]), np.array([], int))
     with pytest.raises(UserError, match="not finite"):
         calibrate(np.array([1.0, np.nan]), np.array([0, 1]))
+
+
+@pytest.mark.parametrize("num_patients", [2, 6, 8, 20, 63, 999, 12345])
+def test_the_smallest_rate_is_accepted_as_it_is_printed(num_patients):
+    calibration = calibrate(np.arange(float(num_patients)), np.arange(num_patients))
+    with pytest.raises(UserError) as raised:
+        calibration.image_threshold(1e-6)
+    printed = re.search(r"the smallest is (\d+\.\d+);", str(raised.value))[1]
+    assert calibration.image_threshold(float(printed)) == num_patients - 1
+    # At most one unit of the third digit above the rate; 1 - 1e-11: the rate is rounded, too.
+    assert 1 - 1e-11 <= float(printed) * (num_patients + 1) < 1.01
+
+
+@pytest.mark.parametrize(
+    ("rate", "text"), [(1 / 3, "0.334"), (0.05, "0.05"), (1 / 21, "0.0477"), (0.012345, "0.012345")]
+)
+def test_rates_are_rounded_up_unless_six_digits_are_exact(rate, text):
+    assert format_rate(rate) == text
 
 
 def simulate(rng, patients):
