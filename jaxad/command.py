@@ -133,7 +133,8 @@ _USAGE = """jaxad: anomaly detection in medical images, trained on normal images
   {processes}
               fit, train, evaluate: one of several processes. They find each other on a TPU pod
               and under SLURM (--cluster=none: run this process alone); see docs/launching.md.
-  --config.optim.learning_rate=3e-4   any field of the config by its path.
+  --config.optim.learning_rate=3e-4   any field of the config by its path; without --config
+              of the run in the workdir, in modes that need no --config.
   --help      this text; with --config also the config's fields.
 """
 
@@ -188,9 +189,24 @@ def parse(arguments: Sequence[str]) -> Arguments:
     if values.config is not None:
         config = _override(config_lib.get_config(values.config), overrides)
     elif overrides:
-        raise UserError(f"{overrides[0]}: there is no config to override; name one with --config.")
+        saved = _saved_config(values.mode, values.workdir or "", overrides[0])
+        config = _override(saved, overrides)
     options = _options(values.mode, {name: values[name].value for name in names})
     return Arguments(values.mode, config, values.workdir, values.help, options)
+
+
+def _saved_config(mode: str, workdir: str, override: str) -> ConfigDict:
+    """Returns the config in the workdir, for overrides without `--config`."""
+    source = MODES[mode].config
+    if workdir and paths.expand(workdir, "--workdir").is_file() and MODES[mode].takes_file:
+        raise UserError(f"{override}: an exported file has its own config; leave this out.")
+    if (
+        not workdir
+        or source == "named"
+        or (source == "either" and not Workdir(workdir).config.exists())
+    ):
+        raise UserError(f"{override}: there is no config to override; name one with --config.")
+    return run_config.read(Workdir(workdir))
 
 
 def _known_flags(flag: str, options: Sequence[str]) -> list[str]:

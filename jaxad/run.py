@@ -130,7 +130,8 @@ def evaluate_site(
     """Evaluates a run or an exported file on another site's labelled data; writes the report.
 
     Args:
-        config: the config of the run; None for an exported file.
+        config: the config of the run; None for an exported file. Fields that affect only
+            evaluations may differ from the run's; they are not stored.
         workdir: the folder of the run, or the exported file.
         site: the data.
         output: the folder of the results of an exported file; those of a run go to its `eval/`.
@@ -147,8 +148,8 @@ def evaluate_site(
     elif output:
         raise UserError("--output: the results of a run go to its eval/; leave it out.")
     else:
-        run, _ = _open_run(config, workdir)
-        evaluation = prepare_run(run, site)
+        run, config = _open_run(config, workdir, evaluates=True)
+        evaluation = prepare_run(run, config, site)
     folder = evaluation.folder
     folder.check_writable()
     with folder.lock():

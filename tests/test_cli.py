@@ -234,6 +234,60 @@ def test_evaluate_takes_the_config_of_the_run(tmp_path, monkeypatch):
     assert seen == [11]
 
 
+@pytest.mark.parametrize(
+    ("mode", "override", "value"),
+    [
+        ("evaluate", "--noconfig.evaluate.position_correction", False),
+        ("evaluate", "--config.train.writers=wandb", ("wandb",)),
+        ("calibrate", "--config.data.on_error=skip", "skip"),
+        ("score", "--config.cpu_devices=2", 2),
+        ("inspect", "--config.data.duplicates=leave_out", "leave_out"),
+    ],
+)
+def test_overrides_without_a_config_change_that_of_the_run(
+    tmp_path, monkeypatch, mode, override, value
+):
+    from jaxad import run
+
+    configs = []
+    monkeypatch.setattr(run, mode, lambda config, *_, **options: configs.append(config))
+    config = config_lib.get_config("pchvae:smoke")
+    config.seed = 11
+    run_config.write(Workdir(tmp_path), config)
+    needed = {"calibrate": ["--normals=x"], "score": ["--input=x", "--output=y"]}.get(mode, [])
+    assert cli.main([f"--workdir={tmp_path}", f"--mode={mode}", override, *needed]) == 0
+    path = override.lstrip("-").partition("=")[0].removeprefix("no")
+    assert configs[0].seed == 11
+    assert config_lib.flatten(configs[0])[path] == value
+    assert run_config.read(Workdir(tmp_path)).seed == 11
+
+
+def test_overrides_without_a_config_that_a_mode_cannot_apply(fail, tmp_path):
+    run = tmp_path / "run"
+    run_config.write(Workdir(run), config_lib.get_config("pchvae:smoke"))
+    for mode, override, needed in (
+        ("evaluate", "--config.optim.b1=0.5", []),
+        ("calibrate", "--config.evaluate.num_examples=7", ["--normals=x"]),
+    ):
+        line = fail(f"--workdir={run}", f"--mode={mode}", override, *needed)
+        path, _, value = override.removeprefix("--").partition("=")
+        assert "undo the difference: " in line
+        assert line.endswith(f" -> {value}.")
+        assert path in line
+    line = fail(f"--workdir={run}", "--mode=evaluate", "--config.optim.b=0.5")
+    assert "--config.optim.b: no such field; did you mean '--config.optim.b" in line
+    line = fail(f"--workdir={tmp_path}/none", "--mode=evaluate", "--config.seed=1")
+    assert "none': holds no config.json; train there first" in line
+    line = fail(f"--workdir={tmp_path}/none", "--mode=inspect", "--config.seed=1")
+    assert line == (
+        "error: --config.seed=1: there is no config to override; name one with --config."
+    )
+    file = tmp_path / "detector.jaxad"
+    file.write_bytes(b"")
+    line = fail(f"--workdir={file}", "--mode=evaluate", "--config.seed=1", "--test.root=x")
+    assert line == "error: --config.seed=1: an exported file has its own config; leave this out."
+
+
 def test_options_are_of_one_mode(fail, tmp_path):
     run_config.write(Workdir(tmp_path), config_lib.get_config("pchvae:smoke"))
     workdir = f"--workdir={tmp_path}"

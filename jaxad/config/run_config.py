@@ -97,6 +97,14 @@ def warn_of_changed_code(workdir: Workdir) -> None:
             )
 
 
+def copy_evaluation(source: ConfigDict, target: ConfigDict) -> None:
+    """Copies fields that only change an evaluation from one config to another."""
+    for field in FIELDS:
+        if field.role == "evaluation":
+            group, name = field.path.split(".")
+            target[group][name] = source[group][name]
+
+
 def update_evaluation(workdir: Workdir, config: ConfigDict) -> None:
     """Stores fields that only change an evaluation in the config of a run, if there is one.
 
@@ -111,10 +119,7 @@ def update_evaluation(workdir: Workdir, config: ConfigDict) -> None:
     saved = read(workdir)
     if not difference(config, saved, ("evaluation",)):
         return
-    for field in FIELDS:
-        if field.role == "evaluation":
-            group, name = field.path.split(".")
-            saved[group][name] = config[group][name]
+    copy_evaluation(config, saved)
     for path in workdir.path.glob("eval/*/metrics.json"):
         # Those of other sites, which have a calibration of their own, are not repeated.
         if not (path.parent / "calibration.json").exists():
@@ -163,9 +168,11 @@ def check_same(
         evaluates: whether the run is evaluated next, so that `update_evaluation` may store other
             fields of the evaluation.
         trains: whether the run is trained next, so that `config.train.num_epochs` may be larger.
+            If it is not evaluated next, too, fields of the evaluation do not matter.
 
     Returns:
-        The config, with the decisions of the run in the folder; see `with_decisions`.
+        The config, with the decisions of the run in the folder (see `with_decisions`), and with the
+        fields of its evaluation where those of `config` do not matter.
 
     Raises:
         UserError: it holds one, or a study.
@@ -179,6 +186,9 @@ def check_same(
     if trains and config.train.num_epochs > saved.train.num_epochs:
         _check_can_lengthen(workdir, saved)
         saved.train.num_epochs = config.train.num_epochs
+    if trains and not evaluates:
+        config = config.copy_and_resolve_references()
+        copy_evaluation(saved, config)
     roles: tuple[Role, ...] = ("setting",) if evaluates else ("setting", "evaluation")
     differences = difference(config, saved, roles)
     if differences:

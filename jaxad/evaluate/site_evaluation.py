@@ -9,6 +9,8 @@ import logging
 import os
 from pathlib import Path
 
+from ml_collections import ConfigDict
+
 from jaxad.calibration.calibration_set import (
     CalibrationSet,
     read_calibration_set,
@@ -107,8 +109,10 @@ class SiteEvaluation:
         )
 
 
-def prepare_run(run: Workdir, site: Site) -> SiteEvaluation:
+def prepare_run(run: Workdir, config: ConfigDict, site: Site) -> SiteEvaluation:
     """Prepares the evaluation of a run's last checkpoint; every process must call it.
+
+    Fields that affect only evaluations are those of `config`, not those stored in the run.
 
     Raises:
         UserError: there is no run or checkpoint, or no calibration to use; the site's data are
@@ -117,6 +121,7 @@ def prepare_run(run: Workdir, site: Site) -> SiteEvaluation:
         RunError: processes see different checkpoints.
     """
     detector = restore_same(run)
+    run_config.copy_evaluation(config, detector.config)
     prepared = _prepare(run, run.path, detector, read_calibration_set(run.calibration), site, "")
     splits = prepared.splits.with_normals(site.name)
     data_set = _data_at_hand(run)

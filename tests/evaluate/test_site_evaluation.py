@@ -153,6 +153,16 @@ def test_a_table_has_its_own_labels_patients_and_masks(run, tmp_path, capsys):
     assert [row["scanner"] for row in rows_of(run.evaluation("c"))] == ["A"] * 3 + ["B"] * 2
 
 
+def test_fields_of_the_evaluation_may_differ_from_the_run_s(run, tmp_path):
+    site = write_site(tmp_path / "b")
+    before, config = contents(run.evaluation("test")), run.config.read_text()
+    field = "--config.evaluate.false_positive_rate=0.25"
+    assert evaluate(run, f"--test.root={site}", field) == 0
+    decided = metrics_of(run.evaluation("b"))["decisions"]["normal_images_only"]
+    assert decided["requested_rate"] == 0.25
+    assert (contents(run.evaluation("test")), run.config.read_text()) == (before, config)
+
+
 def test_patients_in_the_names_of_files(run, tmp_path):
     site = write_site(tmp_path / "d")
     assert evaluate(run, f"--test.root={site}", r"--test.group_pattern=[0-9]+") == 0

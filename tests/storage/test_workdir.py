@@ -212,6 +212,21 @@ def test_fields_of_the_evaluation_may_change_before_an_evaluation(tmp_path, conf
         run_config.check(run, config, evaluates=True)
 
 
+def test_fields_of_the_evaluation_do_not_matter_for_training_alone(tmp_path, config):
+    run = Workdir(tmp_path)
+    config.evaluate.num_examples = 7
+    run_config.write(run, config)
+    original = config_lib.get_config("pchvae:smoke")
+    assert original.evaluate.num_examples != 7
+    checked = run_config.check(run, original, trains=True)
+    assert checked.evaluate.num_examples == 7
+    run_config.write(run, original)
+    assert run_config.read(run).evaluate.num_examples == 7
+    # A command that also evaluates gets its own values.
+    checked = run_config.check(run, original, trains=True, evaluates=True)
+    assert checked.evaluate.num_examples == original.evaluate.num_examples
+
+
 def test_changed_source_files_of_external_objects_are_a_warning(
     tmp_path, config, monkeypatch, capsys
 ):
