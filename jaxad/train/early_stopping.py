@@ -5,6 +5,7 @@ stops where an uninterrupted one does.
 """
 
 import dataclasses
+import logging
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -14,6 +15,8 @@ from jaxad.runtime import processes
 from jaxad.storage.checkpoint import VALIDATION_LOSS
 from jaxad.storage.workdir import Workdir
 from jaxad.train.writer import read_metrics
+
+logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass
@@ -52,6 +55,17 @@ def check(config: ConfigDict, num_seeds: int) -> None:
         raise UserError(
             "config.train.early_stopping: seeds that train as one program cannot stop at different "
             "steps; set config.seeds_per_program=1."
+        )
+
+
+def warn_if_useless(config: ConfigDict, num_validations: int) -> None:
+    """Warns if a run has too few validations for early stopping to end it before its last step."""
+    # The first validation is the best one so far; the last one is at the end of the run.
+    patience = config.train.early_stopping
+    if patience and num_validations < patience + 2:
+        logger.warning(
+            f"warning: the run has {num_validations} validation{'s' * (num_validations != 1)}, so "
+            f"early_stopping={patience} cannot stop it; lower config.train.checkpoint_every_steps."
         )
 
 

@@ -92,9 +92,24 @@ def train_seeds(
             states = start_from(configs[0], states, data_set)
         else:
             states = _prepared(configs, program, data_set, states)
+        _warn_of_batch_and_stopping(configs[0], program, len(data_set.split("train")))
         training = _Training(configs[0], program, outputs, data_set, last_saved, states, stopping)
         outputs.begin(configs, data_set, last_saved)
         return training.run()
+
+
+def _warn_of_batch_and_stopping(config: ConfigDict, program: Program, num_examples: int) -> None:
+    """Warns of a batch larger than an epoch, and of early stopping that cannot have an effect."""
+    if not processes.is_first():
+        return
+    if config.data.batch_size > num_examples:
+        logger.warning(
+            f"warning: config.data.batch_size={config.data.batch_size}: there are {num_examples:,} "
+            "training images, so an update uses images more than once (each update covers "
+            f"{config.data.batch_size / num_examples:.3g} epochs)."
+        )
+    steps = {*range(program.save_every, program.num_steps, program.save_every), program.num_steps}
+    early_stopping.warn_if_useless(config, sum(map(program.phases.all_begun, steps)))
 
 
 def _warn_if_longer(

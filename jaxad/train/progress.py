@@ -21,8 +21,8 @@ class TrainingProgress(contextlib.AbstractContextManager["TrainingProgress"]):
     """Shows how far training is.
 
     A plain line has the time, step, epoch, losses and terms (means over the seeds of the program),
-    images per second, and the time left, at most every `LINE_SECONDS`; every validation and
-    checkpoint has a line.
+    images per second, and from the second line on the time left, at most every `LINE_SECONDS`;
+    every validation and checkpoint has a line.
     """
 
     def __init__(self, program: Program, name: str, step: int, batch_size: int, num_examples: int):
@@ -30,7 +30,7 @@ class TrainingProgress(contextlib.AbstractContextManager["TrainingProgress"]):
         self._num_steps = program.num_steps
         self._images_per_step = batch_size * len(program.seeds)
         self._epochs_per_step = batch_size / num_examples
-        self._start_step, self._start = step, time.monotonic()
+        self._timed_from: tuple[int, float] | None = None
         self._logged: float | None = None
         self._has_lines = processes.is_first() and not can_redraw()
         count = len(program.seeds)
@@ -63,11 +63,17 @@ class TrainingProgress(contextlib.AbstractContextManager["TrainingProgress"]):
         if self._logged is not None and now - self._logged < LINE_SECONDS and not is_last:
             return
         self._logged = now
-        left = (now - self._start) / max(1, step - self._start_step) * (self._num_steps - step)
+        left = ""
+        if self._timed_from is None:  # the first updates were compiled, which takes long
+            self._timed_from = step, now
+        else:
+            start_step, start = self._timed_from
+            seconds = (now - start) / (step - start_step) * (self._num_steps - step)
+            left = f", {duration(seconds)} left"
         logger.info(
             f"{time_of_day()} step {step:,} of {self._num_steps:,}, epoch "
             f"{step * self._epochs_per_step:.2f}: {_losses(rows, 'train/')}, "
-            f"{rows[-1]['train/images_per_second']:.4g} images/s, {duration(left)} left"
+            f"{rows[-1]['train/images_per_second']:.4g} images/s{left}"
         )
 
     def save(self, step: int, rows: Sequence[Row] | None) -> None:

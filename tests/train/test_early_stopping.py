@@ -74,6 +74,18 @@ def test_a_resumed_run_stops_where_an_uninterrupted_one_does(config, tmp_path, m
     assert len(losses[0]) == 2 and losses[0] == losses[1]
 
 
+def test_too_few_validations_to_stop_are_a_warning(config, tmp_path, capsys):
+    """Validations at steps 3, 6 and 8: the earliest stop with a patience of 2 is the last step."""
+    warning = (
+        "warning: the run has 3 validations, so early_stopping=2 cannot stop it; lower "
+        "config.train.checkpoint_every_steps."
+    )
+    for patience, expected in ((1, ""), (2, warning)):
+        config.train.early_stopping = patience
+        assert run(config, tmp_path / str(patience))
+        assert capsys.readouterr().err.strip() == expected
+
+
 def test_seeds_of_one_program_do_not_stop_early(config, tmp_path):
     config.train.early_stopping = 1
     folders = [Workdir(tmp_path / str(seed)) for seed in (0, 1)]

@@ -27,6 +27,7 @@ from jaxad.storage.checkpoint import Checkpoints
 from jaxad.storage.workdir import Workdir
 from jaxad.train import loop
 from jaxad.train import metrics as metrics_module
+from jaxad.train import progress as progress_module
 from jaxad.train.loop import train_seeds
 from jaxad.train.outputs import Outputs
 from jaxad.train.program import make_program, num_train_steps
@@ -266,6 +267,29 @@ def test_the_log_has_plain_lines(config, tmp_path, capsys):
     saved = re.compile(r" step (\d): validation loss \S+ \(.*\); checkpoint saved$")
     steps = [int(match[1]) for line in lines if (match := saved.search(line))]
     assert steps == [EVERY, 2 * EVERY, STEPS]
+
+
+def test_the_time_left_does_not_count_compilation(config, tmp_path, monkeypatch, capsys):
+    """The first update takes 600 s, each other one 2 s; a line for each."""
+    seconds = iter([600.0, *(600.0 + 2 * step for step in range(1, STEPS))])
+    monkeypatch.setattr(progress_module, "LINE_SECONDS", 0)
+    monkeypatch.setattr(progress_module, "time", SimpleNamespace(monotonic=lambda: next(seconds)))
+    progress = progress_module.TrainingProgress(make_program(config, [0], 32), "ae", 0, 8, 32)
+    rows = [{"train/loss/model": 1.0, "train/images_per_second": 1.0}]
+    for step in range(1, STEPS + 1):
+        progress.update(step, rows)
+    lines = capsys.readouterr().out.splitlines()[1:]
+    left = [re.search(r"1 images/s(, (\d+) s left)?$", line)[2] for line in lines]
+    assert left == [None, *(str(2 * (STEPS - step)) for step in range(2, STEPS + 1))]
+
+
+def test_a_batch_larger_than_an_epoch_is_a_warning(config, tmp_path, capsys):
+    config.data.batch_size, config.train.num_epochs = 80, 2.5  # one update
+    assert run(config, tmp_path)
+    assert capsys.readouterr().err.strip() == (
+        "warning: config.data.batch_size=80: there are 32 training images, so an update uses "
+        "images more than once (each update covers 2.5 epochs)."
+    )
 
 
 def test_a_short_run_is_validated_after_every_epoch(config, tmp_path):
