@@ -14,10 +14,10 @@ from ml_collections import ConfigDict, config_flags
 
 from jaxad import config as config_lib
 from jaxad.config import run_config
-from jaxad.config.checks import check_name, check_tuples, suggest, suggest_field
+from jaxad.config.checks import check_name, check_tuples, suggest_field
 from jaxad.config.fields import FIELDS
 from jaxad.config.help import field_lines
-from jaxad.errors import UserError
+from jaxad.errors import UserError, suggest
 from jaxad.extension import external_errors_named
 from jaxad.runtime import interrupts, processes
 from jaxad.storage import paths

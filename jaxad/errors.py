@@ -1,6 +1,8 @@
 """Errors that end a run, each reported in one line."""
 
+import difflib
 import errno
+from collections.abc import Iterable
 
 #: Error numbers of a disk that cannot take more: the run failed, and resumes once there is space.
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
@@ -29,6 +31,12 @@ class RunError(Exception):
 
     The message is one line. The command line prints it without a traceback and exits with code 1.
     """
+
+
+def suggest(name: str, known: Iterable[str], prefix: str = "") -> str:
+    """Returns ` did you mean '<prefix>...'?` with the most similar name; "" if none is similar."""
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f" did you mean '{prefix}{close[0]}'?" if close else ""
 
 
 def first_line(error: BaseException) -> str:

@@ -348,14 +348,16 @@ def score(
         allow_outside_root: whether a table may name files outside its folder, by absolute paths.
     """
     from jaxad.detector.calibrated import load_calibrated
-    from jaxad.score.files import score_files
+    from jaxad.score.files import check_flags, score_files
 
     allows = parse_bool("allow_outside_root", allow_outside_root)
     path = expand(workdir, "--workdir")
+    source, target = expand(input, "--input"), expand(output, "--output")
+    number = None if rate == "" else parse_number("rate", rate)
+    check_flags(source, maps or "all")
     if config is not None:
         split_cpu(config.cpu_devices)
-    detector = load_calibrated(path, None if rate == "" else parse_number("rate", rate))
-    source, target = expand(input, "--input"), expand(output, "--output")
+    detector = load_calibrated(path, number)
     name = f"{path.resolve()} at step {detector.detector.step}"
     if path.is_file():
         name = exported.digest(path.read_bytes())

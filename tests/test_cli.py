@@ -65,11 +65,23 @@ def fail(capsys):
         (["--config.data.val_share=1"], r"config\.data\.val_share: 1\.0 is not in \(0, 1\)\."),
         (
             ["--config.precision=float16"],
-            r"precision: unknown 'float16'; known: float32, bfloat16",
+            r"precision: unknown 'float16'; did you mean 'bfloat16'\? known: float32, bfloat16",
         ),
         (["--config.data.volume.slices=a,b"], r"slices=\('a,b',\): not .*slices='\(20, 40\)'"),
-        (["--config.optim.frozen=1,2"], r"optim\.frozen=\(1, 2\): not understood; .*stem"),
+        (
+            ["--config.optim.frozen=1,2"],
+            r"""frozen=\(1, 2\): not understood; write it as --.*frozen="\('stem/\.\*',\)"\.$""",
+        ),
+        (
+            ["--config.data.num_subjects=40"],
+            r"num_subjects is \(40,\); .*--config\.data\.num_subjects='\(40, 20, 10, 10\)'\.$",
+        ),
         (["--config.model.widths=a,b"], r"model\.widths=\('a,b',\): not understood; .*\(8, 8"),
+        (
+            ["--config.data.volume.plane=axal"],
+            r"volume\.plane: unknown 'axal'; did you mean 'axial'\? known: axial, coronal",
+        ),
+        (["--config.parallel=zzz"], r"parallel: unknown 'zzz'; known: jit, pmap\.$"),
         # Flags.
         (["--confg=pchvae"], r"--confg: no such flag; did you mean '--config'\? see --help"),
         (["--work_dir=x"], r"--work_dir: no such flag; did you mean '--workdir'\?"),
@@ -154,11 +166,14 @@ def test_studies_and_runs_are_not_mixed_up(fail, tmp_path):
     assert "holds a single run; choose another --workdir for a study" in line
 
 
-def test_a_workdir_that_cannot_be_written_is_named(fail, tmp_path):
-    """Below a regular file, since tests may run as root, whom permissions do not stop."""
-    (tmp_path / "file").write_text("")
-    line = fail(SMOKE, f"--workdir={tmp_path / 'file' / 'run'}")
-    assert re.search(r"workdir '.*file/run' cannot be written .*; choose another with --work", line)
+@pytest.mark.parametrize("arguments", [[SMOKE], ["--mode=report"], [SMOKE, "--mode=inspect"]])
+def test_a_workdir_that_is_a_file_is_named(fail, tmp_path, arguments):
+    file = tmp_path / "run.log"
+    file.write_text("")
+    remedy = "is a file; name a folder, which need not exist."
+    assert fail(f"--workdir={file}", *arguments) == f"error: workdir '{file}' {remedy}"
+    line = fail(f"--workdir={file}/run", *arguments)
+    assert line == f"error: workdir '{file}/run': '{file}' {remedy}"
 
 
 @pytest.mark.parametrize("config", [[], [SMOKE]], ids=["saved-config", "named-config"])

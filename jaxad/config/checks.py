@@ -7,7 +7,7 @@ from ml_collections import ConfigDict
 
 from jaxad.config import fields
 from jaxad.config.text import flatten
-from jaxad.errors import UserError
+from jaxad.errors import UserError, suggest
 
 
 def check(config: ConfigDict, prefix: str = "config") -> None:
@@ -48,8 +48,9 @@ def check_tuples(config: ConfigDict, defaults: ConfigDict) -> None:
             kinds = {field.items}
         if not all(isinstance(v, (*kinds, int) if float in kinds else tuple(kinds)) for v in value):
             example = before[path] or ((20, 40) if kinds & {int, float} else ("stem/.*",))
+            quote = '"' if "'" in str(example) else "'"
             raise UserError(
-                f"--{path}={value!r}: not understood; write it as --{path}='{example}'."
+                f"--{path}={value!r}: not understood; write it as --{path}={quote}{example}{quote}."
             )
 
 
@@ -89,9 +90,3 @@ def suggest_field(path: str, known: Iterable[str]) -> str:
         likely = [other for other in known if other.rpartition(".")[2] in close]
     nearest = difflib.get_close_matches(path, likely, n=1, cutoff=0)
     return suggest(nearest[0] if nearest else path, likely or known, "--")
-
-
-def suggest(name: str, known: Iterable[str], prefix: str = "") -> str:
-    """Returns ` did you mean '<prefix>...'?` with the most similar name; "" if none is similar."""
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f" did you mean '{prefix}{close[0]}'?" if close else ""

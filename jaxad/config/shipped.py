@@ -3,14 +3,13 @@
 A config file defines `get_config(variant: str)`, which starts from `jaxad.config.base()`.
 """
 
-import difflib
 import importlib.util
 from pathlib import Path
 from types import ModuleType
 
 from ml_collections import ConfigDict
 
-from jaxad.errors import UserError
+from jaxad.errors import UserError, suggest
 
 
 def get_config(name: str) -> ConfigDict:
@@ -49,8 +48,7 @@ def _find(name: str) -> Path:
     if not name.endswith(".py"):
         path = _shipped_folder() / f"{name}.py"
         if not path.is_file():
-            close = difflib.get_close_matches(name, _shipped_names(), n=1)
-            hint = f" did you mean '{close[0]}'?" if close else ""
+            hint = suggest(name, _shipped_names())
             raise UserError(f"config '{name}': no such config;{hint} {_known()}")
         return path
     path = Path(name)

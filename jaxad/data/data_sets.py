@@ -1,12 +1,11 @@
 """One record for each data set that `config.data.name` can name."""
 
 import dataclasses
-import difflib
 from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Literal
 
 from jaxad.data.files.formats import Kind
-from jaxad.errors import UserError
+from jaxad.errors import UserError, suggest
 from jaxad.extension import is_external, load_object
 from jaxad.types import Split
 
@@ -163,8 +162,8 @@ def data_set_info(name: str, field: str = "config.data.name") -> DataSetInfo:
     if is_external(name):
         return DataSetInfo(name, name, "external")
     if name not in DATA_SETS:
-        close = difflib.get_close_matches(name, DATA_SETS, n=1)
-        hint = f"; did you mean '{close[0]}'?" if close else "."
+        close = suggest(name, DATA_SETS)
+        hint = f";{close}" if close else "."
         raise UserError(
             f"{field}: unknown data set '{name}'{hint} "
             f"Known: {', '.join(sorted((*DATA_SETS, _TFDS_NAME, _EXTERNAL_NAME)))}."

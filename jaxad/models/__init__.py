@@ -1,11 +1,10 @@
 """Systems by name: the shipped ones, and classes of other packages."""
 
 import dataclasses
-import difflib
 from collections.abc import Mapping
 from typing import Any
 
-from jaxad.errors import UserError
+from jaxad.errors import UserError, suggest
 from jaxad.extension import errors_named, is_external, load_object
 from jaxad.types import FittedModel, Model, TrainedModel
 
@@ -177,8 +176,8 @@ def _find_class(name: str) -> Any:
         return load_object(SYSTEMS[name].path, _FIELD)
     if is_external(name):
         return load_object(name, _FIELD)
-    close = difflib.get_close_matches(name, SYSTEMS, n=1)
-    hint = f"; did you mean '{close[0]}'?" if close else "."
+    close = suggest(name, SYSTEMS)
+    hint = f";{close}" if close else "."
     raise UserError(
         f"{_FIELD}: unknown model '{name}'{hint} Your own class is package.module:Class. "
         f"Known: {', '.join(sorted(SYSTEMS))}."

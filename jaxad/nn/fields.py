@@ -4,7 +4,7 @@ import dataclasses
 import typing
 from typing import Any
 
-from jaxad.errors import UserError
+from jaxad.errors import UserError, suggest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,7 +17,8 @@ class OneOf:
         """Returns why a value is not allowed; "" if it is."""
         for name in value if isinstance(value, tuple) else (value,):
             if name not in self.names:
-                return f"unknown '{name}'; known: {', '.join(self.names)}"
+                hint = suggest(str(name), self.names)
+                return f"unknown '{name}';{hint} known: {', '.join(self.names)}"
         return ""
 
 

@@ -19,7 +19,7 @@ from jaxad.data.files.tree import check_not_hidden
 from jaxad.data.prepare.preprocess import are_constant, to_unit_interval
 from jaxad.detector.calibrated import CalibratedDetector
 from jaxad.detector.detector import SCORE, Detector, extra_columns, score_columns
-from jaxad.errors import UserError
+from jaxad.errors import UserError, suggest
 from jaxad.runtime.progress import progress_bar
 from jaxad.score import maps
 from jaxad.score.tables import ERRORS, PATIENTS, SCORES, Tables, digest
@@ -93,6 +93,20 @@ def _open_source(path: Path, detector: Detector, *, allow_outside_root: bool) ->
     )
 
 
+def check_flags(path: Path, which_maps: str) -> None:
+    """Checks what `score_files` is given, before a detector is loaded.
+
+    Raises:
+        UserError: `which_maps` is not one of `MAPS`, or there is nothing at the path.
+    """
+    if which_maps not in MAPS:
+        hint = suggest(which_maps, MAPS)
+        raise UserError(f"--maps={which_maps}: unknown;{hint} known: {', '.join(MAPS)}.")
+    if not path.exists():
+        raise UserError(f"{path}: no such file or folder; name an existing one.")
+    check_not_hidden(path)
+
+
 def score_files(
     detector: CalibratedDetector,
     path: Path,
@@ -122,9 +136,7 @@ def score_files(
         UserError: there is nothing to score, no file could be scored, or the folder holds something
             else.
     """
-    if which_maps not in MAPS:
-        raise UserError(f"--maps={which_maps}: is not one of {', '.join(MAPS)}.")
-    check_not_hidden(path)
+    check_flags(path, which_maps)
     source = _open_source(path, detector.detector, allow_outside_root=allow_outside_root)
     if which_maps == "anomalous" and detector.normals is None:
         raise UserError(
@@ -295,6 +307,7 @@ def _write_patients(tables: Tables, detector: CalibratedDetector, output: Path) 
             patient.score, patient.highest = score, row["id"]
     num_errors = sum(1 for _ in tables.errors())
     if not patients:
+        tables.discard_scores()
         first = next((f" The first: {row['error']}" for row in tables.errors()), "")
         raise UserError(
             f"none of {num_errors:,} files has a score; see '{output / ERRORS}'.{first}"

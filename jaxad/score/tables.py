@@ -118,6 +118,12 @@ class Tables:
         with atomic_write(self._folder / PATIENTS, "wb") as file:
             file.write(_encoded(csv_text([columns, *rows])))
 
+    def discard_scores(self) -> None:
+        """Removes `scores.csv`, which has no rows; the same call then begins again."""
+        self.num_done = 0
+        self._write_progress(dict.fromkeys((SCORES, ERRORS), 0))
+        (self._folder / SCORES).unlink()
+
     def _open(self, name: str, mode: str = "r") -> IO[str]:
         path = self._folder / name
         # File names need not be UTF-8.

@@ -159,16 +159,26 @@ class Workdir:
                         leftover.unlink()
             yield
 
+    def check_is_no_file(self) -> None:
+        """Raises a UserError if the folder, or one above it, is a file."""
+        for path in (self.path, *self.path.parents):
+            if path.is_file():
+                place = "" if path == self.path else f": '{path}'"
+                raise UserError(
+                    f"workdir '{self.path}'{place} is a file; name a folder, which need not exist."
+                )
+
     def check_writable(self, *, for_checkpoints: bool = False) -> None:
         """Creates the folder if needed and checks that it can be written.
 
         Raises:
-            UserError: it cannot be written, or, with `for_checkpoints`, has a name under which no
-                checkpoints can be written.
+            UserError: it is a file, it cannot be written, or, with `for_checkpoints`, it has a name
+                under which no checkpoints can be written.
             RunError: the disk is full.
         """
         if for_checkpoints:
             check_name(self.path, "workdir")
+        self.check_is_no_file()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=self.path):

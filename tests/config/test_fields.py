@@ -78,7 +78,7 @@ def test_records_are_found_below_networks_experiments_and_open_groups():
         (
             "studies/pchvae_table1",
             "experiments.chvae.optim.name=adm",
-            "config.experiments.chvae.optim.name: unknown 'adm'; known: adam, adamw, sgd.",
+            "config.experiments.chvae.optim.name: unknown 'adm'; did you mean 'adam'? known: adam",
         ),
     ],
 )

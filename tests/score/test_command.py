@@ -1,5 +1,7 @@
 """The command line of `--mode=score`, and of the flags that it shares."""
 
+import re
+
 from jaxad import cli, run
 from jaxad import config as config_lib
 from jaxad.config import run_config
@@ -19,6 +21,13 @@ def test_flags_of_score(tmp_path, monkeypatch, capsys):
     assert line == "error: --rate=much: not a number."
     line = fail(workdir, score, "--input=x", "--output=y", "--allow_outside_root=yes")
     assert line == "error: --allow_outside_root=yes: write True or False."
+    # Before the detector is loaded, which this run lacks, and which may warn.
+    line = fail(workdir, score, "--input=neww", "--output=y")
+    assert re.fullmatch(r"error: \S*neww: no such file or folder; name an existing one\.", line)
+    line = fail(workdir, score, f"--input={tmp_path}", "--output=y", "--maps=anomal")
+    assert line == (
+        "error: --maps=anomal: unknown; did you mean 'anomalous'? known: all, anomalous, none."
+    )
     file = tmp_path / "detector.jaxad"
     file.write_bytes(b"x")
     line = fail(f"--workdir={file}", score, "--config=pchvae:smoke", "--input=x", "--output=y")

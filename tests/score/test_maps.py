@@ -52,8 +52,8 @@ def test_maps_of_anomalous_images_only(images, tmp_path):
     assert 0 < len(called) < 6 and written == called
     with pytest.raises(UserError, match="--maps=anomalous: without a calibration no image is"):
         score_files(detector(stored=False), images, tmp_path / "b", which_maps="anomalous")
-    with pytest.raises(UserError, match="--maps=some: is not one of all, anomalous, none"):
-        score_files(detector(), images, tmp_path / "b", which_maps="some")
+    with pytest.raises(UserError, match="--maps=zzz: unknown; known: all, anomalous, none"):
+        score_files(detector(), images, tmp_path / "b", which_maps="zzz")
 
 
 @pytest.mark.parametrize("name", ["../../etc/x", "/etc/x", "..", "a/../../b", "ok/x.nii.gz"])

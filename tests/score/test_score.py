@@ -166,6 +166,12 @@ def test_only_bad_files_are_an_error(images, tmp_path):
         UserError, match=r"none of 6 files .*errors.csv'. The first: .*0.png: is empty"
     ):
         score_files(detector(), images, tmp_path / "out")
+    assert not (tmp_path / "out/scores.csv").exists()
+    assert len(rows(tmp_path / "out/errors.csv")) == 6
+    # The same call begins again, because there are no scores that it could continue.
+    with pytest.raises(UserError, match=r"none of 6 files"):
+        score_files(detector(), images, tmp_path / "out")
+    assert len(rows(tmp_path / "out/errors.csv")) == 6
 
 
 def test_an_npz_file_is_scored(tmp_path):

@@ -256,7 +256,7 @@ def test_a_run_that_never_began_is_not_sent(fakes, workdir):
 def test_the_field_lists_the_services():
     (field,) = (field for field in fields.FIELDS if field.path == "train.writers")
     assert field.allowed == ("tensorboard", *SERVICES)
-    with pytest.raises(UserError, match="unknown 'tensorbord'; known: tensorboard, wandb, mlflow"):
+    with pytest.raises(UserError, match="did you mean 'tensorboard'. known: tensorboard, wandb"):
         checks.check(tracked_config("tensorbord"))
 
 

@@ -68,8 +68,9 @@ def make_config(
         raise UserError(f"icbm_synth: seed is {seed}; use 0 or more.")
     if len(counts) != len(SPLITS) or min(counts) < 1:
         raise UserError(
-            f"icbm_synth: num_subjects is {counts}; give four counts of at least 1, "
-            f"for {', '.join(SPLITS)}."
+            f"icbm_synth: num_subjects is {counts}; give four counts of at least 1, for "
+            f"{', '.join(SPLITS)}; on the command line --config.data.num_subjects='(40, 20, 10, "
+            "10)'."
         )
     name = f"{image_size}px_seed{seed}"
     if counts != DEFAULT_NUM_SUBJECTS:
