@@ -245,10 +245,10 @@ def test_changed_source_files_of_external_objects_are_a_warning(
 
 @pytest.mark.parametrize("method", ["write", "check"])
 @pytest.mark.parametrize("below", [True, False], ids=["below-a-file", "is-a-file"])
-def test_a_folder_that_cannot_be_written_is_named(tmp_path, config, method, below):
+def test_a_workdir_that_is_a_file_or_below_one_is_named(tmp_path, config, method, below):
     (tmp_path / "file").write_text("")
     path = tmp_path / "file" / "run" if below else tmp_path / "file"
-    with pytest.raises(UserError, match=rf"workdir '{path}' cannot be written .*--workdir"):
+    with pytest.raises(UserError, match=rf"workdir '{path}'.* is a file; name a folder"):
         getattr(run_config, method)(Workdir(path), config)
 
 

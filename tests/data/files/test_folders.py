@@ -236,7 +236,7 @@ def test_masks_and_labels_that_disagree(mvtec, marked, folder, message):
             {"preprocess__percentiles": (9.0, 5.0)},
             "percentiles: .*give a lower and an upper percentile",
         ),
-        ({"volume__plane": "axiall"}, "volume.plane: unknown 'axiall'; known: axial, coronal"),
+        ({"volume__plane": "axiall"}, "volume.plane: unknown 'axiall'; did you mean 'axial'"),
         ({"volume__slices": (3,)}, r"volume.slices: \(3,\); give \(start, stop\)"),
         ({"volume__spacing": -1.0}, "volume.spacing: -1.0 is not in .0, 1e6."),
         ({"volume__spacing": 2.0}, "data.volume.spacing: has no effect on data set 'folder'"),
