@@ -13,9 +13,11 @@ from ml_collections import ConfigDict
 
 from jaxad.data.files.reading import describe_blank, describe_noise
 from jaxad.data.files.splitting import SEVERAL_UNDER_ONE_NAME
+from jaxad.data.files.unread import tell_unread
 from jaxad.data.leaks import image_digests, named_patients, spelt_alike
 from jaxad.data.prepare.preprocess import to_unit_interval
 from jaxad.data.sources import DataSet
+from jaxad.errors import UserError
 from jaxad.storage.workdir import atomic_write
 from jaxad.types import FilesRead, Split
 
@@ -208,7 +210,29 @@ def write_duplicates(path: Path, inspection: Inspection) -> None:
         rows.writerows((copy.hash, copy.split, copy.id) for copy in inspection.duplicates)
 
 
-def leak_remedy(data_set: DataSet) -> str:
+def check(inspection: Inspection, data_set: DataSet, on_error: str) -> None:
+    """Checks what an inspection found; `on_error` is that of `config.data`.
+
+    Raises:
+        UserError: an image or a patient is in two splits; or a file cannot be read, and `on_error`
+            is `raise`.
+    """
+    if inspection.leaks:
+        leaks = " | ".join(map(str, inspection.leaks))
+        raise UserError(f"{inspection.name}: splits leak: {leaks}. {_leak_remedy(data_set)}")
+    if on_error != "raise":
+        return
+    if inspection.skipped:
+        raise UserError(
+            f"{inspection.name}: {len(inspection.skipped)} bad files, listed above; repair or "
+            "remove them, or leave them out with --config.data.on_error=skip."
+        )
+    for unread in data_set.unread:
+        if unread.others:
+            tell_unread(unread, is_strict=True)
+
+
+def _leak_remedy(data_set: DataSet) -> str:
     """Returns the advice for a data set whose splits leak."""
     if data_set.info.shares_patients:
         return "As published; --config.data.regroup=True learns from none that is tested."

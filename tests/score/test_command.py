@@ -29,9 +29,14 @@ def test_flags_of_score(tmp_path, monkeypatch, capsys):
     )
     assert cli.main([f"--workdir={file}", score, "--input=x", "--output=y"]) == 0
     assert seen == [(None, {
-        "input": "x", "output": "y", "rate": "", "maps": "", "allow_outside_root": "",
+        "input": "x", "output": "y", "rate": "", "maps": "", "group_pattern": "",
+        "allow_outside_root": "",
     })]  # fmt: skip
     monkeypatch.setattr(run, "calibrate", lambda *_, **options: seen.append(options))
-    calibrate = ("--mode=calibrate", "--normals=site.csv", "--allow_outside_root=True")
+    calibrate = (
+        "--mode=calibrate", "--normals=site.csv", "--group_pattern=P", "--allow_outside_root=True",
+    )  # fmt: skip
     assert cli.main([workdir, *calibrate]) == 0
-    assert seen[1] == {"normals": "site.csv", "allow_outside_root": "True"}
+    assert seen[1] == {
+        "normals": "site.csv", "group_pattern": "P", "allow_outside_root": "True",
+    }  # fmt: skip
