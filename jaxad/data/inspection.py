@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from jaxad.data.files.reading import describe_blank, describe_noise
 from jaxad.data.files.splitting import SEVERAL_UNDER_ONE_NAME
 from jaxad.data.files.unread import tell_unread
-from jaxad.data.leaks import image_digests, named_patients, spelt_alike
+from jaxad.data.leaks import TRAINING_SPLITS, image_digests, named_patients, spelt_alike
 from jaxad.data.prepare.preprocess import to_unit_interval
 from jaxad.data.sources import DataSet
 from jaxad.errors import UserError
@@ -219,7 +219,8 @@ def check(inspection: Inspection, data_set: DataSet, on_error: str) -> None:
     """
     if inspection.leaks:
         leaks = " | ".join(map(str, inspection.leaks))
-        raise UserError(f"{inspection.name}: splits leak: {leaks}. {_leak_remedy(data_set)}")
+        remedy = _leak_remedy(inspection.leaks, data_set)
+        raise UserError(f"{inspection.name}: splits leak: {leaks}. {remedy}")
     if on_error != "raise":
         return
     if inspection.skipped:
@@ -232,12 +233,21 @@ def check(inspection: Inspection, data_set: DataSet, on_error: str) -> None:
             tell_unread(unread, is_strict=True)
 
 
-def _leak_remedy(data_set: DataSet) -> str:
+def _leak_remedy(leaks: Sequence[Leak], data_set: DataSet) -> str:
     """Returns the advice for a data set whose splits leak."""
     if data_set.info.shares_patients:
         return "As published; --config.data.regroup=True learns from none that is tested."
     hint = f" {SEVERAL_UNDER_ONE_NAME}" if data_set.info.kind == "files" else ""
-    return f"Keep each patient in one split, and only one of several copies of an image.{hint}"
+    are_in_training = any(
+        leak.kind == "image" and set(leak.splits) & set(TRAINING_SPLITS) for leak in leaks
+    )
+    leave_out = ""
+    if are_in_training:
+        leave_out = ", or leave copies out of train and val with --config.data.duplicates=leave_out"
+    return (
+        "Keep each patient in one split, and only one of several copies of an image"
+        f"{leave_out}.{hint}"
+    )
 
 
 def _facts(split: Split, digests: list[bytes]) -> SplitFacts:
