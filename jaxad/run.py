@@ -195,6 +195,8 @@ def _open_to_train(config: ConfigDict, run: Workdir) -> DataSet:
     data_set = DataSet(config.data)
     data_set.check()
     membership.check_processes(data_set)
+    if note := data_set.describe_unknown_patients():
+        logger.info(note)
     warn_of_crowded_cpu()
     interrupts.check()
     return data_set

@@ -78,6 +78,7 @@ class Inspection:
     leaks: tuple[Leak, ...]  # what any two splits have in common
     unread: tuple[str, ...] = ()  # one line for each folder with files that are not read
     duplicates: tuple[Duplicate, ...] = ()  # all images that have a copy, copies together
+    unknown_patients: str = ""  # a note if no patient is known; "" otherwise
 
     @property
     def skipped(self) -> tuple[str, ...]:
@@ -107,6 +108,8 @@ class Inspection:
             )
             for reason in facts.files.skipped if facts.files else ():
                 lines.append(f"bad file: {name}: {reason}")
+        if self.unknown_patients:
+            lines.append(self.unknown_patients)
         if self.duplicates:
             lines.append(self._describe_duplicates())
         return [*lines, *(f"leak: {leak}" for leak in self.leaks)]
@@ -161,7 +164,8 @@ def inspect(data: ConfigDict) -> tuple[Inspection, DataSet]:
     facts = {name: _facts(split, digests[name]) for name, split in splits.items()}
     unread = tuple(map(str, filter(None, data_set.unread)))
     duplicates = find_duplicates(splits, digests)
-    return Inspection(data.name, facts, tuple(leaks), unread, duplicates), data_set
+    note = data_set.describe_unknown_patients()
+    return Inspection(data.name, facts, tuple(leaks), unread, duplicates, note), data_set
 
 
 def find_duplicates(
