@@ -25,7 +25,7 @@ def read(workdir: Workdir) -> ConfigDict:
     if workdir.study.exists():
         raise UserError(
             f"workdir '{workdir.path}' holds a study; name the folder of one of its runs, "
-            "runs/<experiment>/seed_<seed>, or choose another --workdir."
+            "runs/<experiment>/seed_<seed>."
         )
     try:
         config = from_json(workdir.config.read_text(encoding="utf-8"))
@@ -36,7 +36,7 @@ def read(workdir: Workdir) -> ConfigDict:
         ) from error
     except (OSError, ValueError) as error:
         raise UserError(
-            f"'{workdir.config}' cannot be read ({error}); restore it, or choose another --workdir."
+            f"'{workdir.config}' cannot be read ({error}); restore it, or name another folder."
         ) from error
     known = flatten(config)
     missing = [f"config.{field.path}" for field in FIELDS if not field.is_open_group]

@@ -225,9 +225,12 @@ def test_a_run_starts_from_the_weights_of_another(config, wholes, tmp_path, caps
 
 def test_weights_of_another_system_are_refused(config, tmp_path):
     run_config.write(Workdir(tmp_path / "source"), get_config("fanogan:smoke"))
+    (tmp_path / "study").mkdir()
+    (tmp_path / "study/study.json").write_text("{}")
     for source, problem in (
         ("source", r"config.init_from: '.*source' holds 'fanogan', another system than 'pchvae'"),
         ("nowhere", r"config.init_from: workdir '.*nowhere': holds no config.json"),
+        ("study", r"config.init_from: workdir '.*study' holds a study; .*/seed_<seed>\.$"),
     ):
         config.init_from = str(tmp_path / source)
         with pytest.raises(UserError, match=problem):
