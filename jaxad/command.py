@@ -298,7 +298,12 @@ def _run_mode(
 ) -> int:
     """Runs a mode and returns the exit code; see `run`."""
     mode = MODES[name]
-    if mode.takes_file and paths.expand(workdir, "--workdir").is_file():
+    if paths.expand(workdir, "--workdir").is_file():
+        if not mode.takes_file:
+            kind = "an exported file" if workdir.endswith(".jaxad") else "a file"
+            raise UserError(
+                f"--workdir={workdir}: is {kind}; --mode={name} needs the folder of the run."
+            )
         if config is not None:
             raise UserError("--config: an exported file has its own; leave it out.")
     else:

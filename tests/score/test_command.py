@@ -1,8 +1,12 @@
 """The command line of `--mode=score`, and of the flags that it shares."""
 
+import pytest
+
+import jaxad
 from jaxad import cli, run
 from jaxad import config as config_lib
 from jaxad.config import run_config
+from jaxad.errors import UserError
 from jaxad.storage.workdir import Workdir
 
 
@@ -23,6 +27,13 @@ def test_flags_of_score(tmp_path, monkeypatch, capsys):
     file.write_bytes(b"x")
     line = fail(f"--workdir={file}", score, "--config=pchvae:smoke", "--input=x", "--output=y")
     assert line == "error: --config: an exported file has its own; leave it out."
+    for mode in ("calibrate", "export", "report", "fit"):
+        more = ("--normals=x",) if mode == "calibrate" else ()
+        line = fail(f"--workdir={file}", f"--mode={mode}", "--config=pchvae:smoke", *more)
+        remedy = f"is an exported file; --mode={mode} needs the folder of the run."
+        assert line == f"error: --workdir={file}: {remedy}"
+    with pytest.raises(UserError, match="jaxad': is a file; name the folder of a run"):
+        jaxad.export_detector(file)
     seen = []
     monkeypatch.setattr(
         run, "score", lambda config, path, **options: seen.append((config, options))
