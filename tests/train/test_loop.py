@@ -218,6 +218,16 @@ def test_a_run_starts_from_the_weights_of_another(config, wholes, tmp_path, caps
         for ours, theirs in zip(found, expected, strict=True):
             np.testing.assert_array_equal(ours, theirs)
     assert without_paths(config).init_from == ""
+    larger, images = config.copy_and_resolve_references(), np.random.default_rng(0)
+    larger.data.root, larger.data.image_size = str(tmp_path / "larger"), 32
+    (tmp_path / "larger").mkdir()
+    for name in ("train", "val"):
+        pixels = images.uniform(size=(32, 32, 32)).astype("float32")
+        np.savez(tmp_path / "larger" / f"{name}.npz", image=pixels)
+    capsys.readouterr()
+    launched.train(larger, tmp_path / "of larger images")
+    note = "was trained on images of 16 x 16 pixels, and this run trains on 32 x 32."
+    assert f"note: config.init_from: '{source}' {note}" in capsys.readouterr().out
     # Not needed any more once there are checkpoints.
     source.unlink()
     launched.train(config, folder)
