@@ -95,6 +95,7 @@ def score_files(
     rate: float | None = None,
     maps: Literal["all", "anomalous", "none"] = "all",
     allow_outside_root: bool = False,
+    group_pattern: str = "",
 ) -> Path:
     """Scores files to tables, decisions and maps, as `--mode=score` does; see `docs/scoring.md`.
 
@@ -105,6 +106,7 @@ def score_files(
         rate: false-positive rate among normal patients, by default the run's.
         maps: the images to write maps of.
         allow_outside_root: whether a table may name files outside its folder, by absolute paths.
+        group_pattern: finds the patient in a file's path; "": as for the run.
 
     Returns:
         The path of the table with one row per image, `scores.csv` in `output`.
@@ -115,7 +117,7 @@ def score_files(
     config = None if expand(path).is_file() else run_config.read(Workdir(path))
     run.score(
         config, path, input=input, output=output, rate="" if rate is None else rate, maps=maps,
-        allow_outside_root=allow_outside_root,
+        allow_outside_root=allow_outside_root, group_pattern=group_pattern,
     )  # fmt: skip
     return expand(output) / "scores.csv"
 

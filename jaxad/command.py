@@ -76,7 +76,7 @@ MODES: Mapping[str, Mode] = {
     ),
     "calibrate": Mode(
         "set the thresholds of a run's decisions by other normal images (--normals)",
-        ("normals", "allow_outside_root"), ("normals",), config="saved",
+        ("normals", "group_pattern", "allow_outside_root"), ("normals",), config="saved",
     ),
     "study": Mode("do every run of a study (configs/studies/), write one table", folder="study"),
     "export": Mode(
@@ -84,8 +84,8 @@ MODES: Mapping[str, Mode] = {
     ),
     "score": Mode(
         "score files with a run or an exported file (--input, --output)",
-        ("input", "output", "rate", "maps", "allow_outside_root"), ("input", "output"),
-        config="saved", folder="read", takes_file=True,
+        ("input", "output", "rate", "maps", "group_pattern", "allow_outside_root"),
+        ("input", "output"), config="saved", folder="read", takes_file=True,
     ),
     "inspect": Mode(
         "check the data: counts, bad files, what splits share, a contact sheet",
@@ -106,6 +106,8 @@ OPTIONS: Mapping[str, str] = {
     "              evaluate: a folder for the results of an exported file.",
     "rate": "score: false-positive rate among normal patients, as 0.05; default: the run's.",
     "maps": "score: images to write maps of: all (default), anomalous or none.",
+    "group_pattern": "score, calibrate: config.data.group_pattern of these files; default: "
+    "the run's.",
     "allow_outside_root": "score, calibrate: True: a table may name files elsewhere, by "
     "absolute paths.",
     "steps": "profile: updates to time in each phase, each way (30).",
@@ -312,7 +314,12 @@ def _run_mode(
 ) -> int:
     """Runs a mode and returns the exit code; see `run`."""
     mode = MODES[name]
-    if mode.takes_file and paths.expand(workdir, "--workdir").is_file():
+    if paths.expand(workdir, "--workdir").is_file():
+        if not mode.takes_file:
+            kind = "an exported file" if workdir.endswith(".jaxad") else "a file"
+            raise UserError(
+                f"--workdir={workdir}: is {kind}; --mode={name} needs the folder of the run."
+            )
         if config is not None:
             raise UserError("--config: an exported file has its own; leave it out.")
     else:

@@ -14,9 +14,8 @@ from jaxad.config import is_study, representatives, run_config
 from jaxad.config.flags import parse_bool, parse_number
 from jaxad.config.model import make_model, pixels_per_device
 from jaxad.data import membership
-from jaxad.data.files.unread import tell_unread
+from jaxad.data.inspection import check as check_inspection
 from jaxad.data.inspection import inspect as inspect_data
-from jaxad.data.inspection import leak_remedy
 from jaxad.data.other_site import Site, site_of_flags
 from jaxad.data.replay import read_normals
 from jaxad.data.sources import DataSet
@@ -197,6 +196,8 @@ def _open_to_train(config: ConfigDict, run: Workdir) -> DataSet:
     data_set = DataSet(config.data)
     data_set.check()
     membership.check_processes(data_set)
+    if note := data_set.describe_unknown_patients():
+        logger.info(note)
     warn_of_crowded_cpu()
     interrupts.check()
     return data_set
@@ -267,6 +268,7 @@ def calibrate(
     *,
     normals: str | os.PathLike[str],
     allow_outside_root: str | bool = "",
+    group_pattern: str = "",
 ) -> None:
     """Calibrates the decisions of a run on normal images of another site.
 
@@ -274,14 +276,15 @@ def calibrate(
         config: the config of the run.
         workdir: the folder of the run.
         normals: an .npz file, or, for a run on files, a folder, a table, or a file; see
-            `docs/data.md`. `group` or `config.data.group_pattern` gives the patients.
+            `docs/data.md`.
         allow_outside_root: whether a table may name files outside its folder, by absolute paths.
+        group_pattern: finds the patient in a file's path; "": as for the run.
     """
     allows = parse_bool("allow_outside_root", allow_outside_root)
     run, path = Workdir(workdir), expand(normals, "--normals")
     config = run_config.check(run, config)
     split_cpu(config.cpu_devices)
-    split = read_normals(path, config.data, allow_outside_root=allows)
+    split = read_normals(path, config.data, allow_outside_root=allows, group_pattern=group_pattern)
     membership.warn_of_names(
         run, set(split.groups), f"--normals={path}",
         "they make the false-positive rate larger than promised",
@@ -301,17 +304,7 @@ def inspect(config: ConfigDict, workdir: str | os.PathLike[str]) -> None:
     inspection, data_set = inspect_data(config.data)
     sheet = write_inspection(folder, inspection, data_set)
     logger.info("\n".join([*inspection.lines(), f"contact sheet: {sheet}"]))
-    if inspection.leaks:
-        leaks = " | ".join(map(str, inspection.leaks))
-        raise UserError(f"{config.data.name}: splits leak: {leaks}. {leak_remedy(data_set)}")
-    if inspection.skipped and config.data.on_error == "raise":
-        raise UserError(
-            f"{config.data.name}: {len(inspection.skipped)} bad files, listed above; repair or "
-            "remove them, or leave them out with --config.data.on_error=skip."
-        )
-    for unread in data_set.unread:
-        if config.data.on_error == "raise" and unread.others:
-            tell_unread(unread, is_strict=True)
+    check_inspection(inspection, data_set, config.data.on_error)
 
 
 def export(config: ConfigDict, workdir: str | os.PathLike[str]) -> None:
@@ -335,6 +328,7 @@ def score(
     rate: str | float = "",
     maps: str = "",
     allow_outside_root: str | bool = "",
+    group_pattern: str = "",
 ) -> None:
     """Scores files with the last checkpoint of a run or with an exported file.
 
@@ -346,6 +340,7 @@ def score(
         rate: false-positive rate among normal patients, by default the run's.
         maps: the images to write maps of: `all`, `anomalous`, or `none`.
         allow_outside_root: whether a table may name files outside its folder, by absolute paths.
+        group_pattern: finds the patient in a file's path; "": as for the run.
     """
     from jaxad.detector.calibrated import load_calibrated
     from jaxad.score.files import check_flags, score_files
@@ -363,7 +358,7 @@ def score(
         name = exported.digest(path.read_bytes())
     score_files(
         detector, source, target, which_maps=maps or "all", name=name, allow_outside_root=allows,
-        run=None if path.is_file() else Workdir(path),
+        group_pattern=group_pattern, run=None if path.is_file() else Workdir(path),
     )  # fmt: skip
 
 

@@ -25,9 +25,10 @@ def read(workdir: Workdir) -> ConfigDict:
     if workdir.study.exists():
         raise UserError(
             f"workdir '{workdir.path}' holds a study; name the folder of one of its runs, "
-            "runs/<experiment>/seed_<seed>, or choose another --workdir."
+            "runs/<experiment>/seed_<seed>."
         )
-    workdir.check_is_no_file()
+    if workdir.path.is_file():
+        raise UserError(f"workdir '{workdir.path}': is a file; name the folder of a run.")
     try:
         config = from_json(workdir.config.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
@@ -37,7 +38,7 @@ def read(workdir: Workdir) -> ConfigDict:
         ) from error
     except (OSError, ValueError) as error:
         raise UserError(
-            f"'{workdir.config}' cannot be read ({error}); restore it, or choose another --workdir."
+            f"'{workdir.config}' cannot be read ({error}); restore it, or name another folder."
         ) from error
     known = flatten(config)
     missing = [f"config.{field.path}" for field in FIELDS if not field.is_open_group]

@@ -13,9 +13,11 @@ from ml_collections import ConfigDict
 
 from jaxad.data.files.reading import describe_blank, describe_noise
 from jaxad.data.files.splitting import SEVERAL_UNDER_ONE_NAME
-from jaxad.data.leaks import image_digests, named_patients, spelt_alike
+from jaxad.data.files.unread import tell_unread
+from jaxad.data.leaks import TRAINING_SPLITS, image_digests, named_patients, spelt_alike
 from jaxad.data.prepare.preprocess import to_unit_interval
 from jaxad.data.sources import DataSet
+from jaxad.errors import UserError
 from jaxad.storage.workdir import atomic_write
 from jaxad.types import FilesRead, Split
 
@@ -76,6 +78,7 @@ class Inspection:
     leaks: tuple[Leak, ...]  # what any two splits have in common
     unread: tuple[str, ...] = ()  # one line for each folder with files that are not read
     duplicates: tuple[Duplicate, ...] = ()  # all images that have a copy, copies together
+    unknown_patients: str = ""  # a note if no patient is known; "" otherwise
 
     @property
     def skipped(self) -> tuple[str, ...]:
@@ -105,6 +108,8 @@ class Inspection:
             )
             for reason in facts.files.skipped if facts.files else ():
                 lines.append(f"bad file: {name}: {reason}")
+        if self.unknown_patients:
+            lines.append(self.unknown_patients)
         if self.duplicates:
             lines.append(self._describe_duplicates())
         return [*lines, *(f"leak: {leak}" for leak in self.leaks)]
@@ -159,7 +164,8 @@ def inspect(data: ConfigDict) -> tuple[Inspection, DataSet]:
     facts = {name: _facts(split, digests[name]) for name, split in splits.items()}
     unread = tuple(map(str, filter(None, data_set.unread)))
     duplicates = find_duplicates(splits, digests)
-    return Inspection(data.name, facts, tuple(leaks), unread, duplicates), data_set
+    note = data_set.describe_unknown_patients()
+    return Inspection(data.name, facts, tuple(leaks), unread, duplicates, note), data_set
 
 
 def find_duplicates(
@@ -208,12 +214,44 @@ def write_duplicates(path: Path, inspection: Inspection) -> None:
         rows.writerows((copy.hash, copy.split, copy.id) for copy in inspection.duplicates)
 
 
-def leak_remedy(data_set: DataSet) -> str:
+def check(inspection: Inspection, data_set: DataSet, on_error: str) -> None:
+    """Checks what an inspection found; `on_error` is that of `config.data`.
+
+    Raises:
+        UserError: an image or a patient is in two splits; or a file cannot be read, and `on_error`
+            is `raise`.
+    """
+    if inspection.leaks:
+        leaks = " | ".join(map(str, inspection.leaks))
+        remedy = _leak_remedy(inspection.leaks, data_set)
+        raise UserError(f"{inspection.name}: splits leak: {leaks}. {remedy}")
+    if on_error != "raise":
+        return
+    if inspection.skipped:
+        raise UserError(
+            f"{inspection.name}: {len(inspection.skipped)} bad files, listed above; repair or "
+            "remove them, or leave them out with --config.data.on_error=skip."
+        )
+    for unread in data_set.unread:
+        if unread.others:
+            tell_unread(unread, is_strict=True)
+
+
+def _leak_remedy(leaks: Sequence[Leak], data_set: DataSet) -> str:
     """Returns the advice for a data set whose splits leak."""
     if data_set.info.shares_patients:
         return "As published; --config.data.regroup=True learns from none that is tested."
     hint = f" {SEVERAL_UNDER_ONE_NAME}" if data_set.info.kind == "files" else ""
-    return f"Keep each patient in one split, and only one of several copies of an image.{hint}"
+    are_in_training = any(
+        leak.kind == "image" and set(leak.splits) & set(TRAINING_SPLITS) for leak in leaks
+    )
+    leave_out = ""
+    if are_in_training:
+        leave_out = ", or leave copies out of train and val with --config.data.duplicates=leave_out"
+    return (
+        "Keep each patient in one split, and only one of several copies of an image"
+        f"{leave_out}.{hint}"
+    )
 
 
 def _facts(split: Split, digests: list[bytes]) -> SplitFacts:

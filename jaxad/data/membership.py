@@ -156,18 +156,20 @@ def warn_of_learnt(run: Workdir, items: Sequence[Item], data: ConfigDict, source
     folder = root.parent if root.is_file() else root
     splitting = settings.splitting(data)
 
-    def patient_of(item: Item) -> str:
+    def is_learnt(item: Item) -> bool:
         path = item.paths[0].resolve()
         is_own = bool(data.root) and path.is_relative_to(folder)
-        if not item.is_unnamed or (is_own and is_archive(path)):
-            return item.group
-        if not is_own:
-            return ""
+        is_named = not item.is_unnamed or (is_own and is_archive(path))
+        if is_named and item.group in learnt:
+            return True
+        # With another `group_pattern` the same patient has another name.
+        if not is_own or (is_named and not splitting.group_pattern):
+            return False
         with contextlib.suppress(UserError):  # no patient has such a path
-            return splitting.patient_of(path, path.relative_to(folder).as_posix())
-        return ""
+            return splitting.patient_of(path, path.relative_to(folder).as_posix()) in learnt
+        return False
 
-    known = [item for item in items if patient_of(item) in learnt]
+    known = [item for item in items if is_learnt(item)]
     if known:
         unit = "scans" if data_set_info(data.name).holds_scans else "images"
         logger.warning(

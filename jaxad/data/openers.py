@@ -40,6 +40,8 @@ class ReadOptions:
     reading: Reading | None = None
     #: called with the files of a folder that are not read
     on_unread: Callable[[Unread], None] = lambda _: None
+    #: called with the number of the user's files in each split, before they are read
+    on_listed: Callable[[Mapping[str, int]], None] = lambda _: None
 
 
 # --- One function for each kind of data set. TensorFlow is imported inside: it takes seconds.
@@ -88,6 +90,7 @@ def _open_files(data: ConfigDict, options: ReadOptions) -> Readers:
         splits = read_folder(root, file_format, splitting, test_only=options.test_only)
         used = files_of(splits.values())
         options.on_unread(find_unread(root, file_format, used, passed_over(root, used)))
+    options.on_listed({name: len(items) for name, items in splits.items()})
     is_undecided = data.preprocess.foreground == "auto" and options.reading is None
     if is_undecided and settings.normalises(data):
         data.preprocess.foreground = choose_foreground(splits["train"], reading)

@@ -8,8 +8,9 @@ import contextlib
 import dataclasses
 import hashlib
 import itertools
+import logging
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,8 @@ from jaxad.data.sources import DataSet, check_read_split, report_files
 from jaxad.errors import UserError
 from jaxad.storage.paths import expand
 from jaxad.types import Split
+
+logger = logging.getLogger(__name__)
 
 #: Names of evaluations; those that begin with `test` are left to the run's own splits.
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,79}", re.ASCII)
@@ -172,9 +175,12 @@ def read_site(site: Site, data: ConfigDict) -> SiteSplits:
                 "evaluates the run's own test splits",
             )  # fmt: skip
         unread: list[Unread] = []
+        num_files: dict[str, int] = {}
         config = _config(site, info, data)
         reading = _reading(info, data, config.on_error)
-        options = ReadOptions(test_only=True, reading=reading, on_unread=unread.append)
+        options = ReadOptions(
+            test_only=True, reading=reading, on_unread=unread.append, on_listed=num_files.update
+        )
         readers = open_readers(config, options)
         for files in unread:
             tell_unread(files, is_strict=config.on_error == "raise")
@@ -201,6 +207,9 @@ def read_site(site: Site, data: ConfigDict) -> SiteSplits:
             )
         splits = {target: read(source, target) for target, source in tests.items()}
         normals = _read_normals(site, readers, read) if site.calibrates else None
+        left_out = [split_name for split_name in TRAINING_SPLITS if split_name in readers]
+        if left_out and not site.calibrates:
+            _tell_left_out(site, left_out, num_files)
     if normals is not None:
         _check_normals(site, normals, splits)
     return SiteSplits(info.name, splits, normals)
@@ -317,6 +326,18 @@ def _read_normals(site: Site, readers: Readers, read: Any) -> Split:
         ids=tuple(id_ for split in splits for id_ in split.ids),
         groups=tuple(group for split in splits for group in split.groups),
         unnamed=frozenset().union(*(split.unnamed for split in splits)),
+    )
+
+
+def _tell_left_out(site: Site, names: Sequence[str], num_files: Mapping[str, int]) -> None:
+    """Reports `train` and `val` of a site, which are neither tested nor calibrated on.
+
+    Only files are counted before they are read.
+    """
+    parts = [f"{num_files[name]:,} files of {name}" if num_files else name for name in names]
+    logger.info(
+        f"note: --test.root={site.root}: {' and '.join(parts)} are left out, as only test splits "
+        "are evaluated; to calibrate decisions on them, set --test.calibrate=True."
     )
 
 

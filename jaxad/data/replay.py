@@ -6,6 +6,7 @@ another machine, are bit-identical to what training would have seen.
 
 import dataclasses
 import logging
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ import numpy as np
 from jaxtyping import Shaped
 from ml_collections import ConfigDict
 
+from jaxad.config.fields import find
 from jaxad.config.shape import data_shape
 from jaxad.data import settings
 from jaxad.data.data_sets import data_set_info
@@ -27,6 +29,7 @@ from jaxad.data.files.names import is_archive, is_table
 from jaxad.data.files.normals import check_apart, check_one_class, refuse_named_masks
 from jaxad.data.files.npz import read_npz
 from jaxad.data.files.reading import read_items, read_split
+from jaxad.data.files.splitting import Splitting
 from jaxad.data.files.tables import read_rows
 from jaxad.data.files.tree import check_not_hidden
 from jaxad.data.files.unread import find_unread, tell_unread
@@ -151,13 +154,16 @@ def find_items(
     normal: bool = False,
     allow_outside_root: bool = False,
     flag: str = "--allow_outside_root=True",
+    group_pattern: str = "",
 ) -> list[Item]:
     """Finds the files at a path that a run can score, in a fixed order, without reading them.
 
     The path is a folder of images, scans or DICOM series, one of them, or a table of them. If all
     must be `normal`, hints at anomalies are refused. `allow_outside_root`, which the user sets by
     `flag`, lets a table name files outside its folder by absolute paths, whatever the run's own
-    table may do.
+    table may do. `group_pattern` replaces the run's expression that finds the patient in a path;
+    "" keeps it. A file in which it finds none is its own patient, with a message, or an error if
+    all must be `normal`: calibration counts patients.
 
     Raises:
         UserError: the run's data set has no files, or these cannot be used.
@@ -174,14 +180,14 @@ def find_items(
     if not path.exists():
         raise UserError(f"{path}: no such file or folder; name an existing one.")
     check_not_hidden(path)
-    splitting, builder = settings.splitting(data), _published_builder(data)
+    splitting, builder = _splitting(data, group_pattern, normal), _published_builder(data)
     if is_table(path):
         rows = read_rows(
             path, file_format, splitting,
             labels="optional" if normal else "ignored",
             allow_outside_root=allow_outside_root, flag=flag,
         )  # fmt: skip
-        return [item for _, item in rows]
+        return _report_unmatched(path, [item for _, item in rows], splitting)
     # Names of published scans do not tell which scan a mask marks.
     refuses_masks = normal and file_format == "nifti" and builder is not None
     if not path.is_file():
@@ -191,6 +197,7 @@ def find_items(
         if refuses_masks:
             refuse_named_masks(separate_masks(files)[1], data.name)
         items = (read_normal_folder if normal else read_any_folder)(path, file_format, splitting)
+        _report_unmatched(path, items, splitting)
         # Masks that are left out are reported, or refused, where items are listed.
         unread = find_unread(path, file_format, files)
         tell_unread(unread, is_strict=normal and data.on_error == "raise")
@@ -207,8 +214,54 @@ def find_items(
         if refuses_masks and mask is not None:
             refuse_named_masks([mask], data.name)
         # The file of one scan need not be named as the run's files are: its patient is unknown.
-        items = [Item(path.name, path.name, (path,), label=0, mask=mask, is_unnamed=True)]
+        group = splitting.patient_of(path, path.name) if group_pattern else path.name
+        is_unnamed = group == path.name
+        items = [Item(path.name, group, (path,), label=0, mask=mask, is_unnamed=is_unnamed)]
     return items if builder is None else builder.of_site(items, data.modality)
+
+
+def _splitting(data: ConfigDict, group_pattern: str, normal: bool) -> Splitting:
+    """Returns how files are assigned to patients; see `find_items`."""
+    info, field = data_set_info(data.name), find("data.group_pattern")
+    assert field is not None
+    if group_pattern and not (info.scan_reading or info.kinds & set(field.data)):
+        refuse_group_pattern(
+            group_pattern, f"a run on '{data.name}', which finds patients in its own way"
+        )
+    table = "--normals=TABLE with a column group"
+    splitting = dataclasses.replace(
+        settings.splitting(data),
+        allows_unmatched=not normal,
+        remedy=f"give --group_pattern=EXPRESSION that finds one in every path, or {table}",
+    )
+    if not group_pattern:
+        return splitting
+    return dataclasses.replace(
+        splitting,
+        group_pattern=group_pattern,
+        flag="--group_pattern",
+        remedy=f"change it so that every file has one, or give {table}",
+    )
+
+
+def refuse_group_pattern(group_pattern: str, source: str) -> None:
+    """Raises a UserError if a pattern is given for images whose patients it cannot change."""
+    if group_pattern:
+        raise UserError(f"--group_pattern: has no effect on {source}; leave it out.")
+
+
+def _report_unmatched(path: Path, items: list[Item], splitting: Splitting) -> list[Item]:
+    """Returns the items after a note on those in which the pattern finds no patient."""
+    pattern = splitting.group_pattern
+    unmatched = [i for i in items if i.is_unnamed and re.search(pattern, i.group) is None]
+    if unmatched:
+        number = f"{len(unmatched):,} of {len(items):,} files"
+        logger.warning(
+            f"note: {path}: {splitting.flag} '{pattern}' finds no patient in {number}, such as "
+            f"'{unmatched[0].id}'; each of them counts as a patient of its own. To name their "
+            "patients, give --group_pattern or a table with a column group."
+        )
+    return items
 
 
 def read_files(
@@ -218,6 +271,7 @@ def read_files(
     with_labels: bool = False,
     allow_outside_root: bool = False,
     flag: str = "--allow_outside_root=True",
+    group_pattern: str = "",
 ) -> Split:
     """Reads files as the run's data set was read; see `find_items`.
 
@@ -228,8 +282,9 @@ def read_files(
         UserError: see `find_items`, or a file cannot be read.
     """
     items = find_items(
-        path, data, normal=with_labels, allow_outside_root=allow_outside_root, flag=flag
-    )
+        path, data, normal=with_labels, allow_outside_root=allow_outside_root, flag=flag,
+        group_pattern=group_pattern,
+    )  # fmt: skip
     reading = reading_of(data)
     split = read_split(items if with_labels else _unlabelled(items), reading, str(path))
     images = to_depth_of_run(split.images, data, reading)
@@ -266,13 +321,15 @@ def to_depth_of_run(
     return images if builder is None else to_depth(images, builder.depth(reading.preparation))
 
 
-def read_normals(path: Path, data: ConfigDict, *, allow_outside_root: bool = False) -> Split:
+def read_normals(
+    path: Path, data: ConfigDict, *, allow_outside_root: bool = False, group_pattern: str = ""
+) -> Split:
     """Reads normal images of another site, to calibrate on.
 
     The path is an `.npz` file (see `npz_readers`), without labels or with labels 0, whose `group`
     names the patient of each image: slices of one patient that count as several patients would void
     any guarantee. For runs on files it may also be what `find_items` takes, a table with
-    `allow_outside_root` among them.
+    `allow_outside_root` among them, and `group_pattern` may find the patients.
 
     Raises:
         UserError: the images cannot be read, an `.npz` file has no `group`, an image is unusable,
@@ -288,9 +345,13 @@ def read_normals(path: Path, data: ConfigDict, *, allow_outside_root: bool = Fal
                 "calibrates on the run's val split",
             )  # fmt: skip
     if is_archive(path) or not data_set_info(data.name).takes_files:
+        refuse_group_pattern(group_pattern, f"'{path}', whose array group names the patients")
         split = read_npz(path, needed=("group",))
     else:
-        split = read_files(path, data, with_labels=True, allow_outside_root=allow_outside_root)
+        split = read_files(
+            path, data, with_labels=True, allow_outside_root=allow_outside_root,
+            group_pattern=group_pattern,
+        )  # fmt: skip
     shape = data_shape(data)
     check_split(split, f"'{path}'", shape, normal=True)
     return split

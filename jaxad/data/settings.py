@@ -45,7 +45,7 @@ def cutting(data: ConfigDict) -> Cutting:
 
 def splitting(data: ConfigDict) -> Splitting:
     """Returns how patients are assigned to splits."""
-    fields = [field.name for field in dataclasses.fields(Splitting)]
+    fields = [field.name for field in dataclasses.fields(Splitting) if field.name in data]
     return Splitting(**{name: data[name] for name in fields})
 
 

@@ -22,6 +22,7 @@ from jaxad.data.leaks import (
     TRAINING_SPLITS,
     check_images_apart,
     check_spelling,
+    named_patients,
     without_duplicates,
 )
 from jaxad.data.openers import ReadOptions, open_splits
@@ -100,6 +101,21 @@ class DataSet:
         if self.info.is_users_own:
             check_spelling(self.info.name, splits)
             check_images_apart(self.info.name, splits)
+
+    def describe_unknown_patients(self) -> str:
+        """Returns a note if no patient of the user's training data is known; "" otherwise."""
+        splits = [self.split(name) for name in TRAINING_SPLITS if name in self.split_names]
+        if not self.info.is_users_own or any(map(named_patients, splits)):
+            return ""
+        unit, remedy = {
+            "files": ("file", "set config.data.group_pattern or a column group of a table"),
+            "npz": ("image", "give the .npz files an array group"),
+            "external": ("image", "give Split.groups the names of patients"),
+        }[self.info.kind]
+        return (
+            f"note: {self.info.name}: no patient is known: every {unit} counts as one; if patients "
+            f"have several, {remedy}."
+        )
 
     def split(self, name: str) -> Split:
         """Returns a split, checked.

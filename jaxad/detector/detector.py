@@ -81,7 +81,13 @@ class Detector(abc.ABC):
         self.check(pixels)
         return to_unit_interval(pixels)
 
-    def read(self, path: str | os.PathLike[str], *, allow_outside_root: bool = False) -> Split:
+    def read(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        allow_outside_root: bool = False,
+        group_pattern: str = "",
+    ) -> Split:
         """Reads files and prepares them as for training, without labels.
 
         Args:
@@ -89,6 +95,8 @@ class Detector(abc.ABC):
                 as the run's data set.
             allow_outside_root: whether a table may name files outside its folder, by absolute
                 paths.
+            group_pattern: finds the patient in a file's path; "": as for the run. A file in which
+                it finds none is its own patient.
 
         Returns:
             The images with their ids, patients and positions; `score` takes its `images`.
@@ -101,6 +109,7 @@ class Detector(abc.ABC):
         return replay.read_files(
             expand(path), self.config.data,
             allow_outside_root=allow_outside_root, flag="allow_outside_root=True",
+            group_pattern=group_pattern,
         )  # fmt: skip
 
     def score(self, images: np.ndarray) -> Scores:

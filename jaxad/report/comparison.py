@@ -40,7 +40,10 @@ def read_others(run: RunFiles, others: Sequence[Workdir]) -> dict[str, RunFiles]
     for workdir in others:
         if workdir.path.resolve() in [run.workdir.path.resolve() for run in runs]:
             raise UserError(f"--compare: '{workdir.path}' is listed twice; list each run once.")
-        runs.append(read_run(workdir))
+        try:
+            runs.append(read_run(workdir))
+        except UserError as error:
+            raise UserError(f"--compare: {error}") from error
     for run in runs:
         if not any(split.table is not None for split in run.splits.values()):
             raise UserError(

@@ -82,12 +82,18 @@ def _open_archive(path: Path, detector: Detector) -> _Source:
     return _Source(all_items, read)
 
 
-def _open_source(path: Path, detector: Detector, *, allow_outside_root: bool) -> _Source:
+def _open_source(
+    path: Path, detector: Detector, *, allow_outside_root: bool, group_pattern: str
+) -> _Source:
     if is_archive(path):
+        source = f"'{path}', whose array group names the patients"
+        replay.refuse_group_pattern(group_pattern, source)
         return _open_archive(path, detector)
     data = detector.config.data
     return _Source(
-        items=replay.find_items(path, data, allow_outside_root=allow_outside_root),
+        items=replay.find_items(
+            path, data, allow_outside_root=allow_outside_root, group_pattern=group_pattern
+        ),
         read=lambda items: replay.read_rows_of(items, data),
         reading=replay.reading_of(data),
     )
@@ -115,6 +121,7 @@ def score_files(
     which_maps: str = "all",
     name: str = "",
     allow_outside_root: bool = False,
+    group_pattern: str = "",
     run: Workdir | None = None,
 ) -> None:
     """Scores the images at a path and writes `scores.csv`, `patients.csv`, `errors.csv`, `maps/`.
@@ -129,6 +136,7 @@ def score_files(
         which_maps: one of `MAPS`.
         name: identifies the detector; a folder holds scores of one detector.
         allow_outside_root: whether a table may name files outside its folder, by absolute paths.
+        group_pattern: finds the patient in a file's path; "": the run's.
         run: the run that trained the detector, to warn of images that it learnt from; None if the
             run is not known.
 
@@ -137,7 +145,9 @@ def score_files(
             else.
     """
     check_flags(path, which_maps)
-    source = _open_source(path, detector.detector, allow_outside_root=allow_outside_root)
+    source = _open_source(
+        path, detector.detector, allow_outside_root=allow_outside_root, group_pattern=group_pattern
+    )
     if which_maps == "anomalous" and detector.normals is None:
         raise UserError(
             "--maps=anomalous: without a calibration no image is called anomalous; run "

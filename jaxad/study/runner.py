@@ -81,6 +81,8 @@ def run_study(
             file.write(config_lib.to_json(config.copy_and_resolve_references()))
         data_set = DataSet(data)
         data_set.check()
+        if note := data_set.describe_unknown_patients():
+            logger.info(note)
         warn_of_crowded_cpu()
         for run in runs:
             membership.check(run.workdir, data_set)

@@ -50,10 +50,16 @@ def start_from(
         UserError: see `check`.
     """
     if processes.is_first():
-        step, variables = _read(config)
+        step, variables, source = _read(config)
         membership.warn_of_trained(Workdir(config.init_from), data_set)
         encoder = ", with its encoder" if isinstance(make_model(config), PretrainedModel) else ""
         logger.info(f"initial weights: step {step:,} of '{config.init_from}'{encoder}.")
+        sizes = [f"{of.data.image_size} x {of.data.image_size}" for of in (source, config)]
+        if sizes[0] != sizes[1]:
+            logger.info(
+                f"note: config.init_from: '{config.init_from}' was trained on images of "
+                f"{sizes[0]} pixels, and this run trains on {sizes[1]}."
+            )
         mutable = {name: tree for name, tree in variables.items() if name != "params"}
         states = [
             dataclasses.replace(state, params=variables["params"], mutable=mutable)
@@ -62,24 +68,25 @@ def start_from(
     return processes.broadcast_from_first(jax.device_get(tuple(states)))
 
 
-def _read(config: ConfigDict) -> tuple[int, Variables]:
-    """Reads the last step of the source, and its variables as NumPy arrays."""
+def _read(config: ConfigDict) -> tuple[int, Variables, ConfigDict]:
+    """Reads the last step of the source, its variables as NumPy arrays, and its config."""
     path = expand(config.init_from, "config.init_from")
     try:
         if path.is_file():
             text, step, leaves = exported.read_weights(path)
-            shapes, structure = jax.tree.flatten(_shapes(from_json(text), config))
+            source_config = from_json(text)
+            shapes, structure = jax.tree.flatten(_shapes(source_config, config))
             kinds = [[(leaf.dtype, leaf.shape) for leaf in tree] for tree in (leaves, shapes)]
             if kinds[0] != kinds[1]:
                 raise UserError(
                     f"'{path}' holds other arrays than '{config.model.name}' has; use the code "
                     "that wrote it."
                 )
-            return step, jax.tree.unflatten(structure, leaves)
+            return step, jax.tree.unflatten(structure, leaves), source_config
         source = Workdir(path)
         source_config = run_config.read(source)
         _shapes(source_config, config)
-        return restore_variables(source, source_config, "last")
+        return *restore_variables(source, source_config, "last"), source_config
     except UserError as error:
         raise UserError(f"config.init_from: {error}") from error
 

@@ -14,11 +14,15 @@ from user_files import write_image, write_scan
 def test_inspect_prints_counts_sizes_and_ranges_and_draws_a_sheet(mvtec, look):
     code, out, err, workdir = look(mvtec)
     assert (code, err) == (0, "")
-    head, train, val, test, sheet = out.splitlines()
+    head, train, val, test, patients, sheet = out.splitlines()
     assert head.split()[:5] == ["split", "images", "normal", "anomalous", "patients"]
     assert " ".join(train.split()) == "train 9 9 0 9 0 9 0 20x20 (9) 100 to 110"
     assert val.split()[:3] == ["val", "1", "1"]
     assert " ".join(test.split()) == "test 4 2 2 4 2 4 0 20x20 (4) 130 to 142"
+    assert patients == (
+        "note: folder: no patient is known: every file counts as one; if patients have several, "
+        "set config.data.group_pattern or a column group of a table."
+    )
     assert sheet == f"contact sheet: {workdir / 'inspect.png'}"
     found = json.loads((workdir / "inspect.json").read_text())
     assert found["leaks"] == [] and found["splits"]["test"]["anomalous"] == 2
@@ -38,7 +42,10 @@ def test_the_same_picture_in_two_splits_is_a_leak_in_any_format(mvtec, look):
     assert "leak: 1 image both in train and in test: train/good/03.png = test/good/another" in out
     assert "note: train: 1 images repeat another one." in out
     assert err.startswith("error: folder: splits leak: 1 image both in train and in test")
+    assert "leave copies out of train and val with --config.data.duplicates=leave_out." in err
     assert json.loads((workdir / "inspect.json").read_text())["leaks"][0]["kind"] == "image"
+    code, _, err, _ = look(mvtec, "--config.data.duplicates=leave_out")
+    assert code == 0 and "note: folder train: 2 images repeat another one and are left" in err
 
 
 def test_duplicates_are_listed_completely(mvtec, look):

@@ -1,5 +1,6 @@
 """Labelled data of another site: layouts, and the preparation of the run's own data."""
 
+import re
 import shutil
 
 import nibabel as nib
@@ -144,7 +145,7 @@ def test_classes_are_written_with_commas_or_as_in_a_config(text):
     assert parse_classes(text) == ("good", "fine")
 
 
-def test_each_test_split_of_a_site_has_a_name(tmp_path):
+def test_each_test_split_of_a_site_has_a_name(tmp_path, capsys):
     root = write_classes(tmp_path / "site")
     lines = ["path,label,split", "good/0.png,0,test_a", "crack/0.png,1,test_b"]
     (root / "list.csv").write_text("\n".join([*lines, "good/1.png,0,train"]))
@@ -152,6 +153,10 @@ def test_each_test_split_of_a_site_has_a_name(tmp_path):
     splits = read_site(site, data_config("elsewhere"))
     assert [*splits.tests] == ["list_a", "list_b"]
     assert splits.normals.ids == ("good/1.png",)
+    assert "left out" not in capsys.readouterr().out
+    read_site(Site(str(root / "list.csv")), data_config("elsewhere"))
+    note = "1 files of train are left out, as only test splits are evaluated; .* --test.calibrate="
+    assert re.search(note, capsys.readouterr().out)
     (root / "list.csv").write_text("path,label,split\ngood/1.png,0,train")
     with pytest.raises(UserError, match="has no test split, only train; put labelled images"):
         read_site(site, data_config("elsewhere"))

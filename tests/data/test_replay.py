@@ -46,6 +46,45 @@ def test_scans_from_files_from_voxels_and_from_the_data_set_are_the_same(tmp_pat
     np.testing.assert_array_equal(prepare_pixels(flipped, data, affine), alone.images)
 
 
+def test_files_of_another_site_have_their_own_group_pattern(mvtec, tmp_path_factory, capsys):
+    site = tmp_path_factory.mktemp("site")
+    for number in range(4):
+        write_image(site / f"n00{number // 2}_s{number}.png", 90 + number)
+    data = data_config(mvtec, group_pattern=r"(p\d+)_")
+    # Without labels the file of an unknown patient is a patient: nothing stays without a score.
+    assert read_files(site, data).groups == tuple(f"n00{n // 2}_s{n}.png" for n in range(4))
+    line = capsys.readouterr().err
+    assert line.count("\n") == 1
+    assert f"note: {site}: config.data.group_pattern '(p\\d+)_' finds no patient in 4 of 4 " in line
+    assert "such as 'n000_s0.png'; each of them counts as a patient of its own" in line
+    assert "give --group_pattern or a table with a column group" in line
+    # Calibration counts patients.
+    remedy = "in 'n000_s0.png'; give --group_pattern=EXPRESSION .* or --normals=TABLE with a column"
+    with pytest.raises(UserError, match=remedy):
+        read_normals(site, data)
+    with pytest.raises(UserError, match="--group_pattern: 'x' finds no patient .*change it .* or"):
+        read_normals(site, data, group_pattern="x")
+    with pytest.raises(UserError, match=r"--group_pattern: '\(' is not a valid regular"):
+        read_files(site, data, group_pattern="(")
+    groups = ("n000", "n000", "n001", "n001")
+    assert read_normals(site, data, group_pattern=r"(n\d+)_").groups == groups
+    assert read_files(site, data, group_pattern=r"(n\d+)_").groups == groups
+    assert read_files(site / "n000_s0.png", data, group_pattern=r"(n\d+)_").groups == ("n000",)
+    table = site / "site.csv"
+    table.write_text("path\nn000_s0.png\nn000_s1.png\n")
+    assert read_normals(table, data, group_pattern=r"(n\d+)_").groups == groups[:2]
+    assert capsys.readouterr().err == ""
+
+
+def test_a_group_pattern_without_effect_is_refused(mvtec, tmp_path_factory):
+    site = tmp_path_factory.mktemp("site")
+    np.savez(site / "a.npz", image=np.random.default_rng(0).random((2, SIZE, SIZE), np.float32))
+    with pytest.raises(UserError, match="--group_pattern: has no effect on '.*a.npz', whose array"):
+        read_normals(site / "a.npz", data_config(mvtec), group_pattern="P")
+    with pytest.raises(UserError, match="--group_pattern: has no effect on a run on 'oct2017'"):
+        read_files(mvtec / "train", data_config("", "oct2017"), group_pattern="P")
+
+
 def test_normals_from_a_folder_and_a_table(mvtec, tmp_path_factory):
     site = tmp_path_factory.mktemp("site")
     for number in range(4):

@@ -159,7 +159,11 @@ def test_the_config_reaches_the_icbm_synth_builder(monkeypatch):
         # Checked by jaxad.data.prepare.preprocess, which names the image by its id.
         (
             {"image": np.zeros((3, 4, 5), np.uint8)},
-            r"'test_x': images are \(4, 5, 1\) .*'test_x-0'",
+            r"'test_x': images are \(4, 5, 1\) .*'test_x-0'.* resize them or, .*data.image_size",
+        ),
+        (
+            {"image": np.zeros((3, 4, 4, 3), np.uint8)},
+            r"are \(4, 4, 3\) .* give them 1 channel or, before training, .*config.data.channels\.",
         ),
         ({"image": np.zeros((3, 4, 4), np.int32)}, r"npz split 'test_x': images are int32"),
         ({"image": _floats_with(np.nan)}, r"npz split 'test_x': image 'test_x-1' has NaN"),

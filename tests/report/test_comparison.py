@@ -103,8 +103,14 @@ def test_the_same_slices_stand_side_by_side_and_hostile_names_are_text(tmp_path)
 def test_folders_that_cannot_be_compared_end_in_one_line(tmp_path, capsys):
     ours = make_run(tmp_path / "a", 0)
     empty = make_workdir(tmp_path / "trained only")
+    study = tmp_path / "study"
+    study.mkdir()
+    (study / "study.json").write_text("{}")
+    of_study = "name the folder of one of its runs, runs/<experiment>/seed_<seed>.\n"
     for others, words in (
+        (f"{tmp_path / 'nowhere'}", "--compare: workdir"),
         (f"{tmp_path / 'nowhere'}", "holds no config.json"),
+        (f"{study}", f"--compare: workdir '{study}' holds a study; {of_study}"),
         (f"{tmp_path / 'a/'}", "is listed twice"),
         (f"{empty.path}", "has no scores to compare"),
     ):

@@ -2,9 +2,13 @@
 
 import re
 
+import pytest
+
+import jaxad
 from jaxad import cli, run
 from jaxad import config as config_lib
 from jaxad.config import run_config
+from jaxad.errors import UserError
 from jaxad.storage.workdir import Workdir
 
 
@@ -32,15 +36,27 @@ def test_flags_of_score(tmp_path, monkeypatch, capsys):
     file.write_bytes(b"x")
     line = fail(f"--workdir={file}", score, "--config=pchvae:smoke", "--input=x", "--output=y")
     assert line == "error: --config: an exported file has its own; leave it out."
+    for mode in ("calibrate", "export", "report", "fit"):
+        more = ("--normals=x",) if mode == "calibrate" else ()
+        line = fail(f"--workdir={file}", f"--mode={mode}", "--config=pchvae:smoke", *more)
+        remedy = f"is an exported file; --mode={mode} needs the folder of the run."
+        assert line == f"error: --workdir={file}: {remedy}"
+    with pytest.raises(UserError, match="jaxad': is a file; name the folder of a run"):
+        jaxad.export_detector(file)
     seen = []
     monkeypatch.setattr(
         run, "score", lambda config, path, **options: seen.append((config, options))
     )
     assert cli.main([f"--workdir={file}", score, "--input=x", "--output=y"]) == 0
     assert seen == [(None, {
-        "input": "x", "output": "y", "rate": "", "maps": "", "allow_outside_root": "",
+        "input": "x", "output": "y", "rate": "", "maps": "", "group_pattern": "",
+        "allow_outside_root": "",
     })]  # fmt: skip
     monkeypatch.setattr(run, "calibrate", lambda *_, **options: seen.append(options))
-    calibrate = ("--mode=calibrate", "--normals=site.csv", "--allow_outside_root=True")
+    calibrate = (
+        "--mode=calibrate", "--normals=site.csv", "--group_pattern=P", "--allow_outside_root=True",
+    )  # fmt: skip
     assert cli.main([workdir, *calibrate]) == 0
-    assert seen[1] == {"normals": "site.csv", "allow_outside_root": "True"}
+    assert seen[1] == {
+        "normals": "site.csv", "group_pattern": "P", "allow_outside_root": "True",
+    }  # fmt: skip

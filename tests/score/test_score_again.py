@@ -124,6 +124,10 @@ def test_images_that_were_learnt_from_are_reported(images, tmp_path, capsys):
     write_json(run.splits, {"train": {**train, "patients": ["patient2"]}, "val": train})
     score_files(named, others, tmp_path / "e", run=run)
     assert "2 of 6 images are of patients" in capsys.readouterr().err
+    # Own files are found by their path if another pattern gives other names.
+    score_files(named, images, tmp_path / "f", run=run, group_pattern="t([0-9])")
+    assert "2 of 6 images are of patients" in capsys.readouterr().err
+    assert {row["group"] for row in rows(tmp_path / "f/scores.csv")} == {"0", "1", "2"}
 
 
 def test_archives_without_patients_are_told_apart_by_their_place(tmp_path, capsys):

@@ -211,12 +211,24 @@ def test_a_run_starts_from_the_weights_of_another(config, wholes, tmp_path, caps
         config.init_from, folder = str(source), tmp_path / source.name
         capsys.readouterr()
         launched.train(config, folder)
-        assert f"initial weights: step {STEPS} of '{source}'." in capsys.readouterr().out
+        out = capsys.readouterr().out
+        assert f"initial weights: step {STEPS} of '{source}'." in out
+        assert "note: npz: no patient is known: every image counts as one; if patients" in out
         step, found = variables(folder)
         assert step == STEPS
         for ours, theirs in zip(found, expected, strict=True):
             np.testing.assert_array_equal(ours, theirs)
     assert without_paths(config).init_from == ""
+    larger, images = config.copy_and_resolve_references(), np.random.default_rng(0)
+    larger.data.root, larger.data.image_size = str(tmp_path / "larger"), 32
+    (tmp_path / "larger").mkdir()
+    for name in ("train", "val"):
+        pixels = images.uniform(size=(32, 32, 32)).astype("float32")
+        np.savez(tmp_path / "larger" / f"{name}.npz", image=pixels)
+    capsys.readouterr()
+    launched.train(larger, tmp_path / "of larger images")
+    note = "was trained on images of 16 x 16 pixels, and this run trains on 32 x 32."
+    assert f"note: config.init_from: '{source}' {note}" in capsys.readouterr().out
     # Not needed any more once there are checkpoints.
     source.unlink()
     launched.train(config, folder)
@@ -224,9 +236,12 @@ def test_a_run_starts_from_the_weights_of_another(config, wholes, tmp_path, caps
 
 def test_weights_of_another_system_are_refused(config, tmp_path):
     run_config.write(Workdir(tmp_path / "source"), get_config("fanogan:smoke"))
+    (tmp_path / "study").mkdir()
+    (tmp_path / "study/study.json").write_text("{}")
     for source, problem in (
         ("source", r"config.init_from: '.*source' holds 'fanogan', another system than 'pchvae'"),
         ("nowhere", r"config.init_from: workdir '.*nowhere': holds no config.json"),
+        ("study", r"config.init_from: workdir '.*study' holds a study; .*/seed_<seed>\.$"),
     ):
         config.init_from = str(tmp_path / source)
         with pytest.raises(UserError, match=problem):

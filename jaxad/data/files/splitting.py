@@ -28,6 +28,12 @@ class Splitting:
     #: a regular expression that finds the patient in a file's path below the root (its first group,
     #: if it has one); "": every file is its own patient
     group_pattern: str = ""
+    #: the flag that sets `group_pattern`, for messages
+    flag: str = "config.data.group_pattern"
+    #: what to do about a file in which `group_pattern` finds no patient, for messages
+    remedy: str = "change it so that every file has one"
+    #: whether such a file is its own patient instead of an error
+    allows_unmatched: bool = False
     #: names of folders or labels that are normal; empty: `NORMAL_WORDS`
     normal_classes: tuple[str, ...] = ()
 
@@ -36,8 +42,7 @@ class Splitting:
             re.compile(self.group_pattern)
         except re.error as error:
             raise UserError(
-                f"config.data.group_pattern: '{self.group_pattern}' is not a valid regular "
-                f"expression ({error})."
+                f"{self.flag}: '{self.group_pattern}' is not a valid regular expression ({error})."
             ) from error
 
     def patient_of(self, path: Path, place: str) -> str:
@@ -46,15 +51,16 @@ class Splitting:
         Without a pattern or a name, a file at `place` below the root is its own patient.
 
         Raises:
-            UserError: the pattern does not match the place.
+            UserError: the pattern does not match the place, and `allows_unmatched` is False.
         """
         if not self.group_pattern:
             return (dicom.patient_of(path) if path.is_dir() else "") or place
         match = re.search(self.group_pattern, place)
         if match is None:
+            if self.allows_unmatched:
+                return place
             raise UserError(
-                f"config.data.group_pattern: '{self.group_pattern}' finds no patient in '{place}'; "
-                "change it so that every file has one."
+                f"{self.flag}: '{self.group_pattern}' finds no patient in '{place}'; {self.remedy}."
             )
         return match[1] if match.re.groups and match[1] is not None else match[0]
 

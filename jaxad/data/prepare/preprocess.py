@@ -47,9 +47,13 @@ def check_images(
         )
     if shape[1:] != tuple(image_shape):
         first = f" (first image: '{ids[0]}')" if len(ids) else ""
+        remedy, field = "resize them", "config.data.image_size"
+        if shape[1:3] == tuple(image_shape[:2]):
+            count = f"{image_shape[2]} channel{'s' * (image_shape[2] != 1)}"
+            remedy, field = f"give them {count}", "config.data.channels"
         raise UserError(
             f"{source}: images are {shape[1:]}{first}, but the config needs {tuple(image_shape)}; "
-            "resize them or, before training, change config.data.image_size."
+            f"{remedy} or, before training, change {field}."
         )
     if images.dtype.newbyteorder("=") in LARGEST:
         return
