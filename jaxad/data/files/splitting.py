@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from jaxad.data.files.items import Item
-from jaxad.data.files.names import NORMAL_WORDS, folded, suggests_normal
+from jaxad.data.files.names import NORMAL_WORDS, folded, misspelt_normal, suggests_normal
 from jaxad.data.readers import dicom
 from jaxad.errors import UserError
 
@@ -70,16 +70,24 @@ class Splitting:
     def check_class(self, folder: Path) -> None:
         """Raises a UserError for a folder whose name suggests normal images but is not listed.
 
-        If `config.data.normal_classes` is set, all names are clear.
+        So do names that misspell those of normal images. If `config.data.normal_classes` is set,
+        all names are clear.
         """
-        if self.normal_classes or self.is_normal(folder.name) or not suggests_normal(folder.name):
+        if self.normal_classes or self.is_normal(folder.name):
             return
-        classes = (*NORMAL_WORDS, folder.name)
-        raise UserError(
-            f"{folder}: is named like normal images, but would be read as anomalous; rename it "
-            f"to {NORMAL_WORDS[0]}, or list what is normal, config.data.normal_classes={classes}; "
-            f"or, if it is anomalous, set config.data.normal_classes={NORMAL_WORDS}."
-        )
+        is_anomalous = f"if it is anomalous, set config.data.normal_classes={NORMAL_WORDS}."
+        if suggests_normal(folder.name):
+            classes = (*NORMAL_WORDS, folder.name)
+            raise UserError(
+                f"{folder}: is named like normal images, but would be read as anomalous; rename it "
+                f"to {NORMAL_WORDS[0]}, or list what is normal, "
+                f"config.data.normal_classes={classes}; or, {is_anomalous}"
+            )
+        if meant := misspelt_normal(folder.name):
+            raise UserError(
+                f"{folder}: would be read as anomalous; did you mean '{meant}'? Rename it, or, "
+                f"{is_anomalous}"
+            )
 
 
 def pick(keys: Iterable[str], shares: Sequence[float], seed: int) -> list[set[str]]:
