@@ -174,7 +174,12 @@ def read_site(site: Site, data: ConfigDict) -> SiteSplits:
         unread: list[Unread] = []
         config = _config(site, info, data)
         reading = _reading(info, data, config.on_error)
-        options = ReadOptions(test_only=True, reading=reading, on_unread=unread.append)
+        options = ReadOptions(
+            test_only=True,
+            reading=reading,
+            inherits_classes="normal_classes" not in site.changes,
+            on_unread=unread.append,
+        )
         readers = open_readers(config, options)
         for files in unread:
             tell_unread(files, is_strict=config.on_error == "raise")

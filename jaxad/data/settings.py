@@ -46,7 +46,11 @@ def cutting(data: ConfigDict) -> Cutting:
 def splitting(data: ConfigDict) -> Splitting:
     """Returns how patients are assigned to splits."""
     fields = [field.name for field in dataclasses.fields(Splitting)]
-    return Splitting(**{name: data[name] for name in fields})
+    # Another test set has the same `normal_classes`.
+    return Splitting(
+        **{name: data[name] for name in fields if name in data},
+        shares_classes=bool(data.test.name),
+    )
 
 
 def reading(data: ConfigDict, kind: Kind) -> Reading:

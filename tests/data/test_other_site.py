@@ -132,6 +132,16 @@ def test_folders_that_name_no_class_give_no_labels(tmp_path):
     assert labels_of(split) == {"P0/x.png": 0, "P1/x.png": 1}
 
 
+@pytest.mark.parametrize("folder", ["site", "site/test"])
+def test_a_listed_class_that_a_site_lacks(tmp_path, folder):
+    """Classes that are listed for the run need not be at the site."""
+    write_classes(tmp_path / folder)
+    root, data = str(tmp_path / "site"), data_config("x", normal_classes=("good", "no_tumor"))
+    assert read_site(Site(root), data).tests["site"].labels.any()
+    with pytest.raises(UserError, match="--test.normal_classes: 'god' .*did you mean 'good'"):
+        read_site(Site(root, changes={"normal_classes": ("god",)}), data)
+
+
 def test_fields_that_data_do_not_use_are_refused(tmp_path):
     np.savez(tmp_path / "b.npz", image=np.zeros((1, SIZE, SIZE)), label=np.zeros(1))
     site = Site(str(tmp_path / "b.npz"), changes={"group_pattern": "P"})

@@ -126,6 +126,9 @@ def read_rows(
     _check_complete(rows, "group", "name the patient of every row or of none")
     _check_complete(rows, "position", "number every image or none")
     _check_spellings(table, rows, splitting)
+    words = {row.text("label") for row in rows} - {""}
+    if labels == "required" and not words <= {"0", "1"}:
+        splitting.check_listed(words, str(table), "label")
     allowed_by = "" if allow_outside_root else flag
     items: list[tuple[str, Item]] = []
     line_of_id: dict[str, int] = {}

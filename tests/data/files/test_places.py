@@ -108,6 +108,24 @@ def test_a_misspelt_normal_folder_is_not_anomalous_in_silence(mvtec, name, meant
     assert sorted(_labels(mvtec)) == [0, 0, 1, 1]
 
 
+@pytest.mark.parametrize("name", ["god", "GOD"])
+def test_a_listed_class_that_does_not_exist(mvtec, name):
+    message = f"normal_classes: '{name}' names no folder of a class .* did you mean 'good'"
+    with pytest.raises(UserError, match=message):
+        DataSet(data_config(mvtec, normal_classes=(name,)))
+    with pytest.raises(UserError, match="'nevus' .*has crack, good; correct or remove the name"):
+        DataSet(data_config(mvtec, normal_classes=("good", "nevus")))
+
+
+def test_a_listed_class_of_another_test_set(mvtec, tmp_path):
+    site = tmp_path / "site"
+    write_image(site / "test/nevus/a.png", 160)
+    write_image(site / "test/crack/a.png", 161)
+    data = data_config(mvtec, normal_classes=("good", "nevus"))
+    data.test.name, data.test.root = "folder", str(site)
+    assert DataSet(data).split("test_folder").labels.tolist() == [1, 0]
+
+
 def test_a_misspelt_normal_folder_beside_the_right_one(mvtec):
     write_image(mvtec / "test/nomral/a.png", 160)
     with pytest.raises(UserError, match="test/nomral: .*did you mean 'normal'"):

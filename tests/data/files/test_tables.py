@@ -37,6 +37,8 @@ def test_labels_may_be_words_where_the_normal_ones_are_listed(images):
     ]  # fmt: skip
     with pytest.raises(UserError, match="line 2: label 'nevus' is neither 0 .*normal_classes"):
         DataSet(data_config(table))
+    with pytest.raises(UserError, match="'nevvus' names no label .*; did you mean 'nevus'"):
+        DataSet(data_config(table, normal_classes=("nevvus",)))
 
 
 def test_scans_with_masks_need_no_label(tmp_path):
