@@ -60,8 +60,9 @@ def holds_names(path: str, default: Any) -> bool:
     if not isinstance(default, tuple):
         return False
     field = fields.find(path)
-    items = {type(item) for item in default} or {field.items if field else None}
-    return items == {str}
+    if not default:
+        return field is not None and field.items is str
+    return all(isinstance(item, str) for item in default)
 
 
 def describe_unparsed(path: str, text: str, default: Any) -> str:
