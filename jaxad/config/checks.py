@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -47,11 +48,33 @@ def check_tuples(config: ConfigDict, defaults: ConfigDict) -> None:
                 continue  # the model checks its own fields
             kinds = {field.items}
         if not all(isinstance(v, (*kinds, int) if float in kinds else tuple(kinds)) for v in value):
-            example = before[path] or ((20, 40) if kinds & {int, float} else ("stem/.*",))
+            # `parse_names` has read tuples of names.
+            example = before[path] or (20, 40)
             quote = '"' if "'" in str(example) else "'"
             raise UserError(
                 f"--{path}={value!r}: not understood; write it as --{path}={quote}{example}{quote}."
             )
+
+
+def holds_names(path: str, default: Any) -> bool:
+    """Tells whether a field with this default is a tuple of names."""
+    if not isinstance(default, tuple):
+        return False
+    field = fields.find(path)
+    if not default:
+        return field is not None and field.items is str
+    return all(isinstance(item, str) for item in default)
+
+
+def describe_unparsed(path: str, text: str, default: Any) -> str:
+    """Returns the message for a text that is no value of the type of a field's default."""
+    kinds = {
+        bool: "give True or False",
+        int: "give a whole number",
+        float: "give a number",
+        tuple: f"write it as --{path}='{default or (20, 40)}'",
+    }
+    return f"--{path}={text}: {kinds.get(type(default), 'not understood')}."
 
 
 def check_name(path: str, config: ConfigDict) -> None:

@@ -38,6 +38,8 @@ class ReadOptions:
     test_only: bool = False
     #: how files of the user's are read; None: as `config.data` says
     reading: Reading | None = None
+    #: whether `config.data.normal_classes` is that of another data set
+    inherits_classes: bool = False
     #: called with the files of a folder that are not read
     on_unread: Callable[[Unread], None] = lambda _: None
     #: called with the number of the user's files in each split, before they are read
@@ -81,6 +83,8 @@ def _open_files(data: ConfigDict, options: ReadOptions) -> Readers:
     reading = options.reading or settings.reading(data, file_format)
     reading = dataclasses.replace(reading, measure=options.measure)
     splitting = settings.splitting(data)
+    if options.inherits_classes:
+        splitting = dataclasses.replace(splitting, shares_classes=True)
     if is_table(root):
         splits = read_table(
             root, file_format, splitting,

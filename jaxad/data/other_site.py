@@ -3,7 +3,6 @@
 Its images are read and prepared as the run's own were; the user names it with the flags `--test.*`.
 """
 
-import ast
 import contextlib
 import dataclasses
 import hashlib
@@ -19,7 +18,7 @@ from ml_collections import ConfigDict
 
 from jaxad import config as config_lib
 from jaxad.config.fields import find
-from jaxad.config.flags import parse_bool
+from jaxad.config.flags import parse_bool, parse_names
 from jaxad.config.shape import data_shape
 from jaxad.data import replay, settings
 from jaxad.data.data_sets import DataSetInfo, Readers, data_set_info, users_of
@@ -128,9 +127,11 @@ class SiteSplits:
 def site_of_flags(flags: Mapping[str, str]) -> Site:
     """Returns the site that the flags `--test.*` describe, named with `_` instead of the dot."""
     changes: dict[str, Any] = {}
-    for field in ("group_pattern", "normal_classes", "on_error"):
+    for field in ("group_pattern", "on_error"):
         if text := flags.get(f"test_{field}"):
-            changes[field] = parse_classes(text) if field == "normal_classes" else text
+            changes[field] = text
+    if text := flags.get("test_normal_classes"):
+        changes["normal_classes"] = parse_names("test.normal_classes", text)
     permission = flags.get("test_allow_outside_root", "")
     changes["allow_outside_root"] = parse_bool("test.allow_outside_root", permission)
     return Site(
@@ -140,15 +141,6 @@ def site_of_flags(flags: Mapping[str, str]) -> Site:
         calibrates=parse_bool("test.calibrate", flags.get("test_calibrate", "")),
         changes=changes,
     )
-
-
-def parse_classes(text: str) -> tuple[str, ...]:
-    """Reads names of classes, written as `good,normal` or `('good', 'normal')`."""
-    with contextlib.suppress(ValueError, SyntaxError):
-        value = ast.literal_eval(text)
-        if isinstance(value, tuple) and all(isinstance(name, str) for name in value):
-            return value
-    return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 def read_site(site: Site, data: ConfigDict) -> SiteSplits:
@@ -179,7 +171,11 @@ def read_site(site: Site, data: ConfigDict) -> SiteSplits:
         config = _config(site, info, data)
         reading = _reading(info, data, config.on_error)
         options = ReadOptions(
-            test_only=True, reading=reading, on_unread=unread.append, on_listed=num_files.update
+            test_only=True,
+            reading=reading,
+            inherits_classes="normal_classes" not in site.changes,
+            on_unread=unread.append,
+            on_listed=num_files.update,
         )
         readers = open_readers(config, options)
         for files in unread:

@@ -45,8 +45,12 @@ def cutting(data: ConfigDict) -> Cutting:
 
 def splitting(data: ConfigDict) -> Splitting:
     """Returns how patients are assigned to splits."""
-    fields = [field.name for field in dataclasses.fields(Splitting) if field.name in data]
-    return Splitting(**{name: data[name] for name in fields})
+    fields = [field.name for field in dataclasses.fields(Splitting)]
+    # Another test set has the same `normal_classes`.
+    return Splitting(
+        **{name: data[name] for name in fields if name in data},
+        shares_classes=bool(data.test.name),
+    )
 
 
 def reading(data: ConfigDict, kind: Kind) -> Reading:

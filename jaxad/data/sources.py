@@ -183,6 +183,8 @@ def check_read_split(
 ) -> None:
     """Checks a split that was read, as `check_split` does, and its blank images and masks.
 
+    Without `normal`, a note is logged if all labels are equal.
+
     Raises:
         UserError: see `check_split`; or most images are blank, or most masks are inverted.
     """
@@ -191,6 +193,17 @@ def check_read_split(
     check_split(split, source, image_shape, normal=normal)
     if note := check_coverage(split, source):
         logger.warning(f"note: {source}: {note}")
+    if not normal and (note := describe_one_class(split)):
+        logger.warning(f"note: {source} {note}")
+
+
+def describe_one_class(split: Split) -> str:
+    """Returns that all images of a test split are normal, or all anomalous; "" if neither."""
+    anomalous = int(split.labels.sum())
+    if 0 < anomalous < len(split):
+        return ""
+    missing, others = ("normal", "anomalous") if anomalous else ("anomalous", "normal")
+    return f"has no {missing} images: all {len(split):,} are {others}."
 
 
 def check_split(

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from user_files import SIZE, data_config, write_grey, write_image, write_mask, write_scan
 
-from jaxad.data.other_site import Site, parse_classes, read_site
+from jaxad.data.other_site import Site, read_site
 from jaxad.data.replay import read_files
 from jaxad.data.sources import DataSet
 from jaxad.data.synthetic import template
@@ -128,9 +128,19 @@ def test_folders_that_name_no_class_give_no_labels(tmp_path):
         write_grey(tmp_path / f"site/P{number}/x.png", number)
     with pytest.raises(UserError, match=r"--test.root '.*/site': its folders give no labels"):
         read_site(Site(str(tmp_path / "site")), data_config("elsewhere"))
-    changes = {"normal_classes": parse_classes("P0")}
+    changes = {"normal_classes": ("P0",)}
     split = read_site(Site(str(tmp_path / "site"), changes=changes), data_config("x")).tests["site"]
     assert labels_of(split) == {"P0/x.png": 0, "P1/x.png": 1}
+
+
+@pytest.mark.parametrize("folder", ["site", "site/test"])
+def test_a_listed_class_that_a_site_lacks(tmp_path, folder):
+    """Classes that are listed for the run need not be at the site."""
+    write_classes(tmp_path / folder)
+    root, data = str(tmp_path / "site"), data_config("x", normal_classes=("good", "no_tumor"))
+    assert read_site(Site(root), data).tests["site"].labels.any()
+    with pytest.raises(UserError, match="--test.normal_classes: 'god' .*did you mean 'good'"):
+        read_site(Site(root, changes={"normal_classes": ("god",)}), data)
 
 
 def test_fields_that_data_do_not_use_are_refused(tmp_path):
@@ -138,11 +148,6 @@ def test_fields_that_data_do_not_use_are_refused(tmp_path):
     site = Site(str(tmp_path / "b.npz"), changes={"group_pattern": "P"})
     with pytest.raises(UserError, match="--test.group_pattern: has no effect on data set 'npz', o"):
         read_site(site, data_config("elsewhere"))
-
-
-@pytest.mark.parametrize("text", ["good, fine", "('good', 'fine')"])
-def test_classes_are_written_with_commas_or_as_in_a_config(text):
-    assert parse_classes(text) == ("good", "fine")
 
 
 def test_each_test_split_of_a_site_has_a_name(tmp_path, capsys):

@@ -53,11 +53,15 @@ def read_folder(
         return splits
     places = find_places(root, FORMATS[kind].suffixes, test_only=test_only)
     if test_only and not is_sorted:
+        splitting.check_listed({path.name for path in find_folders(root)}, str(root), "folder")
         _check_classes(root, splitting)
         places = {**places, "test": root}
     if "train" not in places and not test_only:
         content = "" if _find_data(root, kind) else describe_content(root, kind)
         raise UserError(f"config.data.root '{root}': has no folder train{content}; {LAYOUT}.")
+    folders = [folder for name in places if name != TRUTH for folder in find_folders(places[name])]
+    names = {folder.name for folder in folders if not is_ground_truth(folder.name)}
+    splitting.check_listed(names, str(root), "folder")
     splits = {
         name: _normal_items(root, places[name], kind, splitting)
         for name in ("train", "val")

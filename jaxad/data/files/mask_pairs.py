@@ -9,7 +9,7 @@ from jaxad.data.files import names
 from jaxad.data.files.formats import FORMATS, Kind
 from jaxad.data.files.items import Item
 from jaxad.data.files.mask_search import refuse_masks
-from jaxad.data.files.tree import files_in, find_files
+from jaxad.data.files.tree import files_in, find_files, find_folders
 from jaxad.errors import UserError
 
 #: What to do with a mask among images that must be normal.
@@ -105,8 +105,9 @@ def with_masks(items: Sequence[Item], kind: Kind, test: Path, truth: Path | None
             suffix = ".nii.gz" if kind == "dicom" else names.suffix(path)
             raise UserError(
                 f"{path}: has no mask in {truth / key[0]}, while other files have one there or in "
-                f"another folder of {truth.name}/ (letter case counts here); add "
-                f"'{names.stem(path)}_mask{suffix}', or remove {truth.name}/."
+                f"another folder of {truth.name}/ (letter case counts here)"
+                f"{_unmatched_folders(test, truth)}; add '{names.stem(path)}_mask{suffix}', or "
+                f"remove {truth.name}/."
             )
         if mask is not None and owners.setdefault(mask, path) != path:
             raise _marks_two(mask, owners[mask], path)
@@ -115,6 +116,16 @@ def with_masks(items: Sequence[Item], kind: Kind, test: Path, truth: Path | None
         label = None if is_by_slice else item.label
         paired.append(dataclasses.replace(item, mask=mask, label=label))
     return paired
+
+
+def _unmatched_folders(test: Path, truth: Path) -> str:
+    """Returns a hint at folders of masks without a folder of images; "" if there are none."""
+    classes = {folder.name for folder in find_folders(test)}
+    folders = [folder.name for folder in find_folders(truth) if folder.name not in classes]
+    if not folders:
+        return ""
+    listed = ", ".join(f"{truth.name}/{name}" for name in folders)
+    return f". No folder of {test.name}/ has the name of {listed}: rename one of the two"
 
 
 def _key(path: Path, root: Path) -> tuple[Path, str]:

@@ -226,15 +226,31 @@ def column_meant(name: str, absent: Collection[str]) -> str:
     for word in cores:
         for column in absent:
             # Two letters are too few to compare.
-            is_near = len(column) > 2 and abs(len(word) - len(column)) < 2
-            ratio = difflib.SequenceMatcher(None, word, column).ratio() if is_near else 0
-            if ratio >= 0.8 or sorted(word) == sorted(column):
+            if (len(column) > 2 and _is_near(word, column)) or sorted(word) == sorted(column):
                 return column
     if "mask" in absent and core.endswith(_MASK_SUFFIXES) and core not in _NO_MASK_WORDS:
         return "mask"
     splits = [word for word in words if word not in _SPLIT_FILLERS]
     is_split = bool(splits) and all(word in _SPLITS or word in _NEARLY_SPLITS for word in splits)
     return "split" if (is_split or "split" in words) and "split" in absent else ""
+
+
+def _is_near(word: str, known: str) -> bool:
+    """Tells whether two words differ in about one letter."""
+    is_comparable = abs(len(word) - len(known)) < 2
+    return is_comparable and difflib.SequenceMatcher(None, word, known).ratio() >= 0.8
+
+
+def is_misspelt(word: str, known: str) -> bool:
+    """Tells whether a word is probably a misspelling of a known one: `god` or `godo` of `good`.
+
+    It has the same letters in another order, or the same first letter and about one other letter
+    that differs: `food`, `brain` and `anormal` (Spanish for abnormal) are words of their own. In
+    `good`, no letter may be replaced: `gold` is a word, too. Words of three letters are too short.
+    """
+    if word == known or len(known) < 4:
+        return False
+    return sorted(word) == sorted(known) or (word[:1] == known[0] and _is_near(word, known))
 
 
 def _without_filler(word: str) -> str:
@@ -274,12 +290,26 @@ def split_of(name: str) -> str:
 
 
 def split_suggested(name: str) -> str:
-    """Returns the split that one of a name's words suggests, as in `Test2`; "" if none does."""
+    """Returns the split that a word of a name suggests: `Test2`, `trian`; "" if none does."""
     known = _SPLITS | _NEARLY_SPLITS
-    return next((known[word] for word in words_of(name) if word in known), "")
+    words = words_of(name)
+    exact = (known[word] for word in words if word in known)
+    near = (known[split] for word in words for split in known if is_misspelt(word, split))
+    return next(exact, next(near, ""))
 
 
 # --- Normal images.
+
+
+def _class_words(name: str) -> list[str]:
+    """Returns the words of the name of a class, without numbers and fillers."""
+    return [word for word in words_of(name) if not word.isdigit() and word not in _FILLERS]
+
+
+def misspelt_normal(name: str) -> str:
+    """Returns which of `NORMAL_WORDS` a name misspells, `good` for `god`; "" if none."""
+    joined = "".join(_class_words(name))
+    return next((word for word in NORMAL_WORDS if is_misspelt(joined, word)), "")
 
 
 def suggests_normal(name: str) -> bool:
@@ -287,7 +317,7 @@ def suggests_normal(name: str) -> bool:
 
     Diseases with similar names, such as `non_small_cell`, do not.
     """
-    words = [word for word in words_of(name) if not word.isdigit() and word not in _FILLERS]
+    words = _class_words(name)
     if not words:
         return False
     joined = "".join(words)
@@ -313,6 +343,11 @@ def suggests_normal(name: str) -> bool:
 def is_ground_truth(name: str) -> bool:
     """Tells whether a folder is named `ground_truth`, in any spelling."""
     return words_of(name) == (_GROUND_TRUTH,)
+
+
+def suggests_ground_truth(name: str) -> bool:
+    """Tells whether a name has a word for masks, or misspells `ground_truth`."""
+    return has_mask_word(name) or is_misspelt("".join(words_of(name)), _GROUND_TRUTH)
 
 
 def _is_mask_word(word: str) -> bool:

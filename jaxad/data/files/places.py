@@ -77,7 +77,7 @@ def _meaning(name: str) -> str:
 
 
 def _suggested_meaning(name: str) -> str:
-    return names.split_suggested(name) or (TRUTH if names.has_mask_word(name) else "")
+    return names.split_suggested(name) or (TRUTH if names.suggests_ground_truth(name) else "")
 
 
 def check_flat(root: Path, suffixes: Sequence[str]) -> None:

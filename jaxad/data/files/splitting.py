@@ -1,13 +1,14 @@
 """Splits by patient: which patients are in `train`, `val` and `test` if the data do not say."""
 
 import dataclasses
+import difflib
 import hashlib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from jaxad.data.files.items import Item
-from jaxad.data.files.names import NORMAL_WORDS, folded, suggests_normal
+from jaxad.data.files.names import NORMAL_WORDS, folded, misspelt_normal, suggests_normal
 from jaxad.data.readers import dicom
 from jaxad.errors import UserError
 
@@ -16,6 +17,9 @@ SEVERAL_UNDER_ONE_NAME = (
     "If one name stands for several patients, as PatientID may in anonymised DICOM files, find "
     "them in the paths of the files with config.data.group_pattern."
 )
+
+#: Number of classes that a message lists.
+_NUM_LISTED = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +40,8 @@ class Splitting:
     allows_unmatched: bool = False
     #: names of folders or labels that are normal; empty: `NORMAL_WORDS`
     normal_classes: tuple[str, ...] = ()
+    #: whether `normal_classes` was set for several data sets, so that one may lack some of them
+    shares_classes: bool = False
 
     def __post_init__(self) -> None:
         try:
@@ -73,19 +79,47 @@ class Splitting:
         """Tells whether a folder or a label of this name is normal, in any letter case."""
         return folded(name) in map(folded, self.normal_words)
 
+    def check_listed(self, classes: Collection[str], source: str, noun: str) -> None:
+        """Raises a UserError if `config.data.normal_classes` lists a class that does not exist.
+
+        Args:
+            classes: the names of the classes of a data set.
+            source: where they are, for the message.
+            noun: what they are, for the message: `folder` or `label`.
+        """
+        known = {folded(name): name for name in (*NORMAL_WORDS, *classes)}
+        absent = [name for name in self.normal_classes if folded(name) not in known]
+        if self.shares_classes or not absent:
+            return
+        close = difflib.get_close_matches(folded(absent[0]), map(folded, classes), n=1)
+        hint = f"did you mean '{known[close[0]]}'?" if close else "correct or remove the name."
+        listed = ", ".join(sorted(classes)[:_NUM_LISTED]) + ", ..." * (len(classes) > _NUM_LISTED)
+        raise UserError(
+            f"config.data.normal_classes: '{absent[0]}' names no {noun} of a class in '{source}', "
+            f"which has {listed or 'none'}; {hint}"
+        )
+
     def check_class(self, folder: Path) -> None:
         """Raises a UserError for a folder whose name suggests normal images but is not listed.
 
-        If `config.data.normal_classes` is set, all names are clear.
+        So do names that misspell those of normal images. If `config.data.normal_classes` is set,
+        all names are clear.
         """
-        if self.normal_classes or self.is_normal(folder.name) or not suggests_normal(folder.name):
+        if self.normal_classes or self.is_normal(folder.name):
             return
-        classes = (*NORMAL_WORDS, folder.name)
-        raise UserError(
-            f"{folder}: is named like normal images, but would be read as anomalous; rename it "
-            f"to {NORMAL_WORDS[0]}, or list what is normal, config.data.normal_classes={classes}; "
-            f"or, if it is anomalous, set config.data.normal_classes={NORMAL_WORDS}."
-        )
+        is_anomalous = f"if it is anomalous, set config.data.normal_classes={NORMAL_WORDS}."
+        if suggests_normal(folder.name):
+            classes = (*NORMAL_WORDS, folder.name)
+            raise UserError(
+                f"{folder}: is named like normal images, but would be read as anomalous; rename it "
+                f"to {NORMAL_WORDS[0]}, or list what is normal, "
+                f"config.data.normal_classes={classes}; or, {is_anomalous}"
+            )
+        if meant := misspelt_normal(folder.name):
+            raise UserError(
+                f"{folder}: would be read as anomalous; did you mean '{meant}'? Rename it, or, "
+                f"{is_anomalous}"
+            )
 
 
 def pick(keys: Iterable[str], shares: Sequence[float], seed: int) -> list[set[str]]:

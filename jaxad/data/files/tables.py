@@ -126,6 +126,9 @@ def read_rows(
     _check_complete(rows, "group", "name the patient of every row or of none")
     _check_complete(rows, "position", "number every image or none")
     _check_spellings(table, rows, splitting)
+    words = {row.text("label") for row in rows} - {""}
+    if labels == "required" and not words <= {"0", "1"}:
+        splitting.check_listed(words, str(table), "label")
     allowed_by = "" if allow_outside_root else flag
     items: list[tuple[str, Item]] = []
     line_of_id: dict[str, int] = {}
@@ -167,6 +170,8 @@ def _read(table: Path, known: Sequence[str], needed: Sequence[str]) -> list[_Row
     try:
         with table.open(encoding="utf-8-sig", newline="") as file:
             columns, lines, delimiter = parse(file.read())
+    except FileNotFoundError as error:
+        raise UserError(f"{table}: no such file; name an existing one.") from error
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(
             f"{table}: not a readable CSV file ({error}); write it in UTF-8 with a header line."
@@ -195,8 +200,10 @@ def _read(table: Path, known: Sequence[str], needed: Sequence[str]) -> list[_Row
             )
         if len(cells) < num_needed:
             raise UserError(
-                f"{where}: has {len(cells)} of the {len(columns)} fields of the header line; add "
-                "the others, empty ones too, or make a column that every row fills the last one."
+                f"{where}: has {len(cells)} of the {len(columns)} fields of the header line; fill "
+                "in the others, or write a delimiter for each empty one. If this is only part of a "
+                "row, a line break cuts the row in two: save the file with one kind of line end, "
+                "and quote fields that contain line breaks."
             )
         cells += [""] * (len(columns) - len(cells))
         texts = {name: cells[place].strip() for name, place in known_places.items()}
@@ -229,8 +236,8 @@ def _check_columns(
             optional = ", ".join(name for name in known if name not in needed)
             raise UserError(
                 f"{table}: has no column '{column}', but {listed}; {remedy}. The header line has "
-                f"{' and '.join(needed)}, optionally {optional}, separated by commas, semicolons "
-                "or tabs."
+                f"{' and '.join(needed)}{f', optionally {optional}' if optional else ''}; commas, "
+                "semicolons or tabs separate columns."
             )
     for name, column in meant:
         raise UserError(_misnamed(table, name, column))

@@ -101,12 +101,39 @@ def test_what_a_mask_marks(name, marked):
         ("Test2", "", "test"),
         ("my testing data", "", "test"),
         ("contest", "", ""),
-        ("trains", "", ""),
+        ("trian", "", "train"),
+        ("trains", "", "train"),
+        ("tset", "", "test"),
+        ("valdiation", "", "val"),
+        ("brain", "", ""),
+        ("text", "", ""),
+        ("vial", "", ""),
     ],
 )
 def test_words_for_splits(name, split, suggested):
     assert names.split_named(name) == split
     assert names.split_suggested(name) == suggested
+
+
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [
+        *((word, "good") for word in ("god", "goo", "goood", "godo", "gooed", "God 2")),
+        *((word, "normal") for word in ("nomral", "norml", "normel", "NROMAL", "nomral_images")),
+        # Correct names, words of their own, and classes of MVTec AD.
+        *((word, "") for word in ("good", "normal", "food", "wood", "hood", "mood", "gold", "rod")),
+        *((word, "") for word in ("abnormal", "anormal", "onormal", "nodal", "formal", "goat")),
+        *((word, "") for word in ("broken_large", "contamination", "crack", "color", "cut")),
+        *((word, "") for word in ("glue", "hole", "thread", "poke", "print", "combined", "rough")),
+    ],
+)  # fmt: skip
+def test_misspelt_names_of_normal_images(word, meant):
+    assert names.misspelt_normal(word) == meant
+
+
+@pytest.mark.parametrize("name", ["ground_thruth", "groundtruht", "Grond Truth"])
+def test_misspelt_ground_truth(name):
+    assert names.suggests_ground_truth(name) and not names.is_ground_truth(name)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import shutil
 
 import numpy as np
 import pytest
-from user_files import data_config, write_image, write_scan
+from user_files import data_config, write_image, write_mask, write_scan
 
 from jaxad.data.replay import find_items, read_normals
 from jaxad.data.sources import DataSet
@@ -90,6 +90,68 @@ def test_a_folder_that_seems_normal_is_not_anomalous_in_silence(mvtec, name):
     assert sorted(_labels(mvtec)) == [0, 0, 1, 1]
 
 
+@pytest.mark.parametrize(
+    ("name", "meant"), [("god", "good"), ("nomral", "normal"), ("Goood_images", "good")]
+)
+def test_a_misspelt_normal_folder_is_not_anomalous_in_silence(mvtec, name, meant):
+    """Its missing masks are not what is reported."""
+    _rename(mvtec, "test/good", name)
+    with pytest.raises(UserError, match=f"test/{name}: .*did you mean '{meant}'") as raised:
+        DataSet(data_config(mvtec))
+    # Both remedies work.
+    assert "if it is anomalous, set config.data.normal_classes=('good', 'normal')." in str(
+        raised.value
+    )
+    shutil.rmtree(mvtec / "ground_truth")
+    assert _labels(mvtec, normal_classes=("good", "normal")) == [1, 1, 1, 1]
+    _rename(mvtec, f"test/{name}", meant)
+    assert sorted(_labels(mvtec)) == [0, 0, 1, 1]
+
+
+@pytest.mark.parametrize("name", ["god", "GOD"])
+def test_a_listed_class_that_does_not_exist(mvtec, name):
+    message = f"normal_classes: '{name}' names no folder of a class .* did you mean 'good'"
+    with pytest.raises(UserError, match=message):
+        DataSet(data_config(mvtec, normal_classes=(name,)))
+    with pytest.raises(UserError, match="'nevus' .*has crack, good; correct or remove the name"):
+        DataSet(data_config(mvtec, normal_classes=("good", "nevus")))
+
+
+def test_a_listed_class_of_another_test_set(mvtec, tmp_path):
+    site = tmp_path / "site"
+    write_image(site / "test/nevus/a.png", 160)
+    write_image(site / "test/crack/a.png", 161)
+    data = data_config(mvtec, normal_classes=("good", "nevus"))
+    data.test.name, data.test.root = "folder", str(site)
+    assert DataSet(data).split("test_folder").labels.tolist() == [1, 0]
+
+
+def test_a_misspelt_normal_folder_beside_the_right_one(mvtec):
+    write_image(mvtec / "test/nomral/a.png", 160)
+    with pytest.raises(UserError, match="test/nomral: .*did you mean 'normal'"):
+        DataSet(data_config(mvtec))
+
+
+def test_a_test_split_of_one_class_is_noted(mvtec, capsys):
+    shutil.rmtree(mvtec / "test/good")
+    assert _labels(mvtec) == [1, 1]
+    note = "note: folder split 'test' has no normal images: all 2 are anomalous.\n"
+    assert capsys.readouterr().err == note
+    shutil.rmtree(mvtec / "test/crack")
+    write_image(mvtec / "test/good/a.png", 160)
+    assert _labels(mvtec) == [0]
+    assert "'test' has no anomalous images: all 1 are normal." in capsys.readouterr().err
+
+
+def test_a_misspelt_folder_of_masks(mvtec):
+    _rename(mvtec, "ground_truth/crack", "crak")
+    write_image(mvtec / "test/hole/a.png", 161)
+    write_mask(mvtec / "ground_truth/hole/a.png")
+    message = "No folder of test/ has the name of ground_truth/crak: rename one"
+    with pytest.raises(UserError, match=message):
+        DataSet(data_config(mvtec))
+
+
 @pytest.mark.parametrize("name", ["no_screw", "without_cap", "No lid", "clean"])
 def test_the_remedy_for_an_anomaly_that_sounds_normal(mvtec, name):
     shutil.rmtree(mvtec / "ground_truth")
@@ -153,6 +215,7 @@ def test_two_folders_of_one_meaning_are_refused(mvtec, first, second, meaning):
     [
         ("train", "training", "train"),
         ("train", "Train_data", "train"),
+        ("train", "trian", "train"),
         ("test", "Testing", "test"),
         ("test", "Test2", "test"),
         ("test", "tests", "test"),
@@ -161,6 +224,7 @@ def test_two_folders_of_one_meaning_are_refused(mvtec, first, second, meaning):
         ("ground_truth", "masks", "ground_truth"),
         ("ground_truth", "Segmentations", "ground_truth"),
         ("ground_truth", "GT", "ground_truth"),
+        ("ground_truth", "ground_thruth", "ground_truth"),
     ],
 )
 def test_a_folder_that_is_nearly_understood_is_refused(mvtec, name, like, meant):

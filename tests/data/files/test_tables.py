@@ -5,6 +5,7 @@ from table_files import ROWS, write_table
 from user_files import data_config, write_image, write_mask, write_scan
 
 from jaxad.data import replay
+from jaxad.data.files.tables import files_listed
 from jaxad.data.sources import DataSet
 from jaxad.errors import UserError
 
@@ -37,6 +38,8 @@ def test_labels_may_be_words_where_the_normal_ones_are_listed(images):
     ]  # fmt: skip
     with pytest.raises(UserError, match="line 2: label 'nevus' is neither 0 .*normal_classes"):
         DataSet(data_config(table))
+    with pytest.raises(UserError, match="'nevvus' names no label .*; did you mean 'nevus'"):
+        DataSet(data_config(table, normal_classes=("nevvus",)))
 
 
 def test_scans_with_masks_need_no_label(tmp_path):
@@ -73,7 +76,7 @@ def test_scans_with_masks_need_no_label(tmp_path):
         (
             "file;lable",
             "images/0.png;0",
-            r"but 'file', 'lable'; .* by commas, semicolons or",
+            r"but 'file', 'lable'; .* commas, semicolons or",
         ),
         ("path", "images/0.png", r"has no column 'label', but 'path'; add 'label'"),
         ("path,lable", "images/0.png,0", r"but 'path', 'lable'; rename 'lable' to 'label'"),
@@ -125,6 +128,24 @@ def test_a_file_that_is_not_there_is_named(images):
     table = write_table(images, [*ROWS, "images/77.png,0,p77,,val"])
     with pytest.raises(UserError, match=r"images/77.png: no such file; restore it or leave it out"):
         DataSet(data_config(table)).split("val")
+
+
+def test_a_table_that_is_not_there_or_has_no_path(images):
+    with pytest.raises(UserError, match=r"missing.csv: no such file; name an existing one\.$"):
+        DataSet(data_config(images / "missing.csv"))
+    table = write_table(images, ["images/0.png,0"], "place,label")
+    message = r"no column 'path', .* header line has path; commas, semicolons or tabs separate"
+    with pytest.raises(UserError, match=message):
+        files_listed(table)
+
+
+def test_mixed_line_ends_are_a_possible_reason_for_a_short_line(images):
+    """A carriage return inside a field ends its line."""
+    table = write_table(images, ["images/0.png,0,ab"])
+    table.write_bytes(b"path,label,note,site\nimages/0.png,0,a\rb,x\n")
+    message = "line 3: has 2 of the 4 fields .* save the file with one kind of line end"
+    with pytest.raises(UserError, match=message):
+        DataSet(data_config(table))
 
 
 def test_another_encoding_is_reported(images):

@@ -1,0 +1,32 @@
+"""Values of flags."""
+
+import pytest
+
+from jaxad.config.flags import parse_names
+from jaxad.errors import UserError
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("good, fine", ("good", "fine")),
+        ("('good', 'fine')", ("good", "fine")),
+        ("['good', 'fine']", ("good", "fine")),
+        ("'good','fine'", ("good", "fine")),
+        ("(good, fine)", ("good", "fine")),
+        ("('good')", ("good",)),
+        ("good", ("good",)),
+        ("3", ("3",)),
+        ("(3,)", ("3",)),
+        ("()", ()),
+        ("", ()),
+        (r"block_\d{1,2}/.*,(stem|head)/.*", (r"block_\d{1,2}/.*", "(stem|head)/.*")),
+    ],
+)
+def test_names_are_written_with_commas_or_as_in_a_config(text, names):
+    assert parse_names("config.data.normal_classes", text) == names
+
+
+def test_a_damaged_tuple_of_names_is_refused():
+    with pytest.raises(UserError, match="--x=.*: not understood; write .*=first,second"):
+        parse_names("x", "('good', 'fine")
