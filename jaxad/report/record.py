@@ -65,6 +65,23 @@ def _packages(entries: Sequence[Mapping[str, Any]]) -> str:
     return ", then ".join(dict.fromkeys(texts))
 
 
+def stale_text(run: RunFiles) -> str:
+    """Says that the results on the run's own splits are of an older checkpoint; "" if none are.
+
+    In a run without test splits, its calibration counts as the result.
+    """
+    own = [files.metrics for files in run.splits.values() if "external" not in files.metrics]
+    steps, subject = {metrics.get("checkpoint_step") for metrics in own}, "these results are"
+    if run.lacks_test_splits and run.stored is not None:
+        steps, subject = {run.stored.checkpoint_step}, "the calibration is"
+    newest = run.newest_step
+    stale = sorted(step for step in steps if step is not None and step < newest)
+    if not stale:
+        return ""
+    text = f"{subject} of checkpoint {' and '.join(map(str, stale))}; the run is now at {newest}"
+    return f"{text}: evaluate again with --mode=evaluate."
+
+
 def score_view(run: RunFiles) -> dict[str, Any]:
     """What the run's score is, and the weights of its components."""
     metrics = (files.metrics for files in run.splits.values())

@@ -25,6 +25,8 @@ from jaxad.config import get_config, run_config
 from jaxad.errors import UserError
 from jaxad.models import SYSTEMS
 from jaxad.report import write_report
+from jaxad.report.record import stale_text
+from jaxad.report.run_files import read_run
 from jaxad.storage import history
 from jaxad.storage.workdir import Workdir, write_json
 
@@ -305,6 +307,30 @@ def test_another_site_follows_the_splits_of_the_run(tmp_path):
     text = visible(read(workdir))
     assert "Score = nll + 0.5 kl ." in text
     assert 0 < text.index("test_b") < text.index("a_site")
+
+
+def test_results_of_an_older_checkpoint_are_stale(tmp_path, capsys):
+    workdir = make_workdir(tmp_path)
+    add_split(workdir, "test_a", names=[])  # evaluated at checkpoint 100
+    unfinished = "150.orbax-checkpoint-tmp"
+    for name in ("50", "100", unfinished):
+        (workdir.checkpoints / name).mkdir(parents=True)
+    assert "these results" not in read(workdir).lower()
+    assert not capsys.readouterr().err
+    (workdir.checkpoints / "120").mkdir()
+    text = "hese results are of checkpoint 100; the run is now at 120: evaluate again"
+    assert f"T{text}" in visible(read(workdir))
+    error = capsys.readouterr().err
+    assert f"t{text}" in error and error.count("\n") == 1
+
+
+def test_a_calibration_of_an_older_checkpoint_is_stale(tmp_path):
+    workdir = make_workdir(tmp_path)
+    write_json(workdir.history, {"evaluation": {"splits": []}})
+    add_calibration(workdir, np.linspace(0, 1, 40), [f"n{i}" for i in range(40)])
+    (workdir.checkpoints / "120").mkdir(parents=True)
+    run = read_run(workdir)
+    assert stale_text(run).startswith("the calibration is of checkpoint 100; the run is now at 120")
 
 
 def test_figures_have_the_decimals_of_their_metric(tmp_path):
