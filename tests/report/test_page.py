@@ -322,6 +322,11 @@ def test_results_of_an_older_checkpoint_are_stale(tmp_path, capsys):
     assert f"T{text}" in visible(read(workdir))
     error = capsys.readouterr().err
     assert f"t{text}" in error and error.count("\n") == 1
+    site = make_metrics(external={}, checkpoint_step=120)
+    workdir.evaluation("site").mkdir()
+    write_json(workdir.evaluation("site") / "metrics.json", site)
+    text = "the results on test_a are of checkpoint 100; the run is now at 120"
+    assert stale_text(read_run(workdir)).startswith(text)
 
 
 def test_a_calibration_of_an_older_checkpoint_is_stale(tmp_path):
@@ -351,6 +356,10 @@ def test_files_that_were_left_out_are_counted(tmp_path):
     write_json(path, {**counts, "num_training_files_skipped": 0, "auroc": interval(0.6)})
     text = visible(read(workdir))
     assert "9 images, 4 patients, 2 files skipped, 3 blank images left out." in text
+    ones = {"num_images": 1, "num_patients": 1, "num_training_files_skipped": 1}
+    write_json(path, {**ones, "num_training_blank_images": 1, "auroc": interval(0.6)})
+    text = "1 image, 1 patient, 1 training file skipped, 1 blank training image left out."
+    assert text in visible(read(workdir))
     write_json(path, {"num_images": 9, "num_blank_images": 0, "auroc": interval(0.6)})
     assert "9 images." in visible(read(workdir))
 
