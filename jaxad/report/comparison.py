@@ -21,6 +21,7 @@ from jaxad.report import study_figures
 from jaxad.report.cases import images_view
 from jaxad.report.columns import image_column, system_columns
 from jaxad.report.pictures import figure_view, panel_view
+from jaxad.report.record import stale_text
 from jaxad.report.run_files import RunFiles, SplitFiles, read_run
 from jaxad.report.study_figures import SystemScores
 from jaxad.report.texts import difference, p_value
@@ -67,7 +68,7 @@ def comparison_view(runs: Mapping[str, RunFiles], metrics: Sequence[Metric]) -> 
         runs: name -> run; the others are compared with the first.
         metrics: the metrics to compare.
     """
-    first = next(iter(runs.values()))
+    first, *others = runs.values()
     inputs = {name: _differing_inputs(first, run) for name, run in runs.items()}
     return {
         "inputs": [
@@ -78,8 +79,26 @@ def comparison_view(runs: Mapping[str, RunFiles], metrics: Sequence[Metric]) -> 
             {"name": name, "system": system_of(run), "seed": run.config.get("seed")}
             for name, run in runs.items()
         ],
-        "splits": [_split_view(runs, name, metrics, inputs) for name in first.splits],
+        "notes": _run_notes(runs),
+        "splits": [
+            _split_view(runs, name, metrics, inputs)
+            for name in first.splits
+            if any(name in other.splits for other in others)
+        ],
     }
+
+
+def _run_notes(runs: Mapping[str, RunFiles]) -> list[str]:
+    """Returns one sentence per run that lacks splits of another, or has stale results."""
+    names = dict.fromkeys(name for run in runs.values() for name in run.splits)
+    notes = []
+    for number, (name, run) in enumerate(runs.items()):
+        if missing := [split for split in names if split not in run.splits]:
+            notes.append(f"{name} was not evaluated on {', '.join(missing)}.")
+        stale = stale_text(run)
+        if stale and number > 0:  # the page itself begins with that of the first run
+            notes.append(f"{name}: {stale}")
+    return notes
 
 
 def _differing_inputs(first: RunFiles, other: RunFiles) -> list[str]:
@@ -125,7 +144,6 @@ def _split_view(
         metric for metric in metrics if any(metric.name in row for row in cells.values())
     )
     notes = [f"{name}: {reason}" for name, reason in pairs.items() if isinstance(reason, str)]
-    notes += [f"{name} was not evaluated on {split}." for name in runs if name not in evaluated]
     view: dict[str, Any] = {
         "name": split,
         "reference": reference,

@@ -161,14 +161,27 @@ def unit_square(
     return figure, axes
 
 
+def draw_roc(axes: Axes, labels: Labels, runs: Sequence[FiniteScores], **style: Any) -> None:
+    """Draws the receiver operating characteristic (ROC) of one system; both classes are present.
+
+    Of several runs, the curve is the mean true positive rate at each false positive rate. It rises
+    vertically where theirs do.
+    """
+    curves = [metrics.roc_curve(labels, scores)[:2] for scores in runs]
+    rates = np.unique(np.concatenate([false for false, _ in curves]))
+    # The lower and upper ends of vertical parts: `interp` returns the last of several points.
+    low = np.mean([-np.interp(-rates, -x[::-1], -y[::-1]) for x, y in curves], axis=0)
+    high = np.mean([np.interp(rates, x, y) for x, y in curves], axis=0)
+    axes.plot(np.repeat(rates, 2), np.stack([low, high], axis=1).ravel(), **style)
+
+
 @STYLE
 def roc_curve(labels: Labels, scores: FiniteScores) -> Figure:
-    """Draws the receiver operating characteristic (ROC) of scores; both classes are present."""
-    false_positive_rate, true_positive_rate, _ = metrics.roc_curve(labels, scores)
+    """Draws the ROC curve of scores; both classes are present."""
     figure, axes = unit_square("ROC curve", *ROC_LABELS)
     axes.plot([0, 1], [0, 1], color=GRAY, linestyle="--", linewidth=1)
     axes.text(0.62, 0.6, "chance", color=GRAY, rotation=45, rotation_mode="anchor", va="top")
-    axes.plot(false_positive_rate, true_positive_rate, color=BLUE, label="model", zorder=3)
+    draw_roc(axes, labels, [scores], color=BLUE, label="model", zorder=3)
     return figure
 
 
@@ -255,7 +268,9 @@ def comparison(rows: Sequence[ComparedScore]) -> Figure:
     axes.axvline(0.5, color=GRAY, linestyle="--", linewidth=1)
     for index, row in enumerate(rows):
         color = BLUE if row.is_model else GRAY
-        for interval, offset, fill in ((row.raw, -0.16, "white"), (row.corrected, 0.16, color)):
+        # Two points are above and below the middle of their label, one is level with it.
+        shift = 0.16 if row.raw and row.corrected else 0.0
+        for interval, offset, fill in ((row.raw, -shift, "white"), (row.corrected, shift, color)):
             if interval is None:
                 continue
             value, low, high = interval

@@ -29,7 +29,7 @@ from jaxad.report.cases import cases_sheets, cases_view
 from jaxad.report.comparison import comparison_view, is_metric, read_others, system_of
 from jaxad.report.interactive import interactive_view
 from jaxad.report.pictures import figure_view, save_figure
-from jaxad.report.record import calibration_text, numbers_view, record_view, score_view
+from jaxad.report.record import calibration_text, numbers_view, record_view, score_view, stale_text
 from jaxad.report.run_files import RunFiles, SplitFiles, read_run
 from jaxad.report.sections import (
     curves_view,
@@ -39,6 +39,7 @@ from jaxad.report.sections import (
     training_view,
     verdict,
 )
+from jaxad.report.texts import count
 from jaxad.storage.workdir import Workdir, atomic_write
 
 logger = logging.getLogger(__name__)
@@ -70,8 +71,11 @@ def write_report(
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.globals["count"] = count
     environment.globals["decimals"] = {metric.name: metric.decimals for metric in metrics}
     training = training_view(workdir)
+    if stale := stale_text(run):
+        logger.warning(f"workdir '{workdir.path}': {stale}")
     splits = [
         {"number": number, **_split_view(run, files)}
         for number, files in enumerate(run.splits.values())
@@ -86,6 +90,7 @@ def write_report(
         compared=compared,
         training=training,
         record=record_view(run, training["last_step"]),
+        stale=stale,
         scoring=score_view(run),
         lacks_test_splits=run.lacks_test_splits,
         calibration=calibration_text(run),

@@ -1,5 +1,6 @@
 """What the page says of a run as a whole: how it was made, how to repeat it, what its score is."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,6 +17,9 @@ _LEFT_OUT = {
     "num_training_files_skipped": "training files skipped",
     "num_training_blank_images": "blank training images left out",
 }
+
+#: Words of the counts in metrics.json, of which a count of 1 has the singular.
+_PLURALS = re.compile(r"\b(file|image|latent|parameter|patient|slice)s\b")
 
 
 def record_view(run: RunFiles, last_step: int) -> dict[str, Any]:
@@ -65,6 +69,31 @@ def _packages(entries: Sequence[Mapping[str, Any]]) -> str:
     return ", then ".join(dict.fromkeys(texts))
 
 
+def stale_text(run: RunFiles) -> str:
+    """Says that the results on the run's own splits are of an older checkpoint; "" if none are.
+
+    In a run without test splits, its calibration counts as the result.
+    """
+    newest = run.newest_step
+    steps = {
+        name: files.metrics.get("checkpoint_step", newest) for name, files in run.splits.items()
+    }
+    stale = {
+        name: step
+        for name, step in steps.items()
+        if step < newest and "external" not in run.splits[name].metrics
+    }
+    everything = all(step < newest for step in steps.values())
+    subject = "these results are" if everything else f"the results on {', '.join(stale)} are"
+    if run.lacks_test_splits and run.stored is not None and run.stored.checkpoint_step < newest:
+        stale, subject = {"": run.stored.checkpoint_step}, "the calibration is"
+    if not stale:
+        return ""
+    shown = " and ".join(map(str, sorted(set(stale.values()))))
+    text = f"{subject} of checkpoint {shown}; the run is now at {newest}"
+    return f"{text}: evaluate again with --mode=evaluate."
+
+
 def score_view(run: RunFiles) -> dict[str, Any]:
     """What the run's score is, and the weights of its components."""
     metrics = (files.metrics for files in run.splits.values())
@@ -99,5 +128,7 @@ def numbers_view(metrics: Mapping[str, Any]) -> str:
         shown = f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
         words = name.removeprefix("num_").replace("groups", "patients").replace("_", " ")
         words = _LEFT_OUT.get(name, words)
+        if name.startswith("num_") and value == 1:
+            words = _PLURALS.sub(r"\1", words)
         parts.append(f"{shown} {words}" if name.startswith("num_") else f"{words} {shown}")
     return ", ".join(parts) + "." if parts else ""

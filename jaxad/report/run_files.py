@@ -60,9 +60,15 @@ class RunFiles:
 
     @property
     def newest_step(self) -> int:
-        """Step of the newest checkpoint that was evaluated or calibrated; 0 if none was."""
+        """Step of the newest checkpoint that exists, was evaluated or calibrated; 0 if none."""
         steps = [files.metrics.get("checkpoint_step", 0) for files in self.splits.values()]
-        return max([*steps, 0 if self.stored is None else self.stored.checkpoint_step])
+        if self.stored is not None:
+            steps.append(self.stored.checkpoint_step)
+        if self.workdir.checkpoints.is_dir():
+            # Orbax gives a checkpoint its name, the step, only once it is complete.
+            names = [path.name for path in self.workdir.checkpoints.iterdir()]
+            steps += [int(name) for name in names if name.isdecimal()]
+        return max(steps, default=0)
 
     @property
     def lacks_test_splits(self) -> bool:

@@ -12,6 +12,7 @@ from jaxad.report import figures
 from jaxad.report.figures import ComparedScore, Curve
 from jaxad.report.pictures import figure_view, save_figure
 from jaxad.report.run_files import SplitFiles
+from jaxad.report.texts import count
 from jaxad.storage.workdir import Workdir
 from jaxad.train.writer import FIT_IMAGES, FIT_SECONDS, read_metrics
 
@@ -56,7 +57,9 @@ def curves_view(workdir: Workdir, files: SplitFiles) -> tuple[list[dict[str, Any
     """
     notes: list[str] = []
     if files.num_not_finite:
-        notes.append(f"{files.num_not_finite:,} slices with a non-finite score are left out.")
+        verb = "is" if files.num_not_finite == 1 else "are"
+        slices = count(files.num_not_finite, "slice")
+        notes.append(f"{slices} with a non-finite score {verb} left out.")
     if files.table is None or not len(files.table):
         return [], notes
     labels, scores = files.table.labels, files.table.columns[SCORE]
@@ -183,7 +186,7 @@ def _normal_rows(
     """The rows of the threshold from normal images alone, for images and for patients."""
     requested, granted = (100 * normals[name] for name in ("requested_rate", "rate"))
     rates = f"{requested:.3g} % false positives requested"
-    note = f"{normals['calibration_patients']} normal patients of {calibration}"
+    note = f"{count(normals['calibration_patients'], 'normal patient')} of {calibration}"
     if images_are_patients:
         note += ", each image counted as a patient"
     if granted > requested:
@@ -192,9 +195,9 @@ def _normal_rows(
     rows = []
     for unit in ("image", "patient"):
         observed = "no normal patients in this split"
-        if count := normals["normal_patients"]:
+        if number := normals["normal_patients"]:
             rate = 100 * normals[unit]["realised_rate"]
-            observed = f"observed {rate:.3g} % in {count} normal patients"
+            observed = f"observed {rate:.3g} % in {count(number, 'normal patient')}"
         name = f"Normal images alone, by {unit}: {rates}"
         rows.append(_decision_row(name, f"{note}; {observed}", normals[unit]))
     return rows

@@ -21,6 +21,7 @@ from jaxad.report.figures import (
     VERMILLION,
     FiniteScores,
     Labels,
+    draw_roc,
     new_figure,
     unit_square,
 )
@@ -28,7 +29,6 @@ from jaxad.report.figures import (
 # The palette of Okabe and Ito, ordered so that neighbours differ; black is for baselines.
 _COLORS = (BLUE, VERMILLION, "#009E73", "#CC79A7", "#E69F00", SKY)
 _STYLES = ("-", "--", "-.")
-_RATES = np.linspace(0.0, 1.0, 201)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,10 +45,12 @@ class SystemScores:
 
 
 @STYLE
-def roc_curves(systems: Mapping[str, SystemScores], split: str) -> Figure:
-    """Draws the ROC curves of all systems (title -> scores) in one plot, best AUROC first.
+def roc_curves(
+    systems: Mapping[str, SystemScores], split: str, *, best_first: bool = False
+) -> Figure:
+    """Draws the ROC curves of all systems (title -> scores) in one plot; see `draw_roc`.
 
-    A system's curve is the mean true positive rate of its runs at each false positive rate.
+    Colours and the legend follow the order of the systems, or of their AUROC if `best_first`.
     """
     aurocs = {
         name: float(np.mean([metrics.roc_auc_score(system.labels, run) for run in system.runs]))
@@ -59,16 +61,15 @@ def roc_curves(systems: Mapping[str, SystemScores], split: str) -> Figure:
     figure, axes = unit_square(f"ROC curves, {split}", *ROC_LABELS, (width, 400))
     axes.plot([0, 1], [0, 1], color=GRAY, linestyle=":", linewidth=1)
     number = 0
-    for name in sorted(systems, key=lambda name: -aurocs[name]):
+    for name in sorted(systems, key=lambda name: -aurocs[name]) if best_first else systems:
         system = systems[name]
-        curves = [metrics.roc_curve(system.labels, run) for run in system.runs]
-        curve = np.mean([np.interp(_RATES, false, true) for false, true, _ in curves], axis=0)
         color, style = "black", ":"
         if not system.is_baseline:
             color = _COLORS[number % len(_COLORS)]
             style = _STYLES[number // len(_COLORS) % len(_STYLES)]
             number += 1
-        axes.plot(_RATES, curve, color=color, linestyle=style, label=f"{name}  {aurocs[name]:.3f}")
+        text = f"{name}  {aurocs[name]:.3f}"
+        draw_roc(axes, system.labels, system.runs, color=color, linestyle=style, label=text)
     figure.legend(title="AUROC", loc="outside right center", frameon=False)
     return figure
 

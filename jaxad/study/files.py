@@ -81,7 +81,8 @@ def _score_figures(runs: Runs, scored: Scored, split: str) -> Iterator[_Drawn]:
     for name in (*runs, best_reference(scored)):
         scores = [run.columns["score"] for run in scored[name]]
         systems[title(name)] = SystemScores(labels, scores, is_baseline=name not in runs)
-    yield f"roc_{split}", f"ROC curves on {split}", study_figures.roc_curves(systems, split)
+    curves = study_figures.roc_curves(systems, split, best_first=True)
+    yield f"roc_{split}", f"ROC curves on {split}", curves
     densities = study_figures.score_densities(systems, split)
     yield f"densities_{split}", f"Score densities on {split}", densities
 

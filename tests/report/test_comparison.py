@@ -1,5 +1,7 @@
 """Comparisons of runs: differences are paired by image, in any order of rows."""
 
+import shutil
+
 import numpy as np
 import pytest
 from fake_runs import HOSTILE, add_examples, add_scores, add_split, make_metrics, make_workdir
@@ -72,11 +74,27 @@ def test_other_images_labels_or_patients_show_no_difference(tmp_path, changes, w
     assert [row["name"] for row in split["rows"]] == ["a", "b"]
 
 
-def test_a_split_that_the_other_lacks_is_named(tmp_path):
+def test_splits_that_a_run_lacks_are_one_sentence(tmp_path):
     ours, theirs = make_run(tmp_path / "a", 0), make_run(tmp_path / "b", 1)
-    (theirs.evaluation("test_a")).rename(theirs.evaluation("test_b"))
-    split = compare(ours, theirs)
-    assert split["notes"] == ["b was not evaluated on test_a."]
+    for split in ("site", "test_c"):
+        shutil.copytree(ours.evaluation("test_a"), ours.evaluation(split))
+    shutil.copytree(theirs.evaluation("test_a"), theirs.evaluation("test_b"))
+    view = comparison_view(read_others(read_run(ours), [theirs]), METRICS)
+    assert view["notes"] == [
+        "a was not evaluated on test_b.",
+        "b was not evaluated on test_c, site.",
+    ]
+    assert [split["name"] for split in view["splits"]] == ["test_a"]
+    shutil.rmtree(theirs.evaluation("test_a"))
+    view = comparison_view(read_others(read_run(ours), [theirs]), METRICS)
+    assert view["splits"] == [] and len(view["notes"]) == 2
+
+
+def test_stale_results_of_another_run_are_noted(tmp_path):
+    ours, theirs = make_run(tmp_path / "a", 0), make_run(tmp_path / "b", 1)
+    (theirs.checkpoints / "120").mkdir(parents=True)
+    (note,) = comparison_view(read_others(read_run(ours), [theirs]), METRICS)["notes"]
+    assert note.startswith("b: these results are of checkpoint 100; the run is now at 120")
 
 
 def test_names_tell_runs_apart(tmp_path):

@@ -40,8 +40,12 @@ def pixels(figure):
 def test_roc_curve_has_the_points_of_sklearn(labelled):
     false_positive_rate, true_positive_rate, _ = metrics.roc_curve(*labelled)
     drawn = line(figures.roc_curve(*labelled).axes[0], "model")
-    np.testing.assert_array_equal(drawn.get_xdata(), false_positive_rate)
-    np.testing.assert_array_equal(drawn.get_ydata(), true_positive_rate)
+    x, y = drawn.get_data()
+    assert np.diff(x).min() >= 0 and np.diff(y).min() >= 0
+    assert set(zip(x, y, strict=True)) <= set(
+        zip(false_positive_rate, true_positive_rate, strict=True)
+    )
+    assert np.trapezoid(y, x) == pytest.approx(metrics.roc_auc_score(*labelled))
 
 
 def test_precision_recall_curve_has_the_points_of_sklearn(labelled):
@@ -108,6 +112,9 @@ def test_comparison_draws_value_and_interval_of_each_score():
     axes = figures.comparison(rows).axes[0]
     drawn = [list(line.get_xdata()) for line in axes.lines[1:]]
     assert drawn == [[0.6, 0.8], [0.7], [0.65, 0.85], [0.75], [0.6, 0.7], [0.65]]
+    # The labels are at 0, 1 and 2: one point is level with its label, two are around it.
+    heights = [line.get_ydata()[0] for line in axes.lines[1:]]
+    assert heights == [-0.16, -0.16, 0.16, 0.16, 1.0, 1.0]
     assert [label.get_text() for label in axes.get_yticklabels()] == [row.name for row in rows]
 
 

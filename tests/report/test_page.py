@@ -25,6 +25,8 @@ from jaxad.config import get_config, run_config
 from jaxad.errors import UserError
 from jaxad.models import SYSTEMS
 from jaxad.report import write_report
+from jaxad.report.record import stale_text
+from jaxad.report.run_files import read_run
 from jaxad.storage import history
 from jaxad.storage.workdir import Workdir, write_json
 
@@ -307,6 +309,35 @@ def test_another_site_follows_the_splits_of_the_run(tmp_path):
     assert 0 < text.index("test_b") < text.index("a_site")
 
 
+def test_results_of_an_older_checkpoint_are_stale(tmp_path, capsys):
+    workdir = make_workdir(tmp_path)
+    add_split(workdir, "test_a", names=[])  # evaluated at checkpoint 100
+    unfinished = "150.orbax-checkpoint-tmp"
+    for name in ("50", "100", unfinished):
+        (workdir.checkpoints / name).mkdir(parents=True)
+    assert "these results" not in read(workdir).lower()
+    assert not capsys.readouterr().err
+    (workdir.checkpoints / "120").mkdir()
+    text = "hese results are of checkpoint 100; the run is now at 120: evaluate again"
+    assert f"T{text}" in visible(read(workdir))
+    error = capsys.readouterr().err
+    assert f"t{text}" in error and error.count("\n") == 1
+    site = make_metrics(external={}, checkpoint_step=120)
+    workdir.evaluation("site").mkdir()
+    write_json(workdir.evaluation("site") / "metrics.json", site)
+    text = "the results on test_a are of checkpoint 100; the run is now at 120"
+    assert stale_text(read_run(workdir)).startswith(text)
+
+
+def test_a_calibration_of_an_older_checkpoint_is_stale(tmp_path):
+    workdir = make_workdir(tmp_path)
+    write_json(workdir.history, {"evaluation": {"splits": []}})
+    add_calibration(workdir, np.linspace(0, 1, 40), [f"n{i}" for i in range(40)])
+    (workdir.checkpoints / "120").mkdir(parents=True)
+    run = read_run(workdir)
+    assert stale_text(run).startswith("the calibration is of checkpoint 100; the run is now at 120")
+
+
 def test_figures_have_the_decimals_of_their_metric(tmp_path):
     workdir = make_workdir(tmp_path)
     workdir.evaluation("test_a").mkdir(parents=True)
@@ -325,6 +356,10 @@ def test_files_that_were_left_out_are_counted(tmp_path):
     write_json(path, {**counts, "num_training_files_skipped": 0, "auroc": interval(0.6)})
     text = visible(read(workdir))
     assert "9 images, 4 patients, 2 files skipped, 3 blank images left out." in text
+    ones = {"num_images": 1, "num_patients": 1, "num_training_files_skipped": 1}
+    write_json(path, {**ones, "num_training_blank_images": 1, "auroc": interval(0.6)})
+    text = "1 image, 1 patient, 1 training file skipped, 1 blank training image left out."
+    assert text in visible(read(workdir))
     write_json(path, {"num_images": 9, "num_blank_images": 0, "auroc": interval(0.6)})
     assert "9 images." in visible(read(workdir))
 

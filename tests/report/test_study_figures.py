@@ -5,6 +5,7 @@ import pytest
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from jaxad.report import study_figures
+from jaxad.report.figures import BLUE
 from jaxad.report.study_figures import SystemScores
 
 
@@ -19,7 +20,7 @@ def systems(rng):
 
 
 def test_roc_curves_are_means_over_runs_best_first(systems):
-    axes = study_figures.roc_curves(systems, "test_objects").axes[0]
+    axes = study_figures.roc_curves(systems, "test_objects", best_first=True).axes[0]
     drawn = [line for line in axes.lines if line.get_label()[0] != "_"]
     assert [line.get_label().split()[0] for line in drawn] == ["good", "linear", "bad"]
     assert drawn[1].get_color() == "black"
@@ -28,13 +29,23 @@ def test_roc_curves_are_means_over_runs_best_first(systems):
         one = systems[name]
         auroc = np.mean([roc_auc_score(one.labels, run) for run in one.runs])
         assert shown == f"{auroc:.3f}"
-        # The drawn curve has a grid of 1/200, and its steps are 1/60, hence the tolerance.
         area = np.trapezoid(line.get_ydata(), line.get_xdata())
-        assert area == pytest.approx(auroc, abs=0.01)
+        assert area == pytest.approx(auroc)
     # Where a curve rises vertically, the drawn value is the upper end.
     one = systems["bad"]
     false, true, _ = roc_curve(one.labels, one.runs[0], drop_intermediate=False)
     assert np.interp(0.5, *drawn[2].get_data()) == pytest.approx(true[false == 0.5].max())
+
+
+def test_roc_curves_are_steps_in_the_order_given(systems):
+    order = ("bad", "good")
+    axes = study_figures.roc_curves({name: systems[name] for name in order}, "test").axes[0]
+    drawn = [line for line in axes.lines if line.get_label()[0] != "_"]
+    assert [line.get_label().split()[0] for line in drawn] == ["bad", "good"]
+    assert drawn[0].get_color() == BLUE
+    for line in drawn:  # without equal scores, each part is vertical or horizontal
+        x, y = line.get_data()
+        assert all((np.diff(x) == 0) | np.isclose(np.diff(y), 0))
 
 
 def test_densities_have_an_area_of_one_and_a_panel_a_system(systems):
