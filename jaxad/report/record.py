@@ -1,5 +1,6 @@
 """What the page says of a run as a whole: how it was made, how to repeat it, what its score is."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,8 +14,10 @@ from jaxad.runtime.progress import duration
 _LEFT_OUT = {
     "num_files_skipped": "files skipped",
     "num_blank_images": "blank images left out",
+    "num_noisy_files": "files with a noisy background",
     "num_training_files_skipped": "training files skipped",
     "num_training_blank_images": "blank training images left out",
+    "num_training_noisy_files": "training files with a noisy background",
 }
 
 
@@ -99,5 +102,7 @@ def numbers_view(metrics: Mapping[str, Any]) -> str:
         shown = f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
         words = name.removeprefix("num_").replace("groups", "patients").replace("_", " ")
         words = _LEFT_OUT.get(name, words)
+        if value == 1:
+            words = re.sub(r"\b(image|file|patient|latent)s\b", r"\1", words)
         parts.append(f"{shown} {words}" if name.startswith("num_") else f"{words} {shown}")
     return ", ".join(parts) + "." if parts else ""

@@ -108,7 +108,7 @@ def test_a_folder_of_another_site(run, tmp_path, capsys):
         assert scores[f"bright/{name}"] == pytest.approx(float(score), rel=1e-6)
     page = run.report.read_text()
     assert "external validation on Hospital B (folder)" in page
-    assert re.search(r"1 files skipped,\s+1 blank images", page)
+    assert re.search(r"1 file skipped,\s+1 blank image left out", page)
 
 
 def test_later_evaluations_of_the_run_keep_those_of_other_sites(run, tmp_path, capsys):

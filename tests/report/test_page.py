@@ -321,12 +321,19 @@ def test_files_that_were_left_out_are_counted(tmp_path):
     workdir = make_workdir(tmp_path)
     workdir.evaluation("test_a").mkdir(parents=True)
     counts = {"num_images": 9, "num_patients": 4, "num_files_skipped": 2, "num_blank_images": 3}
+    counts["num_noisy_files"] = 25
     path = workdir.evaluation("test_a") / "metrics.json"
     write_json(path, {**counts, "num_training_files_skipped": 0, "auroc": interval(0.6)})
     text = visible(read(workdir))
-    assert "9 images, 4 patients, 2 files skipped, 3 blank images left out." in text
-    write_json(path, {"num_images": 9, "num_blank_images": 0, "auroc": interval(0.6)})
+    assert (
+        "9 images, 4 patients, 2 files skipped, 3 blank images left out, "
+        "25 files with a noisy background." in text
+    )
+    counts = {"num_images": 9, "num_blank_images": 0, "num_noisy_files": 0}
+    write_json(path, {**counts, "auroc": interval(0.6)})
     assert "9 images." in visible(read(workdir))
+    write_json(path, dict.fromkeys(("num_images", "num_patients", "num_files_skipped"), 1))
+    assert "1 image, 1 patient, 1 file skipped." in visible(read(workdir))
 
 
 def test_cut_names_have_a_tooltip_and_patients_of_one_slice_no_slices(tmp_path):

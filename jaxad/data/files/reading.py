@@ -247,6 +247,26 @@ def describe_noise(name: str, files: FilesRead) -> str:
     )
 
 
+def describe_noise_for_run(name: str, num_noisy: int, count: int, first: str = "") -> str:
+    """Returns a line on files with a noisy background, for a run whose preparation is fixed.
+
+    Args:
+        name: where the files are.
+        num_noisy: number of files whose background is noise; "" is returned for 0.
+        count: number of all files.
+        first: id of the first such file; "" to name none.
+    """
+    if not num_noisy:
+        return ""
+    example = f"; the first: '{first}'" if first else ""
+    return (
+        f"warning: {name}: in {num_noisy:,} of {count:,} files the background is noise instead of "
+        "0, and the run normalises over it (config.data.preprocess.foreground=nonzero)"
+        f"{example}. Set the background of these files to 0, or train a run with foreground=otsu; "
+        "otherwise their scores do not compare with those of clean files."
+    )
+
+
 def check_blank(source: str, files: FilesRead) -> None:
     """Raises a UserError if most images of a split are blank."""
     if 2 * len(files.blank) > files.count:
