@@ -128,7 +128,8 @@ def external_view(metrics: Mapping[str, Any], checkpoint_step: int) -> str:
         text += "; not compared with the training images"
     if metrics["checkpoint_step"] < checkpoint_step:
         text += (
-            f"; of checkpoint {metrics['checkpoint_step']}, not {checkpoint_step}: evaluate again"
+            f"; scored with checkpoint {metrics['checkpoint_step']:,}, but the run now has "
+            f"checkpoint {checkpoint_step:,}: evaluate this site again"
         )
     return f"{text}. "
 
