@@ -16,6 +16,7 @@ from jaxad.data.files.splitting import SEVERAL_UNDER_ONE_NAME
 from jaxad.data.leaks import image_digests, named_patients, spelt_alike
 from jaxad.data.prepare.preprocess import to_unit_interval
 from jaxad.data.sources import DataSet
+from jaxad.runtime.progress import counted
 from jaxad.storage.workdir import atomic_write
 from jaxad.types import FilesRead, Split
 
@@ -34,7 +35,7 @@ class Leak:
     examples: tuple[str, ...]
 
     def __str__(self) -> str:
-        what = f"{self.count:,} {self.kind}{'s' * (self.count != 1)}"
+        what = counted(self.count, self.kind)
         more = ", ..." if len(self.examples) > _MAX_EXAMPLES else ""
         first, second = self.splits
         listed = ", ".join(self.examples[:_MAX_EXAMPLES])
@@ -92,7 +93,8 @@ class Inspection:
         lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
         for name, facts in self.splits.items():
             if facts.repeated:
-                lines.append(f"note: {name}: {facts.repeated:,} images repeat another one.")
+                repeat = "image repeats" if facts.repeated == 1 else "images repeat"
+                lines.append(f"note: {name}: {facts.repeated:,} {repeat} another one.")
             if facts.files and facts.files.slices_left_out:
                 lines.append(
                     f"note: {name}: {facts.files.slices_left_out:,} slices are constant or have "

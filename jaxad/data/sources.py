@@ -28,6 +28,7 @@ from jaxad.data.leaks import (
 from jaxad.data.openers import ReadOptions, open_splits
 from jaxad.data.prepare.preprocess import are_constant, check_images
 from jaxad.errors import UserError
+from jaxad.runtime.progress import counted
 from jaxad.storage.paths import is_undecodable, readable
 from jaxad.types import Split
 
@@ -148,8 +149,8 @@ class DataSet:
             )
         if count := len(split) - len(kept):
             logger.warning(
-                f"note: {self.info.name} {name}: {count:,} images repeat another one and are left "
-                "out (config.data.duplicates=leave_out)."
+                f"note: {self.info.name} {name}: {counted(count, 'image')} left out as a copy "
+                "of another one (config.data.duplicates=leave_out)."
             )
         return kept
 

@@ -12,6 +12,7 @@ from jaxad.report import figures
 from jaxad.report.figures import ComparedScore, Curve
 from jaxad.report.pictures import figure_view, save_figure
 from jaxad.report.run_files import SplitFiles
+from jaxad.runtime.progress import counted
 from jaxad.storage.workdir import Workdir
 from jaxad.train.writer import FIT_IMAGES, FIT_SECONDS, read_metrics
 
@@ -56,7 +57,7 @@ def curves_view(workdir: Workdir, files: SplitFiles) -> tuple[list[dict[str, Any
     """
     notes: list[str] = []
     if files.num_not_finite:
-        notes.append(f"{files.num_not_finite:,} slices with a non-finite score are left out.")
+        notes.append(f"Left out: {counted(files.num_not_finite, 'slice')} with a non-finite score.")
     if files.table is None or not len(files.table):
         return [], notes
     labels, scores = files.table.labels, files.table.columns[SCORE]

@@ -21,7 +21,7 @@ from jaxad.data.prepare.preprocess import are_constant, to_unit_interval
 from jaxad.detector.calibrated import CalibratedDetector
 from jaxad.detector.detector import SCORE, Detector, extra_columns, score_columns
 from jaxad.errors import UserError
-from jaxad.runtime.progress import progress_bar
+from jaxad.runtime.progress import counted, progress_bar
 from jaxad.score import maps
 from jaxad.score.tables import ERRORS, PATIENTS, SCORES, Tables, digest
 from jaxad.storage.workdir import Workdir
@@ -328,7 +328,7 @@ def _write_patients(tables: Tables, detector: CalibratedDetector, output: Path) 
     if not patients:
         first = next((f" The first: {row['error']}" for row in tables.errors()), "")
         raise UserError(
-            f"none of {num_errors:,} files has a score; see '{output / ERRORS}'.{first}"
+            f"none of {counted(num_errors, 'file')} has a score; see '{output / ERRORS}'.{first}"
         )
     lines = []
     for group, patient in sorted(patients.items()):
@@ -338,12 +338,13 @@ def _write_patients(tables: Tables, detector: CalibratedDetector, output: Path) 
         lines.append((group, *cells))
     tables.write_patients(_PATIENT_COLUMNS, lines)
     num_images = sum(patient.num_images for patient in patients.values())
-    text = f"scored {num_images:,} images of {len(patients):,} patients"
+    text = f"scored {counted(num_images, 'image')} of {counted(len(patients), 'patient')}"
     if detector.normals is not None:
         num_anomalous = sum(patient.num_anomalous for patient in patients.values())
         text += (
-            f"; anomalous at a false-positive rate of {detector.rate:g}: {num_anomalous:,} images, "
-            f"{sum(line[5] == 1 for line in lines):,} patients"
+            f"; anomalous at a false-positive rate of {detector.rate:g}: "
+            f"{counted(num_anomalous, 'image')}, "
+            f"{counted(sum(line[5] == 1 for line in lines), 'patient')}"
         )
     logger.info(f"{text}: {output / SCORES}, {output / PATIENTS}")
     if num_errors:
