@@ -175,8 +175,8 @@ def _read_complete(read: Callable[[], Split]) -> Split:
     split = read()
     if split.files is not None and split.files.skipped:
         raise UserError(
-            f"{counted(len(split.files.skipped), 'file')} cannot be used; the first: {split.files.skipped[0]} "
-            "Or leave them out with config.data.on_error=skip."
+            f"{counted(len(split.files.skipped), 'file')} cannot be used; the first: "
+            f"{split.files.skipped[0]} Or leave them out with config.data.on_error=skip."
         )
     return split
 

@@ -243,8 +243,8 @@ def describe_noise(name: str, files: FilesRead) -> str:
     if not files.num_noisy:
         return ""
     return (
-        f"warning: {name}: in {files.num_noisy:,} of {counted(files.count, 'file')} the background is noise "
-        "instead of 0, and intensities are normalised over it; set "
+        f"warning: {name}: in {files.num_noisy:,} of {counted(files.count, 'file')} the background "
+        "is noise instead of 0, and intensities are normalised over it; set "
         "--config.data.preprocess.foreground=otsu to normalise over the object alone."
     )
 
@@ -262,8 +262,8 @@ def describe_noise_for_run(name: str, num_noisy: int, count: int, first: str = "
         return ""
     example = f"; the first: '{first}'" if first else ""
     return (
-        f"warning: {name}: in {num_noisy:,} of {counted(count, 'file')} the background is noise instead of "
-        "0, and the run normalises over it (config.data.preprocess.foreground=nonzero)"
+        f"warning: {name}: in {num_noisy:,} of {counted(count, 'file')} the background is noise "
+        "instead of 0, and the run normalises over it (config.data.preprocess.foreground=nonzero)"
         f"{example}. Set the background of these files to 0, or train a run with foreground=otsu; "
         "otherwise their scores do not compare with those of clean files."
     )
