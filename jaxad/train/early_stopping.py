@@ -5,7 +5,6 @@ stops where an uninterrupted one does.
 """
 
 import dataclasses
-import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -58,12 +57,12 @@ def check(config: ConfigDict, num_seeds: int) -> None:
 
 
 def replay(
-    patience: int, rows: Sequence[Mapping[str, int | float]], step: float = math.inf
+    patience: int, rows: Sequence[Mapping[str, int | float]], step: int | None = None
 ) -> EarlyStopping:
     """Returns the state after the rows of a `metrics.jsonl` up to `step`."""
     stopping = EarlyStopping(patience)
     for row in rows:
-        if VALIDATION_LOSS in row and row["step"] <= step:
+        if VALIDATION_LOSS in row and (step is None or row["step"] <= step):
             stopping.add(int(row["step"]), row[VALIDATION_LOSS])
     return stopping
 
