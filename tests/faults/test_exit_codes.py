@@ -18,7 +18,7 @@ def run_into(monkeypatch, tmp_path, capsys):
     run_config.write(Workdir(tmp_path), config_lib.get_config("pchvae:smoke"))
 
     def go(number, *name):
-        def work(config, workdir):
+        def work(config, workdir, **flags):
             raise OSError(number, os.strerror(number), *name)
 
         run = SimpleNamespace(evaluate=work, configure_process=lambda *_: None)
