@@ -4,27 +4,20 @@
 """
 
 import dataclasses
-import re
 import shutil
 import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 from absl import flags
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict
 
 from jaxad import config as config_lib
 from jaxad.config import run_config
-from jaxad.config.checks import (
-    check_name,
-    check_tuples,
-    describe_unparsed,
-    holds_names,
-    suggest_field,
-)
+from jaxad.config.checks import suggest_field
 from jaxad.config.fields import FIELDS
-from jaxad.config.flags import parse_names
 from jaxad.config.help import field_lines
+from jaxad.config.overrides import override
 from jaxad.errors import UserError, suggest
 from jaxad.extension import external_errors_named
 from jaxad.runtime import interrupts, processes
@@ -197,10 +190,10 @@ def parse(arguments: Sequence[str]) -> Arguments:
         )
     config = None
     if values.config is not None:
-        config = _override(config_lib.get_config(values.config), overrides)
+        config = override(config_lib.get_config(values.config), overrides)
     elif overrides:
         saved = _saved_config(values.mode, values.workdir or "", overrides[0])
-        config = _override(saved, overrides)
+        config = override(saved, overrides)
     options = _options(values.mode, {name: values[name].value for name in names})
     return Arguments(values.mode, config, values.workdir, values.help, options)
 
@@ -261,53 +254,6 @@ def _define_flags(options: Sequence[str]) -> flags.FlagValues:
         flags.DEFINE_string(name, None, "see --help", flag_values=values)
     flags.DEFINE_bool("help", False, "show the help", flag_values=values)
     return values
-
-
-def _override(config: ConfigDict, overrides: Sequence[str]) -> ConfigDict:
-    """Applies overrides, each parsed to the type of its field, and checks them."""
-    for argument in overrides:
-        name = argument.lstrip("-").split("=", 1)[0].removeprefix("no")
-        if argument.startswith("-") and name.startswith("config."):
-            check_name(name, config)
-    defaults = config_lib.from_json(config_lib.to_json(config))
-    values = flags.FlagValues()
-    known = config_lib.flatten(defaults)
-    argv = ["jaxad", *_with_tuples(overrides, known)]
-    config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=argv)
-    try:
-        rest = values(argv)
-    except (flags.Error, ValueError, TypeError, KeyError, AttributeError) as error:
-        unparsed = re.match(r"flag --(config\.[\w.]+)=(.*?): ", str(error), re.DOTALL)
-        if unparsed and unparsed[1] in known:
-            message = describe_unparsed(unparsed[1], unparsed[2], known[unparsed[1]])
-            raise UserError(message) from error
-        raise UserError(" ".join(str(error).split())) from error
-    if len(rest) > 1:
-        raise UserError(f"'{rest[1]}': not understood; write --config.FIELD=VALUE.")
-    changed = values["config"].value
-    check_tuples(changed, defaults)
-    config_lib.check(changed)
-    return changed
-
-
-def _with_tuples(overrides: Sequence[str], known: Mapping[str, Any]) -> list[str]:
-    """Returns overrides with names such as `good,normal` written as tuples.
-
-    `known` has the default of every field by its path.
-    """
-    written = []
-    path = ""  # field whose value follows as the next argument
-    for argument in overrides:
-        flag, equals, text = argument.partition("=")
-        if not argument.startswith("-"):
-            flag, equals, text = "", "", argument
-        path = flag.lstrip("-") or path
-        has_text = bool(equals) or not flag
-        if has_text and path in known and holds_names(path, known[path]):
-            argument = f"{flag}{equals}{parse_names(path, text)!r}"
-        written.append(argument)
-        path = "" if has_text else path
-    return written
 
 
 def _options(mode: str, given: Mapping[str, str | None]) -> dict[str, str]:

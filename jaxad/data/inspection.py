@@ -18,6 +18,7 @@ from jaxad.data.leaks import TRAINING_SPLITS, image_digests, named_patients, spe
 from jaxad.data.prepare.preprocess import to_unit_interval
 from jaxad.data.sources import DataSet
 from jaxad.errors import UserError
+from jaxad.runtime.progress import counted
 from jaxad.storage.workdir import atomic_write
 from jaxad.types import FilesRead, Split
 
@@ -36,7 +37,7 @@ class Leak:
     examples: tuple[str, ...]
 
     def __str__(self) -> str:
-        what = f"{self.count:,} {self.kind}{'s' * (self.count != 1)}"
+        what = counted(self.count, self.kind)
         more = ", ..." if len(self.examples) > _MAX_EXAMPLES else ""
         first, second = self.splits
         listed = ", ".join(self.examples[:_MAX_EXAMPLES])
@@ -95,7 +96,8 @@ class Inspection:
         lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
         for name, facts in self.splits.items():
             if facts.repeated:
-                lines.append(f"note: {name}: {facts.repeated:,} images repeat another one.")
+                repeat = "image repeats" if facts.repeated == 1 else "images repeat"
+                lines.append(f"note: {name}: {facts.repeated:,} {repeat} another one.")
             if facts.files and facts.files.slices_left_out:
                 lines.append(
                     f"note: {name}: {facts.files.slices_left_out:,} slices are constant or have "

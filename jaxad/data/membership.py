@@ -23,6 +23,7 @@ from jaxad.data.leaks import TRAINING_SPLITS
 from jaxad.data.sources import DataSet
 from jaxad.errors import UserError
 from jaxad.runtime import processes
+from jaxad.runtime.progress import counted
 from jaxad.storage.paths import expand
 from jaxad.storage.workdir import Workdir, write_json
 from jaxad.types import Split
@@ -201,13 +202,14 @@ def _members(split: Split) -> dict[str, Any]:
 def _difference(now: dict[str, Any], then: dict[str, Any]) -> str:
     patients, before = set(now["patients"]), set(then["patients"])
     changes = [
-        f"{len(names):,} {'patient' if len(names) == 1 else 'patients'} {change}, such as "
-        f"'{min(names)}'"
+        f"{counted(len(names), 'patient')} {change}, such as '{min(names)}'"
         for names, change in ((patients - before, "added"), (before - patients, "removed"))
         if names
     ]
     if changes:
         return " and ".join(changes)
     if now["images"] != then["images"]:
-        return f"{now['images']:,} images of the same patients instead of {then['images']:,}"
+        return (
+            f"{counted(now['images'], 'image')} of the same patients instead of {then['images']:,}"
+        )
     return "its images have other names or another order"

@@ -23,6 +23,7 @@ from jaxad.data.foreground import choose_foreground
 from jaxad.data.leaks import TRAINING_SPLITS, linked_patients
 from jaxad.data.synthetic.natural_objects import render_natural_objects
 from jaxad.errors import UserError
+from jaxad.runtime.progress import counted
 from jaxad.storage.paths import expand
 from jaxad.types import Split
 
@@ -181,8 +182,8 @@ def _read_complete(read: Callable[[], Split]) -> Split:
     split = read()
     if split.files is not None and split.files.skipped:
         raise UserError(
-            f"{len(split.files.skipped)} files cannot be used; the first: {split.files.skipped[0]} "
-            "Or leave them out with config.data.on_error=skip."
+            f"{counted(len(split.files.skipped), 'file')} cannot be used; the first: "
+            f"{split.files.skipped[0]} Or leave them out with config.data.on_error=skip."
         )
     return split
 

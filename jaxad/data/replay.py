@@ -288,23 +288,16 @@ def read_files(
     reading = reading_of(data)
     split = read_split(items if with_labels else _unlabelled(items), reading, str(path))
     images = to_depth_of_run(split.images, data, reading)
-    return dataclasses.replace(report_files(split, str(path)), images=images)
+    return dataclasses.replace(report_files(split, str(path), for_run=True), images=images)
 
 
 def read_rows_of(items: Sequence[Item], data: ConfigDict) -> Iterator[Rows]:
     """Reads files to score one by one, in their order.
 
-    Rows of bad files and of blank images have an `error`. Warns of files whose background is noise
-    that the run normalises as foreground.
+    Rows of bad files and of blank images have an `error`.
     """
     reading = dataclasses.replace(reading_of(data), on_error="skip")
     for rows in read_items(_unlabelled(items), reading, ""):
-        if rows.is_noisy:
-            logger.warning(
-                f"warning: {rows.item.id}: its background is noise instead of 0, and the run "
-                "normalises over it (config.data.preprocess.foreground=nonzero); set the "
-                "background to 0, or its scores do not compare with those of clean files."
-            )
         images = to_depth_of_run(rows.images, data, reading)
         yield dataclasses.replace(rows, images=images, error=rows.error or rows.blank)
 

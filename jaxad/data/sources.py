@@ -14,6 +14,7 @@ from jaxad.data.files.reading import (
     check_blank,
     describe_blank,
     describe_noise,
+    describe_noise_for_run,
     describe_skipped,
 )
 from jaxad.data.files.splitting import SEVERAL_UNDER_ONE_NAME
@@ -28,6 +29,7 @@ from jaxad.data.leaks import (
 from jaxad.data.openers import ReadOptions, open_splits
 from jaxad.data.prepare.preprocess import are_constant, check_images
 from jaxad.errors import UserError
+from jaxad.runtime.progress import counted
 from jaxad.storage.paths import is_undecodable, readable
 from jaxad.types import Split
 
@@ -163,17 +165,25 @@ class DataSet:
             )
         if count := len(split) - len(kept):
             logger.warning(
-                f"note: {self.info.name} {name}: {count:,} images repeat another one and are left "
-                "out (config.data.duplicates=leave_out)."
+                f"note: {self.info.name} {name}: {counted(count, 'image')} left out as a copy "
+                "of another one (config.data.duplicates=leave_out)."
             )
         return kept
 
 
-def report_files(split: Split, source: str) -> Split:
-    """Returns the split after warning of skipped, blank and noisy files."""
-    if split.files is not None:
-        for describe in (describe_skipped, describe_blank, describe_noise):
-            if line := describe(source, split.files):
+def report_files(split: Split, source: str, *, for_run: bool = False) -> Split:
+    """Returns the split after warning of skipped, blank and noisy files.
+
+    With `for_run`, a trained run has fixed how the files are prepared, and no remedy changes that.
+    """
+    if (files := split.files) is not None:
+        noise = (
+            describe_noise_for_run(source, files.num_noisy, files.count)
+            if for_run
+            else describe_noise(source, files)
+        )
+        for line in (describe_skipped(source, files), describe_blank(source, files), noise):
+            if line:
                 logger.warning(line)
     return split
 

@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from jaxad.calibration.calibration_set import CalibrationSet
 from jaxad.calibration.conformal import Calibration, format_rate, group_maxima
 from jaxad.evaluate import thresholds
+from jaxad.runtime.progress import counted
 
 Scalars = Float[np.ndarray, " n"]
 Labels = Int[np.ndarray, " n"]
@@ -93,7 +94,7 @@ def summary(normals: CalibrationSet, rate: float) -> str:
             f"{format_rate(granted)}, the smallest rate that these support,"
         )
     text = (
-        f"calibrated on {number} normal patient{'s' * (number != 1)} ({normals.name}): {at_rate} "
+        f"calibrated on {counted(number, 'normal patient')} ({normals.name}): {at_rate} "
         f"an image is anomalous above {calibration.image_threshold(granted):.6g}, a patient above "
         f"{calibration.patient_threshold(granted):.6g}."
     )

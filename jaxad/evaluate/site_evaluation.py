@@ -29,6 +29,7 @@ from jaxad.evaluate.evaluation import calibrate_on, restore_same
 from jaxad.evaluate.references import ReferenceScores
 from jaxad.evaluate.split_evaluation import Evaluator, map_maxima, score_split
 from jaxad.runtime import interrupts, processes
+from jaxad.runtime.progress import counted
 from jaxad.storage.workdir import Workdir
 
 logger = logging.getLogger(__name__)
@@ -83,7 +84,7 @@ class SiteEvaluation:
             num_anomalous = int(split.labels.sum())
             logger.info(
                 f"{name}: {len(split) - num_anomalous:,} normal and {num_anomalous:,} anomalous "
-                f"images of {len(set(split.groups)):,} patients"
+                f"images of {counted(len(set(split.groups)), 'patient')}"
             )
             folder = self.folder.evaluation(name)
             write_calibration_set(folder / "calibration.json", evaluator.normals)

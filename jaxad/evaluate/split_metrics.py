@@ -82,6 +82,7 @@ class SplitMetrics:
             if split is not None and split.files is not None:
                 results[f"num_{key}files_skipped"] = len(split.files.skipped)
                 results[f"num_{key}blank_images"] = len(split.files.blank)
+                results[f"num_{key}noisy_files"] = split.files.num_noisy
         return results
 
     def decisions(

@@ -25,6 +25,7 @@ from jaxad.report.record import stale_text
 from jaxad.report.run_files import RunFiles, SplitFiles, read_run
 from jaxad.report.study_figures import SystemScores
 from jaxad.report.texts import difference, p_value
+from jaxad.storage.paths import expand
 from jaxad.storage.workdir import Workdir
 
 #: The largest number of shared slices to show per split.
@@ -70,11 +71,16 @@ def comparison_view(runs: Mapping[str, RunFiles], metrics: Sequence[Metric]) -> 
     """
     first, *others = runs.values()
     inputs = {name: _differing_inputs(first, run) for name, run in runs.items()}
+    fields = sorted({field for fields in inputs.values() for field in fields})
+    rows = [
+        {"field": field, "values": [_input_text(run, field) for run in runs.values()]}
+        for field in fields
+    ]
+    if data := _differing_data([*runs.values()], fields):
+        rows = [row for row in rows if row["field"] != "config.data.name"]
+        rows = [{"field": "data", "values": data}, *rows]
     return {
-        "inputs": [
-            {"field": field, "values": [_input_text(run, field) for run in runs.values()]}
-            for field in sorted({field for fields in inputs.values() for field in fields})
-        ],
+        "inputs": rows,
         "runs": [
             {"name": name, "system": system_of(run), "seed": run.config.get("seed")}
             for name, run in runs.items()
@@ -94,7 +100,7 @@ def _run_notes(runs: Mapping[str, RunFiles]) -> list[str]:
     notes = []
     for number, (name, run) in enumerate(runs.items()):
         if missing := [split for split in names if split not in run.splits]:
-            notes.append(f"{name} was not evaluated on {', '.join(missing)}.")
+            notes.append(f"Run {name} was not evaluated on {', '.join(missing)}.")
         stale = stale_text(run)
         if stale and number > 0:  # the page itself begins with that of the first run
             notes.append(f"{name}: {stale}")
@@ -112,6 +118,33 @@ def _differing_inputs(first: RunFiles, other: RunFiles) -> list[str]:
     }
     ours, theirs = flatten(first.config), flatten(other.config)
     return sorted(path for path in changing if ours.get(path) != theirs.get(path))
+
+
+def _differing_data(runs: Sequence[RunFiles], fields: Sequence[str]) -> list[str]:
+    """Returns the data set of each run, its name and its root; [] if the runs have the same one.
+
+    The same data may lie elsewhere for another run. They are taken for other data if their name
+    differs, if a split has other images, or if `fields`, the differing inputs, are not empty and
+    the last part of their root differs. Only as much of a path is disclosed as tells roots apart.
+    """
+    names = [str(run.config.data.name) for run in runs]
+    roots = [expand(str(run.config.data.root)).absolute() for run in runs]
+    endings = [root.name for root in roots]
+    have_other_images = any(
+        _have_other_ids(ours, theirs) or (not fields and _show_other_images(ours, theirs))
+        for run in runs[1:]
+        for split, theirs in run.splits.items()
+        if (ours := runs[0].splits.get(split)) is not None
+    )
+    if have_other_images and len(set(endings)) == 1 < len(set(roots)):
+        unique = dict(zip(set(roots), _unique_names([*set(roots)]), strict=True))
+        endings = [unique[root] for root in roots]
+    texts = [
+        f"{name}, '{ending}'" if run.config.data.root else name
+        for run, name, ending in zip(runs, names, endings, strict=True)
+    ]
+    differ = len(set(texts)) > 1 and bool(have_other_images or fields)
+    return texts if differ or len(set(names)) > 1 else []
 
 
 def _input_text(run: RunFiles, field: str) -> str:
@@ -205,9 +238,11 @@ def _pair(reference: SplitFiles, other: SplitFiles, inputs: Sequence[str]) -> _P
     `inputs` are the config fields by which the images of the runs differ.
     """
     if inputs:
+        images = "it was evaluated on other images, " if _have_other_ids(reference, other) else ""
         return (
-            f"no difference is shown, because its images differ in {', '.join(inputs)}, and only "
-            "results on the same images can be paired. Compare the metrics by their intervals."
+            f"no difference is shown, because {images}its images differ in {', '.join(inputs)}, "
+            "and only results on the same images can be paired. Compare the metrics by their "
+            "intervals."
         )
     if _show_other_images(reference, other):
         return (
@@ -228,6 +263,13 @@ def _pair(reference: SplitFiles, other: SplitFiles, inputs: Sequence[str]) -> _P
         if not are_equal:
             return f"no difference is shown, because the same images have other {what}."
     return _Pair(reference.table.scored(), aligned.scored())
+
+
+def _have_other_ids(reference: SplitFiles, other: SplitFiles) -> bool:
+    """Tells whether both runs have scores, and of images with other ids."""
+    if reference.table is None or other.table is None:
+        return False
+    return _align(reference.table, other.table) is None
 
 
 def _show_other_images(reference: SplitFiles, other: SplitFiles) -> bool:

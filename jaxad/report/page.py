@@ -39,7 +39,7 @@ from jaxad.report.sections import (
     training_view,
     verdict,
 )
-from jaxad.report.texts import count
+from jaxad.runtime.progress import counted
 from jaxad.storage.workdir import Workdir, atomic_write
 
 logger = logging.getLogger(__name__)
@@ -71,7 +71,7 @@ def write_report(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals["count"] = count
+    environment.globals["count"] = counted
     environment.globals["decimals"] = {metric.name: metric.decimals for metric in metrics}
     training = training_view(workdir)
     if stale := stale_text(run):

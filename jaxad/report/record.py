@@ -1,5 +1,6 @@
 """What the page says of a run as a whole: how it was made, how to repeat it, what its score is."""
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,13 +10,18 @@ from jaxad.evaluate.decisions import summary
 from jaxad.models import score_description
 from jaxad.report.run_files import RunFiles
 from jaxad.runtime.progress import duration
+from jaxad.train import early_stopping
+from jaxad.train.program import num_updates
+from jaxad.train.writer import read_metrics
 
 #: Counts in metrics.json that are shown only if they are not 0, with their words.
 _LEFT_OUT = {
     "num_files_skipped": "files skipped",
     "num_blank_images": "blank images left out",
+    "num_noisy_files": "files with a noisy background",
     "num_training_files_skipped": "training files skipped",
     "num_training_blank_images": "blank training images left out",
+    "num_training_noisy_files": "training files with a noisy background",
 }
 
 #: Words of the counts in metrics.json, of which a count of 1 has the singular.
@@ -32,6 +38,8 @@ def record_view(run: RunFiles, last_step: int) -> dict[str, Any]:
     rows = []
     if training:
         rows.append(("Trained", _training_text(training, last_step)))
+    if stop := _early_stop_text(run):
+        rows.append(("Stopped early", stop))
     if evaluation:
         seconds = duration(evaluation["seconds"])
         text = f"{evaluation['started']}, in {seconds} on {evaluation['device']}"
@@ -54,6 +62,28 @@ def _training_text(entries: Sequence[Mapping[str, Any]], last_step: int) -> str:
     if missing > 0:
         text += f"; the time of {missing:,} of {last_step:,} updates is not recorded"
     return f"{text}; {_packages(entries)}"
+
+
+def _early_stop_text(run: RunFiles) -> str:
+    """Where and why the validation loss ended training early; "" if it did not."""
+    patience = int(run.config.train.early_stopping)
+    stopping = early_stopping.replay(patience, read_metrics(run.workdir.metrics))
+    if not stopping.is_due:
+        return ""
+    text = f"at step {stopping.last_step:,}"
+    try:
+        num_images = json.loads(run.workdir.splits.read_text("utf-8"))["train"]["images"]
+    except (OSError, ValueError, KeyError, TypeError):  # the members were not stored
+        pass
+    else:
+        planned = num_updates(run.config, num_images)
+        if stopping.last_step >= planned:
+            return ""
+        text += f" of {planned:,}"
+    return (
+        f"{text}; validations without a lower loss: {stopping.waited}. The validation loss chose "
+        "the step, so false-positive rates of thresholds that are calibrated on val are not exact"
+    )
 
 
 def _total(entries: Sequence[Mapping[str, Any]]) -> str:

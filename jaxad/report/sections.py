@@ -12,7 +12,7 @@ from jaxad.report import figures
 from jaxad.report.figures import ComparedScore, Curve
 from jaxad.report.pictures import figure_view, save_figure
 from jaxad.report.run_files import SplitFiles
-from jaxad.report.texts import count
+from jaxad.runtime.progress import counted
 from jaxad.storage.workdir import Workdir
 from jaxad.train.writer import FIT_IMAGES, FIT_SECONDS, read_metrics
 
@@ -58,7 +58,7 @@ def curves_view(workdir: Workdir, files: SplitFiles) -> tuple[list[dict[str, Any
     notes: list[str] = []
     if files.num_not_finite:
         verb = "is" if files.num_not_finite == 1 else "are"
-        slices = count(files.num_not_finite, "slice")
+        slices = counted(files.num_not_finite, "slice")
         notes.append(f"{slices} with a non-finite score {verb} left out.")
     if files.table is None or not len(files.table):
         return [], notes
@@ -131,7 +131,8 @@ def external_view(metrics: Mapping[str, Any], checkpoint_step: int) -> str:
         text += "; not compared with the training images"
     if metrics["checkpoint_step"] < checkpoint_step:
         text += (
-            f"; of checkpoint {metrics['checkpoint_step']}, not {checkpoint_step}: evaluate again"
+            f"; scored with checkpoint {metrics['checkpoint_step']:,}, but the run now has "
+            f"checkpoint {checkpoint_step:,}: evaluate this site again"
         )
     return f"{text}. "
 
@@ -186,7 +187,7 @@ def _normal_rows(
     """The rows of the threshold from normal images alone, for images and for patients."""
     requested, granted = (100 * normals[name] for name in ("requested_rate", "rate"))
     rates = f"{requested:.3g} % false positives requested"
-    note = f"{count(normals['calibration_patients'], 'normal patient')} of {calibration}"
+    note = f"{counted(normals['calibration_patients'], 'normal patient')} of {calibration}"
     if images_are_patients:
         note += ", each image counted as a patient"
     if granted > requested:
@@ -197,7 +198,7 @@ def _normal_rows(
         observed = "no normal patients in this split"
         if number := normals["normal_patients"]:
             rate = 100 * normals[unit]["realised_rate"]
-            observed = f"observed {rate:.3g} % in {count(number, 'normal patient')}"
+            observed = f"observed {rate:.3g} % in {counted(number, 'normal patient')}"
         name = f"Normal images alone, by {unit}: {rates}"
         rows.append(_decision_row(name, f"{note}; {observed}", normals[unit]))
     return rows

@@ -10,11 +10,6 @@ def number(value: float, decimals: int = 3) -> str:
     return "–" if math.isnan(value) else f"{value:.{decimals}f}"
 
 
-def count(value: int, noun: str) -> str:
-    """Formats a number and the noun that it counts, such as `1 slice` or `1,234 slices`."""
-    return f"{value:,} {noun}{'' if value == 1 else 's'}"
-
-
 def difference(found: Difference, decimals: int = 3) -> str:
     """Formats a difference of metrics with its interval."""
     value, low, high = (number(x, decimals) for x in (found.value, found.low, found.high))

@@ -43,6 +43,11 @@ def duration(seconds: float) -> str:
     return f"{hours} h {minutes:02} min" if hours else f"{minutes} min"
 
 
+def counted(number: int, noun: str) -> str:
+    """Returns a number and a noun that takes an s: `1 file`, `2,000 files`."""
+    return f"{number:,} {noun}{'s' * (number != 1)}"
+
+
 class _Lines:
     """Stands in for a bar and logs a line every `LINE_SECONDS`; a short task logs none."""
 

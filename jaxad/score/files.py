@@ -1,5 +1,6 @@
 """Scores all files at a path, block by block: memory does not grow with their number."""
 
+import contextlib
 import dataclasses
 import logging
 import math
@@ -15,12 +16,13 @@ from jaxad.data import membership, replay
 from jaxad.data.files.items import Item, Reading, Rows
 from jaxad.data.files.names import is_archive
 from jaxad.data.files.npz import read_npz
+from jaxad.data.files.reading import describe_noise_for_run
 from jaxad.data.files.tree import check_not_hidden
 from jaxad.data.prepare.preprocess import are_constant, to_unit_interval
 from jaxad.detector.calibrated import CalibratedDetector
 from jaxad.detector.detector import SCORE, Detector, extra_columns, score_columns
 from jaxad.errors import UserError, suggest
-from jaxad.runtime.progress import progress_bar
+from jaxad.runtime.progress import counted, progress_bar
 from jaxad.score import maps
 from jaxad.score.tables import ERRORS, PATIENTS, SCORES, Tables, digest
 from jaxad.storage.workdir import Workdir
@@ -171,7 +173,7 @@ def score_files(
     }
     folder = Workdir(output)
     folder.check_writable()
-    with folder.lock():
+    with folder.lock(), _reported_noise(str(path)) as noise:
         may_change = _what_may_change(which_maps, source.unit)
         tables = Tables(output, columns, task, may_change, lambda rows: _decide(detector, rows))
         if tables.num_decided_again:
@@ -186,10 +188,40 @@ def score_files(
             while tables.num_done < len(source.items):
                 start = tables.num_done
                 block = source.items[start : start + _BLOCK[source.unit]]
-                rows, errors = _score_block(source.read(block), detector, extra, draw)
+                rows, errors = _score_block(noise.watch(source.read(block)), detector, extra, draw)
                 tables.add(rows, errors, len(block))
                 bar.update(len(block))
         _write_patients(tables, detector, output)
+
+
+@dataclasses.dataclass
+class _Noise:
+    """Counts the files that a command reads, and those whose background is noise."""
+
+    num_read: int = 0
+    num_noisy: int = 0
+    first: str = ""  # id of the first noisy file
+
+    def watch(self, items: Iterable[Rows]) -> Iterator[Rows]:
+        """Yields items unchanged, and counts them."""
+        for rows in items:
+            self.num_read += 1
+            self.num_noisy += rows.is_noisy
+            if rows.is_noisy and not self.first:
+                self.first = rows.item.id
+            yield rows
+
+
+@contextlib.contextmanager
+def _reported_noise(source: str) -> Iterator[_Noise]:
+    """Warns once of the noisy files that the block read, also if an interruption ends it."""
+    noise = _Noise()
+    try:
+        yield noise
+    finally:
+        counts = (noise.num_noisy, noise.num_read, noise.first)
+        if line := describe_noise_for_run(source, *counts):
+            logger.warning(line)
 
 
 def _what_may_change(which_maps: str, unit: str) -> tuple[str, ...]:
@@ -320,7 +352,7 @@ def _write_patients(tables: Tables, detector: CalibratedDetector, output: Path) 
         tables.discard_scores()
         first = next((f" The first: {row['error']}" for row in tables.errors()), "")
         raise UserError(
-            f"none of {num_errors:,} files has a score; see '{output / ERRORS}'.{first}"
+            f"none of {counted(num_errors, 'file')} has a score; see '{output / ERRORS}'.{first}"
         )
     lines = []
     for group, patient in sorted(patients.items()):
@@ -330,13 +362,15 @@ def _write_patients(tables: Tables, detector: CalibratedDetector, output: Path) 
         lines.append((group, *cells))
     tables.write_patients(_PATIENT_COLUMNS, lines)
     num_images = sum(patient.num_images for patient in patients.values())
-    text = f"scored {num_images:,} images of {len(patients):,} patients"
+    text = f"scored {counted(num_images, 'image')} of {counted(len(patients), 'patient')}"
     if detector.normals is not None:
         num_anomalous = sum(patient.num_anomalous for patient in patients.values())
         text += (
             f"; anomalous at a false-positive rate of {format_rate(detector.rate)}: "
-            f"{num_anomalous:,} images, {sum(line[5] == 1 for line in lines):,} patients"
+            f"{counted(num_anomalous, 'image')}, "
+            f"{counted(sum(line[5] == 1 for line in lines), 'patient')}"
         )
     logger.info(f"{text}: {output / SCORES}, {output / PATIENTS}")
     if num_errors:
-        logger.warning(f"{num_errors:,} files were left out: {output / ERRORS}")
+        were = "file was" if num_errors == 1 else "files were"
+        logger.warning(f"{num_errors:,} {were} left out: {output / ERRORS}")

@@ -6,6 +6,7 @@ stops where an uninterrupted one does.
 
 import dataclasses
 import logging
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -69,15 +70,24 @@ def warn_if_useless(config: ConfigDict, num_validations: int) -> None:
         )
 
 
+def replay(
+    patience: int, rows: Sequence[Mapping[str, int | float]], step: int | None = None
+) -> EarlyStopping:
+    """Returns the state after the rows of a `metrics.jsonl` up to `step`."""
+    stopping = EarlyStopping(patience)
+    for row in rows:
+        if VALIDATION_LOSS in row and (step is None or row["step"] <= step):
+            stopping.add(int(row["step"]), row[VALIDATION_LOSS])
+    return stopping
+
+
 def read(config: ConfigDict, workdir: Workdir, step: int) -> EarlyStopping:
     """Returns the state of a run after `step` updates; every process must call it."""
     stopping = EarlyStopping(config.train.early_stopping)
     if not stopping.patience:
         return stopping
     if processes.is_first():
-        for row in read_metrics(workdir.metrics):
-            if VALIDATION_LOSS in row and row["step"] <= step:
-                stopping.add(int(row["step"]), row[VALIDATION_LOSS])
+        stopping = replay(stopping.patience, read_metrics(workdir.metrics), step)
     best, waited, last = processes.broadcast_from_first(
         (np.float32(stopping.best), np.int32(stopping.waited), np.int32(stopping.last_step))
     )

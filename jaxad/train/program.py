@@ -42,6 +42,11 @@ def num_train_steps(config: ConfigDict, num_examples: int) -> int:
     """
     if isinstance(make_model(config), FittedModel):
         return FITTED_STEP
+    return num_updates(config, num_examples)
+
+
+def num_updates(config: ConfigDict, num_examples: int) -> int:
+    """Returns the updates that a trained model does; see `num_train_steps`."""
     per_epoch = num_examples / config.data.batch_size
     return max(1, round(config.train.num_epochs * per_epoch))
 

@@ -10,7 +10,8 @@ from jaxad import cli, load
 from jaxad import config as config_lib
 from jaxad.config import run_config
 from jaxad.data import foreground, membership
-from jaxad.data.replay import read_files
+from jaxad.data.other_site import Site, read_site
+from jaxad.data.replay import read_files, read_normals
 from jaxad.data.sources import DataSet
 from jaxad.errors import DataError, UserError
 from jaxad.runtime import processes
@@ -100,6 +101,20 @@ def test_another_test_set_has_the_same_foreground(tmp_path, capsys):
     assert capsys.readouterr().out.count("foreground: ") == 1
     data.preprocess.foreground = "otsu"
     np.testing.assert_array_equal(found.images, DataSet(data).split("test_nifti").images)
+
+
+def test_a_run_on_clean_scans_gets_a_remedy_that_it_can_follow(tmp_path, capsys):
+    """Its foreground is fixed, so that `otsu` would need another run."""
+    write_scans(tmp_path / "noisy", 5)
+    write_scan(tmp_path / "noisy/test/good/x.nii.gz", 98)
+    data = data_config(write_scans(tmp_path / "own", 0), "nifti", preprocess__foreground="nonzero")
+    read_site(Site(str(tmp_path / "noisy"), calibrates=True), data)
+    read_normals(tmp_path / "noisy/train", data)
+    err = capsys.readouterr().err.splitlines()
+    assert len(err) == 2 and "noisy train: in 5 of 5 files the background is noise" in err[0]
+    for line in err:
+        assert "Set the background of these files to 0, or train a run with foreground=otsu" in line
+        assert "set --config" not in line
 
 
 def test_processes_that_decide_differently_are_found(tmp_path, monkeypatch):

@@ -40,7 +40,7 @@ def test_the_same_picture_in_two_splits_is_a_leak_in_any_format(mvtec, look):
     code, out, err, workdir = look(mvtec)
     assert code == 2
     assert "leak: 1 image both in train and in test: train/good/03.png = test/good/another" in out
-    assert "note: train: 1 images repeat another one." in out
+    assert "note: train: 1 image repeats another one." in out
     assert err.startswith("error: folder: splits leak: 1 image both in train and in test")
     assert "leave copies out of train and val with --config.data.duplicates=leave_out." in err
     assert json.loads((workdir / "inspect.json").read_text())["leaks"][0]["kind"] == "image"

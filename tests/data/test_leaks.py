@@ -144,8 +144,8 @@ def test_copies_in_train_and_val_are_refused_until_left_out(mvtec, capsys):
     assert data_set.split("val").ids == ("val/good/copy.png",)
     assert len(data_set.split("test")) == 6  # stays whole
     err = capsys.readouterr().err
-    assert "note: folder train: 2 images repeat another one and are left out" in err
-    assert "note: folder val: 1 images repeat another one and are left out" in err
+    assert "note: folder train: 2 images left out as a copy of another one" in err
+    assert "note: folder val: 1 image left out as a copy of another one" in err
 
 
 def test_a_split_of_copies_alone_is_refused(mvtec):

@@ -108,7 +108,7 @@ def test_a_folder_of_another_site(run, tmp_path, capsys):
         assert scores[f"bright/{name}"] == pytest.approx(float(score), rel=1e-6)
     page = run.report.read_text()
     assert "external validation on Hospital B (folder)" in page
-    assert re.search(r"1 files skipped,\s+1 blank images", page)
+    assert re.search(r"1 file skipped,\s+1 blank image left out", page)
 
 
 def test_later_evaluations_of_the_run_keep_those_of_other_sites(run, tmp_path, capsys):
@@ -121,12 +121,15 @@ def test_later_evaluations_of_the_run_keep_those_of_other_sites(run, tmp_path, c
     config.train.num_epochs = 2
     jaxad.fit(config, run.path)
     assert contents(run.evaluation("b")) == before
-    assert "of checkpoint 1, not 2: evaluate again" in run.report.read_text()
+    assert (
+        "scored with checkpoint 1, but the run now has checkpoint 2: evaluate this site"
+        in run.report.read_text()
+    )
     assert evaluate(run, f"--test.root={site}") == 0
     metrics = metrics_of(run.evaluation("b"))
     assert metrics["checkpoint_step"] == 2
     assert metrics["decisions"]["normal_images_only"]["requested_rate"] == 0.25
-    assert "evaluate again" not in run.report.read_text()
+    assert "evaluate this site again" not in run.report.read_text()
     # The file that leaves the site does not name the other one.
     jaxad.export_detector(run.path)
     assert [*jaxad.load(run.exported).card["evaluated_on"]] == ["test"]

@@ -81,8 +81,8 @@ def test_splits_that_a_run_lacks_are_one_sentence(tmp_path):
     shutil.copytree(theirs.evaluation("test_a"), theirs.evaluation("test_b"))
     view = comparison_view(read_others(read_run(ours), [theirs]), METRICS)
     assert view["notes"] == [
-        "a was not evaluated on test_b.",
-        "b was not evaluated on test_c, site.",
+        "Run a was not evaluated on test_b.",
+        "Run b was not evaluated on test_c, site.",
     ]
     assert [split["name"] for split in view["splits"]] == ["test_a"]
     shutil.rmtree(theirs.evaluation("test_a"))
@@ -174,7 +174,11 @@ def test_results_on_other_inputs_are_not_paired(tmp_path, fields, named):
     reconfigure(theirs, **fields)
     runs = read_others(read_run(ours), [theirs])
     view = comparison_view(runs, METRICS)
-    assert ", ".join(row["field"] for row in view["inputs"]) == named
+    listed = [row["field"] for row in view["inputs"]]
+    if "name" in fields:
+        assert view["inputs"][0] == {"field": "data", "values": ["icbm_synth", "folder"]}
+        listed = [*listed[1:], "config.data.name"]
+    assert ", ".join(listed) == named
     (split,) = view["splits"]
     assert split["notes"] == [
         f"b: no difference is shown, because its images differ in {named}, and only results on the "
@@ -194,6 +198,27 @@ def test_other_training_on_the_same_inputs_is_paired(tmp_path, fields):
     ours, theirs = make_run(tmp_path / "a", 0), make_run(tmp_path / "b", 1)
     reconfigure(theirs, **fields)
     assert compare(ours, theirs)["differences"]
+
+
+@pytest.mark.parametrize(
+    ("roots", "ids", "fields", "listed"),
+    [
+        (("x/A", "x/B"), IDS, {"preprocess__foreground": "otsu"}, ["folder, 'A'", "folder, 'B'"]),
+        (("x/A", "y/A"), IDS, {"preprocess__foreground": "otsu"}, None),  # the same data elsewhere
+        (("x/A", "y/A"), IDS[::-1], {}, None),
+        (("x/A", "y/A"), [f"n{i}" for i in range(40)], {}, ["folder, 'x/A'", "folder, 'y/A'"]),
+    ],
+)
+def test_data_of_other_files_are_listed_first(tmp_path, roots, ids, fields, listed):
+    runs = [make_run(tmp_path / "a", 0), make_run(tmp_path / "b", 1, ids=ids)]
+    for run, root, changes in zip(runs, roots, ({}, fields), strict=True):
+        reconfigure(run, name="folder", root=f"/{root}", **changes)
+    rows = comparison_view(read_others(read_run(runs[0]), runs[1:]), METRICS)["inputs"]
+    assert [row["field"] for row in rows if row["field"] != "data"] == [
+        "config.data.preprocess.foreground" for _ in fields
+    ]
+    assert [row["values"] for row in rows if row["field"] == "data"] == ([listed] if listed else [])
+    assert not listed or rows[0]["field"] == "data"
 
 
 def test_images_of_the_same_names_but_other_pixels_are_not_paired(tmp_path):

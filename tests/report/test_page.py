@@ -21,7 +21,7 @@ from fake_runs import (
 )
 from markupsafe import escape
 
-from jaxad.config import get_config, run_config
+from jaxad.config import get_config, run_config, to_json
 from jaxad.errors import UserError
 from jaxad.models import SYSTEMS
 from jaxad.report import write_report
@@ -289,6 +289,27 @@ def test_sign_and_scale_of_the_score_are_explained(tmp_path, name):
     assert f"score is {SYSTEMS[name].score}. Score = nll + 0.5 kl ." in text
 
 
+@pytest.mark.parametrize("splits", [{"train": {"images": 100}}, None])
+def test_an_early_stop_is_recorded(tmp_path, splits):
+    workdir = make_workdir(tmp_path)
+    losses = [3.0, 2.0, 2.5, 2.5]
+    rows = [{"step": 10 * n, "validation_loss": loss} for n, loss in enumerate(losses, 1)]
+    workdir.metrics.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert "Stopped early" not in read(workdir)  # it may not stop early
+    config = run_config.read(workdir).unlock()
+    config.train.early_stopping, config.train.num_epochs, config.data.batch_size = 2, 50, 5
+    workdir.config.write_text(to_json(config))
+    if splits:
+        write_json(workdir.splits, splits)
+    planned = " of 1,000" if splits else ""  # 50 passes over 100 images, 5 at a time
+    expected = f"Stopped early at step 40{planned}; validations without a lower loss: 2. "
+    assert f"{expected}The validation loss chose the step" in visible(read(workdir))
+    if splits:  # the planned end: 2 passes over 100 images
+        config.train.num_epochs = 2
+        workdir.config.write_text(to_json(config))
+        assert "Stopped early" not in read(workdir)
+
+
 def test_another_site_follows_the_splits_of_the_run(tmp_path):
     workdir = make_workdir(tmp_path)
     external = {
@@ -298,10 +319,11 @@ def test_another_site_follows_the_splits_of_the_run(tmp_path):
     site = make_metrics(external=external, checkpoint_step=50, score_weights={"old": 1.0})
     add_scores(workdir, "a_site", [0, 1, 1], [0.5, 1.5, 2.5])
     write_json(workdir.evaluation("a_site") / "metrics.json", site)
-    assert "evaluate again" not in read(workdir)
+    assert "evaluate this site again" not in read(workdir)
     # The newest checkpoint, 100, is known from the calibration, also without a test split.
     add_calibration(workdir, np.linspace(0, 1, 40), [f"n{i}" for i in range(40)])
-    assert "of checkpoint 50, not 100: evaluate again" in read(workdir)
+    expected = "scored with checkpoint 50, but the run now has checkpoint 100: evaluate this site"
+    assert expected in read(workdir)
     add_scores(workdir, "test_b", [0, 1, 1], [0.5, 1.5, 2.5])
     write_json(workdir.evaluation("test_b") / "metrics.json", make_metrics())
     text = visible(read(workdir))
@@ -352,16 +374,24 @@ def test_files_that_were_left_out_are_counted(tmp_path):
     workdir = make_workdir(tmp_path)
     workdir.evaluation("test_a").mkdir(parents=True)
     counts = {"num_images": 9, "num_patients": 4, "num_files_skipped": 2, "num_blank_images": 3}
+    counts["num_noisy_files"] = 25
     path = workdir.evaluation("test_a") / "metrics.json"
     write_json(path, {**counts, "num_training_files_skipped": 0, "auroc": interval(0.6)})
     text = visible(read(workdir))
-    assert "9 images, 4 patients, 2 files skipped, 3 blank images left out." in text
+    assert (
+        "9 images, 4 patients, 2 files skipped, 3 blank images left out, "
+        "25 files with a noisy background." in text
+    )
     ones = {"num_images": 1, "num_patients": 1, "num_training_files_skipped": 1}
     write_json(path, {**ones, "num_training_blank_images": 1, "auroc": interval(0.6)})
     text = "1 image, 1 patient, 1 training file skipped, 1 blank training image left out."
     assert text in visible(read(workdir))
-    write_json(path, {"num_images": 9, "num_blank_images": 0, "auroc": interval(0.6)})
+    counts = {"num_images": 9, "num_blank_images": 0, "num_noisy_files": 0}
+    write_json(path, {**counts, "auroc": interval(0.6)})
     assert "9 images." in visible(read(workdir))
+    counts = dict.fromkeys(("num_images", "num_patients", "num_files_skipped"), 1)
+    write_json(path, {**counts, "auroc": interval(0.6)})
+    assert "1 image, 1 patient, 1 file skipped." in visible(read(workdir))
 
 
 def test_cut_names_have_a_tooltip_and_patients_of_one_slice_no_slices(tmp_path):

@@ -7,6 +7,7 @@ from pathlib import Path
 from jaxad.data.files import names
 from jaxad.data.files.tree import find_files, find_folders
 from jaxad.errors import UserError
+from jaxad.runtime.progress import counted
 
 logger = logging.getLogger(__name__)
 
@@ -98,12 +99,13 @@ def check_flat(root: Path, suffixes: Sequence[str]) -> None:
 
 
 def _report(root: Path, ignored: Sequence[Path]) -> None:
+    """Logs ignored folders; not those that are empty or hold only what jaxad wrote."""
     counts = {folder.name: len(find_files(folder, ("",))) for folder in ignored}
-    if counts:
-        listed = ", ".join(
-            f"'{name}' ({count:,} file{'s' * (count != 1)})" for name, count in counts.items()
+    listed = [f"'{name}' ({counted(count, 'file')})" for name, count in counts.items() if count]
+    if listed:
+        logger.warning(
+            f"warning: config.data.root '{root}': ignored {', '.join(listed)}; {LAYOUT}."
         )
-        logger.warning(f"warning: config.data.root '{root}': ignored {listed}; {LAYOUT}.")
 
 
 def check_spellings(folder: Path, words: Sequence[str]) -> None:

@@ -16,7 +16,7 @@ from jaxad.data.files.workers import can_start_processes, parallel, reserve, sha
 from jaxad.data.prepare.preparation import to_depth
 from jaxad.errors import UserError
 from jaxad.runtime import interrupts
-from jaxad.runtime.progress import progress_bar
+from jaxad.runtime.progress import counted, progress_bar
 from jaxad.types import FilesRead, Split
 
 logger = logging.getLogger(__name__)
@@ -134,7 +134,7 @@ class FilesSummary:
         if not self._num_images:
             reasons = [*self._errors, *(f"'{id_}' is blank ({_BLANK})" for id_ in self._blank)]
             first = f"; the first: {reasons[0]}" if reasons else ""
-            raise UserError(f"{name}: none of {count} files gave a usable image{first}")
+            raise UserError(f"{name}: none of {counted(count, 'file')} gave a usable image{first}")
         return FilesRead(
             count=count,
             skipped=tuple(self._errors),
@@ -223,7 +223,9 @@ def describe_skipped(name: str, files: FilesRead) -> str:
     first = " | ".join(files.skipped[:_NUM_LISTED])
     num_others = len(files.skipped) - _NUM_LISTED
     more = f" | and {num_others} more" if num_others > 0 else ""
-    return f"{name}: skipped {len(files.skipped)} of {files.count} files: {first}{more}"
+    return (
+        f"{name}: skipped {len(files.skipped):,} of {counted(files.count, 'file')}: {first}{more}"
+    )
 
 
 def describe_blank(name: str, files: FilesRead) -> str:
@@ -241,9 +243,29 @@ def describe_noise(name: str, files: FilesRead) -> str:
     if not files.num_noisy:
         return ""
     return (
-        f"warning: {name}: in {files.num_noisy:,} of {files.count:,} files the background is noise "
-        "instead of 0, and intensities are normalised over it; set "
+        f"warning: {name}: in {files.num_noisy:,} of {counted(files.count, 'file')} the background "
+        "is noise instead of 0, and intensities are normalised over it; set "
         "--config.data.preprocess.foreground=otsu to normalise over the object alone."
+    )
+
+
+def describe_noise_for_run(name: str, num_noisy: int, count: int, first: str = "") -> str:
+    """Returns a line on files with a noisy background, for a run whose preparation is fixed.
+
+    Args:
+        name: where the files are.
+        num_noisy: number of files whose background is noise; "" is returned for 0.
+        count: number of all files.
+        first: id of the first such file; "" to name none.
+    """
+    if not num_noisy:
+        return ""
+    example = f"; the first: '{first}'" if first else ""
+    return (
+        f"warning: {name}: in {num_noisy:,} of {counted(count, 'file')} the background is noise "
+        "instead of 0, and the run normalises over it (config.data.preprocess.foreground=nonzero)"
+        f"{example}. Set the background of these files to 0, or train a run with foreground=otsu; "
+        "otherwise their scores do not compare with those of clean files."
     )
 
 

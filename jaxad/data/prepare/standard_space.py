@@ -72,9 +72,11 @@ class StandardSpace:
         is_brain = ratios.min() >= _LENGTHS[0] and ratios.max() <= _LENGTHS[1]
         if not is_brain or not _LITRES[0] <= litres <= _LITRES[1]:
             sizes = " x ".join(f"{length:.0f}" for length in high - low)
+            # Two digits; never in scientific notation.
+            volume_text = f"{litres:,.0f}" if litres >= 10 else f"{litres:.2g}"
             usual = " x ".join(f"{length:.0f}" for length in lengths)
             raise DataError(
-                f"{volume.path}: what is not 0 measures {sizes} mm ({litres:.2g} litres), unlike "
+                f"{volume.path}: what is not 0 measures {sizes} mm ({volume_text} litres), unlike "
                 f"an adult brain (about {usual} mm); check the voxel size and the axes, remove the "
                 "skull, and give the whole brain."
             )

@@ -271,6 +271,22 @@ def test_shares_that_leave_nobody_are_named(mvtec):
         DataSet(data_config(mvtec, val_share=0.99))
 
 
+def test_a_root_that_does_not_exist_is_reported(tmp_path):
+    (tmp_path / "cohort").mkdir()
+    (tmp_path / "x.txt").write_text("x")
+    for name, words in (
+        ("cohrt", f"no such folder; did you mean '{tmp_path / 'cohort'}'?"),
+        ("zzz", "no such folder; correct the path."),
+        ("zzz/cohort", f"no such folder, and '{tmp_path / 'zzz'}' does not exist either; corr"),
+        ("x.txt", "is a file; name a folder, a table or an .npz file."),
+    ):
+        with pytest.raises(UserError) as raised:
+            DataSet(data_config(tmp_path / name, "nifti"))
+        message = str(raised.value)
+        assert message.startswith(f"config.data.root '{tmp_path / name}': {words}")
+        assert "train/good" not in message
+
+
 def test_another_folder_is_tested_too(mvtec, tmp_path_factory):
     """Its patients are different ones, whatever their names."""
     other = tmp_path_factory.mktemp("other")

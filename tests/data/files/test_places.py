@@ -274,6 +274,16 @@ def test_a_folder_that_is_not_understood_is_reported(mvtec, name, capsys):
     )
 
 
+def test_empty_folders_and_those_that_jaxad_wrote_are_not_mentioned(mvtec, capsys):
+    write_image(mvtec / "val/good/v.png", 150)
+    (mvtec / "run_in").mkdir()  # a workdir at the start of its run
+    for name in ("config.json", "checkpoints/x", "figures/a.png"):
+        (mvtec / "runs/first" / name).parent.mkdir(parents=True, exist_ok=True)
+        (mvtec / "runs/first" / name).write_text("x")
+    DataSet(data_config(mvtec)).check()
+    assert capsys.readouterr().err == ""
+
+
 @pytest.mark.parametrize("name", ["test_results", "labels"])
 def test_folders_without_images_are_reported_alone(mvtec, name, capsys):
     shutil.rmtree(mvtec / "test")

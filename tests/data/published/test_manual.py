@@ -201,7 +201,7 @@ def test_a_cache_made_with_skip_is_refused_with_raise(data_config, damaged):
     strict = DataSet(data_config("miic", damaged, image_size=32))
     strict.split("test")  # of which every file is good
     with pytest.raises(
-        UserError, match=r"1 files cannot .*good/00001\.png: .*on_error=skip"
+        UserError, match=r"1 file cannot .*good/00001\.png: .*on_error=skip"
     ) as error:
         strict.check()
     assert "\n" not in str(error.value)

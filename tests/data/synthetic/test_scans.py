@@ -159,6 +159,7 @@ def _blob(shape=(100, 120, 100), radii=(0.33, 0.35, 0.36), background=0.0):
         (_blob() - 1000, 2.0, "has no background of zeros"),
         (_blob(), 0.8, r"measures \d+ x \d+ x \d+ mm \(.* litres\), unlike an adult brain"),
         (_blob(), 3.0, "unlike an adult brain"),
+        (_blob(), 20.0, r"mm \(1,\d{3} litres\), unlike an adult brain"),
         (_blob()[:, :, 60:], 2.0, "and give the whole brain"),
         (np.zeros((90, 100, 90), np.float32), 2.0, "is constant, every value is 0"),
         (np.eye(90)[:, :, None].repeat(90, axis=2) * (np.arange(90) == 1), 2.0, "unlike an adult"),
