@@ -2,12 +2,14 @@
 
 import csv
 import json
+import re
 
 import numpy as np
 
 from jaxad.calibration.calibration_set import make_calibration_set, write_calibration_set
 from jaxad.config import base, run_config
 from jaxad.evaluate.examples import KINDS
+from jaxad.report import write_report
 from jaxad.storage.workdir import Workdir, write_json
 from jaxad.types import Split
 
@@ -138,3 +140,13 @@ def add_split(workdir, split, **examples):
     add_scores(workdir, split, labels, np.random.default_rng(0).normal(labels), ids)
     write_json(workdir.evaluation(split) / "metrics.json", make_metrics())
     add_examples(workdir, split, **examples)
+
+
+def read(workdir):
+    return write_report(workdir).read_text(encoding="utf-8")
+
+
+def visible(page):
+    """The text of the page, without tags, styles, scripts, embedded figures and the raw JSON."""
+    page = re.sub(r"(?s)<(style|script|pre)[ >].*?</\1>|<img[^>]*>", " ", page)
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", page))

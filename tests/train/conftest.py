@@ -27,3 +27,9 @@ def config(npz_root: Path):
     config.train.num_epochs = STEPS * config.data.batch_size / 32
     config.train.checkpoint_every_steps = EVERY
     return config
+
+
+@pytest.fixture(scope="module")
+def wholes(tmp_path_factory):
+    """A folder of uninterrupted runs, for the tests that interrupt the same run."""
+    return tmp_path_factory.mktemp("wholes")
