@@ -293,12 +293,12 @@ def _run_mode(
 ) -> int:
     """Runs a mode and returns the exit code; see `run`."""
     mode = MODES[name]
-    if paths.expand(workdir, "--workdir").is_file():
-        if not mode.takes_file:
-            kind = "an exported file" if workdir.endswith(".jaxad") else "a file"
-            raise UserError(
-                f"--workdir={workdir}: is {kind}; --mode={name} needs the folder of the run."
-            )
+    path = paths.expand(workdir, "--workdir")
+    if path.is_file() and not mode.takes_file and path.suffix == ".jaxad":
+        raise UserError(
+            f"--workdir={workdir}: is an exported file; --mode={name} needs the folder of the run."
+        )
+    if path.is_file() and mode.takes_file:
         if config is not None:
             raise UserError("--config: an exported file has its own; leave it out.")
     else:

@@ -27,8 +27,7 @@ def read(workdir: Workdir) -> ConfigDict:
             f"workdir '{workdir.path}' holds a study; name the folder of one of its runs, "
             "runs/<experiment>/seed_<seed>."
         )
-    if workdir.path.is_file():
-        raise UserError(f"workdir '{workdir.path}': is a file; name the folder of a run.")
+    workdir.check_is_no_file()
     try:
         config = from_json(workdir.config.read_text(encoding="utf-8"))
     except FileNotFoundError as error:

@@ -45,7 +45,7 @@ def test_the_same_picture_in_two_splits_is_a_leak_in_any_format(mvtec, look):
     assert "leave copies out of train and val with --config.data.duplicates=leave_out." in err
     assert json.loads((workdir / "inspect.json").read_text())["leaks"][0]["kind"] == "image"
     code, _, err, _ = look(mvtec, "--config.data.duplicates=leave_out")
-    assert code == 0 and "note: folder train: 2 images repeat another one and are left" in err
+    assert code == 0 and "note: folder train: 2 images left out as a copy of another one" in err
 
 
 def test_duplicates_are_listed_completely(mvtec, look):

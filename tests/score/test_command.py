@@ -41,7 +41,7 @@ def test_flags_of_score(tmp_path, monkeypatch, capsys):
         line = fail(f"--workdir={file}", f"--mode={mode}", "--config=pchvae:smoke", *more)
         remedy = f"is an exported file; --mode={mode} needs the folder of the run."
         assert line == f"error: --workdir={file}: {remedy}"
-    with pytest.raises(UserError, match="jaxad': is a file; name the folder of a run"):
+    with pytest.raises(UserError, match="jaxad' is a file; name a folder"):
         jaxad.export_detector(file)
     seen = []
     monkeypatch.setattr(

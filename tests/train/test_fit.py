@@ -154,9 +154,11 @@ def test_a_fitted_run_is_evaluated_and_exported_like_others(config, tmp_path, ca
     capsys.readouterr()
     run.train(config, tmp_path)
     assert f"'{tmp_path}' is fitted already." in capsys.readouterr().out
-    config.evaluate.false_positive_rate = 0.3
+    config.data.batch_size = 4
     with pytest.raises(UserError, match="of another config"):
         run.train(config, tmp_path)
+    config.data.batch_size = 8
+    config.evaluate.false_positive_rate = 0.3
     run.evaluate(config, tmp_path)
     assert jaxad.load(tmp_path).config.evaluate.false_positive_rate == 0.3
     metrics = json.loads((tmp_path / "eval/test_a/metrics.json").read_text())
