@@ -3,10 +3,10 @@
 #   docker build -t jaxad .                                 # CPU
 #   docker build -t jaxad:cuda --build-arg DEVICE=cuda .    # NVIDIA GPUs
 #   docker build -t jaxad:tpu --build-arg DEVICE=tpu .      # Cloud TPU
-#   docker run --rm --read-only --user $(id -u):$(id -g) -v "$WORKDIR:/work" jaxad \
-#     --config=pchvae:smoke --workdir=/work/smoke
+#   docker run --rm --read-only --user $(id -u):$(id -g) -v "$WORKDIR:/data" jaxad \
+#     --config=pchvae:smoke --workdir=/data/smoke
 #
-# Everything that a run writes is below /work. See docs/launching.md.
+# Everything that a run writes is below /data. See docs/launching.md.
 ARG PYTHON=3.11
 FROM python:${PYTHON}-slim
 
@@ -21,18 +21,18 @@ RUN case "$DEVICE" in \
       *) echo "DEVICE=$DEVICE: must be cpu, cuda, or tpu" >&2; exit 1 ;; \
     esac \
     && pip install --no-cache-dir ".[$extras]" \
-    && mkdir -m 1777 /work
+    && mkdir -m 1777 /data
 
 # Caches and generated data; the only folder besides --workdir and --output that is written. Without
 # TFDS_DATA_DIR, generated data of root would go to /root and be lost with the container.
 # LD_LIBRARY_PATH: where GKE mounts NVIDIA's driver; the folder does not exist elsewhere.
-ENV XDG_CACHE_HOME=/work/.cache \
-    TFDS_DATA_DIR=/work/.cache/tensorflow_datasets \
+ENV XDG_CACHE_HOME=/data/.cache \
+    TFDS_DATA_DIR=/data/.cache/tensorflow_datasets \
     LD_LIBRARY_PATH=/usr/local/nvidia/lib64 \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1
-WORKDIR /work
-VOLUME /work
+WORKDIR /data
+VOLUME /data
 USER 12345:12345
 ENTRYPOINT ["jaxad"]
 CMD ["--help"]

@@ -46,7 +46,7 @@ def command(workdir):
 
 @pytest.mark.long
 def test_smoke_fit_on_a_read_only_system_as_an_unknown_user(tmp_path):
-    """As `docker run --read-only --user 12345 -v ...:/work`, where HOME is `/`."""
+    """As `docker run --read-only --user 12345 -v ...:/data`, where HOME is `/`."""
     namespaces = ["unshare", "--user", "--map-root-user", "--mount"]
     if shutil.which("unshare") is None or subprocess.run([*namespaces, "true"]).returncode:
         pytest.skip("this system does not allow user namespaces")

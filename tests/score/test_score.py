@@ -352,29 +352,6 @@ def test_an_interrupted_run_continues_with_identical_results(images, tmp_path, m
     assert (broken / "scores.csv").read_bytes() == (whole / "scores.csv").read_bytes()
 
 
-def test_scores_of_another_task_are_not_mixed(images, tmp_path):
-    out = tmp_path / "out"
-    score_files(detector(), images, out, name="a")
-    with pytest.raises(UserError, match="holds scores of another detector; choose another"):
-        score_files(detector(), images, out, name="b")
-    with pytest.raises(UserError, match="holds scores of another calibration"):
-        score_files(
-            CalibratedDetector(Brightness("folder"), normals(49), 0.05), images, out, name="a"
-        )
-    write_images(tmp_path / "others")
-    with pytest.raises(UserError, match="holds scores of another input"):
-        score_files(detector(), tmp_path / "others", out, name="a")
-    (images / "patient0/1.png").unlink()
-    with pytest.raises(UserError, match="holds scores of another input"):
-        score_files(detector(), images, out, name="a")
-    (out / "progress.json").write_text("{")
-    with pytest.raises(UserError, match=r"progress.json' cannot be read"):
-        score_files(detector(), images, out, name="a")
-    (out / "progress.json").unlink()
-    with pytest.raises(UserError, match="already holds a scores.csv; choose another folder"):
-        score_files(detector(), images, out, name="a")
-
-
 # --- Scans.
 
 
