@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import time
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -268,6 +269,15 @@ def check_shared(folder: Path) -> None:
         raise UserError(
             f"workdir '{folder}': not visible to process {blind}; choose a folder that all hosts "
             "share, or pass --cluster=none if each process has a run of its own."
+        )
+
+
+def check_same_text(name: str, text: str) -> None:
+    """Raises a UserError unless a text is the same in every process."""
+    digests = of_all(zlib.crc32(text.encode(errors="backslashreplace")) >> 1)
+    if len(set(digests)) > 1:
+        raise UserError(
+            f"{name} '{text}': is another one in other processes; give all processes the same."
         )
 
 
