@@ -116,8 +116,12 @@ class Copy:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 if is_packed(name):
                     unpacked = Path(f"{targets[name]}.unpacked")
-                    with tarfile.open(targets[name]) as archive:
-                        archive.extractall(unpacked, filter="data")
+                    unpacked.mkdir()
+                    try:
+                        with tarfile.open(targets[name]) as archive:
+                            archive.extractall(unpacked, filter="data")
+                    except tarfile.TarError as error:
+                        raise StoreError(f"'{name}' is damaged; delete it") from error
                     _remove(path)
                     unpacked.replace(path)
                 else:

@@ -159,12 +159,12 @@ def _await_death(objects: Objects, number: int, owner: _Owner) -> None:
             f"workdir '{objects.url}': is locked by {where}; waiting up to {SILENCE_SECONDS:g} s "
             "for a sign of life."
         )
-        end, text = time.monotonic() + SILENCE_SECONDS, _encode(owner)
+        end = time.monotonic() + SILENCE_SECONDS
         while time.monotonic() < end:
             content = objects.read(_name(number))
             if content is None:
                 return
-            if content != text:
+            if _decode(content) != owner:
                 raise in_use
             interrupts.check()
             time.sleep(_LOOK_SECONDS)
