@@ -145,7 +145,7 @@ class Objects:
     def write(self, name: str, content: bytes) -> None:
         """Writes an object."""
         try:
-            self._call("_pipe_file", f"{self.url}/{name}", content)
+            self._call("_pipe_file", self._address(name), content)
         except FileNotFoundError as error:
             raise Refused("there is no such bucket") from error
 
@@ -155,7 +155,7 @@ class Objects:
         Of several processes that create the same object, one succeeds.
         """
         try:
-            self._call("_pipe_file", f"{self.url}/{name}", content, mode="create")
+            self._call("_pipe_file", self._address(name), content, mode="create")
         except FileExistsError:
             # The store may have answered a first try that the client repeated.
             return self.read(name) == content

@@ -107,9 +107,10 @@ def test_fit_report_export_score_and_calibrate(run, tiny, fitted, bucket, tmp_pa
     assert not [name for name in names(url) if ".lock" in name]
 
     assert "trained already" in run(f"--config={tiny / 'tiny.py'}", f"--workdir={url}")
-    run(f"--workdir={url}", "--mode=report", f"--compare={fitted},{url}")
+    run(f"--workdir={url}", "--mode=report", f"--compare={fitted}")
+    run(f"--workdir={fitted}", "--mode=report", f"--compare={url}")
     run(f"--workdir={url}", "--mode=export")
-    data = Objects(f"{bucket}/data/squares.npz")
+    data = Objects(f"{bucket}/data/test_squares.npz")
     data.write("", (tiny / "test_squares.npz").read_bytes())
     for source, number in ((url, 1), (f"{url}/detector.jaxad", 2)):
         run(
@@ -164,16 +165,24 @@ def test_a_killed_run_resumes_to_the_same_parameters(number, run, tiny, fitted, 
 
 @pytest.mark.parametrize("bucket", ONE, indirect=True)
 def test_scoring_that_was_killed_resumes(run, tiny, fitted, bucket, tmp_path):
+    for path in fitted.rglob("*"):
+        if path.is_file() and "checkpoints" not in path.parts:
+            name = path.relative_to(fitted).as_posix()
+            Objects(f"{bucket}/run").write(name, path.read_bytes())
+    run(f"--config={tiny / 'tiny.py'}", f"--workdir={bucket}/run", "--mode=train")
     output = f"{bucket}/scores"
-    arguments = [f"--workdir={fitted}", "--mode=score", f"--input={tiny / 'test_squares.npz'}"]
+    arguments = [f"--workdir={bucket}/run", "--mode=score"]
+    arguments += [f"--input={tiny / 'test_squares.npz'}", f"--output={output}"]
+    run(*arguments, setup=KILL.format(url=output, number=1), code=-signal.SIGKILL)
+    run(*arguments)
+    before = Objects(output).read("scores.csv")
+    run(*arguments)  # the tables are those of the same detector
+    assert Objects(output).read("scores.csv") == before
     run(
-        *arguments, f"--output={output}", setup=KILL.format(url=output, number=1),
-        code=-signal.SIGKILL,
+        f"--workdir={fitted}", "--mode=score", f"--input={tiny / 'test_squares.npz'}",
+        f"--output={tmp_path / 'scores'}",
     )  # fmt: skip
-    run(*arguments, f"--output={output}")
-    run(*arguments, f"--output={tmp_path / 'scores'}")
-    expected = (tmp_path / "scores/scores.csv").read_bytes()
-    assert Objects(output).read("scores.csv") == expected
+    assert (tmp_path / "scores/scores.csv").read_bytes() == before
 
 
 #: Holds the lock until another process was refused.
