@@ -129,7 +129,7 @@ _USAGE = """jaxad: anomaly detection in medical images, trained on normal images
   --config    name or file of a config, with a variant after a colon:
               pchvae:demo or configs/pchvae.py:demo.
               Variants: none (recommended), demo (minutes), smoke (seconds), paper.
-  --workdir   the run's folder; the same command in the same folder resumes.
+  --workdir   the run's folder, or a URL in a bucket (gs://, s3://); the same command resumes.
   --mode      one of:
 {modes}
 {options}

@@ -71,6 +71,10 @@ def names(url: str) -> set[str]:
     return set(Objects(url).find())
 
 
+def checkpoints(url: str) -> set[str]:
+    return {name for name in names(url) if name.startswith("checkpoints/")}
+
+
 def parameters(url: str | Path) -> list[np.ndarray]:
     import jax
 
@@ -101,7 +105,7 @@ def test_fit_report_export_score_and_calibrate(run, tiny, fitted, bucket, tmp_pa
     assert {name for name in names(url) if "/" not in name} == on_disk
     metrics = Objects(url).read("eval/test_squares/metrics.json")
     assert metrics == (fitted / "eval/test_squares/metrics.json").read_bytes()
-    assert {name for name in names(url) if name.startswith("checkpoints/")} == {
+    assert checkpoints(url) == {
         f"checkpoints/{path.name}.tar" for path in (fitted / "checkpoints").iterdir()
     }
     assert not [name for name in names(url) if ".lock" in name]
@@ -183,6 +187,21 @@ def test_scoring_that_was_killed_resumes(run, tiny, fitted, bucket, tmp_path):
         f"--output={tmp_path / 'scores'}",
     )  # fmt: skip
     assert (tmp_path / "scores/scores.csv").read_bytes() == before
+
+
+def test_a_damaged_checkpoint(run, tiny, fitted, bucket):
+    """The one before it is used, said aloud."""
+    arguments = [f"--config={tiny / 'tiny.py'}", f"--workdir={bucket}/run"]
+    run(*arguments, "--mode=train")
+    objects = Objects(f"{bucket}/run")
+    last = max(checkpoints(objects.url), key=lambda name: int(name[12:-4]))
+    content = objects.read(last)
+    objects.write(last, content[: len(content) // 2])
+    printed = run(*arguments)
+    assert f"checkpoint '{objects.url}/{last[:-4]}' is damaged" in printed
+    assert "set aside" in printed
+    check_equal(objects.url, fitted)
+    assert f"{last[:-4]}.damaged.tar" in names(objects.url)
 
 
 #: Holds the lock until another process was refused.
@@ -269,11 +288,11 @@ def test_random_kills(stores, launch_environment, tiny, bucket, tmp_path):
             [*command, f"--workdir={url}"], env=environment, text=True, stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
         )  # fmt: skip
-        before = names(url)
-        deadline = time.monotonic() + 300
-        while names(url) <= before and process.poll() is None:  # it has published something
+        before, deadline = checkpoints(url), time.monotonic() + 300
+        while checkpoints(url) <= before and process.poll() is None:
             assert time.monotonic() < deadline
-        time.sleep(draw.uniform(0, 3))
+            time.sleep(0.05)
+        time.sleep(draw.uniform(0, 2))
         process.kill()
         printed = process.communicate()[0]
         if process.returncode == 0:
@@ -283,8 +302,7 @@ def test_random_kills(stores, launch_environment, tiny, bucket, tmp_path):
         assert process.returncode == -signal.SIGKILL, printed
         done += 1
         resumed += "resumed from step" in printed
-        steps = sorted(name for name in names(url) if name.startswith("checkpoints/"))
-        print(f"kill {done}: the bucket has {steps}", flush=True)
+        print(f"kill {done}: the bucket has {sorted(checkpoints(url))}", flush=True)
     subprocess.run([*command, f"--workdir={url}"], env=environment, check=True)
     check_equal(url, whole)
     assert resumed > KILLS / 2
