@@ -194,7 +194,7 @@ def _encode(owner: _Owner) -> bytes:
 
 def _decode(content: bytes) -> _Owner:
     """Reads a lock object; one that jaxad did not write counts as the lock of an unknown owner."""
-    unknown = {"id": "", "host": "?", "pid": 0, "started": "?", "process": ""}
+    unknown: _Owner = {"id": "", "host": "?", "pid": 0, "started": "?", "process": ""}
     try:
         return {**unknown, **json.loads(content)}
     except (ValueError, TypeError):

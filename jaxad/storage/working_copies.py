@@ -155,8 +155,10 @@ class WorkingCopy(Copy):
             try:
                 yield
             except BaseException:
-                with contextlib.suppress(RunError):  # the error that ended the block is reported
+                try:
                     self._finish(held)
+                except RunError as error:  # that of the block is the one that ends the command
+                    logger.warning(f"warning: {error}")
                 raise
             self._finish(held)
 
@@ -178,11 +180,9 @@ class WorkingCopy(Copy):
         """
         if not self._leases:
             return
-        if self._upload is not None and (now or self._upload.done()):
-            self._upload, upload = None, self._upload
-            self._result(upload)
-        if self._upload is not None:
+        if self._upload is not None and not (now or self._upload.done()):
             return
+        self._end_upload()
         entries = self._scan()
         new = {n: e for n, e in entries.items() if self._signatures.get(n) != e.signature}
         is_due = time.monotonic() - self._published > _PUBLISH_SECONDS
@@ -196,12 +196,14 @@ class WorkingCopy(Copy):
                 del self._signatures[name]
             self._signatures |= {name: new[name].signature for name in staged}
         self._published = time.monotonic()
-        if now and self._upload is not None:
-            self._upload, upload = None, self._upload
-            self._result(upload)
+        if now:
+            self._end_upload()
 
-    def _result(self, upload: concurrent.futures.Future[None]) -> None:
-        """Waits for an upload; raises a RunError if it failed."""
+    def _end_upload(self) -> None:
+        """Waits for the upload in progress, if there is one; raises a RunError if it failed."""
+        upload, self._upload = self._upload, None
+        if upload is None:
+            return
         try:
             upload.result()
         except StoreError as error:
@@ -268,11 +270,10 @@ class WorkingCopy(Copy):
         packed = {n: _pack(p) if copies.is_packed(n) else p for n, p in staged.items()}
         copies.put_in_order(self.objects, packed)
         self.objects.delete([name for name in gone if copies.is_packed(name)])
-        if staged or gone:
-            found = self.objects.find()
-            for name in gone:
-                self.versions.pop(name, None)
-            self.versions |= {name: found[name].version for name in staged if name in found}
+        found = self.objects.find()
+        for name in gone:
+            self.versions.pop(name, None)
+        self.versions |= {name: found[name].version for name in staged if name in found}
         shutil.rmtree(self.place / "staged", ignore_errors=True)
 
 
