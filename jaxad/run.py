@@ -290,7 +290,7 @@ def calibrate(
         "they make the false-positive rate larger than promised",
     )  # fmt: skip
     with run.lock():
-        calibrate_run(run, str(path), split)
+        calibrate_run(run, f"{path}", split)
 
 
 def inspect(config: ConfigDict, workdir: str | os.PathLike[str]) -> None:

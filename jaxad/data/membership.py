@@ -18,13 +18,15 @@ from ml_collections import ConfigDict
 from jaxad.data import settings
 from jaxad.data.data_sets import data_set_info
 from jaxad.data.files.items import Item
-from jaxad.data.files.names import is_archive
+from jaxad.data.files.names import is_archive, is_table
 from jaxad.data.leaks import TRAINING_SPLITS
 from jaxad.data.sources import DataSet
 from jaxad.errors import UserError
 from jaxad.runtime import processes
 from jaxad.runtime.progress import counted
-from jaxad.storage.locations import locate_data
+from jaxad.storage import paths
+from jaxad.storage.buckets import is_url
+from jaxad.storage.locations import original
 from jaxad.storage.workdir import Workdir, write_json
 from jaxad.types import Split
 
@@ -153,12 +155,13 @@ def warn_of_learnt(run: Workdir, items: Sequence[Item], data: ConfigDict, source
     if not run.splits.exists():
         return
     learnt = {patient for split in _read_members(run).values() for patient in split["patients"]}
-    root = locate_data(data.root or ".").resolve()
-    folder = root.parent if root.is_file() else root
+    root = original(data.root or ".")
+    is_file = root.is_file() or (is_url(data.root or "") and (is_archive(root) or is_table(root)))
+    folder = root.parent if is_file else root
     splitting = settings.splitting(data)
 
     def is_learnt(item: Item) -> bool:
-        path = item.paths[0].resolve()
+        path = paths.original(item.paths[0])
         is_own = bool(data.root) and path.is_relative_to(folder)
         is_named = not item.is_unnamed or (is_own and is_archive(path))
         if is_named and item.group in learnt:
@@ -167,7 +170,8 @@ def warn_of_learnt(run: Workdir, items: Sequence[Item], data: ConfigDict, source
         if not is_own or (is_named and not splitting.group_pattern):
             return False
         with contextlib.suppress(UserError):  # no patient has such a path
-            return splitting.patient_of(path, path.relative_to(folder).as_posix()) in learnt
+            name = path.relative_to(folder).as_posix()
+            return splitting.patient_of(item.paths[0].resolve(), name) in learnt
         return False
 
     known = [item for item in items if is_learnt(item)]

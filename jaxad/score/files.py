@@ -25,6 +25,7 @@ from jaxad.errors import UserError, suggest
 from jaxad.runtime.progress import counted, progress_bar
 from jaxad.score import maps
 from jaxad.score.tables import ERRORS, PATIENTS, SCORES, Tables, digest
+from jaxad.storage.paths import show
 from jaxad.storage.workdir import Workdir
 from jaxad.types import Scores
 
@@ -296,7 +297,7 @@ def _identity(item: Item) -> str:
     """Returns a text that changes if the item's names, files or extra columns change."""
     parts = [item.id, item.group, str(item.position), *item.extra.values()]
     for path in item.paths:
-        parts.append(str(path.absolute()))
+        parts.append(show(str(path.absolute())))
         try:
             status = path.stat()
             parts += [str(status.st_size), str(status.st_mtime_ns)]

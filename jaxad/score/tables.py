@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from jaxad.errors import UserError
+from jaxad.storage import working_copies
 from jaxad.storage.csv_text import csv_text
 from jaxad.storage.workdir import atomic_write, naming, write_json
 
@@ -59,7 +60,7 @@ class Tables:
         self.num_decided_again = 0
         sizes = {} if progress is None else progress["bytes"]
         if progress is None:  # written first: tables without it belong to something else
-            self._write_progress(dict.fromkeys((SCORES, ERRORS), 0))
+            self._declare_empty()
         for name, head in ((SCORES, self._columns), (ERRORS, _ERROR_COLUMNS)):
             path = folder / name
             if not self.num_done:
@@ -84,8 +85,7 @@ class Tables:
                 file.write(_encoded(csv_text(self._cells(decide(block)))))
                 self.num_decided_again += len(block)
             # A kill after the new table has replaced the old one must not leave the old sizes.
-            self.num_done = 0
-            self._write_progress(dict.fromkeys((SCORES, ERRORS), 0))
+            self._declare_empty()
         self.num_done = num_done
 
     def _cells(self, rows: Iterable[Mapping[str, Any]]) -> Iterator[list[Any]]:
@@ -120,14 +120,19 @@ class Tables:
 
     def discard_scores(self) -> None:
         """Removes `scores.csv`, which has no rows; the same call then begins again."""
-        self.num_done = 0
-        self._write_progress(dict.fromkeys((SCORES, ERRORS), 0))
+        self._declare_empty()
         (self._folder / SCORES).unlink()
 
     def _open(self, name: str, mode: str = "r") -> IO[str]:
         path = self._folder / name
         # File names need not be UTF-8.
         return path.open(mode, encoding="utf-8", errors="surrogateescape", newline="")
+
+    def _declare_empty(self) -> None:
+        """Writes that no rows are valid, before tables are written that are no continuation."""
+        self.num_done = 0
+        self._write_progress(dict.fromkeys((SCORES, ERRORS), 0))
+        working_copies.publish(self._folder, now=True)
 
     def _write_progress(self, sizes: Mapping[str, int] | None = None) -> None:
         if sizes is None:

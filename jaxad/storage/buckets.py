@@ -7,9 +7,11 @@ store does not answer in time becomes a `StoreError`.
 import asyncio
 import contextlib
 import dataclasses
+import datetime
 import functools
 import importlib
 import logging
+import math
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -37,15 +39,16 @@ class Refused(StoreError):
 
 
 def is_url(path: str | os.PathLike[str]) -> bool:
-    """Tells whether a path is an URL, such as `gs://bucket/folder`."""
+    """Tells whether a path is a URL, such as `gs://bucket/folder`."""
     return re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", os.fspath(path)) is not None
 
 
 class Object(NamedTuple):
-    """An object: its version changes whenever it is written; size in bytes."""
+    """An object: its version changes whenever it is written."""
 
     version: str
-    size: int
+    size: int  # bytes
+    written: float = 0.0  # time, seconds; 0 if it is not known
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,10 +56,11 @@ class Objects:
     """The objects of a bucket whose names begin with a common folder."""
 
     url: str
+    limit: float = math.inf  # seconds that a request may take, if fewer than usual
 
     @classmethod
     def at(cls, url: str, what: str) -> "Objects":
-        """Returns the objects at an URL that a user wrote; `what` is the flag or field.
+        """Returns the objects at a URL that a user wrote; `what` is the flag or field.
 
         Raises:
             UserError: the URL has no bucket or is of another kind, or its package is missing.
@@ -80,7 +84,7 @@ class Objects:
 
     def below(self, folder: str) -> "Objects":
         """Returns the objects in a folder; "" or `.` for this one."""
-        return self if folder in ("", ".") else Objects(f"{self.url}/{folder}")
+        return self if folder in ("", ".") else Objects(f"{self.url}/{folder}", self.limit)
 
     @property
     def name(self) -> str:
@@ -107,7 +111,7 @@ class Objects:
         with _translated():
             return fsspec.asyn.sync(
                 files.loop, getattr(files, method), *arguments,
-                timeout=_SECONDS, **options,
+                timeout=min(_SECONDS, self.limit), **options,
             )  # fmt: skip
 
     def find(self) -> dict[str, Object]:
@@ -122,7 +126,9 @@ class Objects:
         names = {path.removeprefix(root).lstrip("/"): path for path in found}
         # A name that ends with a slash is the mark of an empty folder.
         return {
-            name: Object(_version(found[path]), int(found[path].get("size") or 0))
+            name: Object(
+                _version(found[path]), int(found[path].get("size") or 0), _written(found[path])
+            )
             for name, path in names.items()
             if not path.endswith("/") and found[path].get("type") != "directory"
         }
@@ -223,6 +229,14 @@ def _version(details: Mapping[str, Any]) -> str:
         if details.get(key):
             return f"{details[key]} {details.get('size')}"
     return str(details.get("size"))
+
+
+def _written(details: Mapping[str, Any]) -> float:
+    """Returns when an object was written, in seconds; 0 if the store does not say."""
+    for key in ("mtime", "LastModified"):
+        if isinstance(time := details.get(key), datetime.datetime):
+            return time.timestamp()
+    return 0.0
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ All code of jaxad and of its libraries reads and writes ordinary files. `Copy` i
 
 import contextlib
 import logging
+import os
 import shutil
 import tarfile
 import tempfile
@@ -42,13 +43,15 @@ def base_folder() -> Path:
             "there is no folder for copies of a bucket: set XDG_CACHE_HOME to a folder that can "
             "be written."
         )
-    folder = folder / "jaxad" / "buckets"
-    folder.mkdir(parents=True, exist_ok=True)
+    # Resolved: the URL of a path must be found however the path is written.
+    folder = (folder / "jaxad" / "buckets").resolve()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(mode=0o700, exist_ok=True)  # a bucket with images of patients may be private
     return folder
 
 
 class Copy:
-    """A folder or file that is made equal to the objects at an URL.
+    """A folder or file that is made equal to the objects at a URL.
 
     Attributes:
         objects: the objects.
@@ -120,12 +123,15 @@ class Copy:
                     # What is missing of a damaged checkpoint is noticed when it is restored.
                     with (
                         contextlib.suppress(tarfile.TarError),
-                        tarfile.open(targets[name]) as archive,
+                        tarfile.open(targets[name], "r:") as archive,
                     ):
                         archive.extractall(unpacked, filter="data")
                     _remove(path)
                     unpacked.replace(path)
                 else:
+                    # As on a disk, a file keeps its time on every machine that reads it.
+                    if (written := wanted[name].written) > 0:
+                        os.utime(targets[name], (written, written))
                     targets[name].replace(path)
                 self.versions[name] = wanted[name].version
         return missing
@@ -158,7 +164,7 @@ def _remove(path: Path) -> None:
 
 @contextlib.contextmanager
 def reported(url: str, what: str) -> Iterator[None]:
-    """Raises a StoreError as a UserError that names an URL; `what` is the flag or field."""
+    """Raises a StoreError as a UserError that names a URL; `what` is the flag or field."""
     try:
         yield
     except StoreError as error:

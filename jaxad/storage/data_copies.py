@@ -8,11 +8,12 @@ import contextlib
 import hashlib
 import json
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from jaxad.runtime import locks
 from jaxad.storage import copies
-from jaxad.storage.buckets import Objects
+from jaxad.storage.buckets import Object, Objects
 from jaxad.storage.copies import Copy
 from jaxad.storage.paths import CopyPath
 
@@ -41,24 +42,42 @@ class DataCopy(Copy):
                 self.versions = json.loads(self._index.read_text(encoding="utf-8"))
             changed = super().pull()
             if changed:
-                part = self._index.with_suffix(".part")
-                part.write_text(json.dumps(self.versions), encoding="utf-8")
-                part.replace(self._index)
+                self._write_index(self.versions)
         return changed
 
+    def _download(self, wanted: Mapping[str, Object]) -> set[str]:
+        # Where a kill interrupts this, the next pull knows which files came from the bucket.
+        self._write_index(self.versions | dict.fromkeys(wanted, ""))
+        return super()._download(wanted)
+
+    def _write_index(self, versions: Mapping[str, str]) -> None:
+        part = self._index.with_suffix(".part")
+        part.write_text(json.dumps(versions), encoding="utf-8")
+        part.replace(self._index)
+
     def push(self) -> None:
-        """Uploads the files that the bucket lacks."""
+        """Uploads the files that the bucket lacks, except hidden and incomplete ones."""
         with self._locked():
+            before = self.objects.find()
             files = [path for path in self.root.rglob("*") if path.is_file()]
-            files.sort(key=lambda path: path.stat().st_mtime_ns)
+            files.sort(key=lambda path: (path.stat().st_mtime_ns, path.suffix == ".json"))
             paths = {path.relative_to(self.root).as_posix(): path for path in files}
-            new = {n: p for n, p in paths.items() if n not in self.versions and p.name[0] != "."}
-            copies.put_in_order(self.objects, new)
-        self.pull()
+            new = {n: p for n, p in paths.items() if n not in before and not _is_incomplete(n)}
+            if new:
+                copies.put_in_order(self.objects, new)
+                after = self.objects.find()
+                # They need not be downloaded.
+                self.versions |= {name: after[name].version for name in new if name in after}
+                self._write_index(self.versions)
 
     def _locked(self) -> contextlib.AbstractContextManager[None]:
         message = f"data: waiting for another process that copies '{self.objects.url}'."
         return locks.wait_for_lock(self.place / "lock", message)
+
+
+def _is_incomplete(name: str) -> bool:
+    """Tells whether a file is hidden, or in a folder that TFDS is writing."""
+    return any(part.startswith((".", "incomplete.")) for part in name.split("/"))
 
 
 def open_copy(objects: Objects, *, num_parts: int = 1) -> CopyPath:

@@ -2,10 +2,13 @@
 
 A process locks a folder by creating the object `.lock/N`, where N is one more than the largest
 number there; of several, one succeeds. The largest number is the owner, who writes its object again
-every few seconds. A process that finds an owner watches that object: if it changes, the owner
-lives; if it stays the same for `SILENCE_SECONDS`, the owner is dead, and the process creates the
-next number. No clocks are compared. An owner that was only slow finds the larger number at its next
-sign of life, and writes nothing more.
+every few seconds. A process that finds objects there watches them: if one changes, its owner
+lives; if all stay the same for `SILENCE_SECONDS`, they are dead, and the process creates the next
+number and deletes theirs. No clocks are compared. An owner that was only slow finds the larger
+number at its next sign of life, and writes nothing more.
+
+Why two processes never own a folder at once: each looks at all objects after it has created its
+own. The one that created later sees the other's, and steps back unless it knew that one as dead.
 """
 
 import contextlib
@@ -31,6 +34,8 @@ FOLDER = ".lock"
 
 #: Seconds between two signs of life, and without one until an owner counts as dead.
 BEAT_SECONDS, SILENCE_SECONDS = 15.0, 60.0
+#: Seconds that each request of a sign of life may take, so that a second one is in time.
+_BEAT_LIMIT = 10.0
 #: Seconds between two looks at the object of an owner.
 _LOOK_SECONDS = 1.0
 
@@ -38,16 +43,20 @@ _LOOK_SECONDS = 1.0
 #: What a lock object says about the process that wrote it.
 _Owner = Mapping[str, str | int]
 
+#: The ids of the leases that this process holds.
+_held: set[str] = set()
+
 
 @dataclasses.dataclass
 class Lease:
-    """The right to write below an URL, until another process takes it over."""
+    """The right to write below a URL, until another process takes it over."""
 
     objects: Objects
     number: int
     owner: _Owner
 
     def __post_init__(self) -> None:
+        self._quick = dataclasses.replace(self.objects, limit=_BEAT_LIMIT)
         self._beats = 0
         self._last_beat = time.monotonic()
         self._is_lost = False
@@ -72,15 +81,16 @@ class Lease:
     def _beat(self) -> None:
         """Gives a sign of life, unless the lease is lost."""
         with self._beating:
-            numbers = _numbers(self.objects)
+            begun = time.monotonic()  # how long the store takes must not count in its favour
+            numbers = _numbers(self._quick)
             if self._ended.is_set():
                 return
             if max(numbers, default=0) != self.number:
                 self._is_lost = True
                 return
             self._beats += 1
-            self.objects.write(_name(self.number), _encode({**self.owner, "beats": self._beats}))
-            self._last_beat = time.monotonic()
+            self._quick.write(_name(self.number), _encode({**self.owner, "beats": self._beats}))
+            self._last_beat = begun
 
     def keep(self) -> None:
         """Gives signs of life until the lease ends or is lost; for a thread of its own."""
@@ -89,14 +99,11 @@ class Lease:
                 self._beat()
 
     def end(self) -> None:
-        """Gives the folder free, and deletes the objects of dead owners."""
+        """Gives the folder free."""
         self._ended.set()
         with self._beating:
             if not self._is_lost:
-                numbers = [number for number in _numbers(self.objects) if number <= self.number]
-                # The own one last: until then no other process can create it.
-                for number in sorted(numbers):
-                    self.objects.delete([_name(number)])
+                self.objects.delete([_name(self.number)])
 
 
 @contextlib.contextmanager
@@ -113,6 +120,7 @@ def held(objects: Objects) -> Iterator[Lease]:
     try:
         yield lease
     finally:
+        _held.discard(str(lease.owner["id"]))
         with contextlib.suppress(StoreError):  # the lock then counts as a dead owner's
             lease.end()
 
@@ -126,51 +134,76 @@ def _acquire(objects: Objects) -> Lease:
         "started": time.strftime("%Y-%m-%d %H:%M:%S %z"),
         "process": _process(os.getpid()),
     }
+    _held.add(str(me["id"]))
+    try:
+        return Lease(objects, _create(objects, me), me)
+    except BaseException:
+        _held.discard(str(me["id"]))
+        raise
+
+
+def _create(objects: Objects, me: _Owner) -> int:
+    """Creates the object of a new owner; returns its number. See `_acquire`."""
     while True:
         owners = _owners(objects)
-        if owners:
-            _await_death(objects, max(owners), owners[max(owners)])
+        if not _await_death(objects, owners):
+            continue
         number = max(owners, default=0) + 1
         if not objects.create(_name(number), _encode({**me, "beats": 0})):
             continue  # another process was faster, and is watched now
         # Whoever ended while this process was watching may have made room for another process.
-        before = {identity["id"] for identity in owners.values()}
-        others = {n: owner for n, owner in _owners(objects).items() if owner["id"] != me["id"]}
-        if any(n > number or owner["id"] not in before for n, owner in others.items()):
+        known = {owner["id"] for owner in owners.values()}
+        others = _owners(objects)
+        mine = others.pop(number, None)
+        if mine is None or mine["id"] != me["id"]:
+            continue  # a user deleted it, or the store let two processes create it
+        if any(n > number or owner["id"] not in known for n, owner in others.items()):
             objects.delete([_name(number)])
             continue
-        return Lease(objects, number, me)
+        objects.delete([_name(n) for n in owners])
+        return number
 
 
-def _await_death(objects: Objects, number: int, owner: _Owner) -> None:
-    """Returns when the owner is dead or has given the folder free.
+def _await_death(objects: Objects, owners: Mapping[int, _Owner]) -> bool:
+    """Waits until all owners are known to be dead; returns False if one has given the folder free.
 
     Raises:
-        UserError: the owner lives.
+        UserError: one of them lives.
     """
-    where = f"process {owner['pid']} on '{owner['host']}', since {owner['started']}"
-    in_use = UserError(
-        f"workdir '{objects.url}': another process is using it ({where}); wait for it or choose "
-        "another --workdir."
-    )
-    is_alive = _is_alive_here(owner)
-    if is_alive is None:
+    watched = {n: owner for n, owner in owners.items() if _is_alive_here(owner) is not False}
+    if watched:
+        last = watched[max(watched)]
+        if any(_is_alive_here(owner) for owner in watched.values()):
+            raise _in_use(objects, last)
         logger.warning(
-            f"workdir '{objects.url}': is locked by {where}; waiting up to {SILENCE_SECONDS:g} s "
-            "for a sign of life."
+            f"workdir '{objects.url}': is locked by {_describe(last)}; waiting up to "
+            f"{SILENCE_SECONDS:g} s for a sign of life."
         )
-        end = time.monotonic() + SILENCE_SECONDS
-        while time.monotonic() < end:
+    end = time.monotonic() + SILENCE_SECONDS
+    while watched and time.monotonic() < end:
+        for number, owner in watched.items():
             content = objects.read(_name(number))
             if content is None:
-                return
+                return False
             if _decode(content) != owner:
-                raise in_use
-            interrupts.check()
-            time.sleep(_LOOK_SECONDS)
-    elif is_alive:
-        raise in_use
-    logger.warning(f"workdir '{objects.url}': taken over from {where}, which has ended.")
+                raise _in_use(objects, owner)
+        interrupts.check()
+        time.sleep(_LOOK_SECONDS)
+    if owners:
+        where = _describe(owners[max(owners)])
+        logger.warning(f"workdir '{objects.url}': taken over from {where}, which has ended.")
+    return True
+
+
+def _describe(owner: _Owner) -> str:
+    return f"process {owner['pid']} on '{owner['host']}', since {owner['started']}"
+
+
+def _in_use(objects: Objects, owner: _Owner) -> UserError:
+    return UserError(
+        f"workdir '{objects.url}': another process is using it ({_describe(owner)}); wait for it "
+        "or choose another --workdir."
+    )
 
 
 def _owners(objects: Objects) -> dict[int, _Owner]:
@@ -221,4 +254,6 @@ def _is_alive_here(owner: _Owner) -> bool | None:
     identity, me = str(owner["process"]), _process(os.getpid())
     if not me or identity.split(" ")[:2] != me.split(" ")[:2]:
         return None
+    if identity == me:  # a lease that could not be ended is none
+        return owner["id"] in _held
     return _process(int(owner["pid"])) == identity

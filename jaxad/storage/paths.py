@@ -51,7 +51,7 @@ class CopyPath(type(Path())):  # type: ignore[misc]  # PosixPath, whose name dep
 
 
 def add_copy(root: Path, url: str) -> CopyPath:
-    """Makes messages show an URL instead of its local copy; returns the root of the copy."""
+    """Makes messages show a URL instead of its local copy; returns the root of the copy."""
     _URLS[str(root)] = url
     return CopyPath(root)
 
@@ -66,6 +66,11 @@ def show(text: str) -> str:
     for root, url in _URLS.items():
         text = text.replace(root, url)
     return text
+
+
+def original(path: Path) -> Path:
+    """Resolves a path; one in a copy becomes its URL as a path, which other copies have, too."""
+    return Path(show(str(path.resolve())))
 
 
 #: Two entries that folders written by jaxad have: of a run, a study, scores, an inspection and an

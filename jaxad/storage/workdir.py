@@ -91,7 +91,7 @@ def write_json(path: Path, value: Mapping[str, Any], *, by_all: bool = False) ->
 
 
 class Workdir:
-    """The folder of a run, and the paths in it; for an URL those of its working copy."""
+    """The folder of a run, and the paths in it; for a URL those of its working copy."""
 
     def __init__(self, path: str | os.PathLike[str]):
         self.path = locate(path, "workdir")
@@ -163,13 +163,15 @@ class Workdir:
                         leftover.unlink()
             yield
 
-    def publish(self) -> None:
+    def publish(self, *, now: bool = False) -> None:
         """Uploads what is new if the folder is in a bucket; call it where its files are consistent.
+
+        With `now` it returns when everything is in the bucket.
 
         Raises:
             RunError: the bucket cannot be written.
         """
-        working_copies.publish(self.path)
+        working_copies.publish(self.path, now=now)
 
     def barrier(self, where: str) -> None:
         """Waits for all processes; afterwards, all see what the first one has written here.

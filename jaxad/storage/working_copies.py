@@ -3,8 +3,9 @@
 The bucket is the truth. A command copies the folder when it first meets its URL, again when it has
 locked the folder (`lease`), and from then on uploads what it writes: at every checkpoint, at least
 every half minute while it logs, and when it gives the folder free. A checkpoint is one object, so
-that it is complete or absent. Objects are written in the order in which their files were; a command
-that is killed leaves a state that it could also have left on a disk.
+that it is complete or absent. Objects are written in the order in which their files were, and then
+the checkpoints: a log must not lack what was logged before a checkpoint. A command that is killed
+leaves a state that it could also have left on a disk.
 """
 
 import atexit
@@ -108,7 +109,9 @@ class WorkingCopy(Copy):
     def __init__(self, objects: Objects):
         place, self._owner = _temporary_place(copies.base_folder())
         super().__init__(objects, place)
+        #: Signatures of what the bucket has, and of what it has once the upload has succeeded.
         self._signatures: dict[str, object] = {}
+        self._sent: dict[str, object] = {}
         self._leases: list[lease.Lease] = []
         self._pulled = self._published = float("-inf")
         self._uploads = concurrent.futures.ThreadPoolExecutor(1, "jaxad-upload")
@@ -149,16 +152,18 @@ class WorkingCopy(Copy):
         with contextlib.ExitStack() as stack:
             with copies.reported(objects.url, "workdir"):
                 held = stack.enter_context(lease.held(objects))
-                if not self._leases:
-                    self.pull()
+                # Inside of a locked folder another command may have locked this one before.
+                self.publish(now=True)
+                self.pull()
             self._leases.append(held)
             try:
                 yield
-            except BaseException:
+            except BaseException as error:
                 try:
                     self._finish(held)
-                except RunError as error:  # that of the block is the one that ends the command
-                    logger.warning(f"warning: {error}")
+                except RunError as later:  # that of the block is the one that ends the command
+                    if str(later) != str(error):
+                        logger.warning(f"warning: {later}")
                 raise
             self._finish(held)
 
@@ -183,6 +188,7 @@ class WorkingCopy(Copy):
         if self._upload is not None and not (now or self._upload.done()):
             return
         self._end_upload()
+        self._check_exists()
         entries = self._scan()
         new = {n: e for n, e in entries.items() if self._signatures.get(n) != e.signature}
         is_due = time.monotonic() - self._published > _PUBLISH_SECONDS
@@ -191,28 +197,43 @@ class WorkingCopy(Copy):
         gone = [name for name in self._signatures if name not in entries]
         if new or gone:
             staged = self._stage(new)
+            self._sent = {n: s for n, s in self._signatures.items() if n in entries}
+            self._sent |= {name: new[name].signature for name in staged}
             self._upload = self._uploads.submit(self._send, staged, gone)
-            for name in gone:
-                del self._signatures[name]
-            self._signatures |= {name: new[name].signature for name in staged}
         self._published = time.monotonic()
         if now:
             self._end_upload()
 
     def _end_upload(self) -> None:
-        """Waits for the upload in progress, if there is one; raises a RunError if it failed."""
+        """Waits for the upload in progress, if there is one; raises a RunError if it failed.
+
+        What failed is uploaded again the next time.
+        """
         upload, self._upload = self._upload, None
         if upload is None:
             return
+        kept = self.place / "kept"
         try:
             upload.result()
         except StoreError as error:
-            (self.place / "kept").touch()
+            kept.touch()
             raise RunError(
                 f"'{self.objects.url}' cannot be written ({error}); what it holds is intact, and "
                 f"the files that it lacks are in '{self.root!s}'. Once the cause is removed, run "
                 "the same command to resume."
             ) from error
+        kept.unlink(missing_ok=True)
+        self._signatures = self._sent
+
+    def _check_exists(self) -> None:
+        """Raises a RunError if the copy was deleted, which must not delete it in the bucket."""
+        # What deletes old files deletes the file of the owner, too, which is the oldest.
+        if not (self.place / "owner").exists() or (self._signatures and not self.root.exists()):
+            raise RunError(
+                f"the copy of '{self.objects.url}' in '{self.place}' was deleted while the command "
+                "was working on it; nothing more is uploaded. Run the same command to resume from "
+                "what is in the bucket, with XDG_CACHE_HOME in a folder that is not cleaned."
+            )
 
     def _scan(self) -> dict[str, _Entry]:
         """Returns all files and packed folders by the names of their objects."""
@@ -222,29 +243,32 @@ class WorkingCopy(Copy):
             prefix = folder.relative_to(self.root).as_posix()
             prefix = "" if prefix == "." else f"{prefix}/"
             folders[:] = [name for name in folders if not _is_temporary(name)]
-            if folder.name == "checkpoints":
-                for name in folders:
-                    entries[f"{prefix}{name}{copies.PACKED}"] = _folder_entry(folder / name)
+            if prefix and folder.name == "checkpoints":
+                paths = {f"{prefix}{name}{copies.PACKED}": folder / name for name in folders}
                 folders[:] = []
-            for name in files:
-                if not _is_temporary(name):
-                    entries[f"{prefix}{name}"] = _file_entry(folder / name)
+            else:
+                paths = {}
+            paths |= {f"{prefix}{name}": folder / name for name in files if not _is_temporary(name)}
+            for name, path in paths.items():
+                # Trackers delete files at any moment, and make links to them.
+                with contextlib.suppress(FileNotFoundError):
+                    entries[name] = _folder_entry(path) if path.is_dir() else _file_entry(path)
         return entries
 
     def _stage(self, entries: Mapping[str, _Entry]) -> dict[str, Path]:
-        """Links files and folders, so that what is uploaded stays as it is now."""
+        """Copies files and links checkpoints, so that what is uploaded stays as it is now."""
         folder = self.place / "staged"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
         staged = {}
-        order = sorted(entries, key=lambda name: entries[name].written)
-        for number, name in enumerate(order):
-            path, target = entries[name].path, folder / str(number)
-            if path.is_dir():
-                shutil.copytree(path, target, copy_function=_link)
-            else:
-                _link(path, target)
-            staged[name] = target
+        for number, (name, entry) in enumerate(sorted(entries.items(), key=_order)):
+            target = folder / str(number)
+            with contextlib.suppress(FileNotFoundError):
+                if entry.path.is_dir():
+                    shutil.copytree(entry.path, target, copy_function=_link)
+                else:  # logs and tables grow, and are cut, in place
+                    shutil.copyfile(entry.path, target)
+                staged[name] = target
         return staged
 
     def _send(self, staged: Mapping[str, Path], gone: Sequence[str]) -> None:
@@ -260,21 +284,36 @@ class WorkingCopy(Copy):
                     f"warning: '{self.objects.url}' cannot be written ({error}); trying again in "
                     f"{pause:g} s."
                 )
-                time.sleep(pause)
+                end = time.monotonic() + pause
+                while time.monotonic() < end and not interrupts.requested():
+                    time.sleep(min(0.5, pause))
 
     def _send_once(self, staged: Mapping[str, Path], gone: Sequence[str]) -> None:
-        for held in self._leases:
-            held.check()
+        checkpoints = {n: _pack(path) for n, path in staged.items() if copies.is_packed(n)}
+        files = {name: path for name, path in staged.items() if name not in checkpoints}
+        self._check_leases()
         # A file that vanished, such as an outdated result, goes first, and a checkpoint last.
         self.objects.delete([name for name in gone if not copies.is_packed(name)])
-        packed = {n: _pack(p) if copies.is_packed(n) else p for n, p in staged.items()}
-        copies.put_in_order(self.objects, packed)
+        copies.put_in_order(self.objects, files)
+        self._check_leases()
+        self.objects.put(checkpoints)
+        self._check_leases()
         self.objects.delete([name for name in gone if copies.is_packed(name)])
         found = self.objects.find()
         for name in gone:
             self.versions.pop(name, None)
         self.versions |= {name: found[name].version for name in staged if name in found}
         shutil.rmtree(self.place / "staged", ignore_errors=True)
+
+    def _check_leases(self) -> None:
+        for held in self._leases:
+            held.check()
+
+
+def _order(item: tuple[str, _Entry]) -> tuple[int, bool]:
+    """Sorts entries by time; of two of the same tick of the clock a JSON file is the later one."""
+    name, entry = item
+    return entry.written, name.endswith(".json")
 
 
 def _file_entry(path: Path) -> _Entry:
@@ -310,8 +349,9 @@ def _temporary_place(base: Path) -> tuple[Path, object]:
             if locks.try_lock(file) and not (owner.parent / "kept").exists():
                 shutil.rmtree(owner.parent, ignore_errors=True)
     place = Path(tempfile.mkdtemp(dir=base, prefix="run-"))
-    file = (place / "owner").open("w")  # noqa: SIM115 closed, and so unlocked, when the process ends
+    file = (place / "new").open("w")  # noqa: SIM115 closed, and so unlocked, when the process ends
     locks.try_lock(file)
+    (place / "new").replace(place / "owner")  # locked before other processes see it
     return place, file
 
 

@@ -93,6 +93,7 @@ def run_study(
         for seeds in planned.values():
             for group in work.groups(seeds, int(config.seeds_per_program)):
                 interrupts.check()
+                folder.publish(now=True)  # a bucket that cannot be written fails all runs
                 if not work.run_group(group):
                     return False
             # The next experiment does not use the programs of this one.

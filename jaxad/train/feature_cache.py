@@ -122,7 +122,7 @@ class Encoder:
 class FeatureCache:
     """A folder that holds a folder for every set of features, and how they are computed."""
 
-    folder: str | Path  # or an URL
+    folder: str | Path  # or a URL
     dtype: str  # one of `DTYPES`
     model: FeatureExtractor
     variables: Tree

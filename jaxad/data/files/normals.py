@@ -9,7 +9,9 @@ from jaxad.data.files.splitting import Splitting
 from jaxad.data.files.tables import files_listed
 from jaxad.data.files.tree import files_in
 from jaxad.errors import UserError
-from jaxad.storage.locations import locate_data
+from jaxad.storage import locations
+from jaxad.storage.buckets import is_url
+from jaxad.storage.paths import original
 
 
 def check_apart(path: Path, root: str, *, is_npz: bool, flag: str, remedy: str) -> None:
@@ -21,27 +23,30 @@ def check_apart(path: Path, root: str, *, is_npz: bool, flag: str, remedy: str) 
     Raises:
         UserError: the path lies in the run's data, holds them, or lists a file of theirs.
     """
-    paths, run_paths = _files_at(path), _files_of_run(locate_data(root, "config.data.root"), is_npz)
+    paths, run_paths = _files_at(path), _files_of_run(root, is_npz)
     inside = _first_below(paths, run_paths)
     if inside is None and _first_below(run_paths, paths) is None:
         return
     relation = "holds"
     if inside is not None:
-        relation = "lies in" if inside == path.resolve() else f"lists '{inside}' of"
+        relation = "lies in" if inside == original(path) else f"lists '{inside}' of"
     raise UserError(f"{flag}={path}: {relation} the run's own data, '{root}'; {remedy}.")
 
 
-def _files_of_run(root: Path, is_npz: bool) -> set[Path]:
+def _files_of_run(root: str, is_npz: bool) -> set[Path]:
     """Returns the files or the folder of a run's data; nothing if they are gone."""
+    if is_url(root) and not (is_npz or names.is_table(Path(root))):
+        return {locations.original(root, "config.data.root")}  # which need not be downloaded
+    folder = locations.locate_data(root, "config.data.root")
     if is_npz:
-        return {path.resolve() for path in files_in(root, ".npz")} if root.is_dir() else set()
-    return _files_at(root) if root.exists() else set()
+        return {original(path) for path in files_in(folder, ".npz")} if folder.is_dir() else set()
+    return _files_at(folder) if folder.exists() else set()
 
 
 def _files_at(path: Path) -> set[Path]:
     """Returns a folder or a file; for a table, also the files that it lists."""
     listed = files_listed(path) if names.is_table(path) and path.is_file() else ()
-    return {path.resolve(), *(file.resolve() for file in listed)}
+    return {original(path), *map(original, listed)}
 
 
 def _first_below(paths: Iterable[Path], folders: Collection[Path]) -> Path | None:

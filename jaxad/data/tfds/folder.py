@@ -38,7 +38,7 @@ def data_folder(root: str, part: str) -> str:
     URL it is a copy on this machine that has only one part of it; `upload` puts new data there.
 
     Args:
-        root: a folder, an URL, or "".
+        root: a folder, a URL, or "".
         part: the folder of a data set in it, such as `mnist` or `icbm_synth/<config>`.
 
     Raises:
@@ -63,12 +63,14 @@ def data_folder(root: str, part: str) -> str:
 
 
 def _copy_part(url: str, part: str, source: str) -> Path:
-    """Copies one part of the data at an URL; returns the folder that holds all parts."""
+    """Copies one part of the data at a URL; returns the folder that holds all parts."""
     num_parts = len(part.split("/"))
     folder = locate_data(f"{url}/{part}", source, num_parts=num_parts)
     for record in list(folder.rglob("*-of-*")):
-        if record.exists() and not (record.parent / "dataset_info.json").exists():
-            shutil.rmtree(record.parent)  # it was not uploaded to the end
+        version = record.parent
+        is_written = version.name.startswith("incomplete.")  # by another process of this machine
+        if record.exists() and not (is_written or (version / "dataset_info.json").exists()):
+            shutil.rmtree(version)  # it was not uploaded to the end
     return folder.parents[num_parts - 1]
 
 
