@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     escape_unencodable()
     program = Path(sys.argv[0]).name if sys.argv[0].endswith(".py") else "jaxad"
     program = f"python {program}" if program.endswith(".py") else program
-    with interrupts.handled(), messages.printed():
+    with interrupts.handled(), messages.printed(paths.show):
         return _exit_code(sys.argv[1:] if arguments is None else arguments, program)
 
 
@@ -55,10 +55,10 @@ def _exit_code(arguments: Sequence[str], program: str) -> int:
 
         return command.run(arguments, program)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {paths.show(str(error))}", file=sys.stderr)
         code = 2
     except RunError as error:
-        print(f"failed: {error}", file=sys.stderr)
+        print(f"failed: {paths.show(str(error))}", file=sys.stderr)
         code = 1
     except KeyboardInterrupt:
         print(interrupts.MESSAGE, file=sys.stderr)

@@ -9,7 +9,7 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 _LOGGER = logging.getLogger("jaxad")
 
@@ -17,17 +17,24 @@ _LOGGER = logging.getLogger("jaxad")
 class _Printer(logging.Handler):
     """Prints warnings and errors to `sys.stderr`, everything else to `sys.stdout`."""
 
+    def __init__(self, rewrite: Callable[[str], str]):
+        super().__init__()
+        self._rewrite = rewrite
+
     def emit(self, record: logging.LogRecord) -> None:
         stream = sys.stderr if record.levelno >= logging.WARNING else sys.stdout
-        print(record.getMessage(), file=stream, flush=True)
+        print(self._rewrite(record.getMessage()), file=stream, flush=True)
 
 
 @contextlib.contextmanager
-def printed() -> Iterator[None]:
-    """Prints messages from level INFO inside the block, without time and level; blocks may nest."""
+def printed(rewrite: Callable[[str], str] = str) -> Iterator[None]:
+    """Prints messages from level INFO inside the block, without time and level; blocks may nest.
+
+    `rewrite` changes each message before it is printed.
+    """
     level, propagates, handlers = _LOGGER.level, _LOGGER.propagate, list(_LOGGER.handlers)
     if not any(isinstance(handler, _Printer) for handler in handlers):
-        _LOGGER.addHandler(_Printer())
+        _LOGGER.addHandler(_Printer(rewrite))
     _LOGGER.setLevel(logging.INFO)
     _LOGGER.propagate = False  # absl and TensorFlow give the root logger handlers of their own
     try:

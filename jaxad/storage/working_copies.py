@@ -26,7 +26,7 @@ from jaxad.runtime import interrupts, locks, processes
 from jaxad.storage import copies, lease
 from jaxad.storage.buckets import Objects, Refused, StoreError
 from jaxad.storage.copies import Copy
-from jaxad.storage.paths import CopyPath
+from jaxad.storage.paths import CopyPath, readable
 
 logger = logging.getLogger(__name__)
 
@@ -219,8 +219,8 @@ class WorkingCopy(Copy):
             kept.touch()
             raise RunError(
                 f"'{self.objects.url}' cannot be written ({error}); what it holds is intact, and "
-                f"the files that it lacks are in '{self.root!s}'. Once the cause is removed, run "
-                "the same command to resume."
+                f"the files that it lacks are in '{self.root.parent!s}'. Once the cause is "
+                "removed, run the same command to resume."
             ) from error
         kept.unlink(missing_ok=True)
         self._signatures = self._sent
@@ -248,7 +248,9 @@ class WorkingCopy(Copy):
                 folders[:] = []
             else:
                 paths = {}
-            paths |= {f"{prefix}{name}": folder / name for name in files if not _is_temporary(name)}
+            for name in files:
+                if not _is_temporary(name):  # the names of objects are UTF-8
+                    paths[readable(f"{prefix}{name}")] = folder / name
             for name, path in paths.items():
                 # Trackers delete files at any moment, and make links to them.
                 with contextlib.suppress(FileNotFoundError):

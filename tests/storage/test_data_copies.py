@@ -1,7 +1,11 @@
 """Data in a bucket, read from copies that stay."""
 
+import time
+from pathlib import Path
+
 import pytest
 
+from jaxad.errors import UserError
 from jaxad.storage import data_copies
 from jaxad.storage.buckets import Objects
 from jaxad.storage.locations import locate_data
@@ -63,3 +67,47 @@ def test_new_files_are_uploaded(objects, monkeypatch):
     monkeypatch.setattr(data_copies, "_copies", {})
     assert (locate_data(objects.url, num_parts=2) / "1.0/records").exists()
     assert list(objects.find()) == ["1.0/records"]
+
+
+def test_files_that_are_uploaded_are_not_downloaded_again(objects, monkeypatch):
+    path = locate_data(objects.url)
+    path.mkdir(parents=True)
+    (path / "a").write_bytes(b"a")
+    (path / "incomplete.1.0").mkdir()
+    (path / "incomplete.1.0/b").write_bytes(b"b")  # another process is generating it
+    data_copies.push(path)
+    assert list(objects.find()) == ["a"]
+    before = (path / "a").stat().st_ino
+    monkeypatch.setattr(data_copies, "_copies", {})
+    assert (locate_data(objects.url) / "a").stat().st_ino == before
+
+
+def test_files_of_a_download_that_was_killed_follow_the_bucket(objects, monkeypatch):
+    objects.write("a", b"a")
+    write = data_copies.DataCopy._write_index
+    calls = []
+
+    def write_once(self, versions):
+        if calls:
+            raise KeyboardInterrupt
+        calls.append(1)
+        write(self, versions)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(data_copies.DataCopy, "_write_index", write_once)
+        locate_data(objects.url)
+    objects.delete(["a"])
+    assert not (locate_data(objects.url) / "a").exists()
+
+
+def test_a_file_has_the_time_of_its_object(objects):
+    """Scores of the same files continue on another machine."""
+    objects.write("a", b"a")
+    written = objects.find()["a"].written
+    assert abs(written - time.time()) < 60
+    assert (locate_data(objects.url) / "a").stat().st_mtime == pytest.approx(written)
+
+
+def test_a_url_that_went_through_pathlib(objects):
+    with pytest.raises(UserError, match=f"--input: .*: write it as text, '{objects.url}'"):
+        locate_data(Path(objects.url), "--input")

@@ -451,6 +451,14 @@ def test_names_of_files(objects, name, monkeypatch):
     assert (Workdir(objects.url).path / name).read_text() == name
 
 
+def test_a_name_that_is_not_utf_8(objects):
+    workdir = Workdir(objects.url)
+    workdir.check_writable()
+    with workdir.lock():
+        (workdir.path / os.fsdecode(b"a\xff")).touch()
+    assert names(objects) == [r"a\xff"]
+
+
 def test_copies_are_private_and_a_linked_cache_folder_shows_urls(bucket, tmp_path, monkeypatch):
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to("real")
