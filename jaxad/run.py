@@ -80,7 +80,6 @@ def train(config: ConfigDict, workdir: str | os.PathLike[str]) -> None:
     run, config = _open_run(config, workdir, trains=True)
     data_set = _open_to_train(config, run)
     with run.lock(), tracked([config], [run]):
-        run.barrier("locked")  # from here on every process reads the same files
         _train(config, run, data_set)
 
 

@@ -27,6 +27,7 @@ from jaxad.evaluate.score_table import write_score_table
 from jaxad.evaluate.split_metrics import SplitMetrics
 from jaxad.runtime import processes
 from jaxad.runtime.progress import progress_bar
+from jaxad.storage import working_copies
 from jaxad.storage.workdir import write_json
 from jaxad.types import Scores, Split
 
@@ -76,8 +77,9 @@ class Evaluator:
             RunError: a score is not finite, or a metric fails.
         """
         # A folder with metrics.json is a finished evaluation: delete it first, write it last.
-        if processes.is_first():
-            (folder / "metrics.json").unlink(missing_ok=True)
+        if processes.is_first() and (folder / "metrics.json").exists():
+            (folder / "metrics.json").unlink()
+            working_copies.publish(folder, now=True)
         detector, config = self.detector, self.detector.config
         columns, maps = score_split(detector, split, f"score {name}", np.asarray, with_quality=True)
         train, val = (

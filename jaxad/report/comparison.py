@@ -25,7 +25,7 @@ from jaxad.report.record import stale_text
 from jaxad.report.run_files import RunFiles, SplitFiles, read_run
 from jaxad.report.study_figures import SystemScores
 from jaxad.report.texts import difference, p_value
-from jaxad.storage.paths import expand
+from jaxad.storage.paths import expand, original
 from jaxad.storage.workdir import Workdir
 
 #: The largest number of shared slices to show per split.
@@ -57,7 +57,7 @@ def read_others(run: RunFiles, others: Sequence[Workdir]) -> dict[str, RunFiles]
 
 def _unique_names(paths: Sequence[Path]) -> list[str]:
     """Returns the shortest endings of different paths that are unique."""
-    parts = [path.resolve().parts for path in paths]
+    parts = [original(path).parts for path in paths]
     candidates = (["/".join(part[-depth:]) for part in parts] for depth in itertools.count(1))
     return next(names for names in candidates if len(set(names)) == len(names))
 

@@ -13,9 +13,10 @@ from jaxad.errors import UserError
 from jaxad.evaluate import paired
 from jaxad.evaluate.metrics import METRICS
 from jaxad.evaluate.score_table import read_score_table
-from jaxad.report.comparison import comparison_view, read_others
+from jaxad.report.comparison import _unique_names, comparison_view, read_others
 from jaxad.report.run_files import read_run
 from jaxad.report.texts import difference, p_value
+from jaxad.storage.locations import locate
 from jaxad.storage.workdir import write_json
 
 LABELS = np.tile([0, 1], 20)
@@ -228,3 +229,9 @@ def test_images_of_the_same_names_but_other_pixels_are_not_paired(tmp_path):
     split = compare(ours, theirs)
     assert "images of the same name have other pixels" in split["notes"][0]
     assert split["differences"] == []
+
+
+@pytest.mark.parametrize("bucket", ["gs"], indirect=True)
+def test_names_of_runs_in_a_bucket_do_not_show_their_copies(bucket):
+    paths = [locate(f"{bucket}/{name}/run") for name in "ab"]
+    assert _unique_names(paths) == ["a/run", "b/run"]

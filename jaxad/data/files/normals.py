@@ -10,7 +10,6 @@ from jaxad.data.files.tables import files_listed
 from jaxad.data.files.tree import files_in
 from jaxad.errors import UserError
 from jaxad.storage import locations
-from jaxad.storage.buckets import is_url
 from jaxad.storage.paths import original
 
 
@@ -35,7 +34,7 @@ def check_apart(path: Path, root: str, *, is_npz: bool, flag: str, remedy: str) 
 
 def _files_of_run(root: str, is_npz: bool) -> set[Path]:
     """Returns the files or the folder of a run's data; nothing if they are gone."""
-    if is_url(root) and not (is_npz or names.is_table(Path(root))):
+    if "://" in root and not (is_npz or names.is_table(Path(root))):
         return {locations.original(root, "config.data.root")}  # which need not be downloaded
     folder = locations.locate_data(root, "config.data.root")
     if is_npz:

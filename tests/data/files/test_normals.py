@@ -7,10 +7,13 @@ import pytest
 from user_files import data_config, write_image, write_scan, write_scans
 
 from jaxad.data import membership
-from jaxad.data.files.normals import check_one_class
+from jaxad.data.files.normals import check_apart, check_one_class
 from jaxad.data.files.splitting import Splitting
 from jaxad.data.replay import read_files, read_normals
 from jaxad.errors import UserError
+from jaxad.storage import data_copies
+from jaxad.storage.buckets import Objects
+from jaxad.storage.locations import locate_data
 from jaxad.storage.workdir import Workdir
 
 # --- Masks.
@@ -187,3 +190,17 @@ def test_patients_of_the_names_of_the_run_s_are_reported(tmp_path, capsys):
     run.splits.write_text(json.dumps(kept))
     membership.warn_of_names(run, set(split.groups), "--normals=site", "they mislead")
     assert capsys.readouterr().err == ""
+
+
+def test_the_data_of_a_run_in_a_bucket(bucket):
+    """They lie in other copies than the images of the flag, and are not downloaded."""
+    for name in ("data/train/0.png", "other/0.png"):
+        Objects(bucket).write(name, b"image")
+    options = {"is_npz": False, "flag": "--normals", "remedy": "leave it out"}
+    own = locate_data(f"{bucket}/data/train")
+    with pytest.raises(UserError, match="data/train: lies in the run's own data, '.*data/'"):
+        check_apart(own, f"{bucket}/data/", **options)
+    with pytest.raises(UserError, match="holds the run's own data"):
+        check_apart(own, f"{bucket}/data/train/0.png", **options)
+    check_apart(locate_data(f"{bucket}/other"), f"{bucket}/data", **options)
+    assert f"{bucket}/data" not in data_copies._copies

@@ -168,3 +168,17 @@ def test_data_are_generated_once_for_a_bucket(bucket, monkeypatch, capsys):
     objects.delete([info])
     np.testing.assert_array_equal(read(), generated)
     assert set(objects.find()) == names
+
+
+def test_data_that_another_process_is_generating_stay(bucket, monkeypatch):
+    monkeypatch.setattr(data_copies, "_copies", {})
+    part = Path(tfds_folder.data_folder(bucket, "a/b")) / "a/b"
+    names = ("incomplete.X_1.0.0/a-train.array_record-00000-of-00001",
+             "1.0.0/a-train.array_record-00000-of-00001")  # fmt: skip
+    for name in names:
+        (part / name).parent.mkdir(parents=True)
+        (part / name).touch()
+    tfds_folder.data_folder(bucket, "a/b")
+    assert [(part / name).exists() for name in names] == [True, False]
+    tfds_folder.upload(str(part.parents[1]), "a/b")
+    assert Objects(bucket).find() == {}
