@@ -26,8 +26,9 @@ _PACKAGES = {"gs": ("gcsfs", "gcs"), "s3": ("s3fs", "s3")}
 #: Seconds that a call may take; a transfer also gets one per MiB.
 _SECONDS = 60.0
 
-#: Objects that are transferred or deleted at the same time.
-_AT_ONCE = 16
+#: Objects that are transferred or deleted at the same time; two if they are large, as clients hold
+#: hundreds of MiB of each in memory.
+_AT_ONCE, _LARGE_BYTES = 16, 32 * 2**20
 
 
 class StoreError(Exception):
@@ -206,7 +207,8 @@ class Objects:
         function = getattr(self._files, method)
 
         async def call_all() -> list[Any]:
-            free = asyncio.Semaphore(_AT_ONCE)
+            are_large = size > len(calls) * _LARGE_BYTES
+            free = asyncio.Semaphore(2 if are_large else _AT_ONCE)
 
             async def call(arguments: tuple[str, ...]) -> Any:
                 async with free:

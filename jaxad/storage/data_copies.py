@@ -7,15 +7,18 @@ to the bucket when a command first meets the URL.
 import contextlib
 import hashlib
 import json
+import logging
 import time
 from collections.abc import Mapping
 from pathlib import Path
 
 from jaxad.runtime import locks
 from jaxad.storage import copies
-from jaxad.storage.buckets import Object, Objects
+from jaxad.storage.buckets import Object, Objects, StoreError
 from jaxad.storage.copies import Copy
 from jaxad.storage.paths import CopyPath
+
+logger = logging.getLogger(__name__)
 
 #: Seconds for which a copy counts as equal to the bucket.
 _FRESH_SECONDS = 60.0
@@ -86,12 +89,18 @@ def open_copy(objects: Objects, *, num_parts: int = 1) -> CopyPath:
     Its path ends with the last `num_parts` parts of the URL.
 
     Raises:
-        StoreError: the bucket cannot be read.
+        StoreError: the bucket cannot be read, and this process has not read it before.
     """
     copy, pulled = _copies.get(objects.url, (None, float("-inf")))
     copy = DataCopy(objects, num_parts) if copy is None else copy
     if time.monotonic() - pulled > _FRESH_SECONDS:
-        copy.pull()
+        try:
+            copy.pull()
+        except StoreError as error:
+            if objects.url not in _copies:
+                raise
+            # A long command need not fail because it asks for the same data again.
+            logger.warning(f"warning: '{objects.url}': {error}; the copy of before is used.")
         _copies[objects.url] = copy, time.monotonic()
     return copy.root
 

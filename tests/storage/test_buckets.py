@@ -1,12 +1,13 @@
 """Objects of a bucket, against stores on this machine; refusals against small servers."""
 
+import asyncio
 import http.server
 import socket
 import threading
 import time
 
 import emulators
-import fsspec
+import fsspec.asyn
 import pytest
 
 from jaxad.errors import UserError
@@ -169,3 +170,21 @@ def test_a_store_that_never_answers(url, lead_to, monkeypatch, tmp_path):
             with pytest.raises(StoreError, match="it does not answer"):
                 call()
             assert time.monotonic() - start < 30
+
+
+@pytest.mark.parametrize(("size", "at_once"), [(10, 16), (40 * 10**9, 2)])
+def test_few_large_objects_are_transferred_at_once(size, at_once):
+    class Files:
+        loop = fsspec.asyn.get_loop()
+        now = most = 0
+
+        async def _rm_file(self, _):
+            self.now += 1
+            self.most = max(self.most, self.now)
+            await asyncio.sleep(0.01)
+            self.now -= 1
+
+    objects = Objects("gs://b")
+    files = objects.__dict__["_files"] = Files()
+    objects._each("_rm_file", [("a",)] * 40, size)
+    assert files.most == at_once

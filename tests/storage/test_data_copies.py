@@ -7,7 +7,7 @@ import pytest
 
 from jaxad.errors import UserError
 from jaxad.storage import data_copies
-from jaxad.storage.buckets import Objects
+from jaxad.storage.buckets import Objects, StoreError
 from jaxad.storage.locations import locate_data
 
 
@@ -111,3 +111,19 @@ def test_a_file_has_the_time_of_its_object(objects):
 def test_a_url_that_went_through_pathlib(objects):
     with pytest.raises(UserError, match=f"--input: .*: write it as text, '{objects.url}'"):
         locate_data(Path(objects.url), "--input")
+
+
+def test_a_store_that_fails_after_the_first_copy(objects, monkeypatch, capsys):
+    objects.write("a", b"a")
+    path = locate_data(objects.url)
+
+    def fail(_):
+        raise StoreError("it does not answer")
+
+    monkeypatch.setattr(data_copies, "_FRESH_SECONDS", 0.0)
+    monkeypatch.setattr(Objects, "find", fail)
+    assert locate_data(objects.url) == path
+    assert f"'{objects.url}': it does not answer; the copy of before" in capsys.readouterr().err
+    monkeypatch.setattr(data_copies, "_copies", {})
+    with pytest.raises(UserError, match="it does not answer"):
+        locate_data(objects.url)
