@@ -114,6 +114,11 @@ _DATA = (
         ("raise", "skip"), role="execution",
     ),
     Field(
+        "data.in_memory", 0.0,
+        "Memory for images, GiB; larger data are read from disk at use; 0: half of what is free.",
+        "[0, 1e9]", role="execution",
+    ),
+    Field(
         _INTENSITY, "auto",
         "How intensities become [0, 1]; auto: range for images, zscore for scans.",
         ("auto", "range", "zscore", "percentile"), data=_PREPARED,

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Shaped
 from scipy import ndimage
 
+from jaxad.data.files.masks import are_marked
 from jaxad.data.prepare.preprocess import check_images, to_unit_interval
 from jaxad.data.synthetic.geometry import WELL_INSIDE, inside_share, plane_axes_mm
 from jaxad.data.synthetic.objects import Outline, blend, draw_alpha
@@ -50,6 +51,8 @@ def render_natural_objects(split: Split, *, seed: int, share: float = 1 / 3) -> 
         UserError: an image is anomalous or unusable (named by its id), no image can hold an object,
             or the seed or the share is out of range.
     """
+    # Rendered images are not in the files, so that all images of the split stay in memory.
+    split = dataclasses.replace(split, images=np.asarray(split.images))
     _check(split, seed, share)
     places = [
         _find_place(image, _keyed_generator(seed, "object", name))
@@ -77,7 +80,7 @@ def _check(split: Split, seed: int, share: float) -> None:
     check_images(split.images, split.ids, split.images.shape[-3:], "natural objects")
     anomalous = split.labels != 0
     if split.masks is not None:
-        anomalous = anomalous | split.masks.any(axis=(1, 2))
+        anomalous = anomalous | are_marked(split.masks)
     if anomalous.any():
         raise UserError(
             f"natural objects: image '{split.ids[int(np.argmax(anomalous))]}' is anomalous "
