@@ -36,7 +36,7 @@ Scalars = Float[np.ndarray, " n"]
 Maps = Float[np.ndarray, "n height width"]
 
 #: Memory that metrics of pixels take for each pixel of a split, measured.
-_BYTES_PER_PIXEL = 64
+_BYTES_PER_PIXEL = 140
 #: Metrics that the terminal shows, besides those of `config.evaluate.metrics`.
 _PRINTED = (
     metrics.AUROC, metrics.AUROC_CORRECTED, metrics.AVERAGE_PRECISION, metrics.PIXEL_AUROC,
@@ -147,6 +147,9 @@ def check_finite(name: str, what: str, split: Split, scores: Scalars) -> None:
 
 
 def _warn_of_pixel_metrics(name: str, masks: Pixels) -> None:
+    """Warns of the memory that metrics of pixels take although the masks are on disk."""
+    if not processes.is_first():
+        return
     size = np.prod(masks.shape, dtype=float) * _BYTES_PER_PIXEL / 2**30
     logger.warning(
         f"warning: {name}: metrics of pixels take about {size:.3g} GiB of memory, whatever "

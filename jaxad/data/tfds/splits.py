@@ -122,7 +122,7 @@ def _read(builder: Any, on_disk: bool, split: str) -> Split:
     pixels: dict[str, Any] = {}
     for name, feature in _pixel_features(builder, split).items():
         shape = feature.shape if name == "image" else feature.shape[:2]
-        stored = StoredPixels(records, name, shape, feature.np_dtype)
+        stored = StoredPixels(records, name, shape, np.dtype(feature.np_dtype))
         pixels[name] = stored if on_disk else stored[:]
     ids, groups = tuple(columns["id"]), tuple(columns["group"])
     positions = columns.get("position")

@@ -78,7 +78,7 @@ class StoredPixels:
         """
         self._records, self._feature = records, feature
         self._rows = np.arange(len(records)) if rows is None else rows
-        self.shape, self.dtype = (len(self._rows), *shape), np.dtype(dtype)
+        self.shape, self.dtype = (len(self._rows), *shape), dtype
 
     def __len__(self) -> int:
         return len(self._rows)
