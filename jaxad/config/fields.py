@@ -115,7 +115,7 @@ _DATA = (
     ),
     Field(
         "data.in_memory", 0.0,
-        "Memory for images, GiB; larger data are read from disk at use; 0: half of what is free.",
+        "GiB of images in memory; larger data are read from disk; 0: half of free memory.",
         "[0, 1e9]", role="execution",
     ),
     Field(

@@ -185,7 +185,7 @@ def read_site(site: Site, data: ConfigDict) -> SiteSplits:
         def read(split_name: str, source: str) -> Split:
             split = readers[split_name]()
             if reading is not None:
-                images = replay.to_depth_of_run(split.images, data, reading)
+                images = replay.to_depth_of_run(split.images[:], data, reading)
                 split = dataclasses.replace(split, images=images)
             split = report_files(dataclasses.replace(split, positions=None), source, for_run=True)
             check_read_split(split, source, shape, normal=split_name in TRAINING_SPLITS)

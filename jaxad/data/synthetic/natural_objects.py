@@ -22,6 +22,8 @@ from jaxad.data.synthetic.template import spacing_mm
 from jaxad.errors import UserError
 from jaxad.types import Split
 
+Images = Shaped[np.ndarray, "n h w c"]
+
 _CANDIDATES = 256
 # Foreground pixels stay above 0, at least at the lowest level of an integer type or at this value.
 _LEAST_FLOAT = 1 / 255
@@ -52,11 +54,11 @@ def render_natural_objects(split: Split, *, seed: int, share: float = 1 / 3) -> 
             or the seed or the share is out of range.
     """
     # Rendered images are not in the files, so that all images of the split stay in memory.
-    split = dataclasses.replace(split, images=np.asarray(split.images))
-    _check(split, seed, share)
+    images = np.array(split.images)
+    _check(split, images, seed, share)
     places = [
         _find_place(image, _keyed_generator(seed, "object", name))
-        for image, name in zip(split.images, split.ids, strict=True)
+        for image, name in zip(images, split.ids, strict=True)
     ]
     able = np.array([place is not None for place in places], bool)
     if len(split) and not able.any():
@@ -65,19 +67,19 @@ def render_natural_objects(split: Split, *, seed: int, share: float = 1 / 3) -> 
             "shorter side; set the background to 0, and crop the images to what they show."
         )
     chosen = _choose(split, able, seed, share)
-    images, masks = split.images.copy(), np.zeros(split.images.shape[:3], np.uint8)
+    masks = np.zeros(images.shape[:3], np.uint8)
     for index, place in enumerate(places):
         if place is not None and chosen[index]:
-            images[index], masks[index] = _render(split.images[index], place)
+            images[index], masks[index] = _render(images[index], place)
     return dataclasses.replace(split, images=images, labels=chosen.astype(np.int32), masks=masks)
 
 
-def _check(split: Split, seed: int, share: float) -> None:
+def _check(split: Split, images: Images, seed: int, share: float) -> None:
     if seed < 0:
         raise UserError(f"natural objects: the seed is {seed}; use 0 or more.")
     if not 0 <= share <= 1:
         raise UserError(f"natural objects: the share is {share}; use a number from 0 to 1.")
-    check_images(split.images, split.ids, split.images.shape[-3:], "natural objects")
+    check_images(images, split.ids, images.shape[-3:], "natural objects")
     anomalous = split.labels != 0
     if split.masks is not None:
         anomalous = anomalous | are_marked(split.masks)
