@@ -16,9 +16,12 @@ from jaxad.data.pipeline.augment import Augmentation, augment
 from jaxad.data.prepare.preprocess import to_unit_interval
 from jaxad.errors import UserError
 from jaxad.runtime.cpu_tensorflow import tensorflow
+from jaxad.runtime.parallel import num_cores
 from jaxad.types import Pixels, Split
 
 _SHUFFLE_STREAM = 1
+#: Batches that are made at once, at most.
+_MOST_BATCHES = 16
 
 HostBatch = dict[str, np.ndarray]
 
@@ -108,7 +111,9 @@ def train_batches(
     # There is nothing to tune, and the end of an iterator waits up to a minute for the tuner.
     options.autotune.enabled = False
     dataset = tf.data.Dataset.range(start_step, stop_step)
-    dataset = dataset.map(make_batch, num_parallel_calls=2).prefetch(2).with_options(options)
+    # Two batches at once, or, if their images are decoded, one for each core.
+    count = 2 if isinstance(split.images, np.ndarray) else min(max(2, num_cores()), _MOST_BATCHES)
+    dataset = dataset.map(make_batch, num_parallel_calls=count).prefetch(2).with_options(options)
     return _with_errors_of_images(dataset.as_numpy_iterator(), errors)
 
 
