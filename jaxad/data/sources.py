@@ -58,12 +58,12 @@ class DataSet:
         self.info = data_set_info(data.name)
         settings.check(data)
         data = data.copy_and_resolve_references().unlock()
+        self._budget = settings.memory_budget(data)  # first, where every process arrives
         self.unread: list[Unread] = []
         self._measure = measure
         options = ReadOptions(measure=measure, on_unread=self.unread.append)
         self._readers = open_splits(data, options)
         self.data = data.lock()
-        self._budget = settings.memory_budget(data)
         for name in self._readers:
             if is_undecodable(name):  # it becomes a folder, a heading and a key in JSON
                 raise UserError(
