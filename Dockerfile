@@ -16,8 +16,8 @@ COPY pyproject.toml README.md LICENSE ./
 COPY configs ./configs
 COPY jaxad ./jaxad
 RUN case "$DEVICE" in \
-      cpu) extras="dicom,hub" ;; \
-      cuda|tpu) extras="dicom,hub,$DEVICE" ;; \
+      cpu) extras="dicom,gcs,hub,s3" ;; \
+      cuda|tpu) extras="dicom,gcs,hub,s3,$DEVICE" ;; \
       *) echo "DEVICE=$DEVICE: must be cpu, cuda, or tpu" >&2; exit 1 ;; \
     esac \
     && pip install --no-cache-dir ".[$extras]" \

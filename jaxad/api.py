@@ -16,7 +16,7 @@ from jaxad.data.other_site import Site
 from jaxad.data.sources import DataSet
 from jaxad.detector.detector import Detector
 from jaxad.detector.load import load
-from jaxad.storage.paths import expand
+from jaxad.storage.locations import locate
 from jaxad.storage.workdir import Workdir, removed_if_empty
 
 
@@ -114,12 +114,12 @@ def score_files(
     Raises:
         UserError: nothing can be scored, or `output` holds other scores.
     """
-    config = None if expand(path).is_file() else run_config.read(Workdir(path))
+    config = None if locate(path).is_file() else run_config.read(Workdir(path))
     run.score(
         config, path, input=input, output=output, rate="" if rate is None else rate, maps=maps,
         allow_outside_root=allow_outside_root, group_pattern=group_pattern,
     )  # fmt: skip
-    return expand(output) / "scores.csv"
+    return locate(output) / "scores.csv"
 
 
 def evaluate_site(
@@ -158,13 +158,13 @@ def evaluate_site(
         UserError: the data cannot be used, or images of them were learnt from.
         RunError: a score is not finite.
     """
-    config = None if expand(path).is_file() else run_config.read(Workdir(path))
+    config = None if locate(path).is_file() else run_config.read(Workdir(path))
     changes: dict[str, Any] = {"group_pattern": group_pattern, "on_error": on_error}
     changes["normal_classes"] = None if normal_classes is None else tuple(normal_classes)
     changes = {field: value for field, value in changes.items() if value is not None}
     changes["allow_outside_root"] = allow_outside_root
     site = Site(os.fspath(root), data_set, name, calibrate, changes)
-    with removed_if_empty(expand(output or path)):
+    with removed_if_empty(locate(output or path)):
         return run.evaluate_site(config, path, site, output=output)
 
 
@@ -197,6 +197,6 @@ def run_study(config: ConfigDict, workdir: str | os.PathLike[str]) -> Path:
         RunError: runs failed; the tables are written without them.
         KeyboardInterrupt: a signal ended the study early.
     """
-    with removed_if_empty(expand(workdir)):
+    with removed_if_empty(locate(workdir)):
         run.study(config, workdir, print_table=False)
-    return expand(workdir) / "table.md"
+    return locate(workdir) / "table.md"

@@ -14,12 +14,12 @@ from typing import NoReturn
 from jaxad.errors import NO_ROOM, NOT_ALLOWED, RunError, UserError, first_line
 from jaxad.runtime import interrupts, messages, processes
 from jaxad.runtime.streams import escape_unencodable, ignore_closed_streams
-from jaxad.storage import io_errors
+from jaxad.storage import io_errors, paths
 
 
 def _system_error(error: OSError) -> tuple[str, int] | None:
     """Returns a line and an exit code for a full disk or a missing permission; None otherwise."""
-    where = "" if error.filename is None else f"'{error.filename}': "
+    where = "" if error.filename is None else f"'{paths.show(str(error.filename))}': "
     if error.errno in NO_ROOM:
         where = where or "a file, or the output of this command: "
         line = (

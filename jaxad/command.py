@@ -21,8 +21,8 @@ from jaxad.config.overrides import override
 from jaxad.errors import UserError, suggest
 from jaxad.extension import external_errors_named
 from jaxad.runtime import interrupts, processes
-from jaxad.storage import paths
 from jaxad.storage.home import relocate_library_caches
+from jaxad.storage.locations import locate
 from jaxad.storage.workdir import Workdir, removed_if_empty
 
 
@@ -129,7 +129,7 @@ _USAGE = """jaxad: anomaly detection in medical images, trained on normal images
   --config    name or file of a config, with a variant after a colon:
               pchvae:demo or configs/pchvae.py:demo.
               Variants: none (recommended), demo (minutes), smoke (seconds), paper.
-  --workdir   the run's folder; the same command in the same folder resumes.
+  --workdir   the run's folder, or a URL in a bucket (gs://, s3://); the same command resumes.
   --mode      one of:
 {modes}
 {options}
@@ -201,7 +201,7 @@ def parse(arguments: Sequence[str]) -> Arguments:
 def _saved_config(mode: str, workdir: str, override: str) -> ConfigDict:
     """Returns the config in the workdir, for overrides without `--config`."""
     source = MODES[mode].config
-    if workdir and paths.expand(workdir, "--workdir").is_file() and MODES[mode].takes_file:
+    if workdir and locate(workdir, "--workdir").is_file() and MODES[mode].takes_file:
         raise UserError(f"{override}: an exported file has its own config; leave this out.")
     if (
         not workdir
@@ -284,7 +284,7 @@ def run(arguments: Sequence[str], program: str) -> int:
         print(_help(program, config))
         return 0
     workdir = _check_flags(name, workdir, options)
-    with removed_if_empty(paths.expand(workdir, "--workdir")):
+    with removed_if_empty(locate(workdir, "--workdir")):
         return _run_mode(name, config, workdir, options)
 
 
@@ -293,7 +293,7 @@ def _run_mode(
 ) -> int:
     """Runs a mode and returns the exit code; see `run`."""
     mode = MODES[name]
-    path = paths.expand(workdir, "--workdir")
+    path = locate(workdir, "--workdir")
     if path.is_file() and not mode.takes_file and path.suffix == ".jaxad":
         raise UserError(
             f"--workdir={workdir}: is an exported file; --mode={name} needs the folder of the run."
@@ -335,8 +335,6 @@ def _check_flags(mode: str, workdir: str | None, options: Mapping[str, str]) -> 
     """Checks that no flag that the mode needs is missing; returns the workdir."""
     if not workdir:
         raise UserError("--workdir: missing; name the run's folder, such as --workdir=runs/demo.")
-    if "://" in workdir:
-        raise UserError(f"--workdir={workdir}: not a local folder; name one on this machine.")
     for name in MODES[mode].required:
         if not options[name]:
             raise UserError(f"--{name}: missing; --mode={mode} needs it, see --help.")

@@ -34,7 +34,7 @@ from jaxad.runtime.messages import print_warnings_only
 from jaxad.runtime.parallel import split_cpu, warn_of_crowded_cpu
 from jaxad.storage import history
 from jaxad.storage.home import compiled_folder
-from jaxad.storage.paths import expand
+from jaxad.storage.locations import locate, locate_data
 from jaxad.storage.workdir import Workdir, atomic_write, write_json
 from jaxad.train import checks, initial_weights
 from jaxad.train.loop import train as train_run
@@ -143,7 +143,7 @@ def evaluate_site(
         RunError: a score is not finite, or a metric fails.
     """
     if config is None:
-        evaluation = prepare_exported(expand(workdir, "--workdir"), output, site)
+        evaluation = prepare_exported(locate(workdir, "--workdir"), output, site)
     elif output:
         raise UserError("--output: the results of a run go to its eval/; leave it out.")
     else:
@@ -181,7 +181,7 @@ def _open_run(
     run = Workdir(workdir)
     config = run_config.check(run, config, evaluates=evaluates, trains=trains)
     split_cpu(config.cpu_devices)
-    processes.check_shared(run.path)
+    run.check_shared()
     return run, config
 
 
@@ -207,7 +207,7 @@ def _store_evaluation(run: Workdir, config: ConfigDict) -> None:
     """Stores fields of an evaluation that follows; every process must call it."""
     if processes.is_first():
         run_config.update_evaluation(run, config)
-    processes.barrier("config stored")
+    run.barrier("config stored")
 
 
 def _train(config: ConfigDict, run: Workdir, data_set: DataSet) -> None:
@@ -224,7 +224,7 @@ def _evaluate(run: Workdir, data_set: DataSet) -> None:
 def _report_evaluation(folder: Workdir, config: ConfigDict | None = None) -> None:
     if processes.is_first():
         logger.info(f"report: {write_report(folder, config=config)}")
-    processes.barrier("evaluated")
+    folder.barrier("evaluated")
 
 
 def report(
@@ -243,7 +243,7 @@ def report(
     run = Workdir(workdir)
     run_config.check(run, config)
     if isinstance(compare, str):
-        is_one_folder = compare and expand(compare, "--compare").is_dir()  # names may have commas
+        is_one_folder = compare and locate(compare, "--compare").is_dir()  # names may have commas
         compare = [compare] if is_one_folder else compare.split(",")
     others = [Workdir(str(folder).strip()) for folder in compare if str(folder).strip()]
     with run.lock():
@@ -281,7 +281,7 @@ def calibrate(
         group_pattern: finds the patient in a file's path; "": as for the run.
     """
     allows = parse_bool("allow_outside_root", allow_outside_root)
-    run, path = Workdir(workdir), expand(normals, "--normals")
+    run, path = Workdir(workdir), locate_data(normals, "--normals")
     config = run_config.check(run, config)
     split_cpu(config.cpu_devices)
     split = read_normals(path, config.data, allow_outside_root=allows, group_pattern=group_pattern)
@@ -300,9 +300,10 @@ def inspect(config: ConfigDict, workdir: str | os.PathLike[str]) -> None:
         UserError: an image or a patient is in two splits; or a file cannot be read, and
             `config.data.on_error` is `raise`.
     """
-    folder = Workdir(workdir).path
+    folder = Workdir(workdir)
     inspection, data_set = inspect_data(config.data)
-    sheet = write_inspection(folder, inspection, data_set)
+    with folder.lock():
+        sheet = write_inspection(folder.path, inspection, data_set)
     logger.info("\n".join([*inspection.lines(), f"contact sheet: {sheet}"]))
     check_inspection(inspection, data_set, config.data.on_error)
 
@@ -346,8 +347,8 @@ def score(
     from jaxad.score.files import check_flags, score_files
 
     allows = parse_bool("allow_outside_root", allow_outside_root)
-    path = expand(workdir, "--workdir")
-    source, target = expand(input, "--input"), expand(output, "--output")
+    path = locate(workdir, "--workdir")
+    source, target = locate_data(input, "--input"), locate(output, "--output")
     number = None if rate == "" else parse_number("rate", rate)
     check_flags(source, maps or "all")
     if config is not None:

@@ -18,9 +18,11 @@ install_import_hook("jaxad", "beartype.beartype")
 
 import subprocess
 import sys
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import emulators
 import jax
 import numpy as np
 import pytest
@@ -144,6 +146,27 @@ def aeflow_run(launch: Launch, data_root: Path, tmp_path_factory: pytest.TempPat
     assert result.returncode == 0, result.stderr
     assert "feature cache: train: " in result.stdout
     return workdir
+
+
+@pytest.fixture(scope="session")
+def stores(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """Two stores of objects on this machine; the variables that lead clients to them."""
+    with emulators.stores(tmp_path_factory.mktemp("stores") / "log") as environment:
+        yield environment
+
+
+@pytest.fixture(params=["gs", "s3"])
+def bucket(
+    request: pytest.FixtureRequest,
+    stores: dict[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> str:
+    """The URL of an empty folder in a bucket, of either kind."""
+    for name, value in stores.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache of buckets"))
+    return f"{request.param}://{emulators.BUCKET}/{uuid.uuid4().hex}"
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from jaxad.config.fields import FIELDS
 from jaxad.config.text import difference, flatten, from_json, to_json
 from jaxad.errors import UserError
 from jaxad.extension import source_digest
+from jaxad.storage.buckets import is_url
 from jaxad.storage.paths import expand
 from jaxad.storage.workdir import Workdir, atomic_write, write_json
 
@@ -69,7 +70,7 @@ def write(workdir: Workdir, config: ConfigDict) -> None:
         return
     config = config.copy_and_resolve_references()
     for data in (config.data, config.data.test):
-        if data.root and "://" not in data.root:
+        if data.root and not is_url(data.root):
             # A command in any other folder then finds the data.
             data.root = str(expand(data.root, "config.data.root").absolute())
     names = (config.model.name, config.data.name, config.data.test.name)

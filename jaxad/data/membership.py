@@ -24,7 +24,7 @@ from jaxad.data.sources import DataSet
 from jaxad.errors import UserError
 from jaxad.runtime import processes
 from jaxad.runtime.progress import counted
-from jaxad.storage.paths import expand
+from jaxad.storage.locations import locate_data
 from jaxad.storage.workdir import Workdir, write_json
 from jaxad.types import Split
 
@@ -153,7 +153,7 @@ def warn_of_learnt(run: Workdir, items: Sequence[Item], data: ConfigDict, source
     if not run.splits.exists():
         return
     learnt = {patient for split in _read_members(run).values() for patient in split["patients"]}
-    root = expand(data.root or ".").resolve()
+    root = locate_data(data.root or ".").resolve()
     folder = root.parent if root.is_file() else root
     splitting = settings.splitting(data)
 

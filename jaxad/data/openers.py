@@ -24,7 +24,7 @@ from jaxad.data.leaks import TRAINING_SPLITS, linked_patients
 from jaxad.data.synthetic.natural_objects import render_natural_objects
 from jaxad.errors import UserError
 from jaxad.runtime.progress import counted
-from jaxad.storage.paths import expand
+from jaxad.storage.locations import locate_data
 from jaxad.types import Split
 
 logger = logging.getLogger(__name__)
@@ -64,7 +64,7 @@ def _open_generated(data: ConfigDict, _: ReadOptions) -> Readers:
 
 
 def _open_npz(data: ConfigDict, options: ReadOptions) -> Readers:
-    root = expand(data.root or ".", "config.data.root")
+    root = locate_data(data.root or ".", "config.data.root")
     readers = npz_readers(root, test_only=options.test_only)
     if root.is_dir():
         options.on_unread(find_unread(root, "npz", files_in(root, ".npz")))
@@ -80,7 +80,7 @@ def _open_files(data: ConfigDict, options: ReadOptions) -> Readers:
         raise UserError(
             "config.data.root: missing; name the folder of your images or scans. See docs/data.md."
         )
-    root, info = expand(data.root, "config.data.root"), data_set_info(data.name)
+    root, info = locate_data(data.root, "config.data.root"), data_set_info(data.name)
     file_format = info.format_of_files
     check_not_hidden(root)
     reading = options.reading or settings.reading(data, file_format)
@@ -160,7 +160,7 @@ def _open_published(data: ConfigDict, options: ReadOptions) -> Readers:
         raise UserError(
             f"config.data.root: {data.name} needs files that you download. {instructions}"
         )
-    root = expand(data.root, "config.data.root")
+    root = locate_data(data.root, "config.data.root")
     if not root.is_dir():
         raise UserError(f"config.data.root '{root}': no such folder. {instructions}")
     choices = Choices(

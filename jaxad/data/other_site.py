@@ -33,7 +33,7 @@ from jaxad.data.openers import ReadOptions, open_readers
 from jaxad.data.prepare.preprocess import to_unit_interval
 from jaxad.data.sources import DataSet, check_read_split, report_files
 from jaxad.errors import UserError
-from jaxad.storage.paths import expand
+from jaxad.storage.locations import locate_data
 from jaxad.types import Split
 
 logger = logging.getLogger(__name__)
@@ -69,7 +69,7 @@ class Site:
     @property
     def path(self) -> Path:
         """The root as a path, with a leading `~` expanded."""
-        return expand(self.root, "--test.root")
+        return locate_data(self.root, "--test.root")
 
     @property
     def name(self) -> str:

@@ -19,7 +19,7 @@ from jaxad.detector.detector import SCORE, Detector, score_columns
 from jaxad.detector.exported import ExportedDetector
 from jaxad.detector.load import load
 from jaxad.errors import UserError
-from jaxad.storage.paths import expand
+from jaxad.storage.locations import locate
 from jaxad.storage.workdir import Workdir
 from jaxad.types import Scores
 
@@ -192,4 +192,4 @@ def explain(
     Raises:
         UserError: there is no run, or its normal images do not support the rate.
     """
-    return load_calibrated(expand(path), rate, checkpoint).table(score_columns(scores))
+    return load_calibrated(locate(path), rate, checkpoint).table(score_columns(scores))

@@ -12,7 +12,7 @@ from jaxtyping import Float
 
 from jaxad.data.prepare.preprocess import check_images, native, to_unit_interval
 from jaxad.errors import UserError
-from jaxad.storage.paths import expand
+from jaxad.storage.locations import locate_data
 from jaxad.types import Pixels, Scores, Split
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ class Detector(abc.ABC):
         from jaxad.data import replay
 
         return replay.read_files(
-            expand(path), self.config.data,
+            locate_data(path), self.config.data,
             allow_outside_root=allow_outside_root, flag="allow_outside_root=True",
             group_pattern=group_pattern,
         )  # fmt: skip

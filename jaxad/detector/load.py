@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Literal
 
 from jaxad.detector.detector import Detector
 from jaxad.errors import UserError
-from jaxad.storage.paths import expand
+from jaxad.storage.locations import locate
 from jaxad.storage.workdir import Workdir
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def load(
     Raises:
         UserError: there is no run or file, no such checkpoint, or it is damaged.
     """
-    place = expand(path)
+    place = locate(path)
     if place.is_file():
         from jaxad.detector import exported
 
@@ -51,7 +51,7 @@ def load_calibration(
     Raises:
         UserError: there is no run or no calibration, or it belongs to another checkpoint.
     """
-    place = expand(path)
+    place = locate(path)
     if place.is_file():
         from jaxad.detector import exported
 

@@ -283,6 +283,15 @@ def check_shared(folder: Path) -> None:
         )
 
 
+def check_same_text(name: str, text: str) -> None:
+    """Raises a UserError unless a text is the same in every process."""
+    digests = of_all(zlib.crc32(text.encode(errors="backslashreplace")) >> 1)
+    if len(set(digests)) > 1:
+        raise UserError(
+            f"{name} '{text}': is another one in other processes; give all processes the same."
+        )
+
+
 def _whole_number(flag: str, text: str, least: int) -> int | None:
     if not text:
         return None

@@ -190,6 +190,7 @@ def score_files(
                 block = source.items[start : start + _BLOCK[source.unit]]
                 rows, errors = _score_block(noise.watch(source.read(block)), detector, extra, draw)
                 tables.add(rows, errors, len(block))
+                folder.publish()
                 bar.update(len(block))
         _write_patients(tables, detector, output)
 

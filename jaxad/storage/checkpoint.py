@@ -206,6 +206,11 @@ class Checkpoints:
                 "the run stops. Choose a --workdir on another file system."
             ) from damage
 
+    @property
+    def is_saving(self) -> bool:
+        """Whether a save is in progress, which also deletes older checkpoints at its end."""
+        return self._manager.is_saving_in_progress()
+
     def wait(self) -> None:
         """Returns when every save is complete on disk; raises a RunError if one failed."""
         with self._saving():

@@ -39,6 +39,35 @@ def expand(path: str | os.PathLike[str], what: str = "") -> Path:
     return expanded.absolute() if str(expanded).startswith("~") else expanded
 
 
+#: Root of a local copy -> the URL that it is a copy of.
+_URLS: dict[str, str] = {}
+
+
+class CopyPath(type(Path())):  # type: ignore[misc]  # PosixPath, whose name depends on the system
+    """A path in a local copy of a bucket: f-strings, and so messages, show the URL instead."""
+
+    def __format__(self, spec: str) -> str:
+        return format(show(str(self)), spec)
+
+
+def add_copy(root: Path, url: str) -> CopyPath:
+    """Makes messages show an URL instead of its local copy; returns the root of the copy."""
+    _URLS[str(root)] = url
+    return CopyPath(root)
+
+
+def in_copy(path: Path) -> Path:
+    """Returns the path as a CopyPath if it lies in a copy."""
+    return CopyPath(path) if any(path.is_relative_to(root) for root in _URLS) else path
+
+
+def show(text: str) -> str:
+    """Returns text with local copies replaced by their URLs."""
+    for root, url in _URLS.items():
+        text = text.replace(root, url)
+    return text
+
+
 #: Two entries that folders written by jaxad have: of a run, a study, scores, an inspection and an
 #: evaluation of an exported file.
 _OUTPUTS = (

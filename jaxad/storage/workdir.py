@@ -12,7 +12,9 @@ from typing import IO, Any
 
 from jaxad.errors import NO_ROOM, RunError, UserError
 from jaxad.runtime import locks, processes
-from jaxad.storage.paths import check_name, expand
+from jaxad.storage import working_copies
+from jaxad.storage.locations import locate
+from jaxad.storage.paths import check_name
 
 #: Temporary files that `atomic_write` and `Workdir.replaced` leave behind if they are killed.
 _LEFTOVERS = (
@@ -89,10 +91,10 @@ def write_json(path: Path, value: Mapping[str, Any], *, by_all: bool = False) ->
 
 
 class Workdir:
-    """The folder of a run, with a leading `~` expanded, and the paths in it."""
+    """The folder of a run, and the paths in it; for an URL those of its working copy."""
 
     def __init__(self, path: str | os.PathLike[str]):
-        self.path = expand(path, "workdir")
+        self.path = locate(path, "workdir")
         self.config = self.path / "config.json"
         self.study = self.path / "study.json"
         self.splits = self.path / "splits.json"
@@ -130,15 +132,17 @@ class Workdir:
     def lock(self) -> Iterator[None]:
         """Locks the folder inside the block and deletes what a killed process left half-written.
 
-        Only the first of several processes holds the lock.
+        Only the first of several processes holds the lock. In a bucket, what the block writes is
+        uploaded when it ends, and before that where `publish` is called.
 
         Raises:
             UserError: another process holds it, or the file system has no locks.
+            RunError: a bucket cannot be written.
         """
         if not processes.is_first():
             yield
             return
-        with (self.path / ".lock").open("w") as file:
+        with working_copies.locked(self.path), (self.path / ".lock").open("w") as file:
             try:
                 held = locks.try_lock(file)
             except OSError as error:
@@ -158,6 +162,30 @@ class Workdir:
                     else:
                         leftover.unlink()
             yield
+
+    def publish(self) -> None:
+        """Uploads what is new if the folder is in a bucket; call it where its files are consistent.
+
+        Raises:
+            RunError: the bucket cannot be written.
+        """
+        working_copies.publish(self.path)
+
+    def barrier(self, where: str) -> None:
+        """Waits for all processes; afterwards, all see what the first one has written here.
+
+        Raises:
+            RunError: the folder is in a bucket, which cannot be written.
+        """
+        working_copies.barrier(self.path, where)
+
+    def check_shared(self) -> None:
+        """Raises a UserError unless every process sees the folder that the first one writes to."""
+        copy = working_copies.find_copy(self.path)
+        if copy is None:
+            processes.check_shared(self.path)
+        else:
+            processes.check_same_text("workdir", copy.objects.url)
 
     def check_is_no_file(self) -> None:
         """Raises a UserError if the folder, or one above it, is a file."""

@@ -25,8 +25,10 @@ from jaxad.data.pipeline.batching import HostBatch, eval_batches
 from jaxad.runtime import interrupts, locks, processes
 from jaxad.runtime.parallel import Parallel
 from jaxad.runtime.progress import progress_bar
+from jaxad.storage import data_copies
+from jaxad.storage.buckets import StoreError
 from jaxad.storage.home import cache_folder
-from jaxad.storage.paths import expand
+from jaxad.storage.locations import locate_data
 from jaxad.storage.workdir import write_json
 from jaxad.types import FeatureExtractor, Model, Split, Tree, Variables
 
@@ -76,7 +78,7 @@ def cached_features(
     setting = config.train.feature_cache
     if not isinstance(model, FeatureExtractor) or setting == "off":
         return {}
-    folder = expand(setting, "config.train.feature_cache") if setting else default_folder()
+    folder = setting or default_folder()
     if folder is None:
         _log(
             "not used, this user has no home folder to write to; set XDG_CACHE_HOME, or "
@@ -120,7 +122,7 @@ class Encoder:
 class FeatureCache:
     """A folder that holds a folder for every set of features, and how they are computed."""
 
-    folder: Path
+    folder: str | Path  # or an URL
     dtype: str  # one of `DTYPES`
     model: FeatureExtractor
     variables: Tree
@@ -137,16 +139,21 @@ class FeatureCache:
         image = jax.ShapeDtypeStruct((1, *self.model.image_shape), np.float32)
         one = jax.eval_shape(self.model.features, self.variables, image)
         shape = (len(split), *one.shape[1:])
-        target = self.folder / self._key(split, shape)
+        path = f"{self.folder}/{self._key(split, shape)}"
+        target = locate_data(path, "config.train.feature_cache")
         try:
             target.mkdir(parents=True, exist_ok=True)
             message = f"feature cache: {name}: another process computes the same features, waiting."
             with locks.wait_for_lock(target / ".lock", message):
-                return self._open(_Files(target, DTYPES[self.dtype], shape), split, name)
+                features = self._open(_Files(target, DTYPES[self.dtype], shape), split, name)
+            data_copies.push(target)
+            return features
         except _NoCache as error:
             reason = str(error)
         except OSError as error:
             reason = f"'{target}' cannot be used ({error.strerror})"
+        except StoreError as error:
+            reason = f"'{target}' cannot be written ({error})"
         _log(f"{name}: {reason}; training continues without the cache.")
         return None
 

@@ -74,7 +74,7 @@ def fit(config: ConfigDict, workdir: Workdir, data_set: DataSet) -> bool:
             outputs.write(FITTED_STEP, [row])
             outputs.save(FITTED_STEP, [state], [{}])
             outputs.wait()
-            processes.barrier("fitted")  # from here on every process finds the checkpoint
+            workdir.barrier("fitted")  # from here on every process finds the checkpoint
             if processes.stop_requested():
                 outputs.log_stop(FITTED_STEP, FITTED_STEP)
                 return False

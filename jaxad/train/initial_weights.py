@@ -20,7 +20,7 @@ from jaxad.detector.restored import restore_variables
 from jaxad.errors import UserError
 from jaxad.runtime import processes
 from jaxad.storage.array_digests import kind_difference, tree_kinds
-from jaxad.storage.paths import expand
+from jaxad.storage.locations import locate
 from jaxad.storage.workdir import Workdir
 from jaxad.train.state import TrainState
 from jaxad.types import PretrainedModel, Variables
@@ -70,7 +70,7 @@ def start_from(
 
 def _read(config: ConfigDict) -> tuple[int, Variables, ConfigDict]:
     """Reads the last step of the source, its variables as NumPy arrays, and its config."""
-    path = expand(config.init_from, "config.init_from")
+    path = locate(config.init_from, "config.init_from")
     try:
         if path.is_file():
             text, step, leaves = exported.read_weights(path)

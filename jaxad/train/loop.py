@@ -244,7 +244,7 @@ class _Training:
                 if stop or self._stopping.is_due:
                     break
             self._outputs.wait()
-            processes.barrier("trained")  # from here on every process finds the last checkpoint
+            self._outputs.barrier("trained")  # from here on every process finds the last checkpoint
             if stop or processes.stop_requested():
                 self._outputs.log_stop(self._step, self._program.num_steps)
                 return False

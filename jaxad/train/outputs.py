@@ -133,6 +133,13 @@ class Outputs:
         """Writes a row of metrics to each run."""
         for writer, row in zip(self._writers, rows, strict=True):
             writer.write(step, row)
+        self._publish()
+
+    def _publish(self) -> None:
+        """Uploads what is new, unless a checkpoint is being written at the moment."""
+        if not any(checkpoints.is_saving for checkpoints in self._checkpoints):
+            for workdir in self._workdirs:
+                workdir.publish()
 
     def save(
         self, step: int, states: Sequence[TrainState], metrics: Sequence[Mapping[str, float]]
@@ -143,6 +150,9 @@ class Outputs:
         """
         if not processes.is_first():
             return
+        for checkpoints in self._checkpoints:  # the next save would wait, too
+            checkpoints.wait()
+        self._publish()
         for checkpoints, state, row in zip(self._checkpoints, states, metrics, strict=True):
             checkpoints.save(step, state.variables, _training_item(state), row)
         self._update_entries(step)
@@ -151,6 +161,11 @@ class Outputs:
         """Waits until every save is complete on disk."""
         for checkpoints in self._checkpoints:
             checkpoints.wait()
+
+    def barrier(self, where: str) -> None:
+        """Waits for all processes; afterwards, all see what the first one has written."""
+        for workdir in self._workdirs:
+            workdir.barrier(where)
 
     def log_complete(self, text: str) -> None:
         """Logs for each run that there is nothing left to do."""

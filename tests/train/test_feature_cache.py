@@ -15,6 +15,7 @@ import pytest
 from jaxad import models
 from jaxad.runtime import interrupts
 from jaxad.runtime.parallel import make_parallel
+from jaxad.storage import data_copies
 from jaxad.train import feature_cache
 from jaxad.train.feature_cache import FeatureCache
 from jaxad.train.state import initial_variables
@@ -87,6 +88,17 @@ def test_the_cache_holds_the_features_and_is_found_again(cache, monkeypatch, dty
     assert calls.count == COUNT
     np.testing.assert_array_equal(cache.features(split, "train"), found)
     assert calls.count == COUNT  # nothing was computed again
+
+
+def test_a_cache_in_a_bucket(cache, monkeypatch, bucket, tmp_path):
+    cache, split, calls = dataclasses.replace(cache, folder=bucket), split_of(), Calls(monkeypatch)
+    found = np.array(cache.features(split, "train"))
+    assert calls.count == COUNT
+    # Another machine finds them.
+    monkeypatch.setattr(data_copies, "_copies", {})
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "elsewhere"))
+    np.testing.assert_array_equal(cache.features(split, "train"), found)
+    assert calls.count == COUNT
 
 
 def test_other_images_weights_or_types_are_other_features(cache, model_and_variables):

@@ -9,7 +9,7 @@ from jaxad.data.files.splitting import Splitting
 from jaxad.data.files.tables import files_listed
 from jaxad.data.files.tree import files_in
 from jaxad.errors import UserError
-from jaxad.storage.paths import expand
+from jaxad.storage.locations import locate_data
 
 
 def check_apart(path: Path, root: str, *, is_npz: bool, flag: str, remedy: str) -> None:
@@ -21,7 +21,7 @@ def check_apart(path: Path, root: str, *, is_npz: bool, flag: str, remedy: str) 
     Raises:
         UserError: the path lies in the run's data, holds them, or lists a file of theirs.
     """
-    paths, run_paths = _files_at(path), _files_of_run(expand(root, "config.data.root"), is_npz)
+    paths, run_paths = _files_at(path), _files_of_run(locate_data(root, "config.data.root"), is_npz)
     inside = _first_below(paths, run_paths)
     if inside is None and _first_below(run_paths, paths) is None:
         return

@@ -10,14 +10,16 @@ from pathlib import Path
 
 from jaxad.errors import NO_ROOM, RunError, UserError
 from jaxad.runtime import locks
-from jaxad.storage import io_errors
+from jaxad.storage import data_copies, io_errors
+from jaxad.storage.buckets import StoreError, is_url
 from jaxad.storage.home import (
     home_folder,
     is_writable,
     named_cache_folder,
     temporary_folder,
 )
-from jaxad.storage.paths import check_name, expand, take_folders_literally
+from jaxad.storage.locations import locate_data
+from jaxad.storage.paths import check_name, expand, show, take_folders_literally
 
 logger = logging.getLogger(__name__)
 
@@ -28,21 +30,27 @@ _LOCAL = ("apfs", "btrfs", "ext2", "ext3", "ext4", "f2fs", "overlay", "tmpfs", "
 _STALE_SECONDS = 86_400
 
 
-def data_folder(root: str) -> str:
+def data_folder(root: str, part: str) -> str:
     """Returns the folder that TFDS keeps data in.
 
     It is `root`, by default `$TFDS_DATA_DIR` or `tensorflow_datasets` in the home folder. If that
-    cannot be created there, it is below `$XDG_CACHE_HOME`, or else temporary, with a note.
+    cannot be created there, it is below `$XDG_CACHE_HOME`, or else temporary, with a note. For an
+    URL it is a copy on this machine that has only one part of it; `upload` puts new data there.
+
+    Args:
+        root: a folder, an URL, or "".
+        part: the folder of a data set in it, such as `mnist` or `icbm_synth/<config>`.
 
     Raises:
-        UserError: the path names the home folder of an unknown user, or TFDS cannot use it.
+        UserError: the path names the home folder of an unknown user, TFDS cannot use it, or a
+            bucket cannot be read.
     """
     take_folders_literally()
     named, source = root, "config.data.root"
     if not root:
         named, source = os.environ.get("TFDS_DATA_DIR", ""), "$TFDS_DATA_DIR"
-    if "://" in named:
-        return named
+    if is_url(named):
+        return str(_copy_part(named, part, source))
     home = home_folder()
     if named:
         folder = expand(named, source)
@@ -52,6 +60,31 @@ def data_folder(root: str) -> str:
         folder = default if default is not None and is_usable else _without_home()
     check_name(folder, f"{source}: data folder", for_checkpoints=False)
     return str(folder)
+
+
+def _copy_part(url: str, part: str, source: str) -> Path:
+    """Copies one part of the data at an URL; returns the folder that holds all parts."""
+    num_parts = len(part.split("/"))
+    folder = locate_data(f"{url}/{part}", source, num_parts=num_parts)
+    for record in list(folder.rglob("*-of-*")):
+        if record.exists() and not (record.parent / "dataset_info.json").exists():
+            shutil.rmtree(record.parent)  # it was not uploaded to the end
+    return folder.parents[num_parts - 1]
+
+
+def upload(folder: str, part: str) -> None:
+    """Uploads new data if `data_folder` returned the copy of a bucket.
+
+    Raises:
+        RunError: the bucket cannot be written.
+    """
+    try:
+        data_copies.push(Path(folder) / part)
+    except StoreError as error:
+        raise RunError(
+            f"data folder '{show(folder)}' cannot be written ({error}); remove the cause, or name "
+            "another in --config.data.root or $TFDS_DATA_DIR."
+        ) from error
 
 
 def _without_home() -> Path:
@@ -94,9 +127,6 @@ def exclusive(folder: str) -> Iterator[None]:
     the lock shows that no process is writing; on other file systems, where a lock may not be seen
     by other machines, after a day without a change.
     """
-    if "://" in folder:  # storage without locks
-        yield
-        return
     path = Path(folder)
     path.mkdir(parents=True, exist_ok=True)
     lock = path / ".lock"

@@ -13,7 +13,7 @@ from jaxad.data.data_sets import TFDS, Readers
 from jaxad.data.files.splitting import Splitting, pick
 from jaxad.data.prepare.preparation import Preparation
 from jaxad.data.prepare.prepare_images import prepare_image
-from jaxad.data.tfds.folder import data_folder, raise_if_full
+from jaxad.data.tfds.folder import data_folder, raise_if_full, upload
 from jaxad.errors import UserError, first_line
 from jaxad.runtime.cpu_tensorflow import tensorflow
 from jaxad.types import Split
@@ -35,10 +35,13 @@ def open_labelled(data: ConfigDict) -> Readers:
     tensorflow()  # hides the accelerators before TFDS uses it
     import tensorflow_datasets as tfds
 
-    name, folder = data.name.removeprefix(TFDS), data_folder(data.root)
+    name = data.name.removeprefix(TFDS)
+    part = name.partition(":")[0]
+    folder = data_folder(data.root, part)
     try:
         builder = tfds.builder(name, data_dir=folder)
         builder.download_and_prepare()
+        upload(folder, part)
     # TFDS raises many types: unknown names, no network, checksums, manual downloads.
     except Exception as error:
         raise_if_full(folder, error, "--config.data.root or $TFDS_DATA_DIR")

@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from jaxad.data.tfds.folder import data_folder, exclusive, raise_if_full
+from jaxad.data.tfds.folder import data_folder, exclusive, raise_if_full, upload
 from jaxad.data.tfds.stored_pixels import Records, StoredPixels
 from jaxad.errors import UserError, first_line
 from jaxad.runtime.cpu_tensorflow import tensorflow
 from jaxad.storage import io_errors
+from jaxad.storage.paths import show
 from jaxad.types import FilesRead, Split
 
 logger = logging.getLogger(__name__)
@@ -48,7 +49,8 @@ def open_builder(
     tensorflow()  # hides the accelerators before TFDS uses it
     from google.protobuf.json_format import ParseError
 
-    folder = data_folder(root)
+    part = f"{builder_class.name}/{builder_config.name}"
+    folder = data_folder(root, part)
     # For the user's files config.data.root names their folder, as opposed to TFDS's.
     remedy = "$TFDS_DATA_DIR" if manual_dir else "--config.data.root or $TFDS_DATA_DIR"
     from jaxad.data.tfds.quiet import silent_tfds
@@ -62,7 +64,7 @@ def open_builder(
                     file_format="array_record",
                 )
         except (OSError, ValueError, ParseError) as error:
-            place = f"{folder}/{builder_class.name}/{builder_config.name}"
+            place = f"{show(folder)}/{part}"
             raise UserError(
                 f"cached data in '{place}' cannot be read ({first_line(error)}); delete that "
                 f"folder to prepare them again, or choose another data folder with {remedy}."
@@ -77,6 +79,7 @@ def open_builder(
             with exclusive(str(builder.data_path.parent)):
                 builder = make_builder()  # another process may have prepared the data
                 builder.download_and_prepare(download_config=download)
+                upload(folder, part)
         # array_record raises RuntimeError for any error of the file system.
         except (OSError, RuntimeError) as error:
             raise_if_full(str(builder.data_dir), error, remedy)

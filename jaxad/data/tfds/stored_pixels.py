@@ -10,6 +10,7 @@ from jaxtyping import Int
 
 from jaxad.errors import UserError, first_line
 from jaxad.runtime.cpu_tensorflow import tensorflow
+from jaxad.storage.paths import show
 from jaxad.types import row_blocks
 
 logger = logging.getLogger(__name__)
@@ -29,7 +30,7 @@ class Records:
         from jaxad.data.tfds.quiet import silent_tfds
 
         self.name = f"{builder.name} {split}"
-        self._folder = builder.data_dir
+        self._folder = show(str(builder.data_dir))
         as_stored = tfds.decode.DeserializeMethod.RAW_BYTES
         with self.damage_reported(), silent_tfds():
             self._source = builder.as_data_source(split=split, deserialize_method=as_stored)

@@ -7,7 +7,7 @@ import numpy as np
 
 from jaxad.errors import UserError, first_line
 from jaxad.nn.backbones.torch_file import read_torch_file
-from jaxad.storage.paths import expand
+from jaxad.storage.locations import locate_data
 
 #: Prefix of a repository of the hub in `config.model.weights`: `hub:timm/wide_resnet50_2.tv_in1k`.
 HUB = "hub:"
@@ -47,7 +47,7 @@ def read_weights(where: str) -> dict[str, np.ndarray]:
     if where.startswith(HUB):
         path = _from_hub(where.removeprefix(HUB))
     else:
-        path = expand(where, "config.model.weights")
+        path = locate_data(where, "config.model.weights")
     if path.suffix not in _READERS:
         raise UserError(
             f"config.model.weights: '{where}' is not a weights file; name a {', '.join(_READERS)} "

@@ -4,10 +4,15 @@ import os
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from jaxad.data.synthetic.icbm_synth import IcbmSynth, make_config
 from jaxad.data.tfds import folder as tfds_folder
+from jaxad.data.tfds import splits
 from jaxad.errors import UserError
+from jaxad.storage import data_copies
+from jaxad.storage.buckets import Objects
 
 DAY = 86_400
 
@@ -15,13 +20,12 @@ DAY = 86_400
 def test_the_config_precedes_the_variable_and_the_home_folder(monkeypatch, tmp_path):
     monkeypatch.setenv("TFDS_DATA_DIR", "/from/variable")
     monkeypatch.setenv("HOME", "/homes/ann")
-    assert tfds_folder.data_folder(str(tmp_path / "a*")) == str(tmp_path / "a*")
-    assert tfds_folder.data_folder("gs://bucket/a") == "gs://bucket/a"
-    assert tfds_folder.data_folder("") == "/from/variable"
+    assert tfds_folder.data_folder(str(tmp_path / "a*"), "mnist") == str(tmp_path / "a*")
+    assert tfds_folder.data_folder("", "mnist") == "/from/variable"
     monkeypatch.setenv("TFDS_DATA_DIR", "~/data")
-    assert tfds_folder.data_folder("") == "/homes/ann/data"
+    assert tfds_folder.data_folder("", "mnist") == "/homes/ann/data"
     monkeypatch.delenv("TFDS_DATA_DIR")
-    assert tfds_folder.data_folder("") == "/homes/ann/tensorflow_datasets"
+    assert tfds_folder.data_folder("", "mnist") == "/homes/ann/tensorflow_datasets"
 
 
 @pytest.mark.parametrize(
@@ -39,7 +43,7 @@ def test_the_config_precedes_the_variable_and_the_home_folder(monkeypatch, tmp_p
 def test_impossible_folders_are_named(monkeypatch, root, variable, message):
     monkeypatch.setenv("TFDS_DATA_DIR", variable)
     with pytest.raises(UserError, match=message):
-        tfds_folder.data_folder(root)
+        tfds_folder.data_folder(root, "mnist")
 
 
 def test_without_a_home_folder_data_are_temporary(monkeypatch, tmp_path, capsys):
@@ -47,17 +51,17 @@ def test_without_a_home_folder_data_are_temporary(monkeypatch, tmp_path, capsys)
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setattr(tfds_folder, "home_folder", lambda: None)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    found = tfds_folder.data_folder("")
+    found = tfds_folder.data_folder("", "mnist")
     assert found == str(tmp_path / f"jaxad-{os.getuid()}" / "tensorflow_datasets")
     assert capsys.readouterr().err.count("\n") == 1
-    assert tfds_folder.data_folder("") == found  # the next run finds them
+    assert tfds_folder.data_folder("", "mnist") == found  # the next run finds them
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    assert tfds_folder.data_folder("") == str(tmp_path / "cache/tensorflow_datasets")
+    assert tfds_folder.data_folder("", "mnist") == str(tmp_path / "cache/tensorflow_datasets")
     assert capsys.readouterr().err.count("\n") == 1  # of the call before
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setattr(tfds_folder, "temporary_folder", lambda: None)
     with pytest.raises(UserError, match="no home folder for data; name a folder in --config.data"):
-        tfds_folder.data_folder("")
+        tfds_folder.data_folder("", "mnist")
 
 
 def test_data_of_a_read_only_home_folder_are_used_if_they_exist(monkeypatch, tmp_path):
@@ -65,9 +69,9 @@ def test_data_of_a_read_only_home_folder_are_used_if_they_exist(monkeypatch, tmp
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setattr(tfds_folder, "is_writable", lambda _: False)
-    assert tfds_folder.data_folder("") == str(tmp_path / "cache/tensorflow_datasets")
+    assert tfds_folder.data_folder("", "mnist") == str(tmp_path / "cache/tensorflow_datasets")
     (tmp_path / "home/tensorflow_datasets").mkdir(parents=True)
-    assert tfds_folder.data_folder("") == str(tmp_path / "home/tensorflow_datasets")
+    assert tfds_folder.data_folder("", "mnist") == str(tmp_path / "home/tensorflow_datasets")
 
 
 def leftover(folder: Path, name: str, age: float) -> Path:
@@ -140,3 +144,27 @@ def test_a_system_without_mountinfo_is_not_local(monkeypatch, tmp_path):
 
     monkeypatch.setattr(Path, "read_bytes", missing)
     assert not tfds_folder._is_local(tmp_path)
+
+
+def test_data_are_generated_once_for_a_bucket(bucket, monkeypatch, capsys):
+    """What was not uploaded to the end is generated again."""
+    monkeypatch.setattr(data_copies, "_copies", {})
+    config = make_config(image_size=16, seed=0, num_subjects=(1, 1, 1, 1))
+
+    def read():
+        readers = splits.open_builder(IcbmSynth, config, bucket)
+        return readers["test_objects"]().images
+
+    generated = read()
+    objects = Objects(bucket)
+    names = set(objects.find())
+    assert {name.partition("/")[0] for name in names} == {"icbm_synth"}
+    info = next(name for name in names if name.endswith("/dataset_info.json"))
+    monkeypatch.setattr(data_copies, "_copies", {})
+    with monkeypatch.context() as patch:
+        patch.setattr(IcbmSynth, "_generate_examples", None)
+        np.testing.assert_array_equal(read(), generated)
+    monkeypatch.setattr(data_copies, "_copies", {})
+    objects.delete([info])
+    np.testing.assert_array_equal(read(), generated)
+    assert set(objects.find()) == names

@@ -1,0 +1,330 @@
+"""Working copies: a command that is given the URL of a folder works on a copy of it.
+
+The bucket is the truth. A command copies the folder when it first meets its URL, again when it has
+locked the folder (`lease`), and from then on uploads what it writes: at every checkpoint, at least
+every half minute while it logs, and when it gives the folder free. A checkpoint is one object, so
+that it is complete or absent. Objects are written in the order in which their files were; a command
+that is killed leaves a state that it could also have left on a disk.
+"""
+
+import atexit
+import concurrent.futures
+import contextlib
+import logging
+import os
+import shutil
+import tarfile
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from jaxad.errors import RunError
+from jaxad.runtime import interrupts, locks, processes
+from jaxad.storage import copies, lease
+from jaxad.storage.buckets import Objects, Refused, StoreError
+from jaxad.storage.copies import Copy
+from jaxad.storage.paths import CopyPath
+
+logger = logging.getLogger(__name__)
+
+#: Seconds after which files are uploaded at the next opportunity, although no checkpoint is new.
+_PUBLISH_SECONDS = 30.0
+
+#: Pauses before a failed upload is tried again, seconds; the clients have tried several times.
+_PAUSES = (5.0, 20.0, 60.0)
+
+#: Seconds for which a listing of the bucket counts as fresh.
+_FRESH_SECONDS = 2.0
+
+
+#: The working copies of this process, by URL.
+_copies: dict[str, "WorkingCopy"] = {}
+
+
+def open_copy(objects: Objects) -> CopyPath:
+    """Returns the working copy of a folder in a bucket, equal to it.
+
+    Raises:
+        StoreError: the bucket cannot be read.
+    """
+    if objects.url not in _copies:
+        _copies[objects.url] = WorkingCopy(objects)
+    copy = _copies[objects.url]
+    copy.refresh()
+    return copy.root
+
+
+def find_copy(path: Path) -> "WorkingCopy | None":
+    """Returns the working copy that a path lies in; None for any other path."""
+    return next((copy for copy in _copies.values() if path.is_relative_to(copy.root)), None)
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Holds the lock in the bucket of a folder in a working copy; nothing for any other folder.
+
+    Raises:
+        UserError, RunError: see `WorkingCopy.locked`.
+    """
+    copy = find_copy(folder)
+    with contextlib.nullcontext() if copy is None else copy.locked(folder):
+        yield
+
+
+def publish(folder: Path, *, now: bool = False) -> None:
+    """Uploads what has changed in a working copy; nothing for any other folder.
+
+    Raises:
+        RunError: see `WorkingCopy.publish`.
+    """
+    if (copy := find_copy(folder)) is not None:
+        copy.publish(now=now)
+
+
+def barrier(folder: Path, where: str) -> None:
+    """Waits for all processes; afterwards, all see what the first one has written to a folder."""
+    copy = find_copy(folder)
+    if copy is not None:
+        copy.publish(now=True)
+    processes.barrier(where)
+    if copy is not None and not processes.is_first():
+        with copies.reported(copy.objects.url, "workdir"):
+            copy.pull()
+
+
+class _Entry(NamedTuple):
+    """A file, or a folder that is packed, as it lies in a working copy."""
+
+    path: Path
+    signature: object  # changes when it is written
+    written: int  # time, ns
+
+
+class WorkingCopy(Copy):
+    """A copy of a folder in a bucket that a command may write to."""
+
+    def __init__(self, objects: Objects):
+        place, self._owner = _temporary_place(copies.base_folder())
+        super().__init__(objects, place)
+        self._signatures: dict[str, object] = {}
+        self._leases: list[lease.Lease] = []
+        self._pulled = self._published = float("-inf")
+        self._uploads = concurrent.futures.ThreadPoolExecutor(1, "jaxad-upload")
+        atexit.register(self._close)
+        self._upload: concurrent.futures.Future[None] | None = None
+
+    def refresh(self) -> None:
+        """Makes the copy equal to the bucket, unless this process writes to it."""
+        if self._leases or time.monotonic() - self._pulled < _FRESH_SECONDS:
+            return
+        self.pull()
+
+    def pull(self) -> set[str]:
+        """Makes the copy equal to the bucket; returns the names of all objects that changed."""
+        changed = super().pull()
+        entries = self._scan() if changed else {}
+        for name in changed:
+            self._signatures.pop(name, None)
+            if name in entries:
+                self._signatures[name] = entries[name].signature
+        self._pulled = time.monotonic()
+        return changed
+
+    def _close(self) -> None:
+        """Deletes the copy at the end of the process, unless it has what the bucket lacks."""
+        if not (self.place / "kept").exists():
+            shutil.rmtree(self.place, ignore_errors=True)
+
+    @contextlib.contextmanager
+    def locked(self, folder: Path) -> Iterator[None]:
+        """Holds the lock of a folder in the copy inside the block, and uploads what it wrote.
+
+        Raises:
+            UserError: another process holds the lock, or the bucket does not allow it.
+            RunError: what the block wrote cannot be uploaded.
+        """
+        objects = self.objects.below(folder.relative_to(self.root).as_posix())
+        with contextlib.ExitStack() as stack:
+            with copies.reported(objects.url, "workdir"):
+                held = stack.enter_context(lease.held(objects))
+                if not self._leases:
+                    self.pull()
+            self._leases.append(held)
+            try:
+                yield
+            except BaseException:
+                try:
+                    self._finish(held)
+                except RunError as error:  # that of the block is the one that ends the command
+                    logger.warning(f"warning: {error}")
+                raise
+            self._finish(held)
+
+    def _finish(self, held: lease.Lease) -> None:
+        try:
+            with interrupts.deferred(sets_handlers=False):
+                self.publish(now=True)
+        finally:
+            self._leases.remove(held)
+
+    def publish(self, *, now: bool = False) -> None:
+        """Uploads what has changed, in a thread of its own; call it where the files are consistent.
+
+        With `now` it returns when everything is in the bucket. Otherwise it does nothing while an
+        upload is in progress, or shortly after one if no checkpoint is new.
+
+        Raises:
+            RunError: this upload or the one before failed, or another process has taken over.
+        """
+        if not self._leases:
+            return
+        if self._upload is not None and not (now or self._upload.done()):
+            return
+        self._end_upload()
+        entries = self._scan()
+        new = {n: e for n, e in entries.items() if self._signatures.get(n) != e.signature}
+        is_due = time.monotonic() - self._published > _PUBLISH_SECONDS
+        if not (now or is_due or any(map(copies.is_packed, new))):
+            return
+        gone = [name for name in self._signatures if name not in entries]
+        if new or gone:
+            staged = self._stage(new)
+            self._upload = self._uploads.submit(self._send, staged, gone)
+            for name in gone:
+                del self._signatures[name]
+            self._signatures |= {name: new[name].signature for name in staged}
+        self._published = time.monotonic()
+        if now:
+            self._end_upload()
+
+    def _end_upload(self) -> None:
+        """Waits for the upload in progress, if there is one; raises a RunError if it failed."""
+        upload, self._upload = self._upload, None
+        if upload is None:
+            return
+        try:
+            upload.result()
+        except StoreError as error:
+            (self.place / "kept").touch()
+            raise RunError(
+                f"'{self.objects.url}' cannot be written ({error}); what it holds is intact, and "
+                f"the files that it lacks are in '{self.root!s}'. Once the cause is removed, run "
+                "the same command to resume."
+            ) from error
+
+    def _scan(self) -> dict[str, _Entry]:
+        """Returns all files and packed folders by the names of their objects."""
+        entries: dict[str, _Entry] = {}
+        for text, folders, files in os.walk(self.root):
+            folder = Path(text)
+            prefix = folder.relative_to(self.root).as_posix()
+            prefix = "" if prefix == "." else f"{prefix}/"
+            folders[:] = [name for name in folders if not _is_temporary(name)]
+            if folder.name == "checkpoints":
+                for name in folders:
+                    entries[f"{prefix}{name}{copies.PACKED}"] = _folder_entry(folder / name)
+                folders[:] = []
+            for name in files:
+                if not _is_temporary(name):
+                    entries[f"{prefix}{name}"] = _file_entry(folder / name)
+        return entries
+
+    def _stage(self, entries: Mapping[str, _Entry]) -> dict[str, Path]:
+        """Links files and folders, so that what is uploaded stays as it is now."""
+        folder = self.place / "staged"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        staged = {}
+        order = sorted(entries, key=lambda name: entries[name].written)
+        for number, name in enumerate(order):
+            path, target = entries[name].path, folder / str(number)
+            if path.is_dir():
+                shutil.copytree(path, target, copy_function=_link)
+            else:
+                _link(path, target)
+            staged[name] = target
+        return staged
+
+    def _send(self, staged: Mapping[str, Path], gone: Sequence[str]) -> None:
+        """Uploads files in their order and deletes objects, with patience."""
+        for pause in (*_PAUSES, None):
+            try:
+                self._send_once(staged, gone)
+                return
+            except StoreError as error:
+                if pause is None or isinstance(error, Refused) or interrupts.requested():
+                    raise
+                logger.warning(
+                    f"warning: '{self.objects.url}' cannot be written ({error}); trying again in "
+                    f"{pause:g} s."
+                )
+                time.sleep(pause)
+
+    def _send_once(self, staged: Mapping[str, Path], gone: Sequence[str]) -> None:
+        for held in self._leases:
+            held.check()
+        # A file that vanished, such as an outdated result, goes first, and a checkpoint last.
+        self.objects.delete([name for name in gone if not copies.is_packed(name)])
+        packed = {n: _pack(p) if copies.is_packed(n) else p for n, p in staged.items()}
+        copies.put_in_order(self.objects, packed)
+        self.objects.delete([name for name in gone if copies.is_packed(name)])
+        found = self.objects.find()
+        for name in gone:
+            self.versions.pop(name, None)
+        self.versions |= {name: found[name].version for name in staged if name in found}
+        shutil.rmtree(self.place / "staged", ignore_errors=True)
+
+
+def _file_entry(path: Path) -> _Entry:
+    status = path.stat()
+    return _Entry(path, (status.st_ino, status.st_size, status.st_mtime_ns), status.st_mtime_ns)
+
+
+def _folder_entry(folder: Path) -> _Entry:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    entries = [(path.relative_to(folder).as_posix(), _file_entry(path)) for path in files]
+    signature = tuple((name, entry.signature) for name, entry in entries)
+    return _Entry(folder, signature, max((entry.written for _, entry in entries), default=0))
+
+
+def _pack(folder: Path) -> Path:
+    """Packs a folder into one file beside it."""
+    path = folder.with_name(f"{folder.name}{copies.PACKED}")
+    if not path.exists():
+        temporary = path.with_suffix(".part")
+        with tarfile.open(temporary, "w") as archive:
+            archive.add(folder, arcname=".")
+        temporary.replace(path)
+    return path
+
+
+def _temporary_place(base: Path) -> tuple[Path, object]:
+    """Returns a new folder below `base` and an open file that marks this process as its owner.
+
+    Folders of processes that have ended are deleted, except those that hold a file `kept`.
+    """
+    for owner in base.glob("run-*/owner"):
+        with contextlib.suppress(OSError), owner.open("r+") as file:
+            if locks.try_lock(file) and not (owner.parent / "kept").exists():
+                shutil.rmtree(owner.parent, ignore_errors=True)
+    place = Path(tempfile.mkdtemp(dir=base, prefix="run-"))
+    file = (place / "owner").open("w")  # noqa: SIM115 closed, and so unlocked, when the process ends
+    locks.try_lock(file)
+    return place, file
+
+
+def _is_temporary(name: str) -> bool:
+    """Tells whether a file or folder is not part of a run: hidden, or a save in progress."""
+    return name.startswith(".") or "orbax-checkpoint-tmp" in name
+
+
+def _link(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
+    """Makes `target` a hard link to `source`, or a copy where the file system has no links."""
+    try:
+        os.link(source, target)
+    except FileNotFoundError:
+        raise
+    except OSError:
+        shutil.copy2(source, target)

@@ -1,0 +1,158 @@
+"""The lock of a folder in a bucket."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from jaxad.errors import RunError, UserError
+from jaxad.storage import lease
+from jaxad.storage.buckets import Objects, StoreError
+
+
+@pytest.fixture
+def objects(bucket):
+    return Objects.at(bucket, "")
+
+
+@pytest.fixture
+def fast(monkeypatch):
+    """Shortens all waiting."""
+    monkeypatch.setattr(lease, "BEAT_SECONDS", 0.05)
+    monkeypatch.setattr(lease, "SILENCE_SECONDS", 0.5)
+    monkeypatch.setattr(lease, "_LOOK_SECONDS", 0.02)
+
+
+#: The lock object of a process on a machine that is not this one.
+ELSEWHERE = {
+    "id": "a", "host": "far", "pid": 7, "started": "noon", "process": "boot pid:[1] 7 99",
+    "beats": 3,
+}  # fmt: skip
+
+
+def numbers(objects):
+    return sorted(objects.below(lease.FOLDER).find())
+
+
+def test_a_second_process_is_refused_at_once_and_the_lock_is_given_free(objects):
+    start = time.monotonic()
+    with lease.held(objects):
+        with pytest.raises(UserError, match=f"another process is using it .process {os.getpid()}"):
+            lease.held(objects).__enter__()
+        assert numbers(objects) == ["1"]
+    assert time.monotonic() - start < lease.BEAT_SECONDS
+    assert numbers(objects) == []
+    with lease.held(objects):
+        pass
+
+
+def test_the_lock_of_a_killed_process_of_this_machine_is_taken_over_at_once(objects, capsys):
+    code = (
+        "import os, sys; from jaxad.storage import lease; from jaxad.storage.buckets import Objects"
+        "\nheld = lease.held(Objects(sys.argv[1])); held.__enter__(); os.kill(os.getpid(), 9)"
+    )
+    killed = subprocess.run([sys.executable, "-c", code, objects.url], check=False)
+    assert killed.returncode == -9
+    assert numbers(objects) == ["1"]
+    with lease.held(objects) as held:
+        assert held.number == 2
+    assert "taken over from process" in capsys.readouterr().err
+    assert numbers(objects) == []
+
+
+def test_an_owner_elsewhere_that_is_silent_is_taken_over(objects, fast, capsys):
+    objects.write(".lock/4", json.dumps(ELSEWHERE).encode())
+    start = time.monotonic()
+    with lease.held(objects) as held:
+        assert held.number == 5
+    assert time.monotonic() - start >= lease.SILENCE_SECONDS
+    printed = capsys.readouterr().err
+    assert "is locked by process 7 on 'far', since noon; waiting up to 0.5 s" in printed
+    assert "taken over from process 7 on 'far'" in printed
+
+
+def test_an_owner_elsewhere_that_gives_signs_of_life_is_not(objects, fast):
+    objects.write(".lock/1", json.dumps(ELSEWHERE).encode())
+    beat = json.dumps({**ELSEWHERE, "beats": 4}).encode()
+    timer = threading.Timer(0.2, lambda: objects.write(".lock/1", beat))
+    timer.start()
+    with pytest.raises(UserError, match="another process is using it .process 7 on 'far'"):
+        lease.held(objects).__enter__()
+    timer.join()
+    assert numbers(objects) == ["1"]
+
+
+def test_an_owner_that_gives_the_folder_free_meanwhile(objects, fast):
+    objects.write(".lock/1", json.dumps(ELSEWHERE).encode())
+    timer = threading.Timer(0.2, lambda: objects.delete([".lock/1"]))
+    timer.start()
+    with lease.held(objects) as held:
+        assert held.number == 2  # one more than the largest that was seen
+    timer.join()
+
+
+def test_a_slow_owner_learns_that_it_was_taken_over(objects, fast):
+    with lease.held(objects) as held:
+        held.check()
+        objects.write(".lock/2", json.dumps(ELSEWHERE).encode())
+        deadline = time.monotonic() + 10
+        with pytest.raises(RunError, match="another process has taken over"):
+            while time.monotonic() < deadline:
+                held.check()
+                time.sleep(0.02)
+    assert "2" in numbers(objects)  # the lock of the other one stays
+
+
+def test_signs_of_life_are_given(objects, fast):
+    with lease.held(objects):
+        before = objects.read(".lock/1")
+        deadline = time.monotonic() + 10
+        while objects.read(".lock/1") == before and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert json.loads(objects.read(".lock/1"))["beats"] > json.loads(before)["beats"]
+
+
+def test_without_an_answer_of_the_store_nothing_more_may_be_written(objects, fast, monkeypatch):
+    def fail(*_):
+        raise StoreError("it does not answer")
+
+    with lease.held(objects) as held, monkeypatch.context() as patch:
+        patch.setattr(Objects, "find", fail)
+        time.sleep(lease.SILENCE_SECONDS)
+        with pytest.raises(StoreError, match="it does not answer"):
+            held.check()
+
+
+def test_of_several_processes_one_gets_the_lock_of_a_dead_owner(objects, fast):
+    objects.write(".lock/1", json.dumps(ELSEWHERE).encode())
+    got, refused = [], []
+    ended = threading.Event()
+
+    def take() -> None:
+        try:
+            with lease.held(objects) as held:
+                got.append(held.number)
+                ended.wait(5)
+        except UserError:
+            refused.append(1)
+            if len(refused) == 3:
+                ended.set()
+
+    threads = [threading.Thread(target=take) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(got) == 1
+    assert len(refused) == 3
+
+
+def test_an_object_that_jaxad_did_not_write_is_a_lock_too(objects, fast, capsys):
+    objects.write(".lock/1", b"mine!")
+    with lease.held(objects):
+        pass
+    assert "is locked by process 0 on '?'" in capsys.readouterr().err
