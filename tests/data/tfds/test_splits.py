@@ -54,6 +54,7 @@ def test_a_run_on_disk_gives_the_files_of_one_in_memory(launch, smoke_run, data_
     ended = launch("--config=pchvae:smoke", f"--workdir={tmp_path / 'run'}", root, ON_DISK)
     assert ended.returncode == 0, ended.stderr
     assert "data: icbm_synth: 0.00153 GiB of pixels are read from disk" in ended.stdout
+    assert "warning: test_lesions: metrics of pixels take about 0.0427 GiB" in ended.stderr
     expected, found = results(smoke_run), results(tmp_path / "run")
     assert expected.keys() == found.keys()
     for name in expected:
