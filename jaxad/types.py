@@ -1,8 +1,8 @@
 """Types that all of jaxad uses: batches, variables, scores, splits, and the protocols of models."""
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Protocol, SupportsIndex, runtime_checkable
 
 import jax
 import numpy as np
@@ -227,9 +227,43 @@ class FilesRead:
     num_noisy: int = 0
 
 
+@runtime_checkable
+class Pixels(Protocol):
+    """Images or masks [N, ...]: a NumPy array, or `StoredPixels`, which reads rows from disk.
+
+    Of NumPy's interface, code may use these members only: an index (an integer, a slice or an array
+    of rows) returns a NumPy array, and `take` does not read what it takes. `np.asarray` reads all
+    rows into memory, with a warning.
+    """
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def dtype(self) -> np.dtype[Any]: ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, key: Any, /) -> Any: ...
+
+    def take(self, indices: Any, /, axis: SupportsIndex | None = None) -> Any: ...
+
+
+#: Size of a block of rows, bytes.
+_BLOCK = 2**24
+
+
+def row_blocks(pixels: Pixels) -> Iterator[slice]:
+    """Yields the rows of images or masks in order, as slices of about 16 MiB of pixels."""
+    size = int(np.prod(pixels.shape[1:])) * pixels.dtype.itemsize
+    count = max(1, _BLOCK // max(1, size))
+    for start in range(0, len(pixels), count):
+        yield slice(start, min(start + count, len(pixels)))
+
+
 @dataclasses.dataclass(frozen=True)
 class Split:
-    """A split of a data set, in NumPy arrays.
+    """A split of a data set, in NumPy arrays; images and masks may be on disk (see `Pixels`).
 
     Attributes:
         images: [N, H, W, C], uint8, uint16, or float32 in [0, 1] (see
@@ -244,11 +278,11 @@ class Split:
         extra: further columns, text for each image, which tables of scores repeat.
     """
 
-    images: np.ndarray
+    images: Pixels
     labels: Int[np.ndarray, " n"]
     ids: tuple[str, ...]
     groups: tuple[str, ...]
-    masks: UInt8[np.ndarray, "n height width"] | None = None
+    masks: UInt8[Pixels, "n height width"] | None = None
     positions: Int[np.ndarray, " n"] | None = None
     files: FilesRead | None = None
     unnamed: frozenset[str] = frozenset()
@@ -261,11 +295,11 @@ class Split:
         """Returns the split with only these rows, in this order."""
         return dataclasses.replace(
             self,
-            images=self.images[indices],
+            images=self.images.take(indices, axis=0),
             labels=self.labels[indices],
             ids=tuple(self.ids[index] for index in indices),
             groups=tuple(self.groups[index] for index in indices),
-            masks=None if self.masks is None else self.masks[indices],
+            masks=None if self.masks is None else self.masks.take(indices, axis=0),
             positions=None if self.positions is None else self.positions[indices],
             extra={
                 name: tuple(texts[index] for index in indices) for name, texts in self.extra.items()

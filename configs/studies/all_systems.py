@@ -32,8 +32,10 @@ def get_config(variant: str = "") -> ConfigDict:
             epochs[name] = epochs["aeflow"]
         one.train.num_epochs = epochs["aeflow"]  # `lengths` below gives each system its own
         one.data.name, one.data.num_subjects = data.name, data.num_subjects
-        one.data.image_size, one.data.preprocess.square = size, "stretch"
+        one.data.image_size = size
         one.cpu_devices = 2  # one process runs all; most are faster on two
+        if is_real:
+            one.data.preprocess.square = "stretch"
         if is_real and name in ENCODERS:
             one.model.backbone = "efficientnet_lite2"
     config = study(experiments, seeds=range(3))

@@ -114,6 +114,11 @@ _DATA = (
         ("raise", "skip"), role="execution",
     ),
     Field(
+        "data.in_memory", 0.0,
+        "GiB of images in memory; larger data are read from disk; 0: half of free memory.",
+        "[0, 1e9]", role="execution",
+    ),
+    Field(
         _INTENSITY, "auto",
         "How intensities become [0, 1]; auto: range for images, zscore for scans.",
         ("auto", "range", "zscore", "percentile"), data=_PREPARED,

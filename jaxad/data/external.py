@@ -129,7 +129,7 @@ def check_columns(split: object, source: str) -> Split:
             f"{source}: positions are {split.positions.dtype}; give slice indices as integers."
         )
     if split.masks is not None:
-        _check_masks(split, split.masks, source)
+        _check_masks(split, split.masks[:], source)
     ids, groups = tuple(split.ids), tuple(split.groups)
     return dataclasses.replace(
         split,
@@ -137,7 +137,7 @@ def check_columns(split: object, source: str) -> Split:
         ids=ids,
         groups=groups,
         unnamed=frozenset(ids) if ids == groups else split.unnamed,
-        masks=None if split.masks is None else split.masks.astype(np.uint8),
+        masks=None if split.masks is None else split.masks[:].astype(np.uint8),
         positions=None if split.positions is None else split.positions.astype(np.int32),
         extra={str(name): tuple(map(str, texts)) for name, texts in split.extra.items()},
     )

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from ml_collections import ConfigDict
 
+from jaxad.data.files.masks import are_marked
 from jaxad.data.files.reading import describe_blank, describe_noise
 from jaxad.data.files.splitting import SEVERAL_UNDER_ONE_NAME
 from jaxad.data.files.unread import tell_unread
@@ -260,15 +261,15 @@ def _facts(split: Split, digests: list[bytes]) -> SplitFacts:
     anomalous = int(split.labels.sum())
     # Only one chunk at a time is held as float64.
     sums = np.zeros(2)
-    for chunk in np.array_split(split.images, max(1, len(split) // 256)):
-        values = to_unit_interval(chunk).astype(np.float64)
+    for rows in np.array_split(np.arange(len(split)), max(1, len(split) // 256)):
+        values = to_unit_interval(split.images[rows]).astype(np.float64)
         sums += values.sum(), (values**2).sum()
-    mean, mean_square = sums / split.images.size
+    mean, mean_square = sums / np.prod(split.images.shape)
     return SplitFacts(
         normal=len(split) - anomalous,
         anomalous=anomalous,
         patients=len(set(split.groups)),
-        with_mask=0 if split.masks is None else int(split.masks.any(axis=(1, 2)).sum()),
+        with_mask=0 if split.masks is None else int(are_marked(split.masks).sum()),
         repeated=len(split) - len(set(digests)),
         size="x".join(map(str, split.images.shape[1:])),
         mean=float(mean),

@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxad.data.prepare.preprocess import to_unit_interval
 from jaxad.errors import UserError
-from jaxad.types import Split
+from jaxad.types import Split, row_blocks
 
 #: The splits that training uses; all others are test splits.
 TRAINING_SPLITS = ("train", "val")
@@ -25,7 +25,10 @@ def image_digests(splits: Mapping[str, Split]) -> dict[str, list[bytes]]:
         pixels = image if same_dtype else to_unit_interval(image)
         return hashlib.blake2b(np.ascontiguousarray(pixels).data, digest_size=16).digest()
 
-    return {name: [digest(image) for image in split.images] for name, split in splits.items()}
+    return {
+        name: [digest(image) for rows in row_blocks(split.images) for image in split.images[rows]]
+        for name, split in splits.items()
+    }
 
 
 def linked_patients(known: Split, split: Split) -> set[str]:

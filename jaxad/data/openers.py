@@ -58,7 +58,9 @@ def _open_generated(data: ConfigDict, _: ReadOptions) -> Readers:
     builder_config = make_config(
         image_size=data.image_size, seed=data.seed, num_subjects=tuple(data.num_subjects)
     )
-    return tfds_splits.open_builder(IcbmSynth, builder_config, data.root)
+    return tfds_splits.open_builder(
+        IcbmSynth, builder_config, data.root, budget=settings.memory_budget(data)
+    )
 
 
 def _open_npz(data: ConfigDict, options: ReadOptions) -> Readers:
@@ -171,7 +173,9 @@ def _open_published(data: ConfigDict, options: ReadOptions) -> Readers:
         check_sizes=data.check_sizes,
         test_only=options.test_only,
     )
-    readers = tfds_splits.open_builder(builder, config_for(builder, root, choices), "", root)
+    readers = tfds_splits.open_builder(
+        builder, config_for(builder, root, choices), "", root, budget=settings.memory_budget(data)
+    )
     if data.on_error == "skip":
         return readers
     return {name: functools.partial(_read_complete, read) for name, read in readers.items()}

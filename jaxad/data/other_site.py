@@ -185,7 +185,7 @@ def read_site(site: Site, data: ConfigDict) -> SiteSplits:
         def read(split_name: str, source: str) -> Split:
             split = readers[split_name]()
             if reading is not None:
-                images = replay.to_depth_of_run(split.images, data, reading)
+                images = replay.to_depth_of_run(split.images[:], data, reading)
                 split = dataclasses.replace(split, images=images)
             split = report_files(dataclasses.replace(split, positions=None), source, for_run=True)
             check_read_split(split, source, shape, normal=split_name in TRAINING_SPLITS)
@@ -313,11 +313,10 @@ def _read_normals(site: Site, readers: Readers, read: Any) -> Split:
             f"--test.calibrate: '{site.root}' has no normal images besides its test images; put "
             "those of other patients into train/good/, or give their rows the split train."
         )
-    is_one_type = len({split.images.dtype for split in splits}) == 1
+    images = [np.asarray(split.images) for split in splits]
+    is_one_type = len({array.dtype for array in images}) == 1
     return Split(
-        images=np.concatenate(
-            [split.images if is_one_type else to_unit_interval(split.images) for split in splits]
-        ),
+        images=np.concatenate(images if is_one_type else [*map(to_unit_interval, images)]),
         labels=np.concatenate([split.labels for split in splits]),
         ids=tuple(id_ for split in splits for id_ in split.ids),
         groups=tuple(group for split in splits for group in split.groups),

@@ -287,7 +287,7 @@ def read_files(
     )  # fmt: skip
     reading = reading_of(data)
     split = read_split(items if with_labels else _unlabelled(items), reading, str(path))
-    images = to_depth_of_run(split.images, data, reading)
+    images = to_depth_of_run(split.images[:], data, reading)
     return dataclasses.replace(report_files(split, str(path), for_run=True), images=images)
 
 

@@ -17,6 +17,8 @@ from jaxad.data.files.splitting import Splitting
 from jaxad.data.prepare.cutting import Cutting
 from jaxad.data.prepare.preparation import Preparation
 from jaxad.errors import UserError
+from jaxad.runtime import processes
+from jaxad.runtime.memory import available_memory
 
 
 def preparation(data: ConfigDict) -> Preparation:
@@ -56,6 +58,13 @@ def splitting(data: ConfigDict) -> Splitting:
 def reading(data: ConfigDict, kind: Kind) -> Reading:
     """Returns how files of a kind are read."""
     return Reading(kind, preparation(data), cutting(data), data.on_error)
+
+
+def memory_budget(data: ConfigDict) -> float:
+    """Returns how many bytes of pixels this process may hold; every process must call it."""
+    if data.in_memory:
+        return float(data.in_memory) * 2**30
+    return available_memory() / 2 / processes.count_on_host()
 
 
 def check(data: ConfigDict) -> None:

@@ -31,7 +31,7 @@ from jaxad.data.prepare.preprocess import are_constant, check_images
 from jaxad.errors import UserError
 from jaxad.runtime.progress import counted
 from jaxad.storage.paths import is_undecodable, readable
-from jaxad.types import Split
+from jaxad.types import Split, row_blocks
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +58,7 @@ class DataSet:
         self.info = data_set_info(data.name)
         settings.check(data)
         data = data.copy_and_resolve_references().unlock()
+        self._budget = settings.memory_budget(data)  # first, where every process arrives
         self.unread: list[Unread] = []
         self._measure = measure
         options = ReadOptions(measure=measure, on_unread=self.unread.append)
@@ -140,7 +141,24 @@ class DataSet:
                 split = self._leave_out_duplicates(name, split)
             check_read_split(split, source, self._image_shape, normal=name in TRAINING_SPLITS)
             self._splits[name] = split
+            self._warn_if_large()
         return self._splits[name]
+
+    def _warn_if_large(self) -> None:
+        """Warns once if the images in memory exceed `config.data.in_memory`.
+
+        Only data in array_record files can stay on disk.
+        """
+        images = [split.images for split in self._splits.values()]
+        size = sum(array.nbytes for array in images if isinstance(array, np.ndarray))
+        if size <= self._budget or self.info.kind in ("generated", "published"):
+            return
+        logger.warning(
+            f"warning: {self.info.name}: images take {size / 2**30:.3g} GiB of memory so far, and "
+            f"config.data.in_memory allows {self._budget / 2**30:.3g} GiB; data of this kind "
+            "cannot be read from disk at use (docs/data.md)."
+        )
+        self._budget = np.inf  # warned
 
     def add_split(self, name: str, split: Split) -> None:
         """Adds a checked split of another data set, which `split` returns from then on."""
@@ -227,8 +245,12 @@ def check_split(
     """
     if not len(split):
         raise UserError(f"{source}: holds no images; add some.")
-    check_images(split.images, split.ids, image_shape, source)
-    if constant := [split.ids[place] for place in np.flatnonzero(are_constant(split.images))]:
+    constant: list[str] = []
+    for rows in row_blocks(split.images):
+        images, ids = split.images[rows], split.ids[rows]
+        check_images(images, ids, image_shape, source)
+        constant += [ids[place] for place in np.flatnonzero(are_constant(images))]
+    if constant:
         verb = "is" if len(constant) == 1 else "are"
         raise UserError(
             f"{source}: {list_ids(constant)} {verb} constant: every pixel has the same value; "

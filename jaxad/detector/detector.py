@@ -13,7 +13,7 @@ from jaxtyping import Float
 from jaxad.data.prepare.preprocess import check_images, native, to_unit_interval
 from jaxad.errors import UserError
 from jaxad.storage.locations import locate_data
-from jaxad.types import Scores, Split
+from jaxad.types import Pixels, Scores, Split
 
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
@@ -47,7 +47,7 @@ class Detector(abc.ABC):
         """Config of the run that trained this detector."""
 
     @abc.abstractmethod
-    def score_batches(self, images: np.ndarray) -> Iterator[Scores]:
+    def score_batches(self, images: Pixels) -> Iterator[Scores]:
         """Yields the scores of checked images batch by batch, in order, without padding."""
 
     def preprocess(
@@ -112,7 +112,7 @@ class Detector(abc.ABC):
             group_pattern=group_pattern,
         )  # fmt: skip
 
-    def score(self, images: np.ndarray) -> Scores:
+    def score(self, images: Pixels) -> Scores:
         """Scores images; all arrays of the result are NumPy arrays of N rows.
 
         Images run in padded batches of one shape: a score does not depend on the other images.

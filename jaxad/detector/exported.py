@@ -33,7 +33,7 @@ from jaxad.data.pipeline.batching import eval_batches
 from jaxad.detector.detector import Detector
 from jaxad.errors import UserError, first_line
 from jaxad.runtime import interrupts
-from jaxad.types import Scores
+from jaxad.types import Pixels, Scores
 
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
@@ -97,7 +97,7 @@ class ExportedDetector(Detector):
         fields = self._calibration_json
         return None if fields is None else CalibrationSet.from_json(fields)
 
-    def score_batches(self, images: np.ndarray) -> Iterator[Scores]:
+    def score_batches(self, images: Pixels) -> Iterator[Scores]:
         """See `Detector.score_batches`."""
         for batch in eval_batches(images, {}, batch_size=self._batch_size):
             interrupts.check()

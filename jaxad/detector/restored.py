@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from typing import Literal
 
 import jax
-import numpy as np
 from ml_collections import ConfigDict
 
 from jaxad.config import run_config
@@ -17,7 +16,7 @@ from jaxad.runtime import processes
 from jaxad.runtime.parallel import make_parallel
 from jaxad.storage.checkpoint import Checkpoints
 from jaxad.storage.workdir import Workdir
-from jaxad.types import FittedModel, Images, Model, Scores, Tree
+from jaxad.types import FittedModel, Images, Model, Pixels, Scores, Tree
 
 
 def score_batch(model: Model, variables: Tree, images: Images) -> Scores:
@@ -59,7 +58,7 @@ class RestoredDetector(Detector):
         """The variables as NumPy arrays."""
         return self._parallel.get_replicated(self._variables)
 
-    def score_batches(self, images: np.ndarray) -> Iterator[Scores]:
+    def score_batches(self, images: Pixels) -> Iterator[Scores]:
         """See `Detector.score_batches`."""
         batches = eval_batches(
             images,

@@ -29,13 +29,15 @@ from jaxad.runtime import processes
 from jaxad.runtime.progress import progress_bar
 from jaxad.storage import working_copies
 from jaxad.storage.workdir import write_json
-from jaxad.types import Scores, Split
+from jaxad.types import Pixels, Scores, Split
 
 logger = logging.getLogger(__name__)
 
 Scalars = Float[np.ndarray, " n"]
 Maps = Float[np.ndarray, "n height width"]
 
+#: Memory that metrics of pixels take for each pixel of a split, measured.
+_BYTES_PER_PIXEL = 140
 #: Metrics that the terminal shows, besides those of `config.evaluate.metrics`.
 _PRINTED = (
     metrics.AUROC, metrics.AUROC_CORRECTED, metrics.AVERAGE_PRECISION, metrics.PIXEL_AUROC,
@@ -81,7 +83,11 @@ class Evaluator:
             (folder / "metrics.json").unlink()
             working_copies.publish(folder, now=True)
         detector, config = self.detector, self.detector.config
-        columns, maps = score_split(detector, split, f"score {name}", np.asarray, with_quality=True)
+        if split.masks is not None and not isinstance(split.masks, np.ndarray):
+            _warn_of_pixel_metrics(name, split.masks)
+        # Only metrics of pixels need whole maps.
+        reduce = _map_sums if split.masks is None else np.asarray
+        columns, maps = score_split(detector, split, f"score {name}", reduce, with_quality=True)
         train, val = (
             None if self.data_set is None else self.data_set.split(known)
             for known in TRAINING_SPLITS
@@ -90,11 +96,11 @@ class Evaluator:
         corrected = evaluation.corrected(columns[SCORE], self.val_scores)
         write_score_table(folder / "scores.csv", split, {**columns, **corrected})
         check_finite(name, "score", split, columns[SCORE])
-        check_finite(name, "anomaly map", split, maps.sum(axis=(1, 2)))
+        check_finite(name, "anomaly map", split, maps if split.masks is None else _map_sums(maps))
         _report_constants(name, columns)
         _write_examples(folder, detector, split, columns[SCORE])
         results = {
-            **evaluation.of_model({**columns, **corrected}, maps),
+            **evaluation.of_model({**columns, **corrected}, None if split.masks is None else maps),
             "checkpoint_step": detector.step,
             "num_parameters": detector.num_parameters,
             "num_latents": detector.num_latents,
@@ -142,6 +148,17 @@ def check_finite(name: str, what: str, split: Split, scores: Scalars) -> None:
         )
 
 
+def _warn_of_pixel_metrics(name: str, masks: Pixels) -> None:
+    """Warns of the memory that metrics of pixels take although the masks are on disk."""
+    if not processes.is_first():
+        return
+    size = np.prod(masks.shape, dtype=float) * _BYTES_PER_PIXEL / 2**30
+    logger.warning(
+        f"warning: {name}: metrics of pixels take about {size:.3g} GiB of memory, whatever "
+        "config.data.in_memory is, because they sort all pixels of the split."
+    )
+
+
 def _report_constants(name: str, columns: Mapping[str, Scalars]) -> None:
     """Reports columns that have the same value for every image: they carry no information."""
     for column, values in columns.items():
@@ -177,14 +194,19 @@ def score_split(
     reduced: list[np.ndarray] = []
     with _bar(split, description) as bar:
         for scores in detector.score_batches(split.images):
-            images = split.images[done : done + len(scores.image)]
-            more = quality(scores, images) if with_quality else {}
+            count, more = len(scores.image), {}
+            if with_quality and scores.reconstructions:  # reads the images again
+                more = quality(scores, split.images[done : done + count])
             columns.append({**score_columns(scores), **more})
             reduced.append(reduce(np.asarray(scores.pixel)))
-            bar.update(len(images))
-            done += len(images)
+            bar.update(count)
+            done += count
     joined = {name: np.concatenate([part[name] for part in columns]) for name in columns[0]}
     return joined, np.concatenate(reduced)
+
+
+def _map_sums(maps: Maps) -> Scalars:
+    return maps.sum(axis=(1, 2))
 
 
 def map_maxima(maps: Maps) -> Scalars:

@@ -69,10 +69,15 @@ class SplitMetrics:
         difference = paired.difference(metrics.AUROC, [ours], [split[name]], self._resamples)
         return {"name": name, "difference": difference.as_json()}
 
-    def of_model(self, columns: Mapping[str, Scalars], maps: Maps) -> dict[str, Any]:
-        """Returns every metric of a system, and the sizes of the split."""
+    def of_model(self, columns: Mapping[str, Scalars], maps: Maps | None) -> dict[str, Any]:
+        """Returns every metric of a system, and the sizes of the split.
+
+        `maps` are the anomaly maps, which only metrics of pixels need: None without masks.
+        """
         results = self._estimates(self._metrics, columns)
-        if (masks := self._split.masks) is not None:
+        if self._split.masks is not None:
+            assert maps is not None
+            masks = self._split.masks[:]
             pixel = estimate_pixels(self._metrics, masks, maps, self._groups, self._resamples)
             results.update({name: estimate.as_json() for name, estimate in pixel.items()})
         results["num_images"] = len(self._split)

@@ -4,10 +4,12 @@ JAX's distributed runtime connects the processes and notices when one is lost. E
 the same program on its part of each batch; only the first one writes, to a folder that all share.
 """
 
+import functools
 import itertools
 import logging
 import os
 import signal
+import socket
 import sys
 import time
 import zlib
@@ -145,6 +147,8 @@ def log_devices(source: str) -> None:
 
     `source` is what `join` returned. Nothing is logged for a single process.
     """
+    if source:
+        count_on_host()  # here, where every process arrives
     if not source or not is_first():
         return
     import jax
@@ -246,6 +250,13 @@ def of_all(value: int) -> list[int]:
     from jax.experimental import multihost_utils
 
     return multihost_utils.process_allgather(np.asarray(value, np.int32)).reshape(-1).tolist()
+
+
+@functools.cache
+def count_on_host() -> int:
+    """Returns the number of processes of this run on this machine; every process must call it."""
+    host = zlib.crc32(socket.gethostname().encode()) & 0x7FFFFFFF
+    return of_all(host).count(host)
 
 
 def check_shared(folder: Path) -> None:

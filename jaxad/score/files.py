@@ -62,7 +62,7 @@ class _Source:
 def _open_archive(path: Path, detector: Detector) -> _Source:
     """Opens an `.npz` file of prepared images; see `jaxad.data.files.npz`."""
     split = read_npz(path, needed=(), is_labelled=False)
-    detector.check(split.images, split.ids)
+    detector.check(split.images[:], split.ids)
     positions = [None] * len(split) if split.positions is None else split.positions.tolist()
     all_items = [
         Item(name, group, (path,), 0, position=position, is_unnamed=group in split.unnamed)
@@ -71,7 +71,7 @@ def _open_archive(path: Path, detector: Detector) -> _Source:
     places = {item.id: place for place, item in enumerate(all_items)}
     if len(places) < len(all_items):
         raise UserError(f"{path}: two images have the same id; give every image its own.")
-    is_constant = are_constant(split.images)
+    is_constant = are_constant(split.images[:])
 
     def read(items: Sequence[Item]) -> Iterator[Rows]:
         for item in items:

@@ -209,6 +209,7 @@ class Workdir:
         if for_checkpoints:
             check_name(self.path, "workdir")
         self.check_is_no_file()
+        working_copies.check_writable(self.path)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=self.path):

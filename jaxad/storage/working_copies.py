@@ -17,6 +17,7 @@ import shutil
 import tarfile
 import tempfile
 import time
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -74,6 +75,17 @@ def locked(folder: Path) -> Iterator[None]:
         yield
 
 
+def check_writable(folder: Path) -> None:
+    """Checks that the bucket of a working copy can be written; nothing for any other folder.
+
+    Raises:
+        UserError: it cannot.
+    """
+    if (copy := find_copy(folder)) is not None:
+        with copies.reported(copy.objects.url, "workdir"):
+            copy.check_writable()
+
+
 def publish(folder: Path, *, now: bool = False) -> None:
     """Uploads what has changed in a working copy; nothing for any other folder.
 
@@ -112,6 +124,7 @@ class WorkingCopy(Copy):
         #: Signatures of what the bucket has, and of what it has once the upload has succeeded.
         self._signatures: dict[str, object] = {}
         self._sent: dict[str, object] = {}
+        self._is_writable = False
         self._leases: list[lease.Lease] = []
         self._pulled = self._published = float("-inf")
         self._uploads = concurrent.futures.ThreadPoolExecutor(1, "jaxad-upload")
@@ -139,6 +152,18 @@ class WorkingCopy(Copy):
         """Deletes the copy at the end of the process, unless it has what the bucket lacks."""
         if not (self.place / "kept").exists():
             shutil.rmtree(self.place, ignore_errors=True)
+
+    def check_writable(self) -> None:
+        """Writes and deletes an object, once.
+
+        Raises:
+            StoreError: that is not allowed, or fails.
+        """
+        if not self._is_writable:
+            name = f"{lease.FOLDER}/probe-{uuid.uuid4().hex}"
+            self.objects.write(name, b"")
+            self.objects.delete([name])
+            self._is_writable = True
 
     @contextlib.contextmanager
     def locked(self, folder: Path) -> Iterator[None]:

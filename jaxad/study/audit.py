@@ -20,7 +20,7 @@ from jaxad.errors import UserError
 from jaxad.evaluate import thresholds
 from jaxad.evaluate.metrics import AUROC
 from jaxad.evaluate.paired import ScoredSplit, value
-from jaxad.evaluate.references import FITTED, ReferenceScores
+from jaxad.evaluate.references import TITLES, ReferenceScores
 from jaxad.report.sections import FIGURES
 from jaxad.study.plan import PlannedRun, Runs
 from jaxad.study.results import Scored, Spread, reference_config, spread_of
@@ -81,7 +81,7 @@ def make_audit(
     own_rate = next(iter(runs.values()))[0].config.evaluate.false_positive_rate  # see `plan`
     calibrations = {name: [_calibration(run) for run in seeds] for name, seeds in runs.items()}
     patients = group_numbers(data_set.split(OWN_SPLIT).groups)
-    fitted = [name for name in FITTED if name in scored]
+    fitted = [name for name in TITLES if name in scored]
     of_val = references.of(OWN_SPLIT, reference_config(runs))
     for name in fitted:
         calibrations[name] = [calibrate(of_val[name].astype(np.float64), patients)]

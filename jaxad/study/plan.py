@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from jaxad import config as config_lib
 from jaxad.config.model import make_model
 from jaxad.errors import UserError
-from jaxad.evaluate.references import FITTED
+from jaxad.evaluate.references import TITLES
 from jaxad.storage.checkpoint import Checkpoints
 from jaxad.storage.workdir import Workdir
 
@@ -60,7 +60,7 @@ def plan(config: ConfigDict, folder: Workdir) -> dict[str, list[PlannedRun]]:
     seeds = [int(seed) for seed in config.seeds]
     if len(set(seeds)) != len(seeds):
         raise UserError(f"config.seeds: {tuple(seeds)}; list each seed once.")
-    references = (*config.experiments, *FITTED)
+    references = (*config.experiments, *TITLES)
     if config.reference and config.reference not in references:
         raise UserError(
             f"config.reference: unknown experiment '{config.reference}'; choose from "
@@ -79,10 +79,10 @@ def plan(config: ConfigDict, folder: Workdir) -> dict[str, list[PlannedRun]]:
                 f"config.experiments: {problem} ({sorted(values)}); use the same {remedy}."
             )
     for name in config.experiments:
-        if not re.fullmatch(r"[A-Za-z0-9_-]+", name) or name in FITTED:
+        if not re.fullmatch(r"[A-Za-z0-9_-]+", name) or name in TITLES:
             raise UserError(
                 f"config.experiments: '{name}' is not a valid name; use letters, digits, '_' and "
-                f"'-'; {', '.join(FITTED)} are reserved."
+                f"'-'; {', '.join(TITLES)} are reserved."
             )
     return {
         name: [

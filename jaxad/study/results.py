@@ -23,7 +23,7 @@ from jaxad.evaluate.paired import (
     value,
 )
 from jaxad.evaluate.positions import corrected_column
-from jaxad.evaluate.references import FITTED, LINEAR_BASELINE, ReferenceScores, encoder_title
+from jaxad.evaluate.references import LINEAR_BASELINE, TITLES, ReferenceScores, encoder_title
 from jaxad.evaluate.references.features import encoder_source
 from jaxad.evaluate.score_table import read_score_table
 from jaxad.nn.backbones import RANDOM
@@ -97,7 +97,7 @@ def reference_config(runs: Runs) -> ConfigDict:
 
 
 def read_scores(runs: Runs, data_set: DataSet, references: ReferenceScores, split: str) -> Scored:
-    """The scores of every finished run on a test split, and of `FITTED` ones as if they were runs.
+    """The scores of every finished run on a test split; reference scores count as runs.
 
     Raises:
         UserError: the scores of a run cannot be read, or belong to other images.
@@ -107,7 +107,7 @@ def read_scores(runs: Runs, data_set: DataSet, references: ReferenceScores, spli
     config = reference_config(runs)
     val_split = data_set.split(OWN_SPLIT)
     of_split, of_val = (references.of(name, config) for name in (split, OWN_SPLIT))
-    for name in FITTED:
+    for name in TITLES:
         if name in of_split:
             scores = of_split[name].astype(np.float64)
             mse = {"mse": scores} if name == LINEAR_BASELINE else {}
@@ -122,7 +122,7 @@ def best_reference(scored: Scored) -> str:
     """The reference score with the highest AUROC; "" where it is undefined."""
     aurocs = {
         name: value(AUROC, scored[name][0])
-        for name in FITTED
+        for name in TITLES
         if name in scored and comparable([AUROC], scored[name])
     }
     return max(aurocs, key=lambda name: aurocs[name], default="")
@@ -177,7 +177,7 @@ def make_table(config: ConfigDict, runs: Runs, scored: Scored, split: str) -> Ta
         split=split,
         references=references,
         metrics=(*measured, *_in_any(metrics, list(of_pixels.values()))),
-        rows=tuple(row(key) for key in [*ranked, *(name for name in FITTED if name in scored)]),
+        rows=tuple(row(key) for key in [*ranked, *(name for name in TITLES if name in scored)]),
         best_reference=best,
         reference_encoder=encoder_title(reference_config(runs)),
         ensembles=tuple(
@@ -221,7 +221,7 @@ def _pixel_spreads(
 def _best(metric: Metric, spreads: Mapping[str, Mapping[str, Spread]]) -> str:
     """The experiment with the best mean of a metric."""
     sign = -1 if metric.higher_is_better else 1
-    candidates = [name for name in spreads if name not in FITTED and metric.name in spreads[name]]
+    candidates = [name for name in spreads if name not in TITLES and metric.name in spreads[name]]
     return min(candidates, key=lambda name: sign * spreads[name][metric.name].mean)
 
 

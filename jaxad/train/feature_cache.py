@@ -197,7 +197,7 @@ class FeatureCache:
         """Writes the parts that begin at `starts`; complete ones stay if it is stopped."""
         encoder = Encoder(self.model, self.variables, self.parallel)
         batch_size = self.parallel.round_up(min(self.batch_size, _PART))
-        counts = {start: len(split.images[start : start + _PART]) for start in starts}
+        counts = {start: min(_PART, len(split) - start) for start in starts}
         with progress_bar(total=sum(counts.values()), desc=f"features {name}", unit="image") as bar:
             for start, count in counts.items():
                 images = split.images[start : start + count]

@@ -70,6 +70,8 @@ def test_records_are_found_below_networks_experiments_and_open_groups():
             "seeds=0,-1",
             "config.seeds: (0, -1); give at least one number",
         ),
+        ("ae", "data.in_memory=-1", "config.data.in_memory: -1.0 is not in [0, 1e9]."),
+        ("ae", "data.in_memory=nan", "config.data.in_memory: nan is not in [0, 1e9]."),
         (
             "studies/pchvae_table1",
             "data.on_error=no",

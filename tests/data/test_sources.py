@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from jaxad import config as config_lib
+from jaxad.data import settings
 from jaxad.data.data_sets import DATA_SETS
 from jaxad.data.sources import DataSet
 from jaxad.errors import UserError
@@ -112,7 +113,7 @@ def test_the_config_reaches_the_icbm_synth_builder(monkeypatch):
 
     seen = {}
 
-    def open_builder(builder_class, builder_config, root):
+    def open_builder(builder_class, builder_config, root, *, budget):
         seen.update(dataclasses.asdict(builder_config), root=root)
         return dict.fromkeys(("train", "val", "test_objects"), lambda: None)
 
@@ -314,3 +315,29 @@ def test_a_file_that_is_not_a_split_is_named(tmp_path):
     data.name, data.root, data.image_size = "npz", str(tmp_path), 16
     with pytest.raises(UserError, match=r"notes\.npz is not a split; name it test_notes\.npz"):
         DataSet(data)
+
+
+# --- What the images may take of the memory.
+
+
+def test_the_budget_is_half_of_the_memory_shared_by_the_processes_of_the_host(monkeypatch):
+    monkeypatch.setattr(settings, "available_memory", lambda: 12.0e9)
+    monkeypatch.setattr(settings.processes, "count_on_host", lambda: 3)
+    data = config_lib.base().data
+    assert settings.memory_budget(data) == 2e9
+    data.in_memory = 1.5
+    assert settings.memory_budget(data) == 1.5 * 2**30
+
+
+def test_data_that_cannot_stay_on_disk_warn_once_that_they_exceed_the_budget(tmp_path, capsys):
+    for name in ("train", "val", "test_a"):
+        np.savez(tmp_path / f"{name}.npz", **_arrays())
+    data = _data_config(tmp_path)
+    data.in_memory = (2 * COUNT * SIZE**2 - 1) / 2**30  # two splits are too large
+    data_set = DataSet(data)
+    data_set.split("train")
+    assert not capsys.readouterr().err
+    data_set.split("val")
+    data_set.split("test_a")
+    # 3 images of 4 x 4 bytes in each split.
+    assert capsys.readouterr().err.count("images take 8.94e-08 GiB of memory so far, and conf") == 1

@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 
-from jaxad.evaluate.references import TITLES
-from jaxad.evaluate.references.pixels import PCA_COMPONENTS, fit_pixel_scores
+from jaxad import config as config_lib
+from jaxad.data.sources import DataSet
+from jaxad.evaluate.references import TITLES, pixels
+from jaxad.evaluate.references.pixels import PCA_COMPONENTS, PixelScores, fit_pixel_scores
 
 NAMES = {"mean", "standard_deviation", "area", "total_variation", "pixel_gaussian", "pca_64"}
 
@@ -115,3 +117,23 @@ def test_fits_are_deterministic_and_scores_independent_of_other_images(rng):
         np.testing.assert_array_equal(together, second[name](images), err_msg=name)
         alone = np.concatenate([first[name](images[row : row + 1]) for row in range(5)])
         np.testing.assert_allclose(alone, together, rtol=1e-4, err_msg=name)
+
+
+def test_many_images_are_fitted_evenly_spaced_and_scored_in_parts(rng, tmp_path, monkeypatch):
+    for name, count in (("train", 9), ("val", 1), ("test_a", 7)):
+        np.savez(tmp_path / f"{name}.npz", image=_images(rng, count), label=np.zeros(count, int))
+    data = config_lib.base().data
+    data.name, data.root, data.image_size = "npz", str(tmp_path), 6
+    data_set = DataSet(data)
+    whole = PixelScores(data_set).of("test_a")
+    train, test = data_set.split("train").images, data_set.split("test_a").images
+    # Room for three images: the first, the middle and the last one, and parts of 3, 3 and 1.
+    monkeypatch.setattr(pixels, "MOST_NUMBERS", 3 * train[0].size)
+    parts = PixelScores(data_set).of("test_a")
+    scores = fit_pixel_scores(train[[0, 4, 8]])
+    for name in NAMES:
+        expected = np.concatenate([scores[name](test[i : i + 3]) for i in (0, 3, 6)])
+        np.testing.assert_array_equal(parts[name], expected, err_msg=name)
+        assert whole[name].shape == (7,)
+        if name in ("mean", "standard_deviation", "area", "total_variation"):  # not fitted
+            np.testing.assert_array_equal(parts[name], whole[name], err_msg=name)

@@ -6,12 +6,14 @@ of the long test.
 
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import emulators
 import numpy as np
 import pytest
 
@@ -236,29 +238,65 @@ def test_of_two_runs_the_second_is_refused(forker, stores, tiny, bucket, tmp_pat
     assert forker.finish(first).code == 0
 
 
-@pytest.mark.parametrize("bucket", ONE, indirect=True)
-def test_two_processes_train_as_one_run(stores, launch_environment, tiny, fitted, bucket):
-    from emulators import free_port
+class Launcher:
+    """Starts commands as processes of their own, with the stores of this machine."""
 
-    address = f"127.0.0.1:{free_port()}"
-    url = f"{bucket}/run"
-    command = [
-        sys.executable, str(Path(__file__).parents[2] / "launch.py"),
-        f"--config={tiny / 'tiny.py'}", f"--workdir={url}", f"--coordinator_address={address}",
-        "--num_processes=2",
-    ]  # fmt: skip
-    environment = launch_environment | stores | {"XDG_CACHE_HOME": os.environ["XDG_CACHE_HOME"]}
-    both = [
-        subprocess.Popen(
-            [*command, f"--process_id={number}"], env=environment, text=True,
+    def __init__(self, environment: dict[str, str], tiny: Path, url: str):
+        self._environment = environment
+        self._command = [
+            sys.executable, str(Path(__file__).parents[2] / "launch.py"),
+            f"--config={tiny / 'tiny.py'}", f"--workdir={url}",
+        ]  # fmt: skip
+
+    def start(self, *arguments: str) -> subprocess.Popen:
+        return subprocess.Popen(
+            [*self._command, *arguments], env=self._environment, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        )
-        for number in range(2)
-    ]  # fmt: skip
-    printed = [process.communicate(timeout=600)[0] for process in both]
-    assert [process.returncode for process in both] == [0, 0], printed
+        )  # fmt: skip
+
+    def run_two(self, *arguments: str) -> str:
+        """Runs two processes as one run; returns what they print."""
+        both = [f"--coordinator_address=127.0.0.1:{emulators.free_port()}", "--num_processes=2"]
+        children = [self.start(*arguments, *both, f"--process_id={number}") for number in range(2)]
+        printed = [child.communicate(timeout=600)[0] for child in children]
+        assert [child.returncode for child in children] == [0, 0], printed
+        return "".join(printed)
+
+
+@pytest.fixture
+def launcher(launch_environment, stores, tiny, bucket) -> Launcher:
+    cache = {"XDG_CACHE_HOME": os.environ["XDG_CACHE_HOME"]}
+    return Launcher(launch_environment | stores | cache, tiny, f"{bucket}/run")
+
+
+@pytest.mark.parametrize("bucket", ONE, indirect=True)
+def test_two_processes_train_as_one_run(launcher, fitted, bucket):
+    url = f"{bucket}/run"
+    launcher.run_two()
     assert {"report.html", "eval/test_squares/metrics.json"} <= names(url)
     assert jaxad.load(url).step == jaxad.load(fitted).step
+
+
+@LONG
+@pytest.mark.parametrize("bucket", ["gs", "s3"], indirect=True)
+def test_a_preempted_run_resumes_with_another_number_of_processes(launcher, bucket):
+    """SIGTERM saves a checkpoint, which is in the bucket when the process ends."""
+    url = f"{bucket}/run"
+    longer = ["--config.train.num_epochs=1000", "--config.train.checkpoint_every_steps=300"]
+    process = launcher.start(*longer)
+    deadline = time.monotonic() + 300
+    while not checkpoints(url):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.terminate()
+    printed = process.communicate(timeout=120)[0]
+    assert process.returncode == 0, printed
+    step = re.search(r"SIGTERM: saved step (\d+) of 3000", printed)[1]
+    assert f"checkpoints/{step}.tar" in checkpoints(url)
+    assert not [name for name in names(url) if ".lock" in name]
+    printed = launcher.run_two(*longer)
+    assert f"resumed from step {int(step):,} of 3,000" in printed
+    assert "checkpoints/3000.tar" in checkpoints(url)
 
 
 def test_a_bucket_that_cannot_be_used_is_one_line(run, tiny, bucket):

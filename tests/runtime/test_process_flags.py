@@ -40,3 +40,12 @@ def test_a_single_process_is_the_first_and_does_not_wait(tmp_path):
     processes.barrier("here")
     processes.check_shared(tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_the_processes_of_this_machine_are_counted(monkeypatch):
+    processes.count_on_host.cache_clear()
+    assert processes.count_on_host() == 1
+    processes.count_on_host.cache_clear()
+    monkeypatch.setattr(processes, "of_all", lambda host: [host, host + 1, host, 5])
+    assert processes.count_on_host() == 2
+    processes.count_on_host.cache_clear()

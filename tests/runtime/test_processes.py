@@ -364,3 +364,22 @@ def test_a_script_of_slurm_without_srun_is_one_process(monkeypatch, capsys):
             monkeypatch.setenv(name, value)
     assert processes.join() == ""
     assert "not started with srun" in capsys.readouterr().err
+
+
+@pytest.mark.long
+def test_two_processes_compute_the_same_from_images_on_disk(
+    launch_environment, data_root, tmp_path
+):
+    evaluated = {}
+    for name, more in (("memory", ()), ("disk", ("--config.data.in_memory=1e-6",))):
+        workdir = tmp_path / name
+        cluster = Cluster(
+            launch_environment, 2, 1, "--config=pchvae:smoke", f"--workdir={workdir}",
+            f"--config.data.root={data_root}", *more,
+        )  # fmt: skip
+        ended = cluster.end()
+        assert [code for code, _, _ in ended] == [0, 0], ended
+        assert ("pixels are read from disk" in ended[0][1]) == (name == "disk")
+        files = [*workdir.glob("eval/*/*"), workdir / "checkpoints/10/digests/metadata"]
+        evaluated[name] = {path.relative_to(workdir): path.read_bytes() for path in files}
+    assert evaluated["disk"] == evaluated["memory"] and len(evaluated["disk"]) >= 7

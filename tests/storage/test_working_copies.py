@@ -13,7 +13,7 @@ import pytest
 
 from jaxad.errors import RunError, UserError
 from jaxad.storage import copies, working_copies
-from jaxad.storage.buckets import Objects, StoreError
+from jaxad.storage.buckets import Objects, Refused, StoreError
 from jaxad.storage.locations import locate
 from jaxad.storage.workdir import Workdir, write_json
 
@@ -296,6 +296,21 @@ def test_a_bucket_that_does_not_exist_is_one_line(bucket):
     url = bucket.replace("jaxad-test", "no-such-bucket")
     with pytest.raises(UserError, match=f"workdir: '{url}': there is no such bucket"):
         Workdir(url)
+
+
+def test_a_bucket_that_may_only_be_read_is_refused_before_anything_is_done(objects, monkeypatch):
+    objects.write("config.json", b"{}")
+    workdir = Workdir(objects.url)
+
+    def refuse(*_):
+        raise Refused("the credentials do not allow it")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Objects, "write", refuse)
+        with pytest.raises(UserError, match=f"workdir: '{objects.url}': the credentials do not"):
+            workdir.check_writable()
+    workdir.check_writable()
+    assert list(objects.find()) == ["config.json"]
 
 
 def test_no_folder_for_copies(bucket, monkeypatch):

@@ -1,9 +1,12 @@
 """Plans of shipped studies, and invalid studies."""
 
+from pathlib import Path
+
 import pytest
 
 from jaxad import command
 from jaxad import config as config_lib
+from jaxad.data import settings
 from jaxad.errors import UserError
 from jaxad.storage.workdir import Workdir
 from jaxad.study.plan import plan, sizes
@@ -20,6 +23,16 @@ def test_shipped_studies_share_their_data_and_name_their_reference():
         assert 1 <= size.parameters / found["pchvae"].parameters < 1.05, name
         # 16 x 4 x 4 and 1 x 16 x 16; VQ-VAE-2 has a code for each place, 16 x 16 and 8 x 8.
         assert size.latents == (320 if name == "vqvae2" else 512)
+
+
+@pytest.mark.parametrize("variant", ["demo", "smoke"])
+@pytest.mark.parametrize(
+    "name", sorted(path.stem for path in Path("configs/studies").glob("[!_]*.py"))
+)
+def test_every_study_runs_on_the_embedded_data(name, variant):
+    config = config_lib.get_config(f"studies/{name}:{variant}")
+    for seeds in plan(config, Workdir("unused")).values():
+        settings.check(seeds[0].config.data)
 
 
 def test_one_field_names_the_weights_of_aeflow_s_experiments():

@@ -5,10 +5,10 @@ import itertools
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Bool, Shaped
+from jaxtyping import Bool, Shaped, UInt8
 
 from jaxad.errors import DataError, UserError
-from jaxad.types import Split
+from jaxad.types import Pixels, Split, row_blocks
 
 #: Number of names that a message lists.
 _NUM_LISTED = 3
@@ -52,6 +52,14 @@ def list_ids(ids: Sequence[str]) -> str:
     return f"{len(ids):,} images ({first}{', ...' if len(ids) > _NUM_LISTED else ''})"
 
 
+def are_marked(masks: UInt8[Pixels, "n h w"]) -> Bool[np.ndarray, " n"]:
+    """Tells which masks mark any pixel."""
+    marked = np.zeros(len(masks), bool)
+    for rows in row_blocks(masks):
+        marked[rows] = masks[rows].any(axis=(1, 2))
+    return marked
+
+
 @dataclasses.dataclass(frozen=True)
 class _Coverage:
     """What one mask covers of its image."""
@@ -74,7 +82,7 @@ def check_coverage(split: Split, source: str) -> str:
     """
     if split.masks is None:
         return ""
-    indices = np.flatnonzero(split.masks.any(axis=(1, 2)))
+    indices = np.flatnonzero(are_marked(split.masks))
     if not len(indices):
         return ""
     sample = np.linspace(0, len(indices) - 1, min(_NUM_COMPARED, len(indices))).astype(int)

@@ -16,9 +16,12 @@ from jaxad.data.pipeline.augment import Augmentation, augment
 from jaxad.data.prepare.preprocess import to_unit_interval
 from jaxad.errors import UserError
 from jaxad.runtime.cpu_tensorflow import tensorflow
-from jaxad.types import Split
+from jaxad.runtime.parallel import num_cores
+from jaxad.types import Pixels, Split
 
 _SHUFFLE_STREAM = 1
+#: Batches that are made at once, at most.
+_MOST_BATCHES = 16
 
 HostBatch = dict[str, np.ndarray]
 
@@ -59,15 +62,24 @@ def train_batches(
         `image` float32 [b, H, W, C] in [0, 1], `label` int32 [b], `_valid` bool [b] (all true),
         `_index` int32 [b], the row in the global batch, and `features` [b, ...] if given;
         b = B / process_count.
+
+    Raises:
+        UserError: the processes cannot share the batch, or images on disk cannot be read.
     """
     tf = tensorflow()
     rows = local_rows(batch_size, process_index, process_count)
+    errors: list[UserError] = []
     num_examples = len(split)
 
     arrays = {"label": split.labels, **({} if features is None else {"features": features})}
 
     def gather(indices: np.ndarray) -> list[np.ndarray]:
-        return [to_unit_interval(split.images[indices]), *(x[indices] for x in arrays.values())]
+        try:
+            images = to_unit_interval(split.images[indices])
+        except UserError as error:
+            errors.append(error)
+            raise
+        return [images, *(x[indices] for x in arrays.values())]
 
     @tf.autograph.experimental.do_not_convert  # there is no Python control flow to convert
     def make_batch(step: Any) -> dict[str, Any]:
@@ -99,8 +111,22 @@ def train_batches(
     # There is nothing to tune, and the end of an iterator waits up to a minute for the tuner.
     options.autotune.enabled = False
     dataset = tf.data.Dataset.range(start_step, stop_step)
-    dataset = dataset.map(make_batch, num_parallel_calls=2).prefetch(2).with_options(options)
-    return dataset.as_numpy_iterator()
+    # Two batches at once, or, if their images are decoded, one for each core.
+    count = 2 if isinstance(split.images, np.ndarray) else min(max(2, num_cores()), _MOST_BATCHES)
+    dataset = dataset.map(make_batch, num_parallel_calls=count).prefetch(2).with_options(options)
+    return _with_errors_of_images(dataset.as_numpy_iterator(), errors)
+
+
+def _with_errors_of_images(
+    batches: Iterator[HostBatch], errors: list[UserError]
+) -> Iterator[HostBatch]:
+    """Yields batches; raises the first of `errors` in place of TensorFlow's error that wraps it."""
+    try:
+        yield from batches
+    except tensorflow().errors.OpError as error:
+        if errors:
+            raise errors[0] from error
+        raise
 
 
 def num_eval_batches(num_examples: int, batch_size: int) -> int:
@@ -109,7 +135,7 @@ def num_eval_batches(num_examples: int, batch_size: int) -> int:
 
 
 def eval_batches(
-    images: np.ndarray,
+    images: Pixels,
     arrays: Mapping[str, np.ndarray],
     *,
     batch_size: int,

@@ -14,12 +14,15 @@ import numpy as np
 from jaxtyping import Bool, Float, Shaped
 from scipy import ndimage
 
+from jaxad.data.files.masks import are_marked
 from jaxad.data.prepare.preprocess import check_images, to_unit_interval
 from jaxad.data.synthetic.geometry import WELL_INSIDE, inside_share, plane_axes_mm
 from jaxad.data.synthetic.objects import Outline, blend, draw_alpha
 from jaxad.data.synthetic.template import spacing_mm
 from jaxad.errors import UserError
 from jaxad.types import Split
+
+Images = Shaped[np.ndarray, "n h w c"]
 
 _CANDIDATES = 256
 # Foreground pixels stay above 0, at least at the lowest level of an integer type or at this value.
@@ -50,10 +53,12 @@ def render_natural_objects(split: Split, *, seed: int, share: float = 1 / 3) -> 
         UserError: an image is anomalous or unusable (named by its id), no image can hold an object,
             or the seed or the share is out of range.
     """
-    _check(split, seed, share)
+    # Rendered images are not in the files, so that all images of the split stay in memory.
+    images = np.array(split.images)
+    _check(split, images, seed, share)
     places = [
         _find_place(image, _keyed_generator(seed, "object", name))
-        for image, name in zip(split.images, split.ids, strict=True)
+        for image, name in zip(images, split.ids, strict=True)
     ]
     able = np.array([place is not None for place in places], bool)
     if len(split) and not able.any():
@@ -62,22 +67,22 @@ def render_natural_objects(split: Split, *, seed: int, share: float = 1 / 3) -> 
             "shorter side; set the background to 0, and crop the images to what they show."
         )
     chosen = _choose(split, able, seed, share)
-    images, masks = split.images.copy(), np.zeros(split.images.shape[:3], np.uint8)
+    masks = np.zeros(images.shape[:3], np.uint8)
     for index, place in enumerate(places):
         if place is not None and chosen[index]:
-            images[index], masks[index] = _render(split.images[index], place)
+            images[index], masks[index] = _render(images[index], place)
     return dataclasses.replace(split, images=images, labels=chosen.astype(np.int32), masks=masks)
 
 
-def _check(split: Split, seed: int, share: float) -> None:
+def _check(split: Split, images: Images, seed: int, share: float) -> None:
     if seed < 0:
         raise UserError(f"natural objects: the seed is {seed}; use 0 or more.")
     if not 0 <= share <= 1:
         raise UserError(f"natural objects: the share is {share}; use a number from 0 to 1.")
-    check_images(split.images, split.ids, split.images.shape[-3:], "natural objects")
+    check_images(images, split.ids, images.shape[-3:], "natural objects")
     anomalous = split.labels != 0
     if split.masks is not None:
-        anomalous = anomalous | split.masks.any(axis=(1, 2))
+        anomalous = anomalous | are_marked(split.masks)
     if anomalous.any():
         raise UserError(
             f"natural objects: image '{split.ids[int(np.argmax(anomalous))]}' is anomalous "

@@ -1,6 +1,8 @@
 """Splits of our own TFDS builders, whose features are the fields of a `Split`."""
 
 import functools
+import logging
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -8,20 +10,37 @@ from typing import Any
 import numpy as np
 
 from jaxad.data.tfds.folder import data_folder, exclusive, raise_if_full, upload
+from jaxad.data.tfds.stored_pixels import Records, StoredPixels
 from jaxad.errors import UserError, first_line
 from jaxad.runtime.cpu_tensorflow import tensorflow
 from jaxad.storage import io_errors
 from jaxad.storage.paths import show
 from jaxad.types import FilesRead, Split
 
+logger = logging.getLogger(__name__)
+
+#: Examples whose columns are read at once.
+_PART = 1024
+
 
 def open_builder(
-    builder_class: Any, builder_config: Any, root: str, manual_dir: Path | None = None
+    builder_class: Any,
+    builder_config: Any,
+    root: str,
+    manual_dir: Path | None = None,
+    *,
+    budget: float = math.inf,
 ) -> dict[str, functools.partial[Split]]:
     """Prepares the data of a builder unless they are cached, and returns a reader for each split.
 
-    If several processes need the same data, one of them prepares them. `root` is the data folder
-    of TFDS ("" for the default), and `manual_dir` the folder of the files that the user fetched.
+    If several processes need the same data, one of them prepares them.
+
+    Args:
+        builder_class: the class of the builder.
+        builder_config: its config.
+        root: the data folder of TFDS; "" for the default.
+        manual_dir: the folder of the files that the user fetched; None if there are none.
+        budget: bytes of decoded pixels from which on they stay on disk.
 
     Raises:
         UserError: the data folder cannot be read or written.
@@ -71,53 +90,71 @@ def open_builder(
                 f"data folder '{builder.data_dir}' cannot be written ({os.strerror(number)}); "
                 f"choose another with {remedy}."
             ) from error
-    return {name: functools.partial(_read, builder, name) for name in builder.info.splits}
+    read = functools.partial(_read, builder, _keeps_on_disk(builder, budget))
+    return {name: functools.partial(read, name) for name in builder.info.splits}
 
 
-def _read(builder: Any, split: str) -> Split:
-    """Reads a whole split into memory, in the order in which it was generated.
+def _keeps_on_disk(builder: Any, budget: float) -> bool:
+    """Tells whether the decoded pixels of all splits exceed a budget in bytes; logs it if so."""
+    size = sum(
+        info.num_examples * int(np.prod(feature.shape)) * np.dtype(feature.np_dtype).itemsize
+        for split, info in builder.info.splits.items()
+        for feature in _pixel_features(builder, split).values()
+    )
+    if size > budget:
+        logger.info(
+            f"data: {builder.name}: {size / 2**30:.3g} GiB of pixels are read from disk when they "
+            f"are needed, because config.data.in_memory allows {budget / 2**30:.3g} GiB."
+        )
+    return size > budget
 
-    Only masks of test splits are read: training images are normal.
+
+def _pixel_features(builder: Any, split: str) -> dict[str, Any]:
+    """Returns the features of a split that hold pixels: images, and masks of test splits.
+
+    Training images are normal, so that their masks are not read.
     """
-    import tensorflow_datasets as tfds
+    names = ("image", "mask") if split.startswith("test") else ("image",)
+    return {name: builder.info.features[name] for name in names if name in builder.info.features}
 
-    features = builder.info.features
-    with_masks = "mask" in features and split.startswith("test")
-    is_deep = features["image"].np_dtype == np.uint16
-    skipped = ["mask"] if "mask" in features and not with_masks else []
-    # TFDS decodes with Pillow, which cannot read 16-bit colour.
-    skipped += ["image"] if is_deep else []
-    decoders = {name: tfds.decode.SkipDecoding() for name in skipped}
-    from jaxad.data.tfds.quiet import silent_tfds
 
-    try:
-        with silent_tfds():
-            source = builder.as_data_source(split=split, decoders=decoders)
-            rows = source.__getitems__(range(len(source)))
-        if is_deep:
-            decode = tensorflow().io.decode_png
-            rows = [{**row, "image": decode(row["image"], dtype=np.uint16).numpy()} for row in rows]
-    except (OSError, ValueError, IndexError, RuntimeError) as error:
-        raise UserError(
-            f"cached data in '{builder.data_dir}' are damaged ({first_line(error)}); delete that "
-            "folder to prepare them again."
-        ) from error
-
-    def column(name: str) -> np.ndarray:
-        return np.stack([row[name] for row in rows])
-
-    ids = tuple(row["id"].decode() for row in rows)
-    groups = tuple(row["group"].decode() for row in rows)
+def _read(builder: Any, on_disk: bool, split: str) -> Split:
+    """Reads a split, in the order in which it was generated; with `on_disk`, without its pixels."""
+    records = Records(builder, split)
+    columns = _read_columns(records)
+    pixels: dict[str, Any] = {}
+    for name, feature in _pixel_features(builder, split).items():
+        shape = feature.shape if name == "image" else feature.shape[:2]
+        stored = StoredPixels(records, name, shape, np.dtype(feature.np_dtype))
+        pixels[name] = stored if on_disk else stored[:]
+    ids, groups = tuple(columns["id"]), tuple(columns["group"])
+    positions = columns.get("position")
     return Split(
-        images=column("image"),
-        labels=column("label").astype(np.int32),
+        images=pixels["image"],
+        labels=np.array(columns["label"], np.int32),
         ids=ids,
         groups=groups,
-        masks=column("mask")[..., 0] if with_masks else None,
-        positions=column("position").astype(np.int32) if "position" in features else None,
+        masks=pixels.get("mask"),
+        positions=None if positions is None else np.array(positions, np.int32),
         files=_files_read(builder, split),
         unnamed=frozenset(ids) if ids == groups else frozenset(),
     )
+
+
+def _read_columns(records: Records) -> dict[str, list[Any]]:
+    """Reads the numbers and texts of all examples by feature, a part of them at a time."""
+    columns: dict[str, list[Any]] = {}
+    with records.damage_reported():
+        for start in range(0, len(records), _PART):
+            for features in records.read(range(start, min(start + _PART, len(records)))):
+                for name in ("id", "group"):
+                    (text,) = features[name].bytes_list.value
+                    columns.setdefault(name, []).append(text.decode())
+                for name in ("label", "position"):
+                    if name in features:
+                        (number,) = features[name].int64_list.value
+                        columns.setdefault(name, []).append(number)
+    return columns
 
 
 def _files_read(builder: Any, split: str) -> FilesRead | None:

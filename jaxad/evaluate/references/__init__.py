@@ -12,7 +12,6 @@ from ml_collections import ConfigDict
 
 from jaxad.data.sources import DataSet
 from jaxad.evaluate.references.features import (
-    FEATURE_SCORES,
     FeatureScores,
     encoder_source,
     encoder_title,
@@ -21,14 +20,12 @@ from jaxad.evaluate.references.pixels import LINEAR_BASELINE, PIXEL_STATISTICS, 
 from jaxad.nn.backbones import RANDOM
 
 __all__ = [
-    "FITTED", "LINEAR_BASELINE", "PIXEL_STATISTICS", "TITLES", "ReferenceScores", "encoder_title",
+    "LINEAR_BASELINE", "PIXEL_STATISTICS", "TITLES", "ReferenceScores", "encoder_title",
 ]  # fmt: skip
 
 Scalars = Float[np.ndarray, " n"]
 
 
-#: Those with parameters that are fitted to the training images; tables of studies list them.
-FITTED = (PIXEL_STATISTICS, LINEAR_BASELINE, *FEATURE_SCORES)
 #: Name of each reference score -> its title.
 TITLES = {
     "mean": "Mean intensity",

@@ -27,7 +27,7 @@ from jaxad.config.model import image_shape
 from jaxad.data.pipeline.batching import eval_batches
 from jaxad.data.sources import DataSet
 from jaxad.errors import UserError, first_line
-from jaxad.evaluate.references.pixels import PCA_COMPONENTS, pca_residual
+from jaxad.evaluate.references.pixels import PCA_COMPONENTS, evenly_spaced, pca_residual
 from jaxad.models.pretrained import PretrainedSystem
 from jaxad.nn import ops
 from jaxad.nn.backbones import ARCHITECTURES, Backbone
@@ -47,8 +47,6 @@ Score = Callable[[Features], Scalars]
 _NEIGHBOURS = 5
 #: Added to the diagonals of covariances, in units of the mean variance of all features.
 _RIDGE = 0.01
-#: Numbers in the features that the scores are fitted to, at most: 1 GB.
-_MOST_NUMBERS = 250_000_000
 #: Images below this size are enlarged for the encoder, so that there are several places.
 _LEAST_SIZE = 64
 #: Images that are scored at once.
@@ -236,11 +234,8 @@ class FeatureScores:
         """Returns the features of the training images, or of as many as fit, evenly spaced."""
         encoder, variables = self._model
         image = jax.ShapeDtypeStruct((1, *encoder.image_shape), np.float32)
-        size = jax.eval_shape(encoder.features, variables, image).size
-        split = self._data_set.split("train")
-        most = max(2, _MOST_NUMBERS // size)
-        if most < len(split):
-            split = split.rows(np.linspace(0, len(split) - 1, most).astype(int))
+        shape = jax.eval_shape(encoder.features, variables, image).shape
+        split = evenly_spaced(self._data_set.split("train"), shape)
         return np.concatenate(list(self._batches("train", split)))
 
     @functools.cached_property

@@ -1,6 +1,7 @@
 """Reference scores of pixels.
 
-A score below chance means that anomalies lower it.
+A score below chance means that anomalies lower it. They are fitted to all training images, or, of
+more than `MOST_NUMBERS` values, to as many images as fit, evenly spaced over the split.
 """
 
 import functools
@@ -12,6 +13,7 @@ from jaxtyping import Float
 
 from jaxad.data.prepare.preprocess import to_unit_interval
 from jaxad.data.sources import DataSet
+from jaxad.types import Split
 
 Images = Float[np.ndarray, "n height width channels"]
 Scalars = Float[np.ndarray, " n"]
@@ -21,6 +23,8 @@ PCA_COMPONENTS = 64
 LINEAR_BASELINE = f"pca_{PCA_COMPONENTS}"
 #: A Gaussian for each pixel.
 PIXEL_STATISTICS = "pixel_gaussian"
+#: Values of images or features that are in memory at once, at most: 1 GB.
+MOST_NUMBERS = 250_000_000
 #: Floor of a pixel's standard deviation: background pixels do not vary.
 _LEAST_DEVIATION = 1e-2
 
@@ -77,6 +81,22 @@ def fit_pixel_scores(train: Images) -> dict[str, Callable[[Images], Scalars]]:
     }
 
 
+def _most_images(shape: tuple[int, ...]) -> int:
+    """Returns how many images of the shape [N, ...] may be in memory at once."""
+    return max(2, MOST_NUMBERS // int(np.prod(shape[1:])))
+
+
+def evenly_spaced(split: Split, shape: tuple[int, ...] = ()) -> Split:
+    """Returns a split, or as many of its images as may be in memory at once, evenly spaced.
+
+    `shape` is that of the array [N, ...] to hold, by default that of the images.
+    """
+    most = _most_images(shape or split.images.shape)
+    if most >= len(split):
+        return split
+    return split.rows(np.linspace(0, len(split) - 1, most).astype(int))
+
+
 class PixelScores:
     """The scores of a data set's splits, computed on first use."""
 
@@ -86,11 +106,18 @@ class PixelScores:
 
     @functools.cached_property
     def _fitted(self) -> dict[str, Callable[[Images], Scalars]]:
-        return fit_pixel_scores(to_unit_interval(self._data_set.split("train").images))
+        images = evenly_spaced(self._data_set.split("train")).images
+        return fit_pixel_scores(to_unit_interval(images[:]))
 
     def of(self, split: str) -> Mapping[str, Scalars]:
         """Returns the scores of a split's images by name, each [N]."""
         if split not in self._scores:
-            images = to_unit_interval(self._data_set.split(split).images)
-            self._scores[split] = {name: score(images) for name, score in self._fitted.items()}
+            images = self._data_set.split(split).images
+            count = _most_images(images.shape)
+            parts: dict[str, list[Scalars]] = {name: [] for name in self._fitted}
+            for start in range(0, len(images), count):
+                part = to_unit_interval(images[start : start + count])
+                for name, score in self._fitted.items():
+                    parts[name].append(score(part))
+            self._scores[split] = {name: np.concatenate(part) for name, part in parts.items()}
         return self._scores[split]
