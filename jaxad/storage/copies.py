@@ -97,6 +97,9 @@ class Copy:
             for name in gone:
                 _remove(self.path(name))
                 del self.versions[name]
+            size = sum(found[name].size for name in old)
+            if size > _ANNOUNCED_BYTES:
+                logger.info(f"copying {size / 2**20:,.0f} MiB from '{self.objects.url}'.")
             missing = self._download({name: found[name] for name in sorted(old)})
             changed |= gone | (old - missing)
             if not missing:
@@ -108,8 +111,6 @@ class Copy:
         if not wanted:
             return set()
         size = sum(item.size for item in wanted.values())
-        if size > _ANNOUNCED_BYTES:
-            logger.info(f"copying {size / 2**20:,.0f} MiB from '{self.objects.url}'.")
         with tempfile.TemporaryDirectory(dir=self.place, prefix="pull-") as text:
             folder = Path(text)
             targets = {name: folder / str(number) for number, name in enumerate(wanted)}

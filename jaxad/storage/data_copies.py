@@ -8,6 +8,7 @@ import contextlib
 import hashlib
 import json
 import logging
+import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,6 +23,9 @@ logger = logging.getLogger(__name__)
 
 #: Seconds for which a copy counts as equal to the bucket.
 _FRESH_SECONDS = 60.0
+
+#: What is downloaded before it is put in place.
+_PART_BYTES, _PART_FILES = 2**30, 1024
 
 #: URL -> its copy and when it was last made equal to the bucket.
 _copies: dict[str, tuple["DataCopy", float]] = {}
@@ -40,6 +44,8 @@ class DataCopy(Copy):
     def pull(self) -> set[str]:
         """Makes the copy equal to the bucket; returns the names of all objects that changed."""
         with self._locked():
+            for leftover in self.place.glob("pull-*"):  # of a process that was killed
+                shutil.rmtree(leftover)
             self.versions = {}
             with contextlib.suppress(OSError, ValueError):
                 self.versions = json.loads(self._index.read_text(encoding="utf-8"))
@@ -49,7 +55,21 @@ class DataCopy(Copy):
         return changed
 
     def _download(self, wanted: Mapping[str, Object]) -> set[str]:
-        # Where a kill interrupts this, the next pull knows which files came from the bucket.
+        """Downloads objects in parts, so that the next pull continues one that was killed."""
+        missing: set[str] = set()
+        part: dict[str, Object] = {}
+        size = 0
+        for name, item in wanted.items():
+            part[name] = item
+            size += item.size
+            if size >= _PART_BYTES or len(part) >= _PART_FILES:
+                missing |= self._download_part(part)
+                part, size = {}, 0
+        return missing | self._download_part(part)
+
+    def _download_part(self, wanted: Mapping[str, Object]) -> set[str]:
+        # Names without a version: if this is killed, the next pull knows that their files, if they
+        # exist, came from the bucket.
         self._write_index(self.versions | dict.fromkeys(wanted, ""))
         return super()._download(wanted)
 

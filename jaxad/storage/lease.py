@@ -5,7 +5,7 @@ number there; of several, one succeeds. The largest number is the owner, who wri
 every few seconds. A process that finds objects there watches them: if one changes, its owner
 lives; if all stay the same for `SILENCE_SECONDS`, they are dead, and the process creates the next
 number and deletes theirs. No clocks are compared. An owner that was only slow finds the larger
-number at its next sign of life, and writes nothing more.
+number at its next heartbeat, and writes nothing more.
 
 Why two processes never own a folder at once: each looks at all objects after it has created its
 own. The one that created later sees the other's, and steps back unless it knew that one as dead.
@@ -32,9 +32,9 @@ logger = logging.getLogger(__name__)
 #: The folder of the objects.
 FOLDER = ".lock"
 
-#: Seconds between two signs of life, and without one until an owner counts as dead.
+#: Seconds between two heartbeats, and without one until an owner counts as dead.
 BEAT_SECONDS, SILENCE_SECONDS = 15.0, 60.0
-#: Seconds that each request of a sign of life may take, so that a second one is in time.
+#: Seconds that each request of a heartbeat may take, so that a second one is in time.
 _BEAT_LIMIT = 10.0
 #: Seconds between two looks at the object of an owner.
 _LOOK_SECONDS = 1.0
@@ -73,13 +73,13 @@ class Lease:
             self._beat()
         if self._is_lost:
             raise RunError(
-                f"'{self.objects.url}': another process has taken over, because this one gave no "
-                f"sign of life for {SILENCE_SECONDS:g} s; nothing more is written. Let the other "
+                f"'{self.objects.url}': another process has taken over, because this one wrote no "
+                f"heartbeat for {SILENCE_SECONDS:g} s; nothing more is written. Let the other "
                 "one finish."
             )
 
     def _beat(self) -> None:
-        """Gives a sign of life, unless the lease is lost."""
+        """Writes a heartbeat, unless the lease is lost."""
         with self._beating:
             begun = time.monotonic()  # how long the store takes must not count in its favour
             numbers = _numbers(self._quick)
@@ -93,13 +93,13 @@ class Lease:
             self._last_beat = begun
 
     def keep(self) -> None:
-        """Gives signs of life until the lease ends or is lost; for a thread of its own."""
+        """Writes heartbeats until the lease ends or is lost; runs in its own thread."""
         while not self._ended.wait(BEAT_SECONDS) and not self._is_lost:
             with contextlib.suppress(StoreError):  # `check` reports one that lasts
                 self._beat()
 
     def end(self) -> None:
-        """Gives the folder free."""
+        """Releases the folder."""
         self._ended.set()
         with self._beating:
             if not self._is_lost:
@@ -165,7 +165,7 @@ def _create(objects: Objects, me: _Owner) -> int:
 
 
 def _await_death(objects: Objects, owners: Mapping[int, _Owner]) -> bool:
-    """Waits until all owners are known to be dead; returns False if one has given the folder free.
+    """Waits until all owners are known to be dead; returns False if one has released the folder.
 
     Raises:
         UserError: one of them lives.
@@ -177,7 +177,7 @@ def _await_death(objects: Objects, owners: Mapping[int, _Owner]) -> bool:
             raise _in_use(objects, last)
         logger.warning(
             f"workdir '{objects.url}': is locked by {_describe(last)}; waiting up to "
-            f"{SILENCE_SECONDS:g} s for a sign of life."
+            f"{SILENCE_SECONDS:g} s for a heartbeat."
         )
     end = time.monotonic() + SILENCE_SECONDS
     while watched and time.monotonic() < end:

@@ -2,7 +2,7 @@
 
 The bucket is the truth. A command copies the folder when it first meets its URL, again when it has
 locked the folder (`lease`), and from then on uploads what it writes: at every checkpoint, at least
-every half minute while it logs, and when it gives the folder free. A checkpoint is one object, so
+every half minute while it logs, and when it releases the folder. A checkpoint is one object, so
 that it is complete or absent. Objects are written in the order in which their files were, and then
 the checkpoints: a log must not lack what was logged before a checkpoint. A command that is killed
 leaves a state that it could also have left on a disk.

@@ -127,3 +127,28 @@ def test_a_store_that_fails_after_the_first_copy(objects, monkeypatch, capsys):
     monkeypatch.setattr(data_copies, "_copies", {})
     with pytest.raises(UserError, match="it does not answer"):
         locate_data(objects.url)
+
+
+def test_a_download_that_was_killed_is_continued(objects, monkeypatch):
+    for name in "abc":
+        objects.write(name, b"x")
+    monkeypatch.setattr(data_copies, "_PART_FILES", 1)
+    get, downloaded = Objects.get, []
+
+    def get_two(self, paths, size):
+        if len(downloaded) == 2:
+            next(iter(paths.values())).parent.with_name("pull-killed").mkdir()
+            raise KeyboardInterrupt
+        downloaded.extend(paths)
+        return get(self, paths, size)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Objects, "get", get_two)
+        locate_data(objects.url)
+    assert downloaded == ["a", "b"]
+    downloaded.clear()
+    monkeypatch.setattr(Objects, "get", get_two)
+    path = locate_data(objects.url)
+    assert downloaded == ["c"]
+    assert sorted(file.name for file in path.iterdir()) == ["a", "b", "c"]
+    assert not list(path.parents[1].glob("pull-*"))

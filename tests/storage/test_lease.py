@@ -38,7 +38,7 @@ def numbers(objects):
     return sorted(objects.below(lease.FOLDER).find())
 
 
-def test_a_second_process_is_refused_at_once_and_the_lock_is_given_free(objects):
+def test_a_second_process_is_refused_at_once_and_the_lock_is_released(objects):
     start = time.monotonic()
     with lease.held(objects):
         with pytest.raises(UserError, match=f"another process is using it .process {os.getpid()}"):
@@ -75,7 +75,7 @@ def test_an_owner_elsewhere_that_is_silent_is_taken_over(objects, fast, capsys):
     assert "taken over from process 7 on 'far'" in printed
 
 
-def test_an_owner_elsewhere_that_gives_signs_of_life_is_not(objects, fast):
+def test_an_owner_elsewhere_with_heartbeats_is_not(objects, fast):
     objects.write(".lock/1", json.dumps(ELSEWHERE).encode())
     beat = json.dumps({**ELSEWHERE, "beats": 4}).encode()
     timer = threading.Timer(0.2, lambda: objects.write(".lock/1", beat))
@@ -86,7 +86,7 @@ def test_an_owner_elsewhere_that_gives_signs_of_life_is_not(objects, fast):
     assert numbers(objects) == ["1"]
 
 
-def test_an_owner_that_gives_the_folder_free_meanwhile(objects, fast):
+def test_an_owner_that_releases_the_folder_meanwhile(objects, fast):
     objects.write(".lock/1", json.dumps(ELSEWHERE).encode())
     timer = threading.Timer(0.2, lambda: objects.delete([".lock/1"]))
     timer.start()
@@ -107,7 +107,7 @@ def test_a_slow_owner_learns_that_it_was_taken_over(objects, fast):
     assert "2" in numbers(objects)  # the lock of the other one stays
 
 
-def test_signs_of_life_are_given(objects, fast):
+def test_heartbeats_are_written(objects, fast):
     with lease.held(objects):
         before = objects.read(".lock/1")
         deadline = time.monotonic() + 10
@@ -204,7 +204,7 @@ def test_a_lock_that_could_not_be_deleted_does_not_lock_its_own_process_out(obje
     assert numbers(objects) == []
 
 
-def test_the_time_that_a_sign_of_life_takes_does_not_count(objects, monkeypatch):
+def test_the_time_that_a_heartbeat_takes_does_not_count(objects, monkeypatch):
     """Others may have taken over after the owner looked, and before its answer arrived."""
     with lease.held(objects) as held:
         write = Objects.write

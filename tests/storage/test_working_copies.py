@@ -141,7 +141,7 @@ def test_a_checkpoint_is_complete_or_absent(objects, monkeypatch):
     monkeypatch.setattr(Objects, "put", put)
     assert names(objects) == ["checkpoints/1.tar"]
     as_another_process(monkeypatch)
-    with Workdir(objects.url).lock():  # it was given free
+    with Workdir(objects.url).lock():  # it was released
         pass
     assert (workdir.checkpoints / "2/variables/data").exists()  # where the message says
 
