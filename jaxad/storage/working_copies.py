@@ -34,6 +34,9 @@ logger = logging.getLogger(__name__)
 #: Seconds after which files are uploaded at the next opportunity, although no checkpoint is new.
 _PUBLISH_SECONDS = 30.0
 
+#: Share of the time that looking for changes may take: a large study has many files.
+_SCAN_SHARE = 0.02
+
 #: Pauses before a failed upload is tried again, seconds; the clients have tried several times.
 _PAUSES = (5.0, 20.0, 60.0)
 
@@ -126,7 +129,7 @@ class WorkingCopy(Copy):
         self._sent: dict[str, object] = {}
         self._is_writable = False
         self._leases: list[lease.Lease] = []
-        self._pulled = self._published = float("-inf")
+        self._pulled = self._published = self._next_scan = float("-inf")
         self._uploads = concurrent.futures.ThreadPoolExecutor(1, "jaxad-upload")
         atexit.register(self._close)
         self._upload: concurrent.futures.Future[None] | None = None
@@ -213,8 +216,13 @@ class WorkingCopy(Copy):
         if self._upload is not None and not (now or self._upload.done()):
             return
         self._end_upload()
+        begun = time.monotonic()
+        if not now and begun < self._next_scan:
+            return
         self._check_exists()
         entries = self._scan()
+        ended = time.monotonic()
+        self._next_scan = ended + (ended - begun) / _SCAN_SHARE
         new = {n: e for n, e in entries.items() if self._signatures.get(n) != e.signature}
         is_due = time.monotonic() - self._published > _PUBLISH_SECONDS
         if not (now or is_due or any(map(copies.is_packed, new))):

@@ -3,6 +3,7 @@
 import os
 import shutil
 import threading
+import time
 
 import pytest
 
@@ -200,3 +201,23 @@ def test_copies_are_private_and_a_linked_cache_folder_shows_urls(bucket, tmp_pat
     path = Workdir(bucket).path
     assert f"{path.resolve()}" == bucket
     assert copies.base_folder().stat().st_mode & 0o77 == 0
+
+
+def test_looking_for_changes_takes_little_of_the_time(objects, monkeypatch):
+    workdir = Workdir(objects.url)
+    workdir.check_writable()
+    scan, scans = working_copies.WorkingCopy._scan, []
+
+    def slow(self):
+        scans.append(1)
+        time.sleep(0.1)
+        return scan(self)
+
+    with workdir.lock():
+        monkeypatch.setattr(working_copies.WorkingCopy, "_scan", slow)
+        monkeypatch.setattr(working_copies, "_SCAN_SHARE", 0.01)
+        for _ in range(5):
+            workdir.publish()
+        assert len(scans) == 1
+        workdir.publish(now=True)
+        assert len(scans) == 2
