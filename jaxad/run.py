@@ -302,6 +302,7 @@ def inspect(config: ConfigDict, workdir: str | os.PathLike[str]) -> None:
     """
     folder = Workdir(workdir)
     inspection, data_set = inspect_data(config.data)
+    folder.check_writable()
     with folder.lock():
         sheet = write_inspection(folder.path, inspection, data_set)
     logger.info("\n".join([*inspection.lines(), f"contact sheet: {sheet}"]))

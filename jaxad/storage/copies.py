@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from jaxad.errors import UserError
+from jaxad.runtime import locks
 from jaxad.storage import lease
 from jaxad.storage.buckets import Object, Objects, StoreError
 from jaxad.storage.home import cache_folder, temporary_folder
@@ -190,3 +191,30 @@ def put_in_order(objects: Objects, paths: Mapping[str, Path]) -> None:
         else:
             group[name] = path
     objects.put(group)
+
+
+def temporary_place() -> tuple[Path, object]:
+    """Returns a new folder for a copy, and an open file that marks this process as its owner.
+
+    Folders of processes that have ended are deleted, except those that hold a file `kept`.
+    """
+    base = base_folder()
+    for owner in base.glob("run-*/owner"):
+        with contextlib.suppress(OSError), owner.open("r+") as file:
+            if locks.try_lock(file) and not (owner.parent / "kept").exists():
+                shutil.rmtree(owner.parent, ignore_errors=True)
+    place = Path(tempfile.mkdtemp(dir=base, prefix="run-"))
+    file = (place / "new").open("w")  # noqa: SIM115 closed, and so unlocked, when the process ends
+    locks.try_lock(file)
+    (place / "new").replace(place / "owner")  # locked before other processes see it
+    return place, file
+
+
+def link(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
+    """Makes `target` a hard link to `source`, or a copy where the file system has no links."""
+    try:
+        os.link(source, target)
+    except FileNotFoundError:
+        raise
+    except OSError:
+        shutil.copy2(source, target)

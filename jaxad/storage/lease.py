@@ -49,7 +49,7 @@ _held: set[str] = set()
 
 @dataclasses.dataclass
 class Lease:
-    """The right to write below a URL, until another process takes it over."""
+    """The right to write below a URL, until another process takes it over (`is_lost`)."""
 
     objects: Objects
     number: int
@@ -59,7 +59,7 @@ class Lease:
         self._quick = dataclasses.replace(self.objects, limit=_BEAT_LIMIT)
         self._beats = 0
         self._last_beat = time.monotonic()
-        self._is_lost = False
+        self.is_lost = False
         self._ended = threading.Event()
         self._beating = threading.Lock()
 
@@ -69,9 +69,9 @@ class Lease:
         Raises:
             StoreError: that cannot be found out.
         """
-        if time.monotonic() - self._last_beat > SILENCE_SECONDS / 2 and not self._is_lost:
+        if time.monotonic() - self._last_beat > SILENCE_SECONDS / 2 and not self.is_lost:
             self._beat()
-        if self._is_lost:
+        if self.is_lost:
             raise RunError(
                 f"'{self.objects.url}': another process has taken over, because this one wrote no "
                 f"heartbeat for {SILENCE_SECONDS:g} s; nothing more is written. Let the other "
@@ -82,11 +82,13 @@ class Lease:
         """Writes a heartbeat, unless the lease is lost."""
         with self._beating:
             begun = time.monotonic()  # how long the store takes must not count in its favour
-            numbers = _numbers(self._quick)
+            owners = _owners(self._quick)
             if self._ended.is_set():
                 return
-            if max(numbers, default=0) != self.number:
-                self._is_lost = True
+            # The number may be another owner's by now: those of owners that have ended are free.
+            mine = owners.get(self.number)
+            if mine is None or mine["id"] != self.owner["id"] or max(owners) != self.number:
+                self.is_lost = True
                 return
             self._beats += 1
             self._quick.write(_name(self.number), _encode({**self.owner, "beats": self._beats}))
@@ -94,7 +96,7 @@ class Lease:
 
     def keep(self) -> None:
         """Writes heartbeats until the lease ends or is lost; runs in its own thread."""
-        while not self._ended.wait(BEAT_SECONDS) and not self._is_lost:
+        while not self._ended.wait(BEAT_SECONDS) and not self.is_lost:
             with contextlib.suppress(StoreError):  # `check` reports one that lasts
                 self._beat()
 
@@ -102,7 +104,7 @@ class Lease:
         """Releases the folder."""
         self._ended.set()
         with self._beating:
-            if not self._is_lost:
+            if not self.is_lost:
                 self.objects.delete([_name(self.number)])
 
 

@@ -15,7 +15,6 @@ import logging
 import os
 import shutil
 import tarfile
-import tempfile
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,7 +22,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from jaxad.errors import RunError
-from jaxad.runtime import interrupts, locks, processes
+from jaxad.runtime import interrupts, processes
 from jaxad.storage import copies, lease
 from jaxad.storage.buckets import Objects, Refused, StoreError
 from jaxad.storage.copies import Copy
@@ -122,7 +121,7 @@ class WorkingCopy(Copy):
     """A copy of a folder in a bucket that a command may write to."""
 
     def __init__(self, objects: Objects):
-        place, self._owner = _temporary_place(copies.base_folder())
+        place, self._owner = copies.temporary_place()
         super().__init__(objects, place)
         #: Signatures of what the bucket has, and of what it has once the upload has succeeded.
         self._signatures: dict[str, object] = {}
@@ -201,6 +200,9 @@ class WorkingCopy(Copy):
                 self.publish(now=True)
         finally:
             self._leases.remove(held)
+            if held.is_lost:  # another process has written since; a later command copies anew
+                shutil.rmtree(self.root, ignore_errors=True)
+                self.versions, self._signatures = {}, {}
 
     def publish(self, *, now: bool = False) -> None:
         """Uploads what has changed, in a thread of its own; call it where the files are consistent.
@@ -300,7 +302,7 @@ class WorkingCopy(Copy):
             target = folder / str(number)
             with contextlib.suppress(FileNotFoundError):
                 if entry.path.is_dir():
-                    shutil.copytree(entry.path, target, copy_function=_link)
+                    shutil.copytree(entry.path, target, copy_function=copies.link)
                 else:  # logs and tables grow, and are cut, in place
                     shutil.copyfile(entry.path, target)
                 staged[name] = target
@@ -374,32 +376,6 @@ def _pack(folder: Path) -> Path:
     return path
 
 
-def _temporary_place(base: Path) -> tuple[Path, object]:
-    """Returns a new folder below `base` and an open file that marks this process as its owner.
-
-    Folders of processes that have ended are deleted, except those that hold a file `kept`.
-    """
-    for owner in base.glob("run-*/owner"):
-        with contextlib.suppress(OSError), owner.open("r+") as file:
-            if locks.try_lock(file) and not (owner.parent / "kept").exists():
-                shutil.rmtree(owner.parent, ignore_errors=True)
-    place = Path(tempfile.mkdtemp(dir=base, prefix="run-"))
-    file = (place / "new").open("w")  # noqa: SIM115 closed, and so unlocked, when the process ends
-    locks.try_lock(file)
-    (place / "new").replace(place / "owner")  # locked before other processes see it
-    return place, file
-
-
 def _is_temporary(name: str) -> bool:
     """Tells whether a file or folder is not part of a run: hidden, or a save in progress."""
     return name.startswith(".") or "orbax-checkpoint-tmp" in name
-
-
-def _link(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
-    """Makes `target` a hard link to `source`, or a copy where the file system has no links."""
-    try:
-        os.link(source, target)
-    except FileNotFoundError:
-        raise
-    except OSError:
-        shutil.copy2(source, target)

@@ -234,3 +234,14 @@ def test_a_store_that_lets_two_processes_create_an_object(objects, fast, monkeyp
     monkeypatch.setattr(Objects, "create", create_both)
     with lease.held(objects) as held:
         assert held.number == 2  # that of the other one was watched, and is silent
+
+
+def test_a_number_that_was_used_before_is_no_lease(objects, fast, monkeypatch):
+    """An owner that slept while others owned the folder and released it."""
+    monkeypatch.setattr(lease, "BEAT_SECONDS", 1000.0)
+    with lease.held(objects) as slept:
+        objects.write(".lock/1", json.dumps(ELSEWHERE).encode())  # the newest owner's, as it is
+        time.sleep(lease.SILENCE_SECONDS)
+        with pytest.raises(RunError, match="another process has taken over"):
+            slept.check()
+    assert json.loads(objects.read(".lock/1"))["id"] == ELSEWHERE["id"]

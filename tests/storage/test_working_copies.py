@@ -318,3 +318,13 @@ def test_no_folder_for_copies(bucket, monkeypatch):
     monkeypatch.setattr(copies, "temporary_folder", lambda: None)
     with pytest.raises(UserError, match="set XDG_CACHE_HOME"):
         Workdir(bucket)
+
+
+def test_a_folder_that_was_taken_over_is_copied_anew(objects):
+    workdir = Workdir(objects.url)
+    workdir.check_writable()
+    with pytest.raises(RunError, match="another process has taken over"), workdir.lock():
+        write_json(workdir.config, {"a": 1})
+        working_copies._copies[objects.url]._leases[0].is_lost = True
+    objects.write("config.json", b"{}")
+    assert json.loads(Workdir(objects.url).config.read_text()) == {}
