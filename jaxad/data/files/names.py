@@ -86,6 +86,7 @@ _COLUMN_SYNONYMS = {
     ),
     "mask": _words("segmentation seg msk roi annotation annot anno groundtruth gt labelmap"),
     "split": _words("subset partition set dataset fold phase usage traintest trainval"),
+    "position": _words("slice sliceindex slicenumber z"),
 }
 
 #: Words that do not change what a column holds: `patient_id`, `mask_path`. Also ends of words.
@@ -221,7 +222,9 @@ def column_meant(name: str, absent: Collection[str]) -> str:
     cores = (core, core.removesuffix("s"))
     for column in absent:
         synonyms = {column, *_COLUMN_SYNONYMS.get(column, ())}
-        if not synonyms.isdisjoint((*cores, whole, _without_filler(core))):
+        # `num_slices` counts slices.
+        forms = cores[:1] if column == "position" else cores
+        if not synonyms.isdisjoint((*forms, whole, _without_filler(core))):
             return column
     for word in cores:
         for column in absent:

@@ -5,7 +5,7 @@ import dataclasses
 import logging
 import os
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -180,7 +180,8 @@ def _read(table: Path, known: Sequence[str], needed: Sequence[str]) -> list[_Row
         raise UserError(f"{table}: is empty; write a header line, and a row for each image.")
     named = {column: place for place, column in enumerate(columns) if column}
     spelling = by_folded_name(filter(None, columns), str(table), "column")
-    _check_columns(table, columns, spelling, known, needed)
+    texts = {name: [row[n] for _, row in lines if n < len(row)] for name, n in named.items()}
+    _check_columns(table, texts, spelling, known, needed)
     if not lines:
         raise UserError(f"{table}: has no rows; add one for each image.")
     filled = {place for _, cells in lines for place, cell in enumerate(cells) if cell.strip()}
@@ -209,45 +210,62 @@ def _read(table: Path, known: Sequence[str], needed: Sequence[str]) -> list[_Row
         texts = {name: cells[place].strip() for name, place in known_places.items()}
         extra = {name: cells[place] for name, place in extra_places.items()}
         rows.append(_Row(where, line, texts, extra))
-    if "split" in known and "split" not in spelling:
-        for name in extra_places:
-            is_named_extra = folded(name).startswith("extra_")
-            if not is_named_extra and are_splits(row.extra[name] for row in rows):
-                raise UserError(_misnamed(table, name, "split"))
     return rows
 
 
 def _check_columns(
     table: Path,
-    columns: Sequence[str],
+    texts: Mapping[str, Sequence[str]],
     spelling: Collection[str],
     known: Sequence[str],
     needed: Sequence[str],
 ) -> None:
-    """Raises a UserError if a needed column is missing, or one that is missing may be misspelt."""
+    """Raises a UserError that names all missing columns that are needed or may be misnamed.
+
+    `texts` are the texts of each column that has a name.
+    """
     absent = [name for name in known if name not in spelling]
-    others = [name for name in columns if folded(name) not in known]
-    meant = [(name, column) for name in others if (column := column_meant(name, absent))]
-    for column in needed:
-        if column in absent:
-            listed = ", ".join(map(repr, columns)) or "none"
-            near = next((name for name, target in meant if target == column), "")
-            remedy = f"rename '{near}' to '{column}'" if near else f"add {column!r}"
-            optional = ", ".join(name for name in known if name not in needed)
-            raise UserError(
-                f"{table}: has no column '{column}', but {listed}; {remedy}. The header line has "
-                f"{' and '.join(needed)}{f', optionally {optional}' if optional else ''}; commas, "
-                "semicolons or tabs separate columns."
-            )
-    for name, column in meant:
-        raise UserError(_misnamed(table, name, column))
-
-
-def _misnamed(table: Path, name: str, column: str) -> str:
-    return (
-        f"{table}: has a column '{name}' but no '{column}'; rename it to '{column}', or, if it is "
-        f"something else, to 'extra_{name}'."
+    misnamed: dict[str, str] = {}  # column that is absent -> column that it may be
+    for name in (name for name in texts if folded(name) not in known):
+        remaining = [column for column in absent if column not in misnamed]
+        if column := column_meant(name, remaining):
+            misnamed[column] = name
+        elif (
+            "split" in remaining
+            and not folded(name).startswith("extra_")
+            and are_splits(texts[name])
+        ):
+            misnamed["split"] = name
+    missing = [column for column in absent if column in needed or column in misnamed]
+    if not missing:
+        return
+    remedies = [
+        f"rename '{misnamed[column]}' to '{column}'" if column in misnamed else f"add '{column}'"
+        for column in missing
+    ]
+    is_unusable = bool(set(missing) & set(needed))
+    columns = f", but {', '.join(map(repr, texts)) or 'none'}" if is_unusable else ""
+    message = (
+        f"{table}: has no column {_join(map(repr, missing), 'or')}{columns}; "
+        f"{_join(remedies, 'and')}."
     )
+    extra = [f"'extra_{misnamed[column]}'" for column in missing if column not in needed]
+    if extra:
+        message += f" Or, for columns of something else, choose the names {_join(extra, 'and')}."
+    if is_unusable:
+        optional = ", ".join(name for name in known if name not in needed)
+        message += (
+            f" The header line has {' and '.join(needed)}"
+            f"{f', optionally {optional}' if optional else ''}; commas, semicolons or tabs "
+            "separate columns."
+        )
+    raise UserError(message)
+
+
+def _join(texts: Iterable[str], word: str) -> str:
+    """Returns `a, b and c`."""
+    *others, last = texts
+    return f"{', '.join(others)} {word} {last}" if others else last
 
 
 # --- Rows.
@@ -287,7 +305,7 @@ def _refuse_masks(table: Path, items: Sequence[Item], kind: Kind) -> None:
             )
     paths = [path for item in items for path in item.paths]
     remedy = "name it in the column mask of its image, or remove its row"
-    refuse_masks(paths, kind, table.parent.absolute(), remedy)
+    refuse_masks(paths, kind, _folder_of(table), remedy)
 
 
 def _item(table: Path, row: _Row, kind: Kind, splitting: Splitting, allowed_by: str) -> Item:
@@ -314,8 +332,13 @@ def _resolve(table: Path, where: str, text: str, allowed_by: str) -> tuple[Path,
     """
     if not text or "\0" in text:
         raise UserError(f"{where}: has no path; name the file.")
-    root = table.parent.absolute()
+    root = _folder_of(table)
     path = Path(os.path.normpath(root / text))
+    if Path(text).is_absolute() and not path.is_relative_to(root):
+        # It may spell the table's folder in another way, such as through a link.
+        folder, real_root = path.parent.resolve(), root.resolve()
+        if folder.is_relative_to(real_root):
+            path = root / folder.relative_to(real_root) / path.name
     is_inside = path.is_relative_to(root)
     remedies = [] if Path(text).is_absolute() else ["write its absolute path"]
     remedies += [f"set {allowed_by}"] if allowed_by else []
@@ -331,6 +354,12 @@ def _resolve(table: Path, where: str, text: str, allowed_by: str) -> tuple[Path,
             "another file, or rename it."
         )
     return path, place.as_posix()
+
+
+def _folder_of(table: Path) -> Path:
+    """Returns the absolute folder of a table, without `..`."""
+    # `..` after a link means the parent of its target, so that the text alone does not tell.
+    return table.parent.resolve() if ".." in table.parts else table.parent.absolute()
 
 
 def _label(row: _Row, kind: Kind, splitting: Splitting) -> int | None:

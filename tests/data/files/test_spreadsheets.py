@@ -36,7 +36,8 @@ def test_extra_columns_are_kept_as_they_are(images, capsys):
      *((name, "split") for name in (
          "set", "fold", "phase", "usage", "train_test", "dataset", "is_test", "data_split")),
      *((name, "mask") for name in (
-         "annotation", "ground_truth", "roi", "lesion_mask", "tumor_seg", "maskfile"))],
+         "annotation", "ground_truth", "roi", "lesion_mask", "tumor_seg", "maskfile")),
+     *((name, "position") for name in ("slice", "slice_index", "SliceNumber", "z"))],
 )  # fmt: skip
 def test_a_column_that_may_be_a_missing_one_is_refused(images, name, meant):
     """The message names two remedies; both work."""
@@ -46,7 +47,7 @@ def test_a_column_that_may_be_a_missing_one_is_refused(images, name, meant):
         rows = [f"images/{n}.png,0,{text}" for n in range(4)]
         return DataSet(data_config(write_table(images, rows, f"path,label,{column}")))
 
-    text = f"a column '{name}' but no '{meant}'; rename it to '{meant}', or, .* 'extra_{name}'"
+    text = f"no column '{meant}'; rename '{name}' to '{meant}'. Or, .* 'extra_{name}'"
     with pytest.raises(UserError, match=text):
         read(name)
     assert read(f"extra_{name}").split("train").extra
@@ -74,7 +75,7 @@ def test_a_column_of_splits_is_refused_whatever_its_name(images, texts, is_split
 
     if is_split:
         with pytest.raises(
-            UserError, match="column 'cohort' but no 'split'; rename it .* 'extra_cohort'"
+            UserError, match="column 'split'; rename 'cohort' to 'split'. Or, .* 'extra_cohort'"
         ):
             read("cohort")
     else:
@@ -85,7 +86,7 @@ def test_a_column_of_splits_is_refused_whatever_its_name(images, texts, is_split
 
 def test_words_that_resemble_no_missing_column_are_extra(images):
     extra = (
-        "task", "lab", "disposition", "lesion_id", "image_id", "slice", "name", "age", "idx",
+        "task", "lab", "disposition", "lesion_id", "image_id", "num_slices", "name", "age", "idx",
         "diagnosis", "dx", "sex", "site", "patient_age", "mask_area", "test_result", "grade",
         "localization", "benign_malignant", "extra_mask", "extra_fold",
     )  # fmt: skip

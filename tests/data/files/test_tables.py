@@ -1,5 +1,7 @@
 """Data sets that are a CSV file."""
 
+from pathlib import Path
+
 import pytest
 from table_files import ROWS, write_table
 from user_files import data_config, write_image, write_mask, write_scan
@@ -88,7 +90,21 @@ def test_scans_with_masks_need_no_label(tmp_path):
         (
             "path,label,patient",
             "images/0.png,0,1",
-            r"has a column 'patient' but no 'group'; rename it .* to 'extra_patient'",
+            r"no column 'group'; rename 'patient' to 'group'\. Or, for columns of something else, "
+            r"choose the names 'extra_patient'\.$",
+        ),
+        (
+            "filename;diagnosis;patient_id;roi;slice_index",
+            "images/0.png;0;1;;7",
+            r"no column 'path', 'label', 'group', 'mask' or 'position', but 'filename', .*; "
+            r"rename 'filename' to 'path', add 'label', rename 'patient_id' to 'group', rename "
+            r"'roi' to 'mask' and rename 'slice_index' to 'position'\. Or, .* choose the names "
+            r"'extra_patient_id', 'extra_roi' and 'extra_slice_index'\. The header line has",
+        ),
+        (
+            "path,lable,use",
+            "images/0.png,0,train\nimages/1.png,0,test",
+            r"rename 'lable' to 'label' and rename 'use' to 'split'",
         ),
         ("path,label,split", "images/0.png,0,trian", r"line 2: split 'trian' is not train"),
         (
@@ -284,6 +300,38 @@ def test_positions_are_complete_and_for_images_only(images):
 
 
 # --- Paths outside the folder, and tables without labels.
+
+
+@pytest.mark.parametrize("spelling", ["link/../data/list.csv", "../data/list.csv", "list.csv"])
+def test_files_beside_a_table_are_found_however_its_path_is_spelt(tmp_path, monkeypatch, spelling):
+    """`link/..` is the parent of the link's target, `stem/data`, not of the link."""
+    data = tmp_path / "stem/data"
+    for number in range(6):
+        write_image(data / f"images/{number}.png", 100 + number)
+    rows = [f"images/{n}.png,0" for n in range(5)]
+    table = write_table(data, [*rows, f"{data}/images/5.png,0"], "path,label")
+    (tmp_path / "link").symlink_to(data)
+    monkeypatch.chdir(tmp_path if spelling.startswith("link") else data)
+    data_set = DataSet(data_config(spelling))
+    data_set.check()
+    ids = {name for split in data_set.split_names for name in data_set.split(split).ids}
+    assert ids == {f"images/{n}.png" for n in range(6)}
+    assert files_listed(table) == [data / f"images/{n}.png" for n in range(6)]
+    assert [i.id for i in replay.find_items(Path(spelling), data_config(data), normal=True)] == [
+        f"images/{n}.png" for n in range(6)
+    ]
+    write_table(data, ["../x.png,0"], "path,label")
+    with pytest.raises(UserError, match="line 2: '../x.png' is outside the table's folder"):
+        DataSet(data_config(spelling))
+
+
+def test_absolute_paths_may_spell_the_folder_of_the_table_in_another_way(images, tmp_path_factory):
+    link = tmp_path_factory.mktemp("links") / "link"
+    link.symlink_to(images)
+    write_table(images, [f"{images}/images/{n}.png,0" for n in range(6)], "path,label")
+    data_set = DataSet(data_config(link / "list.csv"))
+    ids = {name for split in data_set.split_names for name in data_set.split(split).ids}
+    assert ids == {f"images/{n}.png" for n in range(6)}
 
 
 def test_absolute_paths_may_lead_outside_if_allowed(images, tmp_path_factory):
