@@ -2,15 +2,19 @@
 
 import dataclasses
 import functools
+import itertools
 import logging
+import os
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 from ml_collections import ConfigDict
 
 from jaxad.data import settings
-from jaxad.data.data_sets import Readers, data_set_info
+from jaxad.data.data_sets import Readers, data_set_info, users_of
 from jaxad.data.external import open_external
 from jaxad.data.files.folders import read_folder
+from jaxad.data.files.formats import FORMATS
 from jaxad.data.files.items import Item, Reading, files_of
 from jaxad.data.files.names import is_table
 from jaxad.data.files.npz import npz_readers
@@ -21,13 +25,25 @@ from jaxad.data.files.tree import check_not_hidden, files_in
 from jaxad.data.files.unread import Unread, find_unread
 from jaxad.data.foreground import choose_foreground
 from jaxad.data.leaks import TRAINING_SPLITS, linked_patients
+from jaxad.data.readers.checks import is_hidden
 from jaxad.data.synthetic.natural_objects import render_natural_objects
 from jaxad.errors import UserError
 from jaxad.runtime.progress import counted
+from jaxad.storage.buckets import is_url
 from jaxad.storage.locations import locate_data
+from jaxad.storage.paths import expand
 from jaxad.types import Split
 
 logger = logging.getLogger(__name__)
+
+#: Suffixes of files that a folder of TFDS's does not have.
+_SUFFIXES_OF_USERS = (
+    ".csv", ".tsv", ".xlsx", ".zip", ".tar", ".tgz",
+    *filter(None, itertools.chain.from_iterable(formats.suffixes for formats in FORMATS.values())),
+)  # fmt: skip
+
+#: Number of folders that are searched for files of a user.
+_NUM_SEARCHED = 1000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,8 +66,49 @@ class ReadOptions:
 # --- One function for each kind of data set. TensorFlow is imported inside: it takes seconds.
 
 
+def _check_tfds_root(data: ConfigDict) -> None:
+    """Raises a UserError if the root of data that TFDS keeps is a file or holds a user's files."""
+    if not data.root:
+        return
+    is_remote = is_url(data.root)
+    root = Path(data.root) if is_remote else expand(data.root, "config.data.root")
+    problem = ""
+    if root.name.lower().endswith(_SUFFIXES_OF_USERS) and (is_remote or not root.is_dir()):
+        problem = "is named like a file"
+    elif not is_remote and root.is_file():
+        problem = "is a file"
+    elif not is_remote and (first := _find_users_file(root)):
+        problem = f"holds files of another kind, such as '{first}'"
+    if problem:
+        raise UserError(
+            f"config.data.root '{data.root}': {problem}, and data set '{data.name}' reads none of "
+            "them, as its root is a data folder of TFDS; set --config.data.name: "
+            f"{', '.join(users_of(('files',)))} read folders and tables, npz reads arrays. Or "
+            "leave out config.data.root."
+        )
+
+
+def _find_users_file(root: Path) -> Path | None:
+    """Returns an image, a scan, an array or a table in a folder without data of TFDS, or None.
+
+    In a large tree only some of the folders are searched.
+    """
+    first = None
+    for folder, folders, files in itertools.islice(os.walk(root), _NUM_SEARCHED):
+        if "dataset_info.json" in files:  # TFDS wrote it
+            return None
+        folders[:] = sorted(name for name in folders if not is_hidden(name) and name != "downloads")
+        names = sorted(
+            n for n in files if not is_hidden(n) and n.lower().endswith(_SUFFIXES_OF_USERS)
+        )
+        if first is None and names:
+            first = Path(folder, names[0]).relative_to(root)
+    return first
+
+
 def _open_generated(data: ConfigDict, _: ReadOptions) -> Readers:
     """Opens `icbm_synth`, which is generated on first use and then read from the cache."""
+    _check_tfds_root(data)
     from jaxad.data.synthetic.icbm_synth import IcbmSynth, make_config
     from jaxad.data.tfds import splits as tfds_splits
 
@@ -87,7 +144,7 @@ def _open_files(data: ConfigDict, options: ReadOptions) -> Readers:
     reading = dataclasses.replace(reading, measure=options.measure)
     splitting = settings.splitting(data)
     if options.inherits_classes:
-        splitting = dataclasses.replace(splitting, shares_classes=True)
+        splitting = dataclasses.replace(splitting, shares_classes=True, inherits_classes=True)
     if is_table(root):
         splits = read_table(
             root, file_format, splitting,
@@ -195,6 +252,7 @@ def _read_complete(read: Callable[[], Split]) -> Split:
 def _open_tfds(data: ConfigDict, _: ReadOptions) -> Readers:
     from jaxad.data.tfds import labels
 
+    _check_tfds_root(data)
     return labels.open_labelled(data)
 
 

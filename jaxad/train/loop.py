@@ -220,8 +220,8 @@ class _Training:
             train_batches(self._config, seeds, split, self._step, counts, features.get("train"))
         )
         progress = TrainingProgress(
-            self._program, self._config.model.name, self._step, self._config.data.batch_size,
-            len(split),
+            self._program, f"{self._config.model.name} on {self._config.data.name}", self._step,
+            self._config.data.batch_size, len(split),
         )  # fmt: skip
         self._metrics.restart_clock()
         with progress, contextlib.ExitStack() as stack:

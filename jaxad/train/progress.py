@@ -26,7 +26,7 @@ class TrainingProgress(contextlib.AbstractContextManager["TrainingProgress"]):
     """
 
     def __init__(self, program: Program, name: str, step: int, batch_size: int, num_examples: int):
-        """Begins at a step of a program that trains the model `name`."""
+        """Begins at a step of a program that trains `name`, a model on a data set."""
         self._num_steps = program.num_steps
         self._images_per_step = batch_size * len(program.seeds)
         self._epochs_per_step = batch_size / num_examples

@@ -143,6 +143,18 @@ def test_a_listed_class_that_a_site_lacks(tmp_path, folder):
         read_site(Site(root, changes={"normal_classes": ("god",)}), data)
 
 
+def test_good_at_a_site_is_no_anomaly_if_the_run_lists_other_words(tmp_path):
+    """The remedy lists only classes that the site has."""
+    write_classes(tmp_path / "site/test")
+    root, data = str(tmp_path / "site"), data_config("x", normal_classes=("ok",))
+    with pytest.raises(UserError, match="test/good: .*; set --test.normal_classes=good, or"):
+        read_site(Site(root), data)
+    split = read_site(Site(root, changes={"normal_classes": ("good",)}), data).tests["site"]
+    assert {name.split("/")[1]: label for name, label in labels_of(split).items()} == {
+        "good": 0, "crack": 1,
+    }  # fmt: skip
+
+
 def test_fields_that_data_do_not_use_are_refused(tmp_path):
     np.savez(tmp_path / "b.npz", image=np.zeros((1, SIZE, SIZE)), label=np.zeros(1))
     site = Site(str(tmp_path / "b.npz"), changes={"group_pattern": "P"})

@@ -4,9 +4,10 @@ import dataclasses
 
 import numpy as np
 import pytest
+from user_files import write_image
 
 from jaxad import config as config_lib
-from jaxad.data import settings
+from jaxad.data import openers, settings
 from jaxad.data.data_sets import DATA_SETS
 from jaxad.data.sources import DataSet
 from jaxad.errors import UserError
@@ -105,6 +106,39 @@ def test_home_folder_is_expanded(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     _data_set(tmp_path, {})
     assert DataSet(_data_config("~")).split_names == ("train", "val")
+
+
+@pytest.mark.parametrize("name", ["icbm_synth", "tfds:mnist"])
+def test_a_folder_of_images_is_no_data_folder_of_tfds(tmp_path, name):
+    """Otherwise a forgotten `config.data.name` trains on other images and writes among these."""
+
+    def refuse(root, problem):
+        before = sorted(tmp_path.rglob("*"))
+        with pytest.raises(UserError, match=f"config.data.root '.*{problem}") as raised:
+            DataSet(_data_config(root, name))
+        assert "set --config.data.name: folder, nifti, dicom read folders" in str(raised.value)
+        assert sorted(tmp_path.rglob("*")) == before
+
+    write_image(tmp_path / "mine/train/good/0.png")
+    refuse(tmp_path / "mine", "such as 'train/good/0.png'")
+    (tmp_path / "table").mkdir()
+    (tmp_path / "table/list.csv").write_text("path")
+    refuse(tmp_path / "table", "such as 'list.csv'")
+    refuse(tmp_path / "table/list.csv", "is named like a file")
+    refuse(tmp_path / "new.npz", "is named like a file")
+    refuse("s3://bucket/list.csv", "is named like a file")
+    (tmp_path / "notes").write_text("x")
+    refuse(tmp_path / "notes", "is a file")
+
+
+def test_data_folders_of_tfds_are_accepted(tmp_path):
+    (tmp_path / "empty").mkdir()
+    data_folder = tmp_path / "data"
+    write_image(data_folder / "downloads/extracted/0.png")
+    write_image(data_folder / "mnist/3.0.1/0.png")
+    (data_folder / "mnist/3.0.1/dataset_info.json").write_text("{}")
+    for root in ("", tmp_path / "empty", tmp_path / "new", data_folder):
+        openers._check_tfds_root(_data_config(root, "icbm_synth"))
 
 
 def test_the_config_reaches_the_icbm_synth_builder(monkeypatch):

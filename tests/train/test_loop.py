@@ -199,7 +199,7 @@ def test_the_log_has_plain_lines(config, tmp_path, capsys):
     out, err = capsys.readouterr()
     assert "\r" not in out + err
     first, *lines = out.splitlines()
-    assert re.search(rf"train pchvae: {STEPS} steps on 8 CPU, jaxad \d.*, jax \d", first)
+    assert re.search(rf"train pchvae on \S+: {STEPS} steps on 8 CPU, jaxad \d.*, jax \d", first)
     trained = re.compile(r"step 8 of 8, epoch 4\.00: loss \S+ \(\w+ .*\), \S+ images/s, 0 s left$")
     assert trained.search(lines[-2])
     saved = re.compile(r" step (\d): validation loss \S+ \(.*\); checkpoint saved$")

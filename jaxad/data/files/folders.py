@@ -223,13 +223,14 @@ def _test_items(root: Path, test: Path, kind: Kind, splitting: Splitting) -> lis
             "which gives its label."
         )
     items: list[Item] = []
+    classes = [folder.name for folder in find_folders(test)]
     for folder in find_folders(test):
         if test == root and is_ground_truth(folder.name):
             continue
         paths = _find_data(folder, kind)
         if not paths:
             raise UserError(f"{folder}: {none_of(folder, kind)}; add some or remove the folder.")
-        splitting.check_class(folder)
+        splitting.check_class(folder.name, str(folder), classes)
         items += _items(root, paths, splitting, label=int(not splitting.is_normal(folder.name)))
     if not items:
         raise UserError(f"{test}: {none_of(test, kind)}; {LAYOUT}.")

@@ -4,6 +4,7 @@ import dataclasses
 import difflib
 import hashlib
 import re
+import shlex
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -42,6 +43,8 @@ class Splitting:
     normal_classes: tuple[str, ...] = ()
     #: whether `normal_classes` was set for several data sets, so that one may lack some of them
     shares_classes: bool = False
+    #: whether `normal_classes` is that of another data set, so that a flag replaces it for this one
+    inherits_classes: bool = False
 
     def __post_init__(self) -> None:
         try:
@@ -99,25 +102,45 @@ class Splitting:
             f"which has {listed or 'none'}; {hint}"
         )
 
-    def check_class(self, folder: Path) -> None:
-        """Raises a UserError for a folder whose name suggests normal images but is not listed.
+    def check_class(self, name: str, source: str, classes: Collection[str]) -> None:
+        """Raises a UserError if a class that is not listed as normal is named like normal images.
 
         So do names that misspell those of normal images. If `config.data.normal_classes` is set,
-        all names are clear.
+        all names are clear except those that are normal without it.
+
+        Args:
+            name: the name of the class.
+            source: the folder or the label, for the message.
+            classes: the names of all classes of the data set.
         """
-        if self.normal_classes or self.is_normal(folder.name):
+        if self.is_normal(name):
+            return
+        if self.normal_classes:
+            if folded(name) in NORMAL_WORDS:
+                known = {folded(other) for other in classes}
+                listed = [
+                    other
+                    for other in self.normal_classes
+                    if not self.inherits_classes or folded(other) in known
+                ]
+                raise UserError(
+                    f"{source}: is named like normal images, but would be read as anomalous, as "
+                    f"the normal classes are {', '.join(self.normal_classes)}; set --config.data."
+                    f"normal_classes={shlex.quote(','.join((*listed, name)))}, or, if it is "
+                    "anomalous, rename it."
+                )
             return
         is_anomalous = f"if it is anomalous, set config.data.normal_classes={NORMAL_WORDS}."
-        if suggests_normal(folder.name):
-            classes = (*NORMAL_WORDS, folder.name)
+        if suggests_normal(name):
+            listing = (*NORMAL_WORDS, name)
             raise UserError(
-                f"{folder}: is named like normal images, but would be read as anomalous; rename it "
+                f"{source}: is named like normal images, but would be read as anomalous; rename it "
                 f"to {NORMAL_WORDS[0]}, or list what is normal, "
-                f"config.data.normal_classes={classes}; or, {is_anomalous}"
+                f"config.data.normal_classes={listing}; or, {is_anomalous}"
             )
-        if meant := misspelt_normal(folder.name):
+        if meant := misspelt_normal(name):
             raise UserError(
-                f"{folder}: would be read as anomalous; did you mean '{meant}'? Rename it, or, "
+                f"{source}: would be read as anomalous; did you mean '{meant}'? Rename it, or, "
                 f"{is_anomalous}"
             )
 

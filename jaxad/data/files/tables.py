@@ -129,6 +129,8 @@ def read_rows(
     words = {row.text("label") for row in rows} - {""}
     if labels == "required" and not words <= {"0", "1"}:
         splitting.check_listed(words, str(table), "label")
+        for word in sorted(words) if splitting.normal_classes else ():
+            splitting.check_class(word, f"{table}: label '{word}'", words)
     allowed_by = "" if allow_outside_root else flag
     items: list[tuple[str, Item]] = []
     line_of_id: dict[str, int] = {}

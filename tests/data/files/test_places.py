@@ -108,6 +108,17 @@ def test_a_misspelt_normal_folder_is_not_anomalous_in_silence(mvtec, name, meant
     assert sorted(_labels(mvtec)) == [0, 0, 1, 1]
 
 
+@pytest.mark.parametrize("name", ["good", "Normal"])
+def test_good_and_normal_are_not_anomalous_in_silence_if_other_words_are_listed(mvtec, name):
+    shutil.rmtree(mvtec / "ground_truth")
+    _rename(mvtec, "train/good", "ok")
+    _rename(mvtec, "test/good", name)
+    with pytest.raises(UserError, match=f"test/{name}: is named like normal images") as raised:
+        _labels(mvtec, normal_classes=("ok",))
+    assert f"set --config.data.normal_classes=ok,{name}, or, if" in str(raised.value)
+    assert sorted(_labels(mvtec, normal_classes=("ok", name))) == [0, 0, 1, 1]
+
+
 @pytest.mark.parametrize("name", ["god", "GOD"])
 def test_a_listed_class_that_does_not_exist(mvtec, name):
     message = f"normal_classes: '{name}' names no folder of a class .* did you mean 'good'"

@@ -44,6 +44,14 @@ def test_labels_may_be_words_where_the_normal_ones_are_listed(images):
         DataSet(data_config(table, normal_classes=("nevvus",)))
 
 
+def test_good_is_no_anomalous_label_if_other_words_are_listed(images):
+    rows = [f"images/{n}.png,{'ok' if n < 8 else 'good'}" for n in range(10)]
+    table = write_table(images, rows, "path,label")
+    with pytest.raises(UserError, match="label 'good': is named like .*normal_classes=ok,good,"):
+        DataSet(data_config(table, normal_classes=("ok",)))
+    DataSet(data_config(table, normal_classes=("ok", "good"))).check()
+
+
 def test_scans_with_masks_need_no_label(tmp_path):
     for number in range(3):
         write_scan(tmp_path / f"{number}.nii.gz", number)
