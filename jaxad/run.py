@@ -14,6 +14,7 @@ from jaxad.config import is_study, representatives, run_config
 from jaxad.config.flags import parse_bool, parse_number
 from jaxad.config.model import make_model, pixels_per_device
 from jaxad.data import membership
+from jaxad.data.files.unread import check_no_data_in
 from jaxad.data.inspection import check as check_inspection
 from jaxad.data.inspection import inspect as inspect_data
 from jaxad.data.other_site import Site, site_of_flags
@@ -301,6 +302,7 @@ def inspect(config: ConfigDict, workdir: str | os.PathLike[str]) -> None:
             `config.data.on_error` is `raise`.
     """
     folder = Workdir(workdir)
+    check_no_data_in(folder.path)
     inspection, data_set = inspect_data(config.data)
     folder.check_writable()
     with folder.lock():

@@ -225,9 +225,8 @@ def check(inspection: Inspection, data_set: DataSet, on_error: str) -> None:
             is `raise`.
     """
     if inspection.leaks:
-        leaks = " | ".join(map(str, inspection.leaks))
         remedy = _leak_remedy(inspection.leaks, data_set)
-        raise UserError(f"{inspection.name}: splits leak: {leaks}. {remedy}")
+        raise UserError(f"{inspection.name}: splits leak, as listed above. {remedy}")
     if on_error != "raise":
         return
     if inspection.skipped:

@@ -31,10 +31,13 @@ def image_digests(splits: Mapping[str, Split]) -> dict[str, list[bytes]]:
     }
 
 
-def linked_patients(known: Split, split: Split) -> set[str]:
-    """Finds the patients of `split` who share an image with `known`, or with such a patient."""
-    digests = image_digests({"known": known, "split": split})
-    images = list(zip(digests["split"], split.groups, strict=True))
+def linked_patients(known: Split, *splits: Split) -> set[str]:
+    """Finds the patients of splits who share an image with `known`, or with such a patient."""
+    named = {str(number): split for number, split in enumerate(splits)}
+    digests = image_digests({"known": known, **named})
+    images = [
+        image for name in named for image in zip(digests[name], named[name].groups, strict=True)
+    ]
     seen, linked = set(digests["known"]), set[str]()
     while added := {group for digest, group in images if digest in seen} - linked:
         linked |= added

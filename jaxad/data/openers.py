@@ -24,7 +24,7 @@ from jaxad.data.files.tables import read_table
 from jaxad.data.files.tree import check_not_hidden, files_in
 from jaxad.data.files.unread import Unread, find_unread
 from jaxad.data.foreground import choose_foreground
-from jaxad.data.leaks import TRAINING_SPLITS, linked_patients
+from jaxad.data.leaks import linked_patients
 from jaxad.data.readers.checks import is_hidden
 from jaxad.data.synthetic.natural_objects import render_natural_objects
 from jaxad.errors import UserError
@@ -159,50 +159,61 @@ def _open_files(data: ConfigDict, options: ReadOptions) -> Readers:
     if is_undecided and settings.normalises(data):
         data.preprocess.foreground = choose_foreground(splits["train"], reading)
         reading = dataclasses.replace(reading, preparation=settings.preparation(data))
-    readers: dict[str, Callable[[], Split]] = {
-        name: functools.partial(read_split, items, reading, f"{data.name} {name}")
-        for name, items in splits.items()
-    }
-    if data.duplicates == "keep" and any(item.is_drawn for item in splits.get("val", ())):
 
-        def read(items: Sequence[Item], name: str) -> Split:
-            return read_split(items, reading, f"{data.name} {name}")
+    def read(items: Sequence[Item], name: str) -> Split:
+        return read_split(items, reading, f"{data.name} {name}", f"{root}")
+
+    readers: dict[str, Callable[[], Split]] = {
+        name: functools.partial(read, items, name) for name, items in splits.items()
+    }
+    drawn = [name for name in ("val", "test") if any(i.is_drawn for i in splits.get(name, ()))]
+    if data.duplicates == "keep" and drawn:
+        drawn = ["train", *drawn]
 
         @functools.cache
-        def read_both() -> dict[str, Split]:
-            return _keep_together({name: splits[name] for name in TRAINING_SPLITS}, read)
+        def read_drawn() -> dict[str, Split]:
+            return _keep_together({name: splits[name] for name in drawn}, read)
 
-        def read_drawn(name: str) -> Split:
-            return read_both()[name]
-
-        readers |= {name: functools.partial(read_drawn, name) for name in TRAINING_SPLITS}
+        readers |= {name: functools.partial(lambda n: read_drawn()[n], name) for name in drawn}
     return readers
+
+
+#: Splits that patients move to, and splits that they leave, in the order of the attempts. `test`
+#: gives none away: its patients with an anomaly cannot move.
+_MOVES = (("test", ("train", "val")), ("train", ("val",)), ("val", ("train",)))
 
 
 def _keep_together(
     drawn: Mapping[str, list[Item]], read: Callable[[Sequence[Item], str], Split]
 ) -> dict[str, Split]:
-    """Reads `train` and `val`, and moves patients who share an image with the other split.
+    """Reads drawn splits, and moves patients who share an image with another one.
 
-    They move to `train`, or to `val` if more than half of `val` would move. The draw is unchanged
-    if there are no such patients, or if more than half of either split would move; in the second
-    case `DataSet.check` refuses the splits.
+    Those of `train` and `val` move to a drawn `test`. Those of `val` move to `train`, or the other
+    way round if more than half of `val` would move. No split loses more than half of its images:
+    such patients stay, and `DataSet.check` refuses the splits.
     """
-    splits = {name: read(items, name) for name, items in drawn.items()}
-    for larger, smaller in (("train", "val"), ("val", "train")):
-        linked = linked_patients(splits[larger], splits[smaller])
+    items = dict(drawn)
+    splits = {name: read(items[name], name) for name in items}
+    for target, sources in _MOVES:
+        if target not in items:
+            continue
+        linked = linked_patients(splits[target], *(splits[name] for name in sources))
         if not linked:
-            break
-        moved = [item for item in drawn[smaller] if item.group in linked]
-        kept = [item for item in drawn[smaller] if item.group not in linked]
-        if len(kept) >= len(moved):
-            logger.info(
-                f"note: {len(linked):,} patients drawn for {smaller} share an image with {larger} "
-                f"and move there, such as '{min(linked)}'."
-            )
-            items = {larger: [*drawn[larger], *moved], smaller: kept}
-            del splits  # their memory may be needed
-            return {name: read(items[name], name) for name in drawn}
+            continue
+        kept = {
+            name: [item for item in items[name] if item.group not in linked] for name in sources
+        }
+        if any(2 * len(kept[name]) < len(items[name]) for name in sources):
+            continue
+        left = [name for name in sources if len(kept[name]) < len(items[name])]
+        logger.info(
+            f"note: {len(linked):,} patients drawn for {' and '.join(left)} share an image with "
+            f"{target} and move there, such as '{min(linked)}'."
+        )
+        moved = [item for name in left for item in items[name] if item.group in linked]
+        items |= {**kept, target: [*items[target], *moved]}
+        splits.clear()  # their memory may be needed
+        splits |= {name: read(items[name], name) for name in items}
     return splits
 
 

@@ -21,7 +21,7 @@ from jaxad.config.shape import data_shape
 from jaxad.data import settings
 from jaxad.data.data_sets import data_set_info
 from jaxad.data.files.folders import candidates, read_any_folder, read_normal_folder
-from jaxad.data.files.formats import FORMATS
+from jaxad.data.files.formats import FORMATS, Kind, is_other_format, noun_of_other_kind
 from jaxad.data.files.items import Item, Reading, Rows, cut_scan
 from jaxad.data.files.mask_pairs import mask_beside, separate_masks
 from jaxad.data.files.mask_search import refuse_masks
@@ -187,7 +187,7 @@ def find_items(
             labels="optional" if normal else "ignored",
             allow_outside_root=allow_outside_root, flag=flag,
         )  # fmt: skip
-        return _report_unmatched(path, [item for _, item in rows], splitting)
+        return _report_unmatched(path, [item for _, item in rows], splitting, file_format)
     # Names of published scans do not tell which scan a mask marks.
     refuses_masks = normal and file_format == "nifti" and builder is not None
     if not path.is_file():
@@ -197,7 +197,7 @@ def find_items(
         if refuses_masks:
             refuse_named_masks(separate_masks(files)[1], data.name)
         items = (read_normal_folder if normal else read_any_folder)(path, file_format, splitting)
-        _report_unmatched(path, items, splitting)
+        _report_unmatched(path, items, splitting, file_format)
         # Masks that are left out are reported, or refused, where items are listed.
         unread = find_unread(path, file_format, files)
         tell_unread(unread, is_strict=normal and data.on_error == "raise")
@@ -207,6 +207,11 @@ def find_items(
         raise UserError(
             f"{path}: is an image of unknown preparation; a run on '{data.name}' takes scans "
             "(.nii, .nii.gz), or prepared images as an .npz file."
+        )
+    elif noun := noun_of_other_kind(path, file_format):
+        raise UserError(
+            f"{path}: is {noun}; a run on '{data.name}' takes {FORMATS[file_format].name}, or "
+            "prepared images as an .npz file."
         )
     else:
         refuse_masks([path], file_format, path.parent, "name what it marks")
@@ -250,12 +255,18 @@ def refuse_group_pattern(group_pattern: str, source: str) -> None:
         raise UserError(f"--group_pattern: has no effect on {source}; leave it out.")
 
 
-def _report_unmatched(path: Path, items: list[Item], splitting: Splitting) -> list[Item]:
-    """Returns the items after a note on those in which the pattern finds no patient."""
+def _report_unmatched(
+    path: Path, items: list[Item], splitting: Splitting, kind: Kind
+) -> list[Item]:
+    """Returns the items after a note on those in which the pattern finds no patient.
+
+    Files in formats that are not read do not count.
+    """
     pattern = splitting.group_pattern
-    unmatched = [i for i in items if i.is_unnamed and re.search(pattern, i.group) is None]
+    readable = [item for item in items if not is_other_format(item.paths[0], kind)]
+    unmatched = [i for i in readable if i.is_unnamed and re.search(pattern, i.group) is None]
     if unmatched:
-        number = f"{len(unmatched):,} of {len(items):,} files"
+        number = f"{len(unmatched):,} of {len(readable):,} files"
         logger.warning(
             f"note: {path}: {splitting.flag} '{pattern}' finds no patient in {number}, such as "
             f"'{unmatched[0].id}'; each of them counts as a patient of its own. To name their "

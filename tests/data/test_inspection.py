@@ -8,7 +8,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 from PIL import Image
-from user_files import write_image, write_scan
+from user_files import data_config, write_image, write_scan
+
+from jaxad.data.replay import find_items
 
 
 def test_inspect_prints_counts_sizes_and_ranges_and_draws_a_sheet(mvtec, look):
@@ -41,11 +43,27 @@ def test_the_same_picture_in_two_splits_is_a_leak_in_any_format(mvtec, look):
     assert code == 2
     assert "leak: 1 image both in train and in test: train/good/03.png = test/good/another" in out
     assert "note: train: 1 image repeats another one." in out
-    assert err.startswith("error: folder: splits leak: 1 image both in train and in test")
+    assert err.startswith("error: folder: splits leak, as listed above. Keep each patient in one")
     assert "leave copies out of train and val with --config.data.duplicates=leave_out." in err
     assert json.loads((workdir / "inspect.json").read_text())["leaks"][0]["kind"] == "image"
     code, _, err, _ = look(mvtec, "--config.data.duplicates=leave_out")
     assert code == 0 and "note: folder train: 2 images left out as a copy of another one" in err
+
+
+def test_an_inspection_is_not_written_among_images(mvtec, look):
+    before = sorted(mvtec.rglob("*"))
+    code, _, err, _ = look(mvtec, f"--workdir={mvtec / 'train/good'}")
+    assert code == 2 and err.startswith(
+        f"error: workdir '{mvtec / 'train/good'}': holds data, such"
+    )
+    assert sorted(mvtec.rglob("*")) == before
+
+
+def test_the_files_of_an_inspection_are_no_data(mvtec, look):
+    code, out, _, _ = look(mvtec, f"--workdir={mvtec}")
+    assert code == 0 and (mvtec / "inspect.png").exists()
+    assert look(mvtec, f"--workdir={mvtec}")[:3] == (0, out, "")
+    assert len(find_items(mvtec, data_config("elsewhere"))) == 14  # and two masks
 
 
 def test_duplicates_are_listed_completely(mvtec, look):

@@ -176,6 +176,28 @@ def test_the_draw_of_val_keeps_identical_images_together(mvtec, capsys):
     assert data_set.split("val").ids == (*before, f"train/good/{first.name}")
 
 
+def test_the_draw_of_test_keeps_identical_images_together(tmp_path, capsys):
+    """Also with anomalous patients, who are always tested."""
+    rows = [f"{n}.png,{int(n > 15)}" for n in range(20)]
+    data = _write_table(tmp_path, rows, "path,label")
+    data.val_share = 0.25
+    data_set = DataSet(data)
+    before = {name: data_set.split(name).ids for name in data_set.split_names}
+    assert {name: len(ids) for name, ids in before.items()} == {"train": 9, "val": 4, "test": 7}
+    linked = {before["train"][0]: "16.png", before["val"][0]: before["train"][0]}
+    normal = next(name for name in before["test"] if int(name[:-4]) < 16)
+    linked[before["train"][1]] = normal
+    for name, copied in linked.items():
+        shutil.copy(tmp_path / copied, tmp_path / name)
+    capsys.readouterr()
+    data_set = DataSet(data)
+    data_set.check()
+    assert set(data_set.split("test").ids) == {*before["test"], *linked}
+    assert len(data_set.split("train")) == 7 and len(data_set.split("val")) == 3
+    note = "note: 3 patients drawn for train and val share an image with test and move there, such"
+    assert note in capsys.readouterr().out
+
+
 def test_a_draw_that_identical_images_connect_is_refused(mvtec):
     for number in range(10):
         (mvtec / f"train/good/{number:02d}.png").rename(mvtec / f"train/good/p{number}_a.png")

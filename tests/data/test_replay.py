@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 from user_files import SIZE, data_config, write_image, write_scan
 
-from jaxad.data.replay import prepare_pixels, read_files, read_normals
+from jaxad.data.replay import find_items, prepare_pixels, read_files, read_normals, read_rows_of
 from jaxad.data.sources import DataSet
 from jaxad.errors import DataError, UserError
 
@@ -46,6 +46,30 @@ def test_scans_from_files_from_voxels_and_from_the_data_set_are_the_same(tmp_pat
     np.testing.assert_array_equal(prepare_pixels(flipped, data, affine), alone.images)
 
 
+def test_files_of_another_kind_are_named_as_such(tmp_path):
+    scan, image = write_scan(tmp_path / "a.nii.gz"), write_image(tmp_path / "b.png")
+    images, scans = data_config("elsewhere"), data_config("elsewhere", "nifti")
+    with pytest.raises(
+        UserError, match=r"a.nii.gz: is a NIfTI scan; a run on 'folder' takes image"
+    ):
+        find_items(scan, images)
+    with pytest.raises(UserError, match=r"b.png: is an image .*; a run on 'nifti' takes scans \("):
+        find_items(image, scans)
+    for name, data, message in (
+        ("a.nii.gz", images, "is a NIfTI scan, but the data set holds images (.png"),
+        ("b.png", scans, "is an image, but the data set holds scans (.nii, .nii.gz); leave it out"),
+    ):
+        table = tmp_path / "list.csv"
+        table.write_text(f"path\n{name}\n")
+        (rows,) = read_rows_of(find_items(table, data), data)
+        assert message in rows.error
+    image.write_bytes(b"x")
+    (rows,) = read_rows_of(find_items(image, images), images)
+    assert rows.error.endswith(
+        "b.png: not a readable image (cannot identify image file); copy it again or leave it out."
+    )
+
+
 def test_files_of_another_site_have_their_own_group_pattern(mvtec, tmp_path_factory, capsys):
     site = tmp_path_factory.mktemp("site")
     for number in range(4):
@@ -58,6 +82,10 @@ def test_files_of_another_site_have_their_own_group_pattern(mvtec, tmp_path_fact
     assert f"note: {site}: config.data.group_pattern '(p\\d+)_' finds no patient in 4 of 4 " in line
     assert "such as 'n000_s0.png'; each of them counts as a patient of its own" in line
     assert "give --group_pattern or a table with a column group" in line
+    (site / "photo.webp").write_bytes(b"RIFF")  # is not read
+    find_items(site, data)
+    assert "finds no patient in 4 of 4 files, such as 'n000_s0.png'" in capsys.readouterr().err
+    (site / "photo.webp").unlink()
     # Calibration counts patients.
     remedy = "in 'n000_s0.png'; give --group_pattern=EXPRESSION .* or --normals=TABLE with a column"
     with pytest.raises(UserError, match=remedy):

@@ -51,6 +51,26 @@ FORMATS: Mapping[Kind | Literal["npz"], Formats] = {
 }
 
 
+#: What files are, by suffix.
+_NOUNS: Mapping[str, tuple[str, ...]] = {
+    "an image": images.SUFFIXES,
+    "a NIfTI scan": volumes.NIFTI_SUFFIXES,
+    "a DICOM file": tuple(filter(None, dicom.SUFFIXES)),
+    "an array file": FORMATS["npz"].suffixes,
+}
+
+
+def noun_of_other_kind(path: Path, kind: Kind) -> str:
+    """Returns what a file of another kind of data is, such as `an image`; "" for other paths."""
+    own = tuple(filter(None, FORMATS[kind].suffixes))
+    if kind == "dicom":
+        own += FORMATS["nifti"].suffixes  # as masks of series are
+    name = path.name.lower()
+    if name.endswith(own) or not path.is_file():
+        return ""
+    return next((noun for noun, suffixes in _NOUNS.items() if name.endswith(suffixes)), "")
+
+
 def is_other_format(path: Path, kind: Kind | Literal["npz"]) -> bool:
     """Tells whether a file's name suggests that it holds such data in a format that is not read."""
     return path.name.lower().endswith(FORMATS[kind].others)

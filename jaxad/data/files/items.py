@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int, Shaped, UInt8
 
-from jaxad.data.files.formats import FORMATS, Kind, is_other_format
+from jaxad.data.files.formats import FORMATS, Kind, is_other_format, noun_of_other_kind
 from jaxad.data.files.masks import check_labels
 from jaxad.data.prepare.cutting import Cutting, Slices, cut
 from jaxad.data.prepare.framing import Frame
@@ -49,7 +49,7 @@ class Item:
     #: whether the patient is unknown, so that `group` is the path of the file
     is_unnamed: bool = False
     position: int | None = None  # slice index of an image; scans number their own slices
-    #: whether its patient was drawn for `val`, as opposed to files that the user assigned
+    #: whether its split, `val` or `test`, was drawn, as opposed to files that the user assigned
     is_drawn: bool = dataclasses.field(default=False, compare=False)
     #: texts of a table's other columns by name; the same columns for all items of a data set
     extra: Mapping[str, str] = dataclasses.field(default_factory=dict, compare=False)
@@ -126,6 +126,13 @@ def read_item(item: Item, reading: Reading) -> Rows:
                 f"{others[0]}: is in a format that is not read; convert it to "
                 f"{FORMATS[reading.kind].target}, or leave it out."
             )
+        for path in item.paths:
+            if noun := noun_of_other_kind(path, reading.kind):
+                message = (
+                    f"{path}: is {noun}, but the data set holds {FORMATS[reading.kind].name}; "
+                    "leave it out, or read it with another config.data.name."
+                )
+                break
         if reading.on_error == "raise":
             remedy = "Or leave out every bad file with --config.data.on_error=skip."
             raise DataError(f"{message.rstrip('.')}. {remedy}") from error

@@ -11,6 +11,7 @@ from jaxad.data.files.items import Item
 from jaxad.data.files.mask_search import refuse_masks
 from jaxad.data.files.tree import files_in, find_files, find_folders
 from jaxad.errors import UserError
+from jaxad.runtime.progress import counted
 
 #: What to do with a mask among images that must be normal.
 NO_MASKS = "move masks away"
@@ -103,11 +104,16 @@ def with_masks(items: Sequence[Item], kind: Kind, test: Path, truth: Path | None
         mask = masks[0] if masks else None
         if mask is None and truth is not None and in_truth and item.label:
             suffix = ".nii.gz" if kind == "dicom" else names.suffix(path)
+            anomalous = [
+                (item.paths[0], key) for item, key in zip(items, keys, strict=True) if item.label
+            ]
+            num_lacking = sum(key not in in_truth and p not in beside for p, key in anomalous)
             raise UserError(
                 f"{path}: has no mask in {truth / key[0]}, while other files have one there or in "
                 f"another folder of {truth.name}/ (letter case counts here)"
-                f"{_unmatched_folders(test, truth)}; add '{names.stem(path)}_mask{suffix}', or "
-                f"remove {truth.name}/."
+                f"{_unmatched_folders(test, truth)}; {num_lacking:,} of "
+                f"{counted(len(anomalous), 'anomalous file')} lack one: add "
+                f"'{names.stem(path)}_mask{suffix}' and so on, or remove {truth.name}/."
             )
         if mask is not None and owners.setdefault(mask, path) != path:
             raise _marks_two(mask, owners[mask], path)

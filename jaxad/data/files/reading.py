@@ -147,12 +147,18 @@ class FilesSummary:
         )
 
 
-def read_split(items: Sequence[Item], reading: Reading, name: str) -> Split:
+def read_split(items: Sequence[Item], reading: Reading, name: str, source: str = "") -> Split:
     """Reads items as a split, in their order.
+
+    Args:
+        items: the images or scans.
+        reading: how they are read.
+        name: the name of the split, for messages and the progress bar.
+        source: the folder or table that lists the items, for messages.
 
     Raises:
         DataError: a file cannot be used, and `on_error` is `raise`.
-        UserError: none of the files gave a usable image.
+        UserError: none of the files gave a usable image, or only some of the anomalies have masks.
     """
     side, channels = reading.preparation.image_size, reading.preparation.channels
     with contextlib.ExitStack() as stack:
@@ -160,11 +166,17 @@ def read_split(items: Sequence[Item], reading: Reading, name: str) -> Split:
         if reading.kind == "image" and not _are_few(items, reading) and can_start_processes():
             shape = (len(items), side, side, channels)
             shared = stack.enter_context(shared_array(shape, np.dtype(np.uint8)))
-        return _join(read_items(items, reading, name, shared), len(items), name, shared)
+        rows = read_items(items, reading, name, shared)
+        return _join(rows, len(items), name, shared, f"{source}: " if source else "")
 
 
-def _join(results: Iterable[Rows], count: int, name: str, shared: np.memmap | None) -> Split:
-    """Joins the rows of `count` items; without a copy if all images lie in the shared array."""
+def _join(
+    results: Iterable[Rows], count: int, name: str, shared: np.memmap | None, prefix: str
+) -> Split:
+    """Joins the rows of `count` items; without a copy if all images lie in the shared array.
+
+    `prefix` begins the message on missing masks.
+    """
     summary = FilesSummary()
     parts = []
     for rows in results:
@@ -189,7 +201,7 @@ def _join(results: Iterable[Rows], count: int, name: str, shared: np.memmap | No
         labels=np.concatenate([rows.labels for rows in parts]),
         ids=tuple(id_ for rows in parts for id_ in rows.ids),
         groups=tuple(rows.item.group for rows in parts for _ in rows.images),
-        masks=_join_masks(parts),
+        masks=_join_masks(parts, f"{prefix}{name}"),
         positions=np.concatenate(positions) if len(positions) == len(parts) else None,
         files=files,
         unnamed=frozenset(rows.item.group for rows in parts if rows.item.is_unnamed),
@@ -200,17 +212,20 @@ def _join(results: Iterable[Rows], count: int, name: str, shared: np.memmap | No
     )
 
 
-def _join_masks(parts: Sequence[Rows]) -> UInt8[np.ndarray, "n s s"] | None:
+def _join_masks(parts: Sequence[Rows], source: str) -> UInt8[np.ndarray, "n s s"] | None:
     """Joins masks, with empty ones for normal images; returns None if there are none at all."""
     if all(rows.masks is None for rows in parts):
         return None
+    anomalous = [rows for rows in parts if rows.labels.any()]
+    if lacking := [rows for rows in anomalous if rows.masks is None]:
+        have = "has" if len(lacking) == 1 else "have"
+        raise UserError(
+            f"{source}: {len(lacking):,} of {counted(len(anomalous), 'anomalous file')} {have} no "
+            f"mask, such as '{lacking[0].item.id}', while others have one; a split has masks for "
+            "all of its anomalies or for none: add them, or remove all masks."
+        )
     masks = []
     for rows in parts:
-        if rows.masks is None and rows.labels.any():
-            raise UserError(
-                f"'{rows.item.id}' is anomalous and has no mask, while others have one; add it, or "
-                "remove all masks."
-            )
         empty = np.zeros(rows.images.shape[:3], np.uint8)
         masks.append(empty if rows.masks is None else rows.masks)
     return np.concatenate(masks)

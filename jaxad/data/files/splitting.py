@@ -219,7 +219,7 @@ def _by_group(items: Sequence[Item], groups: Mapping[str, set[str]]) -> dict[str
     """Returns the items of each split, given its groups."""
     return {
         name: [
-            dataclasses.replace(item, is_drawn=name == "val")
+            dataclasses.replace(item, is_drawn=name in ("val", "test"))
             for item in items
             if item.group in members
         ]

@@ -16,8 +16,8 @@ from jaxad.data.readers.checks import is_hidden
 from jaxad.errors import UserError
 from jaxad.storage.paths import is_output
 
-#: Folders with pictures and arrays in a folder that jaxad wrote.
-_OUTPUT_FOLDERS = ("maps", "figures", "eval")
+#: Folders with pictures and arrays in a folder that jaxad wrote, and the files of an inspection.
+_OUTPUTS = ("maps", "figures", "eval", "inspect.png", "inspect.json", "duplicates.csv")
 
 
 def check_not_hidden(path: Path) -> None:
@@ -56,7 +56,7 @@ def _entries(folder: Path) -> list[Path]:
     try:
         paths = sorted(path for path in folder.iterdir() if not is_hidden(path.name))
         if is_output(folder):  # the folder of the data is also the one of scores or a run
-            paths = [path for path in paths if path.name not in _OUTPUT_FOLDERS]
+            paths = [path for path in paths if path.name not in _OUTPUTS]
         return paths
     except FileNotFoundError as error:
         raise UserError(f"{folder}: no such folder; name an existing one.") from error

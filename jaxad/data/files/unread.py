@@ -11,7 +11,7 @@ from jaxad.data.files.formats import FORMATS, Kind, is_other_format
 from jaxad.data.files.names import is_named_as_mask
 from jaxad.data.files.tree import files_in, find_files
 from jaxad.data.readers import dicom
-from jaxad.errors import DataError
+from jaxad.errors import DataError, UserError
 
 logger = logging.getLogger(__name__)
 
@@ -104,6 +104,19 @@ def tell_unread(unread: Unread, *, is_strict: bool) -> None:
         )
     if unread:
         logger.warning(f"note: {unread}.")
+
+
+def check_no_data_in(folder: Path) -> None:
+    """Raises a UserError if a folder to write to holds images, scans or arrays itself.
+
+    A folder that jaxad wrote is ignored in data, and its images would be ignored with it.
+    """
+    suffixes = tuple(s for formats in FORMATS.values() for s in formats.suffixes if s)
+    if folder.is_dir() and (data := files_in(folder, suffixes)):
+        raise UserError(
+            f"workdir '{folder}': holds data, such as '{data[0].name}'; choose another --workdir, "
+            "which need not exist."
+        )
 
 
 def none_of(folder: Path, kind: Kind) -> str:

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import re
 import stat
 import threading
 import warnings
@@ -104,5 +105,6 @@ def readable(
         raise DataError(f"{path}: permission denied; make it readable or leave it out.") from error
     # Decoders fail on damaged bytes in any way: struct.error, IndexError, zlib.error, ...
     except Exception as error:
-        reason = first_line(error)[:200].rstrip(".")
+        # Pillow shows the open file, which the message names anyway.
+        reason = re.sub(r"\s*<_io\..*>", "", first_line(error))[:200].rstrip(".")
         raise DataError(f"{path}: not a readable {kind} ({reason}); {remedy}.") from error

@@ -197,7 +197,10 @@ def link_loop(root):
         (empty_train, r"train: holds no images .*expected train/good"),
         (anomalies_to_learn_from, r"train: holds 'crack', but only normal images are used for"),
         (loose_test, r"test/0.png: lies in test/ itself; put it into test/good/"),
-        (missing_mask, r"test/crack/1.png: has no mask in .*ground_truth/crack.* add '1_mask.png'"),
+        (
+            missing_mask,
+            r"test/crack/1.png: has no mask in .*truth/crack.*; 1 of 2 anomalous .* add '1_mask.png'",
+        ),
         (one_patient, r"'train' has only one patient; give at least two"),
         (link_loop, r"train/good/again: a symbolic link that leads back to itself; remove it"),
     ],

@@ -265,6 +265,13 @@ def test_a_mask_of_one_row_is_no_image_of_another(images):
         DataSet(data_config(write_table(images, rows)))
 
 
+def test_masks_for_a_part_of_the_anomalies_are_counted(images):
+    table = write_table(images, [*ROWS, "images/8.png,1,p8,,test_site"])
+    message = "list.csv: folder test_site: 1 of 2 anomalous files has no mask, such as 'images/8.p"
+    with pytest.raises(UserError, match=message):
+        DataSet(data_config(table)).split("test_site")
+
+
 # --- Positions.
 
 
