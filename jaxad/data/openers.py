@@ -21,7 +21,7 @@ from jaxad.data.files.npz import npz_readers
 from jaxad.data.files.places import passed_over
 from jaxad.data.files.reading import read_split
 from jaxad.data.files.tables import read_table
-from jaxad.data.files.tree import check_not_hidden, files_in
+from jaxad.data.files.tree import check_not_hidden, describe_missing, files_in
 from jaxad.data.files.unread import Unread, find_unread
 from jaxad.data.foreground import choose_foreground
 from jaxad.data.leaks import linked_patients
@@ -120,8 +120,17 @@ def _open_generated(data: ConfigDict, _: ReadOptions) -> Readers:
     )
 
 
+def _locate(root: str) -> Path:
+    """Returns the path of a user's data; raises a UserError if there is nothing."""
+    path = locate_data(root, "config.data.root")
+    if not path.exists():
+        missing = describe_missing(path, "--config.data.root")
+        raise UserError(f"config.data.root '{path}': {missing}")
+    return path
+
+
 def _open_npz(data: ConfigDict, options: ReadOptions) -> Readers:
-    root = locate_data(data.root or ".", "config.data.root")
+    root = _locate(data.root or ".")
     readers = npz_readers(root, test_only=options.test_only)
     if root.is_dir():
         options.on_unread(find_unread(root, "npz", files_in(root, ".npz")))
@@ -137,7 +146,7 @@ def _open_files(data: ConfigDict, options: ReadOptions) -> Readers:
         raise UserError(
             "config.data.root: missing; name the folder of your images or scans. See docs/data.md."
         )
-    root, info = locate_data(data.root, "config.data.root"), data_set_info(data.name)
+    root, info = _locate(data.root), data_set_info(data.name)
     file_format = info.format_of_files
     check_not_hidden(root)
     reading = options.reading or settings.reading(data, file_format)

@@ -31,7 +31,7 @@ from jaxad.data.files.npz import read_npz
 from jaxad.data.files.reading import read_items, read_split
 from jaxad.data.files.splitting import Splitting
 from jaxad.data.files.tables import read_rows
-from jaxad.data.files.tree import check_not_hidden
+from jaxad.data.files.tree import check_not_hidden, describe_missing
 from jaxad.data.files.unread import find_unread, tell_unread
 from jaxad.data.prepare.preparation import to_depth
 from jaxad.data.prepare.prepare_images import prepare_image
@@ -178,7 +178,7 @@ def find_items(
             "modalities of a scan into an array [X, Y, Z, modality] and use detector.preprocess."
         )
     if not path.exists():
-        raise UserError(f"{path}: no such file or folder; name an existing one.")
+        raise UserError(f"{path}: {describe_missing(path)}")
     check_not_hidden(path)
     splitting, builder = _splitting(data, group_pattern, normal), _published_builder(data)
     if is_table(path):

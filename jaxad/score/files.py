@@ -17,7 +17,7 @@ from jaxad.data.files.items import Item, Reading, Rows
 from jaxad.data.files.names import is_archive
 from jaxad.data.files.npz import read_npz
 from jaxad.data.files.reading import describe_noise_for_run
-from jaxad.data.files.tree import check_not_hidden
+from jaxad.data.files.tree import check_not_hidden, describe_missing
 from jaxad.data.prepare.preprocess import are_constant, to_unit_interval
 from jaxad.detector.calibrated import CalibratedDetector
 from jaxad.detector.detector import SCORE, Detector, extra_columns, score_columns
@@ -112,7 +112,7 @@ def check_flags(path: Path, which_maps: str) -> None:
         hint = suggest(which_maps, MAPS)
         raise UserError(f"--maps={which_maps}: unknown;{hint} known: {', '.join(MAPS)}.")
     if not path.exists():
-        raise UserError(f"{path}: no such file or folder; name an existing one.")
+        raise UserError(f"--input={path}: {describe_missing(path, '--input')}")
     check_not_hidden(path)
 
 

@@ -1,7 +1,5 @@
 """The command line of `--mode=score`, and of the flags that it shares."""
 
-import re
-
 import pytest
 
 import jaxad
@@ -27,7 +25,7 @@ def test_flags_of_score(tmp_path, monkeypatch, capsys):
     assert line == "error: --allow_outside_root=yes: write True or False."
     # Before the detector is loaded, which this run lacks, and which may warn.
     line = fail(workdir, score, "--input=neww", "--output=y")
-    assert re.fullmatch(r"error: \S*neww: no such file or folder; name an existing one\.", line)
+    assert line.startswith("error: --input=neww: no such file or folder; set --input to")
     line = fail(workdir, score, f"--input={tmp_path}", "--output=y", "--maps=anomal")
     assert line == (
         "error: --maps=anomal: unknown; did you mean 'anomalous'? known: all, anomalous, none."

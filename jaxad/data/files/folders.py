@@ -1,7 +1,6 @@
 """Data sets that are a folder of images, NIfTI scans or DICOM series, sorted by folder names."""
 
 import dataclasses
-import difflib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -47,7 +46,9 @@ def read_folder(
             ones, a mask lies among images, or, with `test_only`, nothing gives the labels.
     """
     if not root.is_dir():
-        raise UserError(f"config.data.root '{root}': {_describe_missing(root)}")
+        raise UserError(
+            f"config.data.root '{root}': is a file; name a folder, a table or an .npz file."
+        )
     splits_named = {split_named(path.name) for path in find_folders(root)}
     is_sorted = bool(splits_named & ({"train", "val", "test"} if test_only else {"train"}))
     if kind == "nifti" and not is_sorted and (splits := _read_flat(root, splitting, test_only)):
@@ -75,18 +76,6 @@ def read_folder(
     if "test" in places:
         splits["test"] = with_masks(splits["test"], kind, places["test"], places.get(TRUTH))
     return splits if "val" in places or test_only else with_val(splits, splitting)
-
-
-def _describe_missing(root: Path) -> str:
-    """Returns what is wrong with a root that is no folder, and the most similar name beside it."""
-    if root.exists():
-        return "is a file; name a folder, a table or an .npz file."
-    parent = root.parent
-    if not parent.is_dir():
-        return f"no such folder, and '{parent}' does not exist either; correct the path."
-    near = difflib.get_close_matches(root.name, [path.name for path in find_folders(parent)], n=1)
-    hint = f"did you mean '{parent / near[0]}'?" if near else "correct the path."
-    return f"no such folder; {hint}"
 
 
 def _check_classes(root: Path, splitting: Splitting) -> None:

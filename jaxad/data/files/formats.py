@@ -61,12 +61,12 @@ _NOUNS: Mapping[str, tuple[str, ...]] = {
 
 
 def noun_of_other_kind(path: Path, kind: Kind) -> str:
-    """Returns what a file of another kind of data is, such as `an image`; "" for other paths."""
+    """Returns what a file of another kind of data is, such as `an image`; "" for others."""
     own = tuple(filter(None, FORMATS[kind].suffixes))
     if kind == "dicom":
         own += FORMATS["nifti"].suffixes  # as masks of series are
     name = path.name.lower()
-    if name.endswith(own) or not path.is_file():
+    if name.endswith(own) or is_other_format(path, kind) or not path.is_file():
         return ""
     return next((noun for noun, suffixes in _NOUNS.items() if name.endswith(suffixes)), "")
 

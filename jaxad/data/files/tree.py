@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from jaxad.data.readers.checks import is_hidden
-from jaxad.errors import UserError
+from jaxad.errors import UserError, suggest
 from jaxad.storage.paths import is_output
 
 #: Folders with pictures and arrays in a folder that jaxad wrote, and the files of an inspection.
@@ -27,6 +27,19 @@ def check_not_hidden(path: Path) -> None:
             f"{path}: is a hidden file, probably made by the operating system; name the file "
             "beside it, or rename it."
         )
+
+
+def describe_missing(path: Path, flag: str = "") -> str:
+    """Returns that nothing is at a path, and the most similar name beside it.
+
+    `flag` is how the user sets the path; "" if it is not known.
+    """
+    parent = path.parent
+    remedy = f" set {flag} to where the data are." if flag else " name an existing one."
+    if not parent.is_dir():
+        return f"no such file or folder, nor '{parent}';{remedy}"
+    known = [entry.name for entry in _entries(parent)]
+    return f"no such file or folder;{suggest(path.name, known, f'{parent}/') or remedy}"
 
 
 def find_files(folder: Path, suffixes: Sequence[str]) -> list[Path]:

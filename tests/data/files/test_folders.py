@@ -199,7 +199,7 @@ def link_loop(root):
         (loose_test, r"test/0.png: lies in test/ itself; put it into test/good/"),
         (
             missing_mask,
-            r"test/crack/1.png: has no mask in .*truth/crack.*; 1 of 2 anomalous .* add '1_mask.png'",
+            r"crack/1.png: has no mask in .*truth/crack.*; 1 of 2 anomalous .* add '1_mask.png'",
         ),
         (one_patient, r"'train' has only one patient; give at least two"),
         (link_loop, r"train/good/again: a symbolic link that leads back to itself; remove it"),
@@ -279,9 +279,12 @@ def test_a_root_that_does_not_exist_is_reported(tmp_path):
     (tmp_path / "cohort").mkdir()
     (tmp_path / "x.txt").write_text("x")
     for name, words in (
-        ("cohrt", f"no such folder; did you mean '{tmp_path / 'cohort'}'?"),
-        ("zzz", "no such folder; correct the path."),
-        ("zzz/cohort", f"no such folder, and '{tmp_path / 'zzz'}' does not exist either; corr"),
+        ("cohrt", f"no such file or folder; did you mean '{tmp_path / 'cohort'}'?"),
+        ("zzz", "no such file or folder; set --config.data.root to where the data are."),
+        (
+            "zzz/cohort",
+            f"no such file or folder, nor '{tmp_path / 'zzz'}'; set --config.data.root to ",
+        ),
         ("x.txt", "is a file; name a folder, a table or an .npz file."),
     ):
         with pytest.raises(UserError) as raised:
@@ -304,7 +307,10 @@ def test_another_folder_is_tested_too(mvtec, tmp_path_factory):
     with pytest.raises(UserError, match="config.data.test.root: names no data set"):
         DataSet(data)
     data.test.name, data.test.root = "folder", str(other / "nowhere")
-    with pytest.raises(UserError, match="config.data.test.root '.*nowhere': no such folder"):
+    with pytest.raises(
+        UserError,
+        match="config.data.test.root '.*nowhere': no such .*; set --config.data.test.root",
+    ):
         DataSet(data)
 
 

@@ -155,9 +155,14 @@ def test_a_file_that_is_not_there_is_named(images):
 
 
 def test_a_table_that_is_not_there_or_has_no_path(images):
-    with pytest.raises(UserError, match=r"missing.csv: no such file; name an existing one\.$"):
-        DataSet(data_config(images / "missing.csv"))
     table = write_table(images, ["images/0.png,0"], "place,label")
+    message = "config.data.root '.*list.cvs': no such file or folder; did you mean '.*/list.csv'"
+    with pytest.raises(UserError, match=message):
+        DataSet(data_config(images / "list.cvs"))
+    with pytest.raises(UserError, match="no such .*; set --config.data.root to where the data are"):
+        DataSet(data_config(images / "moved/list.csv"))
+    with pytest.raises(UserError, match=r"list.cvs: no such .*; did you mean '.*/list.csv'\?$"):
+        replay.find_items(images / "list.cvs", data_config(images))
     message = r"no column 'path', .* header line has path; commas, semicolons or tabs separate"
     with pytest.raises(UserError, match=message):
         files_listed(table)
