@@ -78,13 +78,13 @@ def _check_tfds_root(data: ConfigDict) -> None:
     elif not is_remote and root.is_file():
         problem = "is a file"
     elif not is_remote and (first := _find_users_file(root)):
-        problem = f"holds files of another kind, such as '{first}'"
+        problem = f"holds '{first}'"
     if problem:
         raise UserError(
-            f"config.data.root '{data.root}': {problem}, and data set '{data.name}' reads none of "
-            "them, as its root is a data folder of TFDS; set --config.data.name: "
-            f"{', '.join(users_of(('files',)))} read folders and tables, npz reads arrays. Or "
-            "leave out config.data.root."
+            f"config.data.root '{data.root}': {problem}, but config.data.name is '{data.name}', "
+            "which reads no files of yours: its root is a data folder of TFDS. Set "
+            f"--config.data.name: {', '.join(users_of(('files',)))} read folders and tables, npz "
+            "reads arrays. Or leave out config.data.root."
         )
 
 
@@ -216,8 +216,8 @@ def _keep_together(
             continue
         left = [name for name in sources if len(kept[name]) < len(items[name])]
         logger.info(
-            f"note: {len(linked):,} patients drawn for {' and '.join(left)} share an image with "
-            f"{target} and move there, such as '{min(linked)}'."
+            f"note: moved {counted(len(linked), 'patient')} drawn for {' and '.join(left)} to "
+            f"{target}, which has some of the same images, such as '{min(linked)}'."
         )
         moved = [item for name in left for item in items[name] if item.group in linked]
         items |= {**kept, target: [*items[target], *moved]}

@@ -167,7 +167,11 @@ def test_the_draw_of_val_keeps_identical_images_together(mvtec, capsys):
     data_set.check()
     assert data_set.split("val").ids == before[2:]
     assert set(data_set.split("train").ids) > {f"train/good/{first.name}", *before[:2]}
-    assert "2 patients drawn for val share an image with train and move" in capsys.readouterr().out
+    line = "moved 2 patients drawn for val to train, which has some of the same"
+    assert line in capsys.readouterr().out
+        "moved 2 patients drawn for val to train, which has some of the same"
+        in capsys.readouterr().out
+    )
     # If most of val would move, the patients of train move.
     for name in before[2:]:
         shutil.copy(first, mvtec / name)
@@ -194,7 +198,7 @@ def test_the_draw_of_test_keeps_identical_images_together(tmp_path, capsys):
     data_set.check()
     assert set(data_set.split("test").ids) == {*before["test"], *linked}
     assert len(data_set.split("train")) == 7 and len(data_set.split("val")) == 3
-    note = "note: 3 patients drawn for train and val share an image with test and move there, such"
+    note = "note: moved 3 patients drawn for train and val to test, which has some of the same"
     assert note in capsys.readouterr().out
 
 

@@ -116,14 +116,14 @@ def test_a_folder_of_images_is_no_data_folder_of_tfds(tmp_path, name):
         before = sorted(tmp_path.rglob("*"))
         with pytest.raises(UserError, match=f"config.data.root '.*{problem}") as raised:
             DataSet(_data_config(root, name))
-        assert "set --config.data.name: folder, nifti, dicom read folders" in str(raised.value)
+        assert "Set --config.data.name: folder, nifti, dicom read folders" in str(raised.value)
         assert sorted(tmp_path.rglob("*")) == before
 
     write_image(tmp_path / "mine/train/good/0.png")
-    refuse(tmp_path / "mine", "such as 'train/good/0.png'")
+    refuse(tmp_path / "mine", "holds 'train/good/0.png'")
     (tmp_path / "table").mkdir()
     (tmp_path / "table/list.csv").write_text("path")
-    refuse(tmp_path / "table", "such as 'list.csv'")
+    refuse(tmp_path / "table", "holds 'list.csv'")
     refuse(tmp_path / "table/list.csv", "is named like a file")
     refuse(tmp_path / "new.npz", "is named like a file")
     refuse("s3://bucket/list.csv", "is named like a file")
