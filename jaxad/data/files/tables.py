@@ -182,8 +182,8 @@ def _read(table: Path, known: Sequence[str], needed: Sequence[str]) -> list[_Row
         raise UserError(f"{table}: is empty; write a header line, and a row for each image.")
     named = {column: place for place, column in enumerate(columns) if column}
     spelling = by_folded_name(filter(None, columns), str(table), "column")
-    texts = {name: [row[n] for _, row in lines if n < len(row)] for name, n in named.items()}
-    _check_columns(table, texts, spelling, known, needed)
+    contents = {name: [row[n] for _, row in lines if n < len(row)] for name, n in named.items()}
+    _check_columns(table, contents, spelling, known, needed)
     if not lines:
         raise UserError(f"{table}: has no rows; add one for each image.")
     filled = {place for _, cells in lines for place, cell in enumerate(cells) if cell.strip()}
