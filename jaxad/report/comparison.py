@@ -40,7 +40,13 @@ def read_others(run: RunFiles, others: Sequence[Workdir]) -> dict[str, RunFiles]
     """
     runs = [run]
     for workdir in others:
-        if workdir.path.resolve() in [run.workdir.path.resolve() for run in runs]:
+        path = workdir.path.resolve()
+        if path == run.workdir.path.resolve():
+            raise UserError(
+                f"--compare: '{workdir.path}' is the run itself, which is compared with those "
+                "listed; leave it out."
+            )
+        if path in [listed.workdir.path.resolve() for listed in runs]:
             raise UserError(f"--compare: '{workdir.path}' is listed twice; list each run once.")
         try:
             runs.append(read_run(workdir))
@@ -173,9 +179,7 @@ def _split_view(
     pairs = {name: _pair(evaluated[reference], evaluated[name], inputs[name]) for name in others}
     comparable = {name: pair for name, pair in pairs.items() if isinstance(pair, _Pair)}
     cells = {name: pair.cells(metrics, resamples) for name, pair in comparable.items()}
-    measured = paired.errors_first(
-        metric for metric in metrics if any(metric.name in row for row in cells.values())
-    )
+    measured = [metric for metric in metrics if any(metric.name in row for row in cells.values())]
     notes = [f"{name}: {reason}" for name, reason in pairs.items() if isinstance(reason, str)]
     view: dict[str, Any] = {
         "name": split,

@@ -84,7 +84,7 @@ def curves_view(workdir: Workdir, files: SplitFiles) -> tuple[list[dict[str, Any
 
 
 def reference_rows(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The model's AUROC, then that of each reference score, best first.
+    """The system's AUROC, then that of each reference score, best first.
 
     Returns:
         Rows of `raw` and `corrected`, as in metrics.json, `score`, for the figure, and `undefined`,
@@ -111,7 +111,7 @@ def reference_rows(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
     references = [
         row(TITLES.get(name, name), scores, False) for name, scores in metrics["trivial"].items()
     ]
-    return [row("The model", metrics, True), *sorted(references, key=rank)]
+    return [row("The system", metrics, True), *sorted(references, key=rank)]
 
 
 def external_view(metrics: Mapping[str, Any], checkpoint_step: int) -> str:
@@ -138,7 +138,7 @@ def external_view(metrics: Mapping[str, Any], checkpoint_step: int) -> str:
 
 
 def verdict(metrics: Mapping[str, Any]) -> dict[str, Any] | None:
-    """How the model compares with the best reference score; None where AUROC is undefined."""
+    """How the system compares with the best reference score; None where AUROC is undefined."""
     best = metrics.get("best_reference")
     if not best:
         return None
@@ -177,6 +177,8 @@ def decision_rows(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
             note = "no network: deviation from the training mean of each pixel"
             rows.append(_decision_row(name, note, decisions["pixel_statistics"]))
         everything = {"f1": decisions["all_positive_f1"], "sensitivity": 1.0, "specificity": 0.0}
+        if num_images := metrics.get("num_images"):  # it is right for the anomalous ones
+            everything["accuracy"] = metrics["num_anomalous"] / num_images
         rows.append(_decision_row("Flag everything", "no model", everything))
     return rows
 
