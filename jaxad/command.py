@@ -102,7 +102,8 @@ MODES: Mapping[str, Mode] = {
 #: Flags that only some modes take -> their help; those of several processes share a line.
 OPTIONS: Mapping[str, str] = {
     "compare": "report: folders of other runs, as runs/b,runs/c.",
-    "normals": "calibrate: normal images: an .npz file, or files like the run's (folder, table, scan).",
+    "normals": "calibrate: normal images: an .npz file, or, as for the run, a folder, a table\n"
+    "              or a scan.",
     "input": "score: an image, a scan, a DICOM series, a folder or a table of them.",
     "output": "score: a folder for scores.csv, patients.csv, errors.csv and maps/;\n"
     "              evaluate: a folder for the results of an exported file.",

@@ -51,7 +51,9 @@ def check_tuples(config: ConfigDict, defaults: ConfigDict, texts: Mapping[str, s
         if not all(isinstance(v, (*kinds, int) if float in kinds else tuple(kinds)) for v in value):
             # `parse_names` has read tuples of names.
             text = texts.get(path, repr(value))
-            raise UserError(f"--{path}={text}: not understood; {_describe_tuple(path, before[path])}.")
+            raise UserError(
+                f"--{path}={text}: not understood; {_describe_tuple(path, before[path])}."
+            )
 
 
 def _describe_tuple(path: str, default: tuple[Any, ...]) -> str:

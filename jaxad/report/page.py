@@ -152,7 +152,7 @@ def _split_view(run: RunFiles, files: SplitFiles) -> dict[str, Any]:
     curves, notes = curves_view(run.workdir, files)
     view: dict[str, Any] = {
         "name": files.name,
-        "external": external_view(metrics, run.newest_step),
+        "external": external_view(run, files),
         "metrics": {name: value for name, value in metrics.items() if is_metric(value)},
         "numbers": numbers_view(metrics),
         "json": json.dumps(metrics, indent=2) if metrics else "",

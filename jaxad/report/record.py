@@ -95,8 +95,34 @@ def _packages(entries: Sequence[Mapping[str, Any]]) -> str:
     return ", then ".join(dict.fromkeys(texts))
 
 
+def _old_decisions_text(run: RunFiles) -> str:
+    """Says that decisions on the run's own splits precede its calibration; "" if none do."""
+    now = run.stored
+    if now is None:
+        return ""
+    old = {}
+    for name, files in run.splits.items():
+        decisions = files.metrics.get("decisions") or {}
+        if not decisions or "external" in files.metrics:
+            continue
+        source, number = decisions["calibration"], decisions["normal_images_only"]
+        number = number["calibration_patients"]
+        if (source, number) != (now.name, now.calibration.num_patients):
+            old[name] = f"{counted(number, 'normal patient')} of {source}"
+    if not old:
+        return ""
+    return (
+        f"the decisions on {', '.join(old)} use an earlier calibration, on "
+        f"{' and '.join(dict.fromkeys(old.values()))}; the run is now calibrated on "
+        f"{counted(now.calibration.num_patients, 'normal patient')} of {now.name}: evaluate again "
+        "with --mode=evaluate."
+    )
+
+
 def stale_text(run: RunFiles) -> str:
-    """Says that the results on the run's own splits are of an older checkpoint; "" if none are.
+    """Says that results on the run's own splits precede its checkpoint or its calibration.
+
+    It is "" if none do.
 
     In a run without test splits, its calibration counts as the result.
     """
@@ -114,7 +140,7 @@ def stale_text(run: RunFiles) -> str:
     if run.lacks_test_splits and run.stored is not None and run.stored.checkpoint_step < newest:
         stale, subject = {"": run.stored.checkpoint_step}, "the calibration is"
     if not stale:
-        return ""
+        return _old_decisions_text(run)
     shown = " and ".join(map(str, sorted(set(stale.values()))))
     text = f"{subject} of checkpoint {shown}; the run is now at {newest}"
     return f"{text}: evaluate again with --mode=evaluate."

@@ -6,12 +6,14 @@ from typing import Any
 
 import numpy as np
 
+from jaxad.calibration.calibration_set import CalibrationSet
+from jaxad.config.repeat import PATH
 from jaxad.detector.detector import SCORE
 from jaxad.evaluate.references import TITLES
 from jaxad.report import figures
 from jaxad.report.figures import ComparedScore, Curve
 from jaxad.report.pictures import figure_view, save_figure
-from jaxad.report.run_files import SplitFiles
+from jaxad.report.run_files import RunFiles, SplitFiles
 from jaxad.runtime.progress import counted
 from jaxad.storage.workdir import Workdir
 from jaxad.train.writer import FIT_IMAGES, FIT_SECONDS, read_metrics
@@ -114,19 +116,14 @@ def reference_rows(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [row("The system", metrics, True), *sorted(references, key=rank)]
 
 
-def external_view(metrics: Mapping[str, Any], checkpoint_step: int) -> str:
-    """Returns a line on the evaluation of another site's data; "" for the run's own test splits.
-
-    `checkpoint_step` is `RunFiles.newest_step`.
-    """
+def external_view(run: RunFiles, files: SplitFiles) -> str:
+    """Returns a line on the evaluation of another site's data; "" for the run's own test splits."""
+    metrics, checkpoint_step = files.metrics, run.newest_step
     external = metrics.get("external")
     if external is None:
         return ""
-    decisions = "use the run's calibration"
-    if external["calibrated_on_site"]:
-        decisions = "calibrated on that site"
     text = f"external validation on {external['root']} ({external['data_set']}); "
-    text += f"decisions {decisions}"
+    text += _calibration_used(run, files)
     if not external["compared_with_training_images"]:
         text += "; not compared with the training images"
     if metrics["checkpoint_step"] < checkpoint_step:
@@ -135,6 +132,26 @@ def external_view(metrics: Mapping[str, Any], checkpoint_step: int) -> str:
             f"checkpoint {checkpoint_step:,}: evaluate this site again"
         )
     return f"{text}. "
+
+
+def _calibration_used(run: RunFiles, files: SplitFiles) -> str:
+    """Returns which calibration the decisions on another site use."""
+    if files.metrics["external"]["calibrated_on_site"]:
+        return "decisions calibrated on that site"
+    if not run.workdir.config.exists():
+        return "decisions use the calibration of the exported file"
+    used, now = files.stored, run.stored
+    if used is None or now is None or used.as_json() == now.as_json():
+        return "decisions use the run's calibration"
+
+    def describe(normals: CalibrationSet) -> str:
+        return f"{counted(normals.calibration.num_patients, 'normal patient')} of {normals.name}"
+
+    return (
+        f"decisions use an earlier calibration of the run, on {describe(used)}; the run is now "
+        f"calibrated on {describe(now)}: to use that, repeat the evaluation with --mode=evaluate "
+        f"--workdir={run.workdir.path.resolve().name} --test.root={PATH} --test.as={files.name}"
+    )
 
 
 def verdict(metrics: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -51,7 +51,7 @@ class Tables:
             decide: see `Decide`.
 
         Raises:
-            UserError: the folder holds tables of another task, or damaged ones.
+            UserError: the folder holds scores of another task, or damaged tables.
         """
         self._folder = folder
         self._columns = tuple(columns)
@@ -160,7 +160,7 @@ class Tables:
             )
         is_empty = not (int(progress["items"]) or (self._folder / PATIENTS).exists())
         if is_empty and not (self._folder / _MAPS).exists():
-            return None  # an attempt that scored nothing is no reason to keep the folder from others
+            return None  # an attempt that scored nothing does not block the folder
         for name, value in self._task.items():
             if task.get(name) != value and name not in may_change:
                 raise UserError(

@@ -88,7 +88,9 @@ def train_seeds(
         stopping = early_stopping.read(configs[0], workdirs[0], last_saved or 0)
         if stopping.is_due:
             num_images = len(data_set.split("train"))
-            outputs.log_complete(_describe_early_stop(configs[0], workdirs[0], last_saved, num_images))
+            outputs.log_complete(
+                _describe_early_stop(configs[0], workdirs[0], stopping.last_step, num_images)
+            )
             return True
         if last_saved is not None:
             logger.info(f"resumed from step {last_saved:,} of {program.num_steps:,}.")
@@ -165,11 +167,13 @@ def _prepared(
 
 
 def _describe_early_stop(
-    config: ConfigDict, workdir: Workdir, step: int | None, num_images: int
+    config: ConfigDict, workdir: Workdir, step: int, num_images: int
 ) -> str:
     """Returns that a run stopped early; if `config` is longer than the run, what to do instead."""
     saved = run_config.read(workdir)
-    text = f"trained already: it stopped early at step {step:,} of {num_updates(saved, num_images):,}"
+    text = (
+        f"trained already: it stopped early at step {step:,} of {num_updates(saved, num_images):,}"
+    )
     if config.train.num_epochs <= saved.train.num_epochs:
         return text
     return (

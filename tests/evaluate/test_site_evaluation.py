@@ -383,5 +383,5 @@ def test_what_is_no_evaluated_run(run, tmp_path, capsys):
     assert evaluate(study, root) == 2
     assert "holds a study; name the folder of one of its runs" in capsys.readouterr().err
     assert evaluate(Workdir(tmp_path / "nothing"), root) == 2
-    assert "holds no config.json; train there first" in capsys.readouterr().err
+    assert "nothing': no such folder or file; name" in capsys.readouterr().err
     assert not run.evaluation("site").exists()
