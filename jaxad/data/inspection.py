@@ -90,8 +90,8 @@ class Inspection:
 
     def lines(self) -> list[str]:
         """Returns a table for people, followed by everything that is wrong."""
-        head = ("split", "images", "normal", "anomalous", "patients", "masks", "files", "skipped", "blank",
-                "sizes of files", "values in files")  # fmt: skip
+        head = ("split", "images", "normal", "anomalous", "patients", "masks", "files", "skipped",
+                "blank", "sizes of files", "values in files")  # fmt: skip
         rows = [head, *(_row(name, facts) for name, facts in self.splits.items())]
         widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
         lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
@@ -122,8 +122,8 @@ class Inspection:
         neighbours = sum(sets.values())
         different = counted(len(sets), "different image")
         text = (
-            f"note: {len(self.duplicates):,} images have a copy ({different}); duplicates.csv lists "
-            "all of them."
+            f"note: {len(self.duplicates):,} images have a copy ({different}); duplicates.csv "
+            "lists all of them."
         )
         if neighbours:
             text += (
@@ -235,8 +235,8 @@ def check(inspection: Inspection, data_set: DataSet, on_error: str) -> None:
     if inspection.skipped:
         bad = counted(len(inspection.skipped), "bad file")
         raise UserError(
-            f"{inspection.name}: {bad}, listed above; repair or remove each, or leave out all with "
-            "--config.data.on_error=skip."
+            f"{inspection.name}: {bad}, listed above; repair or remove what is listed, or leave it "
+            "out with --config.data.on_error=skip."
         )
     for unread in data_set.unread:
         if unread.others:

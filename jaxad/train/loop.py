@@ -166,9 +166,7 @@ def _prepared(
     return processes.broadcast_from_first(tuple(prepared))
 
 
-def _describe_early_stop(
-    config: ConfigDict, workdir: Workdir, step: int, num_images: int
-) -> str:
+def _describe_early_stop(config: ConfigDict, workdir: Workdir, step: int, num_images: int) -> str:
     """Returns that a run stopped early; if `config` is longer than the run, what to do instead."""
     saved = run_config.read(workdir)
     text = (

@@ -136,6 +136,34 @@ def test_later_evaluations_of_the_run_keep_those_of_other_sites(run, tmp_path, c
     assert "error" not in capsys.readouterr().err
 
 
+def test_what_training_said_of_the_run_s_own_data_is_not_repeated(trained, tmp_path, capsys):
+    own = trained / "own"
+    files = sorted(path.relative_to(own) for path in own.rglob("*.png"))
+    lines = [f"{path},{'bright' in str(path):d},{path.parts[0]},x" for path in files]
+    (own / "own.csv").write_text("\n".join(["path,label,split,scanner", *lines]))
+    config = run_config.read(Workdir(trained / "run"))
+    config.data.root = str(own / "own.csv")
+    jaxad.fit(config, tmp_path / "run")
+    said = "own.csv: extra columns carried through: scanner"
+    assert said in capsys.readouterr().out
+    site = write_site(tmp_path / "b")
+    assert evaluate(Workdir(tmp_path / "run"), f"--test.root={site}") == 0
+    assert said not in capsys.readouterr().out
+
+
+def test_an_exported_file_of_another_calibration_is_named(run, tmp_path, capsys):
+    site = write_site(tmp_path / "b", bright=0)
+    calibrate = ["--mode=calibrate", f"--workdir={run.path}", f"--normals={site}"]
+    assert evaluate(run) == 0
+    assert "keeps its own calibration" not in capsys.readouterr().err
+    assert cli.main(calibrate) == 0
+    line = f"note: '{run.exported}' was exported before and keeps its own calibration; write it "
+    assert f"{line}again with --mode=export.\n" in capsys.readouterr().err
+    jaxad.export_detector(run.path)
+    assert cli.main(calibrate) == 0
+    assert "keeps its own calibration" not in capsys.readouterr().err
+
+
 def test_a_table_has_its_own_labels_patients_and_masks(run, tmp_path, capsys):
     site = write_site(tmp_path / "site", good=3, bright=2)
     for number in range(2):

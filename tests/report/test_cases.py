@@ -6,7 +6,7 @@ import re
 
 import numpy as np
 import pytest
-from fake_runs import add_calibration, add_split, make_workdir
+from fake_runs import add_calibration, add_split, make_workdir, read, visible
 from PIL import Image
 
 from jaxad.report.cases import cases_view
@@ -56,7 +56,7 @@ def test_a_slice_whose_components_all_lower_the_score_has_no_largest_contributio
     cases = cases_view(split_of(folder))["cases"]
     lowered = [case for case in cases if all((p["added"] or -1) <= 0 for p in case["components"])]
     assert lowered and not any(case["driver"] for case in lowered)
-    text = visible(write_report(Workdir(folder)).read_text())
+    text = visible(read(Workdir(folder)))
     assert text.count("no component is above its mean over normal patients") == len(lowered)
 
 

@@ -285,7 +285,7 @@ def test_decisions_name_the_calibration_that_they_used(tmp_path):
 
 def test_a_split_without_position_corrected_references_has_no_column_for_them(tmp_path):
     workdir = make_workdir(tmp_path)
-    plain = make_metrics(trivial={"mean": {"auroc": make_metrics()["auroc"]}})
+    plain = make_metrics(trivial={"pca_64": {"auroc": make_metrics()["auroc"]}})
     del plain["auroc_position_corrected"]
     for name, metrics in (("test_a", make_metrics()), ("test_b", plain)):
         add_scores(workdir, name, [0, 1, 1], [0.5, 1.5, 2.5])
