@@ -104,6 +104,6 @@ def test_the_image_has_what_the_package_needs():
     assert {*build["packages"], *build["force-include"]} <= set(copied)
     variables = dict(re.findall(r"([A-Z_]+)=(/\S+)", lines))
     assert Path(variables["TFDS_DATA_DIR"]).parent == Path(variables["XDG_CACHE_HOME"])
-    extras = {"dicom", "hub", "cuda", "tpu"}
+    extras = {"dicom", "gcs", "hub", "s3", "cuda", "tpu"}
     assert extras <= set(project["project"]["optional-dependencies"])
-    assert 'extras="dicom,hub"' in lines and "cuda|tpu)" in lines
+    assert 'extras="dicom,gcs,hub,s3"' in lines and "cuda|tpu)" in lines

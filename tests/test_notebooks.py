@@ -179,7 +179,15 @@ def _check_outputs(notebook):
                 assert "image/png" in output.data  # not only its repr
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        name
+        if name in ("quickstart", "your_own_data")
+        else pytest.param(name, marks=pytest.mark.long)
+        for name in NAMES
+    ],
+)
 def test_notebook_runs_from_top_to_bottom(
     name, tmp_path, monkeypatch, launch_environment, data_root
 ):

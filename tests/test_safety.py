@@ -41,6 +41,8 @@ CALLS = {
 MEANT = {
     # A config that is a Python file is the user's own program.
     ("jaxad/config/shipped.py", "exec_module"),
+    # With `filter="data"`, files stay in the folder and are plain; tests try others.
+    ("jaxad/storage/copies.py", "calls archive.extractall"),
 }
 
 

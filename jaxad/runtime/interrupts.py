@@ -163,7 +163,10 @@ def deferred(*, sets_handlers: bool = True) -> Iterator[None]:
 
 @contextlib.contextmanager
 def removed_at_the_end(folder: Path) -> Iterator[None]:
-    """Deletes the folder if a signal ends the process inside the block without unwinding it."""
+    """Deletes the folder if a signal ends the process inside the block without unwinding it.
+
+    A block that is still open when the command ends counts as one that was not unwound.
+    """
     _temporary.add(folder)
     try:
         yield
@@ -294,8 +297,6 @@ def _end_now(state: _State, text: str) -> None:
     """Ends the process from the watcher's threads: no block is unwound."""
     if not state.finished:
         _write(text)
-    for folder in list(_temporary):
-        shutil.rmtree(folder, ignore_errors=True)
     _leave(state.code)
 
 
@@ -304,6 +305,8 @@ def _leave(code: int) -> None:
 
     Python's resource tracker ignores SIGTERM and ends after this process.
     """
+    for folder in list(_temporary):
+        shutil.rmtree(folder, ignore_errors=True)
     children = []
     for listing in Path("/proc/self/task").glob("*/children"):  # Linux only
         with contextlib.suppress(OSError):

@@ -76,6 +76,7 @@ class Copy:
         self.place = place
         parts = objects.url.split("/")[-num_parts:]
         self.root = add_copy(place.joinpath("copy", *parts), objects.url)
+        self.root.parent.mkdir(parents=True, exist_ok=True)
         self.versions = dict(versions or {})
 
     def pull(self) -> set[str]:

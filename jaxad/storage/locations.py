@@ -29,12 +29,15 @@ def locate_data(path: str | os.PathLike[str], what: str = "", *, num_parts: int 
     """Returns the path of data, which are only read; see `locate`.
 
     For a URL it is that of a copy that stays on this machine; `num_parts` is as in
-    `data_copies.open_copy`.
+    `data_copies.open_copy`. With a table, all of its folder is copied: it names files in there.
     """
     if not is_url(path):
         return _locate_here(path, what)
     with copies.reported(os.fspath(path), what):
         objects = Objects.at(os.fspath(path), what)
+        if objects.name.lower().endswith(".csv"):
+            folder = Objects.at(objects.url.rpartition("/")[0], what)
+            return data_copies.open_copy(folder) / objects.name
         return data_copies.open_copy(objects, num_parts=num_parts)
 
 

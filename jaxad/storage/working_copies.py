@@ -131,6 +131,8 @@ class WorkingCopy(Copy):
         self._pulled = self._published = self._next_scan = float("-inf")
         self._uploads = concurrent.futures.ThreadPoolExecutor(1, "jaxad-upload")
         atexit.register(self._close)
+        self._temporary = contextlib.ExitStack()
+        self._temporary.enter_context(interrupts.removed_at_the_end(self.place))
         self._upload: concurrent.futures.Future[None] | None = None
 
     def refresh(self) -> None:
@@ -252,6 +254,7 @@ class WorkingCopy(Copy):
             upload.result()
         except StoreError as error:
             kept.touch()
+            self._temporary.close()
             raise RunError(
                 f"'{self.objects.url}' cannot be written ({error}); what it holds is intact, and "
                 f"the files that it lacks are in '{self.root.parent!s}'. Once the cause is "

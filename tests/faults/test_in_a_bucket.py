@@ -156,6 +156,7 @@ def test_a_study(run, tiny, bucket):
     assert "2 of 2 runs are finished" in run(*arguments)
 
 
+@pytest.mark.parametrize("bucket", ONE, indirect=True)
 @pytest.mark.parametrize("number", [3, *(pytest.param(n, marks=LONG) for n in (1, 2, 5, 8))])
 def test_a_killed_run_resumes_to_the_same_parameters(number, run, tiny, fitted, bucket):
     url = f"{bucket}/run"
@@ -191,6 +192,7 @@ def test_scoring_that_was_killed_resumes(run, tiny, fitted, bucket, tmp_path):
     assert (tmp_path / "scores/scores.csv").read_bytes() == before
 
 
+@pytest.mark.parametrize("bucket", ONE, indirect=True)
 def test_a_damaged_checkpoint(run, tiny, fitted, bucket):
     """The one before it is used, said aloud."""
     arguments = [f"--config={tiny / 'tiny.py'}", f"--workdir={bucket}/run"]

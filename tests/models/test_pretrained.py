@@ -20,6 +20,7 @@ SYSTEMS = (
 )
 
 
+@pytest.mark.long
 def test_systems_whose_features_have_one_description_have_the_same_features():
     """The description is the key of the feature cache, so that systems share features by it."""
     features, descriptions = [], []

@@ -311,6 +311,7 @@ def slurm(port, index):
     }  # fmt: skip
 
 
+@pytest.mark.long
 def test_two_tasks_of_slurm_find_each_other(fits, launch_environment, npz_root, tmp_path):
     """Without flags; every loss and variable is that of the run with explicit flags."""
     port, command = free_port(), arguments(npz_root, tmp_path, "--mode=train")

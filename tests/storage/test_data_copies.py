@@ -45,10 +45,23 @@ def test_data_are_downloaded_once_and_follow_the_bucket(objects, monkeypatch):
 
 
 def test_the_path_of_a_file_has_its_name(objects):
+    objects.write("images.npz", b"arrays")
+    objects.write("other.npz", b"")
+    path = locate_data(f"{objects.url}/images.npz")
+    assert path.name == "images.npz"
+    assert path.read_bytes() == b"arrays"
+    assert not (path.parent / "other.npz").exists()
+
+
+def test_a_table_comes_with_the_files_beside_it(objects):
     objects.write("table.csv", b"path,label\n")
+    objects.write("ann/1.png", b"image")
     path = locate_data(f"{objects.url}/table.csv")
-    assert path.name == "table.csv"
+    assert f"{path}" == f"{objects.url}/table.csv"
     assert path.read_bytes() == b"path,label\n"
+    assert (path.parent / "ann/1.png").read_bytes() == b"image"
+    with pytest.raises(UserError, match="write it as gs://bucket/folder|write it as s3://"):
+        locate_data(f"{objects.url.partition('/')[0]}//table.csv")
 
 
 def test_nothing_at_the_url_is_a_path_that_does_not_exist(objects):

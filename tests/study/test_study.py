@@ -54,7 +54,7 @@ def test_every_experiment_runs_with_every_seed_on_the_same_data(npz_root, tmp_pa
         ({"seeds": ()}, "config.seeds"),
         ({"seeds": (1, 1)}, "list each seed once"),
         ({"seeds": (0, -1)}, "each in .0, 4294967295."),
-        ({"reference": "big"}, "unknown experiment 'big'; choose from large, small, pixel_g"),
+        ({"reference": "big"}, "unknown experiment 'big'; choose from large, small, mean"),
         ({"seeds_per_program": 0}, "0 is not in .1, inf."),
         (
             {"experiments": {"small": {"evaluate": {"false_positive_rate": 0.2}}}},

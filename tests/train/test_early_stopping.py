@@ -42,6 +42,7 @@ def test_the_state_comes_from_the_metrics_up_to_a_step(tmp_path):
     assert found.best == pytest.approx(0.1) and found.is_due
 
 
+@pytest.mark.long
 def test_a_resumed_run_stops_where_an_uninterrupted_one_does(config, tmp_path, monkeypatch, capsys):
     """The rate is 0, so that no validation loss is lower than the first one."""
     config.optim.learning_rate, config.train.early_stopping = 0.0, 1

@@ -79,6 +79,7 @@ def test_a_run_on_disk_gives_the_files_of_one_in_memory(launch, smoke_run, data_
     assert json.loads((resumed / "config.json").read_text())["data"]["in_memory"] == 0
 
 
+@pytest.mark.long
 def test_inspection_on_disk_is_that_in_memory(launch, data_root, tmp_path):
     for name, more in (("memory", ()), ("disk", (ON_DISK,))):
         ended = launch(
