@@ -72,6 +72,7 @@ class SiteEvaluation:
             RunError: a score of a test image is not finite, or a metric fails.
         """
         external = {
+            "name": self.site.name,
             "data_set": self.splits.data_set,
             "root": self.site.path.resolve().name,
             "digest": self.site.digest(self.file_digest),

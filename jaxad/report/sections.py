@@ -150,7 +150,8 @@ def _calibration_used(run: RunFiles, files: SplitFiles) -> str:
     return (
         f"decisions use an earlier calibration of the run, on {describe(used)}; the run is now "
         f"calibrated on {describe(now)}: to use that, repeat the evaluation with --mode=evaluate "
-        f"--workdir={run.workdir.path.resolve().name} --test.root={PATH} --test.as={files.name}"
+        f"--workdir={run.workdir.path.resolve().name} --test.root={PATH} "
+        f"--test.as={files.metrics['external']['name']} and the other options that it had"
     )
 
 

@@ -234,7 +234,7 @@ def test_a_run_without_a_test_split_offers_scoring_and_calibration_alone(tmp_pat
 def test_another_site_follows_the_splits_of_the_run(tmp_path):
     workdir = make_workdir(tmp_path)
     external = {
-        "root": "b", "data_set": "npz", "calibrated_on_site": False,
+        "name": "b", "root": "b", "data_set": "npz", "calibrated_on_site": False,
         "compared_with_training_images": True,
     }  # fmt: skip
     site = make_metrics(external=external, checkpoint_step=50, score_weights={"old": 1.0})
@@ -255,7 +255,7 @@ def test_another_site_follows_the_splits_of_the_run(tmp_path):
 def test_decisions_name_the_calibration_that_they_used(tmp_path):
     workdir = make_workdir(tmp_path / "one")
     external = {
-        "root": "b", "data_set": "npz", "calibrated_on_site": False,
+        "name": "b", "root": "b", "data_set": "npz", "calibrated_on_site": False,
         "compared_with_training_images": True,
     }  # fmt: skip
     normals = {"calibration_patients": 40, "requested_rate": 0.05, "rate": 0.05}
@@ -265,11 +265,11 @@ def test_decisions_name_the_calibration_that_they_used(tmp_path):
         "normal_images_only": {**normals, "normal_patients": 0, **figures},
     }  # fmt: skip
     add_calibration(workdir, np.linspace(0, 1, 40), [f"n{i}" for i in range(40)])
-    for name, facts in (("test_a", {}), ("b", {"external": external})):
+    for name, facts in (("test_a", {}), ("b_x", {"external": external})):
         add_scores(workdir, name, [0, 1, 1], [0.5, 1.5, 2.5])
         metrics = make_metrics(decisions=decisions, **facts)
         write_json(workdir.evaluation(name) / "metrics.json", metrics)
-    shutil.copy(workdir.calibration, workdir.evaluation("b"))
+    shutil.copy(workdir.calibration, workdir.evaluation("b_x"))
     text = visible(read(workdir))
     assert "decisions use the run's calibration" in html.unescape(text)
     assert "earlier calibration" not in text
@@ -278,7 +278,8 @@ def test_decisions_name_the_calibration_that_they_used(tmp_path):
     assert (
         "decisions use an earlier calibration of the run, on 40 normal patients of val; the run is "
         "now calibrated on 30 normal patients of val: to use that, repeat the evaluation with "
-        "--mode=evaluate --workdir=one --test.root=PATH --test.as=b"
+        "--mode=evaluate --workdir=one --test.root=PATH --test.as=b and the other "
+        "options that it had."
     ) in text
     assert "he decisions on test_a use an earlier calibration, on 40 normal patients of val" in text
 
