@@ -96,8 +96,8 @@ def test_a_folder_of_another_site(run, tmp_path, capsys):
     assert metrics["trivial"]["mean"]["auroc"]["value"] == 1.0
     assert metrics["decisions"]["calibration"] == "val"
     assert metrics["external"] | {"digest": ""} == {
-        "name": "Hospital_B", "data_set": "folder", "root": "Hospital B", "digest": "", "calibrated_on_site": False,
-        "compared_with_training_images": True,
+        "name": "Hospital_B", "data_set": "folder", "root": "Hospital B", "digest": "",
+        "calibrated_on_site": False, "compared_with_training_images": True,
     }  # fmt: skip
     assert str(tmp_path) not in (folder / "metrics.json").read_text()
     # Prepared as the run's images were: the same scores as those of files that the run reads.
