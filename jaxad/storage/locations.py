@@ -35,8 +35,8 @@ def locate_data(path: str | os.PathLike[str], what: str = "", *, num_parts: int 
         return _locate_here(path, what)
     with copies.reported(os.fspath(path), what):
         objects = Objects.at(os.fspath(path), what)
-        if objects.name.lower().endswith(".csv"):
-            folder = Objects.at(objects.url.rpartition("/")[0], what)
+        folder = Objects(objects.url.rpartition("/")[0])
+        if objects.name.lower().endswith(".csv") and folder.name:  # and no bucket of this name
             return data_copies.open_copy(folder) / objects.name
         return data_copies.open_copy(objects, num_parts=num_parts)
 
