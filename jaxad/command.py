@@ -4,6 +4,7 @@
 """
 
 import dataclasses
+import re
 import shutil
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -101,7 +102,8 @@ MODES: Mapping[str, Mode] = {
 #: Flags that only some modes take -> their help; those of several processes share a line.
 OPTIONS: Mapping[str, str] = {
     "compare": "report: folders of other runs, as runs/b,runs/c.",
-    "normals": "calibrate: normal images: an .npz file, or files like the run's (folder, scan).",
+    "normals": "calibrate: normal images: an .npz file, or, as for the run, a folder, a table\n"
+    "              or a scan.",
     "input": "score: an image, a scan, a DICOM series, a folder or a table of them.",
     "output": "score: a folder for scores.csv, patients.csv, errors.csv and maps/;\n"
     "              evaluate: a folder for the results of an exported file.",
@@ -142,12 +144,18 @@ _USAGE = """jaxad: anomaly detection in medical images, trained on normal images
 """
 
 
+def _option_line(flag: str, text: str) -> str:
+    """Returns a flag with its help; the help of a long flag begins on the next line."""
+    first = f"  {flag:11} " if len(flag) <= 11 else f"  {flag}\n{'':14}"
+    return first + text
+
+
 def _help(program: str, config: ConfigDict | None) -> str:
     width = max(100, shutil.get_terminal_size().columns)
     text = _USAGE.format(
         program=program,
         modes="\n".join(f"{'':14}{name:11}{mode.help}" for name, mode in MODES.items()),
-        options="\n".join(f"  --{name:9} {text}" for name, text in OPTIONS.items()),
+        options="\n".join(_option_line(f"--{name}", text) for name, text in OPTIONS.items()),
         processes=textwrap.fill(
             ", ".join(f"--{name}" for name in processes.FLAGS), 90, subsequent_indent="  "
         ),
@@ -180,6 +188,8 @@ def parse(arguments: Sequence[str]) -> Arguments:
         hint = suggest_field(error.flagname, _known_flags(error.flagname, names))
         raise UserError(f"--{error.flagname}: no such flag;{hint} see --help.") from error
     except flags.Error as error:
+        if missing := re.match(r"Missing value for flag --([\w.]+)", str(error)):
+            raise UserError(f"--{missing[1]}: has no value; write --{missing[1]}=VALUE.") from error
         raise UserError(" ".join(str(error).split())) from error
     if len(rest) > 1:
         raise UserError(f"'{rest[1]}': not understood; flags are written --name=value.")

@@ -34,9 +34,13 @@ class RunError(Exception):
 
 
 def suggest(name: str, known: Iterable[str], prefix: str = "") -> str:
-    """Returns ` did you mean '<prefix>...'?` with the most similar name; "" if none is similar."""
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f" did you mean '{prefix}{close[0]}'?" if close else ""
+    """Returns ` did you mean '<prefix>...'?` with the most similar name; "" if none is similar.
+
+    Upper and lower case count as the same.
+    """
+    by_lower = {other.lower(): other for other in known}
+    close = difflib.get_close_matches(name.lower(), list(by_lower), n=1, cutoff=0.5)
+    return f" did you mean '{prefix}{by_lower[close[0]]}'?" if close else ""
 
 
 def first_line(error: BaseException) -> str:

@@ -352,7 +352,7 @@ def score(
     allows = parse_bool("allow_outside_root", allow_outside_root)
     path = locate(workdir, "--workdir")
     source, target = locate_data(input, "--input"), locate(output, "--output")
-    number = None if rate == "" else parse_number("rate", rate)
+    number = None if rate == "" else parse_number("rate", rate, "a share, such as 0.05 for 5 %")
     check_flags(source, maps or "all")
     if config is not None:
         split_cpu(config.cpu_devices)
@@ -380,7 +380,7 @@ def profile(config: ConfigDict, workdir: str | os.PathLike[str], *, steps: str |
     from jaxad.profile.profiling import profile_training
     from jaxad.profile.table import format_profile
 
-    count = 30.0 if steps == "" else parse_number("steps", steps)
+    count = 30.0 if steps == "" else parse_number("steps", steps, "a whole number, such as 30")
     if count < 1 or count != int(count):
         raise UserError(f"--steps={steps}: not a whole number of at least 1.")
     run = Workdir(workdir)

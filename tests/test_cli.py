@@ -61,7 +61,7 @@ def fail(capsys):
         ),
         (["--config.seed=1.5"], r"--config\.seed=1\.5: give a whole number"),
         (["--config.data.augment.mirror=maybe"], r"augment\.mirror=maybe: give True or False"),
-        (["--config.seed"], r"Missing value for flag --config\.seed"),
+        (["--config.seed"], r"--config\.seed: has no value; write --config\.seed=VALUE\.$"),
         # Values that the record of the field does not allow.
         (["--config.seed=-7"], r"config\.seed: -7 is not in \[0, 4294967295\]\."),
         (["--config.optim.learning_rate=nan"], r"learning_rate: nan is not in \[0, inf\)\."),
@@ -70,14 +70,15 @@ def fail(capsys):
             ["--config.precision=float16"],
             r"precision: unknown 'float16'; did you mean 'bfloat16'\? known: float32, bfloat16",
         ),
-        (["--config.data.volume.slices=a,b"], r"slices=\('a,b',\): not .*slices='\(20, 40\)'"),
+        (["--config.data.volume.slices=a,b"], r"slices=a,b: not .*slices=20,40\.$"),
+        (["--config.data.volume.slices", "a,b"], r"slices=a,b: not .*slices=20,40\.$"),
         (["--config.optim.frozen=('a"], r"optim\.frozen=\('a: not understood; .*first,second"),
         (
             ["--config.data.num_subjects=40"],
             r"num_subjects is \(40,\); .*--config\.data\.num_subjects='\(40, 20, 10, 10\)'\.$",
         ),
-        (["--config.data.num_subjects=(1,2"], r"num_subjects=\(1,2: write it as .*'\(\d+, "),
-        (["--config.model.widths=a,b"], r"model\.widths=\('a,b',\): not understood; .*\(8, 8"),
+        (["--config.data.num_subjects=(1,2"], r"num_subjects=\(1,2: write it as --config\S*=\d+,"),
+        (["--config.model.widths=a,b"], r"model\.widths=a,b: not understood; .*=8,8"),
         (
             ["--config.data.volume.plane=axal"],
             r"volume\.plane: unknown 'axal'; did you mean 'axial'\? known: axial, coronal",
@@ -92,11 +93,12 @@ def fail(capsys):
         (["--zzz"], r"--zzz: no such flag; see --help"),
         (["--mode=trian"], r"--mode=trian: no such mode; did you mean 'train'\? known: fit, train"),
         (["--mode=zzz"], r"--mode=zzz: no such mode; known: fit, train, evaluate"),
-        (["--workdir"], r"Missing value for flag --workdir"),
+        (["--workdir"], r"--workdir: has no value; write --workdir=VALUE\.$"),
         (["stray"], r"'stray': not understood; flags are written --name=value"),
         (["--config.seed=1", "stray"], r"'stray': not understood; write --config\.FIELD=VALUE"),
         # Configs.
         (["--config=pchva"], r"'pchva': no such config; did you mean 'pchvae'\? known: "),
+        (["--config=PCHVEA"], r"'PCHVEA': no such config; did you mean 'pchvae'\? known: "),
         (["--config=pchvae:dem"], r"'pchvae:dem': no such variant; known: 'pchvae', 'pchvae:demo'"),
         (["--config=zzz.py"], r"'zzz\.py': no such file; known: "),
     ],
@@ -190,8 +192,42 @@ def test_there_is_nothing_to_evaluate_in_a_folder_without_a_run(
     if exists:
         workdir.mkdir()
     line = fail(*config, f"--workdir={workdir}", "--mode=evaluate")
-    assert f"workdir '{workdir}': holds no config.json; train there first" in line
+    reason = "holds no config.json; train there first" if exists else "no such folder or file;"
+    assert f"workdir '{workdir}': {reason}" in line
     assert workdir.exists() == exists
+
+
+@pytest.mark.parametrize("name", ["fist", "first/detector.jaxd"])
+def test_a_missing_workdir_is_answered_with_a_name_like_it(fail, tmp_path, name):
+    run_config.write(Workdir(tmp_path / "first"), config_lib.get_config("pchvae:smoke"))
+    (tmp_path / "first/detector.jaxad").write_text("")
+    meant = {"fist": "first"}.get(name, "first/detector.jaxad")
+    line = fail(f"--workdir={tmp_path / name}", "--mode=score", "--input=x", "--output=y")
+    assert line == (
+        f"error: workdir '{tmp_path / name}': no such folder or file; did you mean "
+        f"'{tmp_path / meant}'? name the folder of a run."
+    )
+
+
+def test_an_experiment_that_a_study_lacks_is_named_with_those_it_has(fail, tmp_path):
+    study = ["--config=studies/pchvae_table1:demo", "--mode=study", f"--workdir={tmp_path}/s"]
+    line = fail(*study, "--config.experiments.pchvea.seed=1")
+    assert "no such experiment; did you mean '--config.experiments.pchvae'? known: " in line
+    line = fail(*study, "--config.seeds=0,x")
+    assert re.search(r"--config\.seeds=0,x: not understood; write it as --config.seeds=\d,", line)
+
+
+def test_a_run_cannot_become_shorter(fail, tmp_path):
+    run_config.write(Workdir(tmp_path), config_lib.get_config("pchvae:smoke"))
+    line = fail(SMOKE, f"--workdir={tmp_path}", "--config.train.num_epochs=0.5")
+    assert line.endswith(" -> 0.5 (a run can only become longer).")
+
+
+def test_help_of_a_long_flag_begins_on_its_own_line(capsys):
+    assert cli.main(["--help"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    place = lines.index("  --group_pattern")
+    assert lines[place + 1].startswith("              score, calibrate: ")
 
 
 # --- What ends otherwise.
@@ -293,7 +329,7 @@ def test_overrides_without_a_config_that_a_mode_cannot_apply(fail, tmp_path):
     line = fail(f"--workdir={run}", "--mode=evaluate", "--config.optim.b=0.5")
     assert "--config.optim.b: no such field; did you mean '--config.optim.b" in line
     line = fail(f"--workdir={tmp_path}/none", "--mode=evaluate", "--config.seed=1")
-    assert "none': holds no config.json; train there first" in line
+    assert "none': no such folder or file; name the folder of a run." in line
     line = fail(f"--workdir={tmp_path}/none", "--mode=inspect", "--config.seed=1")
     assert line == (
         "error: --config.seed=1: there is no config to override; name one with --config."

@@ -1,7 +1,7 @@
 """Checks of a config against the records of its fields."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -27,12 +27,13 @@ def check(config: ConfigDict, prefix: str = "config") -> None:
             field.check(path, value)
 
 
-def check_tuples(config: ConfigDict, defaults: ConfigDict) -> None:
+def check_tuples(config: ConfigDict, defaults: ConfigDict, texts: Mapping[str, str]) -> None:
     """Checks that the items of every tuple have the type of the default's items.
 
     Args:
         config: the config, with overrides from the command line.
         defaults: the same config without them.
+        texts: the overrides by their path, as the user wrote them.
 
     Raises:
         UserError: an item has another type; shows how to write the field.
@@ -49,11 +50,16 @@ def check_tuples(config: ConfigDict, defaults: ConfigDict) -> None:
             kinds = {field.items}
         if not all(isinstance(v, (*kinds, int) if float in kinds else tuple(kinds)) for v in value):
             # `parse_names` has read tuples of names.
-            example = before[path] or (20, 40)
-            quote = '"' if "'" in str(example) else "'"
+            text = texts.get(path, repr(value))
             raise UserError(
-                f"--{path}={value!r}: not understood; write it as --{path}={quote}{example}{quote}."
+                f"--{path}={text}: not understood; {_describe_tuple(path, before[path])}."
             )
+
+
+def _describe_tuple(path: str, default: tuple[Any, ...]) -> str:
+    """Returns how the command line takes a tuple; its items follow a comma, without brackets."""
+    text = ",".join(map(str, default or (20, 40)))
+    return f"write it as --{path}={text}"
 
 
 def holds_names(path: str, default: Any) -> bool:
@@ -72,7 +78,7 @@ def describe_unparsed(path: str, text: str, default: Any) -> str:
         bool: "give True or False",
         int: "give a whole number",
         float: "give a number",
-        tuple: f"write it as --{path}='{default or (20, 40)}'",
+        tuple: _describe_tuple(path, default) if isinstance(default, tuple) else "",
     }
     return f"--{path}={text}: {kinds.get(type(default), 'not understood')}."
 
@@ -97,6 +103,10 @@ def check_name(path: str, config: ConfigDict) -> None:
             f"--{path}: this config does not set this field, and the command line cannot add it; "
             f"set it in Python or in your own config file, under config.{group.path}."
         )
+    parts, names = path.split("."), list(config.get("experiments", ()))
+    if parts[1] == "experiments" and len(parts) > 2 and parts[2] not in names:
+        hint = suggest(parts[2], names, "--config.experiments.")
+        raise UserError(f"--{path}: no such experiment;{hint} known: {', '.join(names)}.")
     raise UserError(f"--{path}: no such field;{suggest_field(path, known)}")
 
 

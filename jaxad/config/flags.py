@@ -13,12 +13,12 @@ _IN_BRACKETS = re.compile(r"[(\[]([\w\s,.-]+)[)\]]")
 _COMMA = re.compile(r",(?![^{(\[]*[})\]])")
 
 
-def parse_number(flag: str, text: str | int | float) -> float:
-    """Returns the number that a flag holds; raises a UserError for any other text."""
+def parse_number(flag: str, text: str | int | float, example: str) -> float:
+    """Returns the number that a flag holds; a UserError with the example for any other text."""
     try:
         return float(text)
     except ValueError as error:
-        raise UserError(f"--{flag}={text}: not a number.") from error
+        raise UserError(f"--{flag}={text}: not a number; write {example}.") from error
 
 
 def parse_bool(flag: str, value: str | bool) -> bool:

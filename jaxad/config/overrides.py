@@ -39,13 +39,28 @@ def override(config: ConfigDict, overrides: Sequence[str]) -> ConfigDict:
         if unparsed and unparsed[1] in known:
             message = describe_unparsed(unparsed[1], unparsed[2], known[unparsed[1]])
             raise UserError(message) from error
+        if missing := re.match(r"Missing value for flag --([\w.]+)", str(error)):
+            raise UserError(f"--{missing[1]}: has no value; write --{missing[1]}=VALUE.") from error
         raise UserError(" ".join(str(error).split())) from error
     if len(rest) > 1:
         raise UserError(f"'{rest[1]}': not understood; write --config.FIELD=VALUE.")
     changed = values["config"].value
-    check_tuples(changed, defaults)
+    check_tuples(changed, defaults, _texts(overrides))
     check(changed)
     return changed
+
+
+def _texts(overrides: Sequence[str]) -> dict[str, str]:
+    """Returns the text of each override by its path; a value may follow as the next argument."""
+    texts: dict[str, str] = {}
+    path = ""
+    for argument in overrides:
+        if argument.startswith("-config.") or argument.startswith("--config."):
+            path, _, text = argument.lstrip("-").partition("=")
+            texts[path] = text
+        elif path:
+            texts[path] = argument
+    return texts
 
 
 def _with_tuples(overrides: Sequence[str], known: Mapping[str, Any]) -> list[str]:

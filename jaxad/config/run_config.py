@@ -2,13 +2,14 @@
 
 import json
 import logging
+from pathlib import Path
 
 from ml_collections import ConfigDict
 
 from jaxad.config.field import Role
 from jaxad.config.fields import FIELDS
 from jaxad.config.text import difference, flatten, from_json, to_json
-from jaxad.errors import UserError
+from jaxad.errors import UserError, suggest
 from jaxad.extension import source_digest
 from jaxad.storage.buckets import is_url
 from jaxad.storage.paths import expand
@@ -32,6 +33,11 @@ def read(workdir: Workdir) -> ConfigDict:
     try:
         config = from_json(workdir.config.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
+        if not workdir.path.exists():
+            raise UserError(
+                f"workdir '{workdir.path}': no such folder or file;{_suggest_beside(workdir.path)} "
+                "name the folder of a run."
+            ) from error
         raise UserError(
             f"workdir '{workdir.path}': holds no config.json; train there first, or name the "
             "folder of a run."
@@ -48,6 +54,13 @@ def read(workdir: Workdir) -> ConfigDict:
             "use that version, or train in another --workdir."
         )
     return config
+
+
+def _suggest_beside(path: Path) -> str:
+    """Returns a question that names a run or file like a missing one beside it; "" if none is."""
+    folder = path.parent
+    others = [other.name for other in folder.iterdir()] if folder.is_dir() else []
+    return suggest(path.name, others, f"{folder}/")
 
 
 def write(workdir: Workdir, config: ConfigDict) -> None:
@@ -194,9 +207,11 @@ def check_same(
     roles: tuple[Role, ...] = ("setting",) if evaluates else ("setting", "evaluation")
     differences = difference(config, saved, roles)
     if differences:
+        is_shorter = trains and config.train.num_epochs < saved.train.num_epochs
+        reason = " (a run can only become longer)" if is_shorter else ""
         raise UserError(
             f"workdir '{workdir.path}' holds a run of another config; choose another --workdir or "
-            f"undo the difference: {'; '.join(differences)}."
+            f"undo the difference: {'; '.join(differences)}{reason}."
         )
     return config
 

@@ -91,7 +91,7 @@ class Inspection:
     def lines(self) -> list[str]:
         """Returns a table for people, followed by everything that is wrong."""
         head = ("split", "images", "normal", "anomalous", "patients", "masks", "files", "skipped",
-                "sizes of files", "values in files")  # fmt: skip
+                "blank", "sizes of files", "values in files")  # fmt: skip
         rows = [head, *(_row(name, facts) for name, facts in self.splits.items())]
         widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
         lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
@@ -120,9 +120,10 @@ class Inspection:
     def _describe_duplicates(self) -> str:
         sets = {copy.hash: copy.in_neighbours for copy in self.duplicates}
         neighbours = sum(sets.values())
+        different = counted(len(sets), "different image")
         text = (
-            f"note: {len(self.duplicates):,} images have a copy ({len(sets):,} different ones); "
-            "duplicates.csv lists all of them."
+            f"note: {len(self.duplicates):,} images have a copy ({different}); duplicates.csv "
+            "lists all of them."
         )
         if neighbours:
             text += (
@@ -136,13 +137,14 @@ class Inspection:
 def _row(name: str, facts: SplitFacts) -> tuple[str, ...]:
     files = facts.files
     if files is None:
-        file_columns = ("-", "-", "-", "-")
+        file_columns = ("-", "-", "-", "-", "-")
     else:
         sizes = [f"{size} ({count:,})" for size, count in files.sizes.items()]
         hidden = len(sizes) - _MAX_EXAMPLES
         listed = ", ".join(sizes[:_MAX_EXAMPLES]) + (f", {hidden} more" if hidden > 0 else "")
         values = "-" if files.lowest is None else f"{files.lowest:g} to {files.highest:g}"
-        file_columns = (f"{files.count:,}", f"{len(files.skipped):,}", listed, values)
+        left_out = (f"{len(files.skipped):,}", f"{len(files.blank):,}")
+        file_columns = (f"{files.count:,}", *left_out, listed, values)
     counts = (facts.normal + facts.anomalous, facts.normal, facts.anomalous, facts.patients,
               facts.with_mask)  # fmt: skip
     return (name, *(f"{count:,}" for count in counts), *file_columns)
@@ -230,9 +232,10 @@ def check(inspection: Inspection, data_set: DataSet, on_error: str) -> None:
     if on_error != "raise":
         return
     if inspection.skipped:
+        bad = counted(len(inspection.skipped), "bad file")
         raise UserError(
-            f"{inspection.name}: {len(inspection.skipped)} bad files, listed above; repair or "
-            "remove them, or leave them out with --config.data.on_error=skip."
+            f"{inspection.name}: {bad}, listed above; repair or remove what is listed, or leave it "
+            "out with --config.data.on_error=skip."
         )
     for unread in data_set.unread:
         if unread.others:

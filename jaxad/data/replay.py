@@ -357,5 +357,8 @@ def read_normals(
             group_pattern=group_pattern,
         )  # fmt: skip
     shape = data_shape(data)
-    check_split(split, f"'{path}'", shape, normal=True)
+    remedy = "leave it out of --normals"
+    if is_table(path):
+        remedy += ", whatever its split: the column split of this table is not used"
+    check_split(split, f"'{path}'", shape, normal=True, remedy=remedy)
     return split

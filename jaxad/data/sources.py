@@ -235,9 +235,16 @@ def describe_one_class(split: Split) -> str:
 
 
 def check_split(
-    split: Split, source: str, image_shape: tuple[int, int, int], *, normal: bool
+    split: Split,
+    source: str,
+    image_shape: tuple[int, int, int],
+    *,
+    normal: bool,
+    remedy: str = "move it to a test split or leave it out",
 ) -> None:
     """Checks the images, the ids and the labels of a split; with `normal`, all must be normal.
+
+    `remedy` ends the message about an anomalous image.
 
     Raises:
         UserError: the split is empty; an image is constant, of another shape or out of range; an id
@@ -263,5 +270,5 @@ def check_split(
         first = split.ids[int(np.argmax(split.labels))]
         raise UserError(
             f"{source}: image '{first}' is labelled anomalous; only normal images are used for "
-            "training and calibration; move it to a test split or leave it out."
+            f"training and calibration; {remedy}."
         )

@@ -19,6 +19,7 @@ from jaxad.detector.detector import SCORE, Detector, score_columns
 from jaxad.detector.exported import ExportedDetector
 from jaxad.detector.load import load
 from jaxad.errors import UserError
+from jaxad.runtime.progress import counted
 from jaxad.storage.locations import locate
 from jaxad.storage.workdir import Workdir
 from jaxad.types import Scores
@@ -162,7 +163,7 @@ def load_calibrated(
         smallest = 0.0 if normals is None else normals.calibration.smallest_rate
         if normals is not None and rate < smallest:
             logger.warning(
-                f"{normals.calibration.num_patients} normal patients do not support a "
+                f"{counted(normals.calibration.num_patients, 'normal patient')}: too few for a "
                 f"false-positive rate of {rate:g}; using {format_rate(smallest)}."
             )
             rate = smallest

@@ -107,6 +107,17 @@ class ExportedDetector(Detector):
             yield Scores(**rows)
 
 
+def has_calibration(path: Path, normals: "CalibrationSet") -> bool:
+    """Tells whether an exported file has this calibration; False if it cannot be read."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            fields = json.loads(archive.read(CALIBRATION))
+        step, scores = fields["checkpoint_step"], fields["scores"]
+    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
+        return False
+    return (step, scores) == (normals.checkpoint_step, normals.scores.tolist())
+
+
 def load(path: Path) -> ExportedDetector:
     """Loads the detector of an exported file and checks it on the golden images.
 

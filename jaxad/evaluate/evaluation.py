@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
@@ -15,6 +16,7 @@ from jaxad.calibration.calibration_set import (
 )
 from jaxad.data import membership
 from jaxad.data.sources import DataSet
+from jaxad.detector import exported
 from jaxad.detector.detector import SCORE, Detector
 from jaxad.detector.restored import RestoredDetector, restore
 from jaxad.errors import RunError
@@ -23,6 +25,7 @@ from jaxad.evaluate.positions import describe_correction
 from jaxad.evaluate.references import ReferenceScores
 from jaxad.evaluate.split_evaluation import Evaluator, check_finite, map_maxima, score_split
 from jaxad.runtime import interrupts, processes
+from jaxad.storage import history
 from jaxad.storage.workdir import Workdir
 from jaxad.types import Split
 
@@ -61,11 +64,15 @@ def evaluate_splits(
         references=ReferenceScores(data_set) if references is None else references,
         val_scores=val_columns[SCORE],
     )
+    # The first evaluation of a run explains it, once for splits of which it says the same.
+    explains = corrects and data_set.info.is_users_own and "evaluation" not in history.read(workdir)
+    explained = {""}
     for name in data_set.test_split_names:
         interrupts.check()
         split = data_set.split(name)
-        if corrects and data_set.info.is_users_own and (line := describe_correction(split, val)):
+        if explains and (line := describe_correction(split, val)) not in explained:
             logger.info(f"{name}: {line}")
+            explained.add(line)
         evaluator.write(workdir.evaluation(name), name, split)
 
 
@@ -123,7 +130,19 @@ def _calibrate(
 ) -> CalibrationSet:
     calibration_set = calibrate_on(detector, source, normals, columns, maxima)
     write_calibration_set(workdir.calibration, calibration_set)
+    file = workdir.exported
+    if processes.is_first() and file.exists():
+        _tell_if_outdated(file, calibration_set)
     return calibration_set
+
+
+def _tell_if_outdated(file: Path, normals: CalibrationSet) -> None:
+    """Logs that an exported file beside the run has another calibration than the run."""
+    if not exported.has_calibration(file, normals):
+        logger.warning(
+            f"note: '{file}' was exported before and keeps its own calibration; write it again "
+            "with --mode=export."
+        )
 
 
 def calibrate_on(

@@ -28,7 +28,7 @@ from jaxad.evaluate import metrics
 from jaxad.evaluate.evaluation import calibrate_on, restore_same
 from jaxad.evaluate.references import ReferenceScores
 from jaxad.evaluate.split_evaluation import Evaluator, map_maxima, score_split
-from jaxad.runtime import interrupts, processes
+from jaxad.runtime import interrupts, messages, processes
 from jaxad.runtime.progress import counted
 from jaxad.storage.workdir import Workdir
 
@@ -72,6 +72,7 @@ class SiteEvaluation:
             RunError: a score of a test image is not finite, or a metric fails.
         """
         external = {
+            "name": self.site.name,
             "data_set": self.splits.data_set,
             "root": self.site.path.resolve().name,
             "digest": self.site.digest(self.file_digest),
@@ -205,9 +206,11 @@ def _data_at_hand(run: Workdir) -> DataSet | None:
     """
     data_set = None
     try:
-        data_set = DataSet(run_config.read(run).data)
-        for name in TRAINING_SPLITS:
-            data_set.split(name)
+        # What was said of these data in training is not repeated beside the site's own.
+        with messages.without_details("jaxad.data"):
+            data_set = DataSet(run_config.read(run).data)
+            for name in TRAINING_SPLITS:
+                data_set.split(name)
         membership.check(run, data_set)
     except UserError as error:
         logger.warning(

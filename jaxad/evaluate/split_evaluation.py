@@ -97,7 +97,8 @@ class Evaluator:
         write_score_table(folder / "scores.csv", split, {**columns, **corrected})
         check_finite(name, "score", split, columns[SCORE])
         check_finite(name, "anomaly map", split, maps if split.masks is None else _map_sums(maps))
-        _report_constants(name, columns)
+        at_means = config.model.get("score_samples") == 0
+        _report_constants(name, columns, at_means=at_means)
         _write_examples(folder, detector, split, columns[SCORE])
         results = {
             **evaluation.of_model({**columns, **corrected}, None if split.masks is None else maps),
@@ -159,13 +160,22 @@ def _warn_of_pixel_metrics(name: str, masks: Pixels) -> None:
     )
 
 
-def _report_constants(name: str, columns: Mapping[str, Scalars]) -> None:
-    """Reports columns that have the same value for every image: they carry no information."""
+def _report_constants(name: str, columns: Mapping[str, Scalars], *, at_means: bool) -> None:
+    """Reports columns that have the same value for every image: they carry no information.
+
+    With `at_means`, scores take latents at their means, and training drew them.
+    """
+    hint = ""
+    if at_means:
+        hint = (
+            " Scores take the latents at their means; the terms in the log of training are of "
+            "drawn latents, and differ."
+        )
     for column, values in columns.items():
         if len(values) > 1 and (values == values[0]).all():
             logger.info(
                 f"{name}: '{column}' is {values[0] + 0.0:g} for every image and carries no "
-                "information."
+                f"information.{hint if column not in (SCORE, 'mse') else ''}"
             )
 
 

@@ -75,7 +75,9 @@ def _score_view(files: SplitFiles, examples: Examples, row: int) -> dict[str, An
     if files.stored is not None:
         view["p_value"] = float(files.stored.calibration.image_p_values(scores)[0])
     if added:
-        view["driver"] = drivers(added)[0]
+        driver = drivers(added)[0]
+        # The largest of contributions that all lower the score explains nothing.
+        view["driver"] = driver if added[driver][0] > 0 else None
     for name, values in table.components.items():
         contribution = float(added[name][0]) if name in added else None
         component = {"name": name, "value": float(values[0]), "added": contribution}

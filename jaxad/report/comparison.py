@@ -2,14 +2,14 @@
 
 import dataclasses
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from jaxad.config import flatten
-from jaxad.config.fields import FIELDS
+from jaxad.config.fields import FIELDS, find
 from jaxad.data.data_sets import data_set_info
 from jaxad.detector.detector import SCORE
 from jaxad.errors import UserError
@@ -40,7 +40,13 @@ def read_others(run: RunFiles, others: Sequence[Workdir]) -> dict[str, RunFiles]
     """
     runs = [run]
     for workdir in others:
-        if workdir.path.resolve() in [run.workdir.path.resolve() for run in runs]:
+        path = workdir.path.resolve()
+        if path == run.workdir.path.resolve():
+            raise UserError(
+                f"--compare: '{workdir.path}' is the run itself, which is compared with those "
+                "listed; leave it out."
+            )
+        if path in [listed.workdir.path.resolve() for listed in runs]:
             raise UserError(f"--compare: '{workdir.path}' is listed twice; list each run once.")
         try:
             runs.append(read_run(workdir))
@@ -81,6 +87,7 @@ def comparison_view(runs: Mapping[str, RunFiles], metrics: Sequence[Metric]) -> 
         rows = [{"field": "data", "values": data}, *rows]
     return {
         "inputs": rows,
+        "settings": _differing_settings([*runs.values()], fields),
         "runs": [
             {"name": name, "system": system_of(run), "seed": run.config.get("seed")}
             for name, run in runs.items()
@@ -147,8 +154,27 @@ def _differing_data(runs: Sequence[RunFiles], fields: Sequence[str]) -> list[str
     return texts if differ or len(set(names)) > 1 else []
 
 
+def _differing_settings(runs: Sequence[RunFiles], inputs: Sequence[str]) -> list[dict[str, Any]]:
+    """Returns the settings in which the runs differ besides `inputs`: `field` and `values`.
+
+    Paths of data and how a run is executed do not count. The table of runs has system and seed.
+    """
+    flat = [flatten(run.config) for run in runs]
+    left_out = {*inputs, "config.seed", "config.model.name"}
+    rows = []
+    for path in sorted({path for config in flat for path in config} - left_out):
+        field = find(path)
+        if field is not None and field.role in ("path", "execution"):
+            continue
+        if any(config.get(path) != flat[0].get(path) for config in flat[1:]):
+            rows.append({"field": path, "values": [_input_text(run, path) for run in runs]})
+    return rows
+
+
 def _input_text(run: RunFiles, field: str) -> str:
     value = flatten(run.config).get(field)
+    if value and field in ("config.init_from", "config.model.weights") and isinstance(value, str):
+        return Path(value).name  # of a path only as much as is needed
     return "–" if value in ("", (), None) else str(value)
 
 
@@ -173,10 +199,9 @@ def _split_view(
     pairs = {name: _pair(evaluated[reference], evaluated[name], inputs[name]) for name in others}
     comparable = {name: pair for name, pair in pairs.items() if isinstance(pair, _Pair)}
     cells = {name: pair.cells(metrics, resamples) for name, pair in comparable.items()}
-    measured = paired.errors_first(
-        metric for metric in metrics if any(metric.name in row for row in cells.values())
-    )
+    measured = [metric for metric in metrics if any(metric.name in row for row in cells.values())]
     notes = [f"{name}: {reason}" for name, reason in pairs.items() if isinstance(reason, str)]
+    slices = _slices({name: evaluated[name] for name in (reference, *comparable)})
     view: dict[str, Any] = {
         "name": split,
         "reference": reference,
@@ -192,7 +217,8 @@ def _split_view(
             for name, row in cells.items()
         ],
         "notes": notes,
-        "slices": _slices({name: evaluated[name] for name in (reference, *comparable)}),
+        "slices": slices,
+        "not_shown": _describe_not_shown(evaluated, comparable, slices) if slices else [],
     }
     systems = {
         f"{system_of(runs[name])}: {name}": SystemScores(
@@ -207,6 +233,25 @@ def _split_view(
         workdir = runs[reference].workdir
         view["roc"] = figure_view(workdir, f"{split}_compared_roc", figure, alt)
     return view
+
+
+def _describe_not_shown(
+    evaluated: Mapping[str, SplitFiles],
+    comparable: Collection[str],
+    slices: Sequence[Mapping[str, Any]],
+) -> list[str]:
+    """Returns one sentence for each run that none of the shared slices has, with the reason."""
+    sentences = []
+    for name, files in list(evaluated.items())[1:]:
+        if any(name in case["scores"] for case in slices):
+            continue
+        reason = "it kept none of these slices"
+        if name not in comparable:
+            reason = "it cannot be paired, see above"
+        elif files.examples is None:
+            reason = "it kept no slices (config.evaluate.num_examples)"
+        sentences.append(f"{name} is not shown: {reason}.")
+    return sentences
 
 
 def is_metric(value: Any) -> bool:

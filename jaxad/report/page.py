@@ -152,7 +152,7 @@ def _split_view(run: RunFiles, files: SplitFiles) -> dict[str, Any]:
     curves, notes = curves_view(run.workdir, files)
     view: dict[str, Any] = {
         "name": files.name,
-        "external": external_view(metrics, run.newest_step),
+        "external": external_view(run, files),
         "metrics": {name: value for name, value in metrics.items() if is_metric(value)},
         "numbers": numbers_view(metrics),
         "json": json.dumps(metrics, indent=2) if metrics else "",
@@ -167,7 +167,7 @@ def _split_view(run: RunFiles, files: SplitFiles) -> dict[str, Any]:
     }
     if view["references"]:
         scores = [row["score"] for row in view["references"] if not row["undefined"]]
-        alt = f"AUROC of the model and of the reference scores on {files.name}, as in the table."
+        alt = f"AUROC of the system and of the reference scores on {files.name}, as in the table."
         figure = figures.comparison(scores)
         view["references_figure"] = figure_view(
             run.workdir, f"{files.name}_comparison", figure, alt

@@ -1,7 +1,6 @@
 """What the page says of a run as a whole: how it was made, how to repeat it, what its score is."""
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,23 +8,20 @@ from jaxad.config.repeat import PATH, repeat_command
 from jaxad.evaluate.decisions import summary
 from jaxad.models import score_description
 from jaxad.report.run_files import RunFiles
-from jaxad.runtime.progress import duration
+from jaxad.runtime.progress import counted, duration
 from jaxad.train import early_stopping
 from jaxad.train.program import num_updates
 from jaxad.train.writer import read_metrics
 
-#: Counts in metrics.json that are shown only if they are not 0, with their words.
+#: Counts in metrics.json that are shown only if they are not 0: a noun, and what follows it.
 _LEFT_OUT = {
-    "num_files_skipped": "files skipped",
-    "num_blank_images": "blank images left out",
-    "num_noisy_files": "files with a noisy background",
-    "num_training_files_skipped": "training files skipped",
-    "num_training_blank_images": "blank training images left out",
-    "num_training_noisy_files": "training files with a noisy background",
+    "num_files_skipped": ("file", "skipped"),
+    "num_blank_images": ("blank image", "left out"),
+    "num_noisy_files": ("file", "with a noisy background"),
+    "num_training_files_skipped": ("training file", "skipped"),
+    "num_training_blank_images": ("blank training image", "left out"),
+    "num_training_noisy_files": ("training file", "with a noisy background"),
 }
-
-#: Words of the counts in metrics.json, of which a count of 1 has the singular.
-_PLURALS = re.compile(r"\b(file|image|latent|parameter|patient|slice)s\b")
 
 
 def record_view(run: RunFiles, last_step: int) -> dict[str, Any]:
@@ -99,8 +95,34 @@ def _packages(entries: Sequence[Mapping[str, Any]]) -> str:
     return ", then ".join(dict.fromkeys(texts))
 
 
+def _old_decisions_text(run: RunFiles) -> str:
+    """Says that decisions on the run's own splits precede its calibration; "" if none do."""
+    now = run.stored
+    if now is None:
+        return ""
+    old = {}
+    for name, files in run.splits.items():
+        decisions = files.metrics.get("decisions") or {}
+        if not decisions or "external" in files.metrics:
+            continue
+        source, number = decisions["calibration"], decisions["normal_images_only"]
+        number = number["calibration_patients"]
+        if (source, number) != (now.name, now.calibration.num_patients):
+            old[name] = f"{counted(number, 'normal patient')} of {source}"
+    if not old:
+        return ""
+    return (
+        f"the decisions on {', '.join(old)} use an earlier calibration, on "
+        f"{' and '.join(dict.fromkeys(old.values()))}; the run is now calibrated on "
+        f"{counted(now.calibration.num_patients, 'normal patient')} of {now.name}: evaluate again "
+        "with --mode=evaluate."
+    )
+
+
 def stale_text(run: RunFiles) -> str:
-    """Says that the results on the run's own splits are of an older checkpoint; "" if none are.
+    """Says that results on the run's own splits precede its checkpoint or its calibration.
+
+    It is "" if none do.
 
     In a run without test splits, its calibration counts as the result.
     """
@@ -118,7 +140,7 @@ def stale_text(run: RunFiles) -> str:
     if run.lacks_test_splits and run.stored is not None and run.stored.checkpoint_step < newest:
         stale, subject = {"": run.stored.checkpoint_step}, "the calibration is"
     if not stale:
-        return ""
+        return _old_decisions_text(run)
     shown = " and ".join(map(str, sorted(set(stale.values()))))
     text = f"{subject} of checkpoint {shown}; the run is now at {newest}"
     return f"{text}: evaluate again with --mode=evaluate."
@@ -155,10 +177,12 @@ def numbers_view(metrics: Mapping[str, Any]) -> str:
     for name, value in metrics.items():
         if not isinstance(value, int | float) or (name in _LEFT_OUT and not value):
             continue
-        shown = f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
         words = name.removeprefix("num_").replace("groups", "patients").replace("_", " ")
-        words = _LEFT_OUT.get(name, words)
-        if name.startswith("num_") and value == 1:
-            words = _PLURALS.sub(r"\1", words)
-        parts.append(f"{shown} {words}" if name.startswith("num_") else f"{words} {shown}")
+        if name.startswith("num_") and isinstance(value, int):
+            noun, rest = _LEFT_OUT.get(name, (words.removesuffix("s"), ""))
+            is_noun = name != "num_anomalous"
+            text = counted(value, noun) if is_noun else f"{value:,} anomalous"
+            parts.append(f"{text} {rest}".rstrip())
+        else:
+            parts.append(f"{words} {value:,}" if isinstance(value, int) else f"{words} {value:.4g}")
     return ", ".join(parts) + "." if parts else ""

@@ -6,12 +6,14 @@ from typing import Any
 
 import numpy as np
 
+from jaxad.calibration.calibration_set import CalibrationSet
+from jaxad.config.repeat import PATH
 from jaxad.detector.detector import SCORE
 from jaxad.evaluate.references import TITLES
 from jaxad.report import figures
 from jaxad.report.figures import ComparedScore, Curve
 from jaxad.report.pictures import figure_view, save_figure
-from jaxad.report.run_files import SplitFiles
+from jaxad.report.run_files import RunFiles, SplitFiles
 from jaxad.runtime.progress import counted
 from jaxad.storage.workdir import Workdir
 from jaxad.train.writer import FIT_IMAGES, FIT_SECONDS, read_metrics
@@ -84,7 +86,7 @@ def curves_view(workdir: Workdir, files: SplitFiles) -> tuple[list[dict[str, Any
 
 
 def reference_rows(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The model's AUROC, then that of each reference score, best first.
+    """The system's AUROC, then that of each reference score, best first.
 
     Returns:
         Rows of `raw` and `corrected`, as in metrics.json, `score`, for the figure, and `undefined`,
@@ -111,22 +113,17 @@ def reference_rows(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
     references = [
         row(TITLES.get(name, name), scores, False) for name, scores in metrics["trivial"].items()
     ]
-    return [row("The model", metrics, True), *sorted(references, key=rank)]
+    return [row("The system", metrics, True), *sorted(references, key=rank)]
 
 
-def external_view(metrics: Mapping[str, Any], checkpoint_step: int) -> str:
-    """Returns a line on the evaluation of another site's data; "" for the run's own test splits.
-
-    `checkpoint_step` is `RunFiles.newest_step`.
-    """
+def external_view(run: RunFiles, files: SplitFiles) -> str:
+    """Returns a line on the evaluation of another site's data; "" for the run's own test splits."""
+    metrics, checkpoint_step = files.metrics, run.newest_step
     external = metrics.get("external")
     if external is None:
         return ""
-    decisions = "use the run's calibration"
-    if external["calibrated_on_site"]:
-        decisions = "calibrated on that site"
     text = f"external validation on {external['root']} ({external['data_set']}); "
-    text += f"decisions {decisions}"
+    text += _calibration_used(run, files)
     if not external["compared_with_training_images"]:
         text += "; not compared with the training images"
     if metrics["checkpoint_step"] < checkpoint_step:
@@ -137,8 +134,29 @@ def external_view(metrics: Mapping[str, Any], checkpoint_step: int) -> str:
     return f"{text}. "
 
 
+def _calibration_used(run: RunFiles, files: SplitFiles) -> str:
+    """Returns which calibration the decisions on another site use."""
+    if files.metrics["external"]["calibrated_on_site"]:
+        return "decisions calibrated on that site"
+    if not run.workdir.config.exists():
+        return "decisions use the calibration of the exported file"
+    used, now = files.stored, run.stored
+    if used is None or now is None or used.as_json() == now.as_json():
+        return "decisions use the run's calibration"
+
+    def describe(normals: CalibrationSet) -> str:
+        return f"{counted(normals.calibration.num_patients, 'normal patient')} of {normals.name}"
+
+    return (
+        f"decisions use an earlier calibration of the run, on {describe(used)}; the run is now "
+        f"calibrated on {describe(now)}: to use that, repeat the evaluation with --mode=evaluate "
+        f"--workdir={run.workdir.path.resolve().name} --test.root={PATH} "
+        f"--test.as={files.metrics['external']['name']} and the other options that it had"
+    )
+
+
 def verdict(metrics: Mapping[str, Any]) -> dict[str, Any] | None:
-    """How the model compares with the best reference score; None where AUROC is undefined."""
+    """How the system compares with the best reference score; None where AUROC is undefined."""
     best = metrics.get("best_reference")
     if not best:
         return None
@@ -177,6 +195,8 @@ def decision_rows(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
             note = "no network: deviation from the training mean of each pixel"
             rows.append(_decision_row(name, note, decisions["pixel_statistics"]))
         everything = {"f1": decisions["all_positive_f1"], "sensitivity": 1.0, "specificity": 0.0}
+        if num_images := metrics.get("num_images"):  # it is right for the anomalous ones
+            everything["accuracy"] = metrics["num_anomalous"] / num_images
         rows.append(_decision_row("Flag everything", "no model", everything))
     return rows
 

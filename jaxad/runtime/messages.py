@@ -73,6 +73,18 @@ def quiet_libraries() -> None:
     warnings.filterwarnings("ignore", ".*joblib will operate in serial mode", UserWarning)
 
 
+@contextlib.contextmanager
+def without_details(package: str) -> Iterator[None]:
+    """Leaves out the messages of a package's modules below WARNING inside the block."""
+    logger = logging.getLogger(package)
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
 def print_warnings_only() -> None:
     """Prints only warnings and errors from now on; the first process prints the rest."""
     _LOGGER.setLevel(logging.WARNING)

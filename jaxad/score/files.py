@@ -166,6 +166,9 @@ def score_files(
     task = {
         "detector": name,
         "input": digest(_identity(item) for item in source.items),
+        "assignment of files to patients (--group_pattern, or the column group)": digest(
+            item.group for item in source.items
+        ),
         "calibration": detector.digest,
         "rate": detector.rate,
         "choice of maps": which_maps,
@@ -294,8 +297,8 @@ def _score_together(
 
 
 def _identity(item: Item) -> str:
-    """Returns a text that changes if the item's names, files or extra columns change."""
-    parts = [item.id, item.group, str(item.position), *item.extra.values()]
+    """Returns a text that changes if the item's id, files or extra columns change."""
+    parts = [item.id, str(item.position), *item.extra.values()]
     for path in item.paths:
         parts.append(show(str(path.absolute())))
         try:

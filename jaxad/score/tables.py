@@ -20,6 +20,7 @@ from jaxad.storage.workdir import atomic_write, naming, write_json
 
 SCORES, ERRORS, PATIENTS = "scores.csv", "errors.csv", "patients.csv"
 _PROGRESS = "progress.json"
+_MAPS = "maps"
 _ERROR_COLUMNS = ("id", "error")
 #: Rows whose decisions are made again together.
 _BLOCK = 4096
@@ -50,7 +51,7 @@ class Tables:
             decide: see `Decide`.
 
         Raises:
-            UserError: the folder holds tables of another task, or damaged ones.
+            UserError: the folder holds scores of another task, or damaged tables.
         """
         self._folder = folder
         self._columns = tuple(columns)
@@ -157,6 +158,9 @@ class Tables:
             raise UserError(f"'{path}' cannot be read ({error!r}); choose another --output.") from (
                 error
             )
+        is_empty = not (int(progress["items"]) or (self._folder / PATIENTS).exists())
+        if is_empty and not (self._folder / _MAPS).exists():
+            return None  # an attempt that scored nothing does not block the folder
         for name, value in self._task.items():
             if task.get(name) != value and name not in may_change:
                 raise UserError(

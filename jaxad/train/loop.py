@@ -29,7 +29,13 @@ from jaxad.train.metrics import Row, StepMetrics, check_finite, validate
 from jaxad.train.optim import learning_rate_schedule, network_settings
 from jaxad.train.outputs import Outputs, open_outputs
 from jaxad.train.phases import Phase, dispatches, make_phases
-from jaxad.train.program import Program, make_program, num_train_steps, train_batches
+from jaxad.train.program import (
+    Program,
+    make_program,
+    num_train_steps,
+    num_updates,
+    train_batches,
+)
 from jaxad.train.progress import TrainingProgress
 from jaxad.train.state import TrainState
 from jaxad.types import FittedModel, Tree
@@ -81,8 +87,9 @@ def train_seeds(
             return True
         stopping = early_stopping.read(configs[0], workdirs[0], last_saved or 0)
         if stopping.is_due:
+            num_images = len(data_set.split("train"))
             outputs.log_complete(
-                f"trained already: it stopped early at step {last_saved:,} of {program.num_steps:,}"
+                _describe_early_stop(configs[0], workdirs[0], stopping.last_step, num_images)
             )
             return True
         if last_saved is not None:
@@ -157,6 +164,21 @@ def _prepared(
         prepared.append(fitted_state(config, state, variables, "prepare"))
     # Another kind of processor may round differently.
     return processes.broadcast_from_first(tuple(prepared))
+
+
+def _describe_early_stop(config: ConfigDict, workdir: Workdir, step: int, num_images: int) -> str:
+    """Returns that a run stopped early; if `config` is longer than the run, what to do instead."""
+    saved = run_config.read(workdir)
+    text = (
+        f"trained already: it stopped early at step {step:,} of {num_updates(saved, num_images):,}"
+    )
+    if config.train.num_epochs <= saved.train.num_epochs:
+        return text
+    return (
+        f"{text}; a larger config.train.num_epochs has no effect on a run that stopped early: to "
+        f"train further, start another run from it with --config.init_from={workdir.path} and "
+        "another --workdir"
+    )
 
 
 class _Training:

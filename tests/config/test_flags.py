@@ -2,7 +2,7 @@
 
 import pytest
 
-from jaxad.config.flags import parse_names
+from jaxad.config.flags import parse_names, parse_number
 from jaxad.errors import UserError
 
 
@@ -30,3 +30,8 @@ def test_names_are_written_with_commas_or_as_in_a_config(text, names):
 def test_a_damaged_tuple_of_names_is_refused():
     with pytest.raises(UserError, match="--x=.*: not understood; write .*=first,second"):
         parse_names("x", "('good', 'fine")
+
+
+def test_a_text_that_is_no_number_is_answered_with_an_example():
+    with pytest.raises(UserError, match=r"--rate=5%: not a number; write a share, such as 0\.05"):
+        parse_number("rate", "5%", "a share, such as 0.05 for 5 %")

@@ -18,9 +18,9 @@ def test_inspect_prints_counts_sizes_and_ranges_and_draws_a_sheet(mvtec, look):
     assert (code, err) == (0, "")
     head, train, val, test, patients, sheet = out.splitlines()
     assert head.split()[:5] == ["split", "images", "normal", "anomalous", "patients"]
-    assert " ".join(train.split()) == "train 9 9 0 9 0 9 0 20x20 (9) 100 to 110"
+    assert " ".join(train.split()) == "train 9 9 0 9 0 9 0 0 20x20 (9) 100 to 110"
     assert val.split()[:3] == ["val", "1", "1"]
-    assert " ".join(test.split()) == "test 4 2 2 4 2 4 0 20x20 (4) 130 to 142"
+    assert " ".join(test.split()) == "test 4 2 2 4 2 4 0 0 20x20 (4) 130 to 142"
     assert patients == (
         "note: folder: no patient is known: every file counts as one; if patients have several, "
         "set config.data.group_pattern or a column group of a table."
@@ -73,7 +73,7 @@ def test_duplicates_are_listed_completely(mvtec, look):
     shutil.copy(mvtec / "train/good/08.png", mvtec / "train/good/09.png")
     code, out, _, workdir = look(mvtec)
     assert code == 2
-    assert "note: 6 images have a copy (2 different ones); duplicates.csv lists all" in out
+    assert "note: 6 images have a copy (2 different images); duplicates.csv lists all" in out
     assert "1 of the 2 are repeated only in consecutive images, as neighbouring slices" in out
     head, *rows = csv.reader((workdir / "duplicates.csv").read_text().splitlines())
     assert head == ["hash", "split", "id"]
@@ -126,7 +126,7 @@ def test_all_bad_files_are_named(mvtec, look):
     assert code == 2
     assert "bad file: train: " in out and (out + err).count("02.png: is empty") == 1
     assert "07.png: not a readable image" in out
-    assert "error: folder: 2 bad files, listed above; repair or remove them" in err
+    assert "error: folder: 2 bad files, listed above; repair or remove what is listed" in err
     code, out, err, _ = look(mvtec, "--config.data.on_error=skip")
     assert code == 0 and out.count("bad file: train: ") == 2
 
@@ -168,4 +168,4 @@ def test_embedded_data_and_npz_have_no_files(tmp_path, look):
         np.savez(tmp_path / f"{name}.npz", image=images, label=np.zeros(3))
     code, out, _, _ = look(tmp_path, name="npz")
     assert code == 0
-    assert "train 3 3 0 3 0 - - - -" in [" ".join(line.split()) for line in out.splitlines()]
+    assert "train 3 3 0 3 0 - - - - -" in [" ".join(line.split()) for line in out.splitlines()]

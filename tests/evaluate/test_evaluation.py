@@ -24,9 +24,14 @@ def test_the_first_score_that_is_not_finite_is_reported():
 
 
 def test_constant_columns_are_reported(capsys):
-    _report_constants("test", {"flow": np.array([-0.0, -0.0]), "ssim": np.array([0.1, 0.2])})
+    columns = {"flow": np.array([-0.0, -0.0]), "ssim": np.array([0.1, 0.2])}
+    _report_constants("test", columns, at_means=False)
+    line = "test: 'flow' is 0 for every image and carries no information."
+    assert capsys.readouterr().out == f"{line}\n"
+    _report_constants("test", columns, at_means=True)
     assert capsys.readouterr().out == (
-        "test: 'flow' is 0 for every image and carries no information.\n"
+        f"{line} Scores take the latents at their means; the terms in the log of training are of "
+        "drawn latents, and differ.\n"
     )
 
 

@@ -96,8 +96,8 @@ def test_a_folder_of_another_site(run, tmp_path, capsys):
     assert metrics["trivial"]["mean"]["auroc"]["value"] == 1.0
     assert metrics["decisions"]["calibration"] == "val"
     assert metrics["external"] | {"digest": ""} == {
-        "data_set": "folder", "root": "Hospital B", "digest": "", "calibrated_on_site": False,
-        "compared_with_training_images": True,
+        "name": "Hospital_B", "data_set": "folder", "root": "Hospital B", "digest": "",
+        "calibrated_on_site": False, "compared_with_training_images": True,
     }  # fmt: skip
     assert str(tmp_path) not in (folder / "metrics.json").read_text()
     # Prepared as the run's images were: the same scores as those of files that the run reads.
@@ -134,6 +134,34 @@ def test_later_evaluations_of_the_run_keep_those_of_other_sites(run, tmp_path, c
     jaxad.export_detector(run.path)
     assert [*jaxad.load(run.exported).card["evaluated_on"]] == ["test"]
     assert "error" not in capsys.readouterr().err
+
+
+def test_what_training_said_of_the_run_s_own_data_is_not_repeated(trained, tmp_path, capsys):
+    own = trained / "own"
+    files = sorted(path.relative_to(own) for path in own.rglob("*.png"))
+    lines = [f"{path},{'bright' in str(path):d},{path.parts[0]},x" for path in files]
+    (own / "own.csv").write_text("\n".join(["path,label,split,scanner", *lines]))
+    config = run_config.read(Workdir(trained / "run"))
+    config.data.root = str(own / "own.csv")
+    jaxad.fit(config, tmp_path / "run")
+    said = "own.csv: extra columns carried through: scanner"
+    assert said in capsys.readouterr().out
+    site = write_site(tmp_path / "b")
+    assert evaluate(Workdir(tmp_path / "run"), f"--test.root={site}") == 0
+    assert said not in capsys.readouterr().out
+
+
+def test_an_exported_file_of_another_calibration_is_named(run, tmp_path, capsys):
+    site = write_site(tmp_path / "b", bright=0)
+    calibrate = ["--mode=calibrate", f"--workdir={run.path}", f"--normals={site}"]
+    assert evaluate(run) == 0
+    assert "keeps its own calibration" not in capsys.readouterr().err
+    assert cli.main(calibrate) == 0
+    line = f"note: '{run.exported}' was exported before and keeps its own calibration; write it "
+    assert f"{line}again with --mode=export.\n" in capsys.readouterr().err
+    jaxad.export_detector(run.path)
+    assert cli.main(calibrate) == 0
+    assert "keeps its own calibration" not in capsys.readouterr().err
 
 
 def test_a_table_has_its_own_labels_patients_and_masks(run, tmp_path, capsys):
@@ -383,5 +411,5 @@ def test_what_is_no_evaluated_run(run, tmp_path, capsys):
     assert evaluate(study, root) == 2
     assert "holds a study; name the folder of one of its runs" in capsys.readouterr().err
     assert evaluate(Workdir(tmp_path / "nothing"), root) == 2
-    assert "holds no config.json; train there first" in capsys.readouterr().err
+    assert "nothing': no such folder or file; name" in capsys.readouterr().err
     assert not run.evaluation("site").exists()

@@ -217,4 +217,4 @@ def test_a_run_with_a_comma_in_its_name_is_one_run(forker, trained, tmp_path):
     line = forker.run(f"--workdir={run}", "--mode=report", f"--compare={other}").only_line(2)
     assert f"'{other}'" in line and "has no scores" in line
     line = forker.run(f"--workdir={run}", "--mode=report", f"--compare={other},x").only_line(2)
-    assert f"workdir '{tmp_path / 'a'}': holds no config.json" in line
+    assert f"workdir '{tmp_path / 'a'}': no such folder or file" in line

@@ -206,7 +206,7 @@ def test_rates_give_the_thresholds_and_figures_of_python(desktop, run, unit):
         realised = check_figures(desktop, run, unit, found[unit]["threshold"])
         assert realised == pytest.approx(found[unit]["realised_rate"], abs=1e-12)
         text = one(desktop, "#thresholds .origin").text
-        assert "It is available in use" in text
+        assert "can be used on new images" in text
         assert desktop.execute_script("return document.activeElement.value") == percent
         assert ("3.23 % granted: the lowest rate that 30 normal patients" in text) == (
             rate < 1 / 31

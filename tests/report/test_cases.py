@@ -6,7 +6,7 @@ import re
 
 import numpy as np
 import pytest
-from fake_runs import add_calibration, add_split, make_workdir
+from fake_runs import add_calibration, add_split, make_workdir, read, visible
 from PIL import Image
 
 from jaxad.report.cases import cases_view
@@ -47,8 +47,17 @@ def test_contributions_add_up_to_the_score_above_normal_patients(folder):
         assert added["mse"] is None  # no part of the score
         total = added["nll"] + added["kl"]
         assert total == pytest.approx(case["score"] - np.mean(by_patient), abs=1e-6)
-        assert case["driver"] == ("kl" if added["kl"] > added["nll"] else "nll")
+        largest = "kl" if added["kl"] > added["nll"] else "nll"
+        assert case["driver"] == (largest if added[largest] > 0 else None)
         assert case["p_value"] == files.stored.calibration.image_p_values(np.array([case["score"]]))
+
+
+def test_a_slice_whose_components_all_lower_the_score_has_no_largest_contribution(folder):
+    cases = cases_view(split_of(folder))["cases"]
+    lowered = [case for case in cases if all((p["added"] or -1) <= 0 for p in case["components"])]
+    assert lowered and not any(case["driver"] for case in lowered)
+    text = visible(read(Workdir(folder)))
+    assert text.count("no component raises the score") == len(lowered)
 
 
 def test_without_normal_images_of_the_same_checkpoint_nothing_is_said_of_drivers(folder):

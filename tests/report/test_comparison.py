@@ -46,7 +46,7 @@ def test_differences_are_paired_whatever_the_order_of_rows(tmp_path):
     ours = make_run(tmp_path / "a", 0)
     theirs = make_run(tmp_path / "b", 1, order=np.random.default_rng(2).permutation(40))
     split = compare(ours, theirs)
-    assert not split["notes"] and split["measured"] == ["mse", "auroc", "average_precision"]
+    assert not split["notes"] and split["measured"] == ["auroc", "average_precision", "mse"]
     plain = make_run(tmp_path / "c", 1)
     one, two = (
         read_score_table(run.evaluation("test_a") / "scores.csv").scored() for run in (ours, plain)
@@ -121,6 +121,7 @@ def test_the_same_slices_stand_side_by_side_and_hostile_names_are_text(tmp_path)
 
 def test_folders_that_cannot_be_compared_end_in_one_line(tmp_path, capsys):
     ours = make_run(tmp_path / "a", 0)
+    theirs = make_run(tmp_path / "b", 1)
     empty = make_workdir(tmp_path / "trained only")
     study = tmp_path / "study"
     study.mkdir()
@@ -128,17 +129,51 @@ def test_folders_that_cannot_be_compared_end_in_one_line(tmp_path, capsys):
     of_study = "name the folder of one of its runs, runs/<experiment>/seed_<seed>.\n"
     for others, words in (
         (f"{tmp_path / 'nowhere'}", "--compare: workdir"),
-        (f"{tmp_path / 'nowhere'}", "holds no config.json"),
+        (f"{tmp_path / 'nowhere'}", "nowhere': no such folder or file; name"),
         (f"{study}", f"--compare: workdir '{study}' holds a study; {of_study}"),
-        (f"{tmp_path / 'a/'}", "is listed twice"),
+        (f"{tmp_path / 'a/'}", "is the run itself, which is compared"),
+        (f"{theirs.path},{theirs.path}", "is listed twice"),
         (f"{empty.path}", "has no scores to compare"),
     ):
         code = cli.main(["--mode=report", f"--workdir={ours.path}", f"--compare={others}"])
         assert code == 2
         error = capsys.readouterr().err
         assert words in error and error.count("\n") == 1
-    with pytest.raises(UserError, match="holds no config"):
+    with pytest.raises(UserError, match="no such folder or file"):
         jaxad.write_report(tmp_path / "nowhere")
+
+
+def test_runs_of_one_system_show_the_settings_in_which_they_differ(tmp_path):
+    runs = [make_run(tmp_path / name, seed) for seed, name in enumerate("abc")]
+    for run, changes in zip(runs[1:], ({"schedule": "cosine"}, {}), strict=True):
+        config = run_config.read(run).unlock()
+        config.optim.update(changes)
+        config.train.num_epochs, config.train.early_stopping = 20.0, 3
+        config.data.root, config.init_from = "/secret/data", "/secret/first"
+        config.train.writers = ()  # how a run is executed is no difference
+        run.config.write_text(to_json(config))
+    view = comparison_view(read_others(read_run(runs[0]), runs[1:]), METRICS)
+    assert {row["field"]: row["values"] for row in view["settings"]} == {
+        "config.init_from": ["–", "first", "first"],
+        "config.optim.schedule": ["constant", "cosine", "constant"],
+        "config.train.early_stopping": ["0", "3", "3"],
+        "config.train.num_epochs": ["10.0", "20.0", "20.0"],
+    }
+    page = jaxad.write_report(runs[0].path, [run.path for run in runs[1:]]).read_text()
+    assert "4 settings in which these runs differ" in page and "/secret" not in page
+
+
+def test_a_run_that_none_of_the_same_slices_has_is_named_with_the_reason(tmp_path):
+    runs = [make_run(tmp_path / name, 0) for name in "abcde"]
+    add_examples(runs[0], "test_a", ["reconstruction"], ids=IDS[:4])
+    add_examples(runs[1], "test_a", ["reconstruction"], ids=IDS[:4])
+    add_examples(runs[2], "test_a", ["reconstruction"], ids=IDS[4:8])
+    reconfigure(runs[4], image_size=32)
+    assert compare(*runs)["not_shown"] == [
+        "c is not shown: it kept none of these slices.",
+        "d is not shown: it kept no slices (config.evaluate.num_examples).",
+        "e is not shown: it cannot be paired, see above.",
+    ]
 
 
 def test_the_command_writes_the_report_again(tmp_path, capsys):

@@ -105,7 +105,7 @@ def test_training_curves_of_few_or_odd_values_draw(values):
 
 def test_comparison_draws_value_and_interval_of_each_score():
     rows = [
-        ComparedScore("The model", True, (0.7, 0.6, 0.8), (0.75, 0.65, 0.85)),
+        ComparedScore("The system", True, (0.7, 0.6, 0.8), (0.75, 0.65, 0.85)),
         ComparedScore("PCA", False, (0.65, 0.6, 0.7), None),
         ComparedScore("Undefined", False, None, None),
     ]

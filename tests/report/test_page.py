@@ -5,6 +5,7 @@ import hashlib
 import html
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -162,7 +163,7 @@ def test_model_is_compared_with_the_best_reference_score(full):
     assert "Gaussian at each place of the features undefined: no encoder weights" in text
     assert "Features: efficientnet_lite0, stride 32." in text
     order = [
-        text.index(name) for name in ("The model 0.723", "components 0.607", "intensity 0.501")
+        text.index(name) for name in ("The system 0.723", "components 0.607", "intensity 0.501")
     ]
     assert order == sorted(order)
 
@@ -233,7 +234,7 @@ def test_a_run_without_a_test_split_offers_scoring_and_calibration_alone(tmp_pat
 def test_another_site_follows_the_splits_of_the_run(tmp_path):
     workdir = make_workdir(tmp_path)
     external = {
-        "root": "b", "data_set": "npz", "calibrated_on_site": False,
+        "name": "b", "root": "b", "data_set": "npz", "calibrated_on_site": False,
         "compared_with_training_images": True,
     }  # fmt: skip
     site = make_metrics(external=external, checkpoint_step=50, score_weights={"old": 1.0})
@@ -249,6 +250,48 @@ def test_another_site_follows_the_splits_of_the_run(tmp_path):
     text = visible(read(workdir))
     assert "Score = nll + 0.5 kl ." in text
     assert 0 < text.index("test_b") < text.index("a_site")
+
+
+def test_decisions_name_the_calibration_that_they_used(tmp_path):
+    workdir = make_workdir(tmp_path / "one")
+    external = {
+        "name": "b", "root": "b", "data_set": "npz", "calibrated_on_site": False,
+        "compared_with_training_images": True,
+    }  # fmt: skip
+    normals = {"calibration_patients": 40, "requested_rate": 0.05, "rate": 0.05}
+    figures = dict.fromkeys(("image", "patient"), {"realised_rate": None})
+    decisions = {
+        "calibration": "val", "images_are_patients": False,
+        "normal_images_only": {**normals, "normal_patients": 0, **figures},
+    }  # fmt: skip
+    add_calibration(workdir, np.linspace(0, 1, 40), [f"n{i}" for i in range(40)])
+    for name, facts in (("test_a", {}), ("b_x", {"external": external})):
+        add_scores(workdir, name, [0, 1, 1], [0.5, 1.5, 2.5])
+        metrics = make_metrics(decisions=decisions, **facts)
+        write_json(workdir.evaluation(name) / "metrics.json", metrics)
+    shutil.copy(workdir.calibration, workdir.evaluation("b_x"))
+    text = visible(read(workdir))
+    assert "decisions use the run's calibration" in html.unescape(text)
+    assert "earlier calibration" not in text
+    add_calibration(workdir, np.linspace(0, 2, 30), [f"m{i}" for i in range(30)])
+    text = html.unescape(visible(read(workdir)))
+    assert (
+        "decisions use an earlier calibration of the run, on 40 normal patients of val; the run is "
+        "now calibrated on 30 normal patients of val: to use that, repeat the evaluation with "
+        "--mode=evaluate --workdir=one --test.root=PATH --test.as=b and the other "
+        "options that it had."
+    ) in text
+    assert "he decisions on test_a use an earlier calibration, on 40 normal patients of val" in text
+
+
+def test_a_split_without_position_corrected_references_has_no_column_for_them(tmp_path):
+    workdir = make_workdir(tmp_path)
+    plain = make_metrics(trivial={"pca_64": {"auroc": make_metrics()["auroc"]}})
+    del plain["auroc_position_corrected"]
+    for name, metrics in (("test_a", make_metrics()), ("test_b", plain)):
+        add_scores(workdir, name, [0, 1, 1], [0.5, 1.5, 2.5])
+        write_json(workdir.evaluation(name) / "metrics.json", metrics)
+    assert read(workdir).count("<th>AUROC, position-corrected</th>") == 2  # summary and test_a
 
 
 def test_cut_names_have_a_tooltip_and_patients_of_one_slice_no_slices(tmp_path):

@@ -206,7 +206,7 @@ def test_an_npz_file_needs_images_only_and_constant_ones_are_listed(tmp_path):
             dataclasses.replace(normals(), checkpoint_step=3),
             "was made with checkpoint 3, not 7: scores",
         ),
-        (normals(9), "9 normal patients do not support a false-positive rate of 0.05; using 0.1"),
+        (normals(9), "9 normal patients: too few for a false-positive rate of 0.05; using 0.1"),
         (normals(), ""),
     ],
 )

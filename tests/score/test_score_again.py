@@ -144,6 +144,17 @@ def test_archives_without_patients_are_told_apart_by_their_place(tmp_path, capsy
     assert "2 of 2 images are of patients that the run was trained" in capsys.readouterr().err
 
 
+def test_an_attempt_that_scored_nothing_does_not_block_the_folder(images, tmp_path):
+    bad, out = tmp_path / "bad", tmp_path / "out"
+    bad.mkdir()
+    (bad / "x.png").write_bytes(b"no image")
+    with pytest.raises(UserError, match="none of 1 file has a score"):
+        score_files(detector(), bad, out, name="a")
+    assert (out / "errors.csv").exists()
+    score_files(detector(), images, out, name="b")
+    assert len(rows(out / "scores.csv")) == 6 and not rows(out / "errors.csv")
+
+
 def test_scores_of_another_task_are_not_mixed(images, tmp_path):
     out = tmp_path / "out"
     score_files(detector(), images, out, name="a")
@@ -153,6 +164,9 @@ def test_scores_of_another_task_are_not_mixed(images, tmp_path):
         score_files(
             CalibratedDetector(Brightness("folder"), normals(49), 0.05), images, out, name="a"
         )
+    words = r"another assignment of files to patients \(--group_pattern"
+    with pytest.raises(UserError, match=words):
+        score_files(detector(), images, out, name="a", group_pattern=r"patient\d")
     write_images(tmp_path / "others")
     with pytest.raises(UserError, match="holds scores of another input"):
         score_files(detector(), tmp_path / "others", out, name="a")

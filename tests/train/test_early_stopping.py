@@ -55,6 +55,14 @@ def test_a_resumed_run_stops_where_an_uninterrupted_one_does(config, tmp_path, m
         f"trained already: it stopped early at step {2 * EVERY} of {STEPS}."
         in capsys.readouterr().out
     )
+    config.train.num_epochs *= 3
+    assert run(config, whole)
+    assert (
+        f"stopped early at step {2 * EVERY} of {STEPS}; a larger config.train.num_epochs has no "
+        f"effect on a run that stopped early: to train further, start another run from it with "
+        f"--config.init_from={whole} and another --workdir."
+    ) in capsys.readouterr().out
+    config.train.num_epochs /= 3
     original = metrics_module.batching.eval_batches
 
     def eval_batches(*arguments, **options):  # the signal arrives in the first validation

@@ -50,7 +50,7 @@ def test_weights_of_another_system_are_refused(config, tmp_path):
     (tmp_path / "study/study.json").write_text("{}")
     for source, problem in (
         ("source", r"config.init_from: '.*source' holds 'fanogan', another system than 'pchvae'"),
-        ("nowhere", r"config.init_from: workdir '.*nowhere': holds no config.json"),
+        ("nowhere", r"config.init_from: workdir '.*nowhere': no such folder or file"),
         ("study", r"config.init_from: workdir '.*study' holds a study; .*/seed_<seed>\.$"),
     ):
         config.init_from = str(tmp_path / source)

@@ -79,7 +79,7 @@ eachSplit(".decider", (root, split) => {
       const text = granted() > rateOf(requested)
         ? `${percent(rateOf(requested))} requested, ${percent(granted())} granted: the lowest rate that ${normals} support.`
         : `${percent(granted())} requested and granted, from ${normals}.`;
-      return `${text} The threshold is ${score(threshold)}. It is available in use.`;
+      return `${text} The threshold is ${score(threshold)}. It needs no labels, so it can be used on new images.`;
     }
     const steps = split.units[unit].steps;
     const rate = steps && steps.p_values[place(steps.scores, threshold, true)];
