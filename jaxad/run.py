@@ -1,7 +1,4 @@
-"""The modes, each as a function of its name, that the command line and `jaxad.api` call.
-
-`jaxad.command.MODES` describes them.
-"""
+"""The modes as functions, which the command line and `jaxad.api` call; see `command.MODES`."""
 
 import logging
 import os

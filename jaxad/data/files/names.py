@@ -16,10 +16,9 @@ from jaxad.errors import UserError
 
 #: Suffixes of files that are read, longest first. Anything else after a dot is part of the name.
 _SUFFIXES = sorted(
-    (*FORMATS["image"].suffixes, *FORMATS["nifti"].suffixes, *FORMATS["npz"].suffixes),
-    key=len,
-    reverse=True,
-)
+    (suffix for kind in ("image", "nifti", "npz") for suffix in FORMATS[kind].suffixes),
+    key=len, reverse=True,
+)  # fmt: skip
 
 
 def _words(text: str) -> frozenset[str]:
@@ -97,7 +96,7 @@ _SPLIT_FILLERS = _words("is in or and for set")
 
 _GROUND_TRUTH = "groundtruth"
 
-#: Words for masks. So are words that end in one of `_MASK_SUFFIXES`, except `_NO_MASK_WORDS`.
+#: Words for masks, as are words that end in one of `_MASK_SUFFIXES`, except `_NO_MASK_WORDS`.
 _MASK_WORDS = _words(
     "mask masks seg segs segm segmentation segmentations dseg probseg aseg aparc parcellation gt "
     "gts truth groundtruth label labels labelmap labelmaps annotation annotations annot annots "

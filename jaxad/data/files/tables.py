@@ -5,7 +5,7 @@ import dataclasses
 import logging
 import os
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -14,16 +14,10 @@ import numpy as np
 from jaxad.data.files.formats import Kind
 from jaxad.data.files.items import Item
 from jaxad.data.files.mask_search import refuse_masks
-from jaxad.data.files.names import (
-    are_splits,
-    by_folded_name,
-    column_meant,
-    folded,
-    split_of,
-    split_suggested,
-)
+from jaxad.data.files.names import by_folded_name, folded, split_of, split_suggested
 from jaxad.data.files.splitting import Splitting, draw_splits, with_val
 from jaxad.data.files.spreadsheets import DELIMITERS, parse
+from jaxad.data.files.table_columns import check_columns
 from jaxad.data.readers.checks import is_hidden
 from jaxad.errors import UserError
 
@@ -183,7 +177,7 @@ def _read(table: Path, known: Sequence[str], needed: Sequence[str]) -> list[_Row
     named = {column: place for place, column in enumerate(columns) if column}
     spelling = by_folded_name(filter(None, columns), str(table), "column")
     contents = {name: [row[n] for _, row in lines if n < len(row)] for name, n in named.items()}
-    _check_columns(table, contents, spelling, known, needed)
+    check_columns(table, contents, spelling, known, needed)
     if not lines:
         raise UserError(f"{table}: has no rows; add one for each image.")
     filled = {place for _, cells in lines for place, cell in enumerate(cells) if cell.strip()}
@@ -213,64 +207,6 @@ def _read(table: Path, known: Sequence[str], needed: Sequence[str]) -> list[_Row
         extra = {name: cells[place] for name, place in extra_places.items()}
         rows.append(_Row(where, line, texts, extra))
     return rows
-
-
-def _check_columns(
-    table: Path,
-    texts: Mapping[str, Sequence[str]],
-    spelling: Collection[str],
-    known: Sequence[str],
-    needed: Sequence[str],
-) -> None:
-    """Raises a UserError that names all missing columns that are needed or may be misnamed.
-
-    `texts` are the texts of each column that has a name.
-    """
-    absent = [name for name in known if name not in spelling]
-    misnamed: dict[str, str] = {}  # column that is absent -> column that it may be
-    for name in (name for name in texts if folded(name) not in known):
-        remaining = [column for column in absent if column not in misnamed]
-        if column := column_meant(name, remaining):
-            misnamed[column] = name
-        elif (
-            "split" in remaining
-            and not folded(name).startswith("extra_")
-            and are_splits(texts[name])
-        ):
-            misnamed["split"] = name
-    missing = [column for column in absent if column in needed or column in misnamed]
-    if not missing:
-        return
-    remedies = [
-        f"rename '{misnamed[column]}' to '{column}'" if column in misnamed else f"add '{column}'"
-        for column in missing
-    ]
-    is_unusable = bool(set(missing) & set(needed))
-    columns = f", but {', '.join(map(repr, texts)) or 'none'}" if is_unusable else ""
-    message = (
-        f"{table}: has no column {_join(map(repr, missing), 'or')}{columns}; "
-        f"{_join(remedies, 'and')}."
-    )
-    extra = [f"'extra_{misnamed[column]}'" for column in missing if column not in needed]
-    if extra:
-        message += f" Or, for columns of something else, choose the names {_join(extra, 'and')}."
-    if is_unusable:
-        optional = ", ".join(name for name in known if name not in needed)
-        message += (
-            f" The header line has {' and '.join(needed)}"
-            f"{f', optionally {optional}' if optional else ''}; commas, semicolons or tabs "
-            "separate columns."
-        )
-    raise UserError(message)
-
-
-def _join(texts: Iterable[str], word: str) -> str:
-    """Returns `a, b and c`."""
-    *others, last = texts
-    return f"{', '.join(others)} {word} {last}" if others else last
-
-
-# --- Rows.
 
 
 def _check_complete(rows: Sequence[_Row], column: str, remedy: str) -> None:
