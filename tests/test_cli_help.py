@@ -8,6 +8,8 @@ import pytest
 from jaxad import cli, command
 from jaxad import config as config_lib
 
+SMOKE = "--config=pchvae:smoke"
+
 
 def test_help_of_a_long_flag_begins_on_its_own_line(capsys):
     assert cli.main(["--help"]) == 0
