@@ -1,8 +1,6 @@
 """The command line: every mistake is one line that names the thing and the remedy."""
 
 import re
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -366,21 +364,6 @@ def test_a_bug_of_ours_is_not_hidden(tmp_path, monkeypatch):
 
 
 # --- What a process imports.
-
-
-def _imported(*arguments, code):
-    """Top-level packages that a fresh interpreter imports while it runs the arguments."""
-    result = subprocess.run(
-        [sys.executable, "-X", "importtime", *arguments],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert result.returncode == code, result.stderr
-    lines = re.findall(r"^import time: .*\| +(\S+)$", result.stderr, re.MULTILINE)
-    return {line.split(".")[0] for line in lines}, result
 
 
 def test_it_also_runs_beside_the_main_thread():

@@ -2,6 +2,8 @@
 
 import importlib.util
 import re
+import subprocess
+import sys
 
 import pytest
 
@@ -31,6 +33,21 @@ def test_help_tells_the_modes_and_with_a_config_its_fields(capsys):
         assert f"--{field}=" in with_config
     assert re.search(r"--config\.seed=9 +Seed of initial", with_config)
     assert re.search(r"--config\.optim\.name=adam +Optimiser\. One of adam, adamw", with_config)
+
+
+def _imported(*arguments, code):
+    """Top-level packages that a fresh interpreter imports while it runs the arguments."""
+    result = subprocess.run(
+        [sys.executable, "-X", "importtime", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert result.returncode == code, result.stderr
+    lines = re.findall(r"^import time: .*\| +(\S+)$", result.stderr, re.MULTILINE)
+    return {line.split(".")[0] for line in lines}, result
 
 
 @pytest.mark.parametrize(
