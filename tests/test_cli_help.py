@@ -10,6 +10,7 @@ import pytest
 from jaxad import cli, command
 from jaxad import config as config_lib
 
+ROOT = Path(__file__).parent.parent
 SMOKE = "--config=pchvae:smoke"
 
 
