@@ -30,9 +30,7 @@ SMALL = {
 #: Lines allowed on stderr: progress bars, and the warning that the small setting causes.
 EXPECTED = (
     re.compile(r".+: +\d+%\|.*\| \S+/\S+ \[.*\]"),
-    re.compile(
-        r"(WARNING:[\w.]+:)?\d+ normal patients? do(es)? not support a false-positive rate of .*"
-    ),
+    re.compile(r"(WARNING:[\w.]+:)?\d+ normal patients?: too few for a false-positive rate of .*"),
 )
 
 
