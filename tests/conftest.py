@@ -40,6 +40,12 @@ def printed_messages() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
+def no_notebook(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Messages are not those of a notebook, although tests of notebooks may have run before."""
+    monkeypatch.delitem(sys.modules, "ipykernel", raising=False)
+
+
+@pytest.fixture(autouse=True)
 def long_grace_period(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lets signals in this process be answered late: a busy machine would end the session."""
     monkeypatch.setattr(interrupts, "_GRACE_SECONDS", 600.0)

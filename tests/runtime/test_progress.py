@@ -2,17 +2,10 @@
 
 import os
 import re
-import sys
 
 import pytest
 
 from jaxad.runtime import messages, progress
-
-
-@pytest.fixture(autouse=True)
-def no_notebook(monkeypatch):
-    """A test of notebooks may have run in this process before."""
-    monkeypatch.delitem(sys.modules, "ipykernel", raising=False)
 
 
 def test_a_file_gets_a_line_now_and_then(capsys, monkeypatch):
