@@ -236,6 +236,7 @@ def test_images_to_calibrate_on_are_not_tested(run, tmp_path, capsys):
     assert not run.evaluation("g").exists()
 
 
+@pytest.mark.long
 def test_several_sites_side_by_side(run, tmp_path, capsys):
     first, second = write_site(tmp_path / "x/site"), write_site(tmp_path / "y/site", 500)
     assert evaluate(run, f"--test.root={first}") == 0

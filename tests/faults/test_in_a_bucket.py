@@ -97,6 +97,7 @@ def fitted(forker, tiny, tmp_path_factory) -> Path:
     return workdir
 
 
+@pytest.mark.parametrize("bucket", ONE, indirect=True)
 def test_fit_report_export_score_and_calibrate(run, tiny, fitted, bucket, tmp_path):
     url = f"{bucket}/runs/first"
     printed = run(f"--config={tiny / 'tiny.py'}", f"--workdir={url}")

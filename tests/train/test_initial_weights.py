@@ -12,6 +12,7 @@ from jaxad.errors import UserError
 from jaxad.storage.workdir import Workdir
 
 
+@pytest.mark.long
 def test_a_run_starts_from_the_weights_of_another(config, wholes, tmp_path, capsys):
     whole = wholes / "pchvae"
     assert run(config, whole)

@@ -121,6 +121,7 @@ def test_options_that_save_memory_give_the_same_update(saving):
             np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.long
 def test_parts_need_less_memory():
     """Only a quarter of the activations is held at once."""
     model, optimisers = build(), {"model": optax.sgd(1.0)}
