@@ -20,7 +20,7 @@ def test_flags_of_score(tmp_path, monkeypatch, capsys):
     assert fail(workdir, score).startswith("error: --input: missing; --mode=score needs it")
     assert fail(workdir, score, "--input=x").startswith("error: --output: missing")
     line = fail(workdir, score, "--input=x", "--output=y", "--rate=much")
-    assert line == "error: --rate=much: not a number."
+    assert line == "error: --rate=much: not a number; write a share, such as 0.05 for 5 %."
     line = fail(workdir, score, "--input=x", "--output=y", "--allow_outside_root=yes")
     assert line == "error: --allow_outside_root=yes: write True or False."
     # Before the detector is loaded, which this run lacks, and which may warn.
