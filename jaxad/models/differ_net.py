@@ -210,8 +210,8 @@ class DifferNet(StridesSystem):
 
 def _rotate(image: Image, angle: Float[Array, ""]) -> Image:
     """Rotates about the centre, with linear interpolation and a black background."""
-    # dm_pix annotates a float but takes traced angles as well.
-    return dm_pix.rotate(image, angle, order=1, mode="constant")  # type: ignore[arg-type]
+    # dm_pix annotates a float, but traced angles work as well.
+    return dm_pix.rotate(image, angle, order=1, mode="constant")  # type: ignore[arg-type]  # angle
 
 
 def _rotate_all(images: Images, angle: Float[Array, ""]) -> Images:

@@ -181,7 +181,7 @@ def contact_sheet(
         return figures.to_png(figure), {"width": width, "height": height}
 
     # IPython draws figures by itself only after an import of pyplot; this is the hook it offers.
-    figure._repr_png_ = png  # type: ignore[attr-defined]
+    figure._repr_png_ = png  # type: ignore[attr-defined]  # Matplotlib does not declare the hook
     return figure
 
 

@@ -205,7 +205,7 @@ def temporary_place() -> tuple[Path, object]:
             if locks.try_lock(file) and not (owner.parent / "kept").exists():
                 shutil.rmtree(owner.parent, ignore_errors=True)
     place = Path(tempfile.mkdtemp(dir=base, prefix="run-"))
-    file = (place / "new").open("w")  # noqa: SIM115 closed, and so unlocked, when the process ends
+    file = (place / "new").open("w")  # noqa: SIM115 - closed, and so unlocked, when the process ends
     locks.try_lock(file)
     (place / "new").replace(place / "owner")  # locked before other processes see it
     return place, file

@@ -134,5 +134,5 @@ def _xdg_folder(variable: str, default: str) -> Path | None:
 
 def is_writable(folder: Path) -> bool:
     """Tells whether files can be written in a folder, which need not exist."""
-    existing = next(path for path in (folder, *folder.absolute().parents) if os.path.exists(path))  # noqa: PTH110 a folder without permission is no error
+    existing = next(path for path in (folder, *folder.absolute().parents) if os.path.exists(path))  # noqa: PTH110 - a folder without permission is no error
     return existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)

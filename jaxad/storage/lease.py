@@ -139,7 +139,7 @@ def _acquire(objects: Objects) -> Lease:
     _held.add(str(me["id"]))
     try:
         return Lease(objects, _create(objects, me), me)
-    except BaseException:
+    except BaseException:  # also an interruption
         _held.discard(str(me["id"]))
         raise
 

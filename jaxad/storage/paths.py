@@ -97,7 +97,7 @@ def check_name(path: Path, what: str, *, for_checkpoints: bool = True) -> None:
 
     They accept only UTF-8, and TensorStore, which writes checkpoints, reads a backslash as a slash.
     """
-    full = Path(os.path.abspath(path))  # noqa: PTH100 removes `..` and keeps links
+    full = Path(os.path.abspath(path))  # noqa: PTH100 - removes `..` and keeps links
     if is_undecodable(str(full)):
         name = readable(str(full))
         if name.encode() == os.fsencode(full):
@@ -156,11 +156,11 @@ def take_folders_literally() -> None:
 
     def glob_below(self: Any, pattern: str) -> Iterator[Any]:
         folder = os.fspath(self)
-        is_folder = os.path.isdir(folder)  # noqa: PTH112 otherwise it is itself a pattern
-        if not is_folder or "**" in pattern or os.path.isabs(pattern):  # noqa: PTH117
+        is_folder = os.path.isdir(folder)  # noqa: PTH112 - without permission it is a pattern
+        if not is_folder or "**" in pattern or Path(pattern).is_absolute():
             yield from original(self, pattern)
             return
-        for name in glob.glob(pattern, root_dir=folder):  # noqa: PTH207 names below a folder
+        for name in glob.glob(pattern, root_dir=folder):  # noqa: PTH207 - names below a folder
             yield self / name
 
     gpath.PosixGPath.glob = glob_below

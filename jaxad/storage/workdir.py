@@ -46,7 +46,7 @@ def atomic_write(path: Path, mode: str = "w", *, by_all: bool = False) -> Iterat
         # mkstemp creates private files; give this one the permissions of the user's umask.
         Path(temporary).chmod(0o666 & ~_umask())
         Path(temporary).replace(path)
-    except BaseException:
+    except BaseException:  # also an interruption
         with contextlib.suppress(FileNotFoundError):
             Path(temporary).unlink()
         raise
@@ -76,7 +76,7 @@ def removed_if_empty(folder: Path) -> Iterator[None]:
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         yield
-    except BaseException:
+    except BaseException:  # also an interruption
         for path in missing:
             with contextlib.suppress(OSError):  # it holds files, or never was created
                 path.rmdir()

@@ -187,7 +187,7 @@ class WorkingCopy(Copy):
             self._leases.append(held)
             try:
                 yield
-            except BaseException as error:
+            except BaseException as error:  # what an interruption left is uploaded too
                 try:
                     self._finish(held)
                 except RunError as later:  # that of the block is the one that ends the command

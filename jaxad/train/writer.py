@@ -61,7 +61,7 @@ class MetricsWriter:
         with atomic_write(workdir.metrics) as file:
             file.writelines(json.dumps(row) + "\n" for row in kept)
         self._path = workdir.metrics
-        self._lines = workdir.metrics.open("a", encoding="utf-8")  # noqa: SIM115 closed in __exit__
+        self._lines = workdir.metrics.open("a", encoding="utf-8")  # noqa: SIM115 - closed in __exit__
         self._events = _Events(workdir.path / "tensorboard") if tensorboard else None
 
     def __enter__(self) -> "MetricsWriter":

@@ -5,6 +5,7 @@ which fails without tf_keras and which nothing here needs. During its first impo
 therefore takes the place of TensorFlow.
 """
 
+import importlib
 import sys
 from types import ModuleType
 
@@ -12,6 +13,6 @@ _loaded = sys.modules.get("tensorflow")
 if _loaded is not None and "tensorflow_probability" not in sys.modules:
     sys.modules["tensorflow"] = ModuleType("tensorflow")
     try:
-        import distrax  # noqa: F401
+        importlib.import_module("distrax")
     finally:
         sys.modules["tensorflow"] = _loaded
