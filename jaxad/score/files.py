@@ -165,10 +165,7 @@ def score_files(
     columns = (*heading, *extra.values(), *detector.columns)
     task = {
         "detector": name,
-        "input": digest(_identity(item) for item in source.items),
-        "assignment of files to patients (--group_pattern, or the column group)": digest(
-            item.group for item in source.items
-        ),
+        **_describe_input(source.items),
         "calibration": detector.digest,
         "rate": detector.rate,
         "choice of maps": which_maps,
@@ -197,6 +194,16 @@ def score_files(
                 folder.publish()
                 bar.update(len(block))
         _write_patients(tables, detector, output)
+
+
+def _describe_input(items: Sequence[Item]) -> dict[str, str]:
+    """Returns the parts of a task that the files to score decide."""
+    return {
+        "input": digest(_identity(item) for item in items),
+        "assignment of files to patients (--group_pattern, or the column group)": digest(
+            item.group for item in items
+        ),
+    }
 
 
 @dataclasses.dataclass
