@@ -281,7 +281,8 @@ def test_decisions_name_the_calibration_that_they_used(tmp_path):
         "--mode=evaluate --workdir=one --test.root=PATH --test.as=b and the other "
         "options that it had."
     ) in text
-    assert "he decisions on test_a use an earlier calibration, on 40 normal patients of val" in text
+    decisions = "The decisions on test_a use an earlier calibration, on 40 normal patients of val"
+    assert decisions in text
 
 
 def test_a_split_without_position_corrected_references_has_no_column_for_them(tmp_path):

@@ -102,10 +102,10 @@ def test_results_of_an_older_checkpoint_are_stale(tmp_path, capsys):
     assert "these results" not in read(workdir).lower()
     assert not capsys.readouterr().err
     (workdir.checkpoints / "120").mkdir()
-    text = "hese results are of checkpoint 100; the run is now at 120: evaluate again"
-    assert f"T{text}" in visible(read(workdir))
+    text = "results are of checkpoint 100; the run is now at 120: evaluate again"
+    assert f"These {text}" in visible(read(workdir))
     error = capsys.readouterr().err
-    assert f"t{text}" in error and error.count("\n") == 1
+    assert f"these {text}" in error and error.count("\n") == 1
     site = make_metrics(external={}, checkpoint_step=120)
     workdir.evaluation("site").mkdir()
     write_json(workdir.evaluation("site") / "metrics.json", site)
