@@ -54,7 +54,7 @@ def _amazon(port: int) -> list[str]:
 def stores(log: Path) -> Iterator[dict[str, str]]:
     """Starts both stores; yields the environment variables that lead clients to them."""
     ports = [free_port(), free_port()]
-    environment = google_environment(ports[0]) | amazon_environment(ports[1])
+    environment = client_environment(*ports)
     with contextlib.ExitStack() as stack:
         output = stack.enter_context(log.open("wb"))
         for command, port in ((_google, ports[0]), (_amazon, ports[1])):
@@ -77,20 +77,14 @@ def stores(log: Path) -> Iterator[dict[str, str]]:
         yield environment
 
 
-def google_environment(port: int) -> dict[str, str]:
-    """The variables that lead a client of `gs://` to a port, and to nothing outside."""
+def client_environment(google_port: int, amazon_port: int) -> dict[str, str]:
+    """The variables that lead clients of `gs://` and `s3://` to ports, and to nothing outside."""
     return {
-        "STORAGE_EMULATOR_HOST": f"http://127.0.0.1:{port}",
+        "STORAGE_EMULATOR_HOST": f"http://127.0.0.1:{google_port}",
         "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false",
         "GOOGLE_CLOUD_PROJECT": "test",
         "NO_GCE_CHECK": "true",
-    }
-
-
-def amazon_environment(port: int) -> dict[str, str]:
-    """The variables that lead a client of `s3://` to a port, and to nothing outside."""
-    return {
-        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{amazon_port}",
         "AWS_ACCESS_KEY_ID": "x",
         "AWS_SECRET_ACCESS_KEY": "y",
         "AWS_DEFAULT_REGION": "us-east-1",

@@ -128,7 +128,7 @@ def lead_to(monkeypatch):
     """A function that leads clients of both kinds to a port."""
 
     def lead(port: int) -> None:
-        variables = emulators.google_environment(port) | emulators.amazon_environment(port)
+        variables = emulators.client_environment(port, port)
         for name, value in variables.items():
             monkeypatch.setenv(name, value)
         for scheme in ("gs", "s3"):

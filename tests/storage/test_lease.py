@@ -15,11 +15,6 @@ from jaxad.storage.buckets import Objects, StoreError
 
 
 @pytest.fixture
-def objects(bucket):
-    return Objects.at(bucket, "")
-
-
-@pytest.fixture
 def fast(monkeypatch):
     """Shortens all waiting."""
     monkeypatch.setattr(lease, "BEAT_SECONDS", 0.05)

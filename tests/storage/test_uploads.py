@@ -6,38 +6,28 @@ import threading
 import time
 
 import pytest
+from runs_in_buckets import as_another_process, names, write_step
 
 from jaxad.errors import RunError
 from jaxad.storage import copies, working_copies
 from jaxad.storage.buckets import Objects, StoreError
 from jaxad.storage.workdir import Workdir, write_json
 
-
-@pytest.fixture(autouse=True)
-def no_copies(monkeypatch):
-    """Every test begins like a new process, and waits for nothing."""
-    monkeypatch.setattr(working_copies, "_copies", {})
-    monkeypatch.setattr(working_copies, "_FRESH_SECONDS", 0.0)
-    monkeypatch.setattr(working_copies, "_PAUSES", (0.0, 0.0))
+pytestmark = pytest.mark.usefixtures("no_working_copies")
 
 
 @pytest.fixture
-def objects(bucket):
-    return Objects.at(bucket, "")
+def uploaded(monkeypatch):
+    """The names of uploaded files, in their order; grows during the test."""
+    names_of_files = []
+    put = Objects.put
 
+    def record(objects, paths):
+        names_of_files.extend(paths)
+        put(objects, paths)
 
-def names(objects):
-    return sorted(name for name in objects.find() if not name.startswith(".lock"))
-
-
-def as_another_process(monkeypatch):
-    monkeypatch.setattr(working_copies, "_copies", {})
-
-
-def write_step(workdir: Workdir, step: int, text: str = "arrays") -> None:
-    folder = workdir.checkpoints / str(step) / "variables"
-    folder.mkdir(parents=True)
-    (folder / "data").write_text(text)
+    monkeypatch.setattr(Objects, "put", record)
+    return names_of_files
 
 
 def test_a_copy_that_was_deleted_does_not_delete_the_bucket(objects):
@@ -60,13 +50,10 @@ def test_a_run_in_a_folder_named_checkpoints(objects):
     assert names(objects) == ["checkpoints/5.tar", "eval/test/metrics.json"]
 
 
-def test_a_log_is_uploaded_before_a_checkpoint(objects, monkeypatch):
+def test_a_log_is_uploaded_before_a_checkpoint(objects, uploaded):
     """A resumed run reads what was logged up to its checkpoint."""
     workdir = Workdir(objects.url)
     workdir.check_writable()
-    uploaded = []
-    put = Objects.put
-    monkeypatch.setattr(Objects, "put", lambda o, paths: (uploaded.extend(paths), put(o, paths)))
     with workdir.lock():
         write_step(workdir, 5)
         workdir.metrics.write_text("5\n6\n")
@@ -74,12 +61,9 @@ def test_a_log_is_uploaded_before_a_checkpoint(objects, monkeypatch):
     assert uploaded == ["metrics.jsonl", "checkpoints/5.tar"]
 
 
-def test_of_files_of_the_same_time_a_json_file_is_the_last(objects, monkeypatch):
+def test_of_files_of_the_same_time_a_json_file_is_the_last(objects, uploaded):
     workdir = Workdir(objects.url)
     workdir.check_writable()
-    uploaded = []
-    put = Objects.put
-    monkeypatch.setattr(Objects, "put", lambda o, paths: (uploaded.extend(paths), put(o, paths)))
     with workdir.lock():
         for name in ("a.json", "b.csv", "c.csv"):
             (workdir.path / name).touch()

@@ -10,6 +10,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from runs_in_buckets import as_another_process, names, write_step
 
 from jaxad.errors import RunError, UserError
 from jaxad.storage import copies, working_copies
@@ -17,32 +18,7 @@ from jaxad.storage.buckets import Objects, Refused, StoreError
 from jaxad.storage.locations import locate
 from jaxad.storage.workdir import Workdir, write_json
 
-
-@pytest.fixture(autouse=True)
-def no_copies(monkeypatch):
-    """Every test begins like a new process, and waits for nothing."""
-    monkeypatch.setattr(working_copies, "_copies", {})
-    monkeypatch.setattr(working_copies, "_FRESH_SECONDS", 0.0)
-    monkeypatch.setattr(working_copies, "_PAUSES", (0.0, 0.0))
-
-
-@pytest.fixture
-def objects(bucket):
-    return Objects.at(bucket, "")
-
-
-def names(objects):
-    return sorted(name for name in objects.find() if not name.startswith(".lock"))
-
-
-def as_another_process(monkeypatch):
-    monkeypatch.setattr(working_copies, "_copies", {})
-
-
-def write_step(workdir: Workdir, step: int, text: str = "arrays") -> None:
-    folder = workdir.checkpoints / str(step) / "variables"
-    folder.mkdir(parents=True)
-    (folder / "data").write_text(text)
+pytestmark = pytest.mark.usefixtures("no_working_copies")
 
 
 def test_what_is_written_below_the_lock_is_in_the_bucket_for_others(objects, monkeypatch):
