@@ -6,20 +6,15 @@ Both are measured in turn, several times; ratios are those of pairs.
 """
 
 import argparse
-import functools
 import statistics
 import time
 
+from stored_pixels import update_rate
+
 from jaxad.config import get_config
-from jaxad.config.model import make_model
 from jaxad.data.pipeline import batching
 from jaxad.data.pipeline.augment import Augmentation
 from jaxad.data.sources import DataSet
-from jaxad.runtime.parallel import make_parallel
-from jaxad.train.optim import make_optimisers
-from jaxad.train.phases import make_phases
-from jaxad.train.state import create_state, initial_variables
-from jaxad.train.step import train_step
 
 
 def main() -> None:
@@ -32,16 +27,6 @@ def main() -> None:
 
     config = get_config(options.config)
     split = DataSet(config.data).split("train")
-    parallel = make_parallel(config.parallel)
-    model = make_model(config, parallel.axis_name)
-    variables = initial_variables(model, config.seed)
-    phases = make_phases(config.train.updates, model.networks, num_steps=1000)
-    optimisers = make_optimisers(config.optim, model, variables["params"], phases)
-    state = parallel.put_replicated(create_state(variables, optimisers, config.seed))
-    step = parallel.compile_reduce(
-        functools.partial(train_step, model=model, optimisers=optimisers),
-        donate_state=True,
-    )
 
     def batches(count: int):
         return batching.train_batches(
@@ -53,10 +38,7 @@ def main() -> None:
             stop_step=count,
         )
 
-    fixed = parallel.put_batch(next(iter(batches(1))))
-    state, metrics = step(state, fixed)
-    parallel.get_replicated(metrics)
-
+    update = update_rate(config, next(iter(batches(1))))
     rates: dict[str, list[float]] = {"pipeline": [], "train step": []}
     for _ in range(options.repeats):
         iterator = iter(batches(options.pipeline_steps))
@@ -64,12 +46,7 @@ def main() -> None:
         start = time.perf_counter()
         delivered = sum(len(batch["image"]) for batch in iterator)
         rates["pipeline"].append(delivered / (time.perf_counter() - start))
-        start = time.perf_counter()
-        for _ in range(options.train_steps):
-            state, metrics = step(state, fixed)
-        parallel.get_replicated(metrics)
-        seconds = time.perf_counter() - start
-        rates["train step"].append(options.train_steps * config.data.batch_size / seconds)
+        rates["train step"].append(update(options.train_steps))
 
     medians = {name: statistics.median(values) for name, values in rates.items()}
     for name, values in rates.items():

@@ -85,8 +85,8 @@ def serve(config: ConfigDict, steps: int, process: int, of: int, barrier: Any, r
         barrier.wait()
 
 
-def update_rate(config: ConfigDict) -> Callable[[int], float]:
-    """Returns a function that measures the images per second of `n` updates."""
+def update_rate(config: ConfigDict, batch: dict[str, np.ndarray]) -> Callable[[int], float]:
+    """Returns a function that measures the images per second of `n` updates on a batch."""
     from jaxad.config.model import make_model
     from jaxad.runtime.parallel import make_parallel
     from jaxad.train.optim import make_optimisers
@@ -103,7 +103,7 @@ def update_rate(config: ConfigDict) -> Callable[[int], float]:
     step = parallel.compile_reduce(
         functools.partial(train_step, model=model, optimisers=optimisers), donate_state=True
     )
-    fixed = parallel.put_batch(next(batches(config, read_train(config, MEMORY), 1, 0, 1)))
+    fixed = parallel.put_batch(batch)
     state, metrics = step(state, fixed)
     parallel.get_replicated(metrics)
 
@@ -135,7 +135,7 @@ def measure_case(name: str, size: int, options: argparse.Namespace) -> dict[str,
     ]
     for worker in workers:
         worker.start()
-    update = update_rate(config)
+    update = update_rate(config, next(batches(config, memory, 1, 0, 1)))
     rates: dict[str, list[float]] = {
         "memory": [], "disk": [], "disk, two processes": [], "update": []
     }  # fmt: skip
