@@ -179,12 +179,7 @@ def _check_outputs(notebook):
 
 @pytest.mark.parametrize(
     "name",
-    [
-        name
-        if name in ("quickstart", "your_own_data")
-        else pytest.param(name, marks=pytest.mark.long)
-        for name in NAMES
-    ],
+    [pytest.param(name, marks=() if name == "quickstart" else pytest.mark.long) for name in NAMES],
 )
 def test_notebook_runs_from_top_to_bottom(
     name, tmp_path, monkeypatch, launch_environment, data_root

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import jaxad
+from jaxad import cli
 from jaxad.data.sources import DataSet
 from jaxad.errors import UserError
 from jaxad.models import title
@@ -178,6 +179,7 @@ def test_scores_add_up_and_metrics_follow_from_them(smoke_run):
     assert metrics["auroc"]["value"] == pytest.approx(roc_auc_score(labels, score))
 
 
+@pytest.mark.long
 def test_two_runs_of_one_config_give_identical_scores(smoke_run, launch, data_root, tmp_path):
     result = launch(
         "--config=configs/pchvae.py:smoke",
@@ -260,6 +262,24 @@ def test_images_that_cannot_be_scored_are_named(smoke_run):
             detector.score(words)
 
 
+def test_a_run_is_exported_with_its_card(smoke_run, capsys):
+    assert cli.main(["--mode=export", f"--workdir={smoke_run}"]) == 0
+    path = smoke_run / "detector.jaxad"
+    assert capsys.readouterr().out.startswith(f"exported: {path} (")
+    loaded, run = jaxad.load(path), jaxad.load(smoke_run)
+    card = loaded.card
+    assert card["system"] == "pchvae" and "not a medical device" in card["purpose"]
+    metrics = json.loads((smoke_run / "eval/test_objects/metrics.json").read_text())
+    assert card["evaluated_on"]["test_objects"]["auroc"] == metrics["auroc"]
+    images = np.random.default_rng(0).uniform(size=(3, *run.image_shape)).astype(np.float32)
+    np.testing.assert_allclose(loaded.score(images).image, run.score(images).image, rtol=1e-5)
+    pixels = np.full((64, 64), 128, np.uint8)
+    np.testing.assert_array_equal(loaded.preprocess(pixels), run.preprocess(pixels))
+    rate = card["calibration_patients"]
+    assert jaxad.load_calibration(path).num_patients == rate
+
+
+@pytest.mark.long
 def test_sigterm_saves_and_leaves_with_zero_and_the_same_command_finishes(
     launch_environment, launch, data_root, tmp_path
 ):

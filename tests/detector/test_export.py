@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 import jaxad
-from jaxad import cli
 from jaxad.calibration.calibration_set import CalibrationSet
 from jaxad.config import get_config
 from jaxad.config.model import make_model
@@ -189,20 +188,3 @@ def test_batches_may_be_smaller_than_the_golden_images(batch_size, tmp_path):
     config.evaluate.batch_size = batch_size
     detector = RestoredDetector(config, initial_variables(make_model(config), 0), 3)
     jaxad.load(write(tmp_path / "a.jaxad", export.pack(detector, {}, None)))
-
-
-def test_a_run_is_exported_with_its_card(smoke_run, capsys):
-    assert cli.main(["--mode=export", f"--workdir={smoke_run}"]) == 0
-    path = smoke_run / "detector.jaxad"
-    assert capsys.readouterr().out.startswith(f"exported: {path} (")
-    loaded, run = jaxad.load(path), jaxad.load(smoke_run)
-    card = loaded.card
-    assert card["system"] == "pchvae" and "not a medical device" in card["purpose"]
-    metrics = json.loads((smoke_run / "eval/test_objects/metrics.json").read_text())
-    assert card["evaluated_on"]["test_objects"]["auroc"] == metrics["auroc"]
-    images = np.random.default_rng(0).uniform(size=(3, *run.image_shape)).astype(np.float32)
-    np.testing.assert_allclose(loaded.score(images).image, run.score(images).image, rtol=1e-5)
-    pixels = np.full((64, 64), 128, np.uint8)
-    np.testing.assert_array_equal(loaded.preprocess(pixels), run.preprocess(pixels))
-    rate = card["calibration_patients"]
-    assert jaxad.load_calibration(path).num_patients == rate

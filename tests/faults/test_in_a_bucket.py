@@ -272,7 +272,8 @@ def launcher(launch_environment, stores, tiny, bucket) -> Launcher:
     return Launcher(launch_environment | stores | cache, tiny, f"{bucket}/run")
 
 
-@pytest.mark.parametrize("bucket", ONE, indirect=True)
+@LONG
+@pytest.mark.parametrize("bucket", ["gs", "s3"], indirect=True)
 def test_two_processes_train_as_one_run(launcher, fitted, bucket):
     url = f"{bucket}/run"
     launcher.run_two()

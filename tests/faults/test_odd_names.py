@@ -16,13 +16,19 @@ UNDECODABLE = os.fsdecode(b"x\xff")
 ROOT = Path(__file__).parent.parent.parent
 
 
+#: Names that are treated like `a*`.
+_MORE_NAMES = ("a**b", "{a,b} 100%#")
+
+
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory) -> Path:
     """A folder that the runs of this module share: a pattern might match another run's name."""
     return tmp_path_factory.mktemp("runs")
 
 
-@pytest.mark.parametrize("name", ["lr=[0.1]", "a**b", "a*", "{a,b} 100%#"])
+@pytest.mark.parametrize(
+    "name", ["lr=[0.1]", "a*", *(pytest.param(n, marks=pytest.mark.long) for n in _MORE_NAMES)]
+)
 def test_a_run_in_a_folder_that_looks_like_a_pattern(forker, tiny, runs, trained, name):
     workdir = runs / name
     ended = forker.run(f"--config={tiny / 'tiny.py'}", f"--workdir={workdir}", "--mode=train")

@@ -161,10 +161,14 @@ def assert_same_run(ours, theirs):
     np.testing.assert_allclose(our_scores, their_scores, rtol=1e-4)
 
 
-def test_two_processes_of_two_devices_are_one_run(fits, launch_environment):
-    """The same run is fitted, and the same checkpoint evaluated, by two processes and by one."""
-    together, alone = fits(2, 2), fits(1, 1)
-    assert_same_run(together, alone)
+def test_two_processes_of_two_devices_are_one_run(fits):
+    assert_same_run(fits(2, 2), fits(1, 1))
+
+
+@pytest.mark.long
+def test_one_process_evaluates_as_two_do(fits, launch_environment):
+    """The scores of the same checkpoint are identical."""
+    together = fits(2, 2)
     before = scores(together)
     found = Cluster(launch_environment, 1, 1, "--mode=evaluate", f"--workdir={together}").end()
     assert found[0][0] == 0, found

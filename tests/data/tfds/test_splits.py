@@ -49,6 +49,7 @@ def results(workdir):
     return found | {"report": report}
 
 
+@pytest.mark.long
 def test_a_run_on_disk_gives_the_files_of_one_in_memory(launch, smoke_run, data_root, tmp_path):
     root = f"--config.data.root={data_root}"
     ended = launch("--config=pchvae:smoke", f"--workdir={tmp_path / 'run'}", root, ON_DISK)
@@ -60,8 +61,11 @@ def test_a_run_on_disk_gives_the_files_of_one_in_memory(launch, smoke_run, data_
     for name in expected:
         assert found[name] == expected[name], name
 
-    # A run that began in memory continues on disk, and ends in the same files.
-    resumed = tmp_path / "resumed"
+
+@pytest.mark.long
+def test_a_run_that_began_in_memory_continues_on_disk(launch, smoke_run, data_root, tmp_path):
+    """It ends in the same files."""
+    resumed, expected = tmp_path / "resumed", results(smoke_run)
     shutil.copytree(smoke_run, resumed)
     last, before = sorted(
         (path for path in (resumed / "checkpoints").iterdir()), key=lambda path: -int(path.name)
@@ -69,6 +73,7 @@ def test_a_run_on_disk_gives_the_files_of_one_in_memory(launch, smoke_run, data_
     assert (last.name, before.name) == ("10", "5")
     for path in (last, resumed / "eval"):
         shutil.rmtree(path)
+    root = f"--config.data.root={data_root}"
     ended = launch("--config=pchvae:smoke", f"--workdir={resumed}", root, ON_DISK)
     assert ended.returncode == 0, ended.stderr
     assert "resumed from step 5 of 10" in ended.stdout
