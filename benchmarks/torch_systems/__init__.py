@@ -7,10 +7,15 @@ from torch_systems.twin import Twin
 
 #: `config.model.name` -> module and class.
 _TWINS = {
-    "pchvae": ("pchvae", "PchVAE"),
+    "ae": ("ae", "AutoEncoder"),
+    "pchvae": ("hierarchical_vae", "PchVAE"),
+    "chvae": ("hierarchical_vae", "ConditionalVAE"),
+    "highvae": ("hierarchical_vae", "HighVAE"),
+    "lowvae": ("hierarchical_vae", "LowVAE"),
     "vqvae2": ("vqvae2", "VQVAE2"),
     "fastflow": ("fastflow", "FastFlow"),
     "aeflow": ("aeflow", "AEFlow"),
+    "differnet": ("differnet", "DifferNet"),
 }
 SYSTEMS = tuple(_TWINS)
 
