@@ -29,9 +29,7 @@ class Residual(nn.Module):
         slope: negative slope of leaky ReLU.
     """
 
-    def __init__(
-        self, path: str, width: int, depth: int, norm: str = "none", slope: float = 0.01
-    ):
+    def __init__(self, path: str, width: int, depth: int, norm: str = "none", slope: float = 0.01):
         super().__init__()
         self.branches = nn.ModuleList(
             nn.Sequential(

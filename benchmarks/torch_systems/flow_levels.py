@@ -126,9 +126,7 @@ class FlowLevels(Twin):
             transformed.append((z_prime, log_det))
         return transformed
 
-    def batch_features(
-        self, images: torch.Tensor, features: torch.Tensor | None
-    ) -> torch.Tensor:
+    def batch_features(self, images: torch.Tensor, features: torch.Tensor | None) -> torch.Tensor:
         """Returns the given features in float32, or computes them without gradients."""
         if features is not None:
             return features.float()
