@@ -8,9 +8,18 @@ from torch_systems.twin import Twin
 #: `config.model.name` -> module and class.
 _TWINS = {
     "pchvae": ("pchvae", "PchVAE"),
+    "chvae": ("chvae", "ChVAE"),
+    "highvae": ("highvae", "HighVAE"),
+    "lowvae": ("lowvae", "LowVAE"),
     "vqvae2": ("vqvae2", "VQVAE2"),
-    "fastflow": ("fastflow", "FastFlow"),
+    "ae": ("ae", "AutoEncoder"),
+    "fanogan": ("fanogan", "FAnoGAN"),
+    "ganomaly": ("ganomaly", "GANomaly"),
     "aeflow": ("aeflow", "AEFlow"),
+    "fastflow": ("fastflow", "FastFlow"),
+    "differnet": ("differnet", "DifferNet"),
+    "padim": ("padim", "PaDiM"),
+    "patchcore": ("patchcore", "PatchCore"),
 }
 SYSTEMS = tuple(_TWINS)
 
