@@ -48,12 +48,20 @@ def check(config: dict[str, Any], images: np.ndarray) -> Tree:
         _check_scores(model, twin, variables, images)
         return variables
     rng = np.random.default_rng(0)
-    variables["params"] = jax.tree.map(
-        # Non-zero biases, so that their order is compared too.
-        lambda leaf: leaf + 0.02 * rng.standard_normal(leaf.shape, np.float32) * (leaf.ndim == 1),
-        variables["params"],
-    )
-    twin = loaded_twin(config, variables)
+
+    def shift_zeros(leaf: np.ndarray) -> np.ndarray:
+        """Makes biases and the last layers of subnets non-zero, so that they are compared too."""
+        if leaf.ndim != 1 and leaf.any():
+            return leaf
+        return leaf + 0.02 * rng.standard_normal(leaf.shape, np.float32)
+
+    variables["params"] = jax.tree.map(shift_zeros, variables["params"])
+    if hasattr(model, "prepare"):
+        features = np.asarray(model.features(variables, images))
+        batch = {**as_batch(images), "features": features}
+        variables = jax.device_get(model.prepare(variables, [batch]))
+    for_twin = {**variables, "noise": _score_noise(model)}
+    twin = loaded_twin(config, for_twin)
     ours = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
     assert num_parameters(twin) == ours, (num_parameters(twin), ours)
     _check_scores(model, twin, variables, images)
@@ -61,10 +69,38 @@ def check(config: dict[str, Any], images: np.ndarray) -> Tree:
     if isinstance(twin, AdversarialTwin):
         _check_networks(config, model, twin, variables, images)
     else:
-        losses, _ = model.losses(variables, as_batch(images), None, train=True)
+        expected = _losses(model, variables, images)
         with torch.no_grad():
-            _close(losses["model"], twin.losses(placed(images), sample=False).numpy(), "losses")
-    return variables
+            _close(expected, twin.losses(placed(images), sample=False).numpy(), "losses")
+    return for_twin
+
+
+def _losses(model: Any, variables: Tree, images: np.ndarray) -> jax.Array:
+    """Returns jaxad's training loss of each image, with latents at their posterior means.
+
+    A system that draws views in training is evaluated over all of them instead.
+    """
+    draws_views = hasattr(model, "update_views")
+    keys = jax.random.split(jax.random.key(0), len(images)) if draws_views else None
+    losses, _ = model.losses(variables, as_batch(images), keys, train=not draws_views)
+    return losses["model"]
+
+
+def _score_noise(model: Any) -> dict[str, np.ndarray]:
+    """Returns the noise of the latents in scores of a hierarchical VAE, [draws, rows, columns, C].
+
+    The keys are those of `HierarchicalVAE.score` and `jaxad.models.decomposition.split_levels`.
+    """
+    if not getattr(model, "score_samples", 0):
+        return {}
+    keys = jax.random.split(jax.random.key(0), model.score_samples)
+    levels = [("z1", 0, 16)] * model.parts.z1 + [("z2", 1, 4)] * model.parts.z2
+    noise = {}
+    for (name, number, stride), channels in zip(levels, model.latent_channels, strict=True):
+        shape = (model.image_shape[0] // stride, model.image_shape[1] // stride, channels)
+        draws = [jax.random.normal(jax.random.fold_in(key, number), shape) for key in keys]
+        noise[name] = np.stack(draws)
+    return noise
 
 
 def _check_scores(model: Model, twin: Twin, variables: Tree, images: np.ndarray) -> None:
@@ -86,7 +122,9 @@ def _check_networks(
     by_name = twin.network_losses(placed(images), names, noise)
 
     def mean_loss(params: Tree, name: str) -> tuple[jax.Array, jax.Array]:
-        losses, _ = model.losses({**variables, "params": params}, as_batch(images), keys, train=True)
+        losses, _ = model.losses(
+            {**variables, "params": params}, as_batch(images), keys, train=True
+        )
         return losses[name].mean(), losses[name]
 
     for name, gradient in zip(names, gradients, strict=True):
@@ -94,7 +132,9 @@ def _check_networks(
         tree, losses = grad(variables["params"], name)
         _close(losses, by_name[name].detach().numpy(), f"losses of {name}", scale=1.0)
         owned = {part: tree[part] for part in tree if _owns(model, name, part)}
-        norm = sum(float(np.sum(np.square(leaf, dtype=np.float64))) for leaf in jax.tree.leaves(owned))
+        norm = sum(
+            float(np.sum(np.square(leaf, dtype=np.float64))) for leaf in jax.tree.leaves(owned)
+        )
         ours = sum(float(leaf.double().square().sum()) for leaf in gradient)
         np.testing.assert_allclose(ours**0.5, norm**0.5, rtol=2e-3, err_msg=f"gradient of {name}")
 
@@ -121,7 +161,9 @@ def _check_fit(config: dict[str, Any], images: np.ndarray) -> None:
     smaller = {**config, "model": dict(config["model"])}
     num_fitted = len(images) - 2
     if "candidates" in smaller["model"]:
-        patches = num_fitted * (config["data"]["image_size"] // min(config["model"]["strides"])) ** 2
+        patches = (
+            num_fitted * (config["data"]["image_size"] // min(config["model"]["strides"])) ** 2
+        )
         smaller["model"] |= {
             "candidates": patches // 2, "memory_size": patches // 4,
             "neighbours": min(config["model"]["neighbours"], patches // 8),
@@ -135,9 +177,7 @@ def _check_fit(config: dict[str, Any], images: np.ndarray) -> None:
         for part, expected in zip(parts, features, strict=True):
             _close(expected, twin.encode(placed(part)).numpy(), "features", scale=1.0)
     key = jax.random.key(0)
-    batches = [
-        {**as_batch(part), "features": z} for part, z in zip(parts, features, strict=True)
-    ]
+    batches = [{**as_batch(part), "features": z} for part, z in zip(parts, features, strict=True)]
     fitted = jax.device_get(model.fit(variables, batches, key))
     rng = np.random.default_rng(np.asarray(jax.random.bits(key, (4,), jnp.uint32)))
     params = twin.fit((torch.from_numpy(z.copy()) for z in features), rng)

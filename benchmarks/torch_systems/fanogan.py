@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from torch_systems.adversarial import AdversarialTwin, Encoder, Generator
+from torch_systems.adversarial import AdversarialTwin
+from torch_systems.blocks import Encoder, Generator
 from torch_systems.twin import Config
 
 _EPSILON = 1e-12

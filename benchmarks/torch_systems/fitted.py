@@ -10,12 +10,6 @@ import torch
 from torch_systems.encoders import make_encoder
 from torch_systems.twin import Config, Tree, Twin
 
-#: Standard deviation of pretrained features by stride: `jaxad.nn.backbones.ARCHITECTURES`.
-_DEVIATIONS = {
-    "efficientnet_lite0": {4: 9.3, 8: 8.4, 16: 7.6, 32: 3.4},
-    "wide_resnet50_2": {4: 1.0, 8: 1.0, 16: 1.0},
-}
-
 
 class FittedTwin(Twin):
     """A system without gradients; `fit` returns and keeps what it estimates.
@@ -32,7 +26,7 @@ class FittedTwin(Twin):
             (self.encoder.channels[stride], size // stride, size // stride)
             for stride in model["strides"]
         ]
-        self.deviations = [_DEVIATIONS[model["backbone"]][stride] for stride in model["strides"]]
+        self.deviations = [self.encoder.deviations[stride] for stride in model["strides"]]
         self.side = size // min(model["strides"])
         self.num_channels = sum(self.encoder.channels[stride] for stride in model["strides"])
 

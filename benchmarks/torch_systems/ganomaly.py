@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from torch_systems.adversarial import AdversarialTwin, Encoder, Generator
+from torch_systems.adversarial import AdversarialTwin
+from torch_systems.blocks import Encoder, Generator
 from torch_systems.twin import Config
 
 
