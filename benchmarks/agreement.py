@@ -1,5 +1,6 @@
 """Checks that a PyTorch twin computes what jaxad computes, with the same weights."""
 
+import re
 from typing import Any
 
 import jax
@@ -86,7 +87,9 @@ def _check_networks(
     by_name = twin.network_losses(placed(images), names, noise)
 
     def mean_loss(params: Tree, name: str) -> tuple[jax.Array, jax.Array]:
-        losses, _ = model.losses({**variables, "params": params}, as_batch(images), keys, train=True)
+        losses, _ = model.losses(
+            {**variables, "params": params}, as_batch(images), keys, train=True
+        )
         return losses[name].mean(), losses[name]
 
     for name, gradient in zip(names, gradients, strict=True):
@@ -94,14 +97,14 @@ def _check_networks(
         tree, losses = grad(variables["params"], name)
         _close(losses, by_name[name].detach().numpy(), f"losses of {name}", scale=1.0)
         owned = {part: tree[part] for part in tree if _owns(model, name, part)}
-        norm = sum(float(np.sum(np.square(leaf, dtype=np.float64))) for leaf in jax.tree.leaves(owned))
+        norm = sum(
+            float(np.sum(np.square(leaf, dtype=np.float64))) for leaf in jax.tree.leaves(owned)
+        )
         ours = sum(float(leaf.double().square().sum()) for leaf in gradient)
         np.testing.assert_allclose(ours**0.5, norm**0.5, rtol=2e-3, err_msg=f"gradient of {name}")
 
 
 def _owns(model: Any, network: str, part: str) -> bool:
-    import re
-
     return re.fullmatch(model.networks[network], f"{part}/") is not None
 
 
@@ -121,7 +124,9 @@ def _check_fit(config: dict[str, Any], images: np.ndarray) -> None:
     smaller = {**config, "model": dict(config["model"])}
     num_fitted = len(images) - 2
     if "candidates" in smaller["model"]:
-        patches = num_fitted * (config["data"]["image_size"] // min(config["model"]["strides"])) ** 2
+        patches = (
+            num_fitted * (config["data"]["image_size"] // min(config["model"]["strides"])) ** 2
+        )
         smaller["model"] |= {
             "candidates": patches // 2, "memory_size": patches // 4,
             "neighbours": min(config["model"]["neighbours"], patches // 8),
@@ -135,9 +140,7 @@ def _check_fit(config: dict[str, Any], images: np.ndarray) -> None:
         for part, expected in zip(parts, features, strict=True):
             _close(expected, twin.encode(placed(part)).numpy(), "features", scale=1.0)
     key = jax.random.key(0)
-    batches = [
-        {**as_batch(part), "features": z} for part, z in zip(parts, features, strict=True)
-    ]
+    batches = [{**as_batch(part), "features": z} for part, z in zip(parts, features, strict=True)]
     fitted = jax.device_get(model.fit(variables, batches, key))
     rng = np.random.default_rng(np.asarray(jax.random.bits(key, (4,), jnp.uint32)))
     params = twin.fit((torch.from_numpy(z.copy()) for z in features), rng)

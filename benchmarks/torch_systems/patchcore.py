@@ -77,7 +77,10 @@ class PatchCore(FittedTwin):
         memory = self.memory - centre
         norms = memory.square().sum(dim=1)
         nearest, places = zip(
-            *(torch.addmm(norms, part, memory.T, alpha=-2).min(1) for part in patches.split(_CHUNK)),
+            *(
+                torch.addmm(norms, part, memory.T, alpha=-2).min(1)
+                for part in patches.split(_CHUNK)
+            ),
             strict=True,
         )
         squared = torch.cat(nearest) + patches.square().sum(dim=1)
