@@ -7,10 +7,10 @@ from torch_systems.twin import Twin
 
 #: `config.model.name` -> module and class.
 _TWINS = {
-    "pchvae": ("pchvae", "PchVAE"),
-    "chvae": ("chvae", "ChVAE"),
-    "highvae": ("highvae", "HighVAE"),
-    "lowvae": ("lowvae", "LowVAE"),
+    "pchvae": ("hierarchical_vae", "PchVAE"),
+    "chvae": ("hierarchical_vae", "ConditionalVAE"),
+    "highvae": ("hierarchical_vae", "HighVAE"),
+    "lowvae": ("hierarchical_vae", "LowVAE"),
     "vqvae2": ("vqvae2", "VQVAE2"),
     "ae": ("ae", "AutoEncoder"),
     "fanogan": ("fanogan", "FAnoGAN"),
@@ -25,6 +25,6 @@ SYSTEMS = tuple(_TWINS)
 
 
 def make_twin(config: dict[str, Any]) -> Twin:
-    """The twin of the system that a config names, as plain dicts; its weights are torch's own."""
+    """Returns the twin of the system that a config, plain dicts, names; its weights are random."""
     module, name = _TWINS[config["model"]["name"]]
     return getattr(importlib.import_module(f"torch_systems.{module}"), name)(config)
