@@ -1,5 +1,6 @@
 """Checks that a PyTorch twin computes what jaxad computes, with the same weights."""
 
+import re
 from typing import Any
 
 import jax
@@ -140,8 +141,6 @@ def _check_networks(
 
 
 def _owns(model: Any, network: str, part: str) -> bool:
-    import re
-
     return re.fullmatch(model.networks[network], f"{part}/") is not None
 
 

@@ -130,7 +130,7 @@ def _train_tasks(
     update = updates["train"]
 
     def flops() -> float:
-        """Operations of an update on all devices; convolutions and products as they are written."""
+        """Returns the operations of an update on all devices, as XLA counts them."""
         lowered = update.lower(held["state"], cached)
         return (program_costs(lowered.compile()).flops or 0.0) * len(parallel.devices)
 
