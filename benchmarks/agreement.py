@@ -107,7 +107,8 @@ def _score_noise(model: Any) -> dict[str, np.ndarray]:
 def _check_scores(model: Model, twin: Twin, variables: Tree, images: np.ndarray) -> None:
     with torch.no_grad():
         scores = twin.eval().score(placed(images)).numpy()
-    _close(score_batch(model, variables, images).image, scores, "scores")
+    # Scores of an untrained AE-FLOW of the paper are zero up to rounding.
+    _close(score_batch(model, variables, images).image, scores, "scores", scale=1e-4)
 
 
 def _check_networks(
