@@ -19,13 +19,12 @@ import accelerator
 import jaxad_tasks
 
 from jaxad.config import get_config
+from jaxad.config.model import make_model
 from jaxad.runtime.compilation_cache import enable_compilation_cache
 from jaxad.storage.home import cache_folder
 
 _SECONDS = 1.0  # minimum length of a window
 _WINDOWS = 3
-#: Names of the update's task, in `jaxad_tasks.tasks`.
-_UPDATES = ("train", "train from features")
 
 
 def measured(name: str, devices: int) -> dict[str, float]:
@@ -35,9 +34,15 @@ def measured(name: str, devices: int) -> dict[str, float]:
     train = accelerator.smooth_images(config, config.data.batch_size)
     scored = accelerator.smooth_images(config, devices * config.evaluate.batch_size)
     tasks = jaxad_tasks.tasks(config.to_dict(), devices, train, scored)
-    update = next(tasks[task] for task in _UPDATES if task in tasks)
+    if from_features := tasks.get("train from features"):
+        shares = {"train": 1.0}
+        updates = {"train": len(train) / seconds_of(from_features)}
+    else:
+        phases = jaxad_tasks.update_phases(config, make_model(config))
+        shares = {task: share for task, (_, share) in phases.items()}
+        updates = {task: len(train) / seconds_of(tasks[task]) for task in shares}
     return {
-        "train": len(train) / seconds_of(update),
+        "train": jaxad_tasks.mean_throughput(updates, shares),
         "score": len(scored) / seconds_of(tasks["score"]),
     }
 

@@ -7,15 +7,24 @@ from torch_systems.twin import Twin
 
 #: `config.model.name` -> module and class.
 _TWINS = {
-    "pchvae": ("pchvae", "PchVAE"),
+    "pchvae": ("hierarchical_vae", "PchVAE"),
+    "chvae": ("hierarchical_vae", "ConditionalVAE"),
+    "highvae": ("hierarchical_vae", "HighVAE"),
+    "lowvae": ("hierarchical_vae", "LowVAE"),
     "vqvae2": ("vqvae2", "VQVAE2"),
-    "fastflow": ("fastflow", "FastFlow"),
+    "ae": ("ae", "AutoEncoder"),
+    "fanogan": ("fanogan", "FAnoGAN"),
+    "ganomaly": ("ganomaly", "GANomaly"),
     "aeflow": ("aeflow", "AEFlow"),
+    "fastflow": ("fastflow", "FastFlow"),
+    "differnet": ("differnet", "DifferNet"),
+    "padim": ("padim", "PaDiM"),
+    "patchcore": ("patchcore", "PatchCore"),
 }
 SYSTEMS = tuple(_TWINS)
 
 
 def make_twin(config: dict[str, Any]) -> Twin:
-    """The twin of the system that a config names, as plain dicts; its weights are torch's own."""
+    """Returns the twin of the system that a config, plain dicts, names; its weights are random."""
     module, name = _TWINS[config["model"]["name"]]
     return getattr(importlib.import_module(f"torch_systems.{module}"), name)(config)

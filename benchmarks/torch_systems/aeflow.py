@@ -1,93 +1,133 @@
 """AE-FLOW in PyTorch: `jaxad.models.ae_flow`."""
 
-import math
-
 import torch
-import torch.nn.functional as F
 from torch import nn
 
-from torch_systems.encoders import make_encoder
-from torch_systems.flow import make_flow, take_flow
-from torch_systems.twin import Config, Conv, Tree, Twin, Up, subtree, take_layers
+from torch_systems.flow_levels import FlowLevels, Transformed
+from torch_systems.twin import Config, Conv, Tree, Up, squared_error, subtree, take_layers
 
 _WINDOW, _DEVIATION = 11, 1.5
 
 
-def similarity(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    """The mean SSIM of each image; two one-dimensional convolutions a channel for the window."""
-    places = torch.arange(_WINDOW) - _WINDOW // 2
-    window = torch.exp(-0.5 * (places / _DEVIATION) ** 2)
-    window = (window / window.sum()).reshape(1, 1, 1, -1)
+class Similarity(nn.Module):
+    """Mean SSIM of pairs of images, [B].
 
-    def blur(z: torch.Tensor) -> torch.Tensor:
-        z = z.reshape(-1, 1, *z.shape[2:])
-        return F.conv2d(F.conv2d(z, window), window.transpose(2, 3))
+    The Gaussian window's means are products with a banded matrix, all five maps in one batch:
+    convolutions of a single channel are slow.
+    """
 
-    a, b = blur(x), blur(y)
-    variance_a, variance_b = blur(x * x) - a * a, blur(y * y) - b * b
-    covariance = blur(x * y) - a * b
-    found = (2 * a * b + 1e-4) * (2 * covariance + 9e-4)
-    found = found / ((a * a + b * b + 1e-4) * (variance_a + variance_b + 9e-4))
-    return found.reshape(len(x), -1).mean(dim=1)
+    def __init__(self, side: int):
+        super().__init__()
+        distance = torch.arange(_WINDOW, dtype=torch.float64) - _WINDOW // 2
+        window = torch.exp(-0.5 * (distance / _DEVIATION) ** 2)
+        window, places = window / window.sum(), side - _WINDOW + 1
+        band = torch.zeros(places, side, dtype=torch.float64)
+        for place in range(places):
+            band[place, place : place + _WINDOW] = window
+        self.register_buffer("band", band.float())
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        maps = torch.stack([x, y, x * x, y * y, x * y])
+        a, b, xx, yy, xy = self.band @ (maps @ self.band.T)
+        product, squares = a * b, a * a + b * b
+        similarity = (2 * product + 1e-4) * (2 * (xy - product) + 9e-4)
+        similarity = similarity / ((squares + 1e-4) * (xx + yy - squares + 9e-4))
+        return similarity.mean(dim=(1, 2, 3))
 
 
-class AEFlow(Twin):
-    """A frozen encoder, a flow and a decoder; the config's default losses and scores."""
+class Decoder(nn.Module):
+    """Maps levels [B, C, rows, columns] to images; coarse levels are doubled and joined to finer.
+
+    Args:
+        shapes: (rows, columns, channels) of each level.
+        widths: channels after each doubling of the finest level; () for the paper's shares.
+        image_channels: channels of the images.
+    """
+
+    def __init__(
+        self, shapes: list[tuple[int, int, int]], widths: tuple[int, ...], image_channels: int
+    ):
+        super().__init__()
+        self._count = 0
+        (side, _, inputs), *finer = sorted(shapes)
+        joins = []
+        for rows, _, channels in finer:
+            steps: list[nn.Module] = []
+            while side < rows:
+                steps += self._double(inputs, channels)
+                inputs, side = channels, 2 * side
+            joins.append(nn.Sequential(*steps))
+            inputs += channels
+        self.joins = nn.ModuleList(joins)
+        parts: list[nn.Module] = []
+        for width in widths:
+            parts += self._double(inputs, width)
+            inputs = width
+        last = Up(f"Dense_{self._count}", inputs, image_channels)
+        self.last = nn.Sequential(*parts, last)
+
+    def _double(self, inputs: int, width: int) -> list[nn.Module]:
+        number = self._count
+        self._count += 1
+        up, conv = Up(f"Dense_{number}", inputs, width), Conv(f"Conv_{number}", width, width, 3)
+        return [up, nn.ReLU(), conv, nn.ReLU(inplace=True)]
+
+    def forward(self, levels: list[torch.Tensor]) -> torch.Tensor:
+        x, *finer = sorted(levels, key=lambda level: level.shape[2])
+        for join, level in zip(self.joins, finer, strict=True):
+            x = torch.cat([join(x), level], dim=1)
+        return self.last(x)
+
+
+class AEFlow(FlowLevels):
+    """A frozen encoder, flows and a decoder."""
+
+    decodes = True
 
     def __init__(self, config: Config):
-        super().__init__()
-        model, channels = config["model"], config["data"]["channels"]
-        assert (model["permutation"], model["moves"]) == ("random", "second")
-        assert model["output_scale"] == model["global_scale"] == 0.1
-        assert (model["reconstruction_loss"], model["flow_loss"]) == ("mse", "per_dimension")
-        assert (model["flow_score"], model["whitening"]) == ("exp_mean", "none")
-        assert tuple(model["strides"]) == (16,)
+        super().__init__(config)
+        model = config["model"]
+        assert model["flow_loss"] == "per_dimension"
         self.alpha, self.beta = model["alpha"], model["beta"]
-        self.encoder = make_encoder(model["backbone"], (16,))
-        inputs, side = self.encoder.channels[16], config["data"]["image_size"] // 16
-        self.channels, self.side, self.dimensions = inputs, side, inputs * side * side
-        self.flow = make_flow(inputs, side, side, model["num_blocks"], model["subnet"])
-        widths = model["decoder_widths"] or [16 * -(-inputs // (16 * n)) for n in (2, 4, 16)]
-        parts: list[nn.Module] = []
-        for number, width in enumerate(widths):
-            parts += [Up(f"Dense_{number}", inputs, width), nn.ReLU()]
-            parts += [Conv(f"Conv_{number}", width, width, 3), nn.ReLU()]
-            inputs = width
-        self.decoder = nn.Sequential(*parts, Up(f"Dense_{len(widths)}", inputs, channels))
+        self.flow_score, self.reconstruction = model["flow_score"], model["reconstruction_loss"]
+        doublings = min(model["strides"]).bit_length() - 2
+        parts = [2 ** (number + 1) for number in range(doublings - 1)] + [16]
+        widths = model["decoder_widths"] or [16 * -(-self.channels // (16 * n)) for n in parts]
+        self.decoder = Decoder(self.shapes, widths, config["data"]["channels"])
+        self.similarity = Similarity(self.size)
 
     def load(self, variables: Tree) -> None:
-        self.encoder.take(variables["encoder"])
+        super().load(variables)
         take_layers(self.decoder, subtree(variables, "params/decoder"))
-        state = variables.get("batch_stats", {}).get("flow_0", {})
-        permutations = variables["permutation"]["flow_0"]
-        take_flow(self.flow, variables["params"]["flow_0"], state, permutations)
 
-    def encode(self, images: torch.Tensor) -> torch.Tensor:
-        """The features, place by place, [B, numbers]."""
-        features = self.encoder(images)[0] * self.encoder.scale
-        return features.permute(0, 2, 3, 1).flatten(1)
-
-    def _passed(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """z' and the log-det."""
-        maps = features.reshape(-1, self.side, self.side, self.channels)
-        return self.flow(maps.permute(0, 3, 1, 2))
-
-    def _density(self, z_prime: torch.Tensor) -> torch.Tensor:
-        """-log p(z') per dimension."""
-        return 0.5 * (z_prime**2).mean(dim=(1, 2, 3)) + 0.5 * math.log(2 * math.pi)
+    def _decode(self, transformed: Transformed) -> torch.Tensor:
+        levels = [z_prime for z_prime, _ in transformed]
+        if self.whitenings:
+            steps = zip(self.whitenings, levels, strict=True)
+            levels = [whitening.decodable(z_prime) for whitening, z_prime in steps]
+        return self.decoder([level.permute(0, 3, 1, 2) for level in levels])
 
     def losses(
         self, images: torch.Tensor, features: torch.Tensor | None = None, sample: bool = True
     ) -> torch.Tensor:
-        if features is None:
-            with torch.no_grad():
-                features = self.encode(images)
-        z_prime, log_det = self._passed(features.float())
-        flow = self._density(z_prime) - log_det / self.dimensions
-        squared = ((images - self.decoder(z_prime)) ** 2).mean(dim=(1, 2, 3))
-        return self.alpha * flow + (1 - self.alpha) * squared
+        transformed = self.transform(self.batch_features(images, features))
+        x_hat = self._decode(transformed)
+        if self.reconstruction == "ssim":
+            reconstruction = 1 - self.similarity(images, x_hat)
+        else:
+            reconstruction = squared_error(x_hat, images) / images[0].numel()
+        flow = self.feature_nll(transformed)
+        return self.alpha * flow + (1 - self.alpha) * reconstruction
+
+    def _flow_score(self, transformed: Transformed) -> torch.Tensor:
+        if self.flow_score == "top_tenth":
+            return self.top_tenth(transformed)
+        if self.flow_score == "feature_nll":
+            return self.feature_nll(transformed)
+        latent = self.latent_nll(transformed)
+        return latent if self.flow_score == "nll_mean" else -torch.exp(-latent)
 
     def score(self, images: torch.Tensor) -> torch.Tensor:
-        z_prime, _ = self._passed(self.encode(images))
-        flow = -torch.exp(-self._density(z_prime))
-        return self.beta * flow - (1 - self.beta) * similarity(images, self.decoder(z_prime))
+        transformed = self.transform(self.encode(images))
+        similarity = self.similarity(images, self._decode(transformed))
+        return self.beta * self._flow_score(transformed) - (1 - self.beta) * similarity

@@ -4,76 +4,42 @@ import math
 
 import torch
 import torch.nn.functional as F
-from torch import nn
 
-from torch_systems.encoders import make_encoder
-from torch_systems.flow import make_flow, take_flow
-from torch_systems.twin import Config, Tree, Twin
+from torch_systems.flow import HALF_LOG_2PI
+from torch_systems.flow_levels import FlowLevels, Transformed
+from torch_systems.twin import Config
 
 
-class FastFlow(Twin):
+class FastFlow(FlowLevels):
     """A flow for each level of a frozen encoder."""
 
     def __init__(self, config: Config):
-        super().__init__()
-        model = config["model"]
-        self.size, self.image_score = config["data"]["image_size"], model["image_score"]
-        self.encoder = make_encoder(model["backbone"], model["strides"])
-        self.shapes = [
-            (self.encoder.channels[stride], self.size // stride, self.size // stride)
-            for stride in model["strides"]
-        ]
-        self.flows = nn.ModuleList(
-            make_flow(*shape, model["num_blocks"], model["subnet"]) for shape in self.shapes
-        )
-        self.dimensions = sum(math.prod(shape) for shape in self.shapes)
+        super().__init__(config)
+        self.image_score = config["model"]["image_score"]
 
-    def load(self, variables: Tree) -> None:
-        self.encoder.take(variables["encoder"])
-        for level, flow in enumerate(self.flows):
-            name = f"flow_{level}"
-            state = variables.get("batch_stats", {}).get(name, {})
-            take_flow(flow, variables["params"][name], state, variables["permutation"][name])
-
-    def encode(self, images: torch.Tensor) -> torch.Tensor:
-        """The features of all levels, normalised and one after another, [B, numbers]."""
-        return torch.cat(
-            [
-                F.layer_norm(level, level.shape[1:]).permute(0, 2, 3, 1).flatten(1)
-                for level in self.encoder(images)
-            ],
-            dim=1,
-        )
-
-    def _passed(self, features: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """z' and the log-det of each level."""
-        parts = features.split([math.prod(shape) for shape in self.shapes], dim=1)
-        return [
-            flow(part.reshape(-1, rows, columns, channels).permute(0, 3, 1, 2))
-            for flow, part, (channels, rows, columns) in zip(
-                self.flows, parts, self.shapes, strict=True
-            )
-        ]
+    def normalise(self, level: torch.Tensor, stride: int) -> torch.Tensor:
+        return F.layer_norm(level, level.shape[1:])
 
     def losses(
         self, images: torch.Tensor, features: torch.Tensor | None = None, sample: bool = True
     ) -> torch.Tensor:
-        if features is None:
-            with torch.no_grad():
-                features = self.encode(images)
-        nll = [
-            0.5 * (z_prime**2).sum(dim=(1, 2, 3)) - log_det
-            for z_prime, log_det in self._passed(features.float())
-        ]
-        return sum(nll) / self.dimensions + 0.5 * math.log(2 * math.pi)
+        return self.feature_nll(self.transform(self.batch_features(images, features)))
 
-    def score(self, images: torch.Tensor) -> torch.Tensor:
+    def _map(self, transformed: Transformed) -> torch.Tensor:
+        """Returns the anomaly map, [B, H, W]."""
         levels = [
             F.interpolate(
-                -0.5 * (z_prime**2).mean(dim=1, keepdim=True) - 0.5 * math.log(2 * math.pi),
+                -0.5 * (z_prime**2).mean(dim=-1)[:, None],
                 size=(self.size, self.size), mode="bilinear",
             )
-            for z_prime, _ in self._passed(self.encode(images))
+            for z_prime, _ in transformed
         ]  # fmt: skip
-        pixel = math.log(len(levels)) - torch.logsumexp(torch.cat(levels, dim=1), dim=1)
+        mixed = torch.logsumexp(torch.cat(levels, dim=1), dim=1)
+        return math.log(len(levels)) + HALF_LOG_2PI - mixed
+
+    def score(self, images: torch.Tensor) -> torch.Tensor:
+        transformed = self.transform(self.encode(images))
+        if self.image_score == "top_tenth":
+            return self.top_tenth(transformed)
+        pixel = self._map(transformed)
         return pixel.amax(dim=(1, 2)) if self.image_score == "max" else pixel.mean(dim=(1, 2))
