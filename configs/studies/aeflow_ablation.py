@@ -2,7 +2,7 @@
 
     python launch.py --mode=study --config=studies/aeflow_ablation:demo --workdir=runs/ablation
 
-`:paper` is on OCT, `:chest` on the paper's chest X-rays. docs/results.md has its tables.
+`:paper` is on OCT, `:chest` on the paper's chest X-rays.
 """
 
 from ml_collections import ConfigDict

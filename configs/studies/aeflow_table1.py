@@ -2,7 +2,7 @@
 
     python launch.py --mode=study --config=studies/aeflow_table1:demo --workdir=runs/aeflow_table1
 
-docs/results.md has its tables. `:paper` is on OCT, `:chest` on the paper's chest X-rays.
+`:paper` is on OCT, `:chest` on the paper's chest X-rays.
 """
 
 from ml_collections import ConfigDict

@@ -2,7 +2,7 @@
 
     python launch.py --mode=study --config=studies/pchvae_long:demo --workdir=runs/long
 
-takes 30 min on two cores; docs/results.md has its tables.
+takes half an hour on two cores.
 """
 
 from ml_collections import ConfigDict

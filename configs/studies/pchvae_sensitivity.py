@@ -2,7 +2,7 @@
 
     python launch.py --mode=study --config=studies/pchvae_sensitivity:demo --workdir=runs/c
 
-docs/results.md has its tables. For the optimum of the loss, three times c equals three times every
+For the optimum of the loss, three times c equals three times every
 KL weight; the score depends on c alone. So c, all KL weights and each KL weight are varied.
 """
 

@@ -2,7 +2,7 @@
 
     python launch.py --mode=study --config=studies/pchvae_table1:demo --workdir=runs/table1
 
-takes 75 min on two cores; docs/results.md has its tables.
+takes more than an hour on two cores. docs/results.md has the same systems at 128 px.
 """
 
 from ml_collections import ConfigDict

@@ -104,14 +104,18 @@ def map_column(title: str, maps: Maps, masks: Masks | None = None) -> Column:
 def system_columns(
     images: Images, outputs: Examples | Scores, masks: Masks | None = None
 ) -> dict[str, Column]:
-    """The best reconstruction and its residual; the anomaly map of a system without one."""
+    """The best reconstruction, if there is one, and what locates anomalies, last.
+
+    That is the map of the pixel metrics, shown as the residual if it is that or its square.
+    """
+    pixel = np.asarray(outputs.pixel)
+    columns = {"pixel": map_column(MAPS["pixel"], pixel, masks)}
     reconstruction = _as_numpy(outputs.reconstructions).get("reconstruction")
     if reconstruction is None:
-        return {"pixel": map_column(MAPS["pixel"], np.asarray(outputs.pixel), masks)}
-    return {
-        "reconstruction": image_column("reconstruction", reconstruction),
-        "residual": residual_column(images, reconstruction, masks),
-    }
+        return columns
+    if _repeats_residual(pixel, images, reconstruction):
+        columns = {"residual": residual_column(images, reconstruction, masks)}
+    return {"reconstruction": image_column("reconstruction", reconstruction), **columns}
 
 
 def sheet_columns(
@@ -128,11 +132,11 @@ def sheet_columns(
     if "reconstruction" in outputs.reconstructions:
         reconstruction = np.asarray(outputs.reconstructions["reconstruction"])
         columns["residual"] = residual_column(images, reconstruction, masks)
-        # A map that is the residual or its square, up to a factor, would show nothing new.
-        squares = ((images - reconstruction) ** 2).mean(axis=-1)
-        shown = (columns["residual"].images, squares)
-        repeats = [n for n, a in maps.items() if any(_is_multiple(a, other) for other in shown)]
-        maps = {name: array for name, array in maps.items() if name not in repeats}
+        maps = {
+            name: array
+            for name, array in maps.items()
+            if not _repeats_residual(array, images, reconstruction)
+        }
     for name, array in maps.items():
         # A map can have the name of a reconstruction.
         key = f"map_{name}" if name in columns else name
@@ -148,6 +152,13 @@ def _round_up(value: float) -> float:
         return 1.0
     power = 10.0 ** math.floor(math.log10(value))
     return next(power * step for step in (1, 1.5, 2, 3, 5, 7, 10) if power * step >= value)
+
+
+def _repeats_residual(maps: Maps, images: Images, reconstructions: Images) -> bool:
+    """Whether maps are the residual or its square, up to a factor, and so show nothing new."""
+    residual = abs(images - reconstructions)
+    shown = (residual.mean(axis=-1), (residual**2).mean(axis=-1))
+    return any(_is_multiple(maps, other) for other in shown)
 
 
 def _is_multiple(a: Maps, b: Maps) -> bool:

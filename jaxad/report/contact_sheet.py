@@ -24,6 +24,8 @@ logger = logging.getLogger(__name__)
 
 #: Sizes in CSS pixels.
 _CELL, _GAP, _LABEL_WIDTH, _HEADING, _FOOTING = 128.0, 6.0, 138.0, 26.0, 34.0
+#: Height of a further line of a title, in CSS pixels, and the largest font of titles, in points.
+_TITLE_LINE, _TITLE_SIZE = 12.0, 8.5
 #: The number of characters that fit beside a row, and above a column.
 _LABEL_CHARACTERS, _TITLE_CHARACTERS = 20, 18
 #: A longer line of a label loses its middle.
@@ -49,8 +51,10 @@ def draw_sheet(columns: Sequence[Column], row_labels: Sequence[str]) -> Figure:
     device_cell = _CELL * DEVICE_PIXEL_RATIO
     zoom = device_cell // max(height, width) or device_cell / max(height, width)
     cell_width, cell_height = (size * zoom / DEVICE_PIXEL_RATIO for size in (width, height))
-    has_titles = any(column.title for column in columns)
-    heading, footing = (_HEADING, _FOOTING) if has_titles else (_GAP, 0.0)
+    titles, title_size = _title_lines([column.title for column in columns], cell_width / _CELL)
+    num_lines = max(len(lines) for lines in titles)
+    heading = _HEADING + (num_lines - 1) * _TITLE_LINE if num_lines else _GAP
+    footing = _FOOTING if num_lines else 0.0
     total_width = round(_LABEL_WIDTH + len(columns) * (cell_width + _GAP))
     total_height = round(heading + len(row_labels) * (cell_height + _GAP) + footing)
     figure = figures.new_figure(total_width, total_height)
@@ -72,9 +76,9 @@ def draw_sheet(columns: Sequence[Column], row_labels: Sequence[str]) -> Figure:
             artist.set_interpolation("nearest" if zoom >= 1 else "auto")
         if not column.title:
             continue
-        size = 8.5 * min(1, _TITLE_CHARACTERS * cell_width / _CELL / len(column.title))
-        middle = left + cell_width / 2
-        add_text(middle, heading - 9, column.title, ha="center", fontweight="bold", fontsize=size)
+        for number, line in enumerate(reversed(titles[index])):
+            place = (left + cell_width / 2, heading - 9 - number * _TITLE_LINE)
+            add_text(*place, line, ha="center", fontweight="bold", fontsize=title_size)
         if column.images.ndim == 3:
             top = total_height - footing + 6.0
             bar = add_axes(left + 0.12 * cell_width, top, 0.76 * cell_width, 6.0, "scale")
@@ -108,6 +112,26 @@ def _draw_image(axes: Axes, column: Column, row: int) -> AxesImage:
     if column.masks is not None and 0 < column.masks[row].mean() < 1:
         axes.contour(column.masks[row], [0.5], colors=[SKY], linewidths=1.0)
     return artist
+
+
+def _title_lines(titles: Sequence[str], width: float) -> tuple[list[list[str]], float]:
+    """Returns the lines of each title and the font size at which all fit above their columns.
+
+    Args:
+        titles: of the columns; "" has no lines.
+        width: of a column, as a multiple of `_CELL`.
+    """
+    fitting = max(1, int(_TITLE_CHARACTERS * width))
+    lines = [
+        [
+            part
+            for line in title.splitlines()
+            for part in textwrap.wrap(line, fitting, break_long_words=False)
+        ]
+        for title in titles
+    ]
+    longest = max((len(line) for wrapped in lines for line in wrapped), default=1)
+    return lines, _TITLE_SIZE * min(1.0, fitting / longest)
 
 
 def _wrap(label: str) -> str:

@@ -106,8 +106,8 @@ def _heat_map(config: ConfigDict, folder: Workdir, scored: Scored, split: str) -
 def _sheets(config: ConfigDict, runs: Runs, split: Split, name: str) -> Iterator[_Drawn]:
     """Contact sheets of the same slices for all systems, as in the paper's Figure 2.
 
-    One sheet shows every reconstruction, the other residuals (anomaly maps of systems without a
-    reconstruction). Of each experiment the first run is shown.
+    One sheet shows every reconstruction, the other the maps of pixel metrics. Of each experiment
+    the first run is shown.
     """
     if config.num_slices <= 0:
         return
@@ -122,12 +122,12 @@ def _sheets(config: ConfigDict, runs: Runs, split: Split, name: str) -> Iterator
         for column in reconstruction_columns(scores).values():
             part = "" if column.title == "reconstruction" else f", {column.title}"
             reconstructions.append(dataclasses.replace(column, title=title(experiment) + part))
-        # The last column is the residual, or the anomaly map.
+        # The last column locates anomalies.
         *_, column = system_columns(images, scores, masks).values()
-        maps.append(dataclasses.replace(column, title=f"{title(experiment)}, {column.title}"))
+        maps.append(dataclasses.replace(column, title=f"{title(experiment)}\n{column.title}"))
     for prefix, columns, text in (
         ("", reconstructions, "reconstructions of all systems"),
-        ("maps_", maps, "residuals or anomaly maps"),
+        ("maps_", maps, "anomaly maps"),
     ):
         columns += [] if masks is None else [Column("mask", masks)]
         for number, figure in enumerate(draw_pages(columns, labels), 1):

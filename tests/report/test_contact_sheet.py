@@ -1,5 +1,7 @@
 """Contact sheets of scored images for notebooks, and of data sets."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -7,6 +9,7 @@ import jaxad
 from jaxad.errors import UserError
 from jaxad.evaluate.examples import MOST, Examples
 from jaxad.report.cases import cases_sheets
+from jaxad.report.columns import system_columns
 from jaxad.report.contact_sheet import data_set_sheet
 from jaxad.types import Scores, Split
 
@@ -65,6 +68,18 @@ def test_all_columns_by_default_and_masks_outlined_on_maps(scored):
     assert _headings(figure)[-4:] == ["mask", "a", "b", "c"]
     outlined = [axes for axes in _cells(figure) if axes.collections]
     assert len(outlined) == len({"residual", "map: input - high", "residual map"})
+
+
+@pytest.mark.parametrize("power", [1, 2])
+def test_a_system_is_shown_by_the_map_of_its_pixel_metrics(scored, power):
+    images, scores = scored
+    images = images / np.float32(255)
+    assert list(system_columns(images, scores)) == ["reconstruction", "pixel"]
+    residual = (abs(images - scores.reconstructions["reconstruction"]) ** power).mean(axis=-1)
+    scores = dataclasses.replace(scores, pixel=3 * residual)
+    assert list(system_columns(images, scores)) == ["reconstruction", "residual"]
+    scores = dataclasses.replace(scores, reconstructions={})
+    assert list(system_columns(images, scores)) == ["pixel"]
 
 
 @pytest.mark.parametrize(

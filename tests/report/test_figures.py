@@ -137,6 +137,22 @@ def test_sheet_has_a_cell_for_each_row_and_column_on_the_columns_scale():
         assert outlined == (column == 3 and row == 0)
 
 
+def test_long_titles_take_further_lines_of_one_size_and_stay_above_their_columns():
+    titles = ["input", "PatchCore\nanomaly map", "the map that is used for pixel metrics"]
+    figure = draw_sheet([Column(title, images(1, 16, 16)) for title in titles], [""])
+    figure.canvas.draw()
+    texts = [text for text in figure.texts if text.get_text()]
+    assert {text.get_text() for text in texts} >= {"input", "PatchCore", "anomaly map"}
+    assert len({text.get_fontsize() for text in texts}) == 1
+    boxes = [text.get_window_extent() for text in texts]
+    for axes in cells(figure):
+        middle = axes.get_window_extent().x0 + axes.get_window_extent().width / 2
+        above = [box for box in boxes if abs((box.x0 + box.x1) / 2 - middle) < 2]
+        assert above and all(box.width <= axes.get_window_extent().width + 4 for box in above)
+        assert all(box.y0 >= axes.get_window_extent().y1 for box in above)
+        assert all(box.y1 <= figure.bbox.height for box in above)
+
+
 @pytest.mark.parametrize("shape", [(8, 8), (30, 20), (64, 64)])
 def test_each_pixel_of_an_image_covers_a_whole_square_of_the_figure(shape):
     values = np.random.default_rng(2).integers(0, 256, shape)
