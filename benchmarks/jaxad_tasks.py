@@ -79,6 +79,7 @@ def _make_updates(
 def _start(config: ConfigDict, devices: int) -> Parallel:
     """Configures the process as a run does."""
     split_cpu(devices)
+    assert jax.local_device_count() == devices, "JAX started before its devices were set"
     config.cpu_devices = devices
     keep_freed_memory(pixels_per_device(config))
     return make_parallel("jit")

@@ -41,18 +41,23 @@ class Case:
         """Images of an update."""
         return self.config["data"]["batch_size"]
 
+    @property
+    def score_batch_size(self) -> int:
+        """Images that are scored at once: a run has `evaluate.batch_size` on each device."""
+        return self.config["evaluate"]["batch_size"] * self.config["cpu_devices"]
+
     def train_images(self) -> np.ndarray:
         """Returns the images of an update, or all images of a fit."""
         return _images(self.config, self.batch_size if self.phases else self.fit_images)
 
     def score_images(self) -> np.ndarray:
         """Returns the images of a batch that is scored."""
-        return _images(self.config, self.config["evaluate"]["batch_size"])
+        return _images(self.config, self.score_batch_size)
 
     def size(self, task: str) -> int:
         """Returns the images that one call of a task processes, 1 for those without images."""
         if task == "score":
-            return self.config["evaluate"]["batch_size"]
+            return self.score_batch_size
         if task.startswith("fit"):
             return self.fit_images
         return 1 if task == "matrix product" else self.batch_size
@@ -91,8 +96,9 @@ def _tasks(side: Side, case: Case) -> tuple[dict[str, Callable[[], Any]], Callab
         import jax
         import jaxad_tasks
 
+        tasks = jaxad_tasks.tasks(case.config, side.devices, train, score)
         assert jax.default_backend() == {"cpu": "cpu", "cuda": "gpu"}[side.place]
-        return jaxad_tasks.tasks(case.config, side.devices, train, score), jaxad_tasks.wait
+        return tasks, jaxad_tasks.wait
     import torch
     from torch_systems import training
 

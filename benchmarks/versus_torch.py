@@ -61,20 +61,20 @@ def _config_changes(system: str, options: Any) -> dict[str, Any]:
         # The weights of Wide-ResNet-50-2 need a download.
         "model.weights": "random" if system in _LARGE_ENCODERS else "",
         "data.channels": 1,
+        "cpu_devices": options.devices or int(options.device == "cuda"),
     }
     return {name: value for name, value in changes.items() if value}
 
 
 def _make_sides(options: Any, cpu_devices: int) -> dict[str, Side]:
     """Returns the sides in the order of the columns."""
-    devices = options.devices or (cpu_devices if options.device == "cpu" else 1)
     modes = {"PyTorch eager": "", "PyTorch compiled": options.compile}
     made = {
         name: Side(0, mode, options.device, options.clock)
         for name, mode in modes.items()
         if mode != "none"
     }
-    return made | {"jaxad": Side(devices, "", options.device, options.clock)}
+    return made | {"jaxad": Side(cpu_devices, "", options.device, options.clock)}
 
 
 def measure_system(system: str, options: Any, output: Output) -> Iterator[tuple[str, Row | None]]:
@@ -95,7 +95,7 @@ def measure_system(system: str, options: Any, output: Output) -> Iterator[tuple[
     made = _make_sides(options, case.config["cpu_devices"])
     heading = (
         f"**{system}**, {case.config['data']['image_size']} px, batches of {case.batch_size} and "
-        f"{case.config['evaluate']['batch_size']}, CPU devices: {made['jaxad'].devices}"
+        f"{case.score_batch_size}, CPU devices: {made['jaxad'].devices}"
     )
     yield f"| {heading} |{' |' * 6}", None
     is_void = False
