@@ -27,6 +27,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.model.reconstruction_loss, config.model.flow_loss = "mse", "per_dimension"
     config.model.flow_score = "top_tenth"  # or "feature_nll", "exp_mean" (the paper), ...
     config.model.pixel_map = "flow"  # or "residual" (the paper), "ssim"
+    config.cpu_devices = 1  # two are slower on two cores: docs/performance.md
     if variant in ("", "demo"):
         config.optim.learning_rate, config.optim.schedule = 1e-3, "cosine"
         config.train.num_epochs = 2.5 if variant == "demo" else 12.0
