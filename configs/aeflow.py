@@ -14,7 +14,7 @@ from jaxad.config.protocols import aeflow_protocol
 def get_config(variant: str = "") -> ConfigDict:
     check_variant("aeflow", variant, more=("chest",))
     config = aeflow_protocol(variant)
-    config.model.name = "aeflow"
+    config.model.name, config.cpu_devices = "aeflow", 1  # two are slower: docs/performance.md
     config.model.backbone = "efficientnet_lite0"  # or ..._lite1, ..._lite2, wide_resnet50_2
     config.model.weights = ""  # installed ones; or a file, hub:<owner>/<repository>, "random"
     config.model.strides, config.model.num_blocks = (16, 32), 4  # a flow of 4 blocks for each
@@ -27,7 +27,6 @@ def get_config(variant: str = "") -> ConfigDict:
     config.model.reconstruction_loss, config.model.flow_loss = "mse", "per_dimension"
     config.model.flow_score = "top_tenth"  # or "feature_nll", "exp_mean" (the paper), ...
     config.model.pixel_map = "flow"  # or "residual" (the paper), "ssim"
-    config.cpu_devices = 1  # two are slower on two cores: docs/performance.md
     if variant in ("", "demo"):
         config.optim.learning_rate, config.optim.schedule = 1e-3, "cosine"
         config.train.num_epochs = 2.5 if variant == "demo" else 12.0
