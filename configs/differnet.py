@@ -23,7 +23,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.model.views, config.model.update_views = 4, 1  # rotations; those of an update
     config.model.num_blocks = 8
     config.model.hidden_widths = ()  # of subnets; (): two of four times their input
-    config.cpu_devices = 1  # two are slower on two cores: docs/performance.md
+    config.cpu_devices = 1  # or 2; not compared since devices exchange gradients
     config.data.batch_size, config.train.num_epochs = 96, 60.0
     if variant == "demo":
         config.train.num_epochs = 6.0
