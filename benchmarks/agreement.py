@@ -33,13 +33,15 @@ def _close(ours: Any, theirs: Any, name: str, scale: float = 0.0) -> None:
 
 
 def check(config: dict[str, Any], images: np.ndarray) -> Tree:
-    """Compares numbers of parameters, losses in training mode or fits, gradients, and scores.
+    """Compares numbers of parameters, losses in training mode, and scores.
+
+    Of a GAN also the norms of its gradients; of a fitted system features, fits and scores alone.
 
     Returns:
         jaxad's variables as NumPy arrays, for the twin.
 
     Raises:
-        AssertionError: numbers of parameters, losses, gradients, fits or scores differ.
+        AssertionError: something of that differs.
     """
     model = make_model(ConfigDict(config))
     variables = jax.device_get(initial_variables(model, config["seed"]))

@@ -87,6 +87,9 @@ class Measurement:
                 broken[name] = str(error)
         rows: dict[str, Row] = {}
         names = [task for task in next(iter(tasks.values()), []) if task != "flops"]
+        only = self._options.only
+        if names and only not in ("", *names):
+            raise SideError(f"--only={only}: choose from {', '.join(names)}, fresh")
         for task in names:
             if self._options.only not in ("", task):
                 continue
@@ -154,7 +157,10 @@ class Measurement:
             failed: dict[str, str] = {}
             for folder in folders:
                 path = folder.name
-                environment = {"XDG_CACHE_HOME": path, "TORCHINDUCTOR_CACHE_DIR": f"{path}/torch"}
+                environment = {
+                    "XDG_CACHE_HOME": path, "JAX_COMPILATION_CACHE_DIR": f"{path}/jax",
+                    "TORCHINDUCTOR_CACHE_DIR": f"{path}/torch",
+                }  # fmt: skip
                 measured = self._fresh(sides.first_update, environment=environment)
                 once, failures = in_turn(measured, 1)
                 failed |= failures
@@ -162,7 +168,8 @@ class Measurement:
                     values[name] += seconds
             return {name: [] if name in failed else v for name, v in values.items()}, failed
 
-        self._done = {}  # both or neither
+        for name in names:  # both or neither
+            self._done.pop(name, None)
         yield from (self._row(name, False, measure) for name in names)
         for folder in folders:
             folder.cleanup()
@@ -174,13 +181,14 @@ def _mean_row(case: Case, rows: dict[str, Row]) -> Row:
     values = {
         side: [
             1 / sum(case.shares[task] / rate for task, rate in zip(parts, rates, strict=True))
-            for rates in zip(*(row.values[side] for row in parts.values()), strict=False)
+            for rates in zip(*(row.values[side] for row in parts.values()), strict=True)
         ]
         for side in COLUMNS
         if all(row.values.get(side) for row in parts.values())
     }
+    failed = {side: reason for row in parts.values() for side, reason in row.failed.items()}
     void = next((row.void for row in parts.values() if row.void), "")
-    return Row("train, images/s", True, values, {}, void)
+    return Row("train, images/s", True, values, failed, void)
 
 
 def _share_row(flops: float, rows: dict[str, Row]) -> Row:

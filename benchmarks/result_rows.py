@@ -69,7 +69,7 @@ class Output:
             self._records = [json.loads(line) for line in lines if line.endswith("}")]
 
     def done(self, settings: dict[str, Any]) -> tuple[dict[str, Row], str]:
-        """Returns the rows with these settings that are not void.
+        """Returns the rows with these settings that are neither void nor lack a side that failed.
 
         If these are all rows of the system, also returns the heading that `write` was given as
         `complete`, else "".
@@ -77,7 +77,7 @@ class Output:
         settings = json.loads(json.dumps(settings))
         records = [record for record in self._records if record["settings"] == settings]
         rows = [Row(**record["row"]) for record in records if "row" in record]
-        kept = {row.name: row for row in rows if not row.void}
+        kept = {row.name: row for row in rows if not (row.void or row.failed)}
         return kept, next((record["complete"] for record in records if "complete" in record), "")
 
     def write(self, settings: dict[str, Any], **record: Any) -> None:

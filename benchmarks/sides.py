@@ -128,16 +128,17 @@ def serve(pipe: Connection, side: Side, case: Case) -> None:
                 pipe.send(tasks[name]())
                 continue
             start = clock()
-            for _ in range(count):
-                result = tasks[name]()
-            wait(result)
+            wait([tasks[name]() for _ in range(count)])
             pipe.send(clock() - start)
         except Exception as error:  # a compiler may fail in many ways
             pipe.send(_reason(error))
 
 
 def peak_memory(pipe: Connection, side: Side, case: Case, kind: str) -> None:
-    """Sends the largest resident set, in MiB, of a process that only trains, fits or scores."""
+    """Sends the largest resident set, in MiB, of a process that runs one kind of task.
+
+    The inputs of all tasks are in memory, and jaxad's state of training.
+    """
     tasks, wait = _tasks(side, case)
     for name, task in tasks.items():
         if name.startswith(kind) and not name.endswith("from features"):
@@ -188,15 +189,16 @@ def make_case(pipe: Connection, name: str, changes: dict[str, Any], fit_images: 
 
 
 def _reason(error: Exception) -> SideError:
-    lines = str(error).strip().splitlines() or [""]
-    return SideError(f"{type(error).__name__}: {lines[0][:160]}")
+    # The quantity that differs is on a further line of NumPy's message.
+    text = " ".join(str(error).split()[:40])
+    return SideError(f"{type(error).__name__}: {text[:240]}")
 
 
 def _run(pipe: Connection, function: Callable[..., None], environment: dict, *args: Any) -> None:
     os.environ.update(environment)
     try:
         function(pipe, *args)
-    except Exception as error:
+    except Exception as error:  # PyTorch, its compiler and JAX may raise anything
         pipe.send(_reason(error))
 
 

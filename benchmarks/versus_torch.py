@@ -98,13 +98,13 @@ def measure_system(system: str, options: Any, output: Output) -> Iterator[tuple[
         f"{case.score_batch_size}, CPU devices: {made['jaxad'].devices}"
     )
     yield f"| {heading} |{' |' * 6}", None
-    is_void = False
+    is_complete = True
     for row in Measurement(case, made, options, done).rows():
-        is_void |= bool(row.void)
+        is_complete &= not (row.void or row.failed)
         if row.name not in done:
             output.write(settings, row=dataclasses.asdict(row))
         yield row.text(), row
-    if not is_void and not options.only:
+    if is_complete and not options.only:
         output.write(settings, complete=heading)
 
 
@@ -157,7 +157,7 @@ def main() -> None:
             print(f"| **{system}**, not measured |{' |' * 6}", flush=True)
             notes.append(f"- {system}: not measured: {error}")
     print("\n" + "\n".join(notes))
-    if any("not measured" in note for note in notes):
+    if notes:  # something was not measured, failed or is void
         sys.exit(1)
 
 

@@ -63,8 +63,7 @@ def _exit_code(arguments: Sequence[str], program: str) -> int:
     except KeyboardInterrupt:
         print(interrupts.MESSAGE, file=sys.stderr)
         code = interrupts.EXIT_CODE
-    # Errors of the system and of interrupted workers get one line; all others are raised again.
-    except Exception as error:
+    except Exception as error:  # those of the system and of workers get a line, others are raised
         known = _system_error(error) if isinstance(error, OSError) else None
         if known is not None:
             line, code = known

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from torch_systems.twin import BatchNorm, Tree, Twin, take_layers
+from torch_systems.twin import BatchNorm, TrainedTwin, Tree, take_layers
 
 
-class AdversarialTwin(Twin):
+class AdversarialTwin(TrainedTwin):
     """A system whose networks have losses of their own and alternate by a schedule."""
 
     @abc.abstractmethod

@@ -3,10 +3,10 @@
 import torch
 
 from torch_systems.blocks import Encoder, Generator
-from torch_systems.twin import Config, Tree, Twin, squared_error, take_layers
+from torch_systems.twin import Config, TrainedTwin, Tree, squared_error, take_layers
 
 
-class AutoEncoder(Twin):
+class AutoEncoder(TrainedTwin):
     """A convolutional autoencoder; the squared error is its loss and its score."""
 
     def __init__(self, config: Config):

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 from torch_systems.encoders import make_encoder
 from torch_systems.flow import HALF_LOG_2PI, Flow
-from torch_systems.twin import Config, Tree, Twin
+from torch_systems.twin import Config, TrainedTwin, Tree
 
 
 def rotation_grids(views: int, side: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -30,7 +30,7 @@ def rotation_grids(views: int, side: int) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.from_numpy(grids.astype(np.float32)), torch.from_numpy(inside[:, None]).float()
 
 
-class DifferNet(Twin):
+class DifferNet(TrainedTwin):
     """A flow over pooled features of several scales, averaged over rotated views."""
 
     def __init__(self, config: Config):

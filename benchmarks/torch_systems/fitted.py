@@ -10,6 +10,15 @@ import torch
 from torch_systems.encoders import make_encoder
 from torch_systems.twin import Config, Tree, Twin
 
+Batches = Iterable[torch.Tensor]
+Compile = Callable[[Callable], Callable]
+Fitted = dict[str, np.ndarray]
+
+
+def eager(function: Callable) -> Callable:
+    """Returns the function as it is."""
+    return function
+
 
 class FittedTwin(Twin):
     """A system without gradients; `fit` returns and keeps what it estimates.
@@ -31,12 +40,7 @@ class FittedTwin(Twin):
         self.num_channels = sum(self.encoder.channels[stride] for stride in model["strides"])
 
     @abc.abstractmethod
-    def fit(
-        self,
-        batches: Iterable[torch.Tensor],
-        rng: np.random.Generator,
-        compiled: Callable[[Callable], Callable] = lambda function: function,
-    ) -> dict[str, np.ndarray]:
+    def fit(self, batches: Batches, rng: np.random.Generator, compiled: Compile = eager) -> Fitted:
         """Fits the system to batches of features, as jaxad's `fit` does.
 
         Args:
@@ -47,11 +51,6 @@ class FittedTwin(Twin):
         Returns:
             The parameters by jaxad's name.
         """
-
-    def losses(
-        self, images: torch.Tensor, features: torch.Tensor | None = None, sample: bool = True
-    ) -> torch.Tensor:
-        raise NotImplementedError("the system is fitted, not trained")
 
     def load(self, variables: Tree) -> None:
         self.encoder.take(variables["encoder"])

@@ -7,7 +7,7 @@ from torch import nn
 
 from torch_systems.encoders import make_encoder
 from torch_systems.flow import HALF_LOG_2PI, Flow
-from torch_systems.twin import Config, Tree, Twin
+from torch_systems.twin import Config, TrainedTwin, Tree
 
 #: z' of every level, [B, rows, columns, C], and the log-det of every position.
 Transformed = list[tuple[torch.Tensor, torch.Tensor]]
@@ -65,7 +65,7 @@ class Whitening(nn.Module):
         return self._apply_places(z_prime, self.inverse, self.mean)
 
 
-class FlowLevels(Twin):
+class FlowLevels(TrainedTwin):
     """A flow on the features of each stride of a frozen encoder.
 
     `encode` returns the features in the encoder's own scale if a whitening follows.

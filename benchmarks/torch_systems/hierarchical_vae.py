@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from torch_systems.blocks import Residual
-from torch_systems.twin import Config, Conv, Tree, Twin, Up, copy, squared_error, take_layers
+from torch_systems.twin import Config, Conv, TrainedTwin, Tree, Up, copy, squared_error, take_layers
 
 Gaussian = tuple[torch.Tensor, torch.Tensor]
 #: Returns latents of a level from its posterior; the levels are `z1` and `z2`.
@@ -61,7 +61,7 @@ def _repeat(x: torch.Tensor, count: int) -> torch.Tensor:
     return places.permute(0, 3, 1, 2)
 
 
-class HierarchicalVAE(Twin):
+class HierarchicalVAE(TrainedTwin):
     """Base of the four systems, with the parts that the paper's Figure 1 names.
 
     Without norms, with z2 conditioned on z1 and the ELBO as score: the defaults of the configs.

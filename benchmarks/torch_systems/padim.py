@@ -1,12 +1,10 @@
 """PaDiM in PyTorch: `jaxad.models.padim` and `jaxad.models.place_gaussians`."""
 
-from collections.abc import Callable, Iterable
-
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-from torch_systems.fitted import FittedTwin
+from torch_systems.fitted import Batches, Compile, Fitted, FittedTwin, eager
 from torch_systems.twin import Config, Tree
 
 _RIDGE = 0.01
@@ -36,12 +34,7 @@ class PaDiM(FittedTwin):
         return kept.permute(2, 3, 0, 1).flatten(0, 1)
 
     @torch.no_grad()
-    def fit(
-        self,
-        batches: Iterable[torch.Tensor],
-        rng: np.random.Generator,
-        compiled: Callable[[Callable], Callable] = lambda function: function,
-    ) -> dict[str, np.ndarray]:
+    def fit(self, batches: Batches, rng: np.random.Generator, compiled: Compile = eager) -> Fitted:
         make_vectors = compiled(self.vectors)
         count, total = 0, torch.zeros(self.mean.shape, dtype=torch.float64)
         products = torch.zeros(self.whitening.shape, dtype=torch.float64)

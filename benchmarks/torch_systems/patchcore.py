@@ -1,12 +1,10 @@
 """PatchCore in PyTorch: `jaxad.models.patch_core`."""
 
-from collections.abc import Callable, Iterable
-
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-from torch_systems.fitted import FittedTwin
+from torch_systems.fitted import Batches, Compile, Fitted, FittedTwin, eager
 from torch_systems.twin import Config, Tree
 
 #: Patches that are compared with the memory at once; bounds the memory in use.
@@ -40,12 +38,7 @@ class PatchCore(FittedTwin):
         return torch.cat(levels, dim=1).permute(0, 2, 3, 1).flatten(0, 2)
 
     @torch.no_grad()
-    def fit(
-        self,
-        batches: Iterable[torch.Tensor],
-        rng: np.random.Generator,
-        compiled: Callable[[Callable], Callable] = lambda function: function,
-    ) -> dict[str, np.ndarray]:
+    def fit(self, batches: Batches, rng: np.random.Generator, compiled: Compile = eager) -> Fitted:
         make_patches, choose = compiled(self.patches), compiled(_choose)
         rows = torch.empty(self.candidates, self.num_channels)
         seen = filled = 0

@@ -17,6 +17,22 @@ class Twin(nn.Module, abc.ABC):
     """A system in PyTorch. Images are [B, C, H, W] in [0, 1], channels last in memory."""
 
     @abc.abstractmethod
+    def score(self, images: torch.Tensor) -> torch.Tensor:
+        """Returns the score of each image, [B]."""
+
+    def encode(self, images: torch.Tensor) -> torch.Tensor | None:
+        """Returns the features of the frozen encoder, or None if the system has no encoder."""
+        return None
+
+    @abc.abstractmethod
+    def load(self, variables: Tree) -> None:
+        """Copies jaxad's variables, NumPy arrays, into the twin."""
+
+
+class TrainedTwin(Twin):
+    """A system that is trained with gradients."""
+
+    @abc.abstractmethod
     def losses(
         self, images: torch.Tensor, features: torch.Tensor | None = None, sample: bool = True
     ) -> torch.Tensor:
@@ -28,18 +44,6 @@ class Twin(nn.Module, abc.ABC):
             sample: whether latents and views are drawn; otherwise latents are posterior means, and
                 the loss is the mean over all views.
         """
-
-    @abc.abstractmethod
-    def score(self, images: torch.Tensor) -> torch.Tensor:
-        """Returns the score of each image, [B]."""
-
-    def encode(self, images: torch.Tensor) -> torch.Tensor | None:
-        """Returns the features of the frozen encoder, or None if the system has no encoder."""
-        return None
-
-    @abc.abstractmethod
-    def load(self, variables: Tree) -> None:
-        """Copies jaxad's variables, NumPy arrays, into the twin."""
 
 
 class Layer(nn.Module, abc.ABC):

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from torch_systems.twin import Config, Conv, Tree, Twin, Up, take_layers
+from torch_systems.twin import Config, Conv, TrainedTwin, Tree, Up, take_layers
 
 _DEAD_SHARE = 0.03
 
@@ -37,7 +37,8 @@ class Quantiser(nn.Module):
         self.register_buffer("count", torch.ones(num_codes))
         self.register_buffer("visits", torch.ones(num_codes))
         self.register_buffer("total", torch.randn(num_codes, dimension))
-        self.updates = 0
+        # A tensor: torch.compile compiles again for each value of a number.
+        self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
 
     def forward(self, vectors: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Codes [B, D, h, w] with the straight-through gradient, and commitments [B]."""
@@ -61,8 +62,7 @@ class Quantiser(nn.Module):
             average.lerp_(new, 1 - self.decay)
         mean = self.count.mean()
         dead = self.count < _DEAD_SHARE * mean
-        if self.updates == 0:
-            dead.fill_(True)
+        dead = dead | (self.updates == 0)
         drawn = flat[torch.randint(len(flat), (len(self.count),))]
         self.count.copy_(torch.where(dead, mean, self.count))
         self.total.copy_(torch.where(dead[:, None], mean * drawn, self.total))
@@ -71,10 +71,10 @@ class Quantiser(nn.Module):
     def take(self, state: Tree) -> None:
         for name in ("count", "visits", "total"):
             getattr(self, name).copy_(torch.from_numpy(state[name].copy()))
-        self.updates = int(state["updates"])
+        self.updates.fill_(int(state["updates"]))
 
 
-class VQVAE2(Twin):
+class VQVAE2(TrainedTwin):
     """Two levels of codes."""
 
     def __init__(self, config: Config):

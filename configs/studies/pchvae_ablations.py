@@ -1,6 +1,6 @@
 """pchVAE without one of its ideas at a time, and with other latent sizes.
 
-    python launch.py --mode=study --config=studies/pchvae_ablations:demo --workdir=runs/ablations
+python launch.py --mode=study --config=studies/pchvae_ablations:demo --workdir=runs/ablations
 """
 
 from ml_collections import ConfigDict

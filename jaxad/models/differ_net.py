@@ -17,7 +17,7 @@ epoch and can be cached.
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, ClassVar
 
 import dm_pix
@@ -210,8 +210,9 @@ class DifferNet(StridesSystem):
 
 def _rotate(image: Image, angle: Float[Array, ""]) -> Image:
     """Rotates about the centre, with linear interpolation and a black background."""
-    # dm_pix annotates a float, but traced angles work as well.
-    return dm_pix.rotate(image, angle, order=1, mode="constant")  # type: ignore[arg-type]  # angle
+    # dm_pix annotates the angle as a float; traced ones work as well.
+    rotate: Callable[..., Image] = dm_pix.rotate
+    return rotate(image, angle, order=1, mode="constant")
 
 
 def _rotate_all(images: Images, angle: Float[Array, ""]) -> Images:

@@ -126,7 +126,7 @@ def _title_lines(titles: Sequence[str], width: float) -> tuple[list[list[str]], 
         [
             part
             for line in title.splitlines()
-            for part in textwrap.wrap(line, fitting, break_long_words=False)
+            for part in textwrap.wrap(line, fitting, break_long_words=False, break_on_hyphens=False)
         ]
         for title in titles
     ]

@@ -16,3 +16,17 @@ def no_working_copies(monkeypatch):
 def objects(bucket):
     """The objects of an empty folder in a bucket."""
     return Objects.at(bucket, "")
+
+
+@pytest.fixture
+def uploaded(monkeypatch):
+    """The names of uploaded files, in their order; grows during the test."""
+    names_of_files = []
+    put = Objects.put
+
+    def record(objects, paths):
+        names_of_files.extend(paths)
+        put(objects, paths)
+
+    monkeypatch.setattr(Objects, "put", record)
+    return names_of_files

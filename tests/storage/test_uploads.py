@@ -16,20 +16,6 @@ from jaxad.storage.workdir import Workdir, write_json
 pytestmark = pytest.mark.usefixtures("no_working_copies")
 
 
-@pytest.fixture
-def uploaded(monkeypatch):
-    """The names of uploaded files, in their order; grows during the test."""
-    names_of_files = []
-    put = Objects.put
-
-    def record(objects, paths):
-        names_of_files.extend(paths)
-        put(objects, paths)
-
-    monkeypatch.setattr(Objects, "put", record)
-    return names_of_files
-
-
 def test_a_copy_that_was_deleted_does_not_delete_the_bucket(objects):
     """Cleaners of temporary folders do that."""
     objects.write("config.json", b"{}")

@@ -49,17 +49,10 @@ def test_messages_show_the_url_and_files_have_the_name_of_the_run(objects):
     assert f"{locate(str(path))}" == f"{objects.url}/eval/test"
 
 
-def test_only_what_changed_is_uploaded(objects, monkeypatch):
+def test_only_what_changed_is_uploaded(objects, monkeypatch, uploaded):
     workdir = Workdir(objects.url)
     workdir.check_writable()
-    uploaded = []
-    put = Objects.put
-
-    def note(self, paths):
-        uploaded.extend(paths)
-        put(self, paths)
-
-    monkeypatch.setattr(Objects, "put", note)
+    uploaded.clear()
     with workdir.lock():
         write_json(workdir.config, {"a": 1})
         write_step(workdir, 1)

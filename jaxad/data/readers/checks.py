@@ -103,8 +103,7 @@ def readable(
         raise
     except PermissionError as error:
         raise DataError(f"{path}: permission denied; make it readable or leave it out.") from error
-    # Decoders fail on damaged bytes in any way: struct.error, IndexError, zlib.error, ...
-    except Exception as error:
+    except Exception as error:  # decoders raise anything: struct.error, IndexError, zlib.error, ...
         # Pillow shows the open file, which the message names anyway.
         reason = re.sub(r"\s*<_io\..*>", "", first_line(error))[:200].rstrip(".")
         raise DataError(f"{path}: not a readable {kind} ({reason}); {remedy}.") from error

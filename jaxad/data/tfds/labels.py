@@ -42,8 +42,7 @@ def open_labelled(data: ConfigDict) -> Readers:
         builder = tfds.builder(name, data_dir=folder)
         builder.download_and_prepare()
         upload(folder, part)
-    # TFDS raises many types: unknown names, no network, checksums, manual downloads.
-    except Exception as error:
+    except Exception as error:  # TFDS has many types: unknown names, checksums, downloads, ...
         raise_if_full(folder, error, "--config.data.root or $TFDS_DATA_DIR")
         raise UserError(
             f"config.data.name: tfds:{name} cannot be opened ({first_line(error)[:300]}); names "

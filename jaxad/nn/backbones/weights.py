@@ -71,9 +71,7 @@ def _from_hub(name: str) -> Path:
     download = huggingface_hub.hf_hub_download
     try:
         return Path(download(repository, "model.safetensors", revision=revision or None))
-    # The hub, its HTTP library (which depends on the version), the network or the disk may fail:
-    # the remedy is the same, and the message has the cause.
-    except Exception as error:
+    except Exception as error:  # of the hub, its HTTP library, the network or the disk
         line = first_line(error)
         raise UserError(
             f"config.model.weights: {HUB}{name} cannot be downloaded ({line}); check the name "
