@@ -83,7 +83,7 @@ def _exit_code(arguments: Sequence[str], program: str) -> int:
 
 def launch() -> NoReturn:
     """Runs the command line of this process and ends the process with its exit code."""
-    restart_with_huge_pages(sys.orig_argv[1:])
+    restart_with_huge_pages()
     interrupts.install()
     ignore_closed_streams()
     io_errors.drop_late_errors()

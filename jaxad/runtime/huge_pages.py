@@ -10,7 +10,6 @@ docs/performance.md.
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 _TUNABLES = "GLIBC_TUNABLES"
@@ -31,26 +30,19 @@ def tunables_with_huge_pages(tunables: str, kernel_setting: str) -> str | None:
     return f"{tunables}:{_SETTING}=1".lstrip(":")
 
 
-def restart_with_huge_pages(
-    command: Sequence[str], environment: Mapping[str, str] = os.environ
-) -> None:
+def restart_with_huge_pages() -> None:
     """Replaces this process by the same command with huge pages; returns if nothing would change.
 
     Call it before anything else: glibc reads its settings only as a process starts.
-
-    Args:
-        command: arguments of the interpreter, `sys.orig_argv[1:]`; without any the script comes
-            from standard input and cannot be read again.
-        environment: variables of the process.
     """
-    if not command:
+    command = sys.orig_argv[1:]
+    if not command:  # the script comes from standard input and cannot be read again
         return
     try:
         kernel_setting = _KERNEL_SETTING.read_text(encoding="ascii")
     except OSError:  # not Linux, or not readable
         return
-    tunables = tunables_with_huge_pages(environment.get(_TUNABLES, ""), kernel_setting)
+    tunables = tunables_with_huge_pages(os.environ.get(_TUNABLES, ""), kernel_setting)
     if tunables is not None:
-        os.execve(
-            sys.executable, [sys.executable, *command], {**environment, _TUNABLES: tunables}
-        )  # fmt: skip
+        environment = {**os.environ, _TUNABLES: tunables}
+        os.execve(sys.executable, [sys.executable, *command], environment)

@@ -38,7 +38,7 @@ import os, sys
 from pathlib import Path
 from jaxad.runtime import huge_pages
 huge_pages._KERNEL_SETTING = Path(sys.argv[1])
-huge_pages.restart_with_huge_pages(sys.orig_argv[1:])
+huge_pages.restart_with_huge_pages()
 print(sys.argv[2], sys.flags.optimize, os.environ.get("GLIBC_TUNABLES"))
 """
 
@@ -62,7 +62,9 @@ def test_a_restarted_command_has_the_same_arguments(tmp_path):
 
 def test_nothing_is_restarted_without_a_script_or_a_setting_of_the_kernel(monkeypatch, tmp_path):
     monkeypatch.setattr(os, "execve", lambda *_: pytest.fail("was restarted"))
-    monkeypatch.setattr(huge_pages, "_KERNEL_SETTING", tmp_path / "missing")
-    huge_pages.restart_with_huge_pages(["launch.py"], {})
-    (tmp_path / "missing").write_text(MADVISE)
-    huge_pages.restart_with_huge_pages([], {})
+    monkeypatch.setattr(huge_pages, "_KERNEL_SETTING", tmp_path / "enabled")
+    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+    huge_pages.restart_with_huge_pages()
+    (tmp_path / "enabled").write_text(MADVISE)
+    monkeypatch.setattr(sys, "orig_argv", [sys.executable])
+    huge_pages.restart_with_huge_pages()
