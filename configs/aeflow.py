@@ -14,7 +14,7 @@ from jaxad.config.protocols import aeflow_protocol
 def get_config(variant: str = "") -> ConfigDict:
     check_variant("aeflow", variant, more=("chest",))
     config = aeflow_protocol(variant)
-    config.model.name, config.cpu_devices = "aeflow", 1  # two are slower: docs/performance.md
+    config.model.name = "aeflow"
     config.model.backbone = "efficientnet_lite0"  # or ..._lite1, ..._lite2, wide_resnet50_2
     config.model.weights = ""  # installed ones; or a file, hub:<owner>/<repository>, "random"
     config.model.strides, config.model.num_blocks = (16, 32), 4  # a flow of 4 blocks for each

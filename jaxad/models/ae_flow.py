@@ -63,12 +63,12 @@ class Decoder(nn.Module):
             x = jnp.concatenate([x, level.astype(self.dtype)], axis=-1)
         for width in self.widths:
             x = self._double(x, width)
-        x = blocks.depth_to_space(nn.Dense(4 * self.image_channels, dtype=self.dtype)(x), 2)
+        x = blocks.depth_to_space(blocks.dense(4 * self.image_channels, self.dtype)(x), 2)
         return ops.full_precision(x)
 
     def _double(self, x: Level, width: int) -> Level:
         """Applies a 2x2 transposed convolution of stride 2 and a 3x3 one, with ReLU."""
-        x = nn.relu(blocks.depth_to_space(nn.Dense(4 * width, dtype=self.dtype)(x), 2))
+        x = nn.relu(blocks.depth_to_space(blocks.dense(4 * width, self.dtype)(x), 2))
         return nn.relu(blocks.conv3x3(width, self.dtype)(x))
 
 

@@ -49,7 +49,7 @@ class _Posterior(nn.Module):
 
     @nn.compact
     def __call__(self, x: FeatureMap) -> ops.DiagonalGaussian:
-        statistics = nn.Dense(2 * self.latent_channels)(ops.full_precision(x))
+        statistics = blocks.dense(2 * self.latent_channels)(ops.full_precision(x))
         mean, log_variance = jnp.split(statistics, 2, axis=-1)
         return ops.DiagonalGaussian(mean, log_variance)
 
@@ -90,7 +90,7 @@ class Modules(nn.Module):
             self.high_encoder = nn.Sequential([finer, nn.leaky_relu, coarser, nn.leaky_relu])
             self.high_posterior = _Posterior(system.latent_channels[0])
             upsampling = [up(eighth, depth_sixteenth), up(quarter, depth_eighth)]
-            self.trunk = nn.Sequential([nn.Dense(sixteenth, dtype=dtype), *upsampling])
+            self.trunk = nn.Sequential([blocks.dense(sixteenth, dtype), *upsampling])
         if self.parts.x_high:
             self.tail = nn.Sequential([up(half, depth_quarter), up(image_channels, depth_half)])
         if self.parts.z2:

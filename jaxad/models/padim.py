@@ -12,6 +12,7 @@ reduced to a fixed random choice of channels x. Over the training images, at eac
 """
 
 import dataclasses
+import functools
 from collections.abc import Iterable, Mapping
 from typing import Annotated, ClassVar
 
@@ -68,6 +69,7 @@ class PaDiM(PyramidSystem):
             "encoder": self._encoder.unread_variables,
         }
 
+    @functools.partial(jax.jit, static_argnums=0)  # compiled once for equal systems
     def vectors(self, features: Flat, chosen: Int[Array, " channels"]) -> Vectors:
         """Returns the chosen channels at every position, row by row."""
         joined = self._join(self._levels(features.astype(jnp.float32)), "nearest")
@@ -77,10 +79,9 @@ class PaDiM(PyramidSystem):
     def fit(self, variables: Variables, batches: Iterable[Batch], key: Key[Array, ""]) -> Variables:
         """Estimates the Gaussians in one pass, in float64; `key` is not used."""
         chosen = variables["channels"]["chosen"]
-        compute_vectors = jax.jit(self.vectors)
         moments = PlaceGaussians(self._num_places, self.num_channels)
         for batch in batches:
-            vectors = np.asarray(compute_vectors(batch["features"], chosen))
+            vectors = np.asarray(self.vectors(batch["features"], chosen))
             moments.add(vectors[np.asarray(batch["_valid"])])
         mean, whitening = moments.whiten()
         return {**variables, "params": {"mean": mean, "whitening": whitening}}

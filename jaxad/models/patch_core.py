@@ -80,6 +80,7 @@ class PatchCore(PyramidSystem):
             "encoder": self._encoder.unread_variables,
         }
 
+    @functools.partial(jax.jit, static_argnums=0)  # compiled once for equal systems
     def patches(self, features: Flat) -> FeatureMap:
         """Returns the locally aware patch features at the positions of the finest level."""
         # Places outside of the map do not count.
@@ -92,10 +93,9 @@ class PatchCore(PyramidSystem):
     def fit(self, variables: Variables, batches: Iterable[Batch], key: Key[Array, ""]) -> Variables:
         """Fills the memory with a coreset of the training patches, in the order of choice."""
         rng = np.random.default_rng(np.asarray(jax.random.bits(key, (4,), jnp.uint32)))
-        compute_patches = jax.jit(self.patches)
         sample = _Sample(self.candidates, self._total_channels, rng)
         for batch in batches:
-            patches = np.asarray(compute_patches(batch["features"]))[np.asarray(batch["_valid"])]
+            patches = np.asarray(self.patches(batch["features"]))[np.asarray(batch["_valid"])]
             sample.add(patches.reshape(-1, self._total_channels))
         points = sample.rows
         if self._total_channels > self.projection:

@@ -45,7 +45,7 @@ class Modules(nn.Module):
 
     def _up(self, x: AnyMap, features: int) -> FeatureMap:
         """Doubles height and width; the input comes from an activation."""
-        x = nn.Dense(4 * features, dtype=self.system.dtype)(x)
+        x = blocks.dense(4 * features, self.system.dtype)(x)
         return blocks.depth_to_space(x, 2)
 
     def _stack(self, x: AnyMap) -> FeatureMap:
@@ -59,7 +59,7 @@ class Modules(nn.Module):
     ) -> Quantised:
         # Distances and the codebook's averages need full precision.
         system = self.system
-        vectors = nn.Dense(system.code_dimension)(ops.full_precision(x))
+        vectors = blocks.dense(system.code_dimension)(ops.full_precision(x))
         return Quantiser(
             num_codes=system.num_codes, dimension=system.code_dimension, decay=system.decay,
             train=self.train, axis_name=system.axis_name if self.train else None, name=name,

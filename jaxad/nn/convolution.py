@@ -1,21 +1,23 @@
-"""Two-dimensional convolutions that are fast on a CPU: a hook for `flax.linen.Conv`.
+"""Layers that are fast on a CPU: hooks for `flax.linen.Conv` and `flax.linen.Dense`.
 
 XLA compiles five kinds of convolutions to slow programs for CPUs (`benchmarks/convolutions.py`).
 This module writes them differently, for every backend: updates of pchVAE and VQ-VAE-2 take no
 longer on a GPU with them (`docs/performance.md`). Every other convolution is XLA's.
 
 - A 1x1 convolution is a matrix product of every position's channels.
-- The weight gradient of a wide 3x3 convolution is a matrix product for each of the nine taps: x at
-  every position times the output's gradient at the position beside it. XLA computes one convolution
-  with a window as large as the image. Here it is three products, one for the taps of each column:
-  the image is laid out once with its channels outermost, so that the taps copy whole rows of it.
-  The copies take about three times the image's memory.
+- The weight gradient of a wide 3x3 convolution is one matrix product over all positions: the
+  columns of three taps side by side, times the gradient shifted by the rows of three taps. XLA
+  computes one convolution with a window as large as the image. The copies take about three times
+  the memory of the image and of the gradient.
 - A 3x3 convolution to fewer than 16 features is one matrix product to three times as many, of which
   three shifted thirds are added up.
 - A convolution whose features are not a multiple of 16 is padded to one and cropped: XLA's takes up
   to twice as long for 60 features as for 64.
 - A depthwise convolution is a sum of shifted images, each times a number per channel: one pass over
   memory, no matrix product. Its gradient in the image is another one.
+
+A dense layer on every position of an image is a product of matrices. With more axes, XLA copies the
+output's gradient into another order before it multiplies, which takes longer than the product.
 """
 
 from collections.abc import Sequence
@@ -24,6 +26,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 FeatureMap = Float[Array, "batch height width channels"]
@@ -96,29 +99,28 @@ def _backward(
     # Adjoint of a correlation: the kernel rotated by 180 degrees, channels and features swapped.
     of_x = _convolve(gradient, kernel[::-1, ::-1].swapaxes(2, 3), precision)
     if min(kernel.shape[2:]) >= FEWEST_CHANNELS:
-        return of_x, _products(x, gradient, precision)
+        return of_x, _product(x, gradient, precision)
     transposed = jax.linear_transpose(
         lambda kernel: _xla(x, kernel, (1, 1), "SAME", precision), kernel
     )
     return of_x, transposed(gradient)[0]
 
 
-def _products(x: FeatureMap, gradient: SameOutput, precision: jax.lax.PrecisionLike) -> Kernel:
-    """Returns the weight gradient, a product for the taps of each column."""
+def _product(x: FeatureMap, gradient: SameOutput, precision: jax.lax.PrecisionLike) -> Kernel:
+    """Returns the weight gradient, one product of the taps' columns and the taps' rows."""
     height, width, channels = x.shape[1:]
-    padded = jnp.pad(x.transpose(3, 0, 1, 2), ((0, 0), (0, 0), (1, 1), (1, 1)))
-    columns = [
-        jnp.einsum(
-            "cbhw,bhwf->cf",
-            jnp.concatenate(
-                [padded[:, :, row : row + height, column : column + width] for row in range(3)]
-            ),
-            gradient,
-            precision=precision,
-        )
-        for column in range(3)
-    ]
-    return jnp.stack(columns).reshape(3, 3, channels, -1).swapaxes(0, 1)
+    across = jnp.pad(x, ((0, 0), (0, 0), (1, 1), (0, 0)))
+    columns = [across[:, :, tap : tap + width] for tap in range(3)]
+    # The tap above reads the row above, whose output is the gradient one row further down.
+    below = jnp.pad(gradient, ((0, 0), (1, 1), (0, 0), (0, 0)))
+    rows = [below[:, 2 - tap : 2 - tap + height] for tap in range(3)]
+    product = jax.lax.dot_general(
+        jnp.concatenate(columns, axis=-1).reshape(-1, 3 * channels),
+        jnp.concatenate(rows, axis=-1).reshape(-1, 3 * gradient.shape[-1]),
+        (((0,), (0,)), ((), ())),
+        precision=precision,
+    )
+    return product.reshape(3, channels, 3, -1).transpose(2, 0, 1, 3)
 
 
 _convolve.defvjp(_forward, _backward)
@@ -134,6 +136,25 @@ def _pointwise(
     reached = x[:, :: strides[0], :: strides[1]]
     product = jnp.matmul(reached.reshape(-1, x.shape[-1]), kernel[0, 0], precision=precision)
     return product.reshape(*reached.shape[:3], -1)
+
+
+def dot_general(
+    x: Float[Array, "*positions channels"],
+    kernel: Float[Array, "channels features"],
+    dimension_numbers: Any = None,
+    precision: jax.lax.PrecisionLike = None,
+    preferred_element_type: DTypeLike | None = None,
+) -> Float[Array, "*positions features"]:
+    """Does what `jax.lax.dot_general` does for `flax.linen.Dense`, with one axis of positions.
+
+    Pass it as `flax.linen.Dense(..., dot_general=...)`. `dimension_numbers` are ignored: the last
+    axis of `x` is contracted.
+    """
+    product = jax.lax.dot_general(
+        x.reshape(-1, x.shape[-1]), kernel, (((1,), (0,)), ((), ())), precision=precision,
+        preferred_element_type=preferred_element_type,
+    )  # fmt: skip
+    return product.reshape(*x.shape[:-1], -1)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from jaxad.nn import convolution
-from jaxad.nn.convolution import conv_general_dilated
+from jaxad.nn.convolution import conv_general_dilated, dot_general
 
 
 def conv(features: int, ours: bool) -> nn.Conv:
@@ -100,6 +100,42 @@ def test_it_is_used_where_there_are_many_channels():
 
     assert "dot_general" in windows(convolution.FEWEST_CHANNELS)
     assert "dot_general" not in windows(convolution.FEWEST_CHANNELS - 1)
+
+
+@pytest.mark.parametrize("shape", [(6,), (5, 6), (2, 3, 5, 6)])
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_dense_layers_are_those_of_flax(shape, dtype):
+    x = jnp.asarray(np.random.default_rng(0).normal(size=shape), jnp.float32)
+    plain = nn.Dense(4, dtype=dtype, precision="highest")
+    flat = nn.Dense(4, dtype=dtype, precision="highest", dot_general=dot_general)
+    params = plain.init(jax.random.key(0), x)
+
+    def value(layer: nn.Dense, params, x):
+        return jnp.sum(jnp.sin(layer.apply(params, x).astype(jnp.float32)))
+
+    assert flat.apply(params, x).dtype == plain.apply(params, x).dtype == dtype
+    # bfloat16 has 8 bits, and the sums over positions differ in their order.
+    tolerance = 1e-5 if dtype == jnp.float32 else 2e-2
+    for ours, theirs in zip(
+        jax.tree.leaves(jax.value_and_grad(value, argnums=(1, 2))(flat, params, x)),
+        jax.tree.leaves(jax.value_and_grad(value, argnums=(1, 2))(plain, params, x)),
+        strict=True,
+    ):
+        np.testing.assert_allclose(ours, theirs, rtol=tolerance, atol=tolerance)
+
+
+def test_the_gradient_of_a_dense_layer_multiplies_matrices():
+    """XLA copies arrays of more axes into another order before it multiplies."""
+    layer = nn.Dense(4, dot_general=dot_general)
+    x = jnp.zeros((2, 3, 5, 6))
+    params = layer.init(jax.random.key(0), x)
+    traced = jax.make_jaxpr(jax.grad(lambda p, x: jnp.sum(layer.apply(p, x) ** 2), (0, 1)))(
+        params, x
+    )
+    products = [line for line in str(traced).splitlines() if "dot_general" in line]
+    assert len(products) == 3  # forward, and two gradients
+    shapes = ("f32[30,4]", "f32[30,6]", "f32[4,6]", "f32[6,4]")
+    assert all(any(shape in line for shape in shapes) for line in products)
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])

@@ -27,7 +27,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from jaxad.nn.convolution import conv_general_dilated
+from jaxad.nn.convolution import conv_general_dilated, dot_general
 from jaxad.nn.fields import Interval, OneOf, check_fields
 from jaxad.nn.flow.permutations import ChannelPermutation, ChannelReversal, ChannelRotation
 from jaxad.types import PerExample
@@ -103,7 +103,7 @@ class _Subnet(nn.Module):
         return nn.Dense(
             features or self.features, dtype=self.dtype, precision=self.precision,
             kernel_init=nn.initializers.zeros if is_last and self.zero_start else _TORCH_INIT,
-            name=name,
+            dot_general=dot_general, name=name,
         )(x)  # fmt: skip
 
 
