@@ -32,6 +32,7 @@ from jaxad.models import ae_flow
 from jaxad.nn import blocks, convolution
 from jaxad.nn.backbones import efficientnet_lite, wide_resnet
 from jaxad.nn.flow import network
+from jaxad.runtime.huge_pages import restart_with_huge_pages
 from jaxad.train.program import make_program
 from jaxad.train.state import initial_variables
 from jaxad.types import Model, PretrainedModel, Tree
@@ -304,4 +305,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    restart_with_huge_pages()
     main()

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxad.nn.convolution import conv_general_dilated
+from jaxad.runtime.huge_pages import restart_with_huge_pages
 
 #: (batch, side, channels, features) of AE-FLOW at paper size and of its demo.
 WIDE = (
@@ -162,4 +163,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    restart_with_huge_pages()
     main()

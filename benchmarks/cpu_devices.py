@@ -21,6 +21,7 @@ import jaxad_tasks
 from jaxad.config import get_config
 from jaxad.config.model import make_model
 from jaxad.runtime.compilation_cache import enable_compilation_cache
+from jaxad.runtime.huge_pages import restart_with_huge_pages
 from jaxad.storage.home import cache_folder
 
 _SECONDS = 1.0  # minimum length of a window
@@ -109,4 +110,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    restart_with_huge_pages()
     main()

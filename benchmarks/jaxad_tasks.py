@@ -11,11 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from jaxad.config.model import make_model, pixels_per_device
+from jaxad.config.model import make_model
 from jaxad.detector.restored import score_batch
 from jaxad.profile.program_costs import program_costs
 from jaxad.runtime.compilation_cache import enable_compilation_cache
-from jaxad.runtime.malloc import keep_freed_memory
 from jaxad.runtime.parallel import Dispatched, Parallel, make_parallel, split_cpu
 from jaxad.storage.home import cache_folder
 from jaxad.train.feature_cache import Encoder
@@ -81,7 +80,6 @@ def _start(config: ConfigDict, devices: int) -> Parallel:
     split_cpu(devices)
     assert jax.local_device_count() == devices, "JAX started before its devices were set"
     config.cpu_devices = devices
-    keep_freed_memory(pixels_per_device(config))
     return make_parallel("jit")
 
 

@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 
 from jaxad.nn.convolution import conv_general_dilated
+from jaxad.runtime.huge_pages import restart_with_huge_pages
 
 #: Occurrences in a forward pass, side of the input, channels, features, kernel, stride.
 ENCODER = (
@@ -85,4 +86,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    restart_with_huge_pages()
     main()

@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
-NOT_SCORES = ("id", "group", "position", "label", "score_position_corrected")
+#: Columns behind the score that are not its parts.
+NOT_PARTS = {"reconstruction_psnr", "reconstruction_ssim", "score_position_corrected"}
 
 
 def main() -> None:
@@ -26,7 +27,8 @@ def main() -> None:
             with path.open(encoding="utf-8", newline="") as file:
                 rows = list(csv.DictReader(file))
             labels = [int(row["label"]) for row in rows]
-            for name in rows[0].keys() - set(NOT_SCORES):
+            names = list(rows[0])
+            for name in set(names[names.index("score") :]) - NOT_PARTS:
                 values = [float(row[name]) for row in rows]
                 aurocs.setdefault(name, []).append(roc_auc_score(labels, values))
         parts = ", ".join(f"{name} {np.mean(aurocs[name]):.3f}" for name in sorted(aurocs))

@@ -15,6 +15,7 @@ from jaxad.config import get_config
 from jaxad.data.pipeline import batching
 from jaxad.data.pipeline.augment import Augmentation
 from jaxad.data.sources import DataSet
+from jaxad.runtime.huge_pages import restart_with_huge_pages
 
 
 def main() -> None:
@@ -59,4 +60,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    restart_with_huge_pages()
     main()

@@ -10,7 +10,6 @@ import scaling_programs
 
 from jaxad.profile.profiling import measured_peak
 from jaxad.profile.program_costs import program_costs
-from jaxad.runtime.malloc import keep_freed_memory
 
 #: Numbers in the array that is read and written: 256 MB, more than any cache.
 COPIED = 2**26
@@ -45,7 +44,6 @@ def run(names: list[str]) -> None:
     Peaks are measured again for each row. Of peaks and of updates the fastest repeat counts,
     because other work on the machine makes both slower.
     """
-    keep_freed_memory(None)  # as training does where pieces are large
     print("| config | updates of | GFLOP/s | GB/s | arithmetic, ms | memory, ms | ms | ratio |")
     print("|---|---|---|---|---|---|---|---|")
     for name in names:

@@ -13,6 +13,7 @@ import jax
 
 from jaxad.config import get_config
 from jaxad.data.sources import DataSet
+from jaxad.runtime.huge_pages import restart_with_huge_pages
 from jaxad.runtime.parallel import split_cpu
 from jaxad.train.program import Program, make_program, train_batches
 
@@ -66,4 +67,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    restart_with_huge_pages()
     main()

@@ -26,6 +26,7 @@ from jaxad.config import get_config
 from jaxad.data.pipeline import batching
 from jaxad.data.pipeline.augment import Augmentation
 from jaxad.data.sources import DataSet
+from jaxad.runtime.huge_pages import restart_with_huge_pages
 from jaxad.runtime.parallel import split_cpu
 
 #: Systems and image sizes; no demo that is trained from images takes more per second than highvae.
@@ -199,4 +200,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    restart_with_huge_pages()
     main()

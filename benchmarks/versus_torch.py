@@ -40,6 +40,8 @@ from measuring import Measurement
 from result_rows import COLUMNS, Output, Row
 from sides import Side, SideError
 
+from jaxad.runtime.huge_pages import restart_with_huge_pages
+
 _SYSTEMS = (
     "pchvae", "chvae", "highvae", "lowvae", "vqvae2", "ae", "fanogan", "ganomaly", "aeflow",
     "fastflow", "differnet", "padim", "patchcore",
@@ -162,4 +164,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    restart_with_huge_pages()
     main()

@@ -13,6 +13,7 @@ from typing import NoReturn
 
 from jaxad.errors import NO_ROOM, NOT_ALLOWED, RunError, UserError, first_line
 from jaxad.runtime import interrupts, messages, processes
+from jaxad.runtime.huge_pages import restart_with_huge_pages
 from jaxad.runtime.streams import escape_unencodable, ignore_closed_streams
 from jaxad.storage import io_errors, paths
 
@@ -82,6 +83,7 @@ def _exit_code(arguments: Sequence[str], program: str) -> int:
 
 def launch() -> NoReturn:
     """Runs the command line of this process and ends the process with its exit code."""
+    restart_with_huge_pages()
     interrupts.install()
     ignore_closed_streams()
     io_errors.drop_late_errors()

@@ -13,14 +13,13 @@ from ml_collections import ConfigDict
 
 from jaxad.config import is_study, representatives, run_config
 from jaxad.config.flags import parse_bool, parse_number
-from jaxad.config.model import make_model, pixels_per_device
+from jaxad.config.model import make_model
 from jaxad.data import membership
 from jaxad.data.other_site import Site, site_of_flags
 from jaxad.data.sources import DataSet
 from jaxad.errors import UserError
 from jaxad.runtime import interrupts, processes
 from jaxad.runtime.compilation_cache import enable_compilation_cache
-from jaxad.runtime.malloc import keep_freed_memory
 from jaxad.runtime.messages import print_warnings_only
 from jaxad.runtime.parallel import split_cpu, warn_of_crowded_cpu
 from jaxad.storage import history
@@ -42,17 +41,13 @@ def configure_process(mode: str, config: ConfigDict | None) -> None:
         mode: one of `jaxad.command.MODES`.
         config: the config of the run or study; None if an exported file is scored.
     """
-    configs, seeds_per_program = [], 1
     if config is not None:
-        configs = representatives(config) if is_study(config) else [config]
-        seeds_per_program = int(config.get("seeds_per_program", 1))
-        split_cpu(configs[0].cpu_devices)
+        first = representatives(config)[0] if is_study(config) else config
+        split_cpu(first.cpu_devices)
     if mode != "profile":  # which measures compile times
         enable_compilation_cache(compiled_folder)
     if not processes.is_first():
         print_warnings_only()
-    pixels = [seeds_per_program * pixels_per_device(config) for config in configs]
-    keep_freed_memory(max(pixels, default=None))
     interrupts.check()
 
 

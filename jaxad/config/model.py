@@ -19,15 +19,6 @@ def image_shape(config: ConfigDict) -> tuple[int, int, int]:
     return data_shape(config.data)
 
 
-def pixels_per_device(config: ConfigDict) -> int:
-    """Returns how many pixels (of one channel) a CPU device trains on at once.
-
-    The config need not be checked yet, and JAX need not know of other processes.
-    """
-    parts = max(1, config.cpu_devices * config.train.accumulate_steps)
-    return int(config.data.batch_size * config.data.image_size**2 // parts)
-
-
 def make_model(config: ConfigDict, axis_name: str | None = None) -> Model:
     """The system that `config.model` names, computing in `config.precision`.
 

@@ -26,12 +26,12 @@ fcntl.flock = flock
 KILL_IN_GENERATION = """
 import os, signal
 from jaxad.data.synthetic import icbm_synth
-real = icbm_synth._subject_examples
+real = icbm_synth.subject_examples
 def examples(seed, split, number, image_size):
     if split != "train":
         os.kill(os.getpid(), signal.SIGKILL)
     return real(seed, split, number, image_size)
-icbm_synth._subject_examples = examples
+icbm_synth.subject_examples = examples
 """
 
 

@@ -4,7 +4,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from jaxad.config import base, get_config
-from jaxad.config.model import image_shape, pixels_per_device
+from jaxad.config.model import image_shape
 from jaxad.errors import UserError
 from jaxad.train import checks
 
@@ -109,19 +109,3 @@ def test_fields_of_training_are_refused_for_a_fitted_model(monkeypatch, path, va
         checks.check(config)
     if path == "train.num_epochs":  # the experiments of a study share it
         checks.check(config, is_of_study=True)
-
-
-@pytest.mark.parametrize(
-    ("changes", "pixels"),
-    [
-        ({}, 8 * 64**2),  # 16 images on two devices
-        ({"cpu_devices": 1}, 16 * 64**2),
-        ({"train.accumulate_steps": 4}, 2 * 64**2),
-        ({"data.image_size": 128}, 8 * 128**2),
-        ({"cpu_devices": 0}, 16 * 64**2),  # refused later by `check`
-    ],
-)
-def test_pixels_per_device(changes, pixels):
-    config = get_config("pchvae")
-    config.update_from_flattened_dict(changes)
-    assert pixels_per_device(config) == pixels

@@ -4,7 +4,7 @@ import dataclasses
 import enum
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from jaxad.data.synthetic.template import FIELD_OF_VIEW_MM
 
@@ -69,17 +69,31 @@ class SplineField:
         It uses elementwise sums over four taps per axis, so that the result does not depend on the
         threads of a BLAS library.
         """
-        field = self.coefficients
-        for dimension, axis in enumerate(axes_mm):
-            knot = np.floor(axis / self.knots_mm).astype(int)
-            weights = _cubic_weights(axis / self.knots_mm - knot)
-            first = knot - 1 + _knots_to_border(self.knots_mm)
-            broadcast = tuple(-1 if other == dimension else 1 for other in range(3))
-            field = sum(
-                np.take(field, first + tap, axis=dimension) * weights[tap].reshape(broadcast)
-                for tap in range(4)
-            )
-        return field / np.float32(_SPLINE_GAIN)
+        taps = [self._taps(axis) for axis in axes_mm]
+        # Only the knots that the grid's heights need.
+        knots = np.arange(taps[0][0].min(), taps[0][0].max() + 4)
+        field = np.take(self.coefficients, knots, axis=0)
+        taps[0] = taps[0][0] - knots[0], taps[0][1] / np.float32(_SPLINE_GAIN)
+        # The last step has the most points; it copies whole planes.
+        for dimension in (2, 1, 0):
+            first, weights = taps[dimension]
+            weights = weights.reshape(4, *(-1 if axis == dimension else 1 for axis in range(3)))
+            total = np.take(field, first, axis=dimension)
+            total *= weights[0]
+            for tap in range(1, 4):
+                term = np.take(field, first + tap, axis=dimension)
+                term *= weights[tap]
+                total += term
+            field = total
+        return field
+
+    def _taps(
+        self, axis_mm: Float[np.ndarray, " n"]
+    ) -> tuple[Int[np.ndarray, " n"], Float[np.ndarray, "4 n"]]:
+        """Returns the first of the four knots around each coordinate, and the knots' weights."""
+        knot = np.floor(axis_mm / self.knots_mm).astype(int)
+        weights = _cubic_weights(axis_mm / self.knots_mm - knot)
+        return knot - 1 + _knots_to_border(self.knots_mm), weights
 
 
 def _knots_to_border(knots_mm: float) -> int:

@@ -1,14 +1,21 @@
-"""The images, labels and masks of one subject."""
+"""The images, labels and masks of one subject, as arrays and as examples of the data set.
+
+Workers import this module, which needs no TensorFlow Datasets.
+"""
 
 import dataclasses
+import io
+import zlib
 
 import numpy as np
 from jaxtyping import Bool, UInt8
+from PIL import Image
 
 from jaxad.data.synthetic.anomalies import draw_lesions, draw_objects
 from jaxad.data.synthetic.fields import SubjectKey
 from jaxad.data.synthetic.plan import lesion_runs, object_slices
 from jaxad.data.synthetic.subject import make_subject, render
+from jaxad.data.synthetic.template import NUM_SLICES
 
 SPLITS = ("train", "val", "test_objects", "test_lesions")
 """The splits; the index of a split is its number in `SubjectKey`."""
@@ -45,3 +52,27 @@ def make_slices(seed: int, split: str, number: int, image_size: int) -> SubjectS
         masks=mask.astype(np.uint8),
         labels=np.asarray(mask.any(axis=(1, 2))),
     )
+
+
+def subject_examples(seed: int, split: str, number: int, image_size: int) -> list[dict]:
+    """Makes the examples of one subject with encoded images: the arguments are `make_slices`'s."""
+    subject = make_slices(seed, split, number, image_size)
+    return [
+        {
+            "image": png(subject.images[position]),
+            "label": int(subject.labels[position]),
+            "mask": png(subject.masks[position]),
+            "id": f"{subject.group}-{position:02d}",
+            "group": subject.group,
+            "position": position,
+        }
+        for position in range(NUM_SLICES)
+    ]
+
+
+def png(pixels: UInt8[np.ndarray, "s s"]) -> bytes:
+    """Encodes a grey image as PNG."""
+    buffer = io.BytesIO()
+    # A third faster than the default, and files of noisy images are at most 3 % larger.
+    Image.fromarray(pixels).save(buffer, format="PNG", compress_type=zlib.Z_RLE)
+    return buffer.getvalue()

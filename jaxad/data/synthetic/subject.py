@@ -8,7 +8,6 @@ import dataclasses
 
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
-from scipy import ndimage
 
 from jaxad.data.synthetic.fields import Purpose, SplineField, SubjectKey
 from jaxad.data.synthetic.geometry import plane_axes_mm
@@ -16,6 +15,7 @@ from jaxad.data.synthetic.template import (
     CENTRE_VOXEL,
     FIRST_SLICE_VOXEL,
     LAST_SLICE_VOXEL,
+    LEAST_COVER,
     NUM_SLICES,
     Template,
     load_template,
@@ -74,15 +74,14 @@ def make_subject(key: SubjectKey, image_size: int) -> Subject:
     template = load_template(image_size)
     axes = grid_axes_mm(image_size)
     points = _anatomical_points(key.generator(Purpose.SHAPE), axes, template)
-    cover = _sample(template.cover, points)
-    brain = cover > _COVER_THRESHOLD
-    inside = points[:, brain]
-    t1, grey, white = (
-        _sample(volume, inside) for volume in (template.t1, template.grey, template.white)
-    )
+    inside, tissues = template.tissues.sample(points)
+    is_brain = tissues[:, 0] > _COVER_THRESHOLD
+    brain = np.zeros(tuple(map(len, axes)), bool)
+    brain.reshape(-1)[inside[is_brain]] = True
+    cover, t1, grey, white = np.ascontiguousarray(tissues[is_brain].T)
 
     generator = key.generator(Purpose.CONTRAST)
-    intensity = _mix_contrast(generator, t1, grey, white, cover[brain])
+    intensity = _mix_contrast(generator, t1, grey, white, cover)
     texture = SplineField.draw(generator, _TEXTURE_KNOTS_MM).at(axes)[brain]
     bias = SplineField.draw(generator, _BIAS_KNOTS_MM).at(axes)[brain]
     intensity *= (1 + _TEXTURE * texture) * np.exp(_BIAS * bias)
@@ -113,35 +112,45 @@ def render(
     return np.where(subject.brain, np.maximum(values, 1), 0).astype(np.uint8)
 
 
+_Axes = tuple[Float[np.ndarray, " z"], Float[np.ndarray, " y"], Float[np.ndarray, " x"]]
+
+
 @dataclasses.dataclass(frozen=True)
 class _Shape:
     """A map from a subject's space to the template's, without the ventricles."""
 
     matrix: Float[np.ndarray, "3 3"]  # linear part
-    shift: Float[np.ndarray, "3"]  # translation, mm
+    shift: Float[np.ndarray, "3"]  # translation: voxel of the cropped template at the centre
     #: standard deviation in mm and field, in turn for x, y and z
     displacements: tuple[tuple[float, SplineField], ...]
 
+    def displace(self, axes: _Axes) -> Float[np.ndarray, "3 z y x"]:
+        """Returns the displacements, in mm, of the points of a grid."""
+        total = np.zeros((3, *map(len, axes)), np.float32)
+        for index, (deviation, field) in enumerate(self.displacements):
+            displacement = field.at(axes)
+            displacement *= np.float32(deviation)
+            total[index % 3] += displacement
+        return total
+
     def template_points(
-        self, axes: tuple[np.ndarray, np.ndarray, np.ndarray], template: Template
-    ) -> Float[np.ndarray, "3 z y x"]:
-        """Maps the points of a grid to voxels (x, y, z) of the cropped template."""
-        heights, rows, columns = axes
-        grid = np.meshgrid(heights, rows, columns, indexing="ij", sparse=True)[::-1]
-        points = np.empty((3, len(heights), len(rows), len(columns)), np.float32)
-        for axis in range(3):
-            moved = sum(self.matrix[axis, other] * grid[other] for other in range(3))
-            points[axis] = moved + (self.shift[axis] + CENTRE_VOXEL[axis] - template.origin[axis])
-            for deviation, field in self.displacements[axis::3]:
-                points[axis] += np.float32(deviation) * field.at(axes)
-        return points
+        self, axes: _Axes, displacement: Float[np.ndarray, "3 z y x"]
+    ) -> Float[np.ndarray, "3 n"]:
+        """Maps the displaced points of a grid to voxels (x, y, z) of the cropped template."""
+        z, y, x = np.meshgrid(*axes, indexing="ij", sparse=True)
+        points = np.empty_like(displacement)
+        for target, moved, row, shift in zip(
+            points, displacement, self.matrix, self.shift, strict=True
+        ):
+            plane = (row[2] * z + row[1] * y + shift).astype(np.float32)
+            np.add(plane, (row[0] * x).astype(np.float32), out=target)
+            target += moved
+        return points.reshape(3, -1)
 
 
 def _anatomical_points(
-    generator: np.random.Generator,
-    axes: tuple[np.ndarray, np.ndarray, np.ndarray],
-    template: Template,
-) -> Float[np.ndarray, "3 20 s s"]:
+    generator: np.random.Generator, axes: _Axes, template: Template
+) -> Float[np.ndarray, "3 n"]:
     """Maps each pixel of a random subject to voxels (x, y, z) of the cropped template."""
     matrix, shift = _draw_affine(generator)
     shift[2] += generator.uniform(-_SLICE_JITTER_MM, _SLICE_JITTER_MM)
@@ -151,13 +160,14 @@ def _anatomical_points(
         for knots, deviation in _DISPLACEMENTS_MM
         for _ in range(3)
     )
-    points = _fit_field_of_view(_Shape(matrix, shift, displacements), template).template_points(
-        axes, template
-    )
+    shift += np.subtract(CENTRE_VOXEL, template.origin)
+    shape = _fit_field_of_view(_Shape(matrix, shift, displacements), template)
+    points = shape.template_points(axes, shape.displace(axes))
     # Sampling closer to the ventricles than the point is makes them wider.
-    coarse = points / template.coarse_step
-    pull = np.stack([_sample(component, coarse) for component in template.ventricle_pull])
-    return points + np.float32(ventricles) * pull
+    inside, pull = template.ventricle_pull.sample(points / np.float32(template.coarse_step))
+    for coordinate, direction in zip(points, pull.T[:3], strict=True):
+        coordinate[inside] += np.float32(ventricles) * direction
+    return points
 
 
 def _fit_field_of_view(shape: _Shape, template: Template) -> _Shape:
@@ -169,9 +179,10 @@ def _fit_field_of_view(shape: _Shape, template: Template) -> _Shape:
     heights, lines, _ = grid_axes_mm(64)
     border = np.array([-98.0, 98.0])
     for axis, axes in ((0, (heights, lines, border)), (1, (heights, border, lines))):
+        displacement = shape.displace(axes)
         for _ in range(20):
-            cover = _sample(template.cover, shape.template_points(axes, template))
-            if not (cover > _COVER_THRESHOLD / 2).any():
+            _, tissues = template.tissues.sample(shape.template_points(axes, displacement))
+            if not (tissues[:, 0] > LEAST_COVER).any():
                 break
             matrix = shape.matrix.copy()
             matrix[:, axis] *= 1.01
@@ -221,13 +232,6 @@ def _add_noise(
 ) -> Float[np.ndarray, "20 s s"]:
     """Adds Rician noise: the magnitude of a complex signal with noise in both parts."""
     return np.sqrt((signal + noise[0]) ** 2 + noise[1] ** 2)
-
-
-def _sample(
-    volume: Float[np.ndarray, "x y z"], points: Float[np.ndarray, "3 ..."]
-) -> Float[np.ndarray, "..."]:
-    """Interpolates `volume` linearly at `points` in voxels; 0 outside."""
-    return ndimage.map_coordinates(volume, points, order=1, output=np.float32)
 
 
 def _scatter(

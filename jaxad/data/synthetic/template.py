@@ -1,7 +1,8 @@
 """The ICBM152 template of the installed nilearn package, smoothed to an image spacing.
 
 nilearn ships the skull-stripped T1 average and the grey- and white-matter probability maps as
-197 x 233 x 189 voxels of 1 mm, indexed (x, y, z) with x to the right, y to the front, z up.
+197 x 233 x 189 voxels of 1 mm, x to the right, y to the front, z up. Arrays of the package are
+indexed (z, y, x), in the order of memory; points are (x, y, z).
 nilearn is not imported, which would take seconds: its files are found through its spec.
 """
 
@@ -11,9 +12,10 @@ import importlib.util
 import pathlib
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float, UInt8
 from scipy import ndimage
 
+from jaxad.data.synthetic.sampling import Volumes
 from jaxad.errors import UserError
 
 FIELD_OF_VIEW_MM = 200.0
@@ -28,6 +30,9 @@ CENTRE_VOXEL = (98.0, 117.0, 88.0)
 FIRST_SLICE_VOXEL, LAST_SLICE_VOXEL = 52.0, 118.0
 """Heights (z, voxels of 1 mm) of the first and the last slice; slices are 3.47 mm apart."""
 
+LEAST_COVER = 0.25
+"""Share of brain up to which the tissues of a voxel do not matter."""
+
 _MARGIN = 4
 # Gaussian whose full width at half maximum is a slice thickness of about 2.4 mm.
 _THROUGH_PLANE_SIGMA_MM = 1.0
@@ -39,21 +44,23 @@ _DEEP_MM = 24.0
 _VENTRICLES_TOP_VOXEL = 104
 _CSF_BLUR_MM = 5.0
 _COARSE_STEP = 2
+# A weaker pull counts as none; it would move the borders of ventricles by less than 5 micrometres.
+_LEAST_PULL = 1e-3
 
 
 @dataclasses.dataclass(frozen=True)
 class Template:
-    """The smoothed template, cropped to the brain. All volumes are float32 and share a shape."""
+    """The smoothed template, cropped to the brain."""
 
     #: voxel (x, y, z) of the full template that is index (0, 0, 0) here
     origin: tuple[float, float, float]
-    cover: Float[np.ndarray, "x y z"]  # share of a voxel that is brain, in [0, 1]
-    t1: Float[np.ndarray, "x y z"]  # T1 intensity in [0, 1], falling to 0 outside the brain
-    grey: Float[np.ndarray, "x y z"]  # grey-matter probability in [0, 1]
-    white: Float[np.ndarray, "x y z"]  # white-matter probability in [0, 1]
-    #: direction towards the nearest deep CSF, a vector of length 0 to 1 per voxel of a grid that is
-    #: `coarse_step` times coarser
-    ventricle_pull: Float[np.ndarray, "3 x2 y2 z2"]
+    #: In turn: `cover`, the share of a voxel that is brain; the T1 intensity, falling to 0 outside
+    #: the brain; grey- and white-matter probability. All are in [0, 1]. The cells with some
+    #: cover above `LEAST_COVER` are sampled.
+    tissues: Volumes
+    #: x, y and z of the direction towards the nearest deep CSF, a vector of length 0 to 1, then
+    #: zeros, on a grid that is `coarse_step` times coarser
+    ventricle_pull: Volumes
     coarse_step: int = _COARSE_STEP  # voxels of the template per voxel of `ventricle_pull`
 
 
@@ -98,54 +105,53 @@ def package_folder(name: str) -> pathlib.Path:
     return pathlib.Path(spec.submodule_search_locations[0])
 
 
-def read_volume(kind: str) -> Float[np.ndarray, "x y z"]:
-    """Reads a template volume as float32 in [0, 1], shape (197, 233, 189), 1 mm voxels."""
+def read_volume(kind: str) -> UInt8[np.ndarray, "z y x"]:
+    """Reads a template volume, shape (189, 233, 197), 1 mm voxels; v stands for v / 255."""
     import nibabel  # takes 0.3 s; only processes that make subjects need it
 
-    image = nibabel.nifti1.load(template_path(kind))
-    return np.asarray(image.dataobj, dtype=np.float32) / np.float32(255)
+    return np.asarray(nibabel.nifti1.load(template_path(kind)).dataobj).T
 
 
 @functools.lru_cache(maxsize=2)
 def load_template(image_size: int) -> Template:
     """Loads the template, smoothed for slices of `image_size` pixels; once per process.
 
-    Takes about 3 s and 80 MB the first time. The arrays are read-only, because they are shared.
+    Takes about half a second and 80 MB the first time.
     """
-    t1, grey, white = (read_volume(kind) for kind in ("t1", "gm", "wm"))
+    volumes = [read_volume(kind) for kind in ("t1", "gm", "wm")]
+    box = _bounding_box(volumes[0] > 0)
+    t1, grey, white = (volume[box].astype(np.float32) / np.float32(255) for volume in volumes)
     brain = ndimage.binary_fill_holes(t1 > 0)
-    box, origin = _bounding_box(brain)
-    t1, grey, white, brain = t1[box], grey[box], white[box], brain[box]
-    pull = _ventricle_pull(brain, grey + white, _VENTRICLES_TOP_VOXEL - int(origin[2]))
+    z, y, x = (float(side.start) for side in box)
+    pull = _ventricle_pull(brain, grey + white, _VENTRICLES_TOP_VOXEL - int(z))
 
+    sigmas = smoothing_mm(image_size)[::-1]
     cover, t1, grey, white = (
-        ndimage.gaussian_filter(volume.astype(np.float32), smoothing_mm(image_size), truncate=3.0)
-        for volume in (brain, t1, grey, white)
+        ndimage.gaussian_filter(volume, sigmas, mode="constant", truncate=3.0)
+        for volume in (brain.astype(np.float32), t1, grey, white)
     )
-    for volume in (cover, t1, grey, white, pull):
-        volume.setflags(write=False)
-    return Template(origin, cover, t1, grey, white, pull)
+    tissues = Volumes.interleave((cover, t1, grey, white), cover > LEAST_COVER)
+    return Template((x, y, z), tissues, pull)
 
 
-def _bounding_box(brain: np.ndarray) -> tuple[tuple[slice, ...], tuple[float, float, float]]:
-    """Returns the box around `brain` with a margin, as slices, and its first voxel."""
-    (box,) = ndimage.find_objects(brain.astype(np.int8))
-    bounds = tuple(slice(max(side.start - _MARGIN, 0), side.stop + _MARGIN) for side in box)
-    x, y, z = (float(bound.start) for bound in bounds)
-    return bounds, (x, y, z)
+def _bounding_box(brain: Bool[np.ndarray, "z y x"]) -> tuple[slice, ...]:
+    """Returns the box around `brain` with a margin."""
+    (box,) = ndimage.find_objects(brain.view(np.int8))
+    return tuple(slice(max(side.start - _MARGIN, 0), side.stop + _MARGIN) for side in box)
 
 
 def _ventricle_pull(
-    brain: np.ndarray, tissue: Float[np.ndarray, "x y z"], top: int
-) -> Float[np.ndarray, "3 x2 y2 z2"]:
+    brain: Bool[np.ndarray, "z y x"], tissue: Float[np.ndarray, "z y x"], top: int
+) -> Volumes:
     """Returns vectors, at most 1 long, toward the ventricles (the deep CSF below slice `top`)."""
     step = (slice(None, None, _COARSE_STEP),) * 3
     depth = ndimage.distance_transform_edt(brain[step]) * _COARSE_STEP
     csf = np.clip(1 - tissue[step], 0, 1) * (depth > _DEEP_MM)
-    csf[:, :, top // _COARSE_STEP :] = 0  # above is the fissure between the hemispheres
+    csf[top // _COARSE_STEP :] = 0  # above is the fissure between the hemispheres
     blurred = ndimage.gaussian_filter(csf.astype(np.float32), _CSF_BLUR_MM / _COARSE_STEP)
-    gradient = np.stack(np.gradient(blurred))
+    gradient = np.stack(np.gradient(blurred)[::-1])
     length = np.sqrt((gradient**2).sum(axis=0))
     # Scaled by a quantile, so that one sharp corner does not weaken all other places.
     strongest = np.quantile(length[length > 1e-4], 0.995)
-    return (gradient / np.maximum(length, strongest)).astype(np.float32)
+    pull = gradient / np.maximum(length, strongest)
+    return Volumes.interleave(pull, length > _LEAST_PULL * strongest)

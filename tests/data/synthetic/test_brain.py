@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from jaxad.data.synthetic import anomalies, fields, photographs, plan, subject, template
+from jaxad.data.synthetic import anomalies, fields, photographs, plan, sampling, subject, template
 from jaxad.data.synthetic.fields import SubjectKey
 from jaxad.data.synthetic.slices import SPLITS, make_slices
 from jaxad.errors import UserError
@@ -36,7 +36,8 @@ def with_lesions():
 def test_no_worker_imports_tensorflow_or_jax():
     code = (
         "import sys, jaxad.data.synthetic.slices as s; s.make_slices(0, 'test_objects', 0, 16);"
-        "print([m for m in ('tensorflow', 'jax', 'nilearn', 'sklearn') if m in sys.modules])"
+        "names = ('tensorflow_datasets', 'tensorflow', 'jax', 'nilearn', 'sklearn');"
+        "print([name for name in names if name in sys.modules])"
     )
     out = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
@@ -66,15 +67,35 @@ def test_all_photographs_are_installed_and_show_something():
 
 def test_template_is_smooth_brain_with_a_pull_towards_the_ventricles():
     atlas = template.load_template(SIZE)
-    assert not atlas.t1.flags.writeable  # It is shared by all subjects of a process.
+    assert not atlas.tissues.values.flags.writeable  # All subjects of a process share it.
+    cover, _, grey, white = atlas.tissues.values.T
+    pull = atlas.ventricle_pull.values.T
     # MNI (0, -134, -72) is voxel (98, 0, 0): the lateral ventricles lie at about x = +-14 mm,
     # y = -35 mm, z = 18 mm, that is voxel (84 or 112, 99, 90), and hold neither tissue.
     x, y, z = (int(v - o) for v, o in zip((112, 99, 90), atlas.origin, strict=True))
-    assert atlas.cover[x, y, z] > 0.99
-    assert atlas.white[x, y, z] + atlas.grey[x, y, z] < 0.5
-    assert np.sqrt((atlas.ventricle_pull**2).sum(axis=0)).max() <= 1 + 1e-5
+    assert cover[x, y, z] > 0.99
+    assert white[x, y, z] + grey[x, y, z] < 0.5
+    assert np.sqrt((pull**2).sum(axis=0)).max() <= 1 + 1e-5
     # 8 mm to the outer side of it the pull points back, towards smaller x.
-    assert atlas.ventricle_pull[0, (x + 8) // 2, y // 2, z // 2] < -0.2
+    assert pull[0, (x + 8) // 2, y // 2, z // 2] < -0.2
+
+
+def test_volumes_are_interpolated_as_scipy_does_where_they_are_relevant():
+    generator = np.random.default_rng(0)
+    volumes = generator.uniform(size=(3, 7, 8, 9)).astype(np.float32)
+    relevant = np.zeros((7, 8, 9), bool)
+    relevant[3, 4, 5] = relevant[0, 0, 0] = True
+    sampled = sampling.Volumes.interleave(volumes, relevant)
+    points = generator.uniform(-3, 12, (3, 20_000)).astype(np.float32)
+    inside, values = sampled.sample(points)
+    # One voxel is a corner of the cells within 1 of it; those at the border count as irrelevant.
+    near = np.all(np.abs(points - np.array([[5], [4], [3]])) < 1, axis=0)
+    np.testing.assert_array_equal(inside, np.flatnonzero(near))
+    assert len(inside) > 20  # 8 of 15**3 cells: about 47 points
+    assert (values[:, 3] == 0).all()  # There is no fourth volume.
+    for volume, found in zip(volumes, values.T, strict=False):
+        expected = ndimage.map_coordinates(volume, points[::-1, inside], order=1)
+        np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
 def test_spline_field_has_unit_deviation_and_is_as_smooth_as_its_knots():

@@ -6,6 +6,7 @@ import pathlib
 import numpy as np
 import pytest
 
+from jaxad.data.synthetic import slices
 from jaxad.errors import UserError
 
 icbm_synth = pytest.importorskip("jaxad.data.synthetic.icbm_synth")
@@ -60,7 +61,7 @@ def test_features(builder):
     assert features["mask"].shape == (64, 64, 1) and features["mask"].np_dtype == np.uint8
     assert features["label"].names == ["normal", "anomalous"]
     assert features["position"].np_dtype == np.int32
-    assert builder.version == "1.0.0"
+    assert builder.version == "2.0.0"
 
 
 def test_splits_hold_twenty_slices_a_subject_in_order(examples):
@@ -119,14 +120,14 @@ def test_bytes_do_not_depend_on_workers_or_counts(examples):
     stored = examples["test_lesions"][:40]
     for written, made in zip(stored, alone[0] + alone[1], strict=True):
         assert written["id"].decode() == made["id"]
-        assert icbm_synth._png(written["image"][..., 0]) == made["image"]
-        assert icbm_synth._png(written["mask"][..., 0]) == made["mask"]
+        assert slices.png(written["image"][..., 0]) == made["image"]
+        assert slices.png(written["mask"][..., 0]) == made["mask"]
 
 
 def test_another_seed_gives_other_data(examples):
     config = icbm_synth.make_config(64, seed=1, num_subjects=COUNTS)
     (subject,) = icbm_synth.make_examples(config, "train", 1)
-    assert subject[10]["image"] != icbm_synth._png(examples["train"][10]["image"][..., 0])
+    assert subject[10]["image"] != slices.png(examples["train"][10]["image"][..., 0])
 
 
 def test_the_exception_of_a_worker_is_raised():
