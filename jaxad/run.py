@@ -1,4 +1,8 @@
-"""The modes as functions, which the command line and `jaxad.api` call; see `command.MODES`."""
+"""The modes as functions, which the command line and `jaxad.api` call; see `command.MODES`.
+
+Each imports inside its function what training does not need: evaluation and the report load
+scikit-learn, SciPy's statistics and Matplotlib, for which no first update should wait.
+"""
 
 import logging
 import os
@@ -11,20 +15,9 @@ from jaxad.config import is_study, representatives, run_config
 from jaxad.config.flags import parse_bool, parse_number
 from jaxad.config.model import make_model
 from jaxad.data import membership
-from jaxad.data.files.unread import check_no_data_in
-from jaxad.data.inspection import check as check_inspection
-from jaxad.data.inspection import inspect as inspect_data
 from jaxad.data.other_site import Site, site_of_flags
-from jaxad.data.replay import read_normals
 from jaxad.data.sources import DataSet
-from jaxad.detector import exported
 from jaxad.errors import UserError
-from jaxad.evaluate.evaluation import calibrate as calibrate_run
-from jaxad.evaluate.evaluation import evaluate_splits
-from jaxad.evaluate.metrics import load_metrics
-from jaxad.evaluate.site_evaluation import prepare_exported, prepare_run
-from jaxad.report.inspection import write_inspection
-from jaxad.report.page import write_report
 from jaxad.runtime import interrupts, processes
 from jaxad.runtime.compilation_cache import enable_compilation_cache
 from jaxad.runtime.messages import print_warnings_only
@@ -94,6 +87,8 @@ def evaluate(
         **site: the flags `--test.*`, with `_` instead of the dot: if `test_root` is given, only
             this data set of another site is evaluated.
     """
+    from jaxad.evaluate.metrics import load_metrics
+
     if site.get("test_root"):
         evaluate_site(config, workdir, site_of_flags(site), output=output)
         return
@@ -135,6 +130,8 @@ def evaluate_site(
         UserError: see `prepare_run` and `prepare_exported`.
         RunError: a score is not finite, or a metric fails.
     """
+    from jaxad.evaluate.site_evaluation import prepare_exported, prepare_run
+
     if config is None:
         evaluation = prepare_exported(locate(workdir, "--workdir"), output, site)
     elif output:
@@ -185,7 +182,10 @@ def _open_to_train(config: ConfigDict, run: Workdir) -> DataSet:
     """
     checks.check(config)
     initial_weights.check(config, run)
-    load_metrics(config)
+    if config.evaluate.metrics:
+        from jaxad.evaluate.metrics import load_metrics
+
+        load_metrics(config)
     data_set = DataSet(config.data)
     data_set.check()
     membership.check_processes(data_set)
@@ -209,12 +209,16 @@ def _train(config: ConfigDict, run: Workdir, data_set: DataSet) -> None:
 
 
 def _evaluate(run: Workdir, data_set: DataSet) -> None:
+    from jaxad.evaluate.evaluation import evaluate_splits
+
     with history.evaluation(run, data_set.test_split_names):
         evaluate_splits(run, data_set)
     _report_evaluation(run)
 
 
 def _report_evaluation(folder: Workdir, config: ConfigDict | None = None) -> None:
+    from jaxad.report.page import write_report
+
     if processes.is_first():
         logger.info(f"report: {write_report(folder, config=config)}")
     folder.barrier("evaluated")
@@ -233,6 +237,8 @@ def report(
         workdir: its folder.
         compare: folders of other runs to show beside it, or text with commas between them.
     """
+    from jaxad.report.page import write_report
+
     run = Workdir(workdir)
     run_config.check(run, config)
     if isinstance(compare, str):
@@ -273,6 +279,9 @@ def calibrate(
         allow_outside_root: whether a table may name files outside its folder, by absolute paths.
         group_pattern: finds the patient in a file's path; "": as for the run.
     """
+    from jaxad.data.replay import read_normals
+    from jaxad.evaluate.evaluation import calibrate as calibrate_run
+
     allows = parse_bool("allow_outside_root", allow_outside_root)
     run, path = Workdir(workdir), locate_data(normals, "--normals")
     config = run_config.check(run, config)
@@ -293,6 +302,11 @@ def inspect(config: ConfigDict, workdir: str | os.PathLike[str]) -> None:
         UserError: an image or a patient is in two splits; or a file cannot be read, and
             `config.data.on_error` is `raise`.
     """
+    from jaxad.data.files.unread import check_no_data_in
+    from jaxad.data.inspection import check as check_inspection
+    from jaxad.data.inspection import inspect as inspect_data
+    from jaxad.report.inspection import write_inspection
+
     folder = Workdir(workdir)
     check_no_data_in(folder.path)
     inspection, data_set = inspect_data(config.data)
@@ -305,6 +319,7 @@ def inspect(config: ConfigDict, workdir: str | os.PathLike[str]) -> None:
 
 def export(config: ConfigDict, workdir: str | os.PathLike[str]) -> None:
     """Exports the detector of a run to one file, `detector.jaxad`, which scores without the run."""
+    from jaxad.detector import exported
     from jaxad.detector.export import export as export_run
 
     run = Workdir(workdir)
@@ -338,6 +353,7 @@ def score(
         allow_outside_root: whether a table may name files outside its folder, by absolute paths.
         group_pattern: finds the patient in a file's path; "": as for the run.
     """
+    from jaxad.detector import exported
     from jaxad.detector.calibrated import load_calibrated
     from jaxad.score.files import check_flags, score_files
 

@@ -148,7 +148,7 @@ RULES = {
         rooms=("*",),
         never=("distrax",),
         but=("jaxad.nn.flow*",),
-        reason="importing it pulls TensorFlow in: 7 to 9 seconds",
+        reason="importing it loads TensorFlow, for seconds, unless jaxad.nn.flow hides that",
         example=("jaxad.models.hierarchical_vae", "distrax"),
     ),
     "tensorflow": Rule(

@@ -11,7 +11,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import nibabel as nib
 import numpy as np
 from jaxtyping import Shaped
 from ml_collections import ConfigDict
@@ -36,7 +35,6 @@ from jaxad.data.files.unread import find_unread, tell_unread
 from jaxad.data.prepare.preparation import to_depth
 from jaxad.data.prepare.prepare_images import prepare_image
 from jaxad.data.prepare.preprocess import native
-from jaxad.data.readers.volumes import to_right_anterior_superior
 from jaxad.data.sources import check_split, report_files
 from jaxad.errors import UserError
 from jaxad.extension import load_object
@@ -105,6 +103,10 @@ def _cut_scan(
     voxels: Shaped[np.ndarray, "..."], data: ConfigDict, affine: Shaped[np.ndarray, "..."]
 ) -> Shaped[np.ndarray, "n s s c"]:
     """Cuts slices out of a scan [X, Y, Z], or of one of several modalities [X, Y, Z, C]."""
+    import nibabel as nib
+
+    from jaxad.data.readers.nifti import to_right_anterior_superior
+
     reading, is_multimodal = reading_of(data), "," in data.modality
     channels = reading.preparation.channels
     if voxels.ndim != 3 + is_multimodal or (is_multimodal and voxels.shape[-1] != channels):

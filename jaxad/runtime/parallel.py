@@ -259,13 +259,18 @@ def make_parallel(mode: str, devices: Sequence[jax.Device] | None = None) -> Par
     return Parallel(mode, tuple(sorted(devices, key=lambda device: device.process_index)))
 
 
+def host_device() -> jax.Device | None:
+    """Returns the CPU as a device of JAX; None if JAX_PLATFORMS excludes it."""
+    try:
+        return jax.local_devices(backend="cpu")[0]
+    except RuntimeError:
+        return None
+
+
 def on_host() -> contextlib.AbstractContextManager[None]:
     """Makes JAX compute on the CPU inside the block, unless JAX_PLATFORMS excludes it."""
-    try:
-        host = jax.local_devices(backend="cpu")[0]
-    except RuntimeError:
-        return contextlib.nullcontext()
-    return jax.default_device(host)
+    host = host_device()
+    return contextlib.nullcontext() if host is None else jax.default_device(host)
 
 
 def split_cpu(count: int) -> None:

@@ -15,7 +15,7 @@ from PIL import Image
 from jaxad.data.files.items import Reading, Rows
 from jaxad.data.files.names import stem
 from jaxad.data.prepare.cutting import place_back
-from jaxad.data.readers.volumes import like_file
+from jaxad.data.readers.nifti import like_file
 from jaxad.storage.workdir import atomic_write
 
 #: Smallest side of an overlay in pixels; smaller images are enlarged.

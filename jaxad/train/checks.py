@@ -70,7 +70,8 @@ def _shapes(config: ConfigDict, model: Model) -> Mapping[str, Any]:
     if is_external(config.model.name):
         return trial.check_variables(config.model.name, model)
     try:
-        return jax.eval_shape(model.init_variables, jax.random.key(0))
+        # The key is traced, too: a concrete one compiles two programs.
+        return jax.eval_shape(lambda: model.init_variables(jax.random.key(0)))
     except (ValueError, TypeError, ZeroDivisionError) as error:
         raise UserError(
             f"config.model: the model '{config.model.name}' cannot be built with these sizes "

@@ -4,10 +4,10 @@ import dataclasses
 from collections.abc import Mapping
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 import optax
 
-from jaxad.runtime.parallel import on_host
+from jaxad.runtime.parallel import host_device, on_host
 from jaxad.types import Model, PretrainedModel, Tree
 
 
@@ -47,10 +47,26 @@ def initial_variables(model: Model, seed: int) -> dict[str, Tree]:
         UserError: the weights of the encoder cannot be read.
     """
     with on_host():
-        variables = dict(jax.jit(model.init_variables)(jax.random.key(seed)))
+        # One program with the key inside; the seed is an argument, so that all seeds share it.
+        initialise = jax.jit(
+            lambda seed: model.init_variables(jax.random.key(seed)),
+            compiler_options=_quick_compilation(),
+        )
+        variables = dict(initialise(np.asarray(seed, np.uint32)))
         if isinstance(model, PretrainedModel):
             variables.update(model.pretrained_variables(jax.random.key(seed)))
     return variables
+
+
+def _quick_compilation() -> dict[str, int]:
+    """Returns options that compile a program for the CPU with less effort.
+
+    Initial weights are the same bits, as `tests/train/test_state.py` checks: less is vectorised,
+    but the operations stay. Level 0 would not fuse products into sums.
+    """
+    if host_device() is None or jax.config.values["jax_disable_most_optimizations"]:
+        return {}
+    return {"xla_backend_optimization_level": 1}
 
 
 def create_state(
@@ -59,9 +75,10 @@ def create_state(
     """Returns the state before the first update."""
     params = variables["params"]
     return TrainState(
-        step=jnp.zeros((), jnp.int32),
-        seed=jnp.asarray(seed, jnp.uint32),
+        step=np.zeros((), np.int32),
+        seed=np.asarray(seed, np.uint32),
         params=params,
         mutable={name: tree for name, tree in variables.items() if name != "params"},
-        opt_state={name: optimiser.init(params) for name, optimiser in optimisers.items()},
+        # Without `jit`, a program would be compiled for each shape of a parameter.
+        opt_state={name: jax.jit(optimiser.init)(params) for name, optimiser in optimisers.items()},
     )

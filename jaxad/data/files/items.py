@@ -27,7 +27,7 @@ from jaxad.data.prepare.standard_space import StandardSpace
 from jaxad.data.readers import dicom
 from jaxad.data.readers.images import read_image, read_plain
 from jaxad.data.readers.masks import check_orientation, marked_pixels, read_mask
-from jaxad.data.readers.volumes import Grid, Volume, check_same_grid, read_nifti
+from jaxad.data.readers.volumes import Grid, Volume, check_same_grid
 from jaxad.errors import DataError, UserError
 from jaxad.storage.paths import readable
 
@@ -259,7 +259,11 @@ def cut_scan(volumes: Sequence[Volume], mask: Volume | None, reading: Reading) -
 
 def read_volume(path: Path) -> Volume:
     """Reads a NIfTI file or, if the path is a folder, a DICOM series."""
-    return dicom.read_series(path) if path.is_dir() else read_nifti(path)
+    if path.is_dir():
+        return dicom.read_series(path)
+    from jaxad.data.readers.nifti import read_nifti  # nibabel: data sets of images need none
+
+    return read_nifti(path)
 
 
 def _check_label(item: Item, is_marked: bool) -> None:

@@ -14,8 +14,9 @@ import numpy as np
 
 from jaxad.data.files import names
 from jaxad.data.files.formats import FORMATS, Kind
+from jaxad.data.files.items import read_volume
 from jaxad.data.files.label_maps import is_label_map
-from jaxad.data.readers import dicom, images, volumes
+from jaxad.data.readers import images
 from jaxad.data.readers.checks import is_hidden
 from jaxad.errors import DataError, UserError
 from jaxad.runtime.progress import progress_bar
@@ -202,11 +203,7 @@ def _nearly_named(
 
 def _content(path: Path, kind: Kind) -> _Content:
     try:
-        if kind == "image":
-            values = images.read_image(path)
-        else:
-            read = dicom.read_series if path.is_dir() else volumes.read_nifti
-            values = read(path).voxels
+        values = images.read_image(path) if kind == "image" else read_volume(path).voxels
     except DataError:  # reported when the file is read as data
         return "unreadable"
     if not values.size or (values == values.flat[0]).all():

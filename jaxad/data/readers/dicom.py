@@ -4,11 +4,10 @@ import contextlib
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 
 from jaxad.data.readers.checks import check_file, check_memory, is_hidden, readable
-from jaxad.data.readers.volumes import Volume, to_right_anterior_superior
+from jaxad.data.readers.volumes import Volume
 from jaxad.errors import DataError, UserError
 
 #: Suffixes of DICOM files; many have none.
@@ -54,6 +53,10 @@ def read_series(folder: Path) -> Volume:
         UserError: the extra `dicom` is not installed.
     """
     pydicom, highdicom = _import_libraries()
+    import nibabel as nib
+
+    from jaxad.data.readers.nifti import to_right_anterior_superior
+
     slices, series_uids, num_bytes = [], set(), 0
     with readable(folder, "folder"):
         paths = sorted(folder.iterdir())

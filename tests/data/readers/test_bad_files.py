@@ -21,7 +21,7 @@ from jaxad.data.prepare.prepare_images import prepare_image
 from jaxad.data.readers.checks import MAX_BYTES, readable
 from jaxad.data.readers.dicom import read_series
 from jaxad.data.readers.images import read_image
-from jaxad.data.readers.volumes import read_nifti
+from jaxad.data.readers.nifti import read_nifti
 from jaxad.errors import DataError
 
 REMEDY = re.compile(r"; (copy it again|leave it|repair|restore it|make it|scale them|set )")

@@ -12,7 +12,7 @@ from samples import AXIAL, ORIENTATIONS, series_affine, write_nifti, write_serie
 from jaxad.data.files.folders import read_any_folder, read_folder
 from jaxad.data.files.splitting import Splitting
 from jaxad.data.readers.dicom import read_series
-from jaxad.data.readers.volumes import read_nifti
+from jaxad.data.readers.nifti import read_nifti
 from jaxad.errors import DataError, UserError
 
 SPACING, ORIGIN = (0.75, 0.5, 2.5), (-10.0, -20.0, -30.0)

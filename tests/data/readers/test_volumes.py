@@ -11,7 +11,8 @@ from samples import write_nifti
 
 from jaxad.data.prepare.cutting import Cutting, cut
 from jaxad.data.prepare.preparation import Preparation
-from jaxad.data.readers.volumes import check_same_grid, read_nifti
+from jaxad.data.readers.nifti import read_nifti
+from jaxad.data.readers.volumes import check_same_grid
 from jaxad.errors import DataError
 
 #: X right, Y anterior, Z superior; all lengths differ, so that exchanged axes show.

@@ -10,7 +10,7 @@ from user_files import data_config, write_image
 
 from jaxad.data.prepare.preparation import Preparation
 from jaxad.data.prepare.standard_space import brain_box
-from jaxad.data.readers.volumes import read_nifti
+from jaxad.data.readers.nifti import read_nifti
 from jaxad.data.replay import prepare_pixels, read_files, read_normals
 from jaxad.data.synthetic import scans, subject, template
 from jaxad.data.synthetic.fields import SubjectKey
