@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import optax
 
-from jaxad.runtime.parallel import host_device, on_host
+from jaxad.runtime.parallel import compiler_options, host_device, on_host
 from jaxad.types import Model, PretrainedModel, Tree
 
 
@@ -50,23 +50,12 @@ def initial_variables(model: Model, seed: int) -> dict[str, Tree]:
         # One program with the key inside; the seed is an argument, so that all seeds share it.
         initialise = jax.jit(
             lambda seed: model.init_variables(jax.random.key(seed)),
-            compiler_options=_quick_compilation(),
+            compiler_options=compiler_options(host_device()),
         )
         variables = dict(initialise(np.asarray(seed, np.uint32)))
         if isinstance(model, PretrainedModel):
             variables.update(model.pretrained_variables(jax.random.key(seed)))
     return variables
-
-
-def _quick_compilation() -> dict[str, int]:
-    """Returns options that compile a program for the CPU with less effort.
-
-    Initial weights are the same bits, as `tests/train/test_state.py` checks: less is vectorised,
-    but the operations stay. Level 0 would not fuse products into sums.
-    """
-    if host_device() is None or jax.config.values["jax_disable_most_optimizations"]:
-        return {}
-    return {"xla_backend_optimization_level": 1}
 
 
 def create_state(
