@@ -1,7 +1,7 @@
 """The modes as functions, which the command line and `jaxad.api` call; see `command.MODES`.
 
 Each imports inside its function what training does not need: evaluation and the report load
-scikit-learn, SciPy's statistics and Matplotlib, for which no first update should wait.
+scikit-learn, SciPy's statistics and Matplotlib, so that training starts without them.
 """
 
 import logging
@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 
 
 def configure_process(mode: str, config: ConfigDict | None) -> None:
-    """Configures JAX, malloc and messages before any computation, in a process of one command.
+    """Configures JAX and messages before any computation, in a process of one command.
 
     Args:
         mode: one of `jaxad.command.MODES`.

@@ -52,9 +52,11 @@ def long_grace_period(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 _LONGEST_FILES = (
-    "test_notebooks.py", "test_smoke.py", "test_study.py", "test_loop.py",
-    "test_likelihood_flows.py", "test_ae_flow.py", "test_hierarchical_vae.py", "test_export.py",
-    "test_baselines.py", "test_step.py", "test_own_files.py", "test_gans.py",
+    "test_loop.py", "test_smoke.py", "test_site_evaluation.py", "test_in_a_bucket.py",
+    "test_processes.py", "test_odd_names.py", "test_likelihood_flows.py", "test_notebooks.py",
+    "test_study.py", "test_checkpoint.py", "test_ae_flow.py", "test_hierarchical_vae.py",
+    "test_step.py", "test_baselines.py", "test_audit.py", "test_export.py", "test_flow_levels.py",
+    "test_extending.py", "test_external.py",
 )  # fmt: skip
 
 

@@ -108,7 +108,7 @@ def _backward(
 
 def _product(x: FeatureMap, gradient: SameOutput, precision: jax.lax.PrecisionLike) -> Kernel:
     """Returns the weight gradient, one product of the taps' columns and the taps' rows."""
-    height, width, channels = x.shape[1:]
+    (height, width, channels), features = x.shape[1:], gradient.shape[3]
     across = jnp.pad(x, ((0, 0), (0, 0), (1, 1), (0, 0)))
     columns = [across[:, :, tap : tap + width] for tap in range(3)]
     # The tap above reads the row above, whose output is the gradient one row further down.
@@ -116,11 +116,11 @@ def _product(x: FeatureMap, gradient: SameOutput, precision: jax.lax.PrecisionLi
     rows = [below[:, 2 - tap : 2 - tap + height] for tap in range(3)]
     product = jax.lax.dot_general(
         jnp.concatenate(columns, axis=-1).reshape(-1, 3 * channels),
-        jnp.concatenate(rows, axis=-1).reshape(-1, 3 * gradient.shape[-1]),
+        jnp.concatenate(rows, axis=-1).reshape(-1, 3 * features),
         (((0,), (0,)), ((), ())),
         precision=precision,
     )
-    return product.reshape(3, channels, 3, -1).transpose(2, 0, 1, 3)
+    return product.reshape(3, channels, 3, features).transpose(2, 0, 1, 3)
 
 
 _convolve.defvjp(_forward, _backward)
@@ -154,7 +154,7 @@ def dot_general(
         x.reshape(-1, x.shape[-1]), kernel, (((1,), (0,)), ((), ())), precision=precision,
         preferred_element_type=preferred_element_type,
     )  # fmt: skip
-    return product.reshape(*x.shape[:-1], -1)
+    return product.reshape(*x.shape[:-1], kernel.shape[-1])
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))

@@ -25,12 +25,12 @@ def _import_tensorflow() -> ModuleType:
     Keras loads scikit-learn, pandas, Matplotlib and IPython, and takes as long as TensorFlow
     itself, which tries to load it early and goes on without it.
     """
-    hides_keras = "keras" not in sys.modules
+    hides_keras = not {"keras", "tensorflow"} & sys.modules.keys()
     if hides_keras:
         sys.modules["keras.src"] = None  # type: ignore[assignment]  # importing it fails
     try:
         import tensorflow as tf
     finally:
         if hides_keras:
-            del sys.modules["keras.src"]
+            sys.modules.pop("keras.src", None)
     return tf

@@ -8,12 +8,14 @@ many distributions), glibc asks for them if `GLIBC_TUNABLES` says so when the pr
 docs/performance.md.
 """
 
+import contextlib
 import os
 import sys
 from pathlib import Path
 
 _TUNABLES = "GLIBC_TUNABLES"
 _SETTING = "glibc.malloc.hugetlb"
+_MARKER = "JAXAD_RESTARTED"
 _KERNEL_SETTING = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
 
@@ -33,16 +35,22 @@ def tunables_with_huge_pages(tunables: str, kernel_setting: str) -> str | None:
 def restart_with_huge_pages() -> None:
     """Replaces this process by the same command with huge pages; returns if nothing would change.
 
-    Call it before anything else: glibc reads its settings only as a process starts.
+    Call it first: glibc reads its settings only as a process starts, and what the process has done
+    before is done twice. It also returns if the command cannot be repeated, because its script is
+    not a file.
     """
-    command = sys.orig_argv[1:]
-    if not command:  # the script comes from standard input and cannot be read again
+    if _MARKER in os.environ or not sys.executable or not Path(sys.argv[0]).is_file():
         return
     try:
         kernel_setting = _KERNEL_SETTING.read_text(encoding="ascii")
     except OSError:  # not Linux, or not readable
         return
     tunables = tunables_with_huge_pages(os.environ.get(_TUNABLES, ""), kernel_setting)
-    if tunables is not None:
-        environment = {**os.environ, _TUNABLES: tunables}
-        os.execve(sys.executable, [sys.executable, *command], environment)
+    if tunables is None:
+        return
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # With the marker, a process that loses its tunables does not restart for ever.
+    environment = {**os.environ, _TUNABLES: tunables, _MARKER: "1"}
+    with contextlib.suppress(OSError):
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)

@@ -234,9 +234,7 @@ class Parallel:
                 # As in pmap: a gradient belongs to one device until the function sums it.
                 check_vma=False,
             )
-            compiled = jax.jit(
-                mapped, donate_argnums=donate, compiler_options=compiler_options(self.devices[0])
-            )
+            compiled = jax.jit(mapped, donate_argnums=donate)
         return Dispatched(compiled, self.in_flight, donate_state)
 
     def prefetch(self, batches: Iterable[dict[str, np.ndarray]]) -> Iterator[Tree]:
@@ -267,19 +265,6 @@ def host_device() -> jax.Device | None:
         return jax.local_devices(backend="cpu")[0]
     except RuntimeError:
         return None
-
-
-def compiler_options(device: jax.Device | None) -> dict[str, int]:
-    """Returns options that compile a program for this device with less effort on a CPU.
-
-    At level 1 instead of 3, LLVM takes half of the time for initial weights and three quarters for
-    an update of pchVAE; results are the same bits and programs as fast (docs/performance.md). Level
-    0 would not fuse products into sums.
-    """
-    is_cpu = device is not None and device.platform == "cpu"
-    if not is_cpu or jax.config.values["jax_disable_most_optimizations"]:
-        return {}
-    return {"xla_backend_optimization_level": 1}
 
 
 def on_host() -> contextlib.AbstractContextManager[None]:

@@ -94,6 +94,7 @@ def test_a_folder_of_another_site(run, tmp_path, capsys):
     assert re.search(r"1 file skipped,\s+1 blank image left out", page)
 
 
+@pytest.mark.long
 def test_later_evaluations_of_the_run_keep_those_of_other_sites(run, tmp_path, capsys):
     site = write_site(tmp_path / "b")
     assert evaluate(run, f"--test.root={site}") == 0

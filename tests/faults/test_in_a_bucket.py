@@ -147,6 +147,7 @@ def test_data_in_a_bucket(run, tiny, fitted, bucket):
     check_equal(f"{bucket}/run", fitted)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("bucket", ONE, indirect=True)
 def test_a_study(run, tiny, bucket):
     arguments = [f"--config={tiny / 'study.py'}", f"--workdir={bucket}/study", "--mode=study"]

@@ -180,7 +180,7 @@ def test_a_split_whose_name_is_not_utf_8(forker, tiny, tmp_path):
 @pytest.mark.parametrize(
     ("variables", "workdir"),
     [
-        ({"PYTHONIOENCODING": "ascii"}, "wörk"),
+        pytest.param({"PYTHONIOENCODING": "ascii"}, "wörk", marks=pytest.mark.long),
         ({"PYTHONIOENCODING": "ascii", "LC_ALL": "C", "PYTHONUTF8": "0"}, "work"),
     ],
 )

@@ -79,7 +79,9 @@ def test_the_flow_is_imported_where_tensorflow_runs_already():
     # As in a notebook that has read data before.
     program = (
         "import tensorflow; import jaxad.nn.flow, sys; "
-        "assert sys.modules['tensorflow'] is tensorflow; tensorflow.constant(1)"
+        "assert sys.modules['tensorflow'] is tensorflow; tensorflow.constant(1); "
+        # Code of the caller that imports it finds the real TensorFlow.
+        "assert 'tensorflow_probability' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
 

@@ -37,34 +37,50 @@ SCRIPT = """
 import os, sys
 from pathlib import Path
 from jaxad.runtime import huge_pages
-huge_pages._KERNEL_SETTING = Path(sys.argv[1])
+huge_pages._KERNEL_SETTING = Path(os.environ["ENABLED"])
+print("started")
 huge_pages.restart_with_huge_pages()
-print(sys.argv[2], sys.flags.optimize, os.environ.get("GLIBC_TUNABLES"))
+print(sys.argv[1], sys.flags.optimize, os.environ.get("GLIBC_TUNABLES"))
 """
 
 
-def outputs(tmp_path, kernel_setting: str) -> str:
-    setting = tmp_path / "enabled"
-    setting.write_text(kernel_setting)
-    script = tmp_path / "script.py"
-    script.write_text(SCRIPT)
-    environment = {name: value for name, value in os.environ.items() if name != "GLIBC_TUNABLES"}
+def outputs(tmp_path, kernel_setting: str, *, script: str | None = None, **variables: str) -> str:
+    """Returns what SCRIPT prints; it comes from a file, or from the pipe that `script` names."""
+    (tmp_path / "enabled").write_text(kernel_setting)
+    (tmp_path / "script.py").write_text(SCRIPT)
+    ours = ("GLIBC_TUNABLES", "JAXAD_RESTARTED")
+    environment = {name: value for name, value in os.environ.items() if name not in ours}
     return subprocess.run(
-        [sys.executable, "-O", script, setting, "ä b"],
-        env=environment, capture_output=True, text=True, check=True,
+        [sys.executable, "-O", script or tmp_path / "script.py", "ä b"],
+        env={**environment, "ENABLED": str(tmp_path / "enabled"), **variables},
+        input=SCRIPT if script else None, capture_output=True, text=True, check=True,
     ).stdout  # fmt: skip
 
 
 def test_a_restarted_command_has_the_same_arguments(tmp_path):
-    assert outputs(tmp_path, MADVISE) == "ä b 1 glibc.malloc.hugetlb=1\n"
-    assert outputs(tmp_path, ALWAYS) == "ä b 1 None\n"
+    expected = "started\nstarted\nä b 1 glibc.malloc.hugetlb=1\n"
+    assert outputs(tmp_path, MADVISE) == expected
+    assert outputs(tmp_path, ALWAYS) == "started\nä b 1 None\n"
 
 
-def test_nothing_is_restarted_without_a_script_or_a_setting_of_the_kernel(monkeypatch, tmp_path):
-    monkeypatch.setattr(os, "execve", lambda *_: pytest.fail("was restarted"))
-    monkeypatch.setattr(huge_pages, "_KERNEL_SETTING", tmp_path / "enabled")
-    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
-    huge_pages.restart_with_huge_pages()
+def test_a_process_that_loses_its_settings_is_not_restarted_again(tmp_path):
+    assert outputs(tmp_path, MADVISE, JAXAD_RESTARTED="1") == "started\nä b 1 None\n"
+
+
+@pytest.mark.parametrize("script", ["-", "/dev/stdin"])
+def test_a_script_that_cannot_be_read_again_is_not_restarted(tmp_path, script):
+    assert outputs(tmp_path, MADVISE, script=script) == "started\nä b 1 None\n"
+
+
+def test_a_restart_that_fails_changes_nothing(monkeypatch, tmp_path):
+    def refuse(*_: object) -> None:
+        raise PermissionError
+
     (tmp_path / "enabled").write_text(MADVISE)
-    monkeypatch.setattr(sys, "orig_argv", [sys.executable])
+    monkeypatch.setattr(huge_pages, "_KERNEL_SETTING", tmp_path / "enabled")
+    monkeypatch.setattr(sys, "argv", [__file__])
+    for name in ("GLIBC_TUNABLES", "JAXAD_RESTARTED"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os, "execve", refuse)
     huge_pages.restart_with_huge_pages()
+    assert "GLIBC_TUNABLES" not in os.environ

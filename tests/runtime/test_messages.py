@@ -4,6 +4,8 @@ import logging
 import subprocess
 import sys
 
+import pytest
+
 from jaxad.runtime import messages
 
 
@@ -69,6 +71,7 @@ assert jax.config.jax_compilation_cache_dir is None
 """
 
 
+@pytest.mark.long
 def test_a_fit_in_a_notebook_changes_nothing_of_its_caller(tmp_path, data_root, launch_environment):
     environment = {**launch_environment}
     environment.pop("JAX_COMPILATION_CACHE_DIR", None)

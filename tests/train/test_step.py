@@ -63,7 +63,8 @@ def run_step(mode, num_devices, norm, dtype):
 LAYOUTS = [("jit", 1), ("jit", 8), ("pmap", 8)]
 
 
-@pytest.mark.parametrize("norm", [pytest.param("none", marks=pytest.mark.long), "batch"])
+@pytest.mark.long
+@pytest.mark.parametrize("norm", ["none", "batch"])
 def test_one_device_eight_with_jit_and_eight_with_pmap_agree_in_float64(norm):
     with jax.enable_x64(True):
         results = [run_step(mode, count, norm, np.float64) for mode, count in LAYOUTS]

@@ -90,7 +90,7 @@ class IcbmSynth(tfds.core.GeneratorBasedBuilder):
     """
 
     VERSION = tfds.core.Version("2.0.0")
-    RELEASE_NOTES = {"2.0.0": "Same subjects, sampled faster: a few pixels differ by 1 of 255."}
+    RELEASE_NOTES = {"2.0.0": "Sampled faster: a few pixels differ; at 16 px heads are larger."}
 
     _progress: Any = None
 
