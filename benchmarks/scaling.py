@@ -19,6 +19,7 @@ import scaling_programs
 import scaling_tables
 import scaling_validation
 
+from jaxad.runtime.huge_pages import restart_with_huge_pages
 from jaxad.storage.workdir import write_json
 
 SYSTEMS = (
@@ -53,4 +54,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    restart_with_huge_pages()
     main()

@@ -82,7 +82,10 @@ def _exit_code(arguments: Sequence[str], program: str) -> int:
 
 
 def launch() -> NoReturn:
-    """Runs the command line of this process and ends the process with its exit code."""
+    """Runs the command line of this process and ends the process with its exit code.
+
+    The process may start again from its beginning (`restart_with_huge_pages`).
+    """
     restart_with_huge_pages()
     interrupts.install()
     ignore_closed_streams()

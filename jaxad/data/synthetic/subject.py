@@ -40,7 +40,8 @@ _GREY, _WHITE, _CSF = (0.60, 0.03), (0.86, 0.02), (0.22, 0.05)  # mean, standard
 _TEXTURE, _TEXTURE_KNOTS_MM = 0.02, 5.0
 _BIAS, _BIAS_KNOTS_MM = 0.07, 70.0  # of the logarithm of the scanner's bias field
 _NOISE = (0.008, 0.02)  # bounds of the standard deviation of the noise
-_COVER_THRESHOLD = 0.5  # share of a voxel that must be brain
+# Share of a voxel that must be brain; the field of view has a border of half of it.
+_COVER_THRESHOLD = 2 * LEAST_COVER
 _CLIP = 3.0  # standard deviations
 
 
