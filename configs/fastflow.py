@@ -22,7 +22,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.model.num_blocks = 4
     config.model.subnet = "conv"  # or "resnet", "dense"
     config.model.image_score = "top_tenth"  # or "max" (the paper), "mean" of the map
-    config.cpu_devices = 1  # two are slower on two cores: docs/performance.md
+    config.cpu_devices = 1  # two are as fast: docs/performance.md
     config.optim.learning_rate = 1e-3
     config.train.num_epochs = 5.0
     if variant == "demo":
