@@ -18,15 +18,15 @@ from jaxad.data import membership
 from jaxad.data.other_site import Site, site_of_flags
 from jaxad.data.sources import DataSet
 from jaxad.errors import UserError
+from jaxad.opening import open_run, open_to_train
 from jaxad.runtime import interrupts, processes
 from jaxad.runtime.compilation_cache import enable_compilation_cache
 from jaxad.runtime.messages import print_warnings_only
-from jaxad.runtime.parallel import split_cpu, warn_of_crowded_cpu
+from jaxad.runtime.parallel import split_cpu
 from jaxad.storage import history
 from jaxad.storage.home import compiled_folder
 from jaxad.storage.locations import locate, locate_data
 from jaxad.storage.workdir import Workdir, atomic_write, write_json
-from jaxad.train import checks, initial_weights
 from jaxad.train.loop import train as train_run
 from jaxad.train.tracking import tracked
 from jaxad.types import FittedModel
@@ -63,8 +63,8 @@ def train(config: ConfigDict, workdir: str | os.PathLike[str]) -> None:
         RunError: training failed.
         Stopped: a signal ended training early; a checkpoint was saved.
     """
-    run, config = _open_run(config, workdir, trains=True)
-    data_set = _open_to_train(config, run)
+    run, config = open_run(config, workdir, trains=True)
+    data_set = open_to_train(config, run)
     with run.lock(), tracked([config], [run]):
         _train(config, run, data_set)
 
@@ -97,7 +97,7 @@ def evaluate(
         raise UserError(f"--{flag}: belongs to another site's data; name them with --test.root.")
     if config is None:
         raise UserError(f"--workdir={workdir}: an exported file needs data; give --test.root.")
-    run, config = _open_run(config, workdir, evaluates=True)
+    run, config = open_run(config, workdir, evaluates=True)
     load_metrics(config)
     data_set = DataSet(config.data)
     data_set.check()
@@ -137,7 +137,7 @@ def evaluate_site(
     elif output:
         raise UserError("--output: the results of a run go to its eval/; leave it out.")
     else:
-        run, config = _open_run(config, workdir, evaluates=True)
+        run, config = open_run(config, workdir, evaluates=True)
         evaluation = prepare_run(run, config, site)
     folder = evaluation.folder
     folder.check_writable()
@@ -149,51 +149,12 @@ def evaluate_site(
 
 def fit(config: ConfigDict, workdir: str | os.PathLike[str]) -> None:
     """Trains a run, evaluates it, and writes the report; see `train` and `evaluate`."""
-    run, config = _open_run(config, workdir, evaluates=True, trains=True)
-    data_set = _open_to_train(config, run)
+    run, config = open_run(config, workdir, evaluates=True, trains=True)
+    data_set = open_to_train(config, run)
     with run.lock(), tracked([config], [run]):
         _store_evaluation(run, config)
         _train(config, run, data_set)
         _evaluate(run, data_set)
-
-
-def _open_run(
-    config: ConfigDict,
-    workdir: str | os.PathLike[str],
-    *,
-    evaluates: bool = False,
-    trains: bool = False,
-) -> tuple[Workdir, ConfigDict]:
-    """Opens the folder of a run, and returns its config; every process must call it.
-
-    What a run in the folder decided from its data is kept (`run_config.with_decisions`).
-    """
-    run = Workdir(workdir)
-    config = run_config.check(run, config, evaluates=evaluates, trains=trains)
-    split_cpu(config.cpu_devices)
-    run.check_shared()
-    return run, config
-
-
-def _open_to_train(config: ConfigDict, run: Workdir) -> DataSet:
-    """Checks the config, then the data: a mistake is reported before data are generated or read.
-
-    Bad test splits are reported, too, before hours of training.
-    """
-    checks.check(config)
-    initial_weights.check(config, run)
-    if config.evaluate.metrics:
-        from jaxad.evaluate.metrics import load_metrics
-
-        load_metrics(config)
-    data_set = DataSet(config.data)
-    data_set.check()
-    membership.check_processes(data_set)
-    if note := data_set.describe_unknown_patients():
-        logger.info(note)
-    warn_of_crowded_cpu()
-    interrupts.check()
-    return data_set
 
 
 def _store_evaluation(run: Workdir, config: ConfigDict) -> None:
@@ -399,7 +360,7 @@ def profile(config: ConfigDict, workdir: str | os.PathLike[str], *, steps: str |
             f"--mode=profile: '{config.model.name}' is fitted in one pass and has no updates to "
             "profile; name another config.model.name."
         )
-    data_set = _open_to_train(config, run)
+    data_set = open_to_train(config, run)
     with run.lock(), run.replaced(run.profile) as folder:
         measured = profile_training(config, data_set.split("train"), folder, int(count))
         text = format_profile(measured)

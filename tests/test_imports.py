@@ -54,6 +54,7 @@ ROOMS = (
     "jaxad.report",
     "jaxad.score",
     "jaxad.study",
+    "jaxad.opening",
     "jaxad.run",
     "jaxad.api",
     "jaxad",

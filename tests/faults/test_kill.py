@@ -43,7 +43,7 @@ PHASES = (
     ("restore", "restoring"),
     ("train_batches", "reading data"),
     ("train_seeds", "training"),
-    ("_open_to_train", "opening data"),
+    ("open_to_train", "opening data"),
 )
 
 

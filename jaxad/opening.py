@@ -1,0 +1,55 @@
+"""Opens the folder of a run and its data, and checks both before a mode begins its work."""
+
+import logging
+import os
+
+from ml_collections import ConfigDict
+
+from jaxad.config import run_config
+from jaxad.data import membership
+from jaxad.data.sources import DataSet
+from jaxad.runtime import interrupts
+from jaxad.runtime.parallel import split_cpu, warn_of_crowded_cpu
+from jaxad.storage.workdir import Workdir
+from jaxad.train import checks, initial_weights
+
+logger = logging.getLogger(__name__)
+
+
+def open_run(
+    config: ConfigDict,
+    workdir: str | os.PathLike[str],
+    *,
+    evaluates: bool = False,
+    trains: bool = False,
+) -> tuple[Workdir, ConfigDict]:
+    """Opens the folder of a run, and returns its config; every process must call it.
+
+    What a run in the folder decided from its data is kept (`run_config.with_decisions`).
+    """
+    run = Workdir(workdir)
+    config = run_config.check(run, config, evaluates=evaluates, trains=trains)
+    split_cpu(config.cpu_devices)
+    run.check_shared()
+    return run, config
+
+
+def open_to_train(config: ConfigDict, run: Workdir) -> DataSet:
+    """Checks the config, then the data: a mistake is reported before data are generated or read.
+
+    Bad test splits are reported, too, before hours of training.
+    """
+    checks.check(config)
+    initial_weights.check(config, run)
+    if config.evaluate.metrics:
+        from jaxad.evaluate.metrics import load_metrics
+
+        load_metrics(config)
+    data_set = DataSet(config.data)
+    data_set.check()
+    membership.check_processes(data_set)
+    if note := data_set.describe_unknown_patients():
+        logger.info(note)
+    warn_of_crowded_cpu()
+    interrupts.check()
+    return data_set
