@@ -48,8 +48,11 @@ def restart_with_huge_pages() -> None:
     tunables = tunables_with_huge_pages(os.environ.get(_TUNABLES, ""), kernel_setting)
     if tunables is None:
         return
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:  # None: closed before the process started
+            # One that was closed since then, or whose reader is gone, has no lines to keep.
+            with contextlib.suppress(OSError, ValueError):
+                stream.flush()
     # With the marker, a process that loses its tunables does not restart for ever.
     environment = {**os.environ, _TUNABLES: tunables, _MARKER: "1"}
     with contextlib.suppress(OSError):

@@ -1,5 +1,6 @@
 """The command line restarts itself with huge pages where the kernel gives them on request."""
 
+import io
 import os
 import subprocess
 import sys
@@ -72,15 +73,43 @@ def test_a_script_that_cannot_be_read_again_is_not_restarted(tmp_path, script):
     assert outputs(tmp_path, MADVISE, script=script) == "started\nä b 1 None\n"
 
 
-def test_a_restart_that_fails_changes_nothing(monkeypatch, tmp_path):
-    def refuse(*_: object) -> None:
-        raise PermissionError
-
+@pytest.fixture
+def restarting(monkeypatch, tmp_path):
+    """A process that would be restarted."""
     (tmp_path / "enabled").write_text(MADVISE)
     monkeypatch.setattr(huge_pages, "_KERNEL_SETTING", tmp_path / "enabled")
     monkeypatch.setattr(sys, "argv", [__file__])
     for name in ("GLIBC_TUNABLES", "JAXAD_RESTARTED"):
         monkeypatch.delenv(name, raising=False)
+
+
+class BrokenStream(io.StringIO):
+    def flush(self) -> None:
+        raise BrokenPipeError
+
+
+def closed_stream() -> io.StringIO:
+    stream = io.StringIO()
+    stream.close()
+    return stream
+
+
+@pytest.mark.parametrize("stream", [None, closed_stream(), BrokenStream()])
+@pytest.mark.usefixtures("restarting")
+def test_a_process_whose_output_goes_nowhere_is_restarted(monkeypatch, stream):
+    calls = []
+    monkeypatch.setattr(os, "execve", lambda *arguments: calls.append(arguments))
+    with monkeypatch.context() as patched:
+        patched.setattr(sys, "stdout", stream)
+        huge_pages.restart_with_huge_pages()
+    assert len(calls) == 1
+
+
+@pytest.mark.usefixtures("restarting")
+def test_a_restart_that_fails_changes_nothing(monkeypatch):
+    def refuse(*_: object) -> None:
+        raise PermissionError
+
     monkeypatch.setattr(os, "execve", refuse)
     huge_pages.restart_with_huge_pages()
     assert "GLIBC_TUNABLES" not in os.environ
