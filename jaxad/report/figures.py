@@ -62,10 +62,10 @@ STYLE = matplotlib.rc_context(
 )
 
 
-def new_figure(width: int, height: int) -> Figure:
+def new_figure(width: int, height: int, layout: str = "constrained") -> Figure:
     """An empty white figure on the Agg canvas; width and height are in CSS pixels."""
     size = (width / CSS_PIXELS_PER_INCH, height / CSS_PIXELS_PER_INCH)
-    figure = Figure(figsize=size, facecolor="white", layout="constrained")
+    figure = Figure(figsize=size, facecolor="white", layout=layout)
     FigureCanvasAgg(figure)
     return figure
 
