@@ -57,7 +57,7 @@ def draw_sheet(columns: Sequence[Column], row_labels: Sequence[str]) -> Figure:
     footing = _FOOTING if num_lines else 0.0
     total_width = round(_LABEL_WIDTH + len(columns) * (cell_width + _GAP))
     total_height = round(heading + len(row_labels) * (cell_height + _GAP) + footing)
-    figure = figures.new_figure(total_width, total_height, layout="none")
+    figure = figures.new_figure(total_width, total_height, layout=None)
     # One system of axes for all images: drawing one for each takes ten times as long.
     cells = figure.add_axes((0, 0, 1, 1), label="cells")
     cells.set_axis_off()
@@ -69,8 +69,8 @@ def draw_sheet(columns: Sequence[Column], row_labels: Sequence[str]) -> Figure:
     for index, column in enumerate(columns):
         left = _LABEL_WIDTH + index * (cell_width + _GAP)
         for row, top in enumerate(tops):
-            box = (left, left + cell_width, top + cell_height, top)
-            artist = _draw_image(cells, column, row, box)
+            corners = (left, left + cell_width, top + cell_height, top)
+            artist = _draw_image(cells, column, row, corners)
             artist.set_interpolation("nearest" if zoom >= 1 else "auto")
         if not column.title:
             continue
@@ -78,11 +78,12 @@ def draw_sheet(columns: Sequence[Column], row_labels: Sequence[str]) -> Figure:
             place = (left + cell_width / 2, heading - 9 - number * _TITLE_LINE)
             add_text(*place, line, ha="center", fontweight="bold", fontsize=title_size)
         if column.images.ndim == 3:
-            bottom = footing - 6.0 - 6.0
-            place = (left + 0.12 * cell_width, bottom, 0.76 * cell_width, 6.0)
-            shares = np.divide(place, [total_width, total_height] * 2)
+            box = (
+                (left + 0.12 * cell_width) / total_width, (footing - 12.0) / total_height,
+                0.76 * cell_width / total_width, 6.0 / total_height,
+            )  # fmt: skip
             color_bar = figure.colorbar(
-                artist, cax=figure.add_axes(shares, label="scale"), orientation="horizontal"
+                artist, cax=figure.add_axes(box, label="scale"), orientation="horizontal"
             )
             ends = [column.low, column.high]
             color_bar.set_ticks(ends, labels=[f"{end:g}" for end in ends], fontsize=7)
@@ -104,20 +105,20 @@ def draw_pages(columns: Sequence[Column], row_labels: Sequence[str]) -> Iterator
 
 
 def _draw_image(
-    axes: Axes, column: Column, row: int, box: tuple[float, float, float, float]
+    axes: Axes, column: Column, row: int, corners: tuple[float, float, float, float]
 ) -> AxesImage:
     """Draws one image and, where the column has masks, the outline of its mask.
 
-    `box` has the left, right, bottom and top of the image in the units of `axes`.
+    `corners` are the left, right, bottom and top edges of the image, in the units of `axes`.
     """
     values = column.images[row]
     if values.ndim == 3:  # RGB cannot be NaN: empty is white
         values = np.nan_to_num(np.clip(values / column.high, 0, 1), nan=1.0)
     scale = Normalize(column.low, column.high, clip=True)
-    artist = axes.imshow(values, column.colormap, scale, aspect="auto", extent=box)
+    artist = axes.imshow(values, column.colormap, scale, aspect="auto", extent=corners)
     if column.masks is not None and 0 < column.masks[row].mean() < 1:
         mask = column.masks[row]
-        axes.contour(mask, [0.5], colors=[SKY], linewidths=1.0, extent=box, origin="upper")
+        axes.contour(mask, [0.5], colors=[SKY], linewidths=1.0, extent=corners, origin="upper")
     return artist
 
 

@@ -7,7 +7,7 @@ drawn at two device pixels per CSS pixel, so that they are sharp on high-density
 import dataclasses
 import io
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib
 import numpy as np
@@ -62,7 +62,9 @@ STYLE = matplotlib.rc_context(
 )
 
 
-def new_figure(width: int, height: int, layout: str = "constrained") -> Figure:
+def new_figure(
+    width: int, height: int, layout: Literal["constrained"] | None = "constrained"
+) -> Figure:
     """An empty white figure on the Agg canvas; width and height are in CSS pixels."""
     size = (width / CSS_PIXELS_PER_INCH, height / CSS_PIXELS_PER_INCH)
     figure = Figure(figsize=size, facecolor="white", layout=layout)
