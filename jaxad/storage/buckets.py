@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jaxad.errors import UserError, first_line
+from jaxad.errors import NO_ROOM, UserError, first_line
 
 #: Scheme -> the package that fsspec needs for it, and the extra of jaxad that installs it.
 _PACKAGES = {"gs": ("gcsfs", "gcs"), "s3": ("s3fs", "s3")}
@@ -183,11 +183,20 @@ class Objects:
         """Downloads objects, several at once, to files; returns the names of those that are gone.
 
         `size` is the number of bytes of all, for the limit on the time.
+
+        Raises:
+            StoreError: the store fails.
+            OSError: the files cannot be written.
         """
         for path in paths.values():
             path.parent.mkdir(parents=True, exist_ok=True)
         calls = [(self._address(name), str(path)) for name, path in paths.items()]
-        missing = self._each("_get_file", calls, size)
+        try:
+            missing = self._each("_get_file", calls, size)
+        except OSError as error:  # of this machine's disk
+            if error.filename is None:
+                error.filename = str(next(iter(paths.values())).parent)
+            raise
         return [name for name, is_missing in zip(paths, missing, strict=True) if is_missing]
 
     def delete(self, names: Sequence[str]) -> None:
@@ -243,7 +252,10 @@ def _written(details: Mapping[str, Any]) -> float:
 
 @contextlib.contextmanager
 def _translated() -> Iterator[None]:
-    """Raises errors of a store as a StoreError, except that an object is missing or exists."""
+    """Raises errors of a store as a StoreError, except that an object is missing or exists.
+
+    Errors of files on this machine stay as they are.
+    """
     import fsspec.exceptions
 
     try:
@@ -255,6 +267,9 @@ def _translated() -> Iterator[None]:
     except MemoryError:
         raise
     except Exception as error:  # the clients and their HTTP libraries have types of their own
+        # Clients raise errors of the system, too, but without the name of a file.
+        if isinstance(error, OSError) and (error.filename or error.errno in NO_ROOM):
+            raise
         raise _as_store_error(error) from error
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import tempfile
+import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -34,29 +35,20 @@ def atomic_write(path: Path, mode: str = "w", *, by_all: bool = False) -> Iterat
             yield nowhere
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(".tmp", f".{path.name}.", path.parent)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    # File names need not be UTF-8, but the files are.
+    as_text = {"encoding": "utf-8", "errors": "backslashreplace", "newline": ""}
+    options: dict[str, Any] = {} if "b" in mode else as_text
     try:
-        # File names need not be UTF-8, but the files are.
-        as_text = {"encoding": "utf-8", "errors": "backslashreplace", "newline": ""}
-        options: dict[str, Any] = {} if "b" in mode else as_text
-        with naming(path), os.fdopen(handle, mode, **options) as file:
+        with temporary.open(mode.replace("w", "x"), **options) as file, naming(path):
             yield file
             file.flush()
             os.fsync(file.fileno())
-        # mkstemp creates private files; give this one the permissions of the user's umask.
-        Path(temporary).chmod(0o666 & ~_umask())
-        Path(temporary).replace(path)
+        temporary.replace(path)
     except BaseException:  # also an interruption
-        with contextlib.suppress(FileNotFoundError):
-            Path(temporary).unlink()
+        with contextlib.suppress(OSError):
+            temporary.unlink()
         raise
-
-
-def _umask() -> int:
-    """Returns the umask, which can only be read by setting it."""
-    umask = os.umask(0)
-    os.umask(umask)
-    return umask
 
 
 @contextlib.contextmanager
@@ -114,11 +106,11 @@ class Workdir:
     @contextlib.contextmanager
     def replaced(self, folder: Path) -> Iterator[Path]:
         """Yields a temporary folder that replaces `folder` when the block succeeds."""
-        temporary = Path(tempfile.mkdtemp(dir=self.path, prefix=f".{folder.name}."))
+        temporary = self.path / f".{folder.name}.{uuid.uuid4().hex[:8]}"
         before = temporary.with_name(f"{temporary.name}.before")
         try:
+            temporary.mkdir()
             yield temporary
-            temporary.chmod(0o777 & ~_umask())
             if folder.exists():  # moved away with one rename, not deleted file by file
                 folder.replace(before)
             temporary.replace(folder)

@@ -1,11 +1,11 @@
 """Working copies: a command that is given the URL of a folder works on a copy of it.
 
-The bucket is the truth. A command copies the folder when it first meets its URL, again when it has
-locked the folder (`lease`), and from then on uploads what it writes: at every checkpoint, at least
-every half minute while it logs, and when it releases the folder. A checkpoint is one object, so
-that it is complete or absent. Objects are written in the order in which their files were, and then
-the checkpoints: a log must not lack what was logged before a checkpoint. A command that is killed
-leaves a state that it could also have left on a disk.
+The bucket is authoritative. A command copies the folder when it first meets its URL, again when it
+has locked the folder (`lease`), and from then on uploads what it writes: at every checkpoint, at
+least every half minute while it logs, and when it releases the folder. A checkpoint is one object,
+so that it is complete or absent. Objects are written in the order in which their files were, and
+then the checkpoints: a log must not lack what was logged before a checkpoint. A command that is
+killed leaves a state that it could also have left on a disk.
 """
 
 import atexit
@@ -42,6 +42,9 @@ _PAUSES = (5.0, 20.0, 60.0)
 #: Seconds for which a listing of the bucket counts as fresh.
 _FRESH_SECONDS = 2.0
 
+
+#: The name of the file that keeps other processes from deleting a copy (`copies`).
+_KEPT = "kept"
 
 #: The working copies of this process, by URL.
 _copies: dict[str, "WorkingCopy"] = {}
@@ -127,6 +130,7 @@ class WorkingCopy(Copy):
         self._signatures: dict[str, object] = {}
         self._sent: dict[str, object] = {}
         self._is_writable = False
+        self._is_kept = False  # whether it has what the bucket lacks
         self._leases: list[lease.Lease] = []
         self._pulled = self._published = self._next_scan = float("-inf")
         self._uploads = concurrent.futures.ThreadPoolExecutor(1, "jaxad-upload")
@@ -154,7 +158,7 @@ class WorkingCopy(Copy):
 
     def _close(self) -> None:
         """Deletes the copy at the end of the process, unless it has what the bucket lacks."""
-        if not (self.place / "kept").exists():
+        if not self._is_kept:
             shutil.rmtree(self.place, ignore_errors=True)
 
     def check_writable(self) -> None:
@@ -203,8 +207,14 @@ class WorkingCopy(Copy):
         finally:
             self._leases.remove(held)
             if held.is_lost:  # another process has written since; a later command copies anew
-                shutil.rmtree(self.root, ignore_errors=True)
-                self.versions, self._signatures = {}, {}
+                self._drop(held.objects.url.removeprefix(self.objects.url).strip("/"))
+
+    def _drop(self, folder: str) -> None:
+        """Deletes a folder from the copy and not from the bucket; "" for all."""
+        shutil.rmtree(self.root / folder, ignore_errors=True)
+        for known in (self.versions, self._signatures):
+            for name in [name for name in known if not folder or name.startswith(f"{folder}/")]:
+                del known[name]
 
     def publish(self, *, now: bool = False) -> None:
         """Uploads what has changed, in a thread of its own; call it where the files are consistent.
@@ -233,7 +243,8 @@ class WorkingCopy(Copy):
             return
         gone = [name for name in self._signatures if name not in entries]
         if new or gone:
-            staged = self._stage(new)
+            with self._reported():
+                staged = self._stage(new)
             self._sent = {n: s for n, s in self._signatures.items() if n in entries}
             self._sent |= {name: new[name].signature for name in staged}
             self._upload = self._uploads.submit(self._send, staged, gone)
@@ -249,19 +260,27 @@ class WorkingCopy(Copy):
         upload, self._upload = self._upload, None
         if upload is None:
             return
-        kept = self.place / "kept"
-        try:
+        with self._reported():
             upload.result()
-        except StoreError as error:
-            kept.touch()
+        self._is_kept = False
+        (self.place / _KEPT).unlink(missing_ok=True)
+        self._signatures = self._sent
+
+    @contextlib.contextmanager
+    def _reported(self) -> Iterator[None]:
+        """Keeps the copy and raises a RunError if the store or the local disk fails."""
+        try:
+            yield
+        except (StoreError, OSError) as error:
+            self._is_kept = True
+            with contextlib.suppress(OSError):  # the disk may be full
+                (self.place / _KEPT).touch()
             self._temporary.close()
             raise RunError(
                 f"'{self.objects.url}' cannot be written ({error}); what it holds is intact, and "
                 f"the files that it lacks are in '{self.root.parent!s}'. Once the cause is "
                 "removed, run the same command to resume."
             ) from error
-        kept.unlink(missing_ok=True)
-        self._signatures = self._sent
 
     def _check_exists(self) -> None:
         """Raises a RunError if the copy was deleted, which must not delete it in the bucket."""

@@ -1,5 +1,7 @@
 """Data in a bucket, read from copies that stay."""
 
+import errno
+import os
 import time
 from pathlib import Path
 
@@ -62,6 +64,16 @@ def test_a_table_comes_with_the_files_beside_it(objects):
     assert (path.parent / "ann/1.png").read_bytes() == b"image"
     with pytest.raises(UserError, match="there is no such bucket"):
         locate_data(f"{objects.url.partition('/')[0]}//no-such-bucket.csv")
+
+
+def test_a_local_disk_that_is_full_is_not_an_error_of_the_bucket(objects, monkeypatch):
+    async def fail(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    objects.write("a.png", b"a")
+    monkeypatch.setattr(type(Objects.at(objects.url, "")._files), "_get_file", fail)
+    with pytest.raises(OSError, match="No space left on device: '.*cache of buckets/"):
+        locate_data(objects.url, "config.data.root")
 
 
 def test_nothing_at_the_url_is_a_path_that_does_not_exist(objects):

@@ -1,5 +1,6 @@
 """What a working copy uploads, and when: logs, tables, checkpoints, odd names."""
 
+import errno
 import os
 import shutil
 import threading
@@ -94,6 +95,43 @@ def test_what_was_not_uploaded_is_uploaded_the_next_time(objects, monkeypatch):
         monkeypatch.setattr(Objects, "put", put)
     assert names(objects) == ["a"]
     assert not (place / "kept").exists()
+
+
+@pytest.mark.parametrize("step", ["_pack", "shutil.copyfile"])
+def test_a_local_disk_that_is_full_keeps_what_the_bucket_lacks(objects, monkeypatch, step):
+    """Packing a checkpoint and copying a log need room on the disk of the copy."""
+
+    def fail(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    workdir = Workdir(objects.url)
+    workdir.check_writable()
+    message = "cannot be written .*No space left on device.*the files that it lacks are in"
+    with pytest.raises(RunError, match=message), workdir.lock():
+        write_step(workdir, 1)
+        workdir.metrics.write_text("1")
+        monkeypatch.setattr(f"jaxad.storage.working_copies.{step}", fail)
+    working_copies._copies[objects.url]._close()  # as at the end of the process
+    assert (workdir.checkpoints / "1/variables/data").exists()
+    assert (working_copies._copies[objects.url].place / "kept").exists()
+
+
+def test_a_run_that_was_taken_over_does_not_cost_the_others_of_its_study(objects):
+    study = Workdir(objects.url)
+    study.check_writable()
+    with study.lock():
+        first, second = (Workdir(study.path / "runs" / name) for name in "ab")
+        first.check_writable()
+        second.check_writable()
+        with second.lock():
+            write_step(second, 1)
+        with pytest.raises(RunError, match="another process has taken over"), first.lock():
+            write_step(first, 1)
+            write_step(second, 2)
+            working_copies._copies[objects.url]._leases[-1].is_lost = True
+        assert not first.path.exists()
+    assert names(objects.below("runs/a")) == []
+    assert names(objects.below("runs/b")) == ["checkpoints/1.tar", "checkpoints/2.tar"]
 
 
 def test_a_folder_inside_of_a_locked_one_is_copied_again_when_it_is_locked(objects):
