@@ -15,6 +15,7 @@ import contextlib
 import dataclasses
 import statistics
 import time
+import unittest.mock
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -28,8 +29,7 @@ from ml_collections import ConfigDict
 from jaxad.config import get_config
 from jaxad.config.model import image_shape, make_model
 from jaxad.detector.restored import score_batch
-from jaxad.models import ae_flow
-from jaxad.nn import blocks, convolution
+from jaxad.nn import blocks
 from jaxad.nn.backbones import efficientnet_lite, wide_resnet
 from jaxad.nn.flow import network
 from jaxad.runtime.huge_pages import restart_with_huge_pages
@@ -49,7 +49,7 @@ class Setting:
         changes: config fields and their values.
         precision: precision of float32 products; None is the backend's default.
         seeds: number of seeds in one program.
-        xla: whether convolutions are XLA's own instead of `jaxad.nn.convolution`'s.
+        xla: whether layers are XLA's own instead of `jaxad.nn.convolution`'s.
     """
 
     changes: dict[str, Any] = dataclasses.field(default_factory=dict)
@@ -80,18 +80,17 @@ def smooth_images(config: ConfigDict, count: int) -> np.ndarray:
 
 @contextlib.contextmanager
 def xla_convolutions(wanted: bool) -> Iterator[None]:
-    """Makes layers that are built inside the block use XLA's own convolutions, if wanted."""
+    """Makes layers that are built inside the block use XLA's own programs, if wanted."""
     if not wanted:
         yield
         return
-    modules = (ae_flow, blocks, efficientnet_lite, network, wide_resnet)
-    for module in modules:
-        module.conv_general_dilated = jax.lax.conv_general_dilated
-    try:
+    with contextlib.ExitStack() as stack:
+        for name in ("conv_general_dilated", "dot_general"):
+            for module in (blocks, efficientnet_lite, network, wide_resnet):
+                if hasattr(module, name):
+                    xla = getattr(jax.lax, name)
+                    stack.enter_context(unittest.mock.patch.object(module, name, xla))
         yield
-    finally:
-        for module in modules:
-            module.conv_general_dilated = convolution.conv_general_dilated
 
 
 def changed(name: str, changes: dict[str, Any]) -> ConfigDict:
@@ -212,8 +211,10 @@ def update(name: str, setting: Setting, changes: dict[str, Any]) -> Measured:
     held = {"state": state}
 
     def run() -> Tree:
-        # As in training, with a bound on the programs in flight.
-        held["state"], metrics = function(held["state"], placed)
+        # As in training, with a bound on the programs in flight. The precision is part of the
+        # program that JAX looks up.
+        with jax.default_matmul_precision(setting.precision):
+            held["state"], metrics = function(held["state"], placed)
         return metrics
 
     return Measured(run, size * count, count, setting.seeds, **costs)

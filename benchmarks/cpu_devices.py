@@ -17,6 +17,7 @@ import time
 
 import accelerator
 import jaxad_tasks
+from result_rows import mean_rate
 
 from jaxad.config import get_config
 from jaxad.config.model import make_model
@@ -43,7 +44,7 @@ def measured(name: str, devices: int) -> dict[str, float]:
         shares = {task: share for task, (_, share) in phases.items()}
         updates = {task: len(train) / seconds_of(tasks[task]) for task in shares}
     return {
-        "train": jaxad_tasks.mean_throughput(updates, shares),
+        "train": mean_rate(updates, shares),
         "score": len(scored) / seconds_of(tasks["score"]),
     }
 

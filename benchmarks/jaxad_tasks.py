@@ -3,7 +3,7 @@
 import collections
 import functools
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -59,7 +59,7 @@ def update_phases(config: ConfigDict, model: Model) -> dict[str, tuple[Phase, fl
     }  # fmt: skip
 
 
-def _make_updates(
+def make_updates(
     config: ConfigDict, parallel: Parallel, model: Model, variables: Tree
 ) -> tuple[dict[str, Dispatched], Tree]:
     """Returns the compiled updates by task, and the initial state on the devices."""
@@ -110,7 +110,7 @@ def _train_tasks(
     images: np.ndarray,
 ) -> dict[str, Task]:  # fmt: skip
     """Returns the updates of one batch, and the frozen encoder alone."""
-    updates, state = _make_updates(config, parallel, model, variables)
+    updates, state = make_updates(config, parallel, model, variables)
     held = {"state": state}
     batch = as_batch(images)
     placed = parallel.put_batch(batch)
@@ -177,15 +177,10 @@ def first_update(config: dict[str, Any], devices: int, images: np.ndarray) -> fl
     parallel = _start(run_config, devices)
     model = make_model(run_config, parallel.axis_name)
     variables = initial_variables(model, run_config.seed)
-    updates, state = _make_updates(run_config, parallel, model, variables)
+    updates, state = make_updates(run_config, parallel, model, variables)
     _, metrics = next(iter(updates.values()))(state, parallel.put_batch(as_batch(images)))
     float(metrics["grad_norm"])
     return time.perf_counter() - start
-
-
-def mean_throughput(throughput: Mapping[str, float], shares: Mapping[str, float]) -> float:
-    """Returns images per second of a run whose kinds of updates have these shares."""
-    return 1 / sum(share / throughput[task] for task, share in shares.items())
 
 
 wait = jax.block_until_ready

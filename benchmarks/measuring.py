@@ -9,7 +9,7 @@ from typing import Any
 
 import sides
 from machine_load import load_of_others
-from result_rows import COLUMNS, Row
+from result_rows import COLUMNS, Row, mean_rate
 from sides import Case, Process, Side, SideError
 
 _SECONDS = 1.0  # minimum length of a measurement
@@ -180,7 +180,7 @@ def _mean_row(case: Case, rows: dict[str, Row]) -> Row:
     parts = {task: rows[task] for task in case.shares}
     values = {
         side: [
-            1 / sum(case.shares[task] / rate for task, rate in zip(parts, rates, strict=True))
+            mean_rate(dict(zip(parts, rates, strict=True)), case.shares)
             for rates in zip(*(row.values[side] for row in parts.values()), strict=True)
         ]
         for side in COLUMNS

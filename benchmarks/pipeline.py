@@ -16,6 +16,7 @@ from jaxad.data.pipeline import batching
 from jaxad.data.pipeline.augment import Augmentation
 from jaxad.data.sources import DataSet
 from jaxad.runtime.huge_pages import restart_with_huge_pages
+from jaxad.runtime.parallel import split_cpu
 
 
 def main() -> None:
@@ -27,6 +28,7 @@ def main() -> None:
     options = parser.parse_args()
 
     config = get_config(options.config)
+    split_cpu(config.cpu_devices)
     split = DataSet(config.data).split("train")
 
     def batches(count: int):

@@ -3,11 +3,17 @@
 import dataclasses
 import json
 import statistics
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 #: The sides, in the order of the table's columns.
 COLUMNS = ("PyTorch eager", "PyTorch compiled", "jaxad")
+
+
+def mean_rate(rates: Mapping[str, float], shares: Mapping[str, float]) -> float:
+    """Returns images per second of a run whose kinds of updates have these rates and shares."""
+    return 1 / sum(share / rates[task] for task, share in shares.items())
 
 
 @dataclasses.dataclass
@@ -64,9 +70,11 @@ class Output:
         self._path = Path(path) if path else None
         self._records: list[dict[str, Any]] = []
         if self._path and self._path.exists():
-            lines = self._path.read_text(encoding="utf-8").splitlines()
             # The last line of a run that was killed may be incomplete.
-            self._records = [json.loads(line) for line in lines if line.endswith("}")]
+            *lines, rest = self._path.read_text(encoding="utf-8").split("\n")
+            self._records = [json.loads(line) for line in lines]
+            if rest:
+                self._path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
     def done(self, settings: dict[str, Any]) -> tuple[dict[str, Row], str]:
         """Returns the rows with these settings that are neither void nor lack a side that failed.

@@ -165,7 +165,7 @@ def first_update(pipe: Connection, side: Side, case: Case) -> None:
 
 
 def make_case(pipe: Connection, name: str, changes: dict[str, Any], fit_images: int) -> None:
-    """Checks that both sides agree; sends the case and the config's number of CPU devices."""
+    """Checks that both sides agree; sends the case."""
     import agreement
     import jax
     import jaxad_tasks

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxad.nn import ops
+from jaxad.runtime.huge_pages import restart_with_huge_pages
 
 Similarity = Callable[[jax.Array, jax.Array], jax.Array]
 #: (batch, side) of AE-FLOW's demo, and of its paper's images at batch 8.
@@ -63,4 +64,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    restart_with_huge_pages()
     main()

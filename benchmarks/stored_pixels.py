@@ -9,7 +9,6 @@ Prints a table, and with `--json` writes all figures to a file.
 """
 
 import argparse
-import functools
 import json
 import multiprocessing
 import os
@@ -88,22 +87,16 @@ def serve(config: ConfigDict, steps: int, process: int, of: int, barrier: Any, r
 
 def update_rate(config: ConfigDict, batch: dict[str, np.ndarray]) -> Callable[[int], float]:
     """Returns a function that measures the images per second of `n` updates on a batch."""
+    from jaxad_tasks import make_updates
+
     from jaxad.config.model import make_model
     from jaxad.runtime.parallel import make_parallel
-    from jaxad.train.optim import make_optimisers
-    from jaxad.train.phases import make_phases
-    from jaxad.train.state import create_state, initial_variables
-    from jaxad.train.step import train_step
+    from jaxad.train.state import initial_variables
 
     parallel = make_parallel(config.parallel)
     model = make_model(config, parallel.axis_name)
-    variables = initial_variables(model, config.seed)
-    phases = make_phases(config.train.updates, model.networks, num_steps=1000)
-    optimisers = make_optimisers(config.optim, model, variables["params"], phases)
-    state = parallel.put_replicated(create_state(variables, optimisers, config.seed))
-    step = parallel.compile_reduce(
-        functools.partial(train_step, model=model, optimisers=optimisers), donate_state=True
-    )
+    updates, state = make_updates(config, parallel, model, initial_variables(model, config.seed))
+    (step,) = updates.values()
     fixed = parallel.put_batch(batch)
     state, metrics = step(state, fixed)
     parallel.get_replicated(metrics)

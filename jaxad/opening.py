@@ -23,9 +23,10 @@ def open_run(
     evaluates: bool = False,
     trains: bool = False,
 ) -> tuple[Workdir, ConfigDict]:
-    """Opens the folder of a run, and returns its config; every process must call it.
+    """Opens the folder of a run; every process must call it.
 
-    What a run in the folder decided from its data is kept (`run_config.with_decisions`).
+    Returns the folder and the config, with what a run in the folder decided from its data
+    (`run_config.with_decisions`).
     """
     run = Workdir(workdir)
     config = run_config.check(run, config, evaluates=evaluates, trains=trains)
@@ -34,13 +35,8 @@ def open_run(
     return run, config
 
 
-def open_to_train(config: ConfigDict, run: Workdir) -> DataSet:
-    """Checks the config, then the data: a mistake is reported before data are generated or read.
-
-    Bad test splits are reported, too, before hours of training.
-    """
-    checks.check(config)
-    initial_weights.check(config, run)
+def open_data(config: ConfigDict) -> DataSet:
+    """Returns the data set of a run; a mistake in its fields or its test splits is reported."""
     if config.evaluate.metrics:
         from jaxad.evaluate.metrics import load_metrics
 
@@ -48,6 +44,18 @@ def open_to_train(config: ConfigDict, run: Workdir) -> DataSet:
     data_set = DataSet(config.data)
     data_set.check()
     membership.check_processes(data_set)
+    return data_set
+
+
+def open_to_train(config: ConfigDict, run: Workdir) -> DataSet:
+    """Returns the data set of a run that is going to be trained.
+
+    The config is checked first, before data are generated or read, and bad test splits are reported
+    before hours of training.
+    """
+    checks.check(config)
+    initial_weights.check(config, run)
+    data_set = open_data(config)
     if note := data_set.describe_unknown_patients():
         logger.info(note)
     warn_of_crowded_cpu()

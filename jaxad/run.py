@@ -18,7 +18,7 @@ from jaxad.data import membership
 from jaxad.data.other_site import Site, site_of_flags
 from jaxad.data.sources import DataSet
 from jaxad.errors import UserError
-from jaxad.opening import open_run, open_to_train
+from jaxad.opening import open_data, open_run, open_to_train
 from jaxad.runtime import interrupts, processes
 from jaxad.runtime.compilation_cache import enable_compilation_cache
 from jaxad.runtime.messages import print_warnings_only
@@ -87,8 +87,6 @@ def evaluate(
         **site: the flags `--test.*`, with `_` instead of the dot: if `test_root` is given, only
             this data set of another site is evaluated.
     """
-    from jaxad.evaluate.metrics import load_metrics
-
     if site.get("test_root"):
         evaluate_site(config, workdir, site_of_flags(site), output=output)
         return
@@ -98,10 +96,7 @@ def evaluate(
     if config is None:
         raise UserError(f"--workdir={workdir}: an exported file needs data; give --test.root.")
     run, config = open_run(config, workdir, evaluates=True)
-    load_metrics(config)
-    data_set = DataSet(config.data)
-    data_set.check()
-    membership.check_processes(data_set)
+    data_set = open_data(config)
     with run.lock(), tracked([config], [run]):
         _store_evaluation(run, config)
         _evaluate(run, data_set)

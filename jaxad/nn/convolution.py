@@ -1,8 +1,8 @@
 """Layers that are fast on a CPU: hooks for `flax.linen.Conv` and `flax.linen.Dense`.
 
 XLA compiles five kinds of convolutions to slow programs for CPUs (`benchmarks/convolutions.py`).
-This module writes them differently, for every backend: updates of pchVAE and VQ-VAE-2 take no
-longer on a GPU with them (`docs/performance.md`). Every other convolution is XLA's.
+This module writes them differently, for every backend (`docs/performance.md` has what was measured
+on a GPU). Every other convolution is XLA's.
 
 - A 1x1 convolution is a matrix product of every position's channels.
 - The weight gradient of a wide 3x3 convolution is one matrix product over all positions: the
@@ -38,7 +38,7 @@ DepthwiseKernel = Float[Array, "_ _ 1 channels"]
 DepthwiseOutput = Float[Array, "batch rows columns channels"]
 Pads = tuple[tuple[int, int], ...]
 
-#: Fewest channels for the product: from here on it takes half to three quarters of XLA's time.
+#: Fewest channels for the product: from here on it takes 0.4 to 0.8 of XLA's time.
 FEWEST_CHANNELS = 56
 
 #: Features that XLA's convolution computes at once on a CPU (a vector of floats).
@@ -82,8 +82,12 @@ def _narrow(x: FeatureMap, kernel: Kernel, precision: jax.lax.PrecisionLike) -> 
     padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
     beside = jnp.concatenate([padded[:, :, tap : tap + width] for tap in range(3)], axis=-1)
     taps = kernel.reshape(3, 3 * channels, -1)
-    rows = jnp.einsum("bhwk,rkf->bhwrf", beside, taps, precision=precision)
-    return rows[:, :height, :, 0] + rows[:, 1:-1, :, 1] + rows[:, 2:, :, 2]
+    rows = jnp.einsum(
+        "bhwk,rkf->bhwrf", beside, taps, precision=precision,
+        preferred_element_type=jnp.promote_types(x.dtype, jnp.float32),
+    )  # fmt: skip
+    total = rows[:, :height, :, 0] + rows[:, 1:-1, :, 1] + rows[:, 2:, :, 2]
+    return total.astype(x.dtype)
 
 
 def _forward(

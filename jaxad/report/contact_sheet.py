@@ -178,8 +178,8 @@ def contact_sheet(
             pages there are. All pages have the same scales.
 
     Raises:
-        UserError: a column or the page does not exist, or the numbers of images, titles or masks
-            differ.
+        UserError: a column or the page does not exist, there are no images, or the numbers of
+            images, titles or masks differ.
     """
     titles = [f"score {score:.4g}" for score in scores.image] if titles is None else titles
     counts = {"images": len(images), "scores": len(scores.image), "titles": len(titles)}
@@ -189,6 +189,8 @@ def contact_sheet(
     if len(set(counts.values())) > 1:
         listed = ", ".join(f"{count} {name}" for name, count in counts.items())
         raise UserError(f"contact_sheet: {listed}; pass the same number of each.")
+    if not len(images):
+        raise UserError("contact_sheet: there are no images; pass at least one.")
     available = sheet_columns(to_unit_interval(images), scores, masks)
     chosen = list(available) if columns is None else list(columns)
     unknown = [f"unknown column '{name}'" for name in chosen if name not in available]

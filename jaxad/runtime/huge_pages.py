@@ -2,7 +2,7 @@
 
 XLA allocates the temporaries of a program in one block at every call. glibc gets so large a block
 from the system each time and returns it, and the system clears every page of 4 KiB again: 56,000
-page faults in an update of AE-FLOW at 128 px, a third of its time. With pages of 2 MiB these are
+page faults in an update of AE-FLOW at 128 px, a quarter of its time. With pages of 2 MiB these are
 800. Where the kernel gives huge pages only to memory that asks for them (`madvise`, the default of
 many distributions), glibc asks for them if `GLIBC_TUNABLES` says so when the process starts. See
 docs/performance.md.

@@ -64,6 +64,7 @@ def _quick_compilation() -> dict[str, int]:
     Initial weights are the same bits, as `tests/train/test_state.py` checks. Level 0 would not fuse
     products into sums, and updates at level 1 differ in their rounding.
     """
+    # An option of the CPU's compiler; and without optimisations its level has no meaning.
     if host_device() is None or jax.config.values["jax_disable_most_optimizations"]:
         return {}
     return {"xla_backend_optimization_level": 1}

@@ -42,6 +42,18 @@ def test_value_and_gradients_are_those_of_xla(channels, features):
     assert float(value(True, params, x)) == pytest.approx(float(value(False, params, x)), rel=1e-5)
 
 
+def test_convolutions_to_few_features_sum_in_float32():
+    """As XLA's do: the result is rounded to bfloat16 once."""
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.normal(size=(2, 9, 7, 64)), jnp.bfloat16)
+    kernel = jnp.asarray(rng.normal(size=(3, 3, 64, 4)) / 24, jnp.bfloat16)
+    y = conv_general_dilated(x, kernel, (1, 1), "SAME")
+    exact = conv_general_dilated(x.astype(jnp.float32), kernel.astype(jnp.float32), (1, 1), "SAME")
+    assert y.dtype == jnp.bfloat16
+    # A bfloat16 has 8 bits; float32 sums may move a value across the middle of two.
+    np.testing.assert_allclose(y.astype(jnp.float32), exact, rtol=2**-8 * 1.01, atol=1e-5)
+
+
 @pytest.mark.parametrize("channels", [56, 24, 6])
 def test_the_gradient_has_a_gradient(channels):
     """Gradient penalties differentiate twice."""

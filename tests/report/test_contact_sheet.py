@@ -66,8 +66,16 @@ def test_all_columns_by_default_and_masks_outlined_on_maps(scored):
     expected = ["input", "high level", "low level", "reconstruction", "residual"]
     assert _headings(figure)[:5] == expected
     assert _headings(figure)[-4:] == ["mask", "a", "b", "c"]
-    outlines = figure.axes[0].collections
-    assert len(outlines) == len({"residual", "map: input - high", "residual map"})
+    axes = figure.axes[0]
+    outlines = [outline.get_datalim(axes.transData) for outline in axes.collections]
+    outlined = [
+        divmod(index, 3)
+        for index, cell in enumerate(_cells(figure))
+        for left, right, bottom, top in [cell.get_extent()]
+        if any(left < box.x0 < right and top < box.y0 < bottom for box in outlines)
+    ]
+    # Residual, map of a level and residual map, of the second image.
+    assert outlined == [(4, 1), (5, 1), (6, 1)] and len(outlines) == 3
 
 
 @pytest.mark.parametrize("power", [1, 2])
@@ -94,6 +102,13 @@ def test_a_system_is_shown_by_the_map_of_its_pixel_metrics(scored, power):
 def test_what_cannot_be_drawn_is_named(scored, fields, message):
     with pytest.raises(UserError, match=message):
         jaxad.contact_sheet(*scored, **fields)
+
+
+def test_no_images_are_an_error(scored):
+    images, scores = scored
+    none = Scores(scores.image[:0], scores.pixel[:0], {}, {}, {})
+    with pytest.raises(UserError, match="there are no images; pass at least one"):
+        jaxad.contact_sheet(images[:0], none)
 
 
 def test_a_data_set_has_a_row_of_each_class_and_outlines_masks():

@@ -32,11 +32,16 @@ def cells(figure):
     return [image for axes in figure.axes if axes.get_label() == "cells" for image in axes.images]
 
 
-def is_outlined(image):
-    """Tells whether a contour is drawn inside of an image of a sheet."""
+def outlined(image):
+    """The columns and rows, first and last, where a contour is drawn in an image of a sheet."""
     left, right, bottom, top = image.get_extent()
-    outlines = [outline.get_datalim(image.axes.transData) for outline in image.axes.collections]
-    return any(left < o.x0 < right and top < o.y0 < bottom for o in outlines)
+    rows, columns = image.get_array().shape[:2]
+    for outline in image.axes.collections:
+        box = outline.get_datalim(image.axes.transData)
+        if left < box.x0 < right and top < box.y0 < bottom:
+            xs, ys = np.array([box.x0, box.x1]) - left, np.array([box.y0, box.y1]) - top
+            return [*(xs * columns / (right - left)), *(ys * rows / (bottom - top))]
+    return None
 
 
 def pixels(figure):
@@ -127,7 +132,7 @@ def test_comparison_draws_value_and_interval_of_each_score():
 
 def test_sheet_has_a_cell_for_each_row_and_column_on_the_columns_scale():
     masks = np.zeros((3, 16, 16), np.uint8)
-    masks[0, 4:8, 4:8] = 1
+    masks[0, 2:4, 5:9] = 1
     columns = [
         Column("input", images(3, 16, 16)),
         Column("low level", images(3, 16, 16) - 0.5, -0.5, 0.5),
@@ -140,7 +145,9 @@ def test_sheet_has_a_cell_for_each_row_and_column_on_the_columns_scale():
     for image, (column, row) in zip(drawn, np.ndindex(4, 3), strict=True):
         np.testing.assert_array_equal(image.get_array(), columns[column].images[row])
         assert image.get_clim() == (columns[column].low, columns[column].high)
-        assert is_outlined(image) == (column == 3 and row == 0)
+        # The contour is half way between the centres of pixels in and out of the mask.
+        expected = pytest.approx([5, 9, 2, 4]) if (column, row) == (3, 0) else None
+        assert outlined(image) == expected
 
 
 def test_long_titles_take_further_lines_of_one_size_and_stay_above_their_columns():

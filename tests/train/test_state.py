@@ -18,7 +18,17 @@ def all_optimisations() -> Iterator[None]:
     jax.config.update("jax_disable_most_optimizations", before)
 
 
-@pytest.mark.parametrize("name", ["highvae:smoke", "fastflow:smoke"])
+_QUICK = ("highvae:smoke", "fastflow:smoke")
+_OTHERS = (
+    "aeflow:smoke", "ae:smoke", "chvae:smoke", "differnet:smoke", "fanogan:smoke", "ganomaly:smoke",
+    "lowvae:smoke", "padim:smoke", "patchcore:smoke", "pchvae:smoke", "vqvae2:smoke", "pchvae",
+    "aeflow",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "name", [*_QUICK, *(pytest.param(name, marks=pytest.mark.long) for name in _OTHERS)]
+)
 def test_quickly_compiled_initial_weights_are_the_same_bits(all_optimisations, name):
     model = make_model(get_config(name))
     seed = 2**32 - 1  # the program takes it as an array, the key here as a Python integer
