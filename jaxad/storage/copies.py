@@ -165,6 +165,17 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def pack(folder: Path) -> Path:
+    """Packs a folder into one file beside it."""
+    path = folder.with_name(f"{folder.name}{PACKED}")
+    if not path.exists():
+        temporary = path.with_suffix(".part")
+        with tarfile.open(temporary, "w") as archive:
+            archive.add(folder, arcname=".")
+        temporary.replace(path)
+    return path
+
+
 @contextlib.contextmanager
 def reported(url: str, what: str) -> Iterator[None]:
     """Raises a StoreError as a UserError that names a URL; `what` is the flag or field."""

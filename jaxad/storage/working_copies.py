@@ -14,7 +14,6 @@ import contextlib
 import logging
 import os
 import shutil
-import tarfile
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -348,7 +347,7 @@ class WorkingCopy(Copy):
                     time.sleep(min(0.5, pause))
 
     def _send_once(self, staged: Mapping[str, Path], gone: Sequence[str]) -> None:
-        checkpoints = {n: _pack(path) for n, path in staged.items() if copies.is_packed(n)}
+        checkpoints = {n: copies.pack(path) for n, path in staged.items() if copies.is_packed(n)}
         files = {name: path for name, path in staged.items() if name not in checkpoints}
         self._check_leases()
         # A file that vanished, such as an outdated result, goes first, and a checkpoint last.
@@ -385,17 +384,6 @@ def _folder_entry(folder: Path) -> _Entry:
     entries = [(path.relative_to(folder).as_posix(), _file_entry(path)) for path in files]
     signature = tuple((name, entry.signature) for name, entry in entries)
     return _Entry(folder, signature, max((entry.written for _, entry in entries), default=0))
-
-
-def _pack(folder: Path) -> Path:
-    """Packs a folder into one file beside it."""
-    path = folder.with_name(f"{folder.name}{copies.PACKED}")
-    if not path.exists():
-        temporary = path.with_suffix(".part")
-        with tarfile.open(temporary, "w") as archive:
-            archive.add(folder, arcname=".")
-        temporary.replace(path)
-    return path
 
 
 def _is_temporary(name: str) -> bool:

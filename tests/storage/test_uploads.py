@@ -97,7 +97,7 @@ def test_what_was_not_uploaded_is_uploaded_the_next_time(objects, monkeypatch):
     assert not (place / "kept").exists()
 
 
-@pytest.mark.parametrize("step", ["_pack", "shutil.copyfile"])
+@pytest.mark.parametrize("step", ["copies.pack", "shutil.copyfile"])
 def test_a_local_disk_that_is_full_keeps_what_the_bucket_lacks(objects, monkeypatch, step):
     """Packing a checkpoint and copying a log need room on the disk of the copy."""
 
