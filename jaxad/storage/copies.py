@@ -25,6 +25,9 @@ logger = logging.getLogger(__name__)
 #: Objects with this ending hold a folder, which is so complete or absent: a checkpoint.
 PACKED = ".tar"
 
+#: The file in the folder of a copy that keeps other processes from deleting it.
+KEPT = "kept"
+
 #: Size from which a download is announced.
 _ANNOUNCED_BYTES = 64 * 2**20
 
@@ -208,12 +211,12 @@ def put_in_order(objects: Objects, paths: Mapping[str, Path]) -> None:
 def temporary_place() -> tuple[Path, object]:
     """Returns a new folder for a copy, and an open file that marks this process as its owner.
 
-    Folders of processes that have ended are deleted, except those that hold a file `kept`.
+    Folders of processes that have ended are deleted, except those that hold a file `KEPT`.
     """
     base = base_folder()
     for owner in base.glob("run-*/owner"):
         with contextlib.suppress(OSError), owner.open("r+") as file:
-            if locks.try_lock(file) and not (owner.parent / "kept").exists():
+            if locks.try_lock(file) and not (owner.parent / KEPT).exists():
                 shutil.rmtree(owner.parent, ignore_errors=True)
     place = Path(tempfile.mkdtemp(dir=base, prefix="run-"))
     file = (place / "new").open("w")  # noqa: SIM115 - closed, and so unlocked, when the process ends

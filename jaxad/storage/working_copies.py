@@ -42,9 +42,6 @@ _PAUSES = (5.0, 20.0, 60.0)
 _FRESH_SECONDS = 2.0
 
 
-#: The name of the file that keeps other processes from deleting a copy (`copies`).
-_KEPT = "kept"
-
 #: The working copies of this process, by URL.
 _copies: dict[str, "WorkingCopy"] = {}
 
@@ -129,7 +126,8 @@ class WorkingCopy(Copy):
         self._signatures: dict[str, object] = {}
         self._sent: dict[str, object] = {}
         self._is_writable = False
-        self._is_kept = False  # whether it has what the bucket lacks
+        # Whether it has what the bucket lacks; on a full disk the file that says so may be missing.
+        self._is_kept = False
         self._leases: list[lease.Lease] = []
         self._pulled = self._published = self._next_scan = float("-inf")
         self._uploads = concurrent.futures.ThreadPoolExecutor(1, "jaxad-upload")
@@ -262,7 +260,7 @@ class WorkingCopy(Copy):
         with self._reported():
             upload.result()
         self._is_kept = False
-        (self.place / _KEPT).unlink(missing_ok=True)
+        (self.place / copies.KEPT).unlink(missing_ok=True)
         self._signatures = self._sent
 
     @contextlib.contextmanager
@@ -273,7 +271,7 @@ class WorkingCopy(Copy):
         except (StoreError, OSError) as error:
             self._is_kept = True
             with contextlib.suppress(OSError):  # the disk may be full
-                (self.place / _KEPT).touch()
+                (self.place / copies.KEPT).touch()
             self._temporary.close()
             raise RunError(
                 f"'{self.objects.url}' cannot be written ({error}); what it holds is intact, and "
